@@ -1,0 +1,76 @@
+"""edge-vit: a trained Vision Transformer, small and fast on a device, its answers still right.
+
+Each public name is loaded when it is first used, so importing this package costs next to nothing,
+and a device that only runs models never imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_vit.bundle import Bundle as Bundle
+    from edge_vit.errors import EdgeVitError as EdgeVitError
+    from edge_vit.measure.accuracy import evaluate as evaluate
+    from edge_vit.measure.latency import measure_latency as measure_latency
+    from edge_vit.pipeline import calibrate as calibrate
+    from edge_vit.pipeline import export_bundle as export_bundle
+    from edge_vit.pipeline import quantize as quantize
+    from edge_vit.pipeline import verify as verify
+    from edge_vit.runtime import Predictor as Predictor
+    from edge_vit.runtime import Session as Session
+    from edge_vit.runtime import SessionOptions as SessionOptions
+    from edge_vit.runtime import open_session as open_session
+    from edge_vit.spec import ModelSpec as ModelSpec
+    from edge_vit.spec import PreprocessSpec as PreprocessSpec
+    from edge_vit.table import Recipe as Recipe
+
+    __version__: str
+
+_HOMES = {
+    "export_bundle": "edge_vit.pipeline",
+    "calibrate": "edge_vit.pipeline",
+    "quantize": "edge_vit.pipeline",
+    "verify": "edge_vit.pipeline",
+    "open_session": "edge_vit.runtime",
+    "Session": "edge_vit.runtime",
+    "SessionOptions": "edge_vit.runtime",
+    "Predictor": "edge_vit.runtime",
+    "evaluate": "edge_vit.measure.accuracy",
+    "measure_latency": "edge_vit.measure.latency",
+    "Bundle": "edge_vit.bundle",
+    "ModelSpec": "edge_vit.spec",
+    "PreprocessSpec": "edge_vit.spec",
+    "Recipe": "edge_vit.table",
+    "EdgeVitError": "edge_vit.errors",
+}
+"""Public name -> the module that it is loaded from."""
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = _read_version()
+    elif name in _HOMES:
+        import importlib
+
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'edge_vit' has no attribute {name!r}")
+    globals()[name] = value  # the next use finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _read_version() -> str:
+    """Return the installed version, or ``source tree`` where nothing was installed."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("edge-vit")
+    except importlib.metadata.PackageNotFoundError:
+        return "source tree"

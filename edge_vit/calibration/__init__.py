@@ -1,0 +1,1 @@
+"""Images -> ranges -> INT8 and FP16 graphs."""

@@ -1,0 +1,81 @@
+"""Writes INT8 into the graph: QuantizeLinear and DequantizeLinear around each linear layer.
+
+Activations per tensor, weights per output channel, both symmetric: what TensorRT builds INT8
+kernels from, and what ONNX Runtime and OpenVINO read as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edge_vit.calibration.ranges import quantize_weight
+from edge_vit.errors import ArtifactError
+from edge_vit.graph.sites import Site, find_sites
+from edge_vit.table import CalibrationTable, SiteScales
+
+
+def write_qdq(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProto:
+    """Return a copy of `model` whose sites are quantized as `table` says, float32 around them.
+
+    Each site has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where several share
+    one QuantizeLinear.
+
+    Raises:
+        ArtifactError: the table names other sites than the graph has.
+    """
+    quantized = ir.from_proto(model)
+    sites = {site.name: site for site in find_sites(quantized.graph)}
+    if sites.keys() != table.sites.keys():
+        other = sorted(sites.keys() ^ table.sites.keys())
+        raise ArtifactError(
+            f"the calibration table does not fit the graph: {', '.join(other[:3])} is in only one "
+            "of them. Run: edgevit calibrate"
+        )
+    for name, site in sites.items():
+        if table.sites[name].precision == "int8":
+            _quantize(quantized.graph, site, table.sites[name])
+    passes.RemoveUnusedNodesPass()(quantized)
+    return ir.to_proto(quantized)
+
+
+def _quantize(graph: ir.Graph, site: Site, scales: SiteScales) -> None:
+    matmul = site.linear.matmul
+    activation, weight = site.linear.input, site.linear.weight
+    per_channel = np.asarray(scales.weight_scales)
+
+    scale = _constant(graph, f"{site.name}/input_scale", np.float32(scales.activation_scale))
+    zero = _constant(graph, f"{site.name}/input_zero", np.int8(0))
+    levels = _constant(graph, f"{site.name}/weight", quantize_weight(weight, per_channel))
+    weight_scale = _constant(graph, f"{site.name}/weight_scale", per_channel.astype(np.float32))
+    weight_zero = _constant(graph, f"{site.name}/weight_zero", np.zeros(len(per_channel), np.int8))
+
+    quantize = _node("QuantizeLinear", f"{site.name}/quantize", activation, scale, zero)
+    dequantize = _node(
+        "DequantizeLinear", f"{site.name}/dequantize", quantize.outputs[0], scale, zero
+    )
+    weights = _node(
+        "DequantizeLinear", f"{site.name}/weights", levels, weight_scale, weight_zero, axis=1
+    )
+    graph.insert_before(matmul, [quantize, dequantize, weights])
+    matmul.replace_input_with(0, dequantize.outputs[0])
+    matmul.replace_input_with(1, weights.outputs[0])
+
+
+def _node(op_type: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.Node:
+    node = ir.node(op_type, inputs, attributes, name=name)
+    node.outputs[0].name = f"{name}:0"
+    return node
+
+
+def _constant(graph: ir.Graph, name: str, number: npt.ArrayLike) -> ir.Value:
+    array = np.asarray(number)
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,56 @@
+"""What can go wrong, as one tree.
+
+    EdgeVitError                  exit status 1
+    ├── SpecError                 a model, a recipe or an option says something impossible
+    ├── ShapeError                an array or a tensor has the wrong name, dtype or shape
+    ├── ImageError                an image cannot be read, or is not safe to read
+    ├── ArtifactError             a bundle or one of its files is missing, edited or unknown
+    ├── BackendError              a backend failed to load or run a model
+    ├── ParityError               an exported graph does not say what the model says
+    ├── MissingDependencyError    a package that an extra installs is not there
+    └── GateFailed                exit status 3: a limit that the user set was not kept
+
+A message names the thing, what came, what was wanted and what to type next, in one line.
+"""
+
+from __future__ import annotations
+
+
+class EdgeVitError(Exception):
+    """Anything that edge-vit refuses or fails to do; its text is one line for the user."""
+
+    exit_status = 1
+
+
+class SpecError(EdgeVitError):
+    """A model, a recipe or an option says something that cannot be."""
+
+
+class ShapeError(EdgeVitError):
+    """An array or tensor has the wrong name, dtype or shape."""
+
+
+class ImageError(EdgeVitError):
+    """An image cannot be read, or is not safe to read."""
+
+
+class ArtifactError(EdgeVitError):
+    """A bundle, or a file in it, is missing, edited, truncated, stale or of an unknown format."""
+
+
+class BackendError(EdgeVitError):
+    """A backend could not load or run a model."""
+
+
+class ParityError(EdgeVitError):
+    """An exported graph gives other numbers than the model it came from."""
+
+
+class MissingDependencyError(EdgeVitError):
+    """A package that belongs to an extra is not installed."""
+
+
+class GateFailed(EdgeVitError):  # noqa: N818
+    """A limit that the user set was not kept."""
+
+    exit_status = 3

@@ -1,0 +1,179 @@
+"""ONNX from anywhere -> the one form that every later stage relies on.
+
+The form: input ``images`` uint8 (batch, height, width, 3), output ``logits`` or ``features``;
+opset 19, IR version 10; LayerNormalization as one operator; GELU as its Erf pattern; queries, keys
+and values as one MatMul with the attention scale inside, then Split; biases (1, 1, N); no shape
+arithmetic but the batch of an Expand; nodes named by place. Each rewrite is exact up to float32
+rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edge_vit.errors import SpecError
+from edge_vit.export.rewrites.attention import rewrite_attentions
+from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
+from edge_vit.export.rewrites.contract import add_preprocessing, set_output
+from edge_vit.export.rewrites.fuse import fuse_layer_norms, rewrite_gelus
+from edge_vit.export.rewrites.linear import (
+    merge_linears,
+    shape_biases,
+    split_gemms,
+    unflatten_linears,
+)
+from edge_vit.export.rewrites.naming import name_by_place
+from edge_vit.graph.sites import find_blocks
+from edge_vit.spec import PreprocessSpec, Task, image_input, task_output
+
+OPSET = 19
+IR_VERSION = 10
+
+_MAX_BYTES = 2**31 - 2**20  # what one protobuf file can hold
+
+
+@dataclass(frozen=True)
+class CanonicalGraph:
+    """A graph in canonical form, and what was learnt on the way.
+
+    Attributes:
+        model: the graph.
+        num_outputs: classes or feature channels.
+        batch: the batch size that it insists on, or None.
+        depth: number of blocks.
+        num_heads: attention heads per block, 0 where the attention has another form.
+        embed_dim: width of a token.
+        num_tokens: tokens that attend to each other.
+        notes: what could not be brought into the form, one line each; such parts stay as they were.
+    """
+
+    model: onnx.ModelProto
+    num_outputs: int
+    batch: int | None
+    depth: int
+    num_heads: int
+    embed_dim: int
+    num_tokens: int
+    notes: tuple[str, ...]
+
+
+def make_canonical(
+    proto: onnx.ModelProto, preprocess: PreprocessSpec, task: Task, *, is_contract: bool = False
+) -> CanonicalGraph:
+    """Return `proto` in canonical form.
+
+    Args:
+        proto: a graph of one input, normalised float32 (batch, 3, height, width), whose first
+            output is (batch, classes or channels).
+        preprocess: image size, mean and std go into the graph.
+        task: names the output.
+        is_contract: the graph takes ``images`` uint8 (batch, height, width, 3) already.
+
+    Raises:
+        SpecError: the graph has another input or output, does not run, or is larger than 2 GiB.
+    """
+    if proto.ByteSize() > _MAX_BYTES:
+        raise SpecError(
+            f"the graph holds {proto.ByteSize() / 2**30:.1f} GiB of weights, at most 2 GiB fit "
+            "into one ONNX file. Models of this size are not supported yet"
+        )
+    model = ir.from_proto(_set_opset(proto))
+    graph = model.graph
+    passes.InlinePass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    fold_constants(model)
+    _infer_shapes(model)
+    keep_batch_dimension(graph)
+    fuse_layer_norms(graph)
+    rewrite_gelus(graph)
+    split_gemms(graph)
+    unflatten_linears(graph)
+    passes.RemoveUnusedNodesPass()(model)
+    notes = rewrite_attentions(model)
+    passes.RemoveUnusedNodesPass()(model)
+    for block in find_blocks(graph):
+        merge_linears(graph, block.linears("qkv"))
+    passes.RemoveUnusedNodesPass()(model)
+    shape_biases(graph)
+    batch, num_outputs = _read_output(graph)
+    images = image_input(preprocess.image_size, batch)
+    if is_contract:
+        graph.inputs[0].name = images.name
+    else:
+        add_preprocessing(graph, preprocess, images)
+    set_output(graph, task_output(task, num_outputs, batch))
+    passes.RemoveUnusedNodesPass()(model)
+    graph.sort()
+    blocks = find_blocks(graph)
+    name_by_place(graph, blocks)
+    _infer_shapes(model)
+    graph.name = "edge-vit"
+    result = _finish(model)
+    heads, tokens, width = _read_dimensions(graph)
+    return CanonicalGraph(result, num_outputs, batch, len(blocks), heads, width, tokens, notes)
+
+
+def _set_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
+    if opset < OPSET:
+        try:
+            return onnx.version_converter.convert_version(proto, OPSET)
+        except Exception as error:  # the converter raises whatever its adapters raise
+            raise SpecError(
+                f"the graph is of opset {opset} and cannot be brought to {OPSET}: "
+                f"{' '.join(str(error).split())[:200]}. Export it again with opset {OPSET}"
+            ) from None
+    return proto
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    """Note the shape of every value, as far as it follows from the graph."""
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _read_output(graph: ir.Graph) -> tuple[int | None, int]:
+    """Return (static batch or None, size of the output)."""
+    shape = graph.outputs[0].shape
+    if shape is None or len(shape) != 2 or not isinstance(shape[1], int):
+        raise SpecError(
+            f"output {graph.outputs[0].name!r} has shape {shape}, expected (batch, classes)"
+        )
+    source = graph.inputs[0].shape
+    assert source is not None
+    return (source[0] if isinstance(source[0], int) else None), shape[1]
+
+
+def _read_dimensions(graph: ir.Graph) -> tuple[int, int, int]:
+    """Return (heads, tokens, width) of the first block, 0 where unknown."""
+    blocks = find_blocks(graph)
+    if not blocks:
+        return 0, 0, 0
+    scores, root = blocks[0].attention.scores.outputs[0].shape, blocks[0].root.shape
+    heads = scores[1] if scores is not None and len(scores) == 4 else 0
+    tokens, width = root[-2:] if root is not None and len(root) == 3 else (0, 0)
+    known = (dim if isinstance(dim, int) else 0 for dim in (heads, tokens, width))
+    return next(known), next(known), next(known)
+
+
+def _finish(model: ir.Model) -> onnx.ModelProto:
+    """Return the model as it is written: opset, IR version, checked."""
+    model.opset_imports.clear()
+    model.opset_imports[""] = OPSET
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "edge-vit", ""
+    proto = ir.to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise SpecError(
+            f"the graph uses what opset {OPSET} does not have: {' '.join(str(error).split())[:300]}"
+        ) from None
+    return proto

@@ -1,0 +1,115 @@
+"""Source -> canonical fp32 graph with its proof: the whole of the export room in one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.errors import SpecError
+from edge_vit.export.canonical import make_canonical
+from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
+from edge_vit.export.trace import trace_module
+from edge_vit.images import ImageSource
+from edge_vit.preprocess import preprocess
+from edge_vit.progress import SILENT, Progress
+from edge_vit.record import ExportRecord
+from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
+
+NUM_GOLDEN = 5
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model, before it is written.
+
+    Attributes:
+        fp32: the canonical graph.
+        spec: its facts.
+        record: how it was made and proven.
+        images: uint8 (5, height, width, 3): what it was proven on, preprocessed.
+        outputs: float32 (5, classes or channels): what the graph says of them.
+        decoded: the same images as they came, uint8 (height, width, 3) of any size; empty where the
+            sample photographs were used.
+    """
+
+    fp32: bytes
+    spec: ModelSpec
+    record: ExportRecord
+    images: npt.NDArray[np.uint8]
+    outputs: npt.NDArray[np.float32]
+    decoded: tuple[npt.NDArray[np.uint8], ...]
+
+
+def export_model(
+    request: SourceRequest,
+    *,
+    static_batch: int | None = None,
+    images: ImageSource | None = None,
+    progress: Progress = SILENT,
+) -> Exported:
+    """Return the model that `request` asks for as a canonical fp32 graph.
+
+    Args:
+        request: which model, and what the user says about it.
+        static_batch: fix the batch size, or None for a dynamic one.
+        images: real images to prove it on; sample photographs where there are none.
+        progress: told about each stage.
+
+    Raises:
+        SpecError: the model cannot be found, built, traced or brought into the canonical form.
+        ArtifactError: its weights cannot be read or do not fit.
+        ParityError: the graph does not say what the model says.
+    """
+    with progress.step(f"opening {request.address}"):
+        source = open_source(request)
+    size = source.preprocess.image_size
+    with progress.step("tracing"):
+        if isinstance(source, OnnxSource):
+            if static_batch is not None:
+                raise SpecError("--static-batch: an onnx: file keeps the batch size that it has")
+            proto = source.model
+        else:
+            proto = trace_module(source.module, size, static_batch)
+    with progress.step("bringing the graph into canonical form"):
+        is_contract = isinstance(source, OnnxSource) and source.is_contract
+        canonical = make_canonical(proto, source.preprocess, source.task, is_contract=is_contract)
+        fp32 = canonical.model.SerializeToString()
+    with progress.step("proving parity"):
+        decoded = _first_images(images)
+        name = f"{len(decoded)} of the given images" if decoded else "sample photographs"
+        seen = _preprocess(decoded, source.preprocess)
+        parity, outputs = check_parity(source, fp32, seen, name, canonical.batch)
+    spec = ModelSpec(
+        name=source.name,
+        source=source.address,
+        task=source.task,
+        labels=source.labels,
+        inputs=(image_input(size, canonical.batch),),
+        outputs=(task_output(source.task, canonical.num_outputs, canonical.batch),),
+        preprocess=source.preprocess,
+        depth=canonical.depth,
+        num_heads=canonical.num_heads,
+        embed_dim=canonical.embed_dim,
+        num_tokens=canonical.num_tokens,
+        licence=source.licence,
+    )
+    checkpoint = request.checkpoint.name if request.checkpoint else ""
+    record = ExportRecord(request.address, checkpoint, parity, canonical.notes)
+    return Exported(fp32, spec, record, seen[: len(outputs)], outputs, decoded)
+
+
+def _first_images(images: ImageSource | None) -> tuple[npt.NDArray[np.uint8], ...]:
+    if images is None:
+        return ()
+    return tuple(item.pixels for item, _ in zip(images, range(NUM_GOLDEN), strict=False))
+
+
+def _preprocess(
+    decoded: tuple[npt.NDArray[np.uint8], ...], spec: PreprocessSpec
+) -> npt.NDArray[np.uint8]:
+    if not decoded:
+        return sample_photos(spec, NUM_GOLDEN)
+    return np.stack([preprocess(pixels, spec) for pixels in decoded])

@@ -1,0 +1,133 @@
+"""Turns everything that does not depend on the image into constants, shapes included.
+
+Exporters leave behind arithmetic on shapes, transposed weights, interpolated position embeddings,
+masks that hide nothing. Instead of knowing each pattern, the model is run at several batch sizes:
+what depends on no pixel and is equal for all of them is a constant.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edge_vit.export.rewrites.edit import constant
+from edge_vit.export.rewrites.probe import PROBE_BATCHES, run_values
+from edge_vit.graph.walk import Array, array_of, consumers, data_input, is_constant
+
+_SHAPE_OPS = frozenset({"Shape", "Size"})
+_RANDOM_OPS = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
+    | {"Bernoulli", "Multinomial", "Dropout"}
+)
+_BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Pow", "Max", "Min"})
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Replace all that depends on no pixel by constants; a Reshape's batch dimension becomes -1.
+
+    Only what truly varies with the batch size stays, such as the Expand of a class token.
+    """
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    graph = model.graph
+    derived = _derived_values(graph)
+    if derived:
+        runs = [run_values(model, derived, batch) for batch in _batches(graph)]
+        for value in derived:
+            _replace(graph, value, [run[value.name or ""] for run in runs])
+    for node in list(graph):
+        if node.op_type == "Identity" and not node.outputs[0].is_graph_output():
+            source = node.inputs[0]
+            assert source is not None
+            node.outputs[0].replace_all_uses_with(source)
+    _drop_zero_additions(graph)
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def keep_batch_dimension(graph: ir.Graph) -> None:
+    """Let a Reshape that keeps its first dimension say so: 0 in place of -1. Needs known shapes."""
+    for node in graph:
+        wanted = node.inputs[1] if node.op_type == "Reshape" else None
+        if wanted is None or not is_constant(wanted):
+            continue
+        target, shape = array_of(wanted), data_input(node).shape
+        if (target == 0).any():
+            continue
+        node.attributes.pop("allowzero", None)  # for a target without zeros it means nothing
+        if shape is None or not len(target) or target[0] != -1 or (target[1:] < 1).any():
+            continue
+        rest = [dim for dim in list(shape)[1:] if isinstance(dim, int)]
+        if len(rest) == len(shape) - 1 and np.prod(rest) == np.prod(target[1:]):
+            node.replace_input_with(1, constant(graph, np.array([0, *target[1:]], np.int64)))
+
+
+def _batches(graph: ir.Graph) -> tuple[int, ...]:
+    shape = graph.inputs[0].shape
+    assert shape is not None
+    return (int(shape[0]),) if isinstance(shape[0], int) else PROBE_BATCHES
+
+
+def _derived_values(graph: ir.Graph) -> list[ir.Value]:
+    """Return every value that is computed from constants and shapes alone."""
+    derived: dict[ir.Value, None] = {}
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        is_derived = node.op_type in _SHAPE_OPS or (
+            node.op_type not in _RANDOM_OPS
+            and all(is_constant(value) or value in derived for value in inputs)
+        )
+        if is_derived:
+            derived.update(dict.fromkeys(value for value in node.outputs if value.uses()))
+    return list(derived)
+
+
+def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
+    first = arrays[0]
+    if all(a.shape == first.shape and (a == first).all() for a in arrays[1:]):
+        value.replace_all_uses_with(constant(graph, first))
+        return
+    for use in list(value.uses()):
+        if use.node.op_type == "Reshape" and use.idx == 1:
+            target = _reshape_target(arrays)
+            if target is not None:
+                use.node.replace_input_with(1, constant(graph, target))
+    if _repeats_along_batch(arrays) and all(
+        node.op_type in _BROADCASTING for node in consumers(value)
+    ):
+        value.replace_all_uses_with(constant(graph, first[:1]))
+
+
+def _reshape_target(arrays: list[Array]) -> Array | None:
+    """Return the target with -1 where it varies, or None where it varies in two places."""
+    varies = (arrays[0] != arrays[1]) | (arrays[0] != arrays[2])
+    if varies.sum() != 1:
+        return None
+    target: Array = arrays[0].copy()
+    target[varies] = -1
+    return target
+
+
+def _repeats_along_batch(arrays: list[Array]) -> bool:
+    row = arrays[0][:1]
+    return all(
+        a.ndim > 1 and len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
+        for a, batch in zip(arrays, PROBE_BATCHES, strict=True)
+    )
+
+
+def _drop_zero_additions(graph: ir.Graph) -> None:
+    """Remove additions of zeros that broadcast nothing: masks that hide no token."""
+    for node in list(graph):
+        if node.op_type != "Add" or node.outputs[0].is_graph_output():
+            continue
+        for index, operand in enumerate(node.inputs):
+            other = node.inputs[1 - index]
+            if operand is None or other is None or not is_constant(operand) or is_constant(other):
+                continue
+            zeros = operand.const_value
+            assert zeros is not None
+            shape = other.shape
+            if shape is None or len(zeros.shape) > len(shape) or zeros.numpy().any():
+                continue
+            node.outputs[0].replace_all_uses_with(other)
+            break

@@ -1,0 +1,115 @@
+"""``edgevit:NAME`` or ``edgevit:FILE.safetensors``: the reference model, all in its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from edge_vit.errors import SpecError
+from edge_vit.export.checkpoint import drop_weights
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.values import TorchSource, torch_source
+from edge_vit.spec import PreprocessSpec
+from edge_vit.training.checkpoint import Checkpoint, build_model, load_checkpoint
+from edge_vit.training.vit import PRESETS, create_model, find_config
+
+_HALVES = (0.5, 0.5, 0.5)
+
+
+def open_edgevit(request: SourceRequest) -> TorchSource:
+    """Return the model that `edgevit finetune` left in a file, or a preset with random weights.
+
+    Raises:
+        SpecError: no preset is called so, there is no checkpoint, or it is of another model.
+        ArtifactError: the checkpoint cannot be read or is damaged.
+    """
+    is_file = request.target.endswith(".safetensors")
+    if request.random_weights and not is_file:
+        return _open_random(request)
+    if is_file and not request.wants_pretrained:
+        option = "--random-weights" if request.random_weights else "--checkpoint"
+        raise SpecError(f"{request.address} is a checkpoint itself, leave {option} out")
+    path = Path(request.target) if is_file else request.checkpoint
+    if path is None:
+        find_config(request.target)
+        raise SpecError(
+            f"{request.address} needs weights. Run: edgevit finetune {request.target} --data "
+            "digits -o "
+            f"{request.target}.safetensors, and add --checkpoint {request.target}.safetensors"
+        )
+    checkpoint = load_checkpoint(path)
+    if not is_file:
+        _refuse_other_model(request, path, checkpoint)
+    return _open_checkpoint(request, checkpoint, Path(path).stem if is_file else request.target)
+
+
+def _open_checkpoint(request: SourceRequest, checkpoint: Checkpoint, name: str) -> TorchSource:
+    if request.model_args:
+        raise SpecError(
+            f"--model-arg {next(iter(request.model_args))}: {request.address} has its arguments in "
+            "its checkpoint"
+        )
+    if request.classes == 0:
+        checkpoint = _without_head(checkpoint)
+    side = _square_side(request)
+    return torch_source(
+        request,
+        build_model(checkpoint, side),
+        name=name,
+        task="classification" if checkpoint.config.num_classes else "features",
+        preprocess=request.refine(checkpoint.preprocess),
+        labels=checkpoint.labels,
+    )
+
+
+def _open_random(request: SourceRequest) -> TorchSource:
+    arguments = dict(request.model_args)
+    if request.classes is not None:
+        arguments["num_classes"] = request.classes
+    side = _square_side(request)
+    if side is not None:
+        arguments["image_size"] = side
+    torch.manual_seed(0)
+    module = create_model(request.target, **arguments)
+    size = module.config.image_size
+    return torch_source(
+        request,
+        module,
+        name=request.target,
+        task="classification" if module.config.num_classes else "features",
+        preprocess=request.refine(PreprocessSpec((size, size), mean=_HALVES, std=_HALVES)),
+    )
+
+
+def _without_head(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(
+        checkpoint,
+        config=replace(checkpoint.config, num_classes=0),
+        labels=(),
+        tensors=drop_weights(checkpoint.tensors, ["head."]),
+    )
+
+
+def _refuse_other_model(request: SourceRequest, path: Path, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint of another architecture than the preset that the user named."""
+    preset = find_config(request.target)
+    for name in ("patch_size", "embed_dim", "depth", "num_heads"):
+        wanted, got = getattr(preset, name), getattr(checkpoint.config, name)
+        if wanted != got:
+            raise SpecError(
+                f"checkpoint {path} has {name} {got}, {request.target} has {wanted}. "
+                f"Export it as edgevit:{path}, or name its model: {', '.join(PRESETS)}"
+            )
+
+
+def _square_side(request: SourceRequest) -> int | None:
+    if request.image_size is None:
+        return None
+    height, width = request.image_size
+    if height != width:
+        raise SpecError(
+            f"image_size: got {request.image_size}, but {request.address} takes square images only"
+        )
+    return height

@@ -1,0 +1,246 @@
+"""``hf:FOLDER_OR_NAME``: transformers' ViT, DeiT and DINOv2, from a local folder or the hub."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
+from edge_vit.export.checkpoint import read_weights
+from edge_vit.export.misfit import Misfit, grid_side
+from edge_vit.export.sources.huggingface_images import read_preprocess
+from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.values import TorchSource, first_line, torch_source
+from edge_vit.optional import require
+from edge_vit.spec import Task
+
+# config.model_type -> name of the class without a head
+_BASES = {
+    "vit": "ViTModel",
+    "deit": "DeiTModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+}
+_HEAD = "ForImageClassification"
+# Parts of a checkpoint that no image passes through on its way to the class token.
+_UNUSED = ("pooler.", "mask_token")
+
+
+class Logits(nn.Module):
+    """A transformers classifier that returns its logits as one tensor."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of `images` (B, 3, H, W)."""
+        logits: Tensor = self.model(pixel_values=images).logits
+        return logits
+
+
+class ClassToken(nn.Module):
+    """A transformers model without a head that returns its class token as features."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class token (B, channels), normalised, of `images` (B, 3, H, W)."""
+        tokens: Tensor = self.model(pixel_values=images).last_hidden_state
+        return tokens[:, 0]
+
+
+def open_huggingface(request: SourceRequest) -> TorchSource:
+    """Return the transformers model that `request` names; its own code is never run.
+
+    Raises:
+        SpecError: the folder is no model or of another family, or does not say how its images are
+            prepared.
+        ArtifactError: weights cannot be read or do not fit.
+        EdgeVitError: the hub cannot be reached and has nothing in its cache.
+    """
+    transformers = require("transformers", "exporting an hf: model")
+    place, is_local = _find_place(request)
+    with (
+        quiet("transformers", "huggingface_hub"),
+        _no_progress_bar(transformers),
+        contextlib.nullcontext() if is_local else hub_access(),
+    ):
+        config = _read_config(transformers, request, place, is_local)
+        preprocess = read_preprocess(transformers, request, place, is_local)
+        model_class, task = _find_class(transformers, request, config)
+        model = _create(request, model_class, config, place, is_local)
+    # DINOv2 interpolates its positions to whatever image comes; done once here, they are a
+    # constant.
+    if request.image_size is not None or config.model_type.startswith("dinov2"):
+        _fix_positions(model, preprocess.image_size)
+    return torch_source(
+        request,
+        Logits(model) if task == "classification" else ClassToken(model),
+        name=Path(place).name,
+        task=task,
+        preprocess=preprocess,
+        labels=_read_labels(config),
+    )
+
+
+def _find_place(request: SourceRequest) -> tuple[str, bool]:
+    """Return the folder or the hub name, and whether it is a folder."""
+    path = Path(request.target).expanduser()
+    if path.is_dir():
+        return str(path.resolve()), True
+    if path.is_absolute() or request.target.startswith((".", "~")) or request.target.count("/") > 1:
+        raise SpecError(f"{request.address}: no such folder, expected one with a config.json")
+    return request.target, False
+
+
+@contextlib.contextmanager
+def _no_progress_bar(transformers: ModuleType) -> Any:
+    logging = transformers.utils.logging
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+def _read_config(
+    transformers: ModuleType, request: SourceRequest, place: str, is_local: bool
+) -> Any:
+    arguments = dict(request.model_args)
+    if request.classes:
+        arguments["num_labels"] = request.classes
+    try:
+        config, unknown = transformers.AutoConfig.from_pretrained(
+            place,
+            trust_remote_code=False,
+            local_files_only=is_local,
+            return_unused_kwargs=True,
+            **arguments,
+        )
+    except OSError as error:
+        if is_local:
+            raise SpecError(f"{request.address}: {first_line(error)}") from None
+        raise EdgeVitError(
+            f"{request.address} is neither a folder here nor a model that the hub gives "
+            f"({first_line(error)}). "
+            "Download it where there is a network and export hf:FOLDER"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise SpecError(f"{request.address}: {first_line(error)}") from None
+    unknown = set(unknown) & set(request.model_args)
+    if unknown:
+        raise SpecError(
+            f"{request.address} has no option {sorted(unknown)[0]!r}, see its config.json"
+        )
+    if config.model_type not in _BASES:
+        raise SpecError(
+            f"{request.address} is a {config.model_type!r} model, expected one of "
+            f"{', '.join(_BASES)}"
+        )
+    return config
+
+
+def _find_class(transformers: ModuleType, request: SourceRequest, config: Any) -> tuple[Any, Task]:
+    """Return the class to make: the config's own classifier, or the bare model."""
+    base = _BASES[config.model_type]
+    family = base.removesuffix("Model") + _HEAD
+    named = next(iter(config.architectures or ()), base)
+    if request.classes == 0 or (request.classes is None and _HEAD not in named):
+        return getattr(transformers, base), "features"
+    return getattr(transformers, named if named.startswith(family) else family), "classification"
+
+
+def _create(
+    request: SourceRequest, model_class: Any, config: Any, place: str, is_local: bool
+) -> Any:
+    # Spelled-out attention: plain MatMul and Softmax in the graph.
+    options = {"config": config, "attn_implementation": "eager"}
+    if request.random_weights:
+        torch.manual_seed(0)
+        return model_class._from_config(**options)
+    where = f"checkpoint {place}"
+    if request.checkpoint is not None:
+        where = f"checkpoint {request.checkpoint}"
+        weights = read_weights(request.checkpoint)
+        if request.image_size is not None:
+            _adopt_image_size(config, weights)
+        options["state_dict"] = weights
+    try:
+        model, report = model_class.from_pretrained(
+            None if request.checkpoint else place,
+            local_files_only=is_local,
+            weights_only=True,
+            ignore_mismatched_sizes=True,  # the report has them: refused below
+            output_loading_info=True,
+            **options,
+        )
+    except OSError as error:
+        if is_local:
+            raise ArtifactError(f"{where}: {first_line(error)}") from None
+        raise no_pretrained(request.address, "they could not be downloaded") from None
+    except Exception as error:  # a damaged or hostile weight file can raise anything
+        raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
+    _read_report(report, model, drops_head=request.classes == 0).refuse(where, model)
+    return model
+
+
+def _read_report(report: Mapping[str, Any], model: nn.Module, *, drops_head: bool) -> Misfit:
+    """Return transformers' loading report as a `Misfit`, without what no image passes through."""
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    unused = (*_UNUSED, "classifier.") if drops_head else _UNUSED
+    return Misfit(
+        missing={name: ours.get(name, ()) for name in _used(report["missing_keys"], unused)},
+        unexpected=dict.fromkeys(_used(report["unexpected_keys"], unused), ()),
+        misshapen={
+            name: (tuple(got), tuple(wanted)) for name, got, wanted in report["mismatched_keys"]
+        },
+    )
+
+
+def _used(names: Any, unused: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in names if not any(part in name for part in unused))
+
+
+def _adopt_image_size(config: Any, weights: Mapping[str, Tensor]) -> None:
+    """Make the model for the image size of `weights`; its own code interpolates from there."""
+    for name, tensor in weights.items():
+        if name.endswith("embeddings.position_embeddings") and tensor.ndim == 3:
+            config.image_size = grid_side(tensor.shape[1]) * config.patch_size
+
+
+def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
+    """Replace the positions by what transformers' own code interpolates to `image_size`."""
+    embeddings = getattr(model, model.base_model_prefix, model).embeddings
+    patches = embeddings.patch_embeddings
+    height, width = image_size
+    num_patches = (height // patches.patch_size[0]) * (width // patches.patch_size[1])
+    num_prefix = embeddings.position_embeddings.shape[1] - patches.num_patches
+    tokens = embeddings.position_embeddings.new_zeros(
+        1, num_prefix + num_patches, model.config.hidden_size
+    )
+    with torch.no_grad():
+        positions = embeddings.interpolate_pos_encoding(tokens, height, width)
+    embeddings.position_embeddings = nn.Parameter(positions.clone())
+    embeddings.image_size = patches.image_size = image_size
+    patches.num_patches = num_patches
+    embeddings.interpolate_pos_encoding = lambda *_: embeddings.position_embeddings
+
+
+def _read_labels(config: Any) -> tuple[str, ...]:
+    """Return the names in the config, none where they are the default ``LABEL_0``, …."""
+    named = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+    labels = tuple(named.get(index, "") for index in range(len(named)))
+    is_default = labels == tuple(f"LABEL_{index}" for index in range(len(labels)))
+    return () if is_default or "" in labels else labels

@@ -1,0 +1,169 @@
+"""``torchvision:NAME[.WEIGHTS]``: classifiers, with the transforms and labels of their weights."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from edge_vit.errors import SpecError
+from edge_vit.export.checkpoint import drop_weights, load_weights, read_weights
+from edge_vit.export.sources.libraries import is_reachable, no_pretrained, quiet
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.values import TorchSource, first_line, torch_source
+from edge_vit.optional import require
+from edge_vit.spec import PreprocessSpec
+
+
+def open_torchvision(request: SourceRequest) -> TorchSource:
+    """Return the torchvision model that `request` names.
+
+    Raises:
+        SpecError: torchvision knows no such model or weights (the message has near ones), or
+            refuses an argument.
+        ArtifactError: the checkpoint cannot be read or does not fit.
+        EdgeVitError: the pretrained weights cannot be downloaded.
+    """
+    library = require("torchvision.models", "exporting a torchvision: model")
+    name = request.target.partition(".")[0]
+    entry = _find_weights(library, request.target)
+    preprocess = request.refine(_read_preprocess(request, entry.transforms()))
+    with quiet():
+        module = _create(library, request, name, preprocess.image_size)
+    if not request.random_weights:
+        _load(library, request, module, entry)
+    if request.classes == 0:
+        module.heads = nn.Identity()
+    return torch_source(
+        request,
+        module,
+        name=request.target,
+        task="features" if request.classes == 0 else "classification",
+        preprocess=preprocess,
+        labels=tuple(entry.meta["categories"]),
+        licence=entry.meta.get("license", "") if request.wants_pretrained else "",
+    )
+
+
+def _find_weights(library: ModuleType, target: str) -> Any:
+    """Return torchvision's entry for `target`: address of the weights, transforms, labels."""
+    name, _, tag = target.partition(".")
+    try:
+        known = library.get_model_weights(name)
+    except ValueError:
+        near = difflib.get_close_matches(name, library.list_models(module=library), n=3)
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else "see torchvision.models.list_models()"
+        )
+        raise SpecError(f"torchvision has no model {name!r}, {hint}") from None
+    tags = known.__members__
+    if tag and tag not in tags:
+        raise SpecError(
+            f"torchvision has no weights {tag!r} for {name}, known are {', '.join(tags)}"
+        )
+    return tags[tag or "DEFAULT"]
+
+
+def _read_preprocess(request: SourceRequest, transforms: Any) -> PreprocessSpec:
+    try:
+        (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    except (AttributeError, ValueError):
+        raise SpecError(
+            f"{request.address} does not classify images, expected a model that does"
+        ) from None
+    return PreprocessSpec(
+        image_size=(crop, crop),
+        interpolation=transforms.interpolation.value,
+        crop_pct=crop / resize,
+        crop_mode="center",
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+
+
+def _create(
+    library: ModuleType, request: SourceRequest, name: str, image_size: tuple[int, int]
+) -> nn.Module:
+    arguments = dict(request.model_args)
+    if request.classes:
+        arguments["num_classes"] = request.classes
+    if _is_vit(library, name):
+        if image_size[0] != image_size[1]:
+            raise SpecError(
+                f"image_size: got {image_size}, but {request.address} takes square images only"
+            )
+        arguments["image_size"] = image_size[0]
+    torch.manual_seed(0)
+    try:
+        module: nn.Module = library.get_model(name, weights=None, **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
+        raise SpecError(
+            f"torchvision cannot make {name} with {said}: {first_line(error)}"
+        ) from None
+    if request.classes == 0 and not isinstance(module, library.VisionTransformer):
+        raise SpecError(
+            f"--num-classes 0: {request.address} has no head that edge-vit knows to take off"
+        )
+    return module
+
+
+def _is_vit(library: ModuleType, name: str) -> bool:
+    """Return whether the builder promises a VisionTransformer, made for one image size."""
+    builder = library.get_model_builder(name)
+    promise = inspect.signature(builder, eval_str=True).return_annotation
+    return promise is library.VisionTransformer
+
+
+def _load(library: ModuleType, request: SourceRequest, module: Any, entry: Any) -> None:
+    path = request.checkpoint or _download(request, entry)
+    weights = read_weights(path)
+    if request.classes == 0:
+        weights = drop_weights(weights, ["heads."])
+        module.heads = nn.Identity()
+    if request.image_size is not None:
+        weights = _resize_positions(library, module, weights)
+    load_weights(module, weights, f"checkpoint {path}")
+
+
+def _resize_positions(
+    library: ModuleType, module: Any, weights: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    if not isinstance(module, library.VisionTransformer):
+        return weights
+    if "encoder.pos_embedding" not in weights:
+        return weights
+    resized: dict[str, Tensor] = library.vision_transformer.interpolate_embeddings(
+        module.image_size, module.patch_size, weights
+    )
+    return resized
+
+
+def _download(request: SourceRequest, entry: Any) -> Path:
+    """Return the file with torchvision's own weights, from torch's cache where it is there."""
+    file_name = Path(urlsplit(entry.url).path).name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file_name
+    if request.classes not in (None, 0, len(entry.meta["categories"])):
+        raise no_pretrained(
+            request.address,
+            f"torchvision's have {len(entry.meta['categories'])} classes, {request.classes} were "
+            "asked for",
+        )
+    if path.is_file():
+        return path
+    if not is_reachable(entry.url):
+        raise no_pretrained(request.address, f"{urlsplit(entry.url).netloc} cannot be reached")
+    digest = re.search(r"-([0-9a-f]{8,})\.", file_name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(entry.url, str(path), digest[1] if digest else None)
+    except (OSError, RuntimeError) as error:
+        raise no_pretrained(request.address, f"download failed: {first_line(error)}") from None
+    return path

@@ -1,0 +1,107 @@
+"""A transformers image processor in timm's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from edge_vit.errors import SpecError
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.spec import CropMode, Interpolation, PreprocessSpec
+
+# Pillow's numbers, which preprocessor_config.json stores
+_INTERPOLATIONS: tuple[Interpolation, ...] = (
+    "nearest",
+    "lanczos",
+    "bilinear",
+    "bicubic",
+    "box",
+    "hamming",
+)
+
+
+def read_preprocess(
+    transformers: ModuleType, request: SourceRequest, place: str, is_local: bool
+) -> PreprocessSpec:
+    """Return what the model's preprocessor_config.json says, with the user's overrides.
+
+    Raises:
+        SpecError: there is none and the user does not say all of it, or it does something that
+            edge-vit cannot.
+    """
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            place, trust_remote_code=False, local_files_only=is_local
+        )
+    except (OSError, ValueError):  # no such file, or for no image processor
+        return request.whole_preprocess()
+    return request.refine(translate(processor.to_dict(), request.address))
+
+
+def translate(facts: Mapping[str, Any], address: str) -> PreprocessSpec:
+    """Return an image processor's `facts` as a `PreprocessSpec`.
+
+    Args:
+        facts: `to_dict()` of the processor, its class's defaults filled in.
+        address: of the model, for messages.
+
+    Raises:
+        SpecError: it does not end in one fixed size.
+    """
+    mode, crop, resized = _read_geometry(facts, address)
+    mean, std = _read_normalisation(facts)
+    return PreprocessSpec(
+        image_size=crop,
+        interpolation=_INTERPOLATIONS[int(facts.get("resample") or 0)],
+        crop_pct=crop[0] / resized,
+        crop_mode=mode,
+        mean=mean,
+        std=std,
+    )
+
+
+def _read_geometry(facts: Mapping[str, Any], address: str) -> tuple[CropMode, tuple[int, int], int]:
+    """Return the crop mode, the final (height, width), and the height or shorter side before it."""
+    size = facts.get("size") or {}
+    shortest, height, width = (size.get(key) for key in ("shortest_edge", "height", "width"))
+    crop = (facts.get("crop_size") or {}) if facts.get("do_center_crop") else {}
+    if not facts.get("do_resize"):
+        raise SpecError(
+            f"{address}: its preprocessor_config.json says do_resize false, edge-vit always "
+            "resizes. "
+            'Set "do_resize": true and "size" there'
+        )
+    if shortest and crop:
+        return "center", (crop["height"], crop["width"]), shortest
+    if height and width:
+        final = (crop["height"], crop["width"]) if crop else (height, width)
+        if final[0] * width == final[1] * height:
+            return "squash", final, height
+    raise SpecError(
+        f"{address}: its preprocessor_config.json resizes to {dict(size)} and crops to "
+        f"{dict(crop) or 'nothing'}, "
+        "expected height and width, or shortest_edge with a crop"
+    )
+
+
+def _read_normalisation(
+    facts: Mapping[str, Any],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and std of values from 0 to 1.
+
+    transformers computes ``(pixel * factor - mean) / std``, edge-vit ``(pixel / 255 - mean') /
+    std'``: both are the same where ``mean' = mean / (255 factor)`` and ``std' = std / (255
+    factor)``.
+    """
+    factor = facts.get("rescale_factor") or 1 / 255 if facts.get("do_rescale", True) else 1.0
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if facts.get("do_normalize"):
+        mean, std = tuple(facts["image_mean"]), tuple(facts["image_std"])
+    if abs(factor * 255 - 1) < 1e-9:
+        return mean, std  # the usual case, kept free of rounding
+    unit = 255 * factor
+    return (
+        (mean[0] / unit, mean[1] / unit, mean[2] / unit),
+        (std[0] / unit, std[1] / unit, std[2] / unit),
+    )

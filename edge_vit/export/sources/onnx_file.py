@@ -1,0 +1,83 @@
+"""An ONNX file that came from anywhere, read with care."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+
+from edge_vit.errors import ArtifactError
+from edge_vit.export.sources.values import first_line
+
+_MAX_BYTES = 2**31 - 1  # of one protobuf message
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+def read_graph(path: Path) -> ModelProto:
+    """Return the valid model in the file at `path`, with its weights in it.
+
+    Raises:
+        ArtifactError: the file is missing, too large or damaged, names weights outside its own
+            folder, or holds NaN.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ArtifactError(
+            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}"
+        )
+    try:
+        model = onnx.load(path, load_external_data=False)
+        _refuse_outside(path, model.graph)
+        onnx.checker.check_model(str(path))
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
+    _refuse_nan(path, model.graph)
+    return model
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield every tensor in `graph`: initializers, attributes, and those of subgraphs."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _tensors(subgraph)
+
+
+def _refuse_outside(path: Path, graph: GraphProto) -> None:
+    """Refuse weights that the graph would fetch from elsewhere than its own folder."""
+    folder = path.parent.resolve()
+    for tensor in _tensors(graph):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        is_absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
+        if is_absolute or ".." in PureWindowsPath(location).parts:
+            outside = True
+        else:
+            outside = not (folder / location).resolve().is_relative_to(folder)
+        if outside:
+            raise ArtifactError(
+                f"{path} keeps tensor {tensor.name} in {location!r}, expected a file beside it"
+            )
+        if not (folder / location).is_file():
+            raise ArtifactError(f"{path} keeps its weights in {location!r}, which is not beside it")
+
+
+def _refuse_nan(path: Path, graph: GraphProto) -> None:
+    # Infinity passes: it is how an attention mask says no.
+    for tensor in graph.initializer:
+        if tensor.data_type not in _FLOATS:
+            continue
+        count = int(np.isnan(numpy_helper.to_array(tensor)).sum())
+        if count:
+            raise ArtifactError(f"{path} holds NaN: {count} values of {tensor.name}")

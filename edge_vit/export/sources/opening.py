@@ -1,0 +1,66 @@
+"""From an address to an opened model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edge_vit.errors import SpecError
+from edge_vit.export.sources.from_edgevit import open_edgevit
+from edge_vit.export.sources.from_huggingface import open_huggingface
+from edge_vit.export.sources.from_onnx import open_onnx
+from edge_vit.export.sources.from_python import open_python
+from edge_vit.export.sources.from_timm import open_timm
+from edge_vit.export.sources.from_torchvision import open_torchvision
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.values import Source
+
+_OPENERS: Mapping[str, Callable[[SourceRequest], Source]] = {
+    "edgevit": open_edgevit,
+    "timm": open_timm,
+    "torchvision": open_torchvision,
+    "hf": open_huggingface,
+    "python": open_python,
+    "onnx": open_onnx,
+}
+
+_SCHEMES = (
+    "edgevit:NAME, timm:NAME, torchvision:NAME, hf:FOLDER_OR_NAME, "
+    "python:package.module:factory, onnx:FILE"
+)
+
+
+def open_source(request: SourceRequest) -> Source:
+    """Return the model that `request` asks for, with all that an export has to know about it.
+
+    Raises:
+        SpecError: the address, or something said about the model, cannot be.
+        ArtifactError: a file is missing or damaged, or its weights do not fit.
+        MissingDependencyError: the library that the address names is not installed.
+        EdgeVitError: pretrained weights could not be downloaded.
+    """
+    scheme, colon, target = request.address.partition(":")
+    opener = _OPENERS.get(scheme)
+    if opener is None or not target:
+        raise SpecError(_unknown_address(request.address, scheme, bool(colon)))
+    return opener(request)
+
+
+def _unknown_address(address: str, scheme: str, has_scheme: bool) -> str:
+    wanted = f"model {address!r}: expected one of {_SCHEMES}"
+    if not has_scheme:
+        return f"{wanted}. Did you mean {_guess(address)}?"
+    near = difflib.get_close_matches(scheme, _OPENERS, n=1)
+    if near and scheme != near[0]:
+        return f"{wanted}. Did you mean {near[0]}:{address.partition(':')[2]}?"
+    return wanted
+
+
+def _guess(address: str) -> str:
+    path = Path(address)
+    if path.suffix == ".onnx":
+        return f"onnx:{address}"
+    if path.suffix == ".safetensors":
+        return f"edgevit:{address}"
+    return f"hf:{address}" if "/" in address or path.is_dir() else f"timm:{address}"

@@ -1,0 +1,138 @@
+"""What a user says about a model: its address, its weights, and what its config does not tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import CropMode, Interpolation, PreprocessSpec
+
+_OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """Everything a user may say about a model. None and empty leave it to the model's own config.
+
+    Attributes:
+        address: scheme and target, such as ``timm:vit_small_patch16_224``.
+        checkpoint: file with the weights; without one, the library's pretrained weights are wanted.
+        random_weights: take seeded random weights, for shape and speed only.
+        model_args: for the model's own constructor.
+        labels: class names by index.
+        num_classes: width of the head; 0 takes the head off and exports features.
+        image_size: (height, width) in pixels; position embeddings are interpolated to it.
+        crop_pct: as in `PreprocessSpec`, and so are the four that follow.
+        crop_mode: see there.
+        interpolation: see there.
+        mean: see there.
+        std: see there.
+    """
+
+    address: str
+    checkpoint: Path | None = None
+    random_weights: bool = False
+    model_args: Mapping[str, object] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    num_classes: int | None = None
+    image_size: tuple[int, int] | None = None
+    crop_pct: float | None = None
+    crop_mode: CropMode | None = None
+    interpolation: Interpolation | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None and self.random_weights:
+            raise SpecError("--checkpoint and --random-weights exclude each other, expected one")
+        if self.num_classes is not None and self.num_classes < 0:
+            raise SpecError(f"num_classes: got {self.num_classes}, expected 0 (features) or more")
+        if self.labels and self.num_classes not in (None, len(self.labels)):
+            raise SpecError(
+                f"labels: got {len(self.labels)} for {self.num_classes} classes, expected one per "
+                "class"
+            )
+
+    @property
+    def target(self) -> str:
+        """The address without its scheme."""
+        return self.address.partition(":")[2]
+
+    @property
+    def classes(self) -> int | None:
+        """Width of the head that is asked for, by number or by as many labels; None: neither."""
+        return self.num_classes if self.num_classes is not None else len(self.labels) or None
+
+    @property
+    def wants_pretrained(self) -> bool:
+        """Whether the weights are to come from the library itself."""
+        return self.checkpoint is None and not self.random_weights
+
+    def refine(self, preprocess: PreprocessSpec) -> PreprocessSpec:
+        """Return the model's own `preprocess` with what the user says put over it."""
+        said = {name: getattr(self, name) for name in _OVERRIDES}
+        changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+        return replace(preprocess, **changes)
+
+    def whole_preprocess(self, image_size: tuple[int, int] | None = None) -> PreprocessSpec:
+        """Return the preprocessing of a model that tells nothing of it, or only its `image_size`.
+
+        Raises:
+            SpecError: the user does not say enough; the message holds the options to type.
+        """
+        image_size = self.image_size or image_size
+        examples = {
+            "--image-size 224": image_size,
+            "--mean 0.485,0.456,0.406": self.mean,
+            "--std 0.229,0.224,0.225": self.std,
+        }
+        missing = [option for option, value in examples.items() if value is None]
+        if image_size is None or missing:
+            raise SpecError(
+                f"{self.address} does not say how its images are prepared. Add {' '.join(missing)} "
+                "(these are ImageNet's; many ViTs were trained with 0.5,0.5,0.5 for mean and std)"
+            )
+        return self.refine(PreprocessSpec(image_size))
+
+
+def parse_model_args(texts: Iterable[str]) -> dict[str, object]:
+    """Return ``KEY=VALUE`` texts as constructor arguments.
+
+    A value is an int, a float, ``true``, ``false``, ``none`` or a JSON list where it reads as one;
+    else text.
+
+    Raises:
+        SpecError: a text has no ``=``, or what starts as a list is none.
+    """
+    args: dict[str, object] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key.isidentifier() or not equals:
+            raise SpecError(f"--model-arg: got {text!r}, expected KEY=VALUE, such as depth=2")
+        args[key] = _parse_value(key, value)
+    return args
+
+
+def _parse_value(key: str, text: str) -> object:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            parsed = number(text)
+        except ValueError:
+            continue
+        return parsed if math.isfinite(parsed) else text
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise SpecError(
+                f"--model-arg {key}: got {text!r}, expected a JSON list, such as [2,4]"
+            ) from None
+    return text

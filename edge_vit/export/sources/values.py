@@ -1,0 +1,158 @@
+"""An opened model, and the checks that every one of them has passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from edge_vit.errors import SpecError
+from edge_vit.export.checkpoint import refuse_nonfinite
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.spec import PreprocessSpec, Task
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """A torch model that is ready to be traced.
+
+    Attributes:
+        module: in eval mode, float32, on the CPU: takes normalised float32 images (B, 3, H, W) and
+            returns one tensor, logits (B, classes) or features (B, channels).
+        name: for people, such as ``vit_small_patch16_224``.
+        address: where it came from, such as ``timm:vit_small_patch16_224``.
+        task: what the output means.
+        labels: class names by index, empty where none are known.
+        preprocess: how an image becomes the input.
+        licence: of the weights, where the source says it.
+    """
+
+    module: nn.Module
+    name: str
+    address: str
+    task: Task
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """A graph that somebody else exported.
+
+    Attributes:
+        model: one input; one output, float32 (N, classes) or (N, channels).
+        name: for people: the file's name.
+        address: where it came from, such as ``onnx:vit.onnx``.
+        task: what the output means.
+        labels: class names by index, empty where none are known.
+        preprocess: how an image becomes the input.
+        input_name: of the graph's input.
+        output_name: of the graph's output; the file's first, where it has more.
+        is_contract: whether the input is edge-vit's own, uint8 (N, H, W, 3), with the normalisation
+            in the graph; else it is normalised float32 (N, 3, H, W).
+        licence: of the weights; an ONNX file does not say.
+    """
+
+    model: onnx.ModelProto
+    name: str
+    address: str
+    task: Task
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    input_name: str
+    output_name: str
+    is_contract: bool = False
+    licence: str = ""
+
+
+Source = TorchSource | OnnxSource
+
+
+def torch_source(
+    request: SourceRequest,
+    module: nn.Module,
+    *,
+    name: str,
+    task: Task,
+    preprocess: PreprocessSpec,
+    labels: tuple[str, ...] = (),
+    licence: str = "",
+) -> TorchSource:
+    """Return `module` as a source, after one image through it has shown that it is one.
+
+    Args:
+        request: its labels and number of classes are held against the model.
+        module: any device, dtype and mode.
+        name: as in `TorchSource`.
+        task: as in `TorchSource`.
+        preprocess: with the user's overrides in it.
+        labels: what the model itself calls its classes; dropped where they are not as many as its
+            outputs.
+        licence: as in `TorchSource`.
+
+    Raises:
+        SpecError: the module does not take the image, does not return one (B, N) tensor, or has
+            another number of classes than the user says.
+        ArtifactError: a weight is NaN or infinite.
+    """
+    module = module.cpu().float().eval().requires_grad_(False)
+    # Buffers are not asked: an attention mask may hold -inf.
+    refuse_nonfinite(dict(module.named_parameters()), request.address)
+    num_outputs = _run_once(request.address, module, preprocess.image_size)
+    known = check_classes(request, task, num_outputs, labels)
+    return TorchSource(module, name, request.address, task, known, preprocess, licence)
+
+
+def check_classes(
+    request: SourceRequest, task: Task, num_outputs: int, own_labels: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the labels of `num_outputs` outputs: the user's, or the model's own where they fit.
+
+    Raises:
+        SpecError: the user says labels or a number of classes that the model does not have.
+    """
+    if task == "features":
+        if request.labels:
+            raise SpecError(
+                f"{request.address} gives features, not classes, but --labels names "
+                f"{len(request.labels)}. "
+                "Leave --labels out"
+            )
+        return ()
+    if request.classes not in (None, num_outputs):
+        said = "labels" if request.num_classes is None else "classes"
+        raise SpecError(
+            f"{request.address} has {num_outputs} classes, but {request.classes} {said} were given"
+        )
+    return request.labels or (own_labels if len(own_labels) == num_outputs else ())
+
+
+def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> int:
+    """Return the width N of the output (B, N) for one black image."""
+    height, width = image_size
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(1, 3, height, width))
+    except Exception as error:  # somebody else's forward can raise anything
+        raise SpecError(
+            f"{address} does not take float32 images (1, 3, {height}, {width}): "
+            f"{first_line(error)}. "
+            "Add --image-size with the size it was made for"
+        ) from error
+    if not isinstance(output, Tensor):
+        raise SpecError(f"{address} returns a {type(output).__name__}, expected one tensor")
+    if output.ndim != 2:
+        raise SpecError(
+            f"{address} returns {tuple(output.shape)}, expected (batch, classes) or (batch, "
+            "channels)"
+        )
+    return int(output.shape[1])
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something, cut to fit into a message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".:")

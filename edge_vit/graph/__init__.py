@@ -1,0 +1,1 @@
+"""What is known about an ONNX Vision Transformer: blocks, linear layers, inner tensors."""

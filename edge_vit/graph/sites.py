@@ -1,0 +1,242 @@
+"""Finds the blocks of a Vision Transformer by structure: attention, linear layers, residuals.
+
+Nothing here looks at a node's name. A block is a self-attention (a softmax between two products of
+activations, fed by linear layers that share one input), the linear layer that its result goes
+through, and the two linear layers of the MLP that follows. An attention whose queries are not made
+from the same tokens as its keys, such as the attention pooling of SigLIP, is no block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from edge_vit.graph.walk import (
+    Linear,
+    consumers,
+    data_input,
+    find_linears,
+    is_constant,
+    is_movement,
+    movement_root,
+)
+
+Role = Literal["qkv", "proj", "fc1", "fc2"]
+
+_BESIDE_SOFTMAX = frozenset({"Mul", "Div", "Add", "Sub", "Where", "Cast", "Identity", "Reshape"})
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention: ``context = softmax(scores) @ value``.
+
+    Attributes:
+        scores: the MatMul of queries and keys.
+        softmax: the Softmax node.
+        context: the MatMul of probabilities and values.
+    """
+
+    scores: ir.Node
+    softmax: ir.Node
+    context: ir.Node
+
+
+@dataclass(frozen=True)
+class Site:
+    """One linear layer that quantization may touch.
+
+    Attributes:
+        name: by place, such as ``block3/fc1``.
+        role: which of the block's layers it is. Where a block has several layers of a role
+            (queries, keys and values apart, a gated MLP), their names end in a number.
+    """
+
+    name: str
+    role: Role
+    linear: Linear
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block.
+
+    Attributes:
+        root: the value that queries, keys and values are made from, (batch, tokens, width).
+        sites: in the order qkv, proj, fc1, fc2.
+    """
+
+    index: int
+    attention: Attention
+    root: ir.Value
+    sites: tuple[Site, ...]
+
+    def linears(self, role: Role) -> tuple[Linear, ...]:
+        """Return the linear layers that play `role`."""
+        return tuple(site.linear for site in self.sites if site.role == role)
+
+
+def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
+    """Return the transformer blocks of `graph`, first to last.
+
+    Linear layers must be MatMul, with or without Add; weights must be constant.
+    """
+    linears = find_linears(graph)
+    blocks: list[Block] = []
+    for attention in find_attentions(graph):
+        block = _find_block(len(blocks), attention, linears)
+        if block is not None:
+            blocks.append(block)
+    return tuple(blocks)
+
+
+def find_sites(graph: ir.Graph) -> tuple[Site, ...]:
+    """Return the linear layers of every block of `graph`, first to last."""
+    return tuple(site for block in find_blocks(graph) for site in block.sites)
+
+
+def find_attentions(graph: ir.Graph) -> Iterator[Attention]:
+    """Yield every softmax between two products of activations, self-attention or not."""
+    for node in graph:
+        if node.op_type != "Softmax":
+            continue
+        scores = _product_above(data_input(node))
+        context = _product_below(node.outputs[0])
+        if scores is not None and context is not None:
+            yield Attention(scores, node, context)
+
+
+def _product_above(value: ir.Value) -> ir.Node | None:
+    node = value.producer()
+    while node is not None and node.op_type in _BESIDE_SOFTMAX:
+        feeds = [v for v in node.inputs if v is not None and not is_constant(v)]
+        products = [v for v in feeds if _product_above(v) is not None]
+        if not products:
+            return None
+        node = products[0].producer()
+    if node is None or node.op_type != "MatMul":
+        return None
+    return None if any(v is None or is_constant(v) for v in node.inputs) else node
+
+
+def _product_below(value: ir.Value) -> ir.Node | None:
+    for node in consumers(value):
+        if node.op_type == "MatMul" and data_input(node) is value:
+            return node
+        if node.op_type in _BESIDE_SOFTMAX:
+            found = _product_below(node.outputs[0])
+            if found is not None:
+                return found
+    return None
+
+
+def _find_block(index: int, attention: Attention, linears: dict[ir.Node, Linear]) -> Block | None:
+    qkv: dict[ir.Node, Linear] = {}
+    for operand in (*attention.scores.inputs, attention.context.inputs[1]):
+        assert operand is not None
+        found = _linears_above(operand, linears)
+        if not found:
+            return None  # made from a constant, as a learned query is
+        qkv.update(found)
+    roots = {movement_root(linear.input) for linear in qkv.values()}
+    proj = _linears_below(attention.context.outputs[0], linears, _any_but_residual)
+    if len(roots) != 1 or len(proj) != 1:
+        return None
+    residual = _residual_below(next(iter(proj.values())).output)
+    fc1, fc2 = _find_mlp(residual, roots.copy().pop(), qkv, linears)
+    if not fc1 or not fc2:
+        return None
+    roles: tuple[tuple[Role, dict[ir.Node, Linear]], ...] = (
+        ("qkv", qkv),
+        ("proj", proj),
+        ("fc1", fc1),
+        ("fc2", fc2),
+    )
+    sites = tuple(
+        Site(f"block{index}/{role}{number if len(group) > 1 else ''}", role, linear)
+        for role, group in roles
+        for number, linear in enumerate(group.values())
+    )
+    return Block(index, attention, roots.pop(), sites)
+
+
+def _find_mlp(
+    residual: ir.Value | None,
+    root: ir.Value,
+    qkv: dict[ir.Node, Linear],
+    linears: dict[ir.Node, Linear],
+) -> tuple[dict[ir.Node, Linear], dict[ir.Node, Linear]]:
+    """Return the MLP's first and second layers: behind the residual, or beside the attention."""
+    starts = [value for value in (residual, root) if value is not None]
+    for start in starts:
+        fc1 = _linears_below(start, linears, _normalises)
+        fc1 = {node: linear for node, linear in fc1.items() if node not in qkv}
+        fc2: dict[ir.Node, Linear] = {}
+        for linear in fc1.values():
+            fc2.update(_linears_below(linear.output, linears, _any_but_residual))
+        if fc1 and len(fc2) == 1:
+            return fc1, fc2
+    return {}, {}
+
+
+def _linears_above(value: ir.Value, linears: dict[ir.Node, Linear]) -> dict[ir.Node, Linear]:
+    """Return the nearest linear layers that `value` is made from."""
+    found: dict[ir.Node, Linear] = {}
+    seen: set[ir.Value] = set()
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        node = value.producer()
+        if node is None or value in seen:
+            continue
+        seen.add(value)
+        if node in linears:
+            found[node] = linears[node]
+        else:
+            stack.extend(v for v in node.inputs if v is not None and not is_constant(v))
+    return found
+
+
+def _linears_below(
+    value: ir.Value, linears: dict[ir.Node, Linear], passes: Callable[[ir.Node], bool]
+) -> dict[ir.Node, Linear]:
+    """Return the nearest linear layers that `value` reaches through nodes that `passes` admits."""
+    found: dict[ir.Node, Linear] = {}
+    seen: set[ir.Node] = set()
+    stack = [value]
+    while stack:
+        for node in consumers(stack.pop()):
+            if node in seen:
+                continue
+            seen.add(node)
+            if node in linears:
+                found[node] = linears[node]
+            elif passes(node):
+                stack.extend(node.outputs)
+    return found
+
+
+def _normalises(node: ir.Node) -> bool:
+    return node.op_type in ("LayerNormalization", "Cast") or is_movement(node)
+
+
+def _any_but_residual(node: ir.Node) -> bool:
+    """Say whether `node` belongs between two linear layers of one branch."""
+    if node.op_type in ("Add", "Sub"):
+        return any(v is not None and is_constant(v) for v in node.inputs)
+    return node.op_type not in ("Softmax", "Concat", "ReduceMean")
+
+
+def _residual_below(value: ir.Value) -> ir.Value | None:
+    """Return the sum of `value`'s branch and the residual stream."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        for node in consumers(value):
+            if node.op_type == "Add" and not any(v is None or is_constant(v) for v in node.inputs):
+                return node.outputs[0]
+            if node.op_type != "MatMul":
+                stack.extend(node.outputs)
+    return None

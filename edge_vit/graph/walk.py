@@ -1,0 +1,161 @@
+"""Small questions to ask of an ONNX graph: is it constant, is it a linear layer, where from?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Array = npt.NDArray[Any]
+
+MOVEMENT = frozenset(
+    {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"}
+    | {"Identity"}
+)
+"""Operators that only move elements of their first input, given that the others are constant."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer: ``output = input @ weight + bias``.
+
+    Attributes:
+        matmul: the MatMul node.
+        add: the node that adds the bias, or None.
+    """
+
+    matmul: ir.Node
+    add: ir.Node | None
+
+    @property
+    def input(self) -> ir.Value:
+        """The activation that goes in, (..., K)."""
+        return data_input(self.matmul)
+
+    @property
+    def output(self) -> ir.Value:
+        """What comes out, bias included, (..., N)."""
+        return (self.add or self.matmul).outputs[0]
+
+    @property
+    def weight(self) -> Array:
+        """(K, N)."""
+        value = self.matmul.inputs[1]
+        assert value is not None
+        return array_of(value)
+
+    @property
+    def bias(self) -> Array:
+        """(N,), zeros where the layer has none."""
+        if self.add is None:
+            return np.zeros(self.weight.shape[1], self.weight.dtype)
+        bias = next(value for value in self.add.inputs if value is not None and is_constant(value))
+        return np.broadcast_to(array_of(bias).reshape(-1), self.weight.shape[1:])
+
+
+def find_linear(node: ir.Node) -> Linear | None:
+    """Return the linear layer whose MatMul is `node`, or None where it is none."""
+    if node.op_type != "MatMul":
+        return None
+    weight = node.inputs[1]
+    if weight is None or not is_constant(weight) or is_constant(data_input(node)):
+        return None
+    shape = array_shape(weight)
+    if len(shape) != 2:
+        return None
+    uses = tuple(node.outputs[0].uses())
+    if len(uses) == 1 and uses[0].node.op_type == "Add" and not node.outputs[0].is_graph_output():
+        bias = uses[0].node.inputs[1 - uses[0].idx]
+        if bias is not None and is_constant(bias):
+            dims = array_shape(bias)
+            is_vector = not dims or all(d == 1 for d in dims[:-1])
+            if is_vector and (dims[-1:] or (1,))[0] in (1, shape[1]):
+                return Linear(node, uses[0].node)
+    return Linear(node, None)
+
+
+def find_linears(graph: ir.Graph) -> dict[ir.Node, Linear]:
+    """Return every linear layer of `graph` by its MatMul node, in topological order."""
+    found = ((node, find_linear(node)) for node in graph)
+    return {node: linear for node, linear in found if linear is not None}
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Say whether `value` is an initializer."""
+    return value.const_value is not None
+
+
+def array_of(value: ir.Value) -> Array:
+    """Return the numbers of a constant `value`."""
+    assert value.const_value is not None, f"{value.name} is not constant"
+    return value.const_value.numpy()
+
+
+def array_shape(value: ir.Value) -> tuple[int, ...]:
+    """Return the shape of a constant `value` without reading its numbers."""
+    assert value.const_value is not None, f"{value.name} is not constant"
+    return tuple(dim for dim in value.const_value.shape if isinstance(dim, int))
+
+
+def scalar_of(value: ir.Value | None) -> float | None:
+    """Return the number that a constant `value` of one element holds, or None."""
+    if value is None or not is_constant(value):
+        return None
+    if int(np.prod(array_shape(value), dtype=np.int64)) != 1:
+        return None
+    return float(array_of(value).reshape(()))
+
+
+def data_input(node: ir.Node) -> ir.Value:
+    """Return the first input of `node`."""
+    value = node.inputs[0]
+    assert value is not None, f"{node.name} has no input"
+    return value
+
+
+def is_movement(node: ir.Node) -> bool:
+    """Say whether `node` does nothing but move the elements of its first input."""
+    if node.op_type not in MOVEMENT or is_constant(data_input(node)):
+        return False
+    return all(value is None or is_constant(value) for value in node.inputs[1:])
+
+
+def other_operand(node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """Return the input of the binary `node` that is not `value`."""
+    first, second = node.inputs
+    return second if first is value else first
+
+
+def scaled_by(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """Return (x, factor) where `node` is x times or divided by one constant number."""
+    if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+        return None
+    left, right = node.inputs
+    assert left is not None
+    assert right is not None
+    factor = scalar_of(right)
+    if factor is not None:
+        return left, factor if node.op_type == "Mul" else 1.0 / factor
+    factor = scalar_of(left)
+    if factor is not None and node.op_type == "Mul":
+        return right, factor
+    return None
+
+
+def consumers(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield each node that reads `value`."""
+    for use in value.uses():
+        yield use.node
+
+
+def movement_root(value: ir.Value) -> ir.Value:
+    """Return the value that `value` is a mere rearrangement of."""
+    node = value.producer()
+    while node is not None and is_movement(node):
+        value = data_input(node)
+        node = value.producer()
+    return value

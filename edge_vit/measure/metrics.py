@@ -1,0 +1,114 @@
+"""How far one set of outputs is from another: pure numpy, one number per row or one per set.
+
+Everywhere `reference` and `candidate` are (rows, values) arrays of model outputs, one row per
+image; the arithmetic is float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating[Any]]
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+def cosine_rows(reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    """Return the cosine of each pair of rows, (rows,), from -1 to 1.
+
+    Two rows of zeros count as equal (1), one row of zeros as unrelated (0).
+    """
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    product = norm_a * norm_b
+    cosine = (a * b).sum(axis=1) / np.where(product > 0, product, 1.0)
+    # Equal rows are equal to the last bit, which rounding in the quotient must not hide.
+    return np.where((a == b).all(axis=1), 1.0, np.clip(cosine, -1.0, 1.0))
+
+
+def power_rows(reference: FloatArray, candidate: FloatArray) -> tuple[Float64Array, Float64Array]:
+    """Return ``sum reference^2`` and ``sum (reference - candidate)^2`` per row, (rows,) each."""
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    return np.square(a).sum(axis=1), np.square(a - b).sum(axis=1)
+
+
+def sqnr_db(signal: float, noise: float) -> float | None:
+    """Return the signal to quantization noise ratio ``10 log10(signal / noise)`` in decibels.
+
+    Args:
+        signal: sum of squares of the reference.
+        noise: sum of squares of the difference.
+
+    Returns:
+        None where there is no noise: the ratio is infinite. Minus infinity where there is no
+        signal.
+    """
+    if noise == 0:
+        return None
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def kl_rows(reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    """Return KL(softmax(reference) || softmax(candidate)) of each pair of rows, (rows,), nats."""
+    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
+    kl: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return np.maximum(kl, 0.0)  # rounding can leave -1e-17, which no divergence is
+
+
+def top1(outputs: FloatArray) -> IntArray:
+    """Return the index of the largest value of each row, (rows,); of equal ones the first."""
+    best: IntArray = np.argmax(outputs, axis=1)
+    return best
+
+
+def in_top_k(logits: FloatArray, labels: IntArray, k: int) -> BoolArray:
+    """Return whether each label is among the `k` largest of its row, (rows,); ties by index.
+
+    Args:
+        logits: (rows, classes).
+        labels: (rows,), each from 0 to classes - 1.
+        k: how many answers count.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
+    ahead: IntArray = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return ahead < k
+
+
+def nearest_neighbours(queries: FloatArray, gallery: FloatArray, block_size: int = 512) -> IntArray:
+    """Return for each query the row of the most similar *other* gallery row by cosine, (rows,).
+
+    Row i of `gallery` is the same image as row i of `queries` and is left out of its search.
+    Similarities are computed for `block_size` queries at a time, so that memory grows with the
+    images and not with their square.
+
+    Args:
+        queries: (rows, channels).
+        gallery: (rows, channels), at least two rows.
+        block_size: queries per block.
+    """
+    queries, gallery = _unit_rows(queries), _unit_rows(gallery)
+    nearest = np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), block_size):
+        similarity = queries[start : start + block_size] @ gallery.T
+        rows = np.arange(len(similarity))
+        similarity[rows, start + rows] = -np.inf
+        nearest[start : start + block_size] = np.argmax(similarity, axis=1)
+    return nearest
+
+
+def _log_softmax(logits: FloatArray) -> Float64Array:
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(axis=1, keepdims=True)
+    log_softmax: Float64Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_softmax
+
+
+def _unit_rows(rows: FloatArray) -> NDArray[np.float32]:
+    norm = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return (rows / np.where(norm > 0, norm, 1.0)).astype(np.float32)

@@ -1,0 +1,140 @@
+"""Accuracy and latency of every precision of a bundle in one run, and the verdict on them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge_vit.bundle import FP32, MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.images import ImageSource, open_image_source
+from edge_vit.measure.accuracy import evaluate
+from edge_vit.measure.environment import read_environment
+from edge_vit.measure.latency import measure_interleaved
+from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
+from edge_vit.measure.verdict import CPU_BACKENDS, Limits, choose_candidate, decide
+from edge_vit.preprocess import UInt8Array, preprocess
+from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
+from edge_vit.spec import ModelSpec
+
+MIN_RUNS_FOR_P99 = 1000
+"""Timed runs below which p99 rests on fewer than ten of them."""
+
+_WARMUP = 10
+_NUM_TIMED_IMAGES = 8
+
+
+def verify(
+    bundle: Bundle | Path | str,
+    source: str | Path | ImageSource,
+    limits: Limits | None = None,
+    *,
+    backend: str = "auto",
+    options: SessionOptions = DEFAULT_OPTIONS,
+    iterations: int = 200,
+    num_images: int | None = None,
+    progress: Progress = SILENT,
+) -> VerifyReport:
+    """Return what every precision of `bundle` is worth on this machine, and which one to ship.
+
+    Args:
+        bundle: an open bundle, or the path of one; fp32 and at least one other precision.
+        source: images that were not calibrated on: class folders give labels, a flat folder gives
+            agreement only.
+        limits: what the user asks; `Limits()` where None.
+        backend: that runs them all.
+        options: threads and the like, for each session.
+        iterations: timed runs of each precision.
+        num_images: evaluate on this many at most, spread evenly; all where None.
+        progress: is told of each image and each timed round.
+
+    Raises:
+        SpecError: the bundle holds nothing to verify, or an option is out of range.
+        ImageError: there are no images, or one cannot be read.
+        ArtifactError: a file of the bundle is missing, truncated or edited.
+        BackendError: a graph cannot be loaded or run, or its output is not finite.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle.artifact(FP32)
+    choose_candidate(bundle.precisions)
+    bundle_digest = digest_of((bundle.path / MANIFEST).read_bytes())
+    spec = bundle.spec
+    images = open_image_source(source, spec.labels, num_images)
+    table = bundle.read_table() if bundle.has(TABLE) else None
+    with contextlib.ExitStack() as stack:
+        sessions = [
+            stack.enter_context(open_session(bundle, precision, backend, options))
+            for precision in bundle.precisions
+        ]
+        accuracy = evaluate(
+            sessions[0],
+            sessions,
+            spec,
+            images,
+            data=str(source) if isinstance(source, str | Path) else type(source).__name__,
+            calibration_digests=frozenset(table.image_digests if table else ()),
+            progress=progress,
+        )
+        latency = measure_interleaved(
+            sessions,
+            batch_size=spec.static_batch or 1,
+            warmup=_WARMUP,
+            iterations=iterations,
+            images=_timed_images(images, spec),
+            progress=progress,
+        )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return VerifyReport(
+        bundle=str(bundle.path),
+        bundle_digest=bundle_digest,
+        created=now.isoformat(timespec="seconds"),
+        model=spec,
+        verdict=decide(accuracy, latency, limits),
+        accuracy=accuracy,
+        latency=latency,
+        notes=_notes(accuracy, latency, knows_calibration=table is not None),
+        environment=read_environment(),
+    )
+
+
+def _timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:
+    """The first few images as the model sees them, (count, height, width, 3)."""
+    first = itertools.islice(images, _NUM_TIMED_IMAGES)
+    return np.stack([preprocess(item.pixels, spec.preprocess) for item in first])
+
+
+def _notes(
+    accuracy: Sequence[AccuracyReport],
+    latency: Sequence[LatencyReport],
+    *,
+    knows_calibration: bool,
+) -> tuple[str, ...]:
+    """What a reader of the numbers has to know."""
+    data, timing = accuracy[0], latency[0]
+    notes = []
+    if data.num_calibrated_on:
+        notes.append(
+            f"{data.num_calibrated_on:,} of {data.num_images:,} images were also calibrated on, "
+            "which flatters INT8. Verify on other images."
+        )
+    if not knows_calibration:
+        notes.append(
+            f"The bundle has no {TABLE}: whether images were also calibrated on was not checked."
+        )
+    if timing.iterations < MIN_RUNS_FOR_P99:
+        notes.append(
+            f"p99 is rough: it rests on {timing.iterations:,} timed runs, {MIN_RUNS_FOR_P99:,} are "
+            "wanted."
+        )
+    if timing.backend in CPU_BACKENDS and any(r.precision == "fp16" for r in latency):
+        notes.append(
+            "FP16 on a CPU is emulated by casts to float32: its accuracy counts, its speed says "
+            "nothing about a GPU."
+        )
+    notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
+    return tuple(notes)

@@ -1,0 +1,47 @@
+"""Packages of an extra: imported when first needed, with the install line when absent."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from edge_vit.errors import MissingDependencyError
+
+# top-level module -> (distribution name, extra that installs it)
+_EXTRAS = {
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "torch": ("torch", "export"),
+    "onnx": ("onnx", "export"),
+    "onnx_ir": ("onnx-ir", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "safetensors": ("safetensors", "export"),
+    "timm": ("timm", "zoo"),
+    "torchvision": ("torchvision", "zoo"),
+    "transformers": ("transformers", "zoo"),
+    "sklearn": ("scikit-learn", "train"),
+    "jinja2": ("jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
+}
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Return the imported `module` (dotted names allowed).
+
+    Args:
+        module: what to import, for example ``"timm"`` or ``"safetensors.torch"``.
+        purpose: what needs it, as the user would say it: ``"exporting a timm: model"``.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message holds the install line.
+    """
+    top = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise  # the package is there; something that it imports is not
+        distribution, extra = _EXTRAS.get(top, (top, ""))
+        package = f"'edge-vit[{extra}]'" if extra else distribution
+        raise MissingDependencyError(
+            f"{purpose} needs {distribution}, which is not installed. Run: pip install {package}"
+        ) from None

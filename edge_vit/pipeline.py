@@ -1,0 +1,200 @@
+"""The stages put together: what the command line calls, and what a program calls.
+
+Each function takes and returns bundles; a bundle that a stage fails on is as it was before.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_vit.bundle import (
+    FP16,
+    FP32,
+    GOLDEN,
+    INT8,
+    INT8_CPU,
+    RECORD,
+    TABLE,
+    Bundle,
+    Golden,
+    draft_bundle,
+)
+from edge_vit.errors import SpecError
+from edge_vit.images import ImageSource, open_image_source
+from edge_vit.progress import SILENT, Progress
+from edge_vit.spec import Precision
+from edge_vit.table import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from edge_vit.export.export import Exported
+    from edge_vit.export.sources import SourceRequest
+
+Images = ImageSource | Path | str
+
+_MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
+
+
+def export_bundle(
+    request: SourceRequest | str,
+    output: Path | str,
+    *,
+    precision: Precision = "fp32",
+    calibration: Images | None = None,
+    num_images: int | None = None,
+    recipe: Recipe = RECIPES["minmax"],
+    static_batch: int | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Bundle:
+    """Export a model into a new bundle at `output`, and return it.
+
+    Args:
+        request: the model's address, or all that is to be said about it.
+        output: the folder to make, by custom ``NAME.edgevit``.
+        precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; ``int8`` calibrates and adds
+            FP16 and INT8.
+        calibration: images to calibrate on; needed for ``int8``. Parity is proven on them as well.
+        num_images: use so many of them, spread evenly.
+        recipe: how to quantize.
+        static_batch: fix the batch size.
+        force: replace the bundle at `output`.
+        threads: for calibration; None for all cores.
+        progress: told about each stage.
+
+    Raises:
+        EdgeVitError: with one line that says what failed; nothing is left at `output` then.
+    """
+    from edge_vit.export.export import export_model
+    from edge_vit.export.sources import SourceRequest
+
+    if precision == "int8" and calibration is None:
+        raise SpecError("int8 needs images to calibrate on. Add --calib DIR")
+    output = Path(output)
+    if output.exists() and not force:  # said before minutes of work, and checked again at the end
+        _refuse_existing(output)
+    images = None if calibration is None else open_image_source(calibration, limit=num_images)
+    request = SourceRequest(request) if isinstance(request, str) else request
+    exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
+    _tell_parity(exported, progress)
+    with draft_bundle(output, exported.spec, force=force) as bundle:
+        bundle = _write_export(bundle, exported)
+        if precision == "int8" and images is not None:
+            bundle = calibrate(bundle, images, recipe=recipe, threads=threads, progress=progress)
+            quantize(bundle, progress=progress)
+        elif precision == "fp16":
+            _write_fp16(bundle, progress)
+    return Bundle.open(output)
+
+
+def calibrate(
+    bundle: Bundle | Path | str,
+    images: Images,
+    *,
+    num_images: int | None = None,
+    recipe: Recipe = RECIPES["minmax"],
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Bundle:
+    """Compute the calibration table from `images` and put it into the bundle; return the bundle.
+
+    INT8 graphs that were made from an older table are taken out.
+    """
+    from edge_vit.calibration.calibrate import calibrate_model
+
+    bundle = _open(bundle)
+    source = open_image_source(images, limit=num_images)
+    table = calibrate_model(
+        bundle.read(FP32), bundle.spec, source, recipe, threads=threads, progress=progress
+    )
+    stale = tuple(name for name in (INT8, INT8_CPU) if bundle.has(name))
+    return bundle.add(
+        {TABLE: table.to_bytes()},
+        parents=(FP32,),
+        made_by=_versions("onnxruntime", "onnx", "onnx-ir"),
+        drop=stale,
+    )
+
+
+def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bundle:
+    """Write the FP16 and INT8 graphs from the bundle's table, without images; return the bundle."""
+    import onnx
+
+    from edge_vit.calibration.half import write_half
+    from edge_vit.calibration.qdq import write_qdq
+
+    bundle = _open(bundle)
+    table = bundle.read_table()
+    bundle = _write_fp16(bundle, progress)
+    with progress.step("writing INT8"):
+        portable = write_qdq(onnx.load_from_string(bundle.read(FP32)), table)
+        files = {
+            INT8: write_half(portable).SerializeToString(),
+            INT8_CPU: portable.SerializeToString(),
+        }
+        made_by = _versions("onnx", "onnx-ir")
+        return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
+
+
+def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
+    import onnx
+
+    from edge_vit.calibration.half import write_half
+
+    with progress.step("writing FP16"):
+        half = write_half(onnx.load_from_string(bundle.read(FP32)))
+        made_by = _versions("onnx", "onnx-ir")
+        return bundle.add({FP16: half.SerializeToString()}, parents=(FP32,), made_by=made_by)
+
+
+def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
+    from PIL import Image
+
+    golden = Golden(exported.images, exported.outputs)
+    tools = _versions(
+        "torch", "onnx", "onnx-ir", "onnxscript", "timm", "torchvision", "transformers"
+    )
+    bundle = bundle.add({FP32: exported.fp32}, made_by=tools)
+    files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
+    for index, pixels in enumerate(exported.decoded):
+        if pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            files[f"golden/{index}.png"] = buffer.getvalue()
+    return bundle.add(files, parents=(FP32,), made_by=_versions("onnxruntime", "pillow"))
+
+
+def _tell_parity(exported: Exported, progress: Progress) -> None:
+    parity, spec = exported.record.parity, exported.spec
+    progress.note(
+        f"parity with {parity.reference} on {parity.images}, batch {parity.batches}: cosine "
+        f"{parity.cosine_min:.7f}, largest error {parity.max_error:.1e} of the largest output"
+    )
+    if parity.spread < 100 * parity.max_error:
+        progress.note(
+            f"the outputs of two images differ by {parity.spread:.1e} only: weights like these "
+            "(untrained?) prove little"
+        )
+    progress.note(f"{spec.depth} blocks, {spec.num_tokens} tokens of {spec.embed_dim}")
+    for note in exported.record.notes:
+        progress.note(f"left in its own form, {note}")
+
+
+def _open(bundle: Bundle | Path | str) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+
+
+def _refuse_existing(output: Path) -> None:
+    from edge_vit.errors import ArtifactError
+
+    raise ArtifactError(f"{output} exists already. Add --force to replace it")
+
+
+def _versions(*names: str) -> dict[str, str]:
+    """Return the version of edge-vit and of each of the distributions that is installed."""
+    from edge_vit.measure.environment import read_environment
+
+    packages = read_environment().packages
+    return {name: packages[name] for name in ("edge-vit", *names) if name in packages}

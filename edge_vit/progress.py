@@ -1,0 +1,38 @@
+"""How long work tells the person who waits: a protocol, and the silent form of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+Advance = Callable[[int], None]
+"""Call it with the number of items that are done since the last call."""
+
+
+class Progress(Protocol):
+    """What a stage says while it works; the command line draws it, the API is silent by default."""
+
+    def step(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        """Open a step called `name` of `total` items (None: unknown) for the time of a block."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say one line that stays on the screen."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    @contextlib.contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Count nothing."""
+        yield lambda count: None
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+SILENT: Progress = Silent()

@@ -1,0 +1,56 @@
+"""How a bundle's fp32 graph was made and proven, as a value that stays in the bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from edge_vit.values import from_json, to_json
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the exported graph compares with the model that it came from.
+
+    Attributes:
+        reference: what it was compared with, such as ``torch 2.14.1``.
+        images: which images were used.
+        batches: the batch sizes that were run.
+        cosine_min: smallest cosine of two outputs for one image.
+        max_error: largest absolute difference, over the largest absolute output.
+        spread: largest difference between the outputs of two images, over the same: what the error
+            has to be seen against.
+    """
+
+    reference: str
+    images: str
+    batches: tuple[int, ...]
+    cosine_min: float
+    max_error: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """How the fp32 graph was made.
+
+    Attributes:
+        address: of the source.
+        checkpoint: name of the weights' file, empty for the library's own or random ones.
+        parity: the proof.
+        notes: what edge-vit could not bring into its canonical form, one line each.
+    """
+
+    address: str
+    checkpoint: str
+    parity: Parity
+    notes: tuple[str, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the record as JSON."""
+        return (json.dumps(to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ExportRecord:
+        """Return what `to_bytes` wrote."""
+        return from_json(cls, json.loads(data), "export.json")

@@ -1,0 +1,94 @@
+"""All that numbers were taken under: the model, the data, the run, the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_vit.measure.results import LatencyReport, VerifyReport
+from edge_vit.report.grids import Grid
+from edge_vit.report.wording import MISSING, count
+from edge_vit.spec import ModelSpec
+from edge_vit.table import CalibrationTable
+
+
+def conditions(report: VerifyReport, table: CalibrationTable | None) -> tuple[Grid, ...]:
+    """Return all that the numbers were taken under, one grid per subject."""
+    return (
+        Grid("Data", ("fact", "value"), _data_rows(report, table), 2),
+        Grid("Run", ("fact", "value"), _run_rows(report.latency), 2),
+        Grid("Machine", ("fact", "value"), _machine_rows(report), 2),
+        model_grid(report.model),
+        preprocess_grid(report.model),
+    )
+
+
+def _data_rows(report: VerifyReport, table: CalibrationTable | None) -> tuple[tuple[str, str], ...]:
+    rows = [("bundle", report.bundle), ("digest of the bundle", report.bundle_digest)]
+    for accuracy in report.accuracy[:1]:
+        rows += [
+            ("images", f"{accuracy.num_images} of {accuracy.data}"),
+            ("labelled", str(accuracy.num_labelled)),
+            ("digest of the images", accuracy.data_digest),
+            ("also calibrated on", str(accuracy.num_calibrated_on)),
+            ("reference", accuracy.reference),
+        ]
+    if table:
+        rows.append(("calibrated on", count(table.num_images, "image")))
+    return tuple(rows)
+
+
+def _run_rows(reports: Sequence[LatencyReport]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"{r.precision} {r.backend}",
+            f"batch {r.batch_size}, {count(r.threads, 'thread')}, {r.warmup} warm-up and "
+            f"{r.iterations} timed runs, in turns with {', '.join(r.interleaved_with) or 'none'}",
+        )
+        for r in reports
+    )
+
+
+def _machine_rows(report: VerifyReport) -> tuple[tuple[str, str], ...]:
+    machine = report.environment
+    return (
+        ("device", machine.device),
+        ("instruction sets", ", ".join(machine.instruction_sets) or "none of those that matter"),
+        ("logical cores", str(machine.num_cores)),
+        ("memory", f"{machine.memory_gib:.1f} GiB"),
+        ("system", machine.system),
+        ("Python", machine.python),
+        *machine.packages.items(),
+    )
+
+
+def model_grid(spec: ModelSpec) -> Grid:
+    """Return the facts of the model, one per row."""
+    labels = ", ".join(spec.labels[:5]) + (" …" if len(spec.labels) > 5 else "")
+    rows = (
+        ("name", spec.name),
+        ("source", spec.source),
+        ("task", spec.task),
+        *(("input", f"{tensor.name}: {tensor}") for tensor in spec.inputs),
+        *(("output", f"{tensor.name}: {tensor}") for tensor in spec.outputs),
+        ("labels", f"{len(spec.labels)}: {labels}" if spec.labels else MISSING),
+        ("blocks", str(spec.depth)),
+        ("heads", str(spec.num_heads)),
+        ("width", str(spec.embed_dim)),
+        ("tokens", str(spec.num_tokens)),
+        ("licence of the weights", spec.licence or "unknown"),
+    )
+    return Grid("Model", ("fact", "value"), rows, 2)
+
+
+def preprocess_grid(spec: ModelSpec) -> Grid:
+    """Return how an image becomes the model's input, in timm's words."""
+    preprocess = spec.preprocess
+    rows = (
+        ("image_size", " × ".join(map(str, preprocess.image_size)) + " (height × width)"),
+        ("interpolation", preprocess.interpolation),
+        ("crop_pct", str(preprocess.crop_pct)),
+        ("crop_mode", preprocess.crop_mode),
+        ("mean", ", ".join(f"{value:g}" for value in preprocess.mean)),
+        ("std", ", ".join(f"{value:g}" for value in preprocess.std)),
+    )
+    return Grid("Preprocessing", ("option", "value"), rows, 2)

@@ -1,0 +1,189 @@
+"""Reports as grids of words: what the terminal prints and the page shows is the same table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_vit.measure.results import AccuracyReport, LatencyReport, Verdict
+from edge_vit.measure.statistics import wilson_interval
+from edge_vit.report.wording import (
+    MISSING,
+    OUTCOME_WORDS,
+    count,
+    listing,
+    number,
+    percent,
+    ratio,
+    short_digest,
+    significant,
+    span,
+)
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of finished words.
+
+    Attributes:
+        title: what it shows.
+        columns: one heading per column.
+        rows: as many cells each as there are columns.
+        num_words: the first columns that hold words; all others hold numbers, set to the right.
+        note: the conditions, without which the numbers mean nothing.
+    """
+
+    title: str
+    columns: Row
+    rows: tuple[Row, ...]
+    num_words: int = 1
+    note: str = ""
+
+
+def is_reference(report: AccuracyReport) -> bool:
+    """Say whether `report` compares the reference with itself."""
+    return report.reference == f"{report.precision} {report.backend}"
+
+
+def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
+    """Return one column for the reference and one for each precision held against it.
+
+    Args:
+        reports: at least one, all of the same images and the same reference.
+    """
+    measures = (
+        *("top-1", "top-5", "same answer", "95 % interval (%)", "cosine, mean", "cosine, least"),
+        *("SQNR (dB)", "KL (nats)", "lost", "gained"),
+    )
+    columns = [_reference_column(reports[0])]
+    columns += [_accuracy_column(report) for report in reports if not is_reference(report)]
+    return _side_by_side("Accuracy", measures, columns, accuracy_conditions(reports[0]))
+
+
+def _reference_column(report: AccuracyReport) -> Row:
+    return (
+        report.reference,
+        percent(report.reference_top1),
+        percent(report.reference_top5),
+        "reference",
+    )
+
+
+def _accuracy_column(report: AccuracyReport) -> Row:
+    low, high = wilson_interval(report.num_agreeing, report.num_images)
+    labelled = report.num_labelled > 0
+    return (
+        f"{report.precision} {report.backend}",
+        percent(report.top1),
+        percent(report.top5),
+        percent(report.agreement),
+        f"{100 * low:.2f} – {100 * high:.2f}",
+        number(report.cosine_mean, 6),
+        number(report.cosine_min, 6),
+        "equal" if report.sqnr_db is None else number(report.sqnr_db, 1),
+        significant(report.kl_mean),
+        str(report.num_lost) if labelled else MISSING,
+        str(report.num_gained) if labelled else MISSING,
+    )
+
+
+def _side_by_side(title: str, measures: Sequence[str], columns: Sequence[Row], note: str) -> Grid:
+    """Return `columns` (a heading, then one cell per measure) as a grid with a row per measure.
+
+    Short columns are filled up; measures of which no column says anything are left out.
+    """
+    cells = [column[1:] + (MISSING,) * (len(measures) + 1 - len(column)) for column in columns]
+    rows = zip(measures, *cells, strict=True)
+    said = tuple(row for row in rows if any(cell != MISSING for cell in row[1:]))
+    return Grid(title, ("", *(column[0] for column in columns)), said, 1, note)
+
+
+def accuracy_conditions(report: AccuracyReport) -> str:
+    """Return in words which images were compared, and what that can and cannot say."""
+    sentences = [
+        f"{count(report.num_images, 'image')} of {report.data} "
+        f"(digest {short_digest(report.data_digest)}), {report.num_labelled} of them labelled, "
+        f"against {report.reference}."
+    ]
+    if report.num_labelled:
+        sentences.append(
+            "Lost: the reference was right and this precision is wrong; gained: the opposite."
+        )
+    else:
+        sentences.append(
+            "Without labels top-1 is unknown; it drops by at most the share of other answers."
+        )
+    if report.num_calibrated_on:
+        sentences.append(
+            f"{count(report.num_calibrated_on, 'image')} also served for calibration, "
+            "so these rates flatter INT8."
+        )
+    return " ".join(sentences)
+
+
+def latency_grid(reports: Sequence[LatencyReport]) -> Grid:
+    """Return one column per precision, with its speed-up over fp32 where that ran too.
+
+    Args:
+        reports: at least one, all of the same run.
+    """
+    measures = (
+        *("p50 (ms)", "p90 (ms)", "p99 (ms)", "mean (ms)", "min (ms)", "max (ms)"),
+        *("images/s", "speed-up over fp32"),
+    )
+    columns = []
+    for report in reports:
+        summary = report.latency_ms
+        times = (summary.p50, summary.p90, summary.p99, summary.mean, summary.min, summary.max)
+        columns.append(
+            (
+                f"{report.precision} {report.backend}",
+                *(significant(time) for time in times),
+                number(report.throughput_ips, 1),
+                ratio(speedup_over_fp32(report, reports)),
+            )
+        )
+    return _side_by_side("Latency", measures, columns, latency_conditions(reports[0]))
+
+
+def speedup_over_fp32(report: LatencyReport, reports: Sequence[LatencyReport]) -> float | None:
+    """Return median of fp32 / median of `report`, None where fp32 did not run beside it."""
+    for other in reports:
+        if other.precision == "fp32" and other.backend == report.backend:
+            return other.latency_ms.p50 / report.latency_ms.p50
+    return None
+
+
+def latency_conditions(report: LatencyReport) -> str:
+    """Return in words how the time was taken."""
+    turns = (
+        f"in turns with {listing(report.interleaved_with)}" if report.interleaved_with else "alone"
+    )
+    return (
+        f"Batch {report.batch_size}, {count(report.threads, 'thread')}, "
+        f"{count(report.iterations, 'timed run')} after {report.warmup} of warm-up, {turns}, "
+        f"on {report.environment.device}. The speed-up is the ratio of the medians."
+    )
+
+
+def gates_grid(verdict: Verdict) -> Grid:
+    """Return one row per gate, with its limit, its value and the interval of the value."""
+    rows = tuple(
+        (
+            gate.name,
+            gate.precision,
+            " ".join(OUTCOME_WORDS[gate.outcome]),
+            significant(gate.limit),
+            significant(gate.value),
+            span(gate.low, gate.high),
+            MISSING if gate.images_needed is None else number(gate.images_needed, 0),
+        )
+        for gate in verdict.gates
+    )
+    columns = (
+        *("gate", "precision", "outcome", "limit", "measured", "95 % bounds"),
+        "images needed",
+    )
+    return Grid("Gates", columns, rows, 3)

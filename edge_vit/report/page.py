@@ -1,0 +1,239 @@
+"""What the HTML page shows, section by section, as values; the template only sets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_vit.measure.results import AccuracyReport, Disagreement, LatencyReport, VerifyReport
+from edge_vit.report.accuracy_plots import accuracy_plot, gates_plot
+from edge_vit.report.conditions import conditions
+from edge_vit.report.grids import (
+    Grid,
+    accuracy_grid,
+    gates_grid,
+    is_reference,
+    latency_grid,
+    speedup_over_fp32,
+)
+from edge_vit.report.latency_plots import course, course_plot, distribution_plot, num_beyond
+from edge_vit.report.range_plots import HIGH_CREST, ranges_plot
+from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
+from edge_vit.report.svg import Plot
+from edge_vit.report.wording import count, number, percent, ratio, significant
+from edge_vit.spec import Precision
+from edge_vit.table import CalibrationTable
+
+MAX_PICTURES = 12
+"""Shown of the candidate; of every other precision half as many, to keep the page small."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its caption and the table that says the same."""
+
+    title: str
+    plot: Plot
+    caption: str
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class KeyFigures:
+    """The few numbers of one precision that people look for first: (what, how much)."""
+
+    precision: Precision
+    is_recommended: bool
+    median_ms: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image on which the answers differ most, with its text for those who cannot see it."""
+
+    shown: Disagreement
+    alt: str
+    distance: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The worst images of one precision."""
+
+    precision: Precision
+    reference: str
+    pictures: tuple[Picture, ...]
+    num_left_out: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page; a section that has nothing to show is None or empty."""
+
+    report: VerifyReport
+    key_figures: tuple[KeyFigures, ...]
+    gates: Figure | None
+    latency: tuple[Figure, ...]
+    accuracy: Figure | None
+    galleries: tuple[Gallery, ...]
+    sites: Figure | None
+    conditions: tuple[Grid, ...]
+
+    @property
+    def is_pixelated(self) -> bool:
+        """Whether the pictures are so small that they are enlarged pixel by pixel."""
+        return max(self.report.model.preprocess.image_size) <= 64
+
+    @property
+    def created(self) -> str:
+        """When the report was made, for people."""
+        return self.report.created.replace("T", " ").replace("+00:00", " UTC")
+
+
+def make_page(report: VerifyReport, table: CalibrationTable | None) -> Page:
+    """Return all that the page shows of `report`, plots drawn."""
+    return Page(
+        report,
+        key_figures(report),
+        gates_figure(report),
+        latency_figures(report.latency) if report.latency else (),
+        accuracy_figure(report.accuracy) if report.accuracy else None,
+        galleries(report),
+        sites_figure(table) if table and table.sites else None,
+        conditions(report, table),
+    )
+
+
+def key_figures(report: VerifyReport) -> tuple[KeyFigures, ...]:
+    """Return the key figures of each precision that was timed."""
+    accuracy = {(a.precision, a.backend): a for a in report.accuracy}
+    reference = report.accuracy[0] if report.accuracy else None
+    figures = []
+    for latency in report.latency:
+        facts = [("images per second", number(latency.throughput_ips, 0))]
+        speedup = speedup_over_fp32(latency, report.latency)
+        if latency.precision != "fp32" and speedup is not None:
+            facts.append(("speed-up over fp32", ratio(speedup)))
+        measured = accuracy.get((latency.precision, latency.backend))
+        if measured and not is_reference(measured):
+            facts += _facts_of(measured.top1)
+            facts.append((f"same answer as {_precision_of(measured)}", percent(measured.agreement)))
+        elif reference and reference.reference == f"{latency.precision} {latency.backend}":
+            facts += _facts_of(reference.reference_top1)
+            facts.append(("role", "reference"))
+        figures.append(
+            KeyFigures(
+                latency.precision,
+                latency.precision == report.verdict.recommended,
+                significant(latency.latency_ms.p50),
+                tuple(facts),
+            )
+        )
+    return tuple(figures)
+
+
+def _facts_of(top1: float | None) -> list[tuple[str, str]]:
+    return [] if top1 is None else [("top-1", percent(top1))]
+
+
+def _precision_of(accuracy: AccuracyReport) -> str:
+    """Return the reference's precision, without its backend."""
+    return accuracy.reference.partition(" ")[0]
+
+
+def gates_figure(report: VerifyReport) -> Figure | None:
+    """Return the gates on their axes, or None where there are none."""
+    gates = report.verdict.gates
+    if not gates:
+        return None
+    caption = (
+        "Dot: measured. Bar: from the lower to the upper 95 % bound. Dashed: the limit. "
+        "Shaded: where the gate passes."
+    )
+    return Figure(
+        "Measured against the limits", gates_plot(gates), caption, gates_grid(report.verdict)
+    )
+
+
+def latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
+    """Return the distribution of the latency and its course over the run."""
+    beyond = num_beyond(reports)
+    num_samples = sum(len(report.samples_ms) for report in reports)
+    caption = (
+        "Each height counts timed runs. Line: median. Dotted: p99. "
+        f"{beyond} of {count(num_samples, 'run')} are slower than the axis reaches."
+    )
+    distribution = Figure(
+        "Distribution", distribution_plot(reports), caption, latency_grid(reports)
+    )
+    course_caption = (
+        "Line: median of neighbouring runs. Shaded: their middle 80 %. Level lines mean that the "
+        "machine was steady, so that the precisions can be compared."
+    )
+    return distribution, Figure(
+        "In the course of the run", course_plot(reports), course_caption, course_grid(reports)
+    )
+
+
+def course_grid(reports: Sequence[LatencyReport]) -> Grid:
+    """Return the medians that the course plot draws, one block of rows per precision."""
+    rows = tuple(
+        (report.precision, number(turn, 0), *map(significant, (low, middle, high)))
+        for report in reports
+        for turn, low, middle, high in zip(*course(report.samples_ms), strict=True)
+    )
+    columns = ("precision", "turn", "p10 (ms)", "median (ms)", "p90 (ms)")
+    return Grid("In the course of the run", columns, rows)
+
+
+def accuracy_figure(reports: Sequence[AccuracyReport]) -> Figure:
+    """Return the rates of every precision with their intervals."""
+    caption = "Dot: measured share of the images. Bar: its 95 % interval (Wilson)."
+    return Figure("Same answers?", accuracy_plot(reports), caption, accuracy_grid(reports))
+
+
+def galleries(report: VerifyReport) -> tuple[Gallery, ...]:
+    """Return the worst images of each precision, the candidate's first."""
+    compared = [a for a in report.accuracy if a.worst and not is_reference(a)]
+    compared.sort(key=lambda a: a.precision != report.verdict.candidate)
+    return tuple(_gallery(a, report) for a in compared)
+
+
+def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
+    is_candidate = accuracy.precision == report.verdict.candidate
+    most = MAX_PICTURES if is_candidate else MAX_PICTURES // 2
+    reference = _precision_of(accuracy)
+    measure = "KL {} nats" if report.model.task == "classification" else "1 − cosine {}"
+    pictures = tuple(
+        Picture(
+            worst,
+            picture_alt(worst, reference, accuracy.precision),
+            measure.format(significant(worst.divergence)),
+        )
+        for worst in accuracy.worst[:most]
+    )
+    return Gallery(accuracy.precision, reference, pictures, len(accuracy.worst) - len(pictures))
+
+
+def picture_alt(worst: Disagreement, reference: str, candidate: str) -> str:
+    """Return what a picture shows and what both precisions make of it."""
+    parts = [f"Image {worst.image} as the model sees it"]
+    if worst.label is not None:
+        parts.append(f"true label {worst.label}")
+    for precision, answers in ((reference, worst.reference), (candidate, worst.candidate)):
+        if answers:
+            parts.append(f"{precision} answers {answers[0].label}, {percent(answers[0].score, 1)}")
+    return "; ".join(parts)
+
+
+def sites_figure(table: CalibrationTable) -> Figure:
+    """Return range and crest of every linear layer, and where its precision comes from."""
+    sites = sites_in_order(table)
+    caption = (
+        f"{precision_summary(sites)}. Ranges by recipe {table.recipe.name} from "
+        f"{count(table.num_images, 'image')}. amax: largest absolute value at the layer's input. "
+        f"crest: amax / rms; above {HIGH_CREST} (dashed) INT8 levels are mostly spent on outliers. "
+        "LayerNorm, softmax, residual additions, patch embedding and head stay in floating point."
+    )
+    return Figure("Ranges by block", ranges_plot(sites), caption, sites_grid(sites))

@@ -1,0 +1,127 @@
+"""Figures as inline SVG that takes its colours and its font from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge_vit.optional import require
+
+ROLES = ("ink", "muted", "grid", "fp32", "fp16", "int8", "pass")
+"""What is drawn, not how: the page's style sheet has a colour for each, by day and by night."""
+
+PURPOSE = "writing the HTML report"
+
+# Nearly black, each one different: matplotlib draws with them, `_clean` puts the roles back.
+_STAND_INS = {role: f"#0000{i + 1:02x}" for i, role in enumerate(ROLES)}
+
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and is small
+    "svg.hashsalt": "edge-vit",  # the same figure gives the same bytes
+    "text.parse_math": False,  # a dollar sign in a layer's name is a dollar sign
+    "font.size": 11.5,
+    "axes.labelsize": 11.5,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.labelcolor": _STAND_INS["muted"],
+    "axes.edgecolor": _STAND_INS["grid"],
+    "axes.titlecolor": _STAND_INS["ink"],
+    "text.color": _STAND_INS["ink"],
+    "xtick.color": _STAND_INS["grid"],
+    "ytick.color": _STAND_INS["grid"],
+    "xtick.labelcolor": _STAND_INS["muted"],
+    "ytick.labelcolor": _STAND_INS["muted"],
+    "grid.color": _STAND_INS["grid"],
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+}
+
+Painter = Callable[[Any, bool], None]
+"""Draws into a matplotlib figure; told whether the figure is narrow."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot, drawn twice: for a desk and for a phone; the page shows the one that fits."""
+
+    wide: str
+    narrow: str
+
+
+def role_color(role: str) -> str:
+    """Return the colour to draw `role` with.
+
+    Raises:
+        KeyError: the style sheet has no such role.
+    """
+    return _STAND_INS[role]
+
+
+def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_height: int) -> Plot:
+    """Return what `paint` draws, as two SVG elements for the page.
+
+    Args:
+        name: begins every id in it, so that no two plots share one.
+        alt: what the plot shows, in words, for those who cannot see it.
+        paint: called once with a figure 840 wide, once with one 360 wide.
+        wide_height: of the first figure, in the same units: CSS pixels at full size.
+        narrow_height: of the second.
+    """
+    wide = _draw(f"{name}-wide", alt, paint, (840, wide_height), is_narrow=False)
+    narrow = _draw(f"{name}-narrow", alt, paint, (360, narrow_height), is_narrow=True)
+    return Plot(wide, narrow)
+
+
+def _draw(name: str, alt: str, paint: Painter, size: tuple[int, int], is_narrow: bool) -> str:
+    matplotlib = require("matplotlib", PURPOSE)
+    figures = require("matplotlib.figure", PURPOSE)
+    escape = require("markupsafe", PURPOSE).escape
+    with matplotlib.rc_context(_SETTINGS):
+        inches = (size[0] / 72, size[1] / 72)  # the SVG backend counts 72 units to the inch
+        figure = figures.Figure(figsize=inches, layout="constrained")
+        figure.get_layout_engine().set(wspace=0.05, hspace=0.08)
+        paint(figure, is_narrow)
+        body = _clean(_save(figure), name)
+    width, height = size
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}">{body}</svg>'
+
+
+def _save(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True)
+    return buffer.getvalue()
+
+
+def _clean(document: str, name: str) -> str:
+    """Return what is inside matplotlib's root element, less all that a page does not need.
+
+    That is: its header and metadata with their addresses, its global style, its fonts, and ids
+    that nothing refers to; those that remain begin with `name`.
+    """
+    body = document[document.index(">", document.index("<svg")) + 1 : document.rindex("</svg>")]
+    for element in ("metadata", "style"):
+        body = re.sub(rf"<{element}\b.*?</{element}>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    body = body.replace("xlink:href=", "href=")
+    body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)  # until matplotlib 3.9
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    for role, stand_in in _STAND_INS.items():
+        body = body.replace(stand_in, f"var(--{role})")
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', body))
+    wanted = {first or second for first, second in used}
+
+    def keep(match: re.Match[str]) -> str:
+        return f' id="{name}-{match[1]}"' if match[1] in wanted else ""
+
+    body = re.sub(r'\sid="([^"]+)"', keep, body)
+    body = re.sub(r'href="#|url\(#', lambda match: f"{match[0]}{name}-", body)
+    return re.sub(r"\s*\n\s*", "\n", body).strip()

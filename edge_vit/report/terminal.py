@@ -1,0 +1,135 @@
+"""Measured values as rich renderables; the command line prints them, nothing here does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Column, Table
+from rich.text import Text
+
+from edge_vit.bundle import TABLE, Bundle
+from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
+from edge_vit.report.conditions import model_grid, preprocess_grid
+from edge_vit.report.grids import Grid, accuracy_grid, latency_grid
+from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
+from edge_vit.report.wording import (
+    MISSING,
+    OUTCOME_WORDS,
+    listing,
+    megabytes,
+    percent,
+    short_digest,
+)
+from edge_vit.runtime.predictor import Prediction
+
+OUTCOME_STYLES: dict[Outcome, str] = {"pass": "green", "fail": "red", "undecided": "yellow"}
+PRECISION_STYLES = {"fp32": "cyan", "fp16": "blue", "int8": "magenta"}
+
+MAX_SITE_ROWS = 24
+"""Up to six blocks every linear layer has its row; longer models have one row per block."""
+
+
+def grid_table(grid: Grid) -> Table:
+    """Return `grid` as a rich table; no cell is read as markup."""
+    table = Table(
+        *(
+            Column(Text(name, _style_of(name)), justify="left" if i < grid.num_words else "right")
+            for i, name in enumerate(grid.columns)
+        ),
+        title=Text(grid.title, style="bold"),
+        caption=Text(grid.note) if grid.note else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for row in grid.rows:
+        table.add_row(*(Text(cell, _style_of(cell)) for cell in row))
+    return table
+
+
+def _style_of(words: str) -> str:
+    """Return the colour of a precision where `words` begin with one, else none."""
+    return PRECISION_STYLES.get(words.partition(" ")[0], "")
+
+
+def predictions_table(predictions: Sequence[Prediction]) -> Table:
+    """Return the answers to each image, best first; of features how many there are."""
+    rows: list[tuple[str, ...]] = []
+    for prediction in predictions:
+        if prediction.features is not None:
+            rows.append((prediction.image, f"{len(prediction.features)} features", "", MISSING))
+        for rank, answer in enumerate(prediction.answers):
+            image = prediction.image if rank == 0 else ""
+            rows.append((image, answer.label, str(answer.index), percent(answer.score)))
+    return grid_table(Grid("Predictions", ("image", "class", "index", "score"), tuple(rows), 2))
+
+
+def accuracy_table(reports: Sequence[AccuracyReport]) -> Table:
+    """Return how the answers of each precision compare with the reference's."""
+    return grid_table(accuracy_grid(reports))
+
+
+def latency_table(reports: Sequence[LatencyReport]) -> Table:
+    """Return the latency of each precision, with its conditions below."""
+    return grid_table(latency_grid(reports))
+
+
+def verdict_panel(verdict: Verdict) -> Panel:
+    """Return the recommendation and each gate in plain words: green, red or yellow."""
+    gates = Table.grid(padding=(0, 2))
+    for gate in verdict.gates:
+        outcome = Text(" ".join(OUTCOME_WORDS[gate.outcome]), OUTCOME_STYLES[gate.outcome])
+        precision = Text(gate.precision, _style_of(gate.precision))
+        gates.add_row(outcome, precision, Text(gate.name, "bold"), Text(gate.sentence))
+    style = OUTCOME_STYLES[verdict.outcome]
+    return Panel(
+        Group(Text(verdict.sentence, "bold"), Text(), gates),
+        title=Text(" ".join(OUTCOME_WORDS[verdict.outcome]), f"bold {style}"),
+        subtitle=Text(f"recommended: {verdict.recommended}"),
+        title_align="left",
+        subtitle_align="right",
+        border_style=style,
+        padding=(1, 2),
+    )
+
+
+def inspect_tables(bundle: Bundle) -> Group:
+    """Return what is in `bundle`: the model, its files, and each layer's precision and why.
+
+    Raises:
+        ArtifactError: the calibration table was edited, or belongs to another graph.
+    """
+    parts: list[RenderableType] = [
+        grid_table(model_grid(bundle.spec)),
+        grid_table(preprocess_grid(bundle.spec)),
+        grid_table(artifacts_grid(bundle)),
+    ]
+    if not bundle.has(TABLE):
+        hint = f"No layer is quantized. Run: edgevit calibrate {bundle.path} --calib DIR"
+        return Group(*parts, Text(hint))
+    table = bundle.read_table()
+    sites = sites_in_order(table)
+    grid = sites_grid(sites) if len(sites) <= MAX_SITE_ROWS else blocks_grid(sites)
+    summary = (
+        f"{precision_summary(sites)}. Recipe {table.recipe.name}, calibrated on "
+        f"{table.num_images} images."
+    )
+    return Group(*parts, grid_table(grid), Text(summary))
+
+
+def artifacts_grid(bundle: Bundle) -> Grid:
+    """Return one row per file: its size, its digest and what made it."""
+    rows = tuple(
+        (
+            name,
+            listing([f"{tool} {version}" for tool, version in artifact.made_by.items()]) or MISSING,
+            megabytes(artifact.num_bytes),
+            short_digest(artifact.sha256),
+        )
+        for name, artifact in bundle.manifest.artifacts.items()
+    )
+    note = f"Bundle {bundle.path}, created {bundle.manifest.created}."
+    return Grid("Files", ("file", "made by", "size", "SHA-256"), rows, 2, note)

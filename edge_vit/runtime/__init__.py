@@ -1,0 +1,11 @@
+"""A loaded model: sessions over one backend each, and the predictor on top of them.
+
+Backends are imported when a session is opened; this package alone needs numpy and Pillow.
+"""
+
+from __future__ import annotations
+
+from edge_vit.runtime.predictor import Prediction, Predictor
+from edge_vit.runtime.session import Session, SessionOptions, open_session, run_batch
+
+__all__ = ["Prediction", "Predictor", "Session", "SessionOptions", "open_session", "run_batch"]

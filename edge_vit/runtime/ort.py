@@ -1,0 +1,137 @@
+"""ONNX Runtime on the CPU: the backend that is everywhere; no other file speaks its words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from edge_vit.bundle import INT8_CPU, ONNX_FILES, Bundle
+from edge_vit.errors import BackendError
+from edge_vit.optional import require
+from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
+from edge_vit.spec import Precision, TensorSpec
+
+_FATAL = 4  # log level: an error arrives as an exception, which needs no second copy on stderr
+_CONFIG = {
+    # Without it the INT8 kernels for AVX2, and for AVX-512 without VNNI, saturate in 16 bits and
+    # answers are plainly wrong. Other processors ignore it.
+    "session.x64quantprecision": "1",
+    # Worker threads of an idle session would take the cores from the session whose turn it is.
+    "session.force_spinning_stop": "1",
+}
+_DTYPES = {"float": "float32", "double": "float64"}  # the rest are numpy's own names
+_TOO_NEW = re.compile(r"IR version|opset \d+ is under development", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"bad_alloc|failed to allocate memory", re.IGNORECASE)
+
+
+def open_backend(bundle: Bundle, precision: Precision, options: SessionOptions) -> OrtSession:
+    """Return a session that runs the `precision` graph of `bundle`; for INT8 the portable one.
+
+    Raises:
+        ArtifactError: the graph is missing, truncated or edited.
+        BackendError: ONNX Runtime cannot load it.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    name = INT8_CPU if precision == "int8" else ONNX_FILES[precision]
+    return OrtSession(bundle.read(name), precision, options, name=str(bundle.path / name))
+
+
+class OrtSession(Session):
+    """An ONNX graph in memory, run by ONNX Runtime on the CPU.
+
+    Args:
+        model: the ONNX file's bytes.
+        precision: what the caller calls it; the graph alone decides how it is computed.
+        options: threads.
+        name: of the graph, for messages.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load the graph.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+
+    backend = "ort"
+
+    def __init__(
+        self,
+        model: bytes,
+        precision: Precision,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        *,
+        name: str = "the graph",
+    ) -> None:
+        ort = require("onnxruntime", "running on the CPU")
+        try:
+            self._session: Any = ort.InferenceSession(
+                model, _native_options(ort, options), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise _load_error(error, name, f"ONNX Runtime {ort.__version__}") from error
+        super().__init__(
+            precision=precision,
+            inputs=tuple(map(_tensor_spec, self._session.get_inputs())),
+            outputs=tuple(map(_tensor_spec, self._session.get_outputs())),
+            threads=options.num_threads,
+        )
+        self._name = name
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        try:
+            outputs = self._session.run(self._output_names, feeds)
+        except Exception as error:
+            raise _run_error(error, self._name, feeds) from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def _close(self) -> None:
+        self._session = None
+
+
+def _native_options(ort: Any, options: SessionOptions) -> Any:
+    native = ort.SessionOptions()
+    native.intra_op_num_threads = options.num_threads
+    native.inter_op_num_threads = 1
+    native.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    native.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    native.log_severity_level = _FATAL
+    for key, value in _CONFIG.items():
+        native.add_session_config_entry(key, value)
+    return native
+
+
+def _tensor_spec(tensor: Any) -> TensorSpec:
+    dtype = tensor.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple("?" if dimension is None else dimension for dimension in tensor.shape)
+    return TensorSpec(tensor.name, _DTYPES.get(dtype, dtype), shape)
+
+
+def _load_error(error: Exception, name: str, version: str) -> BackendError:
+    reason = _reason(error)
+    if _TOO_NEW.search(reason):
+        return BackendError(
+            f"{name} is too new for {version}: {reason}. Run: pip install --upgrade onnxruntime"
+        )
+    if _is_memory(error):
+        return BackendError(f"{version} ran out of memory while loading {name}. Free some memory")
+    return BackendError(
+        f"{version} cannot load {name}: {reason}. Export it again, or update onnxruntime"
+    )
+
+
+def _run_error(error: Exception, name: str, feeds: dict[str, Array]) -> BackendError:
+    shapes = ", ".join(f"{key!r} {array.shape}" for key, array in feeds.items())
+    if _is_memory(error):
+        return BackendError(
+            f"ONNX Runtime ran out of memory while running {name} on {shapes}. Use a smaller batch"
+        )
+    return BackendError(f"ONNX Runtime failed to run {name} on {shapes}: {_reason(error)}")
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, on one line, without its status code."""
+    text = " ".join(str(error).split())
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text).rstrip(".")

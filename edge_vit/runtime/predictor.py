@@ -1,0 +1,136 @@
+"""Image in, answers out: preprocessing, a session, and what the task makes of its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edge_vit.answers import Answer, top_answers
+from edge_vit.bundle import Bundle
+from edge_vit.errors import BackendError
+from edge_vit.images import ImageSource, load_image, open_image_source
+from edge_vit.preprocess import UInt8Array, preprocess
+from edge_vit.runtime.session import (
+    DEFAULT_OPTIONS,
+    Array,
+    Session,
+    SessionOptions,
+    open_session,
+    run_batch,
+)
+from edge_vit.spec import ModelSpec, Precision, Task
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        image: its path or its name in the source; ``array`` where it came as one.
+        answers: best classes, best first; empty where the task has no classes.
+        features: the feature vector where that is the task, else None.
+    """
+
+    image: str
+    answers: tuple[Answer, ...]
+    features: tuple[float, ...] | None = None
+
+
+class Predictor:
+    """Predictions for images of any size; a context manager that closes the session.
+
+    Args:
+        session: which runs the model; the predictor closes it.
+        spec: the model.
+    """
+
+    def __init__(self, session: Session, spec: ModelSpec) -> None:
+        self.session = session
+        self.spec = spec
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle | Path | str,
+        precision: Precision = "fp32",
+        backend: str = "auto",
+        options: SessionOptions = DEFAULT_OPTIONS,
+    ) -> Predictor:
+        """Return the predictor of `bundle`; arguments and errors are those of `open_session`."""
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle)
+        return cls(open_session(bundle, precision, backend, options), bundle.spec)
+
+    def predict(self, image: Path | str | UInt8Array, top: int = 5) -> Prediction:
+        """Return the model's `top` best answers, or its features, for one image.
+
+        Args:
+            image: a file, or uint8 (H, W, 3) RGB pixels of any size.
+            top: how many answers, at least 1; all where the model has fewer classes.
+
+        Raises:
+            ImageError: the file cannot be read.
+            ShapeError: the pixels are no uint8 (H, W, 3) array.
+            SpecError: `top` is below 1.
+            BackendError: the model failed, or its output is not finite.
+        """
+        if isinstance(image, str | Path):
+            return self._predict(str(image), load_image(image), top)
+        return self._predict("array", image, top)
+
+    def predict_many(self, source: Path | str | ImageSource, top: int = 5) -> Iterator[Prediction]:
+        """Return the predictions for the images of `source`, each made when it is asked for.
+
+        Args:
+            source: a folder, an image file, or a source; one image of it is in memory at a time.
+            top: how many answers for each.
+
+        Raises:
+            ImageError: there are no images, at once; or one cannot be read, when its turn comes.
+        """
+        images = open_image_source(source)
+        return (self._predict(item.name, item.pixels, top) for item in images)
+
+    def close(self) -> None:
+        """Close the session; closing again does nothing."""
+        self.session.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _predict(self, name: str, pixels: UInt8Array, top: int) -> Prediction:
+        model_input = preprocess(pixels, self.spec.preprocess)
+        output = run_batch(self.session, model_input[None])[0]
+        if not np.isfinite(output).all():
+            raise BackendError(
+                f"image {name}: {self.spec.name} in {self.session.precision} gave NaN or infinity. "
+                "Run it with --precision fp32, and see which layers differ: edgevit inspect"
+            )
+        return _POST_PROCESSING[self.spec.task](name, output, self.spec, top)
+
+
+def _classify(name: str, logits: Array, spec: ModelSpec, top: int) -> Prediction:
+    return Prediction(name, top_answers(logits, spec.labels, top))
+
+
+def _embed(name: str, features: Array, spec: ModelSpec, top: int) -> Prediction:
+    return Prediction(name, (), tuple(features.tolist()))
+
+
+_POST_PROCESSING: Mapping[Task, Callable[[str, Array, ModelSpec, int], Prediction]] = {
+    "classification": _classify,
+    "features": _embed,
+}
+"""What each task makes of one image's output, (classes,) or (channels,)."""

@@ -1,0 +1,229 @@
+"""A model, loaded and ready to run: checked, timed and closed alike for every backend."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.bundle import Bundle
+from edge_vit.errors import BackendError, ShapeError, SpecError
+from edge_vit.spec import PRECISIONS, Precision, TensorSpec
+
+Array = npt.NDArray[Any]
+AnySession = TypeVar("AnySession", bound="Session")
+
+# Backend -> module with `open_backend(bundle, precision, options) -> Session`, imported when asked
+# for; `auto` takes the first. The fake session is not here: no bundle is to be measured by
+# invented numbers.
+_BACKENDS: Mapping[str, str] = {"ort": "edge_vit.runtime.ort"}
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session uses the machine.
+
+    Attributes:
+        threads: that one run may use; None for as many as there are cores for this process.
+    """
+
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"threads: got {self.threads}, expected at least 1")
+
+    @property
+    def num_threads(self) -> int:
+        """`threads`, or the number of cores where that is None."""
+        return self.threads or num_cores()
+
+
+DEFAULT_OPTIONS = SessionOptions()
+
+
+class Session(ABC):
+    """A loaded model; a context manager that closes it.
+
+    `run` may be called from several threads at once, `close` only when they are done.
+
+    Attributes:
+        backend: what runs it, such as ``ort``.
+        precision: which of the bundle's graphs it runs.
+        inputs: what `run` takes.
+        outputs: what `run` returns.
+        threads: that one run may use.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        precision: Precision,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        threads: int,
+    ) -> None:
+        self.precision = precision
+        self.inputs = inputs
+        self.outputs = outputs
+        self.threads = threads
+        self._inputs_by_name = {spec.name: spec for spec in inputs}
+        self._last_latency_ms: float | None = None
+        self._closed = False
+
+    @property
+    def last_latency_ms(self) -> float | None:
+        """How long the last `run` took, checks and copies included; None before the first."""
+        return self._last_latency_ms
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs of `feeds`, by name; the arrays belong to the caller.
+
+        Args:
+            feeds: an array for each of `inputs`, by name; only read.
+
+        Raises:
+            ShapeError: a feed is missing or unknown, or has another dtype or shape.
+            BackendError: the session is closed, or the backend failed.
+        """
+        start = time.perf_counter_ns()
+        if self._closed:
+            raise BackendError(
+                f"this {self.backend} session is closed. Open another with open_session"
+            )
+        outputs = self._run(self._check(feeds))
+        self._last_latency_ms = (time.perf_counter_ns() - start) / 1e6
+        return outputs
+
+    def close(self) -> None:
+        """Free what the session holds; closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self: AnySession) -> AnySession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Return new arrays by output name; `feeds` are checked and contiguous, and only read."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Free what the backend holds; called once."""
+
+    def _check(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return `feeds` as contiguous arrays, or refuse them."""
+        if feeds.keys() != self._inputs_by_name.keys():
+            got = ", ".join(map(repr, feeds)) or "none"
+            wanted = ", ".join(f"{spec.name!r} {spec}" for spec in self.inputs)
+            raise ShapeError(f"inputs: got {got}, expected {wanted}")
+        for name, spec in self._inputs_by_name.items():
+            if not _fits(feeds[name], spec):
+                raise ShapeError(f"input {name!r}: got {_describe(feeds[name])}, expected {spec}")
+        return {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+
+
+def open_session(
+    bundle: Bundle | Path | str,
+    precision: Precision = "fp32",
+    backend: str = "auto",
+    options: SessionOptions = DEFAULT_OPTIONS,
+) -> Session:
+    """Return a session that runs the `precision` graph of `bundle`; close it when done.
+
+    Args:
+        bundle: an open bundle, or the path of one.
+        precision: which graph.
+        backend: ``auto`` or the name of a backend.
+        options: threads and the like.
+
+    Raises:
+        SpecError: there is no such precision or backend.
+        ArtifactError: the bundle or its graph is missing, truncated or edited.
+        BackendError: the backend cannot load the graph.
+        MissingDependencyError: the backend's package is not installed.
+    """
+    if precision not in PRECISIONS:
+        raise SpecError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if backend != "auto" and backend not in _BACKENDS:
+        raise SpecError(f"backend: got {backend!r}, expected one of auto, {', '.join(_BACKENDS)}")
+    if not isinstance(bundle, Bundle):
+        bundle = Bundle.open(bundle)
+    name = next(iter(_BACKENDS)) if backend == "auto" else backend
+    session: Session = importlib.import_module(_BACKENDS[name]).open_backend(
+        bundle, precision, options
+    )
+    return session
+
+
+def run_batch(session: Session, images: Array) -> Array:
+    """Return the first output of `session` for any number of `images`, (count, ...), in order.
+
+    A graph whose batch is fixed runs as often as needed; its last batch is filled up by repeating
+    the last image, and what comes of the repetitions is cut off.
+
+    Args:
+        session: of a graph with one input.
+        images: uint8 (count, height, width, 3) RGB, as preprocessed.
+
+    Raises:
+        ShapeError: the images are not what the graph takes, or there are none.
+    """
+    batch, name = session.inputs[0].shape[0], session.inputs[0].name
+    if not isinstance(batch, int):
+        return session.run({name: images})[session.outputs[0].name]
+    chunks = [images[start : start + batch] for start in range(0, len(images) or 1, batch)]
+    chunks[-1] = _fill_up(chunks[-1], batch)
+    outputs = [session.run({name: chunk})[session.outputs[0].name] for chunk in chunks]
+    return np.concatenate(outputs)[: len(images)]
+
+
+def num_cores() -> int:
+    """Return how many logical cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: a container may grant fewer cores than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fits(array: Any, spec: TensorSpec) -> bool:
+    """Whether `array` is what `spec` asks for; a dynamic dimension takes any size but 0."""
+    return (
+        isinstance(array, np.ndarray)
+        and array.dtype == spec.dtype
+        and array.ndim == len(spec.shape)
+        and all(
+            size == wanted if isinstance(wanted, int) else size > 0
+            for size, wanted in zip(array.shape, spec.shape, strict=True)
+        )
+    )
+
+
+def _describe(array: Any) -> str:
+    if isinstance(array, np.ndarray):
+        return f"{array.dtype} {array.shape}"
+    return f"a {type(array).__name__}, not a numpy array"
+
+
+def _fill_up(images: Array, count: int) -> Array:
+    """`images` with the last one repeated until there are `count`; none stay none."""
+    return np.concatenate([images, np.repeat(images[-1:], count - len(images), axis=0)])

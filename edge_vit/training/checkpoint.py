@@ -1,0 +1,187 @@
+"""A trained model in one safetensors file: weights, and all that an export must know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.files import write_atomically
+from edge_vit.optional import require
+from edge_vit.spec import PreprocessSpec
+from edge_vit.training.positions import resize_positions
+from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig
+from edge_vit.values import from_json, to_json
+
+CHECKPOINT_FORMAT = 1
+
+_METADATA_KEY = "edge_vit"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, and what a program must know to use them.
+
+    Attributes:
+        config: of the model that the weights belong to.
+        labels: class names by index; empty for a model without a head.
+        preprocess: how an image becomes the model's input.
+        tensors: weights by their name in `VisionTransformer.state_dict`, on the CPU; not to be
+            written to.
+        metrics: how the weights came out, such as ``{"held_out_accuracy": 0.98}``.
+    """
+
+    config: VisionTransformerConfig
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    tensors: Mapping[str, Tensor]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != self.config.num_classes:
+            raise SpecError(
+                f"labels: got {len(self.labels)}, expected {self.config.num_classes}, one per class"
+            )
+        side = self.config.image_size
+        if self.preprocess.image_size != (side, side):
+            raise SpecError(
+                f"preprocess.image_size: got {self.preprocess.image_size}, expected {(side, side)}"
+            )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """A checkpoint without its tensors: the JSON in the file's metadata."""
+
+    config: VisionTransformerConfig
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    metrics: Mapping[str, float]
+    format: int = CHECKPOINT_FORMAT
+
+
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path`: beside it first, then renamed over it.
+
+    Raises:
+        ArtifactError: the disk is full or read-only; what was at `path` is unchanged.
+    """
+    facts = _Facts(checkpoint.config, checkpoint.labels, checkpoint.preprocess, checkpoint.metrics)
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    safetensors = require("safetensors.torch", "writing a checkpoint")
+    metadata = {_METADATA_KEY: json.dumps(to_json(facts))}
+    write_atomically(Path(path), safetensors.save(tensors, metadata))
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Return the checkpoint in the file at `path`.
+
+    Raises:
+        ArtifactError: there is no such file, or it is truncated, or `save_checkpoint` did not
+            write it.
+    """
+    safetensors = require("safetensors", "reading a checkpoint")
+    if not Path(path).is_file():
+        raise ArtifactError(
+            f"{path}: no such file. Run: edgevit finetune MODEL --data DIR -o {path}"
+        )
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ArtifactError(
+            f"{path} is not a safetensors file, or not all of it: {error}"
+        ) from None
+    facts = _read_facts(metadata, path)
+    try:
+        return Checkpoint(facts.config, facts.labels, facts.preprocess, tensors, facts.metrics)
+    except SpecError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+
+
+def _read_facts(metadata: Mapping[str, str], path: Path | str) -> _Facts:
+    if _METADATA_KEY not in metadata:
+        raise ArtifactError(
+            f"{path} holds weights only, expected a checkpoint of edgevit finetune. "
+            f"For weights of another library, run: edgevit export timm:MODEL --checkpoint {path}"
+        )
+    try:
+        parsed: Any = json.loads(metadata[_METADATA_KEY])
+        if parsed.get("format") != CHECKPOINT_FORMAT:
+            raise ArtifactError(
+                f"{path}: checkpoint format {parsed.get('format')}, this edge-vit reads "
+                f"{CHECKPOINT_FORMAT}. Run: edgevit finetune"
+            )
+        return from_json(_Facts, parsed, str(path))
+    except (ValueError, AttributeError, SpecError) as error:
+        raise ArtifactError(f"{path} is not an edge-vit checkpoint: {error}") from None
+
+
+def resize_checkpoint(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
+    """Return `checkpoint` for square images of `image_size` pixels: tensors, config, preprocessing.
+
+    Learned positions are interpolated (bicubic, antialiased); sinusoidal ones follow from the
+    config.
+
+    Raises:
+        SpecError: the patch size does not divide `image_size`.
+    """
+    config = replace(checkpoint.config, image_size=image_size)
+    tensors = dict(checkpoint.tensors)
+    positions = tensors.get("position_embedding")
+    # Positions that do not fit the old config are left for build_model to refuse.
+    if positions is not None and positions.shape[1:2] == (checkpoint.config.num_tokens,):
+        tensors["position_embedding"] = resize_positions(positions, config.grid_size)
+    preprocess = replace(checkpoint.preprocess, image_size=(image_size, image_size))
+    return replace(checkpoint, config=config, preprocess=preprocess, tensors=tensors)
+
+
+def build_model(checkpoint: Checkpoint, image_size: int | None = None) -> VisionTransformer:
+    """Return the model with the weights of `checkpoint`, float32, in eval mode.
+
+    Args:
+        checkpoint: weights and config.
+        image_size: side of the square input in pixels, where it shall differ from the checkpoint's.
+
+    Raises:
+        ArtifactError: the weights do not fit the config, or hold NaN or infinity.
+        SpecError: the patch size does not divide `image_size`.
+    """
+    if image_size is not None:
+        checkpoint = resize_checkpoint(checkpoint, image_size)
+    model = VisionTransformer(checkpoint.config)
+    load_tensors(model, checkpoint.tensors)
+    return model.eval()
+
+
+def load_tensors(model: VisionTransformer, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into `model`, every one of them and nothing else.
+
+    Raises:
+        ArtifactError: tensors are missing, unexpected or misshapen (all are listed), or not finite.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = sorted(set(wanted) - set(tensors))
+    unexpected = sorted(set(tensors) - set(wanted))
+    misshapen = [
+        f"{name} {tuple(tensors[name].shape)} where {shape} was expected"
+        for name, shape in wanted.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    if any(found.values()):
+        lists = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
+        raise ArtifactError(f"the checkpoint does not fit the model: {lists}")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ArtifactError(
+                f"the checkpoint's tensor {name} holds NaN or infinity, expected finite weights. "
+                "Train again with a lower learning rate"
+            )
+    model.load_state_dict(dict(tensors))

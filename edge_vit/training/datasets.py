@@ -1,0 +1,274 @@
+"""Labelled images in memory: real handwritten digits, CIFAR-100, or any folder of class folders."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_vit.errors import ArtifactError, ShapeError, SpecError
+from edge_vit.files import write_atomically
+from edge_vit.images import FolderSource
+from edge_vit.optional import require
+from edge_vit.preprocess import preprocess
+from edge_vit.progress import SILENT, Progress
+from edge_vit.spec import PreprocessSpec
+from edge_vit.training.cifar import CIFAR100, download, holds_cifar100, parse_records, read_cifar100
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+
+MAX_DATASET_BYTES = 8 * 2**30
+"""What a data set may take in memory, all images at the model's size."""
+
+DIGITS_HELD_OUT = 600
+"""Of scikit-learn's 1,797 digits."""
+
+FOLDER_HELD_OUT_SHARE = 0.2
+"""Of a folder that has no ``val`` or ``test`` of its own."""
+
+_HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images at the model's size, some to train on and some held out.
+
+    Attributes:
+        name: for people, such as ``digits``.
+        labels: class names by index.
+        preprocess: how the images were brought to size, and with which mean and std to normalise
+            them.
+        train_images: uint8 (N, H, W, 3) RGB.
+        train_labels: class indices (N,).
+        test_images: uint8 (M, H, W, 3) RGB, never trained on.
+        test_labels: class indices (M,).
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    train_images: UInt8Array
+    train_labels: Int64Array
+    test_images: UInt8Array
+    test_labels: Int64Array
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            wanted = (len(labels), *self.preprocess.image_size, 3)
+            if images.dtype != np.uint8 or images.shape != wanted:
+                raise ShapeError(
+                    f"{part}_images of {self.name}: got {images.dtype} {images.shape}, "
+                    f"expected uint8 {wanted}"
+                )
+            if not len(labels):
+                raise SpecError(f"{self.name} has no {part} images, expected some of every class")
+            if labels.min() < 0 or labels.max() >= len(self.labels):
+                raise SpecError(
+                    f"{part}_labels of {self.name}: expected 0 to {len(self.labels) - 1}"
+                )
+
+
+def open_dataset(
+    name_or_folder: str | Path, image_size: int, seed: int = 0, progress: Progress = SILENT
+) -> Dataset:
+    """Return the data set called ``digits`` or ``cifar100``, or the one in a folder.
+
+    A folder holds class folders, or ``train`` and ``val`` (or ``test``) with class folders in
+    each, or the CIFAR-100 archive, packed or unpacked. ``cifar100`` by name is kept in the user's
+    cache folder, and downloaded when first used.
+
+    Args:
+        name_or_folder: which one.
+        image_size: side of the square images, in pixels.
+        seed: of the split, where the data comes without one.
+        progress: told of downloads and of decoding.
+
+    Raises:
+        ArtifactError: the data is missing, damaged or cannot be downloaded.
+        ImageError: the folder holds no images, or one that cannot be decoded.
+        SpecError: the folder holds no class folders, or more than fits in memory.
+    """
+    if name_or_folder == "digits":
+        return load_digits(image_size, seed)
+    if name_or_folder == "cifar100":
+        root = _cache_folder() / "cifar100"
+        if not holds_cifar100(root):
+            download(CIFAR100, root, progress)
+        return load_cifar100(root, image_size)
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"data {name_or_folder}: no such folder, expected "
+            "digits, cifar100 or a folder of class folders"
+        )
+    if holds_cifar100(folder):
+        return load_cifar100(folder, image_size)
+    return load_class_folders(folder, image_size, seed, progress)
+
+
+def load_digits(image_size: int = 32, seed: int = 0) -> Dataset:
+    """Return scikit-learn's 1,797 handwritten digits, 600 of them held out.
+
+    The originals are 8×8 pixels of 17 grays (https://archive.ics.uci.edu/dataset/80); they are
+    enlarged bicubically.
+    """
+    digits = require("sklearn.datasets", "the digits data set").load_digits()
+    grays = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = _resize_all(np.repeat(grays[..., None], 3, axis=-1), image_size)
+    labels = tuple(str(name) for name in digits.target_names)
+    return _split("digits", labels, images, digits.target, DIGITS_HELD_OUT, seed)
+
+
+def load_cifar100(root: Path, image_size: int = 32) -> Dataset:
+    """Return CIFAR-100 from the files in `root`: 50,000 images to train on, 10,000 held out.
+
+    Raises:
+        ArtifactError: the files are missing or damaged.
+        SpecError: at this image size they do not fit in memory.
+    """
+    files = read_cifar100(root)
+    labels = tuple(files.label_names.decode().split())
+    train_images, train_labels = parse_records(files.train, len(labels), "train.bin")
+    test_images, test_labels = parse_records(files.test, len(labels), "test.bin")
+    return Dataset(
+        "cifar100",
+        labels,
+        preprocess_for(image_size),
+        _resize_all(train_images, image_size),
+        train_labels,
+        _resize_all(test_images, image_size),
+        test_labels,
+    )
+
+
+def load_class_folders(
+    folder: Path, image_size: int, seed: int = 0, progress: Progress = SILENT
+) -> Dataset:
+    """Return the images in the class folders of `folder`, decoded and brought to size.
+
+    Where ``train`` and ``val`` (or ``test``) are its folders, they are the split; else a fifth of
+    each class is held out.
+
+    Raises:
+        ImageError: there are no images, or one cannot be decoded.
+        SpecError: there are no class folders, the two parts have other classes, or it does not fit
+            in memory.
+    """
+    held_out = [folder / name for name in ("val", "test") if (folder / name).is_dir()]
+    if not held_out or not (folder / "train").is_dir():
+        labels, images, indices = _read_class_folders(folder, (), image_size, progress)
+        num_held_out = round(len(images) * FOLDER_HELD_OUT_SHARE)
+        return _split(folder.name, labels, images, indices, num_held_out, seed)
+    labels, images, indices = _read_class_folders(folder / "train", (), image_size, progress)
+    _, test_images, test_indices = _read_class_folders(held_out[0], labels, image_size, progress)
+    spec = preprocess_for(image_size)
+    return Dataset(folder.name, labels, spec, images, indices, test_images, test_indices)
+
+
+def preprocess_for(image_size: int) -> PreprocessSpec:
+    """Return how every data set here is brought to size: shorter side resized, centre kept."""
+    return PreprocessSpec((image_size, image_size), "bicubic", 1.0, "center", _HALF, _HALF)
+
+
+def write_class_folders(
+    images: UInt8Array, labels: Int64Array, class_names: Sequence[str], folder: Path
+) -> None:
+    """Write `images` as ``folder/<class name>/<nnnn>.png``, numbered as they come.
+
+    Args:
+        images: uint8 (N, H, W, 3) RGB.
+        labels: class indices (N,).
+        class_names: by index; each is used as the name of a folder.
+        folder: new or empty, so that images of another split never stay among these.
+
+    Raises:
+        ArtifactError: `folder` is not empty, or the disk refuses.
+        SpecError: a class name cannot be the name of a folder.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ArtifactError(f"{folder} is not empty, expected a new folder. Remove it first")
+    for name in class_names:
+        if not name or name.startswith(".") or Path(name).name != name:
+            raise SpecError(f"class name {name!r} cannot be the name of a folder")
+    for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "png")
+        write_atomically(folder / class_names[label] / f"{number:04d}.png", png.getvalue())
+
+
+def _read_class_folders(
+    folder: Path, labels: tuple[str, ...], image_size: int, progress: Progress
+) -> tuple[tuple[str, ...], UInt8Array, Int64Array]:
+    """Return class names, images and class indices; `labels` are the classes, if known."""
+    source = FolderSource(folder)
+    if not source.has_labels:
+        raise SpecError(f"{folder} holds images, expected folders of images, one for each class")
+    labels = labels or source.labels
+    unknown = sorted(set(source.labels) - set(labels))
+    if unknown:
+        raise SpecError(f"{folder} has class {unknown[0]!r}, which the training images have not")
+    _check_memory(str(folder), len(source), image_size)
+    spec = preprocess_for(image_size)
+    images = np.empty((len(source), image_size, image_size, 3), np.uint8)
+    indices = np.empty(len(source), np.int64)
+    with progress.step(f"reading {folder}", len(source)) as advance:
+        for number, item in enumerate(source):
+            images[number] = preprocess(item.pixels, spec)
+            indices[number] = labels.index(item.name.split("/")[0])
+            advance(1)
+    return labels, images, indices
+
+
+def _resize_all(images: UInt8Array, image_size: int) -> UInt8Array:
+    """Return square `images` (N, S, S, 3) as (N, image_size, image_size, 3)."""
+    if images.shape[1:3] == (image_size, image_size):
+        return images
+    _check_memory("the data set", len(images), image_size)
+    spec = preprocess_for(image_size)
+    return np.stack([preprocess(pixels, spec) for pixels in images])
+
+
+def _check_memory(name: str, num_images: int, image_size: int) -> None:
+    needed = num_images * image_size**2 * 3
+    if needed > MAX_DATASET_BYTES:
+        raise SpecError(
+            f"{name}: {num_images} images of {image_size}×{image_size} need "
+            f"{needed / 2**30:.1f} GiB of memory, expected at most {MAX_DATASET_BYTES >> 30}. "
+            "Take fewer images or a smaller --image-size"
+        )
+
+
+def _split(
+    name: str,
+    labels: tuple[str, ...],
+    images: UInt8Array,
+    indices: Int64Array,
+    num_held_out: int,
+    seed: int,
+) -> Dataset:
+    """Return `images` split at random, each class by the same share.
+
+    Shuffled, then sorted by class, then every so-manyth held out: so the total is exact and each
+    class is within one image of its share.
+    """
+    order = np.random.default_rng(seed).permutation(len(images))
+    order = order[np.argsort(indices[order], kind="stable")]
+    is_held_out = np.zeros(len(order), bool)
+    is_held_out[
+        ((np.arange(num_held_out) + 0.5) * len(order) / max(num_held_out, 1)).astype(int)
+    ] = True
+    train, test = order[~is_held_out], order[is_held_out]
+    spec = preprocess_for(images.shape[1])
+    return Dataset(name, labels, spec, images[train], indices[train], images[test], indices[test])
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-vit"

@@ -1,0 +1,206 @@
+"""The training loop: epochs of steps, held-out accuracy after each, the best weights kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import PreprocessSpec
+from edge_vit.training.batches import augment, normalise, to_pixels
+from edge_vit.training.datasets import Dataset
+from edge_vit.training.options import FinetuneOptions, learning_rate_at
+from edge_vit.training.resume import ResumeState
+from edge_vit.training.vit import VisionTransformer
+
+_EVAL_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class FinetuneProgress:
+    """Where a training is, told after every step.
+
+    Attributes:
+        epoch: the one under way, from 1.
+        num_epochs: in all.
+        step: steps done in this epoch.
+        num_steps: per epoch.
+        loss: mean over this epoch so far.
+        accuracy: on this epoch's training images so far, as augmented; 0 to 1.
+        learning_rate: of the last step.
+        seconds_left: estimate for the rest of the training.
+        held_out_accuracy: 0 to 1, in the last event of an epoch; None in the others.
+        best_accuracy: on the held-out images, of all epochs before; None in the first.
+    """
+
+    epoch: int
+    num_epochs: int
+    step: int
+    num_steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds_left: float
+    held_out_accuracy: float | None
+    best_accuracy: float | None
+
+
+OnProgress = Callable[[FinetuneProgress], None]
+
+
+class TrainingLoop:
+    """A training under way: a model, its optimizer, and the best weights so far.
+
+    Args:
+        model: to train, in place.
+        dataset: images to train on, and those held out.
+        preprocess: whose mean and std normalise the images.
+        options: of the training.
+        on_progress: called after every step.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        dataset: Dataset,
+        preprocess: PreprocessSpec,
+        options: FinetuneOptions,
+        on_progress: OnProgress,
+    ) -> None:
+        self.num_epochs_done = 0
+        self._model, self._preprocess, self._options = model, preprocess, options
+        self._on_progress = on_progress
+        self._train_images = torch.from_numpy(dataset.train_images)
+        self._train_labels = torch.from_numpy(dataset.train_labels)
+        self._test_images = torch.from_numpy(dataset.test_images)
+        self._test_labels = torch.from_numpy(dataset.test_labels)
+        self._optimizer = _make_optimizer(model, options)
+        self._steps_per_epoch = math.ceil(len(self._train_labels) / options.batch_size)
+        self._losses: tuple[float, ...] = ()
+        self._best_epoch, self._best_accuracy = 0, -1.0
+        self._best_model = _copy_of_weights(model)
+        self._started, self._steps_since = time.perf_counter(), 0
+
+    def run_epoch(self) -> None:
+        """Train on every image once, in a random order, then measure on the held-out images.
+
+        Raises:
+            SpecError: the loss became NaN or infinite.
+        """
+        self._model.train()
+        loss_sum, num_correct, num_seen = 0.0, 0, 0
+        order = torch.randperm(len(self._train_labels))
+        for step, indices in enumerate(torch.split(order, self._options.batch_size), start=1):
+            loss, correct = self._step(step, indices)
+            num_seen += len(indices)
+            loss_sum, num_correct = loss_sum + loss * len(indices), num_correct + correct
+            if step < self._steps_per_epoch:
+                self._tell(step, loss_sum / num_seen, num_correct / num_seen, None)
+        accuracy = self.held_out_accuracy()
+        self._tell(step, loss_sum / num_seen, num_correct / num_seen, accuracy)
+        self.num_epochs_done += 1
+        self._losses += (loss_sum / num_seen,)
+        if accuracy >= self._best_accuracy:  # of equals the later one: its learning rate was lower
+            self._best_epoch, self._best_accuracy = self.num_epochs_done, accuracy
+            self._best_model = _copy_of_weights(self._model)
+
+    def held_out_accuracy(self) -> float:
+        """Return the share of the held-out images that the model has right now, 0 to 1."""
+        self._model.eval()
+        num_correct = 0
+        with torch.no_grad():
+            for first in range(0, len(self._test_labels), _EVAL_BATCH_SIZE):
+                batch = slice(first, first + _EVAL_BATCH_SIZE)
+                images = normalise(to_pixels(self._test_images[batch]), self._preprocess)
+                answers = self._model(images).argmax(dim=1)
+                num_correct += int((answers == self._test_labels[batch]).sum())
+        return num_correct / len(self._test_labels)
+
+    def state(self) -> ResumeState:
+        """Return all that the epochs to come depend on; its tensors change with the next epoch."""
+        return ResumeState(
+            num_epochs_done=self.num_epochs_done,
+            model=self._model.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            random_state=torch.get_rng_state(),
+            losses=self._losses,
+            best_epoch=self._best_epoch,
+            best_accuracy=self._best_accuracy,
+            best_model=self._best_model,
+        )
+
+    def restore(self, state: ResumeState) -> None:
+        """Go back to `state`, torch's global random generator included."""
+        self.num_epochs_done, self._losses = state.num_epochs_done, state.losses
+        self._model.load_state_dict(dict(state.model))
+        self._optimizer.load_state_dict(dict(state.optimizer))
+        torch.set_rng_state(state.random_state)
+        self._best_epoch, self._best_accuracy = state.best_epoch, state.best_accuracy
+        self._best_model = dict(state.best_model)
+
+    def _step(self, step: int, indices: Tensor) -> tuple[float, int]:
+        """Take one step of the optimizer; return the loss and the number of right answers."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+        pixels = to_pixels(self._train_images[indices])
+        if self._options.augment:
+            pixels = augment(pixels)
+        labels = self._train_labels[indices]
+        logits = self._model(normalise(pixels, self._preprocess))
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._options.label_smoothing)
+        if not loss.isfinite():
+            raise SpecError(
+                f"the loss became {loss.item()} in epoch {self.num_epochs_done + 1} "
+                f"with learning_rate {self._options.learning_rate}. Train again with a lower one"
+            )
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._steps_since += 1
+        return loss.item(), int((logits.argmax(dim=1) == labels).sum())
+
+    def _learning_rate(self, step: int) -> float:
+        steps_done = self.num_epochs_done * self._steps_per_epoch + step - 1
+        return learning_rate_at(steps_done, self._steps_per_epoch, self._options)
+
+    def _tell(self, step: int, loss: float, accuracy: float, held_out: float | None) -> None:
+        steps_done = self.num_epochs_done * self._steps_per_epoch + step
+        steps_left = self._options.epochs * self._steps_per_epoch - steps_done
+        seconds_per_step = (time.perf_counter() - self._started) / self._steps_since
+        self._on_progress(
+            FinetuneProgress(
+                epoch=self.num_epochs_done + 1,
+                num_epochs=self._options.epochs,
+                step=step,
+                num_steps=self._steps_per_epoch,
+                loss=loss,
+                accuracy=accuracy,
+                learning_rate=self._learning_rate(step),
+                seconds_left=steps_left * seconds_per_step,
+                held_out_accuracy=held_out,
+                best_accuracy=self._best_accuracy if self._best_epoch else None,
+            )
+        )
+
+
+def _make_optimizer(model: VisionTransformer, options: FinetuneOptions) -> torch.optim.Optimizer:
+    """Return the optimizer of `model`, with weight decay on the weights of linear layers only."""
+    named = list(model.named_parameters())
+    decayed = [p for name, p in named if name.endswith("weight") and p.ndim > 1]
+    others = [p for name, p in named if not (name.endswith("weight") and p.ndim > 1)]
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=options.learning_rate)
+
+
+def _copy_of_weights(model: VisionTransformer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

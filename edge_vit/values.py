@@ -1,0 +1,120 @@
+"""Frozen values to JSON and back: one codec for specs, tables, manifests and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from edge_vit.errors import SpecError
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """Return `value` as what `json.dumps` takes: dataclasses as objects, tuples as lists.
+
+    NaN and infinities become ``None``: JSON has no word for them.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def from_json(cls: type[T], data: Any, where: str = "") -> T:
+    """Return the `cls` that `to_json` wrote as `data`.
+
+    Args:
+        cls: a dataclass.
+        data: parsed JSON.
+        where: how messages name the place, for example ``"manifest.json"``.
+
+    Raises:
+        SpecError: a field is missing, unknown or of another type; the message names it.
+    """
+    value: T = _decode(cls, data, where or cls.__name__)
+    return value
+
+
+def _decode(hint: Any, data: Any, where: str) -> Any:
+    if hint is Any:
+        return data
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(args, data, where)
+    if origin is typing.Literal:
+        _check(data in args, where, data, f"one of {', '.join(map(str, args))}")
+        return data
+    if origin is tuple:
+        return _decode_tuple(args, data, where)
+    if origin is not None and issubclass(origin, Mapping):
+        _check(isinstance(data, dict), where, data, "an object")
+        return {key: _decode(args[1], item, f"{where}.{key}") for key, item in data.items()}
+    if dataclasses.is_dataclass(hint):
+        return _decode_dataclass(hint, data, where)
+    if hint is float:
+        _check(
+            isinstance(data, int | float) and not isinstance(data, bool), where, data, "a number"
+        )
+        return float(data)
+    _check(
+        isinstance(data, hint) and (hint is bool or not isinstance(data, bool)),
+        where,
+        data,
+        hint.__name__,
+    )
+    return data
+
+
+def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:
+    if data is None and type(None) in args:
+        return None
+    options = [arg for arg in args if arg is not type(None)]
+    for option in options[:-1]:
+        try:
+            return _decode(option, data, where)
+        except SpecError:
+            continue
+    return _decode(options[-1], data, where)
+
+
+def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
+    _check(isinstance(data, list), where, data, "a list")
+    if len(args) == 2 and args[1] is Ellipsis:
+        args = (args[0],) * len(data)
+    _check(len(data) == len(args), where, data, f"{len(args)} values")
+    return tuple(
+        _decode(arg, item, f"{where}[{i}]")
+        for i, (arg, item) in enumerate(zip(args, data, strict=True))
+    )
+
+
+def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
+    _check(isinstance(data, dict), where, data, "an object")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise SpecError(f"{where}: unknown field {unknown[0]!r}, known are {', '.join(fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _decode(hints[name], data[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise SpecError(f"{where}: field {name!r} is missing")
+    return cls(**values)
+
+
+def _check(holds: bool, where: str, data: Any, wanted: str) -> None:
+    if not holds:
+        got = repr(data)
+        raise SpecError(f"{where}: got {got[:60]}{'…' if len(got) > 60 else ''}, expected {wanted}")

@@ -1,0 +1,52 @@
+"""What every test shares: two threads, no network, and where results are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch: more is slower on a small machine
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+RECORDED = pytest.StashKey[dict[str, dict[str, object]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--results", type=Path, metavar="DIR", help="write what `record_result` was told to DIR"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RECORDED] = {}
+
+
+@pytest.fixture
+def record_result(request: pytest.FixtureRequest) -> Callable[[str, str, object], None]:
+    """Return ``record(suite, case, numbers)``: `make test-full` writes them to ``results/``."""
+    recorded = request.config.stash[RECORDED]
+
+    def record(suite: str, case: str, numbers: object) -> None:
+        recorded.setdefault(suite, {})[case] = numbers
+
+    return record
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    folder: Path | None = session.config.getoption("--results")
+    if folder is None:
+        return
+    from edge_vit.measure.environment import read_environment
+    from edge_vit.values import to_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for suite, cases in session.config.stash[RECORDED].items():
+        report = {"environment": to_json(read_environment()), "results": to_json(cases)}
+        path = folder / f"{suite}-{platform.machine()}-py{platform.python_version()}.json"
+        path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")

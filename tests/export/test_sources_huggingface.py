@@ -1,0 +1,309 @@
+"""``hf:`` models: local folders of each family, their image processors in timm's words, every refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
+from edge_vit.export.sources import SourceRequest, huggingface_images, libraries, open_source
+from edge_vit.preprocess import preprocess
+from edge_vit.spec import PreprocessSpec
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+SMALL = {
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 24,
+    "image_size": 32,
+    "patch_size": 8,
+}
+NAMES = {0: "cat", 1: "dog", 2: "cow"}
+VIT_IMAGES = {
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 32, "width": 32},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+FAMILIES = {
+    "vit": "ViTForImageClassification",
+    "deit": "DeiTForImageClassification",
+    "deit-teacher": "DeiTForImageClassificationWithTeacher",
+    "dinov2": "Dinov2ForImageClassification",
+    "dinov2-registers": "Dinov2WithRegistersForImageClassification",
+    "vit-base": "ViTModel",
+    "deit-base": "DeiTModel",
+    "dinov2-base": "Dinov2Model",
+    "dinov2-registers-base": "Dinov2WithRegistersModel",
+}
+
+
+def make(folder, class_name="ViTForImageClassification", images=VIT_IMAGES, **config):
+    """Return the model that is saved in `folder`, all weights random, with its preprocessing."""
+    model_class = getattr(transformers, class_name)
+    torch.manual_seed(1)
+    model = model_class(model_class.config_class(**{**SMALL, "id2label": NAMES, **config})).eval()
+    with torch.no_grad():  # tokens start at zero, layer scales at one
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    model.save_pretrained(folder)
+    if images is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    return model
+
+
+def open_folder(folder, **said):
+    return open_source(SourceRequest(f"hf:{folder}", **said))
+
+
+def run(model, images, **arguments):
+    with torch.no_grad():
+        output = model(pixel_values=images, **arguments)
+    return output.logits if "logits" in output else output.last_hidden_state[:, 0]
+
+
+@pytest.mark.parametrize("class_name", FAMILIES.values(), ids=FAMILIES)
+def test_gives_the_numbers_of_the_model_in_the_folder(tmp_path, class_name, capfd):
+    model = make(tmp_path, class_name)
+    source = open_folder(tmp_path)
+    images = torch.randn(2, 3, 32, 32)
+    has_head = "ForImage" in class_name
+    assert torch.allclose(source.module(images), run(model, images), atol=1e-5)
+    assert source.task == ("classification" if has_head else "features")
+    assert source.labels == (("cat", "dog", "cow") if has_head else ())
+    assert source.name == tmp_path.name
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("class_name", FAMILIES.values(), ids=FAMILIES)
+def test_interpolates_positions_as_transformers_does(tmp_path, class_name):
+    model = make(tmp_path, class_name)
+    source = open_folder(tmp_path, image_size=(48, 40))
+    images = torch.randn(1, 3, 48, 40)
+    flag = {} if "Dinov2" in class_name else {"interpolate_pos_encoding": True}
+    assert torch.allclose(source.module(images), run(model, images, **flag), atol=1e-5)
+    assert source.preprocess.image_size == (48, 40)
+
+
+def test_positions_of_dinov2_are_a_constant_for_the_size_that_its_processor_says(tmp_path):
+    images = {**VIT_IMAGES, "size": {"height": 16, "width": 16}}
+    model = make(tmp_path, "Dinov2Model", images)
+    source = open_folder(tmp_path)
+    assert source.module.model.embeddings.position_embeddings.shape == (1, 5, 12)
+    pixels = torch.randn(1, 3, 16, 16)
+    assert torch.allclose(source.module(pixels), run(model, pixels), atol=1e-5)
+
+
+def test_a_checkpoint_of_another_image_size_is_interpolated_where_asked_for(tmp_path):
+    make(tmp_path)
+    other = make(tmp_path / "other", image_size=64)
+    torch.save(other.state_dict(), tmp_path / "best.pth")
+    with pytest.raises(ArtifactError, match=r"position_embeddings .* Add --image-size 64 "):
+        open_folder(tmp_path, checkpoint=tmp_path / "best.pth")
+    source = open_folder(tmp_path, checkpoint=tmp_path / "best.pth", image_size=(64, 64))
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.allclose(source.module(images), run(other, images), atol=1e-5)
+
+
+def test_reads_the_names_that_older_transformers_wrote(tmp_path):
+    model = make(tmp_path)
+    renamed = {
+        name.replace("vit.layers.", "vit.encoder.layer.")
+        .replace("attention.q_proj", "attention.attention.query")
+        .replace("attention.k_proj", "attention.attention.key")
+        .replace("attention.v_proj", "attention.attention.value")
+        .replace("attention.o_proj", "attention.output.dense")
+        .replace("mlp.fc1", "intermediate.dense")
+        .replace("mlp.fc2", "output.dense"): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save(renamed, tmp_path / "best.pth")
+    source = open_folder(tmp_path, checkpoint=tmp_path / "best.pth")
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(source.module(images), run(model, images), atol=1e-6)
+
+
+def test_no_classes_take_the_head_off(tmp_path):
+    model = make(tmp_path)
+    source = open_folder(tmp_path, num_classes=0)
+    images = torch.randn(1, 3, 32, 32)
+    assert (source.task, source.labels) == ("features", ())
+    assert torch.allclose(source.module(images), run(model.vit, images), atol=1e-5)
+
+
+def test_default_labels_are_none(tmp_path):
+    make(tmp_path, id2label={0: "LABEL_0", 1: "LABEL_1"})
+    assert open_folder(tmp_path).labels == ()
+
+
+def test_random_weights_need_the_config_alone(tmp_path):
+    make(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    images = torch.randn(1, 3, 32, 32)
+    one, two = (open_folder(tmp_path, random_weights=True).module(images) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+PROCESSORS = {
+    "squash": {**VIT_IMAGES, "resample": 2},
+    "squash-then-crop": {
+        **VIT_IMAGES,
+        "image_processor_type": "DeiTImageProcessor",
+        "size": {"height": 40, "width": 40},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "resample": 3,
+    },
+    "shorter-side-then-crop": {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 40},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
+    "not-normalised": {**VIT_IMAGES, "do_normalize": False},
+    "minus-one-to-one": {**VIT_IMAGES, "rescale_factor": 1 / 127.5},
+    "not-rescaled": {**VIT_IMAGES, "do_rescale": False, "image_mean": [127.0] * 3},
+}
+
+
+@pytest.mark.parametrize("images", PROCESSORS.values(), ids=PROCESSORS)
+def test_our_preprocessing_gives_the_pixels_of_transformers(tmp_path, images):
+    make(tmp_path, images=images)
+    spec = open_folder(tmp_path).preprocess
+    ramp = np.linspace(0, 255, 60 * 80).reshape(60, 80)
+    pixels = np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1).astype(np.uint8)
+    ours = (preprocess(pixels, spec) / 255.0 - spec.mean) / spec.std
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    theirs = processor(pixels, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    one_step = 1 / 255 / np.array(spec.std)  # they round once less or more than Pillow does
+    assert (np.abs(ours - theirs) <= 1.01 * one_step).all()
+
+
+def test_the_facts_of_known_processors_become_timms_words(tmp_path):
+    def read(images):
+        processor = getattr(transformers, images["image_processor_type"])(**images)
+        return huggingface_images.translate(processor.to_dict(), "hf:x")
+
+    halves = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    assert read(PROCESSORS["squash"]) == PreprocessSpec((32, 32), "bilinear", 1.0, "squash", **halves)
+    assert read(PROCESSORS["squash-then-crop"]) == PreprocessSpec(
+        (32, 32), "bicubic", 0.8, "squash", **halves
+    )
+    assert read(PROCESSORS["shorter-side-then-crop"]) == PreprocessSpec((32, 32), "bicubic", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({**VIT_IMAGES, "do_resize": False}, "says do_resize false, edge-vit always resizes"),
+        (
+            {**VIT_IMAGES, "image_processor_type": "BitImageProcessor", "do_center_crop": False,
+             "size": {"shortest_edge": 32}},
+            "expected height and width, or shortest_edge with a crop",
+        ),
+        (None, "does not say how its images are prepared. Add --image-size 224 --mean"),
+    ],
+    ids=["no-resize", "no-fixed-size", "no-file"],
+)  # fmt: skip
+def test_refuses_preprocessing_that_it_cannot_repeat(tmp_path, images, message):
+    make(tmp_path, images=images)
+    with pytest.raises(SpecError, match=message):
+        open_folder(tmp_path)
+
+
+def test_a_folder_without_a_processor_takes_what_the_user_says(tmp_path):
+    make(tmp_path, images=None)
+    said = {"image_size": (32, 32), "mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    assert open_folder(tmp_path, **said).preprocess == PreprocessSpec(**said)
+
+
+class Code:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.target}",)
+
+
+def test_refuses_a_pickle_in_the_folder_and_does_not_run_it(tmp_path):
+    make(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"x": Code(tmp_path / "was-run")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ArtifactError, match="cannot be read") as error:
+        open_folder(tmp_path)
+    assert not (tmp_path / "was-run").exists()
+    assert "\n" not in str(error.value)
+
+
+def break_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def other_family(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "swin"}))
+
+
+def own_code(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config.update(model_type="mine", auto_map={"AutoConfig": "mine.Config"})
+    (folder / "mine.py").write_text("raise SystemExit('code was run')")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "error", "message"),
+    [
+        (break_weights, {}, ArtifactError, "checkpoint .* cannot be read"),
+        (lambda f: (f / "model.safetensors").unlink(), {}, ArtifactError, "no file named"),
+        (break_config, {}, SpecError, "not a valid JSON"),
+        (lambda f: (f / "config.json").unlink(), {}, SpecError, "config.json"),
+        (other_family, {}, SpecError, "'swin' model, expected one of vit, deit, dinov2"),
+        (own_code, {}, SpecError, "mine|custom code"),
+        (None, {"num_classes": 7}, ArtifactError, "2 misshapen: .*Add --num-classes 3$"),
+        (None, {"model_args": {"dpth": 2}}, SpecError, "has no option 'dpth'"),
+        (None, {"model_args": {"num_hidden_layers": 2}}, ArtifactError, "missing: vit.layers.1"),
+        (None, {"model_args": {"image_size": 64}}, ArtifactError, "position_emb.* --image-size 32"),
+    ],
+)  # fmt: skip
+def test_refuses_a_folder_that_is_no_whole_model(tmp_path, damage, said, error, message):
+    make(tmp_path)
+    if damage:
+        damage(tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        open_folder(tmp_path, **said)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_of_another_size_than_the_model_says_which_option_to_add(tmp_path):
+    make(tmp_path, images={**VIT_IMAGES, "size": {"height": 64, "width": 64}})
+    with pytest.raises(SpecError, match=r"doesn't match model .*Add --image-size"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["./absent", "/absent", "a/b/c"])
+def test_refuses_a_folder_that_is_not_there(target):
+    with pytest.raises(SpecError, match="no such folder"):
+        open_source(SourceRequest(f"hf:{target}"))
+
+
+def test_a_hub_name_without_a_network_is_one_quick_line(monkeypatch, capfd):
+    monkeypatch.setattr(libraries, "is_reachable", lambda url: False)
+    with pytest.raises(EdgeVitError, match=r"nobody/nothing is neither a folder here nor") as error:
+        open_source(SourceRequest("hf:nobody/nothing"))
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")

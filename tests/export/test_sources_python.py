@@ -1,0 +1,117 @@
+"""``python:`` models: the user's own factory."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.export.sources import SourceRequest, open_source
+from edge_vit.spec import PreprocessSpec
+
+CODE = """
+import torch
+from torch import nn
+from edge_vit.spec import PreprocessSpec
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, images):
+        assert images.shape[-1] == 8, "made for 8 pixels"
+        return self.head(images.mean((2, 3)))
+
+def plain(classes=5):
+    return Net(classes)
+
+def told(classes=5):
+    net = Net(classes)
+    net.preprocess = PreprocessSpec((8, 8), mean=(0.1, 0.2, 0.3))
+    return net
+
+class Pair(Net):
+    def forward(self, images):
+        return images, images
+
+class Map(Net):
+    def forward(self, images):
+        return images
+
+def fails(): raise RuntimeError("no such weights\\nsecond line")
+def text(): return "net"
+def pair(): return Pair(2)
+def map_(): return Map(2)
+"""
+SAID = {"image_size": (8, 8), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+
+
+@pytest.fixture(autouse=True)
+def user_code(tmp_path, monkeypatch):
+    (tmp_path / "user_models.py").write_text(CODE)
+    (tmp_path / "user_broken.py").write_text("import package_that_is_not_there")
+    (tmp_path / "user_raises.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in ("user_models", "user_broken", "user_raises"):
+        sys.modules.pop(name, None)
+
+
+def test_calls_the_factory_of_the_current_folder_with_the_model_arguments():
+    path_before = list(sys.path)
+    request = SourceRequest("python:user_models:plain", model_args={"classes": 3}, **SAID)
+    source = open_source(request)
+    assert source.module(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    assert source.preprocess == PreprocessSpec(
+        (8, 8), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
+    assert (source.name, source.task, source.module.training) == ("plain", "classification", False)
+    assert sys.path == path_before
+
+
+def test_a_module_may_tell_its_own_preprocessing():
+    source = open_source(SourceRequest("python:user_models:told", crop_pct=1.0))
+    assert source.preprocess == PreprocessSpec((8, 8), crop_pct=1.0, mean=(0.1, 0.2, 0.3))
+
+
+def test_no_classes_say_features():
+    request = SourceRequest("python:user_models:told", num_classes=0)
+    assert open_source(request).task == "features"
+
+
+def test_loads_a_checkpoint(tmp_path):
+    weights = {"head.weight": torch.ones(5, 3), "head.bias": torch.zeros(5)}
+    torch.save(weights, tmp_path / "best.pth")
+    request = SourceRequest("python:user_models:told", checkpoint=tmp_path / "best.pth")
+    assert torch.equal(open_source(request).module.head.weight, torch.ones(5, 3))
+    torch.save({"other": torch.ones(1)}, tmp_path / "best.pth")
+    with pytest.raises(ArtifactError, match="2 missing: head.weight, head.bias; 1 unexpected: other"):
+        open_source(request)
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "message"),
+    [
+        ("user_models", {}, "expected python:package.module:factory"),
+        ("user_model:plain", {}, "no module 'user_model', neither installed nor in"),
+        ("user_broken:plain", {}, "importing it failed: No module named 'package_that_is_not_th"),
+        ("user_raises:plain", {}, "importing it failed: ZeroDivisionError: division by zero"),
+        ("user_models:plane", {}, "user_models has no function 'plane'"),
+        ("user_models:plain", {"model_args": {"depth": 2}}, "failed: TypeError: .*'depth'"),
+        ("user_models:fails", {}, "user_models:fails failed: RuntimeError: no such weights$"),
+        ("user_models:text", {}, "returned a str, expected a torch.nn.Module"),
+        ("user_models:plain", {}, "Add --image-size 224 --mean 0.485,0.456,0.406 --std"),
+        ("user_models:plain", {**SAID, "image_size": (9, 9)}, "made for 8 pixels. Add --image-size"),
+        ("user_models:pair", SAID, "returns a tuple, expected one tensor"),
+        ("user_models:map_", SAID, r"returns \(1, 3, 8, 8\), expected \(batch, classes\)"),
+        ("user_models:told", {"num_classes": 4}, "has 5 classes, but 4 classes were given"),
+        ("user_models:told", {"labels": ("a", "b")}, "has 5 classes, but 2 labels were given"),
+    ],
+)  # fmt: skip
+def test_refuses_what_is_no_model(target, said, message):
+    with pytest.raises(SpecError, match=message) as error:
+        open_source(SourceRequest(f"python:{target}", **said))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,65 @@
+import os
+import time
+
+import numpy as np
+import pytest
+
+from edge_vit.measure import environment
+from edge_vit.measure.environment import read_environment
+
+
+def test_names_the_machine_and_the_packages():
+    found = read_environment()
+    assert found.device
+    assert found.num_cores >= 1
+    assert found.packages["numpy"] == np.__version__
+    assert "edge-vit" in found.packages
+
+
+def test_is_quick():
+    def seconds():
+        start = time.process_time()  # of this process alone: others may use the machine
+        read_environment()
+        return time.process_time() - start
+
+    assert min(seconds() for _ in range(5)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "sets"),
+    [
+        (
+            "model name\t: Fast CPU\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name\t: Other\n",
+            "Fast CPU",
+            ("avx2", "avx512_vnni"),
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimddp i8mm\n\n", "Board", ("asimddp", "i8mm")),
+    ],
+    ids=["x86", "arm"],
+)
+def test_reads_what_linux_says_of_the_first_core(tmp_path, monkeypatch, text, device, sets):
+    (tmp_path / "cpuinfo").write_text(text)
+    (tmp_path / "model").write_text("Board\0")
+    monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(environment, "_BOARD", tmp_path / "model")
+    found = read_environment()
+    assert (found.device, found.instruction_sets) == (device, sets)
+
+
+def test_leaves_facts_empty_where_the_system_does_not_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(environment, "_BOARD", tmp_path / "none")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    found = read_environment()
+    assert found.instruction_sets == ()
+    assert found.memory_gib == 0
+    assert found.num_cores == os.cpu_count()
+
+
+def test_says_when_edge_vit_runs_from_its_source_tree(monkeypatch):
+    def absent(name):
+        raise environment.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(environment.importlib.metadata, "version", absent)
+    assert read_environment().packages == {"edge-vit": "source tree"}

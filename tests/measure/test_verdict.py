@@ -1,0 +1,211 @@
+import dataclasses
+import re
+
+import pytest
+
+from edge_vit.errors import SpecError
+from edge_vit.measure.results import Verdict
+from edge_vit.measure.verdict import Limits, decide
+
+
+@pytest.fixture
+def verdict_on(make_accuracy, make_latencies):
+    def decide_on(report, /, *, limits=None, backend="ort", fp16_report=None, **median_ms):
+        reports = [make_accuracy("fp32", images=report.num_images), report]
+        reports += [fp16_report] if fp16_report else []
+        reports = [dataclasses.replace(r, backend=backend) for r in reports]
+        return decide(reports, make_latencies(backend, **median_ms), limits)
+
+    return decide_on
+
+
+def _gate(verdict: Verdict, name: str, precision: str = "int8"):
+    return next(g for g in verdict.gates if (g.name, g.precision) == (name, precision))
+
+
+def test_ships_int8_that_is_accurate_and_faster(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=3000, lost=11, gained=6), fp32=9.43, int8=4.1)
+    assert (verdict.outcome, verdict.exit_status, verdict.recommended) == ("pass", 0, "int8")
+    assert verdict.sentence == (
+        "Ship INT8: 2.3x faster than FP32 (median 4.1 ms against 9.43 ms); "
+        "accuracy drop 0.17 points, at most 0.43 with 95 % confidence (0.5 allowed)."
+    )
+    drop = _gate(verdict, "max-drop")
+    assert drop.value == pytest.approx(100 * 5 / 3000)
+    assert drop.low < drop.value < drop.high < 0.5
+    speed = _gate(verdict, "min-speedup")
+    assert speed.low <= speed.value <= speed.high
+    assert speed.value == pytest.approx(2.3)
+
+
+def test_does_not_ship_int8_that_is_inaccurate(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=3000, lost=120, gained=30), fp32=9.4, int8=4.1)
+    assert (verdict.outcome, verdict.exit_status, verdict.recommended) == ("fail", 3, "fp32")
+    assert verdict.sentence.startswith("Do not ship INT8: accuracy drop 3.00 points, at least 2.")
+    assert verdict.sentence.endswith(". Ship FP32 instead.")
+
+
+def test_does_not_ship_int8_that_is_slower(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=3000), fp32=8.0, int8=10.0)
+    assert (verdict.outcome, verdict.exit_status, verdict.recommended) == ("fail", 3, "fp32")
+    assert verdict.sentence.startswith(
+        "Do not ship INT8: it is slower than FP32 (0.8x, wanted 1.05x; median 10 ms against 8 ms)"
+    )
+
+
+def test_never_rounds_a_speedup_up_to_its_limit(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=3000), fp32=10.499, int8=10.0)
+    assert verdict.outcome == "fail"
+    assert "only 1.04x faster than FP32 (wanted 1.05x" in verdict.sentence
+
+
+def test_is_undecided_on_too_few_images_and_says_how_many_would_do(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=360), fp32=9.4, int8=4.1)
+    assert (verdict.outcome, verdict.exit_status, verdict.recommended) == ("undecided", 5, "fp32")
+    assert _gate(verdict, "max-drop").images_needed == 598
+    assert "about 600 images like these would decide" in verdict.sentence
+    assert verdict.sentence.startswith("Undecided about INT8: accuracy drop 0.00 points on 360")
+    assert verdict.sentence.endswith(". Until then ship FP32.")
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(1, "undecided"), (0, "pass")])
+def test_as_many_images_as_were_asked_for_do_decide(verdict_on, make_accuracy, lost, outcome):
+    verdict = verdict_on(make_accuracy(images=598, lost=lost), fp32=9.4, int8=4.1)
+    assert verdict.outcome == outcome
+
+
+def test_a_failed_gate_outweighs_an_undecided_one(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=360), fp32=9.4, int8=9.4)
+    assert verdict.exit_status == 3
+    slower, unsure = verdict.sentence.index("1x faster"), verdict.sentence.index("would decide")
+    assert slower < unsure
+
+
+def test_on_the_limit_no_number_of_images_decides(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=1000, lost=5), fp32=9.4, int8=4.1)
+    assert verdict.exit_status == 5
+    assert _gate(verdict, "max-drop").images_needed is None
+    assert "too close to the limit" in verdict.sentence
+
+
+def test_says_that_a_model_gained(verdict_on, make_accuracy):
+    medians = {"fp32": 9.4, "int8": 4.1}
+    verdict = verdict_on(make_accuracy(images=1000, lost=2, gained=4), **medians)
+    assert "accuracy gain 0.20 points, a drop of at most 0.30 with" in verdict.sentence
+    verdict = verdict_on(make_accuracy(images=1000, lost=2, gained=40), **medians)
+    assert "accuracy gain 3.80 points, a drop of at most 0.00 with" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("images", "differing", "outcome", "words"),
+    [
+        (5000, 5, "pass", "at most 0.21 % .* accuracy drops by no more than that"),
+        (500, 1, "undecided", "about 1,700 images like these would decide"),
+        (5000, 500, "undecided", "images with labels would decide"),
+    ],
+    ids=["agrees", "too few", "disagrees"],
+)
+def test_without_labels_bounds_the_drop_by_the_disagreement(
+    verdict_on, make_accuracy, images, differing, outcome, words
+):
+    report = make_accuracy(images=images, labelled=0, differing=differing)
+    verdict = verdict_on(report, fp32=9.4, int8=4.1)
+    assert verdict.outcome == outcome
+    assert "without labels" in verdict.sentence
+    assert re.search(words, verdict.sentence)
+
+
+@pytest.mark.parametrize(
+    ("images", "differing", "outcome"),
+    [(5000, 5, "pass"), (300, 0, "undecided"), (5000, 500, "fail")],
+)
+def test_features_are_judged_by_their_nearest_neighbours(
+    verdict_on, make_accuracy, images, differing, outcome
+):
+    report = make_accuracy(images=images, labelled=0, differing=differing, kl_mean=None)
+    verdict = verdict_on(report, fp32=9.4, int8=4.1)
+    assert verdict.outcome == outcome
+    assert "nearest neighbour differs on" in verdict.sentence
+    assert "labels" not in verdict.sentence
+
+
+def test_int8_has_to_beat_fp16_on_a_gpu_and_fp32_on_a_cpu(verdict_on, make_accuracy):
+    int8, fp16 = make_accuracy(images=3000), make_accuracy("fp16", images=3000)
+    medians = {"fp32": 9.0, "fp16": 4.0, "int8": 4.1}
+    assert verdict_on(int8, fp16_report=fp16, **medians).outcome == "pass"
+    on_gpu = verdict_on(int8, fp16_report=fp16, backend="trt", **medians)
+    assert (on_gpu.outcome, on_gpu.recommended) == ("fail", "fp16")
+    assert "slower than FP16" in on_gpu.sentence
+    assert _gate(on_gpu, "min-speedup", "fp16").value == pytest.approx(9 / 4)
+
+
+@pytest.mark.parametrize(
+    ("fp16_lost", "fp16_ms", "recommended"),
+    [(0, 5.0, "fp16"), (0, 9.0, "fp32"), (0, 12.0, "fp32"), (300, 5.0, "fp32")],
+    ids=["fp16 is accurate and fast", "fp16 is as fast", "fp16 is slow", "fp16 is inaccurate"],
+)
+def test_recommends_the_fastest_accurate_precision_where_int8_fails(
+    verdict_on, make_accuracy, fp16_lost, fp16_ms, recommended
+):
+    verdict = verdict_on(
+        make_accuracy(images=3000, lost=300),
+        fp16_report=make_accuracy("fp16", images=3000, lost=fp16_lost),
+        fp32=9.0,
+        fp16=fp16_ms,
+        int8=3.0,
+    )
+    assert (verdict.outcome, verdict.recommended) == ("fail", recommended)
+    assert verdict.sentence.endswith(f"Ship {recommended.upper()} instead.")
+
+
+def test_judges_fp16_where_there_is_no_int8(make_accuracy, make_latencies):
+    reports = [make_accuracy("fp32", images=3000), make_accuracy("fp16", images=3000)]
+    verdict = decide(reports, make_latencies(fp32=9.0, fp16=5.0))
+    assert (verdict.candidate, verdict.recommended, verdict.outcome) == ("fp16", "fp16", "pass")
+
+
+def test_limits_of_the_user_count(verdict_on, make_accuracy):
+    report, medians = make_accuracy(images=3000, lost=30), {"fp32": 9.4, "int8": 4.7}
+    assert verdict_on(report, limits=Limits(2.0, 1.9), **medians).outcome == "pass"
+    assert verdict_on(report, limits=Limits(2.0, 2.1), **medians).outcome == "fail"
+    assert verdict_on(report, limits=Limits(0.5, 1.9), **medians).outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("accurate", "timed", "options", "message"),
+    [
+        (["fp32"], ["fp32"], {}, "nothing to verify: got fp32.*Run: edgevit export"),
+        (["fp32", "int8"], ["int8"], {}, "latency: got int8, expected fp32"),
+        (["fp32", "int8"], ["fp32"], {}, "verdict on int8: got accuracy or latency alone"),
+        (["fp32", "int8"], ["fp32", "int8"], {"candidate": "fp16"}, "candidate: got fp16"),
+        (["fp32", "int8"], ["fp32", "int8"], {"baseline": "fp16"}, "baseline: got fp16"),
+    ],
+    ids=["fp32 alone", "no fp32", "not timed", "unknown candidate", "unknown baseline"],
+)
+def test_refuses_what_it_cannot_judge(
+    make_accuracy, make_latencies, accurate, timed, options, message
+):
+    reports = [make_accuracy(precision) for precision in accurate]
+    with pytest.raises(SpecError, match=message):
+        decide(reports, make_latencies(**dict.fromkeys(timed, 5.0)), **options)
+
+
+def test_refuses_latencies_that_were_not_taken_in_turns(make_accuracy, make_latencies):
+    reports = [make_accuracy("fp32"), make_accuracy("int8")]
+    apart = [*make_latencies(fp32=9.0), *make_latencies(int8=4.0)]
+    with pytest.raises(SpecError, match="not measured in turns"):
+        decide(reports, apart)
+
+
+def test_refuses_reports_of_different_backends(make_accuracy, make_latencies):
+    reports = [make_accuracy("fp32", backend="trt"), make_accuracy("int8", backend="trt")]
+    with pytest.raises(SpecError, match="got reports of ort, trt, expected one backend"):
+        decide(reports, make_latencies(fp32=9.0, int8=4.0))
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_drop": -1}, {"max_drop": float("nan")}, {"min_speedup": 0}]
+)
+def test_refuses_impossible_limits(limits):
+    with pytest.raises(SpecError, match=f"{next(iter(limits))}: got"):
+        Limits(**limits)

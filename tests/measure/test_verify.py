@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pytest
+
+from edge_vit.bundle import ONNX_FILES, TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.images import ArraySource
+from edge_vit.measure import verify as verify_module
+from edge_vit.measure.results import VerifyReport
+from edge_vit.measure.verdict import Limits
+from edge_vit.measure.verify import verify
+from edge_vit.preprocess import digest
+from edge_vit.runtime.fake import FakeSession
+from edge_vit.runtime.session import SessionOptions, run_batch
+from edge_vit.table import RECIPES, CalibrationTable
+from edge_vit.values import from_json, to_json
+
+
+@pytest.fixture
+def spec(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(5).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def source(spec, images):
+    return _labelled_by_reference(spec, images)
+
+
+@pytest.fixture
+def many(spec):
+    images = np.random.default_rng(6).integers(0, 256, (620, 8, 8, 3), dtype=np.uint8)
+    return _labelled_by_reference(spec, images)
+
+
+def _labelled_by_reference(spec, images):
+    return ArraySource(images, run_batch(FakeSession(spec), images).argmax(axis=1).tolist())
+
+
+@pytest.fixture
+def make_bundle(tmp_path, spec):
+    def make(*precisions, calibrated_on=None):
+        path = tmp_path / "tiny.edgevit"
+        with draft_bundle(path, spec) as draft:
+            bundle = draft.add({ONNX_FILES[p]: p.encode() for p in precisions})
+            if calibrated_on is not None:
+                digests = tuple(sorted(map(digest, calibrated_on)))
+                table = CalibrationTable(RECIPES["minmax"], digest_of(b"fp32"), {}, digests)
+                bundle.add({TABLE: table.to_bytes()})
+        return Bundle.open(path)
+
+    return make
+
+
+@pytest.fixture
+def fake_backend(monkeypatch, spec):
+    """Sessions as slow and as wrong as asked: ``fake_backend(int8={"delay_ms": 1})``."""
+    opened = []
+
+    def use(**behaviour):
+        def open_fake(bundle, precision, backend, options):
+            session = FakeSession(
+                spec, precision, threads=options.num_threads, **behaviour.get(precision, {})
+            )
+            opened.append(session)
+            return session
+
+        monkeypatch.setattr(verify_module, "open_session", open_fake)
+        return opened
+
+    return use
+
+
+FAST, SLOW = {"delay_ms": 0}, {"delay_ms": 2}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "num_images", "exit_status", "recommended", "words"),
+    [
+        ({"fp32": SLOW, "int8": FAST}, None, 0, "int8", "Ship INT8: "),
+        (
+            {"fp32": SLOW, "int8": {**FAST, "noise": 0.5, "seed": 1}},
+            50,
+            3,
+            "fp32",
+            "Do not ship INT8: accuracy drop",
+        ),
+        ({"fp32": FAST, "int8": SLOW}, 50, 3, "fp32", "it is slower than FP32"),
+        ({"fp32": SLOW, "int8": FAST}, 50, 5, "fp32", "about 600 images like these would decide"),
+    ],
+    ids=["int8 is better", "int8 is inaccurate", "int8 is slower", "too few images"],
+)
+def test_says_what_to_ship(
+    make_bundle, fake_backend, many, behaviour, num_images, exit_status, recommended, words
+):
+    fake_backend(**behaviour)
+    bundle = make_bundle("fp32", "int8", calibrated_on=[])
+    report = verify(bundle, many, iterations=15, num_images=num_images)
+    assert report.verdict.exit_status == exit_status
+    assert report.verdict.recommended == recommended
+    assert words in report.verdict.sentence
+
+
+def test_measures_every_precision_in_one_run_and_closes_the_sessions(
+    make_bundle, fake_backend, source
+):
+    opened = fake_backend()
+    bundle = make_bundle("fp32", "fp16", "int8", calibrated_on=[])
+    report = verify(bundle.path, source, options=SessionOptions(threads=2), iterations=11)
+    assert [r.precision for r in report.accuracy] == ["fp32", "fp16", "int8"]
+    assert [r.precision for r in report.latency] == ["fp32", "fp16", "int8"]
+    assert {r.threads for r in report.latency} == {2}
+    assert {r.iterations for r in report.latency} == {11}
+    assert report.latency[2].interleaved_with == ("fp32", "fp16")
+    assert {gate.precision for gate in report.verdict.gates} == {"fp16", "int8"}
+    assert report.model == bundle.spec
+    assert report.bundle == str(bundle.path)
+    assert report.accuracy[0].data == "ArraySource"
+    assert from_json(VerifyReport, json.loads(json.dumps(to_json(report)))) == report
+    assert len(opened) == 3
+    assert all(session._closed for session in opened)
+
+
+def test_notes_what_a_reader_has_to_know(make_bundle, fake_backend, source, images):
+    fake_backend()
+    bundle = make_bundle("fp32", "fp16", "int8", calibrated_on=images[:7])
+    report = verify(bundle, source, iterations=5)
+    notes = "\n".join(report.notes)
+    assert "7 of 50 images were also calibrated on" in notes
+    assert "p99 is rough: it rests on 5 timed runs" in notes
+    assert "FP16 on a CPU is emulated" in notes
+    assert report.accuracy[0].data_digest in notes
+    assert report.accuracy[2].num_calibrated_on == 7
+
+
+def test_notes_nothing_that_is_not_so(make_bundle, fake_backend, source):
+    fake_backend()
+    report = verify(make_bundle("fp32", "int8", calibrated_on=[]), source, iterations=1000)
+    assert [note.split()[0] for note in report.notes] == ["Evaluated"]
+
+
+def test_notes_that_calibration_images_are_not_known(make_bundle, fake_backend, source):
+    fake_backend()
+    report = verify(make_bundle("fp32", "int8"), source, iterations=5)
+    assert any("whether images were also calibrated on was not checked" in n for n in report.notes)
+
+
+def test_takes_limits_and_a_part_of_the_images(make_bundle, fake_backend, source):
+    fake_backend(fp32=SLOW)
+    bundle = make_bundle("fp32", "int8", calibrated_on=[])
+    report = verify(bundle, source, Limits(20, 0.01), iterations=5, num_images=40)
+    assert {r.num_images for r in report.accuracy} == {40}
+    assert {gate.limit for gate in report.verdict.gates} == {20, 0.01}
+    assert report.verdict.outcome == "pass"
+
+
+def test_refuses_a_bundle_with_nothing_to_verify(make_bundle, source):
+    with pytest.raises(SpecError, match=r"nothing to verify: got fp32.*Run: edgevit export"):
+        verify(make_bundle("fp32"), source)
+
+
+def test_refuses_a_bundle_without_the_reference(make_bundle, source):
+    with pytest.raises(ArtifactError, match=r"holds no onnx/fp32.onnx"):
+        verify(make_bundle("int8"), source)

@@ -1,0 +1,47 @@
+"""The numbered examples run, in order, each one on what those before it left."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("examples")
+
+
+def test_there_are_examples_and_their_numbers_have_no_gap():
+    assert EXAMPLES
+    assert [int(path.name[:2]) for path in EXAMPLES] == [
+        *range(int(EXAMPLES[0].name[:2]), int(EXAMPLES[0].name[:2]) + len(EXAMPLES))
+    ]
+
+
+def test_no_file_beside_them_is_forgotten():
+    files = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert files == {path.name for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_runs(path, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", str(path)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip(), "an example shows something"
+    assert not re.search(r"Traceback|Error:", process.stderr)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input, task_output
+from edge_vit.values import from_json, to_json
+
+
+@dataclass(frozen=True)
+class Inner:
+    count: int
+    note: str = "none"
+
+
+@dataclass(frozen=True)
+class Outer:
+    ratio: float
+    is_on: bool
+    mode: Literal["a", "b"]
+    pair: tuple[int, int]
+    many: tuple[float, ...]
+    mixed: tuple[int | str, ...]
+    maybe: Inner | None
+    by_name: Mapping[str, Inner]
+    anything: Any = None
+    derived: int = field(init=False, default=0)
+
+
+GOOD: dict[str, Any] = {
+    "ratio": 0.5,
+    "is_on": True,
+    "mode": "a",
+    "pair": [1, 2],
+    "many": [0.25, 1],
+    "mixed": ["batch", 3],
+    "maybe": {"count": 4},
+    "by_name": {"x": {"count": 1, "note": "first"}},
+    "anything": [{"free": "form"}],
+}
+
+
+def test_reads_every_kind_of_field():
+    assert from_json(Outer, GOOD) == Outer(
+        ratio=0.5,
+        is_on=True,
+        mode="a",
+        pair=(1, 2),
+        many=(0.25, 1.0),
+        mixed=("batch", 3),
+        maybe=Inner(4),
+        by_name={"x": Inner(1, "first")},
+        anything=[{"free": "form"}],
+    )
+
+
+def test_whole_numbers_become_floats_where_floats_are_asked_for():
+    value = from_json(Outer, {**GOOD, "ratio": 1, "many": [2]})
+    assert (type(value.ratio), type(value.many[0])) == (float, float)
+
+
+def test_null_is_none_only_where_none_is_allowed():
+    assert from_json(Outer, {**GOOD, "maybe": None}).maybe is None
+    with pytest.raises(SpecError, match=r"^Outer\.ratio: got None, expected a number$"):
+        from_json(Outer, {**GOOD, "ratio": None})
+
+
+BAD = {
+    "text_for_number": ({"ratio": "0.5"}, r"^Outer\.ratio: got '0\.5', expected a number$"),
+    "bool_for_number": ({"ratio": True}, r"^Outer\.ratio: got True, expected a number$"),
+    "number_for_bool": ({"is_on": 1}, r"^Outer\.is_on: got 1, expected bool$"),
+    "bool_for_int": (
+        {"maybe": {"count": False}},
+        r"^Outer\.maybe\.count: got False, expected int$",
+    ),
+    "float_for_int": ({"maybe": {"count": 1.5}}, r"^Outer\.maybe\.count: got 1\.5, expected int$"),
+    "unknown_word": ({"mode": "c"}, r"^Outer\.mode: got 'c', expected one of a, b$"),
+    "unhashable_word": ({"mode": []}, r"^Outer\.mode: got \[\], expected one of a, b$"),
+    "too_short": ({"pair": [1]}, r"^Outer\.pair: got \[1\], expected 2 values$"),
+    "too_long": ({"pair": [1, 2, 3]}, r"^Outer\.pair: got \[1, 2, 3\], expected 2 values$"),
+    "no_list": ({"many": 1.0}, r"^Outer\.many: got 1\.0, expected a list$"),
+    "one_of_many": ({"many": [0.5, "x"]}, r"^Outer\.many\[1\]: got 'x', expected a number$"),
+    "neither": ({"mixed": [1, None]}, r"^Outer\.mixed\[1\]: got None"),
+    "no_object": ({"maybe": 7}, r"^Outer\.maybe: got 7, expected an object$"),
+    "no_mapping": ({"by_name": []}, r"^Outer\.by_name: got \[\], expected an object$"),
+    "deep": ({"by_name": {"x": {"count": "1"}}}, r"^Outer\.by_name\.x\.count: got '1'"),
+    "unknown_field": ({"size": 1}, r"^Outer: unknown field 'size', known are ratio, is_on, .*$"),
+    "derived_field": ({"derived": 1}, r"^Outer: unknown field 'derived'"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_refusal_names_the_place_and_what_came(change, message):
+    with pytest.raises(SpecError, match=message):
+        from_json(Outer, {**GOOD, **change})
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name != "anything"])
+def test_missing_field_is_named(name):
+    data = {key: value for key, value in GOOD.items() if key != name}
+    with pytest.raises(SpecError, match=f"^manifest.json: field '{name}' is missing$"):
+        from_json(Outer, data, "manifest.json")
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 3])
+def test_refuses_what_is_no_object(data):
+    with pytest.raises(SpecError, match=r"^Inner: got .*, expected an object$"):
+        from_json(Inner, data)
+
+
+def test_long_values_are_cut_in_messages():
+    with pytest.raises(SpecError) as error:
+        from_json(Inner, {"count": "x" * 1000})
+    assert len(str(error.value)) < 120
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_lacks_become_null(number):
+    assert to_json({"a": (number, 1.0)}) == {"a": [None, 1.0]}
+
+
+def test_json_is_plain():
+    assert to_json(Inner(3)) == {"count": 3, "note": "none"}
+    assert to_json({1: Inner}) == {"1": Inner}  # a class is no value of its own
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+side = st.integers(1, 4096)
+preprocess_specs = st.builds(
+    PreprocessSpec,
+    image_size=st.tuples(side, side),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+    crop_pct=st.floats(0, 1, exclude_min=True),
+    crop_mode=st.sampled_from(["center", "squash", "border"]),
+    mean=st.tuples(finite, finite, finite),
+    std=st.tuples(*[st.floats(0, exclude_min=True, allow_infinity=False)] * 3),
+)
+
+
+@given(preprocess=preprocess_specs, batch=st.none() | st.integers(1, 64), licence=st.text())
+def test_model_spec_survives_json_text(preprocess, batch, licence):
+    spec = ModelSpec(
+        name="vit",
+        source="timm:vit",
+        task="classification",
+        labels=("Katze", "犬"),
+        inputs=(image_input(preprocess.image_size, batch),),
+        outputs=(task_output("classification", 2, batch),),
+        preprocess=preprocess,
+        licence=licence,
+    )
+    assert from_json(ModelSpec, json.loads(json.dumps(to_json(spec), allow_nan=False))) == spec
+
+
+@given(st.lists(st.integers() | st.text(), max_size=4))
+def test_tensor_spec_keeps_numbers_and_names_apart(shape):
+    spec = TensorSpec("t", "uint8", tuple(shape))
+    assert from_json(TensorSpec, json.loads(json.dumps(to_json(spec)))) == spec
+
+
+def test_the_values_own_checks_run_when_read():
+    data = {**to_json(PreprocessSpec((8, 8))), "crop_pct": 2}
+    with pytest.raises(SpecError, match=r"crop_pct: got 2\.0"):
+        from_json(PreprocessSpec, data)
