@@ -18,8 +18,8 @@ PYTHON310 ?= $(call find_python,python3.10 python3 $(wildcard $(HOME)/.pyenv/ver
 define install
 @[ -n "$(2)" ] || { echo "no Python found for $(1). Name one: make PYTHON=... (3.11 or newer) or make PYTHON310=... (3.10)" >&2; exit 1; }
 @[ -x $(1)/bin/pip ] || $(2) -m venv --clear $(1)
-@echo "installing into $(1) (about 3 minutes the first time)"
-@$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(3) --constraint $(4) | awk ' \
+@echo "installing into $(1) (some minutes the first time)"
+@PYTHONUNBUFFERED=1 $(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(3) --constraint $(4) | awk ' \
   /^Collecting/ && ++found % 20 == 0 { print "  " found " packages found"; fflush() } \
   /^Installing collected/ { print "  unpacking them"; fflush() }'
 endef

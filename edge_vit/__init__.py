@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from edge_vit.errors import EdgeVitError as EdgeVitError
     from edge_vit.measure.accuracy import evaluate as evaluate
     from edge_vit.measure.latency import measure_latency as measure_latency
+    from edge_vit.measure.verify import verify as verify
     from edge_vit.pipeline import calibrate as calibrate
     from edge_vit.pipeline import export_bundle as export_bundle
     from edge_vit.pipeline import quantize as quantize
-    from edge_vit.pipeline import verify as verify
     from edge_vit.runtime import Predictor as Predictor
     from edge_vit.runtime import Session as Session
     from edge_vit.runtime import SessionOptions as SessionOptions
@@ -31,7 +31,7 @@ _HOMES = {
     "export_bundle": "edge_vit.pipeline",
     "calibrate": "edge_vit.pipeline",
     "quantize": "edge_vit.pipeline",
-    "verify": "edge_vit.pipeline",
+    "verify": "edge_vit.measure.verify",
     "open_session": "edge_vit.runtime",
     "Session": "edge_vit.runtime",
     "SessionOptions": "edge_vit.runtime",

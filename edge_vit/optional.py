@@ -18,6 +18,7 @@ _EXTRAS = {
     "timm": ("timm", "zoo"),
     "torchvision": ("torchvision", "zoo"),
     "transformers": ("transformers", "zoo"),
+    "huggingface_hub": ("huggingface_hub", "zoo"),
     "sklearn": ("scikit-learn", "train"),
     "jinja2": ("jinja2", "report"),
     "matplotlib": ("matplotlib", "report"),

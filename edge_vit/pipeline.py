@@ -153,9 +153,8 @@ def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
     from PIL import Image
 
     golden = Golden(exported.images, exported.outputs)
-    tools = _versions(
-        "torch", "onnx", "onnx-ir", "onnxscript", "timm", "torchvision", "transformers"
-    )
+    zoo = ("timm", "torchvision", "transformers")
+    tools = _versions("torch", "onnx", "onnx-ir", "onnxscript", *zoo)
     bundle = bundle.add({FP32: exported.fp32}, made_by=tools)
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
     for index, pixels in enumerate(exported.decoded):

@@ -127,6 +127,11 @@ class ModelSpec:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        tensors = (*self.inputs, *self.outputs)
+        if not self.inputs or not self.outputs or not all(tensor.shape for tensor in tensors):
+            raise SpecError(f"tensors of {self.name}: expected an input and an output with shapes")
+        if not isinstance(self.outputs[0].shape[-1], int):
+            raise SpecError(f"output of {self.name}: got {self.outputs[0]}, expected a fixed width")
         if self.labels and self.task == "classification" and len(self.labels) != self.num_outputs:
             raise SpecError(
                 f"labels of {self.name}: got {len(self.labels)}, "

@@ -126,5 +126,5 @@ class CalibrationTable:
                     "Run: edgevit calibrate"
                 )
             return from_json(cls, parsed, where)
-        except (ValueError, AttributeError, SpecError) as error:
+        except (ValueError, AttributeError, RecursionError, SpecError) as error:
             raise ArtifactError(f"{where} is not a calibration table: {error}") from None

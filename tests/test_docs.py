@@ -11,11 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "examples", "benchmarks", "results", "edge_vit", "tests", ".ci")
+KINDS = {".md", ".py", ".toml", ".txt", ".yaml", ".html", ".json", ".csv"}
 TEXTS = [
     path
     for path in [*ROOT.glob("*"), *(p for name in FOLDERS for p in (ROOT / name).rglob("*"))]
-    if path.is_file()
-    and path.suffix in {"", ".md", ".py", ".toml", ".txt", ".yaml", ".html", ".json"}
+    if path.is_file() and (path.suffix in KINDS or path.name in {"Makefile", "run", "LICENSE"})
 ]
 DOCUMENTS = [path for path in TEXTS if path.suffix == ".md"]
 every_document = pytest.mark.parametrize(

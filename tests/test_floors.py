@@ -32,7 +32,8 @@ BASE = Room(0, frozenset(_ARRAYS))
 """Floor 0 is one room of single files: these may import each other."""
 
 BASE_FILES = (
-    "answers bundle errors files image_folder images optional preprocess progress spec table values"
+    "answers bundle errors files image_folder images optional preprocess progress record "
+    "spec table values"
 )
 
 ROOMS = {
@@ -49,10 +50,10 @@ ROOMS = {
         ),
     ),
     "calibration": Room(3, frozenset({*_ARRAYS, *_ONNX, "onnxscript"})),
-    "pipeline": Room(4, frozenset({*_ARRAYS})),
+    "pipeline": Room(4, frozenset({*_ARRAYS, "onnx"})),
     "report": Room(4, frozenset({*_ARRAYS, "rich", "jinja2", "markupsafe", "matplotlib"})),
-    "cli": Room(5, frozenset({*_ARRAYS, "click", "rich"})),
-    "__init__": Room(6, frozenset()),
+    "__init__": Room(5, frozenset()),
+    "cli": Room(6, frozenset({*_ARRAYS, "click", "rich"})),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -110,7 +111,8 @@ def _imported_modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         module = "." * node.level + (node.module or "")
         if module == "edge_vit":
-            return [f"edge_vit.{alias.name}" for alias in node.names]
+            names = {alias.name for alias in node.names}
+            return [f"edge_vit.{name}" if name in ROOMS else module for name in sorted(names)]
         return [module]
     if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "require":
         argument = node.args[0]
@@ -193,6 +195,8 @@ def test_the_median_file_is_short():
     ("importer", "imported", "allowed"),
     [
         ("cli", "errors", True),
+        ("cli", "__init__", True),
+        ("measure", "__init__", False),
         ("spec", "errors", True),
         ("runtime", "runtime", True),
         ("graph", "training", False),
@@ -211,6 +215,7 @@ def test_the_rule_itself(importer, imported, allowed):
     [
         ("def f():\n    import torch.nn", ["torch.nn"]),
         ("from edge_vit import pipeline", ["edge_vit.pipeline"]),
+        ("from edge_vit import __version__", ["edge_vit"]),
         ("from edge_vit.runtime.ort import x", ["edge_vit.runtime.ort"]),
         ("from . import sibling", ["."]),
         ("optional.require('timm', 'exporting')", ["timm"]),

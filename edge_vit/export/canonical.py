@@ -87,7 +87,6 @@ def make_canonical(
     passes.ClearMetadataAndDocStringPass()(model)
     fold_constants(model)
     _infer_shapes(model)
-    keep_batch_dimension(graph)
     fuse_layer_norms(graph)
     rewrite_gelus(graph)
     split_gemms(graph)
@@ -98,6 +97,8 @@ def make_canonical(
     for block in find_blocks(graph):
         merge_linears(graph, block.linears("qkv"))
     passes.RemoveUnusedNodesPass()(model)
+    _infer_shapes(model)
+    keep_batch_dimension(graph)
     shape_biases(graph)
     batch, num_outputs = _read_output(graph)
     images = image_input(preprocess.image_size, batch)

@@ -11,7 +11,7 @@ from edge_vit.measure.results import AccuracyReport, Gate
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.grids import is_reference
 from edge_vit.report.svg import Plot, draw_plot, role_color
-from edge_vit.report.wording import count, listing, percent, significant
+from edge_vit.report.wording import count, listing, measured, percent
 
 MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
 """Shapes tell the precisions apart where colours do not."""
@@ -103,9 +103,8 @@ def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
 
 def gates_plot(gates: Sequence[Gate]) -> Plot:
     """Return each gate's value and bounds against its limit, the allowed side shaded."""
-    parts = [f"{g.name} {significant(g.value)}, limit {significant(g.limit)}" for g in gates]
+    parts = [f"{g.name} {measured(g.value)}, limit {measured(g.limit)}" for g in gates]
     alt = f"{count(len(gates), 'gate')}: {'; '.join(parts)}."
-
     num_rows = math.ceil(len(gates) / 2)
 
     def paint(figure: Any, is_narrow: bool) -> None:
@@ -134,7 +133,7 @@ def _paint_gate(axes: Any, gate: Gate) -> None:
     axes.hlines(0, low, high, color=color, linewidth=5, alpha=0.35)
     axes.plot(gate.value, 0, MARKERS[gate.precision], color=color, markersize=8)
     axes.annotate(
-        significant(gate.value),
+        measured(gate.value),
         (gate.value, 0),
         xytext=(0, 8),
         textcoords="offset points",
@@ -144,7 +143,7 @@ def _paint_gate(axes: Any, gate: Gate) -> None:
     axes.set_xlim(left, right)
     axes.set_ylim(-0.6, 1)
     axes.set_yticks([])
-    axes.set_title(f"{gate.precision}: {gate.name} {gate.limit:g}")
+    axes.set_title(f"{gate.precision}: {gate.name} {measured(gate.limit)}")
     axes.set_xlabel(GATE_AXES.get(gate.name, gate.name))
     _rest(axes)
 

@@ -12,6 +12,7 @@ from edge_vit.report.wording import (
     OUTCOME_WORDS,
     count,
     listing,
+    measured,
     number,
     percent,
     ratio,
@@ -175,8 +176,8 @@ def gates_grid(verdict: Verdict) -> Grid:
             gate.name,
             gate.precision,
             " ".join(OUTCOME_WORDS[gate.outcome]),
-            significant(gate.limit),
-            significant(gate.value),
+            measured(gate.limit),
+            measured(gate.value),
             span(gate.low, gate.high),
             MISSING if gate.images_needed is None else number(gate.images_needed, 0),
         )

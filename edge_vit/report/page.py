@@ -93,12 +93,13 @@ class Page:
 
 def make_page(report: VerifyReport, table: CalibrationTable | None) -> Page:
     """Return all that the page shows of `report`, plots drawn."""
+    compared = any(not is_reference(accuracy) for accuracy in report.accuracy)
     return Page(
         report,
         key_figures(report),
         gates_figure(report),
         latency_figures(report.latency) if report.latency else (),
-        accuracy_figure(report.accuracy) if report.accuracy else None,
+        accuracy_figure(report.accuracy) if compared else None,
         galleries(report),
         sites_figure(table) if table and table.sites else None,
         conditions(report, table),

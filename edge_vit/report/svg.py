@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from edge_vit.optional import require
 
@@ -84,7 +85,6 @@ def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_h
 def _draw(name: str, alt: str, paint: Painter, size: tuple[int, int], is_narrow: bool) -> str:
     matplotlib = require("matplotlib", PURPOSE)
     figures = require("matplotlib.figure", PURPOSE)
-    escape = require("markupsafe", PURPOSE).escape
     with matplotlib.rc_context(_SETTINGS):
         inches = (size[0] / 72, size[1] / 72)  # the SVG backend counts 72 units to the inch
         figure = figures.Figure(figsize=inches, layout="constrained")
@@ -92,7 +92,9 @@ def _draw(name: str, alt: str, paint: Painter, size: tuple[int, int], is_narrow:
         paint(figure, is_narrow)
         body = _clean(_save(figure), name)
     width, height = size
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}">{body}</svg>'
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label={quoteattr(alt)}>{body}</svg>'
+    )
 
 
 def _save(figure: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edge_vit.measure.results import Outcome
@@ -38,6 +39,11 @@ def significant(value: float | None) -> str:
     return number(value, 0) if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
+def measured(value: float) -> str:
+    """Return what stands beside a limit, close enough to tell the two apart: ``1.046``, ``0.5``."""
+    return f"{value:.4g}"
+
+
 def span(low: float | None, high: float | None) -> str:
     """Return an interval as ``0.12 – 3.40``, or nothing where neither end is known."""
     if low is None and high is None:
@@ -46,8 +52,8 @@ def span(low: float | None, high: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Return a ratio as ``1.72×``."""
-    return MISSING if value is None else f"{value:.2f}×"
+    """Return a ratio as ``1.72×``, rounded down: what is below a limit never reads as the limit."""
+    return MISSING if value is None else f"{math.floor(value * 100 + 1e-9) / 100:.2f}×"
 
 
 def count(value: int, noun: str) -> str:

@@ -61,7 +61,7 @@ class FakeSession(Session):
     def _row(self, spec: TensorSpec, digest: int) -> Array:
         shape = tuple(map(int, spec.shape[1:]))
         answer = np.random.default_rng(digest).standard_normal(shape)
-        error = np.random.default_rng((digest, self._seed)).standard_normal(shape)
+        error = np.random.default_rng((digest, self._seed + 1)).standard_normal(shape)
         return (answer + self._noise * error).astype(spec.dtype)
 
     def _close(self) -> None:

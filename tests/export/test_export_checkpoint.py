@@ -108,7 +108,9 @@ def test_refuses_a_truncated_file(tmp_path, suffix, kept):
 def test_refuses_what_is_no_weight_file(tmp_path, data):
     path = tmp_path / "file.pth"
     path.write_bytes(data)
-    with pytest.raises(ArtifactError, match=r"is corrupt or truncated|holds no tensors by name, found int"):
+    with pytest.raises(
+        ArtifactError, match=r"is corrupt or truncated|holds no tensors by name, found int"
+    ):
         read_weights(path)
 
 
@@ -198,7 +200,7 @@ def test_lists_what_is_missing_unexpected_and_misshapen_and_gives_no_useless_hin
 
 
 def test_gives_no_hint_for_a_wider_model():
-    wider = {name: tensor for name, tensor in Vit().state_dict().items()}
+    wider = dict(Vit().state_dict())
     wider["mlp.weight"] = torch.zeros(8, 6)
     with pytest.raises(ArtifactError, match=r"was expected$"):
         load_weights(Vit(), wider, "checkpoint")

@@ -92,7 +92,7 @@ def test_overrides_go_on_top_of_the_models_own_preprocessing():
 
 
 def test_an_impossible_override_is_refused():
-    with pytest.raises(SpecError, match="crop_pct: got 2.0"):
+    with pytest.raises(SpecError, match=r"crop_pct: got 2\.0"):
         SourceRequest("timm:x", crop_pct=2.0).refine(PreprocessSpec((8, 8)))
 
 

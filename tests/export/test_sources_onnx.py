@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import numpy as np
 import onnx
@@ -20,7 +19,7 @@ NHWC = ("batch", 8, 8, 3)
 
 
 def make(path, *, shape=NCHW, dtype=TensorProto.FLOAT, outputs=(("scores", ("batch", 3)),), **kept):
-    """Write a graph that averages each channel: ``kept`` changes weights, inputs or the way of saving."""
+    """Write a graph that averages each channel; `kept` changes weights, inputs, or how to save."""
     weights = [numpy_helper.from_array(kept.get("bias", np.zeros(3, np.float32)), "bias")]
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
@@ -94,7 +93,9 @@ def test_weights_beside_the_file_are_read(tmp_path):
     source = open_file(path)
     assert numpy_helper.to_array(source.model.graph.initializer[0]).tolist() == [0, 1, 2]
     (tmp_path / "net.data").unlink()
-    with pytest.raises(ArtifactError, match="keeps its weights in 'net.data', which is not beside"):
+    with pytest.raises(
+        ArtifactError, match=r"keeps its weights in 'net.data', which is not beside"
+    ):
         open_file(path)
 
 
@@ -107,7 +108,7 @@ def test_refuses_weights_outside_the_files_folder(tmp_path, location):
         if entry.key == "location":
             entry.value = location
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ArtifactError, match="keeps tensor bias in .* expected a file beside it"):
+    with pytest.raises(ArtifactError, match=r"keeps tensor bias in .* expected a file beside it"):
         open_file(path)
 
 
@@ -115,9 +116,9 @@ def test_refuses_a_link_that_leads_out_of_the_folder(tmp_path):
     save = {"save_as_external_data": True, "size_threshold": 0, "location": "net.data"}
     (tmp_path / "model").mkdir()
     path = make(tmp_path / "model" / "net.onnx", save=save)
-    os.replace(tmp_path / "model" / "net.data", tmp_path / "elsewhere")
+    (tmp_path / "model" / "net.data").replace(tmp_path / "elsewhere")
     (tmp_path / "model" / "net.data").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ArtifactError, match="keeps tensor bias in 'net.data'"):
+    with pytest.raises(ArtifactError, match=r"keeps tensor bias in 'net.data'"):
         open_file(path)
 
 
@@ -128,7 +129,7 @@ TWO = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1,))]
     ("graph", "said", "error", "message"),
     [
         ({"shape": NHWC}, {}, SpecError, r"got float32 \(batch, 8, 8, 3\), expected one input"),
-        ({"dtype": TensorProto.FLOAT16}, {}, SpecError, r"got float16 \(batch, 3, 8, 8\), expected"),
+        ({"dtype": TensorProto.FLOAT16}, {}, SpecError, r"got float16 \(batch, 3, 8, 8\)"),
         ({"dtype": TensorProto.UINT8}, {}, SpecError, r"got uint8 \(batch, 3, 8, 8\), expected"),
         ({"shape": ("b", 1, 8, 8)}, {}, SpecError, r"got float32 \(b, 1, 8, 8\), expected"),
         ({"shape": ("b", 3, 8)}, {}, SpecError, r"got float32 \(b, 3, 8\), expected"),
@@ -141,7 +142,7 @@ TWO = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1,))]
         ({}, {"mean": None}, SpecError, r"Add --mean 0.485,0.456,0.406 \(.*0.5,0.5,0.5"),
         ({}, {"random_weights": True}, SpecError, "--random-weights: .* leave it out"),
         ({}, {"model_args": {"depth": 2}}, SpecError, "--model-arg: .* leave it out"),
-        ({"bias": np.array([1, np.nan, np.nan], np.float32)}, {}, ArtifactError, "NaN: 2 values of bi"),
+        ({"bias": np.array([1, np.nan, np.nan], np.float32)}, {}, ArtifactError, "NaN: 2 val"),
     ],
 )  # fmt: skip
 def test_refuses_what_is_no_image_model(tmp_path, graph, said, error, message):
@@ -166,10 +167,10 @@ def test_refuses_a_truncated_file(tmp_path, kept):
     path = make(tmp_path / "net.onnx")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ArtifactError, match="net.onnx is not a valid ONNX model"):
+    with pytest.raises(ArtifactError, match=r"net.onnx is not a valid ONNX model"):
         open_file(path)
 
 
 def test_refuses_a_missing_file(tmp_path):
-    with pytest.raises(ArtifactError, match="absent.onnx: no such file"):
+    with pytest.raises(ArtifactError, match=r"absent.onnx: no such file"):
         open_file(tmp_path / "absent.onnx")

@@ -65,9 +65,7 @@ def test_calls_the_factory_of_the_current_folder_with_the_model_arguments():
     request = SourceRequest("python:user_models:plain", model_args={"classes": 3}, **SAID)
     source = open_source(request)
     assert source.module(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
-    assert source.preprocess == PreprocessSpec(
-        (8, 8), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
-    )
+    assert source.preprocess == PreprocessSpec((8, 8), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     assert (source.name, source.task, source.module.training) == ("plain", "classification", False)
     assert sys.path == path_before
 
@@ -88,7 +86,9 @@ def test_loads_a_checkpoint(tmp_path):
     request = SourceRequest("python:user_models:told", checkpoint=tmp_path / "best.pth")
     assert torch.equal(open_source(request).module.head.weight, torch.ones(5, 3))
     torch.save({"other": torch.ones(1)}, tmp_path / "best.pth")
-    with pytest.raises(ArtifactError, match="2 missing: head.weight, head.bias; 1 unexpected: other"):
+    with pytest.raises(
+        ArtifactError, match=r"2 missing: head\.weight, head\.bias; 1 unexpected: other"
+    ):
         open_source(request)
 
 
@@ -104,7 +104,7 @@ def test_loads_a_checkpoint(tmp_path):
         ("user_models:fails", {}, "user_models:fails failed: RuntimeError: no such weights$"),
         ("user_models:text", {}, "returned a str, expected a torch.nn.Module"),
         ("user_models:plain", {}, "Add --image-size 224 --mean 0.485,0.456,0.406 --std"),
-        ("user_models:plain", {**SAID, "image_size": (9, 9)}, "made for 8 pixels. Add --image-size"),
+        ("user_models:plain", {**SAID, "image_size": (9, 9)}, "made for 8 pixels. Add --image"),
         ("user_models:pair", SAID, "returns a tuple, expected one tensor"),
         ("user_models:map_", SAID, r"returns \(1, 3, 8, 8\), expected \(batch, classes\)"),
         ("user_models:told", {"num_classes": 4}, "has 5 classes, but 4 classes were given"),

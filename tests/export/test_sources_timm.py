@@ -147,7 +147,7 @@ def test_refuses_an_unknown_name_with_near_ones(address, message):
 
 
 def test_refuses_an_argument_that_the_constructor_does_not_take():
-    with pytest.raises(SpecError, match="cannot make vit_tiny_patch16_224 with dpth=2: .*'dpth'"):
+    with pytest.raises(SpecError, match=r"cannot make vit_tiny_patch16_224 with dpth=2: .*'dpth'"):
         open_tiny(random_weights=True, model_args={"dpth": 2})
 
 

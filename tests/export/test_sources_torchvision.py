@@ -1,4 +1,4 @@
-"""``torchvision:`` models: transforms and labels of their weights, checkpoints, and every refusal."""
+"""``torchvision:`` models: transforms and labels of their weights, checkpoints, refusals."""
 
 from typing import Any
 from urllib.error import URLError
@@ -15,7 +15,9 @@ from edge_vit.spec import PreprocessSpec
 
 
 @register_model(name="vit_tests_16")
-def build_tiny(*, weights: models.ViT_B_16_Weights | None = None, **kwargs: Any) -> VisionTransformer:
+def build_tiny(
+    *, weights: models.ViT_B_16_Weights | None = None, **kwargs: Any
+) -> VisionTransformer:
     """Stand in for vit_b_16, which takes seconds and hundreds of megabytes to build."""
     image_size = kwargs.pop("image_size", 224)
     return VisionTransformer(image_size, 16, 1, 3, 12, 24, **kwargs)
@@ -42,6 +44,12 @@ def test_preprocessing_and_labels_come_from_the_weights():
     assert (source.task, len(source.labels), source.labels[0]) == ("classification", 1000, "tench")
 
 
+def test_random_weights_tell_images_apart():
+    module = open_tiny(random_weights=True).module
+    first, second = module(torch.randn(2, 3, 224, 224))
+    assert (first - second).abs().max() > 1e-3
+
+
 def test_a_tag_chooses_the_weights_and_their_image_size():
     request = SourceRequest("torchvision:vit_tests_16.IMAGENET1K_SWAG_E2E_V1", random_weights=True)
     source = open_source(request)
@@ -61,9 +69,7 @@ def test_positions_are_interpolated_to_the_image_size_that_is_asked_for(tmp_path
     path, model = save(tmp_path / "best.pth", image_size=64)
     source = open_tiny(checkpoint=path, image_size=(96, 96))
     resized = models.vision_transformer.interpolate_embeddings(96, 16, model.state_dict())
-    assert torch.equal(
-        source.module.encoder.pos_embedding, resized["encoder.pos_embedding"]
-    )
+    assert torch.equal(source.module.encoder.pos_embedding, resized["encoder.pos_embedding"])
     assert source.preprocess.image_size == (96, 96)
 
 
@@ -99,7 +105,7 @@ def test_refuses_a_checkpoint_that_does_not_fit(tmp_path, arguments, message):
         ("fasterrcnn_resnet50_fpn", {}, "does not classify images"),
         ("vit_tests_16", {"model_args": {"dpth": 2}}, "cannot make vit_tests_16 with dpth=2"),
         ("vit_tests_16", {"image_size": (64, 96)}, "takes square images only"),
-        ("squeezenet1_1", {"num_classes": 0}, "--num-classes 0: .* has no head that edge-vit"),
+        ("squeezenet1_1", {"num_classes": 0}, "--num-classes 0: edge-vit cannot take the head"),
     ],
 )  # fmt: skip
 def test_refuses_what_torchvision_does_not_have(address, said, message):
@@ -127,6 +133,20 @@ def test_pretrained_weights_without_a_network_are_one_line(monkeypatch, empty_ca
         "Add --checkpoint FILE, or --random-weights for shape and speed only"
     )
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("invalid hash value"), URLError("cut off")], ids=str
+)
+def test_a_failed_download_is_one_line(monkeypatch, empty_cache, error):
+    def fail(url, path, digest):
+        assert digest == "c867db91"
+        raise error
+
+    monkeypatch.setattr("edge_vit.export.sources.from_torchvision.is_reachable", lambda url: True)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(EdgeVitError, match=r"no pretrained weights \(download failed: "):
+        open_tiny()
 
 
 def test_pretrained_weights_are_taken_from_torchs_cache(empty_cache):

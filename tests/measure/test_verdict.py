@@ -1,6 +1,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from edge_vit.errors import SpecError
@@ -156,6 +157,15 @@ def test_recommends_the_fastest_accurate_precision_where_int8_fails(
     )
     assert (verdict.outcome, verdict.recommended) == ("fail", recommended)
     assert verdict.sentence.endswith(f"Ship {recommended.upper()} instead.")
+
+
+def test_does_not_recommend_what_is_faster_by_noise_alone(make_accuracy, make_latencies):
+    reports = [make_accuracy(p, images=3000) for p in ("fp32", "fp16")]
+    reports.append(make_accuracy(images=3000, lost=300))
+    fp32, fp16, int8 = make_latencies(fp32=9.0, fp16=8.9, int8=3.0)
+    noisy = tuple(np.random.default_rng(0).normal(8.9, 2.0, 100).tolist())
+    latency = [fp32, dataclasses.replace(fp16, samples_ms=noisy), int8]
+    assert decide(reports, latency).recommended == "fp32"
 
 
 def test_judges_fp16_where_there_is_no_int8(make_accuracy, make_latencies):

@@ -75,11 +75,11 @@ def answers(first: int, score: float) -> tuple[Answer, ...]:
     )
 
 
-def disagreement(i: int) -> Disagreement:
+def disagreement(i: int, seed: int = 0) -> Disagreement:
     digit, agrees = (3 * i + 1) % 10, i >= 4
     return Disagreement(
         image=f"{LABELS[digit]}/{1200 + 37 * i:04d}.png",
-        thumbnail_png=picture(digit, seed=i),
+        thumbnail_png=picture(digit, seed=seed + i),
         label=LABELS[digit],
         reference=answers(digit, 0.52 + 0.02 * i),
         candidate=answers(digit if agrees else (digit + 5) % 10, 0.49 + 0.02 * i),
@@ -88,14 +88,16 @@ def disagreement(i: int) -> Disagreement:
     )
 
 
-def accuracy(precision: str, num_agreeing: int, sqnr_db: float, num_worst: int) -> AccuracyReport:
+def accuracy(
+    precision: str, num_agreeing: int, sqnr_db: float | None, num_worst: int
+) -> AccuracyReport:
     return AccuracyReport(
         backend="ort",
         precision=precision,
         reference="fp32 ort",
         num_images=1000,
         num_labelled=1000,
-        top1=0.982 if precision == "fp16" else 0.981,
+        top1=0.981 if precision == "int8" else 0.982,
         top5=0.999,
         reference_top1=0.982,
         reference_top5=0.999,
@@ -110,7 +112,7 @@ def accuracy(precision: str, num_agreeing: int, sqnr_db: float, num_worst: int) 
         data="digits/test",
         data_digest="5f2b1c" * 10 + "abcd",
         num_calibrated_on=0,
-        worst=tuple(disagreement(i) for i in range(num_worst)),
+        worst=tuple(disagreement(i, seed=num_worst) for i in range(num_worst)),
         environment=ENVIRONMENT,
     )
 
@@ -151,10 +153,10 @@ SPEEDUP_GATE = Gate(
     "int8",
     "pass",
     limit=1.05,
-    value=1.72,
+    value=1.718,
     low=1.70,
     high=1.74,
-    sentence="1.72x faster than FP32 (median 1.4 ms against 2.41 ms).",
+    sentence="1.71x faster than FP32 (median 1.4 ms against 2.41 ms).",
 )
 
 
@@ -182,13 +184,13 @@ def verdict(outcome: str) -> Verdict:
             "from -0.30 to 1.10, and 0.5 are allowed; about 4,200 images like these would decide.",
         )
     sentences = {
-        "pass": "Ship INT8: 1.72x faster than FP32 (median 1.4 ms against 2.41 ms); accuracy drop "
+        "pass": "Ship INT8: 1.71x faster than FP32 (median 1.4 ms against 2.41 ms); accuracy drop "
         "0.10 points, at most 0.46 with 95 % confidence (0.5 allowed).",
         "fail": "Do not ship INT8: accuracy drop 2.40 points, at least 1.50 with 95 % confidence, "
-        "where 0.5 are allowed; 1.72x faster than FP32. Ship FP32 instead.",
-        "undecided": "Undecided about INT8: accuracy drop 0.40 points on 1,000 labelled images, but "
-        "it can be anything from -0.30 to 1.10, and 0.5 are allowed; about 4,200 images like these "
-        "would decide. Until then ship FP32.",
+        "where 0.5 are allowed; 1.71x faster than FP32. Ship FP32 instead.",
+        "undecided": "Undecided about INT8: accuracy drop 0.40 points on 1,000 labelled images, "
+        "but it can be anything from -0.30 to 1.10, and 0.5 are allowed; about 4,200 images like "
+        "these would decide. Until then ship FP32.",
     }
     gates = (
         drop,
@@ -205,7 +207,7 @@ def verdict(outcome: str) -> Verdict:
             SPEEDUP_GATE,
             precision="fp16",
             outcome="fail",
-            value=0.96,
+            value=0.956,
             low=0.95,
             high=0.97,
             sentence="It is slower than FP32 (0.95x, wanted 1.05x; median 2.52 ms against "
@@ -223,7 +225,11 @@ def make_report(outcome: str = "pass") -> VerifyReport:
         created="2026-03-14T09:26:53+00:00",
         model=SPEC,
         verdict=verdict(outcome),
-        accuracy=(accuracy("fp16", 1000, 71.3, 3), accuracy("int8", 996, 34.8, 12)),
+        accuracy=(
+            accuracy("fp32", 1000, None, 0),
+            accuracy("fp16", 1000, 71.3, 3),
+            accuracy("int8", 996, 34.8, 12),
+        ),
         latency=(latency("fp32", 2.41, 1), latency("fp16", 2.52, 2), latency("int8", 1.40, 3)),
         notes=("The processor has no AVX-512 VNNI: INT8 is slower here than it could be.",),
         environment=ENVIRONMENT,

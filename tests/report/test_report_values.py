@@ -12,9 +12,11 @@ from edge_vit.report.svg import draw_plot, role_color
 from edge_vit.report.wording import (
     count,
     listing,
+    measured,
     megabytes,
     number,
     percent,
+    ratio,
     significant,
     span,
 )
@@ -34,6 +36,10 @@ from edge_vit.report.wording import (
         (significant(None), "–"),
         (span(-0.22, None), "-0.220 – –"),
         (span(None, None), "–"),
+        (ratio(1.0499), "1.04×"),
+        (ratio(1.05), "1.05×"),
+        (measured(1.0464), "1.046"),
+        (measured(0.5), "0.5"),
         (count(1, "image"), "1 image"),
         (count(0, "image"), "0 images"),
         (megabytes(999), "999 B"),
@@ -102,6 +108,8 @@ def test_svg_takes_colours_from_the_page_and_brings_nothing_of_its_own():
     plot = draw_plot("test", "a <line> & more", paint, wide_height=100, narrow_height=90)
     assert plot.wide.startswith('<svg viewBox="0 0 840 100" role="img" aria-label="a &lt;line&gt;')
     assert 'viewBox="0 0 360 90"' in plot.narrow
+    again = draw_plot("test", "a <line> & more", paint, wide_height=100, narrow_height=90)
+    assert again == plot
     assert "var(--int8)" in plot.wide
     assert "$a &lt;b&gt; &amp; \\x" in plot.wide
     for foreign in ("http", "<?xml", "<!DOCTYPE", "<metadata", "<style", "font-family", "#0000"):

@@ -60,14 +60,14 @@ def test_accuracy_table_warns_of_images_that_were_calibrated_on(report):
 
 
 def test_outputs_that_are_equal_to_the_last_bit_are_called_equal(report):
-    accuracy = [dataclasses.replace(report.accuracy[0], sqnr_db=None)]
+    accuracy = [dataclasses.replace(report.accuracy[-1], sqnr_db=None)]
     assert "SQNR (dB) – equal" in words(accuracy_table(accuracy))
 
 
 def test_latency_table_holds_percentiles_speedup_and_conditions(report):
     text = words(latency_table(report.latency))
     for expected in (
-        *("p50 (ms) 2.41 2.52 1.40", "speed-up over fp32 1.00× 0.96× 1.72×"),
+        *("p50 (ms) 2.41 2.52 1.40", "speed-up over fp32 1.00× 0.95× 1.71×"),
         *(
             "Batch 1, 2 threads",
             "600 timed runs after 20 of warm-up",

@@ -113,6 +113,12 @@ def truncated(path: Path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def edited(path: Path):
+    save_checkpoint(path, make_checkpoint())
+    label = rb"\"ant\", "
+    path.write_bytes(path.read_bytes().replace(label, b" " * len(label)))
+
+
 def metadata(**values):
     return lambda path: save_file({"a": torch.zeros(1)}, path, values)
 
@@ -128,8 +134,19 @@ def metadata(**values):
         (metadata(edge_vit="{"), "is not an edge-vit checkpoint"),
         (metadata(edge_vit="[]"), "is not an edge-vit checkpoint"),
         (metadata(edge_vit='{"format": 1}'), "field 'config' is missing"),
+        (edited, "labels: got 2, expected 3, one per class"),
     ],
-    ids=["missing", "text", "truncated", "weights", "format", "no-json", "list", "no-config"],
+    ids=[
+        "missing",
+        "text",
+        "truncated",
+        "weights",
+        "format",
+        "no-json",
+        "list",
+        "no-config",
+        "edited",
+    ],
 )
 def test_refuses_what_is_no_checkpoint(tmp_path, write, message):
     path = tmp_path / "a.safetensors"

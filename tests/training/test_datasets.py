@@ -124,10 +124,10 @@ def test_reads_cifar100_wherever_it_lies(tmp_path, monkeypatch):
     (root / "test.bin").write_bytes(bytes(3074) * 2)
     (root / "fine_label_names.txt").write_bytes(b"apple\nbear\n")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in ("cifar100", root):
-        dataset = open_dataset(name, 16)
+    for name, size in (("cifar100", 32), (root, 16)):
+        dataset = open_dataset(name, size)
         assert (dataset.name, dataset.labels) == ("cifar100", ("apple", "bear"))
-        assert dataset.train_images.shape == (1, 16, 16, 3)
+        assert dataset.train_images.shape == (1, size, size, 3)
         assert dataset.train_images.min() == 200
         assert dataset.test_labels.tolist() == [0, 0]
 

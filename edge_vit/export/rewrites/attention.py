@@ -64,13 +64,13 @@ def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
     arrays = run_values(model, list(wanted), _PROBE_BATCH)
     shapes = {value: arrays[value.name or ""].shape for value in wanted}
     del arrays
-    reasons = []
+    left: dict[str, list[int]] = {}
     for block in blocks:
         try:
             _rewrite(model.graph, block, shapes)
         except _NotCanonical as reason:
-            reasons.append(f"block{block.index}: {reason}")
-    return tuple(reasons)
+            left.setdefault(str(reason), []).append(block.index)
+    return tuple(f"attention of block {_ranges(which)}: {why}" for why, which in left.items())
 
 
 def _rewrite(graph: ir.Graph, block: Block, shapes: dict[ir.Value, tuple[int, ...]]) -> None:
@@ -248,6 +248,17 @@ def _read_proj(
             raise _NotCanonical("tokens are reordered behind the attention")
         moves.append((uses[0], 0))
         output = uses[0].outputs[0]
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ``0-3, 5`` for 0, 1, 2, 3, 5."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
 _Moves = list[tuple[ir.Node, int]]

@@ -32,7 +32,11 @@ def fold_constants(model: ir.Model) -> None:
     graph = model.graph
     derived = _derived_values(graph)
     if derived:
-        runs = [run_values(model, derived, batch) for batch in _batches(graph)]
+        inferring = _inferring_reshapes(derived)
+        wanted = [*derived, *(node.outputs[0] for node in inferring)]
+        runs = [run_values(model, wanted, batch) for batch in _batches(graph)]
+        for node in inferring:
+            _fix_target(graph, node, [np.array(r[node.outputs[0].name or ""].shape) for r in runs])
         for value in derived:
             _replace(graph, value, [run[value.name or ""] for run in runs])
     for node in list(graph):
@@ -81,6 +85,32 @@ def _derived_values(graph: ir.Graph) -> list[ir.Value]:
     return list(derived)
 
 
+def _inferring_reshapes(derived: list[ir.Value]) -> list[ir.Node]:
+    """Return each Reshape to a computed target: what it leads to is known from the run alone.
+
+    A target that is put together from numbers may hold -1 or 0 already.
+    """
+    return [
+        use.node
+        for value in derived
+        for use in value.uses()
+        if use.node.op_type == "Reshape" and use.idx == 1 and _is_put_together(value)
+    ]
+
+
+def _is_put_together(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and any(
+        v is not None and is_constant(v) and (array_of(v) < 1).any() for v in node.inputs
+    )
+
+
+def _fix_target(graph: ir.Graph, node: ir.Node, shapes: list[Array]) -> None:
+    target = _reshape_target(shapes)
+    if target is not None:
+        node.replace_input_with(1, constant(graph, target))
+
+
 def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
     first = arrays[0]
     if all(a.shape == first.shape and (a == first).all() for a in arrays[1:]):
@@ -88,9 +118,7 @@ def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
         return
     for use in list(value.uses()):
         if use.node.op_type == "Reshape" and use.idx == 1:
-            target = _reshape_target(arrays)
-            if target is not None:
-                use.node.replace_input_with(1, constant(graph, target))
+            _fix_target(graph, use.node, arrays)
     if _repeats_along_batch(arrays) and all(
         node.op_type in _BROADCASTING for node in consumers(value)
     ):
@@ -98,19 +126,20 @@ def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
 
 
 def _reshape_target(arrays: list[Array]) -> Array | None:
-    """Return the target with -1 where it varies, or None where it varies in two places."""
-    varies = (arrays[0] != arrays[1]) | (arrays[0] != arrays[2])
-    if varies.sum() != 1:
+    """Return the target with -1 where it varies, or None where no one target says it."""
+    if len({len(a) for a in arrays}) != 1:
         return None
-    target: Array = arrays[0].copy()
-    target[varies] = -1
-    return target
+    varies = np.any([a != arrays[0] for a in arrays], axis=0)
+    target = np.where(varies, -1, arrays[0]).astype(np.int64)
+    return target if (target < 1).sum() <= 1 else None
 
 
 def _repeats_along_batch(arrays: list[Array]) -> bool:
+    if len(arrays) < 2 or arrays[0].ndim < 2:
+        return False
     row = arrays[0][:1]
     return all(
-        a.ndim > 1 and len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
+        len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
         for a, batch in zip(arrays, PROBE_BATCHES, strict=True)
     )
 

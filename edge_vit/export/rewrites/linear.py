@@ -48,8 +48,10 @@ def unflatten_linears(graph: ir.Graph) -> None:
     """
     for linear in find_linears(graph).values():
         above = linear.input.producer()
-        below = [node for node in consumers(linear.output) if node.op_type == "Reshape"]
-        if above is None or above.op_type != "Reshape" or len(linear.output.uses()) != len(below):
+        below = list(consumers(linear.output))
+        if above is None or above.op_type != "Reshape":
+            continue
+        if not all(_is_free_reshape(node) for node in below):
             continue
         source = data_input(above)
         width, _ = linear.weight.shape
@@ -63,6 +65,12 @@ def unflatten_linears(graph: ir.Graph) -> None:
                 replace_value(node.outputs[0], output)
             else:
                 node.replace_input_with(0, output)
+
+
+def _is_free_reshape(node: ir.Node) -> bool:
+    """Say whether `node` is a Reshape to a constant target that copies no dimension (a 0 would)."""
+    target = node.inputs[1] if node.op_type == "Reshape" else None
+    return target is not None and is_constant(target) and bool(array_of(target).all())
 
 
 def shape_biases(graph: ir.Graph) -> None:

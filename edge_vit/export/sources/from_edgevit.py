@@ -34,10 +34,10 @@ def open_edgevit(request: SourceRequest) -> TorchSource:
     path = Path(request.target) if is_file else request.checkpoint
     if path is None:
         find_config(request.target)
+        file = f"{request.target}.safetensors"
         raise SpecError(
-            f"{request.address} needs weights. Run: edgevit finetune {request.target} --data "
-            "digits -o "
-            f"{request.target}.safetensors, and add --checkpoint {request.target}.safetensors"
+            f"{request.address} needs weights. Run: edgevit finetune {request.target} --data DIR "
+            f"-o {file}, and add --checkpoint {file}"
         )
     checkpoint = load_checkpoint(path)
     if not is_file:

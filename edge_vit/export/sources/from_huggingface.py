@@ -15,6 +15,7 @@ from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
 from edge_vit.export.checkpoint import read_weights
 from edge_vit.export.misfit import Misfit, grid_side
 from edge_vit.export.sources.huggingface_images import read_preprocess
+from edge_vit.export.sources.huggingface_modules import ClassToken, Logits, attend
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
@@ -29,34 +30,9 @@ _BASES = {
     "dinov2_with_registers": "Dinov2WithRegistersModel",
 }
 _HEAD = "ForImageClassification"
+_ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the class token.
 _UNUSED = ("pooler.", "mask_token")
-
-
-class Logits(nn.Module):
-    """A transformers classifier that returns its logits as one tensor."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, classes) of `images` (B, 3, H, W)."""
-        logits: Tensor = self.model(pixel_values=images).logits
-        return logits
-
-
-class ClassToken(nn.Module):
-    """A transformers model without a head that returns its class token as features."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the class token (B, channels), normalised, of `images` (B, 3, H, W)."""
-        tokens: Tensor = self.model(pixel_values=images).last_hidden_state
-        return tokens[:, 0]
 
 
 def open_huggingface(request: SourceRequest) -> TorchSource:
@@ -78,9 +54,8 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         config = _read_config(transformers, request, place, is_local)
         preprocess = read_preprocess(transformers, request, place, is_local)
         model_class, task = _find_class(transformers, request, config)
-        model = _create(request, model_class, config, place, is_local)
-    # DINOv2 interpolates its positions to whatever image comes; done once here, they are a
-    # constant.
+        model = _create(transformers, request, model_class, config, place)
+    # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
     if request.image_size is not None or config.model_type.startswith("dinov2"):
         _fix_positions(model, preprocess.image_size)
     return torch_source(
@@ -134,8 +109,8 @@ def _read_config(
             raise SpecError(f"{request.address}: {first_line(error)}") from None
         raise EdgeVitError(
             f"{request.address} is neither a folder here nor a model that the hub gives "
-            f"({first_line(error)}). "
-            "Download it where there is a network and export hf:FOLDER"
+            f"({first_line(error)}). Download it where there is a network and "
+            "export hf:FOLDER"
         ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{request.address}: {first_line(error)}") from None
@@ -163,10 +138,10 @@ def _find_class(transformers: ModuleType, request: SourceRequest, config: Any) -
 
 
 def _create(
-    request: SourceRequest, model_class: Any, config: Any, place: str, is_local: bool
+    transformers: ModuleType, request: SourceRequest, model_class: Any, config: Any, place: str
 ) -> Any:
-    # Spelled-out attention: plain MatMul and Softmax in the graph.
-    options = {"config": config, "attn_implementation": "eager"}
+    transformers.AttentionInterface.register(_ATTENTION, attend)
+    options = {"config": config, "attn_implementation": _ATTENTION}
     if request.random_weights:
         torch.manual_seed(0)
         return model_class._from_config(**options)
@@ -180,14 +155,14 @@ def _create(
     try:
         model, report = model_class.from_pretrained(
             None if request.checkpoint else place,
-            local_files_only=is_local,
+            local_files_only=Path(place).is_dir(),
             weights_only=True,
             ignore_mismatched_sizes=True,  # the report has them: refused below
             output_loading_info=True,
             **options,
         )
     except OSError as error:
-        if is_local:
+        if Path(place).is_dir():
             raise ArtifactError(f"{where}: {first_line(error)}") from None
         raise no_pretrained(request.address, "they could not be downloaded") from None
     except Exception as error:  # a damaged or hostile weight file can raise anything

@@ -39,8 +39,6 @@ def open_torchvision(request: SourceRequest) -> TorchSource:
         module = _create(library, request, name, preprocess.image_size)
     if not request.random_weights:
         _load(library, request, module, entry)
-    if request.classes == 0:
-        module.heads = nn.Identity()
     return torch_source(
         request,
         module,
@@ -90,7 +88,7 @@ def _read_preprocess(request: SourceRequest, transforms: Any) -> PreprocessSpec:
 
 def _create(
     library: ModuleType, request: SourceRequest, name: str, image_size: tuple[int, int]
-) -> nn.Module:
+) -> Any:
     arguments = dict(request.model_args)
     if request.classes:
         arguments["num_classes"] = request.classes
@@ -102,16 +100,21 @@ def _create(
         arguments["image_size"] = image_size[0]
     torch.manual_seed(0)
     try:
-        module: nn.Module = library.get_model(name, weights=None, **arguments)
+        module: Any = library.get_model(name, weights=None, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
         raise SpecError(
             f"torchvision cannot make {name} with {said}: {first_line(error)}"
         ) from None
-    if request.classes == 0 and not isinstance(module, library.VisionTransformer):
-        raise SpecError(
-            f"--num-classes 0: {request.address} has no head that edge-vit knows to take off"
-        )
+    if not isinstance(module, library.VisionTransformer):
+        if request.classes == 0:
+            raise SpecError(f"--num-classes 0: edge-vit cannot take the head off {request.address}")
+        return module
+    if request.classes == 0:
+        module.heads = nn.Identity()
+    # torchvision starts the head at zero: with random weights, all images would score the same.
+    for parameter in module.heads.parameters():
+        nn.init.trunc_normal_(parameter, std=0.02)
     return module
 
 
@@ -127,7 +130,6 @@ def _load(library: ModuleType, request: SourceRequest, module: Any, entry: Any) 
     weights = read_weights(path)
     if request.classes == 0:
         weights = drop_weights(weights, ["heads."])
-        module.heads = nn.Identity()
     if request.image_size is not None:
         weights = _resize_positions(library, module, weights)
     load_weights(module, weights, f"checkpoint {path}")

@@ -1,0 +1,75 @@
+"""The command line: each command parses, calls one function and prints what came out.
+
+Importing this loads no command: `edgevit --help` reads a table, and a command's module is loaded
+when that command is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_vit.cli.group import CommandGroup
+
+COMMANDS = {
+    "quickstart": "See the whole job done on real images.",
+    "export": "Write a trained model into a bundle, on request as INT8 too.",
+    "calibrate": "Compute a bundle's calibration table from images.",
+    "quantize": "Write the FP16 and INT8 graphs, from the calibration table.",
+    "run": "Say what a bundle sees in images.",
+    "eval": "Compare the answers of a precision with those of fp32.",
+    "bench": "Measure the latency of one precision.",
+    "verify": "Judge every precision on your images, and say what to ship.",
+    "inspect": "Show what is inside a bundle.",
+    "report": "Write the HTML report of the latest verdict again.",
+    "finetune": "Train a Vision Transformer on labelled images.",
+    "doctor": "Show this machine, and which extras are installed.",
+}
+"""Each command and the first line of its help, in the order that `edgevit --help` lists them."""
+
+
+def _show_version(context: click.Context, option: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not context.resilient_parsing:
+        import edge_vit
+
+        click.echo(f"edge-vit {edge_vit.__version__}")
+        context.exit()
+
+
+@click.group(
+    cls=CommandGroup,
+    summaries=COMMANDS,
+    name="edgevit",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Help on a command: edgevit COMMAND --help. See it all at work: edgevit quickstart",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more, and show tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write everything that is said, and more, to this file too.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | None) -> None:
+    """Take a trained Vision Transformer to a device, and prove that its answers are still right.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate of the verdict failed, 5 undecided (too
+    few images to tell), 130 interrupted. Results go to stdout, all else to stderr.
+    """
+    from edge_vit.cli.talk import open_talk
+
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other, expected one")
+    context.obj = context.with_resource(
+        open_talk(is_verbose=verbose, is_quiet=quiet, log_file=log_file)
+    )

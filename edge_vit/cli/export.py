@@ -1,0 +1,207 @@
+"""``edgevit export``: a trained model into a bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from edge_vit.bundle import Bundle
+from edge_vit.cli.options import (
+    FOLDER,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Numbers,
+    num_images_option,
+    recipe_option,
+    threads_option,
+)
+from edge_vit.cli.output import print_tables
+from edge_vit.cli.talk import Talk
+from edge_vit.errors import SpecError
+from edge_vit.spec import CropMode, Interpolation, Precision
+from edge_vit.table import find_recipe
+
+if TYPE_CHECKING:
+    from edge_vit.export.sources import SourceRequest
+
+_LOG = logging.getLogger(__name__)
+_FILE = click.Path(path_type=Path)
+_COLOUR = Numbers("R,G,B", float, (3,))
+
+
+@click.command("export")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "-o", "--output", metavar="OUT.edgevit", type=FOLDER, required=True, help="The bundle to make."
+)
+@click.option("--int8", is_flag=True, help="Calibrate, and write FP16 and INT8 too.")
+@click.option("--fp16", is_flag=True, help="Write FP16 too.")
+@click.option(
+    "--calib",
+    metavar="DIR",
+    type=FOLDER,
+    help="Images like those of the deployment: INT8 is calibrated on them, parity proven on them.",
+)
+@num_images_option
+@recipe_option
+@click.option("--checkpoint", metavar="FILE", type=_FILE, help="Weights: safetensors or torch.")
+@click.option("--random-weights", is_flag=True, help="Take random weights, to try shape and speed.")
+@click.option(
+    "--model-arg",
+    "model_args",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An argument of the model's own constructor; may be given several times.",
+)
+@click.option(
+    "--labels",
+    "labels_file",
+    metavar="FILE",
+    type=_FILE,
+    help="Class names: one per line, or JSON: a list, or an object by index.",
+)
+@click.option(
+    "--num-classes", metavar="N", type=NOT_NEGATIVE, help="Width of the head; 0 for none."
+)
+@click.option("--static-batch", metavar="N", type=POSITIVE, help="Fix the batch size.")
+@click.option(
+    "--image-size",
+    metavar="N|H,W",
+    type=Numbers("N or H,W", int, (1, 2)),
+    help="Of the model's input; positions are interpolated.",
+)
+@click.option(
+    "--crop-pct",
+    metavar="SHARE",
+    type=float,
+    help="Share of the resized image that the crop keeps.",
+)
+@click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="How it is cropped.")
+@click.option(
+    "--interpolation", type=click.Choice(get_args(Interpolation)), help="How it is resized."
+)
+@click.option("--mean", type=_COLOUR, help="Of each channel, for values from 0 to 1.")
+@click.option("--std", type=_COLOUR, help="Of each channel, for values from 0 to 1.")
+@click.option("--force", is_flag=True, help="Replace OUT.edgevit where it exists.")
+@threads_option
+@click.pass_obj
+def command(
+    talk: Talk,
+    /,
+    model: str,
+    output: Path,
+    int8: bool,
+    fp16: bool,
+    calib: Path | None,
+    num_images: int | None,
+    recipe: str | None,
+    static_batch: int | None,
+    force: bool,
+    threads: int | None,
+    **said: Any,
+) -> None:
+    """Write a trained model into a bundle, on request as INT8 too.
+
+    MODEL is edgevit:FILE.safetensors, timm:NAME, torchvision:NAME, hf:FOLDER_OR_NAME,
+    python:package.module:factory or onnx:FILE. The graph is proven equal to the model before
+    anything is written.
+    """
+    precision = _precision(int8, fp16)
+    if precision == "int8" and calib is None:
+        raise click.UsageError("--int8 needs images to calibrate on. Add --calib DIR")
+    if recipe is not None and not int8:
+        raise click.UsageError("--recipe is about INT8. Add --int8")
+    if num_images is not None and calib is None:
+        raise click.UsageError("--num-images is about calibration. Add --calib DIR")
+
+    with talk.progress() as progress:
+        with progress.step("loading PyTorch"):
+            from edge_vit.pipeline import export_bundle
+
+            request = _request(model, **said)
+        bundle = export_bundle(
+            request,
+            output,
+            precision=precision,
+            calibration=calib,
+            num_images=num_images,
+            recipe=find_recipe(recipe or "minmax"),
+            static_batch=static_batch,
+            force=force,
+            threads=threads,
+            progress=progress,
+        )
+    print_artifacts(bundle)
+    _LOG.info("%s", _next_step(bundle))
+
+
+def print_artifacts(bundle: Bundle) -> None:
+    """Print each file of `bundle` with its size."""
+    from edge_vit.report.terminal import artifacts_grid, grid_table
+
+    print_tables(grid_table(artifacts_grid(bundle)))
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the class names in the file at `path`, by index.
+
+    Raises:
+        SpecError: the file cannot be read, or does not name every class from 0 on.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"labels {path} cannot be read: {error}") from None
+    if not text.lstrip().startswith(("[", "{")):
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"labels {path} are no JSON: {error}") from None
+    if isinstance(data, dict):
+        data = [data.get(str(index)) for index in range(len(data))]
+    if not all(isinstance(name, str) for name in data):
+        raise SpecError(
+            f'labels {path}: expected a list of names, or an object such as {{"0": "cat", "1": '
+            '"dog"}}, with a name for every index from 0 on'
+        )
+    return tuple(data)
+
+
+def _precision(int8: bool, fp16: bool) -> Precision:
+    if int8 and fp16:
+        raise click.UsageError("--int8 writes FP16 as well, leave --fp16 out")
+    return "int8" if int8 else "fp16" if fp16 else "fp32"
+
+
+def _request(
+    model: str,
+    *,
+    model_args: tuple[str, ...],
+    labels_file: Path | None,
+    image_size: tuple[int, ...] | None,
+    **said: Any,
+) -> SourceRequest:
+    """Return the `SourceRequest` of what was typed."""
+    from edge_vit.export.sources import SourceRequest, parse_model_args
+
+    return SourceRequest(
+        model,
+        model_args=parse_model_args(model_args),
+        labels=read_labels(labels_file) if labels_file else (),
+        image_size=(image_size[0], image_size[-1]) if image_size else None,
+        **said,
+    )
+
+
+def _next_step(bundle: Bundle) -> str:
+    if "int8" in bundle.precisions or "fp16" in bundle.precisions:
+        return f"Next, let it be judged: edgevit verify {bundle.path} --data DIR"
+    return (
+        f"Next, try it: edgevit run {bundle.path} IMAGE. "
+        f"To make it INT8: edgevit calibrate {bundle.path} --calib DIR"
+    )

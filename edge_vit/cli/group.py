@@ -1,0 +1,103 @@
+"""The group of commands: loaded late, and every failure as one line with its exit status."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import sys
+from collections.abc import Mapping
+from typing import IO, Any
+
+import click
+
+from edge_vit.errors import EdgeVitError
+from edge_vit.optional import require as import_or_explain
+
+INTERRUPTED = 130
+
+_LOG = logging.getLogger(__name__)
+_ANYWHERE = ("--verbose", "--quiet")
+
+
+class Failure(click.ClickException):
+    """The end of a command: one red line, and an exit status."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_status  # type: ignore[misc]  # click means it for classes
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line to stderr."""
+        click.secho(f"Error: {self.message}", file=file, err=file is None, fg="red")
+
+
+class CommandGroup(click.Group):
+    """Commands that lie in `edge_vit.cli.NAME`, each loaded when it is called.
+
+    Args:
+        summaries: the name of each command and the first line of its help.
+        settings: click's own.
+    """
+
+    def __init__(self, *, summaries: Mapping[str, str], **settings: Any) -> None:
+        known = {name: click.Command(name, short_help=line) for name, line in summaries.items()}
+        super().__init__(commands=known, **settings)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the work."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that `args` call, loaded, and the rest of `args`."""
+        name, known, rest = super().resolve_command(ctx, args)
+        if name is None or known is None:
+            return name, known, rest
+        command: click.Command = importlib.import_module(f"edge_vit.cli.{name}").command
+        return name, command, rest
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--verbose`` and ``--quiet`` wherever they stand, as people type them last."""
+        own = args[: args.index("--")] if "--" in args else args
+        flags = [word for word in own if word in _ANYWHERE]
+        words = [word for word in own if word not in _ANYWHERE]
+        return super().parse_args(ctx, [*flags, *words, *args[len(own) :]])
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the command line; a terminal that lacks a character shows ``?`` in its place."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was called.
+
+        Raises:
+            Failure: whatever went wrong, as one line.
+        """
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise  # click deals with these
+        except KeyboardInterrupt:
+            raise Failure("interrupted", INTERRUPTED) from None
+        except Exception as error:
+            _LOG.debug("traceback:", exc_info=True)
+            raise _explain(error) from None
+
+
+def _explain(error: Exception) -> Failure:
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("edge_vit"):
+        try:
+            import_or_explain(str(error.name), "this command")
+        except Exception as explained:
+            error = explained
+    if isinstance(error, EdgeVitError):
+        return Failure(str(error), error.exit_status)
+    if isinstance(error, OSError) and error.filename:
+        return Failure(f"{error.filename}: {error.strerror}", 1)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return Failure(f"internal error ({what}). For a traceback run again with --verbose", 1)

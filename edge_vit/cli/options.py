@@ -1,0 +1,86 @@
+"""Arguments and options that several commands share: one name and one meaning everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_vit.spec import PRECISIONS, Precision
+from edge_vit.table import RECIPES
+
+BACKENDS = ("auto", "ort")
+
+FOLDER = click.Path(path_type=Path)
+POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
+
+bundle_argument = click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What runs the model; ort is ONNX Runtime on the CPU.",
+)
+threads_option = click.option(
+    "--threads", metavar="N", type=POSITIVE, help="CPU threads of one run.  [default: all cores]"
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which graph to run.  [default: int8 where the bundle has it, else fp16, else fp32]",
+)
+data_option = click.option(
+    "--data",
+    metavar="DIR",
+    type=FOLDER,
+    required=True,
+    help="Images: class folders give labels, a flat folder gives agreement only.",
+)
+num_images_option = click.option(
+    "--num-images",
+    metavar="N",
+    type=POSITIVE,
+    help="Take this many of the images at most, spread evenly.  [default: all]",
+)
+recipe_option = click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    help="How to quantize.  [default: minmax]",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."
+)
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
+    """Numbers with commas between them.
+
+    Args:
+        name: how help and messages call them.
+        kind: of each.
+        counts: how many there may be.
+    """
+
+    def __init__(self, name: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> None:
+        self.name = name
+        self._kind, self._counts = kind, counts
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Return the numbers in `value`."""
+        try:
+            numbers = tuple(self._kind(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in self._counts:
+            self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
+        return numbers
+
+
+def chosen_precision(wanted: Precision | None, available: tuple[Precision, ...]) -> Precision:
+    """Return the precision to run: `wanted`, else the smallest of those `available`."""
+    return wanted or (available or ("fp32",))[-1]

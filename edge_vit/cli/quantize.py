@@ -1,0 +1,30 @@
+"""``edgevit quantize``: a bundle's FP16 and INT8 graphs, from its table."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from edge_vit.cli.export import print_artifacts
+from edge_vit.cli.options import bundle_argument
+from edge_vit.cli.talk import Talk
+
+_LOG = logging.getLogger(__name__)
+
+
+@click.command("quantize")
+@bundle_argument
+@click.pass_obj
+def command(talk: Talk, bundle: Path) -> None:
+    """Write the FP16 and INT8 graphs, from the calibration table.
+
+    Needs no images.
+    """
+    from edge_vit.pipeline import quantize
+
+    with talk.progress() as progress:
+        quantized = quantize(bundle, progress=progress)
+    print_artifacts(quantized)
+    _LOG.info("Next, let it be judged: edgevit verify %s --data DIR", bundle)

@@ -1,0 +1,32 @@
+"""``edgevit report``: the HTML page of a verdict that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_vit.bundle import Bundle
+from edge_vit.cli.options import bundle_argument
+from edge_vit.cli.reports import VERIFY_HTML, check_output, newest_report, write_report
+
+
+@click.command("report")
+@bundle_argument
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Where to write it, .html or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
+)
+def command(bundle: Path, output: Path | None) -> None:
+    """Write the HTML report of the latest verdict again.
+
+    Measures nothing: the numbers are those that edgevit verify saved in the bundle.
+    """
+    check_output(output)
+    opened = Bundle.open(bundle)
+    output = output or opened.reports_path / VERIFY_HTML
+    write_report(newest_report(opened), opened, output)
+    click.echo(output)

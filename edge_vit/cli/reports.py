@@ -1,0 +1,93 @@
+"""Reports in and out of a bundle, for the commands that make and rewrite them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.cli.output import print_tables
+from edge_vit.errors import ArtifactError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from edge_vit.measure.results import VerifyReport
+    from edge_vit.table import CalibrationTable
+
+VERIFY_JSON, VERIFY_HTML = "verify.json", "verify.html"
+
+_LOG = logging.getLogger(__name__)
+
+
+def check_output(output: Path | None) -> None:
+    """Refuse a report file whose name does not say what to write.
+
+    Raises:
+        click.UsageError: it ends in neither .html nor .json.
+    """
+    if output is not None and output.suffix not in (".html", ".json"):
+        raise click.UsageError(f"-o {output}: expected a name that ends in .html or .json")
+
+
+def print_verdict(report: VerifyReport) -> None:
+    """Print what was measured, what to know of it, and the verdict."""
+    from edge_vit.report.terminal import accuracy_table, latency_table, verdict_panel
+
+    print_tables(accuracy_table(report.accuracy), latency_table(report.latency))
+    for note in report.notes:
+        click.echo(f"· {note}")
+    print_tables(verdict_panel(report.verdict))
+
+
+def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
+    """Write `report` to `path`, as HTML or JSON by its name.
+
+    Raises:
+        ArtifactError: the disk refuses.
+        MissingDependencyError: HTML is wanted, and the extra ``report`` is not installed.
+    """
+    from edge_vit.report.html import write_html
+    from edge_vit.report.saved import write_json
+
+    if path.suffix == ".json":
+        write_json(report, path)
+    else:
+        write_html(report, path, _matching_table(report, bundle))
+    _LOG.info("Report: %s", path)
+
+
+def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
+    """Write `report` into `bundle`; what cannot be written is said, and costs no verdict."""
+    for name in (VERIFY_JSON, VERIFY_HTML):
+        path = bundle.reports_path / name
+        try:
+            write_report(report, bundle, path)
+        except (ArtifactError, MissingDependencyError) as error:
+            _LOG.warning("%s was not written: %s", path, error)
+
+
+def newest_report(bundle: Bundle) -> VerifyReport:
+    """Return the report that was saved last in `bundle`.
+
+    Raises:
+        ArtifactError: there is none, or it cannot be read.
+    """
+    from edge_vit.report.saved import read_json
+
+    saved = bundle.reports_path.glob("verify*.json")
+    newest = max(saved, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is None:
+        raise ArtifactError(
+            f"{bundle.path} holds no saved verdict. Run: edgevit verify {bundle.path} --data DIR"
+        )
+    return read_json(newest)
+
+
+def _matching_table(report: VerifyReport, bundle: Bundle) -> CalibrationTable | None:
+    """Return the table that the report's INT8 was made from, where the bundle still has it."""
+    if digest_of((bundle.path / MANIFEST).read_bytes()) != report.bundle_digest:
+        _LOG.warning("%s has changed since it was verified: its layers are left out", bundle.path)
+        return None
+    return bundle.read_table() if bundle.has(TABLE) else None

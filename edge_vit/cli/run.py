@@ -1,0 +1,103 @@
+"""``edgevit run``: what a bundle sees in images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_vit.bundle import Bundle
+from edge_vit.cli.group import Failure
+from edge_vit.cli.options import (
+    POSITIVE,
+    backend_option,
+    bundle_argument,
+    chosen_precision,
+    json_option,
+    precision_option,
+    threads_option,
+)
+from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.talk import Talk
+from edge_vit.errors import ImageError
+from edge_vit.image_folder import list_folder
+from edge_vit.runtime import Prediction, Predictor, SessionOptions
+from edge_vit.spec import Precision
+
+
+@click.command("run")
+@bundle_argument
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=POSITIVE,
+    default=5,
+    show_default=True,
+    help="Answers to show for each image.",
+)
+@precision_option
+@backend_option
+@threads_option
+@json_option
+@click.pass_obj
+def command(
+    talk: Talk,
+    bundle: Path,
+    images: tuple[Path, ...],
+    top: int,
+    precision: Precision | None,
+    backend: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Say what a bundle sees in images.
+
+    IMAGE is a file, or a folder, all of whose images are taken. An image that cannot be read is
+    named on stderr; the others are answered, and the exit status is 1.
+    """
+    opened = Bundle.open(bundle)
+    precision = chosen_precision(precision, opened.precisions)
+    predictions: list[Prediction] = []
+    bad: list[str] = []
+    paths = list(_files(images))
+    with (
+        Predictor.open(opened, precision, backend, SessionOptions(threads)) as predictor,
+        talk.progress() as progress,
+        progress.step(f"running {precision}", len(paths)) as advance,
+    ):
+        for path in paths:
+            try:
+                predictions.append(predictor.predict(path, top))
+            except ImageError as error:
+                bad.append(str(error))
+            advance(1)
+    if as_json:
+        print_json([_to_json(prediction) for prediction in predictions])
+    elif predictions:
+        from edge_vit.report.terminal import predictions_table
+
+        print_tables(predictions_table(predictions))
+    for line in bad[:-1]:
+        Failure(line, 1).show()
+    if bad:
+        raise Failure(bad[-1], 1)
+
+
+def _files(images: tuple[Path, ...]) -> Iterator[Path]:
+    """The files that are meant, those of a folder in their order."""
+    for path in images:
+        if path.is_dir():
+            yield from (path / name for name in list_folder(path)[0])
+        else:
+            yield path
+
+
+def _to_json(prediction: Prediction) -> dict[str, Any]:
+    if prediction.features is not None:
+        return {"image": prediction.image, "features": prediction.features}
+    return {"image": prediction.image, "predictions": prediction.answers}

@@ -1,0 +1,60 @@
+"""What transformers' models need to be traced: one tensor out, and attention without a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Logits(nn.Module):
+    """A transformers classifier that returns its logits as one tensor."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of `images` (B, 3, H, W)."""
+        logits: Tensor = self.model(pixel_values=images).logits
+        return logits
+
+
+class ClassToken(nn.Module):
+    """A transformers model without a head that returns its class token as features."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class token (B, channels), normalised, of `images` (B, 3, H, W)."""
+        tokens: Tensor = self.model(pixel_values=images).last_hidden_state
+        return tokens[:, 0]
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **_kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return softmax(Q Kᵀ scaling) V as (B, N, h, d_k), and the weights (B, h, N, N).
+
+    Transformers' own forms mask padding, even in images, where there is none; the mask would be in
+    every graph. An implementation that it does not know gets no mask.
+
+    Args:
+        module: the attention layer; not used.
+        query: (B, h, N, d_k), and so are key and value.
+        key: see there.
+        value: see there.
+        attention_mask: None.
+        scaling: 1 / √d_k.
+    """
+    assert attention_mask is None
+    weights = (query @ key.transpose(-2, -1) * scaling).softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights

@@ -1,0 +1,105 @@
+"""Help: of everything, quickly, and near matches for what was mistyped."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from edge_vit.cli import COMMANDS
+
+HEAVY = {
+    *("torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "timm", "torchvision"),
+    *("transformers", "matplotlib", "jinja2", "sklearn", "scipy", "safetensors"),
+}
+
+
+def loaded_after(*arguments):
+    code = (
+        "import json, sys\nfrom edge_vit.cli import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        "print(json.dumps([*sys.modules]), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stderr))
+
+
+def test_help_lists_every_command_in_the_order_of_the_work(edgevit):
+    result = edgevit("--help")
+    assert result.exit_code == 0
+    listed = [line.split()[0] for line in result.stdout.partition("Commands:\n")[2].splitlines()]
+    assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
+
+
+def test_help_has_every_summary_on_one_line(edgevit):
+    stdout = edgevit("--help").stdout
+    assert not [name for name, summary in COMMANDS.items() if summary not in stdout]
+
+
+def test_help_loads_neither_a_command_nor_anything_heavy():
+    loaded = loaded_after("--help")
+    assert not loaded & {*HEAVY, "rich", "numpy"}
+    assert {name for name in loaded if name.startswith("edge_vit.cli.")} == {"edge_vit.cli.group"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_says_what_the_list_says(edgevit, name):
+    result = edgevit(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: edgevit {name}") or "Usage:" in result.stdout
+    command = importlib.import_module(f"edge_vit.cli.{name}").command
+    assert command.name == name
+    assert command.help.splitlines()[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_is_for(name):
+    command = importlib.import_module(f"edge_vit.cli.{name}").command
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert not [option.name for option in options if not (option.help or "").strip().endswith((".", "]"))]
+
+
+def test_help_of_every_command_loads_nothing_heavy():
+    for name in COMMANDS:
+        assert not loaded_after(name, "--help") & HEAVY, name
+
+
+def test_shared_options_mean_the_same_everywhere():
+    helps = {}
+    for name in COMMANDS:
+        for parameter in importlib.import_module(f"edge_vit.cli.{name}").command.params:
+            if parameter.name in ("backend", "precision", "threads", "recipe", "as_json"):
+                helps.setdefault(parameter.name, set()).add((parameter.help, str(parameter.type)))
+    assert {name: len(found) for name, found in helps.items()} == dict.fromkeys(helps, 1)
+
+
+def test_the_backends_are_those_of_the_runtime():
+    from edge_vit.cli.options import BACKENDS
+    from edge_vit.runtime import session
+
+    assert BACKENDS == ("auto", *session._BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [(["exprot"], "export"), (["export", "m", "--int9"], "--int8")],
+    ids=["command", "option"],
+)
+def test_suggests_what_was_meant(refused, arguments, near):
+    assert f"Did you mean '{near}'?" in refused(*arguments, status=2)
+
+
+def test_version(edgevit):
+    import edge_vit
+
+    result = edgevit("--version")
+    assert (result.exit_code, result.stdout) == (0, f"edge-vit {edge_vit.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["run", "-h"]], ids=["group", "command"])
+def test_short_help(edgevit, arguments):
+    assert "Show this message and exit." in edgevit(*arguments).stdout

@@ -1,0 +1,48 @@
+"""A small ViT that was really trained on real digits, and the images that go with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from edge_vit.images import ArraySource
+from edge_vit.training.datasets import Dataset, load_digits, write_class_folders
+from edge_vit.training.finetune import finetune
+from edge_vit.training.options import FinetuneOptions
+from edge_vit.training.vit import VisionTransformerConfig
+
+CONFIG = VisionTransformerConfig(
+    image_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2, num_heads=2
+)
+NUM_HELD_OUT, NUM_CALIBRATION = 40, 24
+OPTIONS = FinetuneOptions(epochs=12, learning_rate=5e-3, augment=False, threads=2)
+
+
+def tiny_digits() -> Dataset:
+    """Return 1,197 digits to train on and 40 held out, of every class alike."""
+    digits = load_digits(CONFIG.image_size)
+    few = np.linspace(0, len(digits.test_labels) - 1, NUM_HELD_OUT).round().astype(int)
+    return dataclasses.replace(
+        digits, test_images=digits.test_images[few], test_labels=digits.test_labels[few]
+    )
+
+
+def tiny_calibration(seed: int = 0) -> ArraySource:
+    """Return 24 of the training images; another seed takes others."""
+    digits = tiny_digits()
+    chosen = np.random.default_rng(seed).permutation(len(digits.train_labels))[:NUM_CALIBRATION]
+    return ArraySource(digits.train_images[chosen], digits.train_labels[chosen], digits.labels)
+
+
+def train_tiny(path: Path) -> Path:
+    """Train the model for some seconds, and return `path`, where its checkpoint then lies."""
+    return finetune(CONFIG, tiny_digits(), OPTIONS, path).checkpoint_path
+
+
+def write_held_out(folder: Path) -> Path:
+    """Write the held-out digits in class folders, and return `folder`."""
+    digits = tiny_digits()
+    write_class_folders(digits.test_images, digits.test_labels, digits.labels, folder)
+    return folder
