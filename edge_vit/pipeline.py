@@ -25,7 +25,7 @@ from edge_vit.errors import SpecError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import Precision
-from edge_vit.table import RECIPES, Recipe
+from edge_vit.table import DEFAULT_RECIPE, Recipe
 
 if TYPE_CHECKING:
     from edge_vit.export.export import Exported
@@ -43,7 +43,7 @@ def export_bundle(
     precision: Precision = "fp32",
     calibration: Images | None = None,
     num_images: int | None = None,
-    recipe: Recipe = RECIPES["minmax"],
+    recipe: Recipe = DEFAULT_RECIPE,
     static_batch: int | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -54,8 +54,8 @@ def export_bundle(
     Args:
         request: the model's address, or all that is to be said about it.
         output: the folder to make, by custom ``NAME.edgevit``.
-        precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; ``int8`` calibrates and adds
-            FP16 and INT8.
+        precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; ``int8`` calibrates and
+            adds FP16 and INT8.
         calibration: images to calibrate on; needed for ``int8``. Parity is proven on them as well.
         num_images: use so many of them, spread evenly.
         recipe: how to quantize.
@@ -94,7 +94,7 @@ def calibrate(
     images: Images,
     *,
     num_images: int | None = None,
-    recipe: Recipe = RECIPES["minmax"],
+    recipe: Recipe = DEFAULT_RECIPE,
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:

@@ -16,8 +16,8 @@ TABLE_FORMAT = 1
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
 
-MIN_SCALE = 6.2e-5
-"""Smallest scale: just above the smallest normal float16, which TensorRT would round to zero."""
+MIN_SCALE = 2.0**-14
+"""Smallest scale: the smallest normal float16; TensorRT may take anything below it for zero."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,33 @@ class Recipe:
         name: how the user asks for it.
         range_method: how an activation's range follows from its statistics.
         percentile: of |x|, where `range_method` is ``percentile``.
+        fold_strength: how much of a channel's range moves from the activation into the weight
+            before ranges are taken, 0 for nothing to 1 for all (`edge_vit.calibration.fold`).
     """
 
     name: str = "minmax"
     range_method: RangeMethod = "minmax"
     percentile: float = 99.99
+    fold_strength: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.fold_strength <= 1:
+            raise SpecError(f"fold_strength: got {self.fold_strength}, expected 0 to 1")
+        if self.fold_strength and self.range_method != "minmax":
+            raise SpecError(
+                f"recipe {self.name}: one pass tells the minmax of folded channels, not their "
+                f"{self.range_method}. Set fold_strength to 0 or range_method to minmax"
+            )
         if not 50 < self.percentile <= 100:
             raise SpecError(f"percentile: got {self.percentile}, expected above 50 and at most 100")
 
 
 RECIPES: Mapping[str, Recipe] = {
+    "fast": Recipe("fast", fold_strength=0.5),
     "minmax": Recipe("minmax"),
     "percentile": Recipe("percentile", range_method="percentile"),
 }
+DEFAULT_RECIPE = RECIPES["fast"]
 
 
 def find_recipe(name: str) -> Recipe:
@@ -68,6 +80,8 @@ class SiteScales:
         activation_amax: largest |x| that calibration saw at the layer's input.
         activation_crest: amax / rms of the layer's input; above 50, INT8 levels are mostly spent
             on outliers.
+        divisors: (K,), by which the input's channels are divided and the weight's rows multiplied,
+            folded into what is in front of the layer; empty where nothing is folded.
     """
 
     precision: SitePrecision
@@ -76,6 +90,7 @@ class SiteScales:
     weight_scales: tuple[float, ...]
     activation_amax: float
     activation_crest: float
+    divisors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for scale in (self.activation_scale, *self.weight_scales):

@@ -120,7 +120,7 @@ def test_recipe_is_found_by_its_own_name(name):
 
 def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(
-        SpecError, match="recipe 'entropy' is unknown, expected one of minmax, perc"
+        SpecError, match="recipe 'entropy' is unknown, expected one of fast, minmax, perc"
     ):
         find_recipe("entropy")
 

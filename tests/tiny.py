@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edge_vit.images import ArraySource
 from edge_vit.training.datasets import Dataset, load_digits, write_class_folders
@@ -13,11 +14,13 @@ from edge_vit.training.finetune import finetune
 from edge_vit.training.options import FinetuneOptions
 from edge_vit.training.vit import VisionTransformerConfig
 
+torch.set_num_threads(1)  # of a model this small: more only wait for each other
+
 CONFIG = VisionTransformerConfig(
     image_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2, num_heads=2
 )
 NUM_HELD_OUT, NUM_CALIBRATION = 40, 24
-OPTIONS = FinetuneOptions(epochs=12, learning_rate=5e-3, augment=False, threads=2)
+OPTIONS = FinetuneOptions(epochs=12, learning_rate=5e-3, augment=False, threads=1)
 
 
 def tiny_digits() -> Dataset:

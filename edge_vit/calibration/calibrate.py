@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.bundle import digest_of
+from edge_vit.calibration.fold import fold_blocks
 from edge_vit.calibration.observer import observe
 from edge_vit.calibration.ranges import activation_scale, weight_scales
 from edge_vit.errors import SpecError
@@ -51,15 +52,23 @@ def calibrate_model(
         )
     model = onnx.load_from_string(fp32)
     seen = observe(model, spec, images, threads=threads, progress=progress)
+    graph = ir.from_proto(model).graph
+    folds = fold_blocks(graph, seen.stats, recipe.fold_strength)
     sites = {}
-    for site in find_sites(ir.from_proto(model).graph):
-        stats = seen.stats[site.name]
+    for site in find_sites(graph):
+        stats, divisors = seen.stats[site.name], folds.get(site.name)
         sites[site.name] = SiteScales(
             precision="int8",
-            reason="linear layer of a block",
-            activation_scale=activation_scale(stats, recipe),
+            reason=_reason(divisors is not None),
+            activation_scale=activation_scale(stats, recipe, divisors),
             weight_scales=tuple(weight_scales(site.linear.weight).tolist()),
             activation_amax=stats.amax,
             activation_crest=stats.crest,
+            divisors=() if divisors is None else tuple(divisors.tolist()),
         )
     return CalibrationTable(recipe, digest_of(fp32), sites, seen.image_digests)
+
+
+def _reason(is_folded: bool) -> str:
+    """Say in the report's words why a site is INT8."""
+    return "linear layer of a block" + (", outlier channels folded" if is_folded else "")

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
-from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
+from edge_vit.graph.walk import array_of, consumers, is_constant
 
 _PREPROCESSING = frozenset({"Cast", "Sub", "Add", "Mul", "Div", "Transpose"})
 _HALF_MAX = 65504.0  # largest float16
@@ -30,12 +30,11 @@ def write_half(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.type = value.shape = None
-    boundary = _last_of_preprocessing(graph)
-    kept = _nodes_up_to(boundary)
+    kept = _preprocessing(graph)
     for node in graph:
         if node not in kept:
             _halve(graph, node)
-    _cast(graph, boundary.outputs[0], ir.DataType.FLOAT16, "embed/to_half")
+    _cast(graph, kept[-1].outputs[0], ir.DataType.FLOAT16, "embed/to_half")
     for index, output in enumerate(graph.outputs):
         _cast_output(graph, index, output)
     passes.RemoveUnusedNodesPass()(half)
@@ -43,23 +42,14 @@ def write_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return ir.to_proto(half)
 
 
-def _last_of_preprocessing(graph: ir.Graph) -> ir.Node:
-    """Return the last node that turns uint8 pixels into normalised ones."""
-    node = next(consumers(graph.inputs[0]))
+def _preprocessing(graph: ir.Graph) -> list[ir.Node]:
+    """Return the nodes that turn uint8 pixels into normalised ones, first to last."""
+    nodes = [next(consumers(graph.inputs[0]))]
     while True:
-        below = [n for n in consumers(node.outputs[0]) if n.op_type in _PREPROCESSING]
+        below = [n for n in consumers(nodes[-1].outputs[0]) if n.op_type in _PREPROCESSING]
         if not below:
-            return node
-        node = below[0]
-
-
-def _nodes_up_to(boundary: ir.Node) -> set[ir.Node]:
-    kept = set()
-    node: ir.Node | None = boundary
-    while node is not None:
-        kept.add(node)
-        node = data_input(node).producer()
-    return kept
+            return nodes
+        nodes.append(below[0])
 
 
 def _halve(graph: ir.Graph, node: ir.Node) -> None:

@@ -6,12 +6,15 @@ kernels from, and what ONNX Runtime and OpenVINO read as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from edge_vit.calibration.fold import apply_folds
 from edge_vit.calibration.ranges import quantize_weight
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.sites import Site, find_sites
@@ -25,21 +28,31 @@ def write_qdq(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProt
     one QuantizeLinear.
 
     Raises:
-        ArtifactError: the table names other sites than the graph has.
+        ArtifactError: the table names other sites than the graph has, or sites of other widths.
     """
     quantized = ir.from_proto(model)
     sites = {site.name: site for site in find_sites(quantized.graph)}
-    if sites.keys() != table.sites.keys():
-        other = sorted(sites.keys() ^ table.sites.keys())
-        raise ArtifactError(
-            f"the calibration table does not fit the graph: {', '.join(other[:3])} is in only one "
-            "of them. Run: edgevit calibrate"
-        )
+    _refuse_misfit(sites, table)
+    apply_folds(quantized.graph, {name: s.divisors for name, s in table.sites.items()})
     for name, site in sites.items():
         if table.sites[name].precision == "int8":
             _quantize(quantized.graph, site, table.sites[name])
     passes.RemoveUnusedNodesPass()(quantized)
     return ir.to_proto(quantized)
+
+
+def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
+    widths = {name: site.linear.weight.shape[1] for name, site in sites.items()}
+    tables = {name: len(scales.weight_scales) for name, scales in table.sites.items()}
+    wrong = sorted(
+        name for name in widths.keys() | tables.keys() if widths.get(name) != tables.get(name)
+    )
+    if wrong:
+        raise ArtifactError(
+            f"the calibration table does not fit the graph: {', '.join(wrong[:3])} "
+            f"{'is' if len(wrong) == 1 else 'are'} missing or of another width in one of them. "
+            "Run: edgevit calibrate"
+        )
 
 
 def _quantize(graph: ir.Graph, site: Site, scales: SiteScales) -> None:

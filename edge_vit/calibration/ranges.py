@@ -13,12 +13,20 @@ QMAX = 127
 """Largest quantized value; -128 is not used, so that the range is symmetric."""
 
 
-def activation_scale(stats: ActivationStats, recipe: Recipe) -> float:
-    """Return the per-tensor scale of an activation, rounded to float16."""
+def activation_scale(
+    stats: ActivationStats, recipe: Recipe, divisors: Array | None = None
+) -> float:
+    """Return the per-tensor scale of an activation, rounded to float16.
+
+    Args:
+        stats: of the activation as the unfolded model has it.
+        recipe: how a range follows from them.
+        divisors: (K,), by which folding divides its channels.
+    """
     if recipe.range_method == "percentile":
         amax = stats.percentile(recipe.percentile)
     else:
-        amax = stats.amax
+        amax = float((stats.channel_amax / (1 if divisors is None else divisors)).max())
     return float(round_scale(np.float64(amax / QMAX)))
 
 
@@ -32,8 +40,7 @@ def round_scale(scale: Array | np.float64) -> npt.NDArray[np.float64]:
 
     Every artifact carries the rounded scale, so that the CPU quantizes as the GPU does.
     """
-    halves = np.maximum(scale, MIN_SCALE).astype(np.float16).astype(np.float64)
-    return np.maximum(halves, MIN_SCALE)
+    return np.maximum(scale, MIN_SCALE).astype(np.float16).astype(np.float64)
 
 
 def quantize_weight(weight: Array, scales: Array) -> npt.NDArray[np.int8]:

@@ -16,7 +16,7 @@ from edge_vit.cli.options import (
     threads_option,
 )
 from edge_vit.cli.talk import Talk
-from edge_vit.table import find_recipe
+from edge_vit.table import DEFAULT_RECIPE, find_recipe
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def command(
             bundle,
             calib,
             num_images=num_images,
-            recipe=find_recipe(recipe or "minmax"),
+            recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
             threads=threads,
             progress=progress,
         )

@@ -23,7 +23,7 @@ from edge_vit.cli.output import print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
 from edge_vit.spec import CropMode, Interpolation, Precision
-from edge_vit.table import find_recipe
+from edge_vit.table import DEFAULT_RECIPE, find_recipe
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
@@ -129,7 +129,7 @@ def command(
             precision=precision,
             calibration=calib,
             num_images=num_images,
-            recipe=find_recipe(recipe or "minmax"),
+            recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
             static_batch=static_batch,
             force=force,
             threads=threads,

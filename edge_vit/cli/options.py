@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edge_vit.spec import PRECISIONS, Precision
-from edge_vit.table import RECIPES
+from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
 BACKENDS = ("auto", "ort")
 
@@ -48,7 +48,7 @@ num_images_option = click.option(
 recipe_option = click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
-    help="How to quantize.  [default: minmax]",
+    help=f"How to quantize.  [default: {DEFAULT_RECIPE.name}]",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."

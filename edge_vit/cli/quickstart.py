@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli.options import POSITIVE, threads_option
+from edge_vit.cli.options import POSITIVE
 from edge_vit.cli.progress import ShownProgress
 from edge_vit.cli.reports import VERIFY_HTML, keep_reports, print_verdict
 from edge_vit.cli.talk import Talk
@@ -52,9 +52,16 @@ _LOG = logging.getLogger(__name__)
     help="Of the training.",
 )
 @click.option("--fresh", is_flag=True, help="Train again, whatever was trained here before.")
-@threads_option
+@click.option(
+    "--threads",
+    metavar="N",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    help="CPU threads; a model this small gains little from more, and loses on a busy machine.",
+)
 @click.pass_obj
-def command(talk: Talk, folder: Path, epochs: int, fresh: bool, threads: int | None) -> None:
+def command(talk: Talk, folder: Path, epochs: int, fresh: bool, threads: int) -> None:
     """See the whole job done on real images.
 
     Trains a small Vision Transformer on 1,197 handwritten digits, exports it, makes it INT8, and

@@ -133,8 +133,8 @@ def _notes(
         )
     if timing.backend in CPU_BACKENDS and any(r.precision == "fp16" for r in latency):
         notes.append(
-            "FP16 on a CPU is emulated by casts to float32: its accuracy counts, its speed says "
-            "nothing about a GPU."
+            "FP16 on a CPU is mostly float32 between casts: its speed says nothing about a GPU, "
+            "and its accuracy does not prove that nothing overflows there."
         )
     notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
     return tuple(notes)

@@ -80,7 +80,7 @@ def shared_bundle(tiny_home, weights):
         tiny_home / "tiny.edgevit",
         precision="int8",
         calibration=tiny_calibration(),
-        threads=2,
+        threads=1,
     )
 
 

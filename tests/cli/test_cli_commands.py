@@ -19,7 +19,7 @@ def test_export_writes_every_precision_and_says_what_is_next(
     out = tmp_path / "out.edgevit"
     result = edgevit(
         *("export", f"edgevit:{weights}", "--int8", "--calib", calibration, "--num-images", 4),
-        *("--recipe", "percentile", "--threads", 2, "-o", out),
+        *("--recipe", "percentile", "--threads", 1, "-o", out),
     )
     assert result.exit_code == 0, result.output
     bundle = Bundle.open(out)
@@ -179,7 +179,7 @@ def test_inspect_as_json(edgevit, shared_bundle):
 def test_finetune_then_export_needs_nothing_typed_twice(edgevit, held_out, tmp_path):
     out = tmp_path / "vit.safetensors"
     arguments = ["finetune", "edgevit:vit_digits", "--data", held_out, "--epochs", 1]
-    result = edgevit(*arguments, "--image-size", 16, "--batch-size", 32, "--threads", 2, "-o", out)
+    result = edgevit(*arguments, "--image-size", 16, "--batch-size", 32, "--threads", 1, "-o", out)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"{out}: ")
     assert "of 8 held-out images right, epoch 1 of 1" in result.stdout

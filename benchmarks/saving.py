@@ -1,0 +1,56 @@
+"""What every benchmark shares: results are written with the conditions they were taken under."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from edge_vit.measure.environment import read_environment
+from edge_vit.values import to_json
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def read_arguments(description: str | None) -> argparse.Namespace:
+    """Return ``--threads`` and ``--results`` as typed."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2, help="of one run (default: 2)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    return parser.parse_args()
+
+
+def write_result(
+    folder: Path, name: str, *, threads: int, load: float, conditions: Any, results: Any
+) -> Path:
+    """Write one benchmark's numbers to a file that is named by their conditions; return its path.
+
+    Args:
+        folder: where results are kept.
+        name: of the benchmark.
+        threads: of one run.
+        load: `load_average` from before the benchmark, which is a load itself.
+        conditions: how it was measured.
+        results: what came out.
+    """
+    environment = read_environment()
+    sets = [name for name in environment.instruction_sets if "vnni" in name or "amx" in name]
+    level = (sets or list(environment.instruction_sets[:1]) or ["plain"])[0]
+    report = {
+        "benchmark": name,
+        "conditions": {"threads": threads, "load_average_before": load, **conditions},
+        "environment": to_json(environment),
+        "results": results,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{platform.machine()}-{level}-{threads}threads.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    return path
+
+
+def load_average() -> float:
+    """Return how many processes wanted a core during the last minute."""
+    return round(os.getloadavg()[0], 2)

@@ -1,0 +1,202 @@
+"""Moves outlier channels out of the activations into the weights, without changing the function.
+
+One scale serves a whole activation, so a single channel a hundred times larger than the rest costs
+all others their resolution. Where the operator before a linear layer can take a factor per channel,
+the input channel is divided by s and the weight's row multiplied by it: LayerNorm -> linear through
+gamma and beta, V -> proj through the value columns of qkv, since attention mixes tokens and never
+channels. ``s = amax_x ** strength / amax_w ** (1 - strength)`` (SmoothQuant, Xiao et al. 2023).
+
+At strength 0.5 the folded ranges depend on the product of a channel's two ranges alone, which no
+rescaling of the channel changes: weights with outliers of that kind quantize as if they had none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edge_vit.calibration.stats import ActivationStats
+from edge_vit.errors import ArtifactError
+from edge_vit.graph.sites import Block, Site, find_blocks
+from edge_vit.graph.walk import Array, Linear, array_of, consumers, data_input, is_constant
+
+FOLD_ORDER = ("proj", "qkv", "fc1")
+"""V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads."""
+
+_SMALLEST = 1e-12  # a channel below it on either side is dead and stays as it is
+
+
+@dataclass(frozen=True)
+class FoldTarget:
+    """What in front of a linear layer can take a factor per channel.
+
+    Attributes:
+        site: the layer.
+        norm: the LayerNormalization that makes its input, or None.
+        qkv: the layer whose last columns are the values that attention hands to `site`, or None.
+    """
+
+    site: Site
+    norm: ir.Node | None
+    qkv: Linear | None
+
+
+def fold_blocks(
+    graph: ir.Graph, stats: Mapping[str, ActivationStats], strength: float
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Fold every block of `graph` as far as it goes; return the divisors, (K,), by site.
+
+    Args:
+        graph: in canonical form; its weights change, its function does not.
+        stats: of each site's input, before folding.
+        strength: see `choose_divisors`; 0 folds nothing.
+    """
+    folds: dict[str, npt.NDArray[np.float32]] = {}
+    if not strength:
+        return folds
+    for block in find_blocks(graph):
+        for target in find_fold_targets(block):
+            site = target.site
+            amax = stats[site.name].channel_amax
+            folds[site.name] = choose_divisors(amax, site.linear.weight, strength)
+            apply_fold(graph, target, folds[site.name])
+    return folds
+
+
+def apply_folds(graph: ir.Graph, divisors: Mapping[str, Sequence[float]]) -> None:
+    """Fold `graph` by the `divisors` that `fold_blocks` chose, by site; empty ones are no fold.
+
+    Raises:
+        ArtifactError: a site cannot be folded in this graph.
+    """
+    targets = {t.site.name: t for block in find_blocks(graph) for t in find_fold_targets(block)}
+    for name, values in divisors.items():
+        if not len(values):
+            continue
+        width = targets[name].site.linear.weight.shape[0] if name in targets else 0
+        if len(values) != width:
+            raise ArtifactError(
+                f"the calibration table folds {name}, where the graph has nothing to fold into. "
+                "Run: edgevit calibrate"
+            )
+        apply_fold(graph, targets[name], np.asarray(values))
+
+
+def find_fold_targets(block: Block) -> tuple[FoldTarget, ...]:
+    """Return where `block` can be folded, in the order in which folding has to happen."""
+    found = []
+    for role in FOLD_ORDER:
+        sites = [site for site in block.sites if site.role == role]
+        if len(sites) != 1:
+            continue  # several layers share one input and would each want factors of their own
+        target = _values_before(block, sites[0]) if role == "proj" else _norm_before(sites[0])
+        if target is not None:
+            found.append(target)
+    return tuple(found)
+
+
+def choose_divisors(channel_amax: Array, weight: Array, strength: float) -> npt.NDArray[np.float32]:
+    """Return s, (K,): what each input channel is to be divided by.
+
+    Args:
+        channel_amax: (K,), of the layer's input.
+        weight: (K, N).
+        strength: 0 leaves all difficulty in the activation, 1 moves it into the weight.
+    """
+    activations = np.asarray(channel_amax, np.float64)
+    rows = np.abs(weight).max(axis=1).astype(np.float64)
+    live = (activations > _SMALLEST) & (rows > _SMALLEST)
+    divisors = np.ones_like(activations)
+    divisors[live] = activations[live] ** strength / rows[live] ** (1 - strength)
+    return divisors.astype(np.float32)
+
+
+def apply_fold(graph: ir.Graph, target: FoldTarget, divisors: Array) -> None:
+    """Divide the input channels of `target` by `divisors`, (K,), and multiply its weight's rows."""
+    factors = np.asarray(divisors, np.float32)
+    matmul = target.site.linear.matmul
+    _replace(graph, matmul, 1, target.site.linear.weight * factors[:, None])
+    if target.norm is not None:
+        for index in range(1, len(target.norm.inputs)):
+            value = target.norm.inputs[index]
+            if value is not None:
+                _replace(graph, target.norm, index, array_of(value) / factors)
+    if target.qkv is not None:
+        qkv, width = target.qkv, len(factors)
+        bias = qkv.bias.copy()
+        weight = qkv.weight.copy()
+        weight[:, -width:] /= factors
+        bias[-width:] /= factors
+        _replace(graph, qkv.matmul, 1, weight)
+        if qkv.add is not None:
+            index = next(
+                i for i, v in enumerate(qkv.add.inputs) if v is not None and is_constant(v)
+            )
+            _replace(graph, qkv.add, index, bias.reshape(1, 1, -1))
+
+
+def _norm_before(site: Site) -> FoldTarget | None:
+    node = site.linear.input.producer()
+    if node is None or node.op_type != "LayerNormalization":
+        return None
+    if len(list(consumers(site.linear.input))) != 1:
+        return None  # somebody else reads the normalised tokens too
+    return FoldTarget(site, node, None)
+
+
+def _values_before(block: Block, site: Site) -> FoldTarget | None:
+    """Return the target of V -> proj where both sides keep the channels in one order.
+
+    That is where the values are the last part of a Split, go to heads by Reshape and Transpose, and
+    come back by Transpose and Reshape: what canonical attention does.
+    """
+    layers, heads = block.linears("qkv"), block.attention.context.inputs[1]
+    merged = site.linear.input.producer()
+    if len(layers) != 1 or heads is None or merged is None or merged.op_type != "Reshape":
+        return None
+    tokens = data_input(merged).producer()
+    spread = _heads_above(heads)
+    if spread is None or tokens is None or not _swaps_heads(tokens):
+        return None
+    split = data_input(spread).producer()
+    is_value = (
+        split is not None
+        and split.op_type == "Split"
+        and split.outputs[-1] is data_input(spread)
+        and data_input(split) is layers[0].output
+        and data_input(tokens) is block.attention.context.outputs[0]
+    )
+    return FoldTarget(site, None, layers[0]) if is_value else None
+
+
+def _heads_above(value: ir.Value) -> ir.Node | None:
+    """Return the Reshape of the ``Reshape -> Transpose`` that spreads tokens to heads `value`."""
+    transpose = value.producer()
+    if transpose is None or not _swaps_heads(transpose):
+        return None
+    reshape = data_input(transpose).producer()
+    return reshape if reshape is not None and reshape.op_type == "Reshape" else None
+
+
+def _swaps_heads(node: ir.Node) -> bool:
+    """Say whether `node` swaps tokens and heads of (batch, tokens, heads, channels), or back."""
+    return node.op_type == "Transpose" and list(node.attributes["perm"].as_ints()) == [0, 2, 1, 3]
+
+
+def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
+    """Let `node` read `array` in place of its constant input `index`; other readers keep theirs."""
+    old = node.inputs[index]
+    assert old is not None
+    data, name = np.asarray(array, np.float32), f"{old.name}/folded"
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(data.shape),
+        const_value=ir.tensor(data, name=name),
+    )
+    graph.register_initializer(value)
+    node.replace_input_with(index, value)

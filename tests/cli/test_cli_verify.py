@@ -1,0 +1,166 @@
+"""The verdict: printed, kept in the bundle, and told by the exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_vit.errors import MissingDependencyError
+from edge_vit.report.saved import read_json
+
+FAST = ("--iterations", 5, "--threads", 1)
+
+
+@pytest.fixture
+def outcome(monkeypatch):
+    """Return a function that makes every verdict come out as told; all else is measured."""
+    from edge_vit.measure import verdict, verify
+
+    def force(outcome):
+        def decide(*arguments):
+            return dataclasses.replace(verdict.decide(*arguments), outcome=outcome)
+
+        monkeypatch.setattr(verify, "decide", decide)
+
+    return force
+
+
+@pytest.mark.parametrize(("word", "status"), [("pass", 0), ("fail", 3), ("undecided", 5)])
+def test_exit_status_is_the_verdict(edgevit, bundle, held_out, outcome, word, status):
+    outcome(word)
+    result = edgevit("verify", bundle.path, "--data", held_out, *FAST, "--no-report")
+    assert result.exit_code == status
+    assert word in result.stdout
+    assert not bundle.reports_path.exists()
+
+
+def test_limits_reach_the_gates(edgevit, bundle, held_out):
+    arguments = ("verify", bundle.path, "--data", held_out, *FAST, "--json")
+    data = json.loads(edgevit(*arguments, "--max-drop", 99, "--min-speedup", 0.001).stdout)
+    assert {gate["limit"] for gate in data["verdict"]["gates"]} == {99, 0.001}
+    assert data["verdict"]["outcome"] == "pass"
+    assert edgevit(*arguments, "--max-drop", 99, "--min-speedup", 1e6).exit_code == 3
+
+
+def test_prints_tables_and_keeps_the_report(edgevit, bundle, held_out, tmp_path):
+    out = tmp_path / "page.html"
+    result = edgevit("verify", bundle.path, "--data", held_out, *FAST, "-o", out)
+    assert result.exit_code in (0, 3, 5)
+    assert all(word in result.stdout for word in ("Accuracy", "Latency", "min-speedup", "SHA-256"))
+    saved = read_json(bundle.reports_path / "verify.json")
+    assert saved.verdict.exit_status == result.exit_code
+    page = (bundle.reports_path / "verify.html").read_text()
+    assert saved.verdict.sentence.split(":")[0] in page
+    assert out.read_text() == page
+    assert str(bundle.reports_path / "verify.html") in result.stderr
+
+
+def test_json_is_the_report_alone(edgevit, bundle, held_out):
+    result = edgevit("verify", bundle.path, "--data", held_out, *FAST, "--json", "--num-images", 9)
+    data = json.loads(result.stdout)
+    assert [report["num_images"] for report in data["accuracy"]] == [9, 9, 9]
+    assert not any(case["thumbnail_png"] for r in data["accuracy"] for case in r["worst"])
+    saved = read_json(bundle.reports_path / "verify.json")
+    assert all(case.thumbnail_png for report in saved.accuracy for case in report.worst)
+
+
+def test_a_missing_extra_costs_no_verdict(edgevit, bundle, held_out, outcome, monkeypatch):
+    outcome("undecided")
+    load = importlib.import_module
+
+    def without_jinja2(name, package=None):
+        if name == "jinja2":
+            raise ModuleNotFoundError("No module named 'jinja2'", name="jinja2")
+        return load(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without_jinja2)
+    result = edgevit("verify", bundle.path, "--data", held_out, *FAST)
+    assert result.exit_code == 5
+    assert "pip install 'edge-vit[report]'" in result.stderr
+    assert "verify.html was not written" in result.stderr
+    assert (bundle.reports_path / "verify.json").exists()
+    assert not (bundle.reports_path / "verify.html").exists()
+
+
+def test_a_bundle_that_cannot_be_written_costs_no_verdict(
+    edgevit, bundle, held_out, outcome, monkeypatch
+):
+    outcome("fail")
+
+    def refuse(*arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    result = edgevit("verify", bundle.path, "--data", held_out, *FAST)
+    assert result.exit_code == 3
+    assert result.stderr.count("was not written: cannot write") == 2
+
+
+def test_a_report_that_was_asked_for_has_to_be_written(
+    edgevit, bundle, held_out, outcome, monkeypatch
+):
+    outcome("pass")
+    from edge_vit.report import html
+
+    def refuse(*arguments):
+        raise MissingDependencyError("the HTML report needs jinja2")
+
+    monkeypatch.setattr(html, "write_html", refuse)
+    result = edgevit(
+        *("verify", bundle.path, "--data", held_out, *FAST, "--no-report"),
+        *("-o", bundle.path.parent / "page.html"),
+    )
+    assert result.exit_code == 1
+    assert "Error: the HTML report needs jinja2" in result.stderr
+    assert "Accuracy" in result.stdout
+
+
+def test_refuses_a_report_of_unknown_kind_before_measuring(refused, bundle, held_out):
+    line = refused("verify", bundle.path, "--data", held_out, "-o", "report.pdf", status=2)
+    assert line == "-o report.pdf: expected a name that ends in .html or .json"
+
+
+def test_report_rewrites_the_page(edgevit, bundle, held_out, tmp_path):
+    edgevit("verify", bundle.path, "--data", held_out, *FAST)
+    page = bundle.reports_path / "verify.html"
+    before = page.read_text()
+    page.unlink()
+    result = edgevit("report", bundle.path)
+    assert (result.exit_code, result.stdout) == (0, f"{page}\n")
+    assert page.read_text() == before
+    out = tmp_path / "copy.json"
+    assert edgevit("report", bundle.path, "-o", out).exit_code == 0
+    assert read_json(out) == read_json(bundle.reports_path / "verify.json")
+
+
+def test_report_leaves_the_layers_out_where_the_bundle_has_changed(
+    edgevit, bundle, held_out, calibration
+):
+    edgevit("verify", bundle.path, "--data", held_out, *FAST)
+    edgevit("calibrate", bundle.path, "--calib", calibration)
+    result = edgevit("report", bundle.path)
+    assert result.exit_code == 0
+    assert "has changed since it was verified" in result.stderr
+
+
+def test_report_refuses_a_bundle_without_a_verdict(refused, bundle):
+    line = refused("report", bundle.path)
+    expected = f"{bundle.path} holds no saved verdict. Run: edgevit verify {bundle.path} --data DIR"
+    assert line == expected
+
+
+def test_report_takes_the_newest(edgevit, bundle, held_out):
+    edgevit("verify", bundle.path, "--data", held_out, *FAST, "--num-images", 20)
+    older = bundle.reports_path / "verify.json"
+    older.rename(bundle.reports_path / "verify-old.json")
+    edgevit("verify", bundle.path, "--data", held_out, *FAST, "--num-images", 30)
+    os.utime(bundle.reports_path / "verify-old.json", (1, 1))
+    out = Path(bundle.path.parent / "newest.json")
+    edgevit("report", bundle.path, "-o", out)
+    assert read_json(out).accuracy[0].num_images == 30

@@ -1,0 +1,233 @@
+"""Every source and model that edge-vit promises: parity, sites, canonical form, quantized sites.
+
+`make test` cuts them to two blocks; `make test-full` takes them whole and records the parity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import transformers
+from canonical_form import ROLES, assert_canonical
+from onnx import numpy_helper
+from reseed import reseed
+from torchvision.models import vision_transformer
+
+from edge_vit.calibration.qdq import write_qdq
+from edge_vit.calibration.ranges import weight_scales
+from edge_vit.errors import ParityError
+from edge_vit.export.canonical import CanonicalGraph, make_canonical
+from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.sources import SourceRequest, TorchSource, open_source
+from edge_vit.export.trace import trace_module
+from edge_vit.graph.sites import find_sites
+from edge_vit.record import Parity
+from edge_vit.table import CalibrationTable, Recipe, SiteScales
+
+LAYER_SCALE = {"Mul": 2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, and what is to be learnt of it.
+
+    Attributes:
+        more: operators of a block beside the usual ones.
+        shrunk: image side in the cut run, where the real one takes long.
+        config: of a transformers model, whose class is the target of the address.
+    """
+
+    address: str
+    depth: int
+    num_heads: int
+    embed_dim: int
+    num_tokens: int
+    task: str = "classification"
+    more: Mapping[str, int] = field(default_factory=dict)
+    shrunk: int | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+def _dino(name: str, num_tokens: int, shrunk: int | None = None) -> Case:
+    return Case(f"timm:{name}", 12, 6, 384, num_tokens, "features", LAYER_SCALE, shrunk)
+
+
+CASES = (
+    Case("edgevit:vit_digits", 6, 3, 96, 17),
+    Case("edgevit:vit_cifar", 9, 3, 192, 65),
+    Case("edgevit:vit_tiny_patch16_224", 12, 3, 192, 197),
+    Case("timm:vit_tiny_patch16_224", 12, 3, 192, 197),
+    Case("timm:vit_small_patch16_224", 12, 6, 384, 197),
+    Case("timm:vit_base_patch16_224", 12, 12, 768, 197),
+    Case("timm:vit_base_patch32_384", 12, 12, 768, 145),
+    Case("timm:deit3_small_patch16_224", 12, 6, 384, 197, more=LAYER_SCALE),
+    Case("timm:deit_tiny_distilled_patch16_224", 12, 3, 192, 198),
+    _dino("vit_small_patch14_dinov2", 1 + 37 * 37, shrunk=126),
+    _dino("vit_small_patch14_reg4_dinov2", 1 + 4 + 37 * 37),
+    Case("timm:vit_base_patch16_siglip_224", 12, 12, 768, 196, "features"),
+    Case("torchvision:vit_b_16", 12, 12, 768, 197),
+    Case("torchvision:vit_b_32", 12, 12, 768, 50),
+    Case("torchvision:vit_l_16", 24, 16, 1024, 197),
+    Case("hf:ViTForImageClassification", 12, 12, 768, 197),
+    Case("hf:DeiTForImageClassification", 12, 12, 768, 198),
+    Case("hf:Dinov2Model", 12, 12, 768, 257, "features", LAYER_SCALE, None, {"patch_size": 14}),
+)
+"""With the facts that each model's paper or config states."""
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A model that went all the way: opened, reseeded, traced, canonical, proven."""
+
+    case: Case
+    source: TorchSource
+    graph: CanonicalGraph
+    images: np.ndarray
+    parity: Parity
+
+
+def prove(case: Case, folder, depth: int | None = None) -> Proven:
+    """Export `case`, cut to `depth` blocks, or whole."""
+    source = open_case(case, folder, depth)
+    reseed(source.module)
+    proto = trace_module(source.module, source.preprocess.image_size)
+    graph = make_canonical(proto, source.preprocess, source.task)
+    images = sample_photos(source.preprocess)
+    parity, _ = check_parity(source, graph.model.SerializeToString(), images, "photographs")
+    return Proven(case, source, graph, images, parity)
+
+
+def open_case(case: Case, folder, depth: int | None) -> TorchSource:
+    scheme, _, target = case.address.partition(":")
+    address, arguments = case.address, {}
+    size = (case.shrunk, case.shrunk) if depth and case.shrunk else None
+    with pytest.MonkeyPatch.context() as patch:
+        if scheme == "torchvision" and depth:
+            make = vision_transformer._vision_transformer  # its builders fix the depth
+            patch.setattr(
+                vision_transformer,
+                "_vision_transformer",
+                lambda **said: make(**{**said, "num_layers": depth}),
+            )
+        elif scheme == "hf":
+            address = f"hf:{write_config(case, folder)}"
+            arguments = {"num_hidden_layers": depth} if depth else {}
+        elif depth:
+            arguments = {"depth": depth}
+        return open_source(
+            SourceRequest(address, random_weights=True, model_args=arguments, image_size=size)
+        )
+
+
+def write_config(case: Case, folder):
+    """Write the folder that the hub would give, without weights."""
+    name = case.address.partition(":")[2]
+    config = getattr(transformers, name).config_class(architectures=[name], **case.config)
+    config.save_pretrained(folder)
+    images = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 224, "width": 224},
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    return folder
+
+
+def swap_channels(model: onnx.ModelProto, weight_name: str) -> bytes:
+    """Return the graph with two input channels of one linear layer swapped."""
+    swapped = onnx.ModelProto()
+    swapped.CopyFrom(model)
+    (tensor,) = [t for t in swapped.graph.initializer if t.name == weight_name]
+    weight = numpy_helper.to_array(tensor).copy()
+    weight[[3, 7]] = weight[[7, 3]]
+    tensor.CopyFrom(numpy_helper.from_array(weight, weight_name))
+    return swapped.SerializeToString()
+
+
+def quantized_sites(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the layers that have INT8 weights once every site is quantized."""
+    scales = {
+        site.name: SiteScales("int8", "", 0.05, tuple(weight_scales(site.linear.weight)), 1, 1)
+        for site in find_sites(ir.from_proto(model).graph)
+    }
+    quantized = write_qdq(model, CalibrationTable(Recipe(), "", scales, ()))
+    made_by = {value: node for node in quantized.graph.node for value in node.output}
+    return {
+        node.name
+        for node in quantized.graph.node
+        if any(getattr(made_by.get(v), "op_type", "") == "DequantizeLinear" for v in node.input)
+    }
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.address)
+def cut(request, tmp_path_factory) -> Proven:
+    return prove(request.param, tmp_path_factory.mktemp("model"), depth=2)
+
+
+def assert_looks_at_images(parity: Parity) -> None:
+    assert parity.batches == (1, 2, 5)
+    assert parity.spread > 100 * max(parity.max_error, 1e-7)
+
+
+def test_the_outputs_are_those_of_the_model_and_follow_the_image(cut):
+    assert_looks_at_images(cut.parity)
+
+
+def test_a_swap_of_two_channels_fails_parity(cut):
+    for layer in ("block0/qkv.1", "block1/fc2.1"):
+        swapped = swap_channels(cut.graph.model, layer)
+        with pytest.raises(ParityError, match="the exported graph is not the model"):
+            check_parity(cut.source, swapped, cut.images, "photographs", batch=2)
+
+
+def test_has_the_canonical_form_and_four_sites_per_block(cut):
+    assert cut.graph.notes == ()
+    assert_canonical(
+        cut.graph.model,
+        depth=2,
+        image_size=cut.source.preprocess.image_size,
+        output="logits" if cut.case.task == "classification" else "features",
+        more=cut.case.more,
+    )
+
+
+def test_says_depth_heads_width_and_tokens(cut):
+    graph, case = cut.graph, cut.case
+    assert (graph.depth, graph.num_heads, graph.embed_dim) == (2, case.num_heads, case.embed_dim)
+    if case.shrunk is None:
+        assert graph.num_tokens == case.num_tokens
+    assert cut.source.task == case.task
+
+
+def test_exactly_the_sites_are_quantized(cut):
+    sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
+    assert quantized_sites(cut.graph.model) == sites
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.address)
+def test_the_whole_model(case, tmp_path, record_result):
+    proven = prove(case, tmp_path)
+    record_result("parity", case.address, proven.parity)
+    graph = proven.graph
+    assert_looks_at_images(proven.parity)
+    assert graph.notes == ()
+    assert (graph.depth, graph.num_heads, graph.embed_dim, graph.num_tokens) == (
+        case.depth,
+        case.num_heads,
+        case.embed_dim,
+        case.num_tokens,
+    )
+    sites = {f"block{index}/{role}" for index in range(case.depth) for role in ROLES}
+    assert {site.name for site in find_sites(ir.from_proto(graph.model).graph)} == sites
+    assert quantized_sites(graph.model) == sites
+    swapped = swap_channels(graph.model, "block0/qkv.1")
+    with pytest.raises(ParityError, match="the exported graph is not the model"):
+        check_parity(proven.source, swapped, proven.images, "photographs", batch=2)

@@ -1,0 +1,294 @@
+"""The tiny ViT through the whole pipeline: export, calibrate, quantize, run, verify."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from tiny import tiny_calibration, tiny_digits, train_tiny
+
+from edge_vit.bundle import (
+    FP16,
+    FP32,
+    GOLDEN,
+    INT8,
+    INT8_CPU,
+    RECORD,
+    TABLE,
+    Bundle,
+    digest_of,
+)
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.images import ArraySource
+from edge_vit.measure.verdict import Limits
+from edge_vit.measure.verify import verify
+from edge_vit.pipeline import calibrate, export_bundle, quantize
+from edge_vit.preprocess import digest, preprocess
+from edge_vit.record import ExportRecord
+from edge_vit.runtime import Predictor, SessionOptions, open_session, run_batch
+from edge_vit.table import RECIPES
+
+INT8_COSINE = 0.995
+ONE_THREAD = SessionOptions(threads=1)
+
+
+class CountingSource:
+    """Images that count how often each was handed out."""
+
+    def __init__(self, source):
+        self._source = source
+        self.labels, self.has_labels = source.labels, source.has_labels
+        self.seen = Counter()
+
+    def __len__(self):
+        return len(self._source)
+
+    def __iter__(self):
+        for item in self._source:
+            self.seen[item.name] += 1
+            yield item
+
+
+class Notes:
+    """Progress that keeps what was said."""
+
+    def __init__(self):
+        self.steps, self.notes = [], []
+
+    def step(self, name, total=None):
+        from edge_vit.progress import SILENT
+
+        self.steps.append(name)
+        return SILENT.step(name, total)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def reordered(source):
+    items = [*source][::-1]
+    return ArraySource([item.pixels for item in items], [item.label for item in items])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("pipeline")
+
+
+@pytest.fixture(scope="module")
+def weights(home):
+    return train_tiny(home / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def exported(home, weights):
+    """Return the fp32 bundle, to read only, and what was said while it was made."""
+    progress = Notes()
+    return export_bundle(f"edgevit:{weights}", home / "fp32.edgevit", progress=progress), progress
+
+
+@pytest.fixture
+def bundle(exported, tmp_path):
+    shutil.copytree(exported[0].path, tmp_path / "digits.edgevit")
+    return Bundle.open(tmp_path / "digits.edgevit")
+
+
+@pytest.fixture(scope="module")
+def whole(home, exported):
+    """Return a bundle with every precision, to read only."""
+    shutil.copytree(exported[0].path, home / "whole.edgevit")
+    calibrate(home / "whole.edgevit", tiny_calibration(), threads=1)
+    return quantize(home / "whole.edgevit")
+
+
+def test_export_proves_parity_and_says_so(exported):
+    bundle, progress = exported
+    parity = ExportRecord.from_bytes(bundle.read(RECORD)).parity
+    assert parity.cosine_min > 0.99999
+    assert parity.max_error < 1e-4
+    assert parity.spread > 100 * parity.max_error
+    assert any("parity" in note for note in progress.notes)
+    assert "tracing" in progress.steps
+    assert bundle.precisions == ("fp32",)
+
+
+def test_golden_outputs_reproduce(whole):
+    golden = whole.read_golden()
+    with open_session(whole, "fp32", options=ONE_THREAD) as session:
+        outputs = run_batch(session, golden.images)
+    np.testing.assert_allclose(outputs, golden.outputs, atol=1e-5 * np.abs(golden.outputs).max())
+
+
+def test_parents_chain_up_to_the_fp32_graph(whole):
+    artifacts = whole.manifest.artifacts
+    sha = {name: artifact.sha256 for name, artifact in artifacts.items()}
+    assert artifacts[FP32].parents == ()
+    assert artifacts[FP16].parents == artifacts[TABLE].parents == (sha[FP32],)
+    assert artifacts[GOLDEN].parents == artifacts[RECORD].parents == (sha[FP32],)
+    assert artifacts[INT8].parents == artifacts[INT8_CPU].parents == (sha[FP32], sha[TABLE])
+    assert whole.read_table().model_digest == sha[FP32]
+    assert all(artifact.made_by for artifact in artifacts.values())
+    assert all(digest_of(whole.read(name)) == sha[name] for name in artifacts)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp16", 0.99999), ("int8", INT8_COSINE)])
+def test_every_precision_says_what_fp32_says(whole, precision, bound):
+    images = np.stack([preprocess(p, whole.spec.preprocess) for p in tiny_digits().test_images])
+    with (
+        open_session(whole, "fp32", options=ONE_THREAD) as reference,
+        open_session(whole, precision, options=ONE_THREAD) as candidate,
+    ):
+        expected, outputs = run_batch(reference, images), run_batch(candidate, images)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(outputs, axis=1)
+    assert ((expected * outputs).sum(axis=1) / norms).min() > bound
+    assert not np.array_equal(expected, outputs)
+
+
+def test_answers_are_mostly_right(whole):
+    digits = tiny_digits()
+    with Predictor.open(whole, "int8", options=ONE_THREAD) as predictor:
+        answers = [predictor.predict(pixels, top=1).answers[0] for pixels in digits.test_images]
+    right = np.mean([answer.index for answer in answers] == digits.test_labels)
+    assert right > 0.75
+
+
+def test_verify_judges_all_three(whole):
+    digits = tiny_digits()
+    source = ArraySource(digits.test_images, digits.test_labels, digits.labels)
+    report = verify(whole, source, Limits(90, 0.001), options=ONE_THREAD, iterations=5)
+    assert [r.precision for r in report.accuracy] == ["fp32", "fp16", "int8"]
+    assert [r.precision for r in report.latency] == ["fp32", "fp16", "int8"]
+    assert (report.verdict.candidate, report.verdict.outcome) == ("int8", "pass")
+    assert report.accuracy[2].agreement >= 0.9
+    assert report.accuracy[2].num_calibrated_on == 0
+
+
+def test_every_image_is_seen_exactly_once(bundle):
+    source = CountingSource(tiny_calibration())
+    table = calibrate(bundle, source, threads=1).read_table()
+    assert set(source.seen.values()) == {1}
+    assert len(source.seen) == len(source)
+    spec = bundle.spec.preprocess
+    digests = sorted(digest(preprocess(item.pixels, spec)) for item in source)
+    assert list(table.image_digests) == digests
+    assert len(set(digests)) == len(digests)
+
+
+def test_other_images_change_the_table_and_their_order_does_not(bundle):
+    first = calibrate(bundle, tiny_calibration(seed=0), threads=1).read(TABLE)
+    other = calibrate(bundle, tiny_calibration(seed=1), threads=1).read_table()
+    again = calibrate(bundle, reordered(tiny_calibration(seed=0)), threads=1).read(TABLE)
+    assert first == again
+    calibrate(bundle, tiny_calibration(seed=0), threads=1)
+    same = Bundle.open(bundle.path).read_table()
+    changed = [
+        name
+        for name, site in same.sites.items()
+        if other.sites[name].activation_scale != site.activation_scale
+    ]
+    assert len(changed) > len(same.sites) / 2
+    assert all(
+        other.sites[name].weight_scales == site.weight_scales for name, site in same.sites.items()
+    )
+
+
+def test_fewer_images_are_spread_and_a_recipe_is_kept(bundle):
+    table = calibrate(
+        *(bundle, tiny_calibration()), num_images=6, recipe=RECIPES["percentile"], threads=1
+    ).read_table()
+    assert table.num_images == 6
+    assert table.recipe == RECIPES["percentile"]
+
+
+def test_quantize_needs_no_images_and_writes_the_same_bytes_twice(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "copy.edgevit")
+    again = quantize(tmp_path / "copy.edgevit")
+    assert {name: again.read(name) for name in (FP16, INT8, INT8_CPU)} == {
+        name: whole.read(name) for name in (FP16, INT8, INT8_CPU)
+    }
+
+
+def test_calibrating_again_drops_the_stale_graphs(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "copy.edgevit")
+    bundle = calibrate(tmp_path / "copy.edgevit", tiny_calibration(seed=1), threads=1)
+    assert bundle.precisions == ("fp32", "fp16")
+    assert not (bundle.path / INT8).exists()
+    assert not (bundle.path / INT8_CPU).exists()
+    with pytest.raises(ArtifactError, match="Run: edgevit quantize"):
+        open_session(bundle, "int8")
+    bundle.check()
+
+
+@pytest.fixture
+def made(exported, monkeypatch):
+    """Spare the work of exporting: hand out what was exported before."""
+    from edge_vit.export import export
+
+    bundle, _ = exported
+    golden = bundle.read_golden()
+    earlier = export.Exported(
+        fp32=bundle.read(FP32),
+        spec=bundle.spec,
+        record=ExportRecord.from_bytes(bundle.read(RECORD)),
+        images=golden.images,
+        outputs=golden.outputs,
+        decoded=(),
+    )
+    monkeypatch.setattr(export, "export_model", lambda *arguments, **options: earlier)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "quantize", "_write_export"])
+@pytest.mark.usefixtures("made")
+def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch, stage):
+    from edge_vit import pipeline
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, stage, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(
+            *("edgevit:vit_digits", tmp_path / "out.edgevit"),
+            precision="int8",
+            calibration=tiny_calibration(),
+            threads=1,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_refuses_int8_without_images(weights, tmp_path):
+    with pytest.raises(SpecError, match="Add --calib DIR"):
+        export_bundle(f"edgevit:{weights}", tmp_path / "out.edgevit", precision="int8")
+
+
+def test_export_refuses_an_existing_path_before_any_work(tmp_path):
+    (tmp_path / "out.edgevit").mkdir()
+    with pytest.raises(ArtifactError, match="Add --force to replace it"):
+        export_bundle("no:such", tmp_path / "out.edgevit")
+    assert (tmp_path / "out.edgevit").is_dir()
+
+
+def test_a_failed_replacement_keeps_the_old_bundle(bundle):
+    before = bundle.manifest
+    with pytest.raises(SpecError):
+        export_bundle("edgevit:no_such_model", bundle.path, force=True)
+    assert Bundle.open(bundle.path).manifest == before
+
+
+@pytest.mark.parametrize(
+    ("precision", "held"),
+    [("fp16", ("fp32", "fp16")), ("int8", ("fp32", "fp16", "int8"))],
+)
+@pytest.mark.usefixtures("made")
+def test_export_writes_what_was_asked_for(tmp_path, precision, held):
+    bundle = export_bundle(
+        *("edgevit:vit_digits", tmp_path / "out.edgevit"),
+        precision=precision,
+        calibration=tiny_calibration(),
+        threads=1,
+    )
+    assert bundle.precisions == held
+    assert bundle.has(TABLE) == (precision == "int8")
+    bundle.check()
