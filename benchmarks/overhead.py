@@ -21,7 +21,7 @@ from edge_vit.bundle import FP32
 from edge_vit.export.sources import SourceRequest
 from edge_vit.measure.statistics import median_ratio_interval
 
-MODEL, ROUNDS, WARMUP, NUM_IMAGES = "vit_small_patch16_224", 300, 20, 8
+MODEL, ROUNDS, WARMUP, NUM_IMAGES = "vit_small_patch16_224", 200, 10, 8
 LIMIT = 1.03
 
 

@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 def read_arguments(description: str | None) -> argparse.Namespace:
     """Return ``--threads`` and ``--results`` as typed."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--threads", type=int, default=2, help="of one run (default: 2)")
+    parser.add_argument("--threads", type=int, default=1, help="of one run (default: 1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, to_json
 
 
@@ -52,5 +53,12 @@ class ExportRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ExportRecord:
-        """Return what `to_bytes` wrote."""
-        return from_json(cls, json.loads(data), "export.json")
+        """Return what `to_bytes` wrote.
+
+        Raises:
+            ArtifactError: the bytes are no export record.
+        """
+        try:
+            return from_json(cls, json.loads(data), "export.json")
+        except (ValueError, RecursionError, SpecError) as error:
+            raise ArtifactError(f"export.json is not an export record: {error}") from None

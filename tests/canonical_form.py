@@ -30,6 +30,12 @@ BLOCK = Counter(
 )
 """The operators of a pre-norm block with biases and GELU, and no others."""
 
+EMBEDDING = {"Cast", "Sub", "Mul", "Transpose", "Conv", "Reshape", "Add", "Concat"} | {
+    "Shape",  # of the class token, to be repeated for every image
+    "Expand",
+}
+"""The operators in front of the first block, and no others."""
+
 
 def assert_canonical(
     model: onnx.ModelProto,
@@ -84,9 +90,9 @@ def _assert_blocks(model: onnx.ModelProto, depth: int, more: Mapping[str, int]) 
         found[node.name.partition("/")[0]][node.op_type] += 1
     block = Counter(BLOCK)
     block.update(more)
-    assert {place: ops for place, ops in found.items() if place.startswith("block")} == {
-        f"block{index}": +block for index in range(depth)
-    }
+    for index in range(depth):
+        assert found[f"block{index}"] == +block, f"block{index} has {found[f'block{index}']}"
+    assert set(found) - {"embed", "head"} == {f"block{index}" for index in range(depth)}
 
 
 def _assert_no_shape_arithmetic(model: onnx.ModelProto) -> None:
@@ -95,13 +101,17 @@ def _assert_no_shape_arithmetic(model: onnx.ModelProto) -> None:
     readers = defaultdict(list)
     for node in model.graph.node:
         for value in node.input:
-            readers[value].append(node.op_type)
+            readers[value].append(node)
+    embedding = {n.op_type for n in model.graph.node if n.name.startswith("embed/")}
+    assert embedding <= EMBEDDING, embedding - EMBEDDING
+    for node in model.graph.node:
         if node.op_type == "Reshape":
             assert (numpy_helper.to_array(weights[node.input[1]]) < 0).sum() <= 1
-    for node in model.graph.node:
         if node.op_type == "Shape":
-            assert node.input[0] == "images" or node.name.startswith("embed/")
-            assert readers[node.output[0]] == ["Concat"]
-        if node.op_type == "Concat" and "Expand" in readers[node.output[0]]:
-            assert set(readers[node.output[0]]) == {"Expand"}
-    assert sum(node.op_type == "Shape" for node in model.graph.node) <= 1
+            assert node.name.startswith("embed/")
+            assert {attribute.name: attribute.i for attribute in node.attribute} == {
+                "start": 0,
+                "end": 1,
+            }
+            (concat,) = readers[node.output[0]]
+            assert [reader.op_type for reader in readers[concat.output[0]]] == ["Expand"]

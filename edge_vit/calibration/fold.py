@@ -189,9 +189,9 @@ def _swaps_heads(node: ir.Node) -> bool:
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     """Let `node` read `array` in place of its constant input `index`; other readers keep theirs."""
-    old = node.inputs[index]
-    assert old is not None
-    data, name = np.asarray(array, np.float32), f"{old.name}/folded"
+    data, name = np.asarray(array, np.float32), f"{node.name}.{index}/folded"
+    while name in graph.initializers:  # the values of qkv are folded first, its input afterwards
+        name += "/folded"
     value = ir.Value(
         name=name,
         type=ir.TensorType(ir.DataType.FLOAT),

@@ -90,12 +90,14 @@ def make_canonical(
     fuse_layer_norms(graph)
     rewrite_gelus(graph)
     split_gemms(graph)
+    _infer_shapes(model)
     unflatten_linears(graph)
     passes.RemoveUnusedNodesPass()(model)
     notes = rewrite_attentions(model)
     passes.RemoveUnusedNodesPass()(model)
     for block in find_blocks(graph):
         merge_linears(graph, block.linears("qkv"))
+        merge_linears(graph, block.linears("fc1"))  # the gate and the value of a gated MLP
     passes.RemoveUnusedNodesPass()(model)
     _infer_shapes(model)
     keep_batch_dimension(graph)

@@ -14,7 +14,7 @@ from seeded import SITES, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.errors import ArtifactError
-from edge_vit.table import SiteScales
+from edge_vit.table import DEFAULT_RECIPE, RECIPES, SiteScales
 
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -42,8 +42,10 @@ def int8(vit, table) -> onnx.ModelProto:
     return write_qdq(vit.model, table)
 
 
-@pytest.fixture
-def either_int8(either_vit, table) -> onnx.ModelProto:
+@pytest.fixture(params=["minmax", DEFAULT_RECIPE.name])
+def either_int8(request, either_vit) -> onnx.ModelProto:
+    """The quantized `either_vit`, without folding and as users get it."""
+    table = either_vit.calibrate(random_images(16), RECIPES[request.param])
     return write_qdq(either_vit.model, table)
 
 
@@ -184,6 +186,19 @@ def test_refuses_a_table_of_another_graph(vit, table, change, named):
     other = dataclasses.replace(table, sites=change(dict(table.sites)))
     with pytest.raises(ArtifactError, match=f"does not fit the graph: {named} .*edgevit calib"):
         write_qdq(vit.model, other)
+
+
+def test_norms_that_share_their_constants_are_folded_apart(vit):
+    """Equal constants are stored once: in a model fresh from its constructor, all norms are."""
+    model = onnx.ModelProto()
+    model.CopyFrom(vit.model)
+    norms = [n for n in model.graph.node if n.op_type == "LayerNormalization"]
+    for n in norms:
+        n.input[1:] = norms[0].input[1:]
+    shared = dataclasses.replace(vit, model=model)
+    quantized = write_qdq(model, shared.calibrate(random_images(16), DEFAULT_RECIPE))
+    images = random_images(16, seed=7)
+    assert sqnr_db(run_onnx(model, images), run_onnx(quantized, images)) > 20
 
 
 def test_leaves_the_model_as_it_was(vit, table):

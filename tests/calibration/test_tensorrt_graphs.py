@@ -12,7 +12,7 @@ from seeded import SITES, Seeded, make_seeded, random_images
 
 from edge_vit.calibration.half import write_half
 from edge_vit.calibration.qdq import write_qdq
-from edge_vit.table import MIN_SCALE
+from edge_vit.table import DEFAULT_RECIPE, MIN_SCALE
 
 pytestmark = pytest.mark.skipif(
     not rtx.HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
@@ -187,7 +187,7 @@ ZOO = {
 @pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
 def test_builds_int8_of_other_libraries(make):
     zoo = make_seeded(make(), size=64, classes=10)
-    table = zoo.calibrate(random_images(2, size=64))
+    table = zoo.calibrate(random_images(2, size=64), DEFAULT_RECIPE)
     assert tuple(table.sites) == SITES
     network = rtx.build(precisions(zoo, table)["int8"])
     assert network.complaints == ()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from edge_vit.bundle import FP32, INT8, INT8_CPU, TABLE, Bundle
 from edge_vit.measure.results import AccuracyReport, LatencyReport
+from edge_vit.training.checkpoint import load_checkpoint
 from edge_vit.values import from_json
 
 
@@ -25,6 +26,7 @@ def test_export_writes_every_precision_and_says_what_is_next(
     bundle = Bundle.open(out)
     bundle.check()
     assert bundle.precisions == ("fp32", "fp16", "int8")
+    assert bundle.spec.labels == tuple("0123456789")
     assert bundle.read_table().num_images == 4
     assert bundle.read_table().recipe.name == "percentile"
     assert all(name in result.stdout for name in (FP32, INT8, INT8_CPU, TABLE))
@@ -176,7 +178,7 @@ def test_inspect_as_json(edgevit, shared_bundle):
     assert result.stderr == ""
 
 
-def test_finetune_then_export_needs_nothing_typed_twice(edgevit, held_out, tmp_path):
+def test_finetune_writes_weights_and_says_what_is_next(edgevit, held_out, tmp_path):
     out = tmp_path / "vit.safetensors"
     arguments = ["finetune", "edgevit:vit_digits", "--data", held_out, "--epochs", 1]
     result = edgevit(*arguments, "--image-size", 16, "--batch-size", 32, "--threads", 1, "-o", out)
@@ -185,8 +187,7 @@ def test_finetune_then_export_needs_nothing_typed_twice(edgevit, held_out, tmp_p
     assert "of 8 held-out images right, epoch 1 of 1" in result.stdout
     assert f"edgevit export edgevit:{out} -o {tmp_path / 'vit.edgevit'}" in result.stderr
     assert "training edgevit:vit_digits" in result.stderr
-    assert edgevit("export", f"edgevit:{out}", "-o", tmp_path / "vit.edgevit").exit_code == 0
-    assert Bundle.open(tmp_path / "vit.edgevit").spec.labels == tuple("0123456789")
+    assert load_checkpoint(out).labels == tuple("0123456789")
 
 
 def test_finetune_keeps_what_is_there(refused, weights):

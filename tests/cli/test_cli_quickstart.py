@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import pytest
@@ -10,26 +11,35 @@ from tiny import CONFIG, tiny_digits
 from edge_vit.bundle import Bundle
 from edge_vit.cli import quickstart
 from edge_vit.report.saved import read_json
-from edge_vit.training import datasets, vit
+from edge_vit.training import datasets, loop, vit
 
 
 @pytest.fixture
-def tiny_quickstart(edgevit, monkeypatch, tmp_path):
+def folder(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def tiny_quickstart(edgevit, monkeypatch, folder):
     """Return a function that runs it with a small model, few images and few runs."""
     monkeypatch.setitem(vit.PRESETS, quickstart.MODEL, CONFIG)
     monkeypatch.setattr(quickstart, "NUM_CALIBRATION_IMAGES", 12)
     monkeypatch.setattr(quickstart, "ITERATIONS", 5)
-    monkeypatch.setattr(datasets, "load_digits", tiny_digits)
+    digits = tiny_digits()
+    few = dataclasses.replace(
+        digits, train_images=digits.train_images[::20], train_labels=digits.train_labels[::20]
+    )
+    monkeypatch.setattr(datasets, "load_digits", lambda: few)
 
     def call(*arguments):
-        folder = tmp_path / "out"
-        return edgevit("quickstart", "--dir", folder, "--epochs", 2, "--threads", 2, *arguments)
+        return edgevit("quickstart", "--dir", folder, "--epochs", 2, *arguments)
 
     return call
 
 
-def test_goes_from_training_to_the_verdict(tiny_quickstart, edgevit, tmp_path):
-    folder = tmp_path / "out"
+def test_goes_from_a_training_to_the_verdict(tiny_quickstart, edgevit, weights, folder):
+    folder.mkdir()
+    shutil.copy(weights, folder / "vit_digits.safetensors")
     result = tiny_quickstart()
     assert result.exit_code == 0, result.output
     bundle = Bundle.open(folder / "digits.edgevit")
@@ -39,28 +49,26 @@ def test_goes_from_training_to_the_verdict(tiny_quickstart, edgevit, tmp_path):
     assert report.accuracy[0].num_calibrated_on == 0
     assert bundle.read_table().num_images == len(list((folder / "calib").glob("*/*.png"))) == 12
     assert "recommended" in result.stdout
-    stages = ("training vit_digits", "tracing", "parity", "calibrating on 12", "timing")
+    stages = ("is used again", "tracing", "parity", "calibrating on 12", "evaluating", "timing")
     assert all(stage in result.stderr for stage in stages)
     assert str(bundle.reports_path / "verify.html") in result.stderr
-    suggested = [line.split()[1:] for line in result.stderr.splitlines() if "  edgevit run" in line]
-    assert edgevit(*suggested[0]).exit_code == 0
+    (run,) = [line.split()[1:] for line in result.stderr.splitlines() if "  edgevit run" in line]
+    assert edgevit(*run).exit_code == 0
 
-    again = tiny_quickstart()
-    assert again.exit_code == 0
-    assert "is used again" in again.stderr
-    assert "training vit_digits" not in again.stderr
 
-    shutil.rmtree(folder / "val" / "3")
-    broken = tiny_quickstart()
-    assert broken.exit_code == 1
-    assert "Remove it, or choose another folder with --dir" in broken.stderr
+def test_leaves_a_folder_alone_that_holds_something_else(tiny_quickstart, image, weights, folder):
+    (folder / "val" / "3").mkdir(parents=True)
+    shutil.copy(weights, folder / "vit_digits.safetensors")
+    shutil.copy(image, folder / "val" / "3")
+    result = tiny_quickstart()
+    assert result.exit_code == 1
+    assert f"{folder / 'val'} holds 1 images, expected the 40 of an earlier" in result.stderr
+    assert (folder / "val" / "3" / image.name).exists()
 
 
 def test_goes_on_with_an_interrupted_training_and_trains_again_when_asked(
-    tiny_quickstart, monkeypatch, tmp_path
+    tiny_quickstart, monkeypatch, folder
 ):
-    from edge_vit.training import loop
-
     run_epoch, seen = loop.TrainingLoop.run_epoch, []
 
     def second_is_interrupted(self):
@@ -69,17 +77,31 @@ def test_goes_on_with_an_interrupted_training_and_trains_again_when_asked(
             raise KeyboardInterrupt
         run_epoch(self)
 
-    def stop(*arguments, **options):
+    def stop(*arguments):
         raise KeyboardInterrupt  # what follows the training has its own test
 
     monkeypatch.setattr(loop.TrainingLoop, "run_epoch", second_is_interrupted)
     monkeypatch.setattr(quickstart, "_write_images", stop)
-    assert tiny_quickstart().exit_code == 130
-    assert not (tmp_path / "out" / "vit_digits.safetensors").exists()
-    tiny_quickstart()
-    assert seen == [0, 1, 1]
-    assert (tmp_path / "out" / "vit_digits.safetensors").exists()
-    tiny_quickstart()
-    assert seen == [0, 1, 1]
-    tiny_quickstart("--fresh")
-    assert seen == [0, 1, 1, 0, 1]
+    result = tiny_quickstart()
+    assert result.exit_code == 130
+    assert "training vit_digits" in result.stderr
+    assert not (folder / "vit_digits.safetensors").exists()
+    for arguments, epochs in [((), [0, 1, 1]), ((), [0, 1, 1]), (("--fresh",), [0, 1, 1, 0, 1])]:
+        tiny_quickstart(*arguments)
+        assert seen == epochs
+        assert (folder / "vit_digits.safetensors").exists()
+
+
+def test_options_keep_the_recipe_of_the_training(tiny_quickstart, monkeypatch):
+    given = []
+
+    def stop(folder, options, **rest):
+        given.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "_run", stop)
+    tiny_quickstart("--threads", 3, "-q")
+    expected = dataclasses.replace(
+        quickstart.QUICKSTART_OPTIONS, epochs=2, warmup_epochs=2, threads=3
+    )
+    assert given == [expected]

@@ -56,17 +56,17 @@ def test_quiet_leaves_results_alone(edgevit, bundle):
 
 
 def test_quiet_still_warns(edgevit, bundle, held_out, monkeypatch):
+    from edge_vit.cli import reports
     from edge_vit.errors import ArtifactError
-    from edge_vit.report import saved
 
     def refuse(*arguments):
         raise ArtifactError("no room")
 
-    monkeypatch.setattr(saved, "write_json", refuse)
-    arguments = ("verify", bundle.path, "--data", held_out, "--iterations", 2)
-    result = edgevit("-q", *arguments)
-    assert result.stderr.startswith("Warning: ")
-    assert result.stderr.endswith("no room\n")
+    monkeypatch.setattr(reports, "write_report", refuse)
+    result = edgevit("-q", "verify", bundle.path, "--data", held_out, "--iterations", 2)
+    warnings = result.stderr.splitlines()
+    assert len(warnings) == 2
+    assert all(line.startswith("Warning: ") and line.endswith("no room") for line in warnings)
 
 
 def test_the_log_file_holds_everything(edgevit, bundle, calibration, broken, tmp_path):

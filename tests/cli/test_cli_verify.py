@@ -7,12 +7,15 @@ import errno
 import importlib
 import json
 import os
-from pathlib import Path
+import shutil
 
 import pytest
+from click.testing import CliRunner
 
+from edge_vit.bundle import Bundle
+from edge_vit.cli import main
 from edge_vit.errors import MissingDependencyError
-from edge_vit.report.saved import read_json
+from edge_vit.report.saved import read_json, write_json
 
 FAST = ("--iterations", 5, "--threads", 1)
 
@@ -31,6 +34,22 @@ def outcome(monkeypatch):
     return force
 
 
+@pytest.fixture(scope="module")
+def judged_home(shared_bundle, held_out, tmp_path_factory):
+    """Return a bundle with saved reports, to read only."""
+    path = tmp_path_factory.mktemp("judged") / "digits.edgevit"
+    shutil.copytree(shared_bundle.path, path)
+    CliRunner().invoke(main, ["verify", str(path), "--data", str(held_out), "--iterations", "5"])
+    return path
+
+
+@pytest.fixture
+def judged(judged_home, tmp_path):
+    """Return a copy of a bundle with saved reports."""
+    shutil.copytree(judged_home, tmp_path / "judged.edgevit")
+    return Bundle.open(tmp_path / "judged.edgevit")
+
+
 @pytest.mark.parametrize(("word", "status"), [("pass", 0), ("fail", 3), ("undecided", 5)])
 def test_exit_status_is_the_verdict(edgevit, bundle, held_out, outcome, word, status):
     outcome(word)
@@ -41,7 +60,7 @@ def test_exit_status_is_the_verdict(edgevit, bundle, held_out, outcome, word, st
 
 
 def test_limits_reach_the_gates(edgevit, bundle, held_out):
-    arguments = ("verify", bundle.path, "--data", held_out, *FAST, "--json")
+    arguments = ("verify", bundle.path, "--data", held_out, *FAST, "--json", "--no-report")
     data = json.loads(edgevit(*arguments, "--max-drop", 99, "--min-speedup", 0.001).stdout)
     assert {gate["limit"] for gate in data["verdict"]["gates"]} == {99, 0.001}
     assert data["verdict"]["outcome"] == "pass"
@@ -126,27 +145,26 @@ def test_refuses_a_report_of_unknown_kind_before_measuring(refused, bundle, held
     assert line == "-o report.pdf: expected a name that ends in .html or .json"
 
 
-def test_report_rewrites_the_page(edgevit, bundle, held_out, tmp_path):
-    edgevit("verify", bundle.path, "--data", held_out, *FAST)
-    page = bundle.reports_path / "verify.html"
+def test_report_rewrites_the_page(edgevit, judged, tmp_path):
+    page = judged.reports_path / "verify.html"
     before = page.read_text()
     page.unlink()
-    result = edgevit("report", bundle.path)
+    result = edgevit("report", judged.path)
     assert (result.exit_code, result.stdout) == (0, f"{page}\n")
     assert page.read_text() == before
     out = tmp_path / "copy.json"
-    assert edgevit("report", bundle.path, "-o", out).exit_code == 0
-    assert read_json(out) == read_json(bundle.reports_path / "verify.json")
+    assert edgevit("report", judged.path, "-o", out).exit_code == 0
+    assert read_json(out) == read_json(judged.reports_path / "verify.json")
 
 
-def test_report_leaves_the_layers_out_where_the_bundle_has_changed(
-    edgevit, bundle, held_out, calibration
-):
-    edgevit("verify", bundle.path, "--data", held_out, *FAST)
-    edgevit("calibrate", bundle.path, "--calib", calibration)
-    result = edgevit("report", bundle.path)
+def test_report_leaves_the_layers_out_where_the_bundle_has_changed(edgevit, judged, calibration):
+    page = judged.reports_path / "verify.html"
+    assert "block1/fc2" in page.read_text()
+    edgevit("calibrate", judged.path, "--calib", calibration, "--threads", 1)
+    result = edgevit("report", judged.path)
     assert result.exit_code == 0
     assert "has changed since it was verified" in result.stderr
+    assert "block1/fc2" not in page.read_text()
 
 
 def test_report_refuses_a_bundle_without_a_verdict(refused, bundle):
@@ -155,12 +173,14 @@ def test_report_refuses_a_bundle_without_a_verdict(refused, bundle):
     assert line == expected
 
 
-def test_report_takes_the_newest(edgevit, bundle, held_out):
-    edgevit("verify", bundle.path, "--data", held_out, *FAST, "--num-images", 20)
-    older = bundle.reports_path / "verify.json"
-    older.rename(bundle.reports_path / "verify-old.json")
-    edgevit("verify", bundle.path, "--data", held_out, *FAST, "--num-images", 30)
-    os.utime(bundle.reports_path / "verify-old.json", (1, 1))
-    out = Path(bundle.path.parent / "newest.json")
-    edgevit("report", bundle.path, "-o", out)
-    assert read_json(out).accuracy[0].num_images == 30
+def test_report_takes_the_newest(edgevit, judged, tmp_path):
+    newest, older = judged.reports_path / "verify.json", judged.reports_path / "verify-a.json"
+    report = read_json(newest)
+    write_json(dataclasses.replace(report, created="long ago"), older)
+    os.utime(older, (1, 1))
+    out = tmp_path / "newest.json"
+    edgevit("report", judged.path, "-o", out)
+    assert read_json(out).created == report.created
+    os.utime(newest, (0, 0))
+    edgevit("report", judged.path, "-o", out)
+    assert read_json(out).created == "long ago"

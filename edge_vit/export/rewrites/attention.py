@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.export.rewrites.edit import Builder, replace_value
-from edge_vit.export.rewrites.probe import make_session, run_values
+from edge_vit.export.rewrites.probe import find_shapes, make_session
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.graph.walk import (
     Array,
@@ -61,9 +61,7 @@ def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
         inputs = [site.linear.input for site in block.sites if site.role in ("qkv", "proj")]
         context = block.attention.context.outputs[0]
         wanted.update(dict.fromkeys([block.root, context, *outputs, *inputs]))
-    arrays = run_values(model, list(wanted), _PROBE_BATCH)
-    shapes = {value: arrays[value.name or ""].shape for value in wanted}
-    del arrays
+    shapes = find_shapes(model, list(wanted), _PROBE_BATCH)
     left: dict[str, list[int]] = {}
     for block in blocks:
         try:

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.export.rewrites.edit import constant
-from edge_vit.export.rewrites.probe import PROBE_BATCHES, run_values
+from edge_vit.export.rewrites.edit import Builder, constant
+from edge_vit.export.rewrites.probe import PROBE_BATCHES, find_shapes, run_values
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, is_constant
 
 _SHAPE_OPS = frozenset({"Shape", "Size"})
@@ -33,10 +33,11 @@ def fold_constants(model: ir.Model) -> None:
     derived = _derived_values(graph)
     if derived:
         inferring = _inferring_reshapes(derived)
-        wanted = [*derived, *(node.outputs[0] for node in inferring)]
-        runs = [run_values(model, wanted, batch) for batch in _batches(graph)]
+        reshaped = [node.outputs[0] for node in inferring]
+        shapes = [find_shapes(model, reshaped, batch) for batch in _batches(graph) if reshaped]
+        runs = [run_values(model, derived, batch) for batch in _batches(graph)]
         for node in inferring:
-            _fix_target(graph, node, [np.array(r[node.outputs[0].name or ""].shape) for r in runs])
+            _fix_target(graph, node, [np.array(shape[node.outputs[0]]) for shape in shapes])
         for value in derived:
             _replace(graph, value, [run[value.name or ""] for run in runs])
     for node in list(graph):
@@ -119,6 +120,8 @@ def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
     for use in list(value.uses()):
         if use.node.op_type == "Reshape" and use.idx == 1:
             _fix_target(graph, use.node, arrays)
+        elif use.node.op_type == "Expand" and use.idx == 1 and _starts_with_batch(arrays):
+            use.node.replace_input_with(1, _batch_and(graph, use.node, first[1:]))
     if _repeats_along_batch(arrays) and all(
         node.op_type in _BROADCASTING for node in consumers(value)
     ):
@@ -132,6 +135,23 @@ def _reshape_target(arrays: list[Array]) -> Array | None:
     varies = np.any([a != arrays[0] for a in arrays], axis=0)
     target = np.where(varies, -1, arrays[0]).astype(np.int64)
     return target if (target < 1).sum() <= 1 else None
+
+
+def _starts_with_batch(arrays: list[Array]) -> bool:
+    """Say whether each shape is the batch size, followed by the same numbers."""
+    if len({len(a) for a in arrays}) != 1:
+        return False
+    return all(
+        a[0] == batch and (a[1:] == arrays[0][1:]).all()
+        for a, batch in zip(arrays, PROBE_BATCHES, strict=True)
+    )
+
+
+def _batch_and(graph: ir.Graph, before: ir.Node, rest: Array) -> ir.Value:
+    """Return the shape (batch, *rest), whatever an exporter did to get there."""
+    build = Builder(graph, before)
+    batch = build.one("Shape", graph.inputs[0], start=0, end=1)
+    return build.one("Concat", batch, build.constant(rest), axis=0)
 
 
 def _repeats_along_batch(arrays: list[Array]) -> bool:

@@ -11,10 +11,16 @@ from edge_vit.export.rewrites.edit import Builder, constant, replace_value
 from edge_vit.graph.walk import (
     Linear,
     array_of,
+    array_shape,
     consumers,
     data_input,
     find_linears,
     is_constant,
+)
+
+_ROWWISE = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Pow", "Erf", "Tanh", "Sigmoid", "Relu", "Cast"}
+    | {"Identity", "LayerNormalization"}
 )
 
 
@@ -44,27 +50,73 @@ def split_gemms(graph: ir.Graph) -> None:
 def unflatten_linears(graph: ir.Graph) -> None:
     """Let linear layers work on (batch, tokens, width) where an exporter flattened it to rows.
 
-    ``Reshape -> linear -> Reshape`` becomes ``linear -> Reshape``; an idle Reshape goes, too.
+    The Reshape moves behind the layer, and on behind what treats each row alone, such as GELU,
+    until it meets the Reshape that undoes it.
     """
-    for linear in find_linears(graph).values():
-        above = linear.input.producer()
-        below = list(consumers(linear.output))
-        if above is None or above.op_type != "Reshape":
+    linears = find_linears(graph)
+    for node in list(graph):
+        if node in linears:
+            linear = linears[node]
+            source = _source_of_rows(linear.input)
+            if source is not None:
+                _replace_rows(graph, linear.output, rebuild(graph, linear, source))
+        elif node.op_type in _ROWWISE and len(node.outputs) == 1:
+            _unflatten_rowwise(graph, node)
+
+
+def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
+    inputs: list[ir.Value] = []
+    shapes = set()
+    for value in node.inputs:
+        assert value is not None
+        source = None if is_constant(value) else _source_of_rows(value)
+        if source is not None and source.shape is not None:
+            shapes.add(tuple(source.shape))
+        elif not is_constant(value) or len(array_shape(value)) > 1:
+            return
+        inputs.append(source or value)
+    rows = node.outputs[0]
+    if len(shapes) != 1 or rows.shape is None or node.attributes.get_int("axis", -1) != -1:
+        return
+    copy = ir.node(node.op_type, inputs, node.attributes)
+    graph.insert_before(node, copy)
+    output = copy.outputs[0]
+    output.name = f"{rows.name}/unflattened"
+    output.shape, output.type = ir.Shape([*shapes.pop()[:-1], rows.shape[-1]]), rows.type
+    _replace_rows(graph, rows, output)
+
+
+def _source_of_rows(value: ir.Value) -> ir.Value | None:
+    """Return the (batch, ..., width) value of which `value` is a Reshape to rows (rows, width)."""
+    above = value.producer()
+    if above is None or above.op_type != "Reshape" or value.shape is None or len(value.shape) != 2:
+        return None
+    source = data_input(above)
+    if source.shape is None or len(source.shape) < 3 or source.shape[-1] != value.shape[-1]:
+        return None
+    return source
+
+
+def _replace_rows(graph: ir.Graph, rows: ir.Value, output: ir.Value) -> None:
+    """Let the readers of `rows` (rows, width) read `output` (batch, ..., width) instead."""
+    assert output.shape is not None
+    before = rows.producer()
+    assert before is not None
+    for node in list(consumers(rows)):
+        shape = node.outputs[0].shape
+        if not _is_free_reshape(node):
             continue
-        if not all(_is_free_reshape(node) for node in below):
-            continue
-        source = data_input(above)
-        width, _ = linear.weight.shape
-        if source.shape is None or len(source.shape) < 3 or source.shape[-1] != width:
-            continue
-        output = rebuild(graph, linear, source)
-        for node in below:
-            shape = node.outputs[0].shape
-            is_idle = shape is not None and list(shape)[:-1] == list(source.shape)[:-1]
-            if is_idle:
-                replace_value(node.outputs[0], output)
-            else:
-                node.replace_input_with(0, output)
+        # Dimensions that are equal but for one are equal: the number of elements is.
+        if shape is not None and list(shape)[1:] == list(output.shape)[1:]:
+            replace_value(node.outputs[0], output)
+        else:
+            node.replace_input_with(0, output)
+    if rows.uses() or rows.is_graph_output():
+        build = Builder(graph, before)
+        target = build.constant(np.array([-1, output.shape[-1]], np.int64))
+        flat = build.one("Reshape", output, target)
+        flat.shape, flat.type = rows.shape, rows.type
+        replace_value(rows, flat)
 
 
 def _is_free_reshape(node: ir.Node) -> bool:

@@ -13,7 +13,7 @@ from edge_vit.errors import SpecError
 from edge_vit.graph.expose import expose
 from edge_vit.graph.walk import Array
 
-PROBE_BATCHES = (2, 3, 5)
+PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
 
 
 def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[str, Array]:
@@ -28,7 +28,74 @@ def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[
         SpecError: ONNX Runtime cannot run the graph.
     """
     names = [value.name or "" for value in values]
-    proto = expose(ir.to_proto(model), names, only=True)
+    proto = _at_batch(model, batch)
+    _fix_shapes(proto.graph, _infer(proto))
+    _keep_ancestors(proto.graph, names)
+    return _run(expose(proto, names, only=True), names, batch)
+
+
+def find_shapes(
+    model: ir.Model, values: Sequence[ir.Value], batch: int
+) -> dict[ir.Value, tuple[int, ...]]:
+    """Return the shapes of `values` for `batch` images: inferred, or seen in a run where need be.
+
+    Raises:
+        SpecError: ONNX Runtime cannot run the graph.
+    """
+    proto = _at_batch(model, batch)
+    found = _infer(proto)
+    if all(value.name in found for value in values):
+        return {value: found[value.name or ""] for value in values}
+    names = {value: f"shape_of/{value.name}" for value in values}
+    for value, name in names.items():
+        proto.graph.node.append(onnx.helper.make_node("Shape", [value.name or ""], [name]))
+    shapes = _run(expose(proto, names.values(), only=True), list(names.values()), batch)
+    return {value: tuple(shapes[name].tolist()) for value, name in names.items()}
+
+
+def _at_batch(model: ir.Model, batch: int) -> onnx.ModelProto:
+    """Return `model` for `batch` images, where it leaves that open, and without noted shapes."""
+    proto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    first = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    first.dim_value = first.dim_value or batch
+    return proto
+
+
+def _infer(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each value that follows from the graph alone."""
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    shapes = {}
+    for info in (*inferred.input, *inferred.value_info):
+        if info.type.tensor_type.HasField("shape"):
+            dims = info.type.tensor_type.shape.dim
+            if all(dim.HasField("dim_value") for dim in dims):
+                shapes[info.name] = tuple(dim.dim_value for dim in dims)
+    return shapes
+
+
+def _fix_shapes(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Let each Shape node be the constant that it will yield: no image has to run for it."""
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in shapes:
+            bounds = {attribute.name: attribute.i for attribute in node.attribute}
+            shape = shapes[node.input[0]][bounds.get("start", 0) : bounds.get("end")]
+            value = onnx.numpy_helper.from_array(np.array(shape, np.int64))
+            node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=value))
+
+
+def _keep_ancestors(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Drop every node that the values `names` do not need."""
+    needed, kept = set(names), []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
+def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Array]:
     session = make_session(proto)
     (image,) = session.get_inputs()
     shape = [batch if not isinstance(dim, int) else dim for dim in image.shape]

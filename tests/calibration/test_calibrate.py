@@ -1,0 +1,103 @@
+"""From images to a table, and from a table to graphs, with a bundle between."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from seeded import SITES, random_images
+
+from edge_vit.bundle import FP16, FP32, INT8, INT8_CPU, TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.calibration.calibrate import calibrate_model
+from edge_vit.errors import ArtifactError
+from edge_vit.images import ArraySource
+from edge_vit.pipeline import calibrate, quantize
+from edge_vit.preprocess import digest
+from edge_vit.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
+
+
+@pytest.fixture
+def bundle(vit, tmp_path) -> Bundle:
+    with draft_bundle(tmp_path / "seeded.edgevit", vit.spec) as draft:
+        draft.add({FP32: vit.model.SerializeToString()})
+    return Bundle.open(tmp_path / "seeded.edgevit")
+
+
+def test_table_says_how_each_site_is_quantized(vit, table):
+    assert tuple(table.sites) == SITES
+    for name, site in table.sites.items():
+        assert site.precision == "int8"
+        assert site.reason
+        assert site.activation_scale == pytest.approx(site.activation_amax / 127, rel=2**-11)
+        assert 1 < site.activation_crest < 50
+        widths = {"qkv": 96, "proj": 32, "fc1": 128, "fc2": 32}
+        assert len(site.weight_scales) == widths[name.split("/")[1]]
+
+
+def test_table_knows_its_parents(vit, table):
+    assert table.model_digest == digest_of(vit.model.SerializeToString())
+    assert table.image_digests == tuple(sorted(map(digest, random_images(16))))
+    assert table.num_images == 16
+    assert table.recipe == RECIPES["minmax"]
+
+
+def test_scales_are_float16_numbers_and_survive_the_file(table):
+    again = CalibrationTable.from_bytes(table.to_bytes())
+    assert again == table
+    for site in again.sites.values():
+        scales = np.array([site.activation_scale, *site.weight_scales])
+        assert np.array_equal(scales.astype(np.float16).astype(np.float64), scales)
+        assert scales.min() >= MIN_SCALE
+
+
+def test_percentile_cuts_below_minmax(vit, table):
+    cut = vit.calibrate(random_images(16), Recipe("mine", "percentile", 99))
+    for name in SITES:
+        assert cut.sites[name].activation_scale < table.sites[name].activation_scale
+        assert cut.sites[name].activation_amax == table.sites[name].activation_amax
+        assert cut.sites[name].weight_scales == table.sites[name].weight_scales
+
+
+def test_threads_do_not_change_the_scales(vit, table):
+    fp32, source = vit.model.SerializeToString(), ArraySource(random_images(16))
+    alone = calibrate_model(fp32, vit.spec, source, RECIPES["minmax"], threads=1)
+    for name in SITES:
+        scale = alone.sites[name].activation_scale
+        assert scale == pytest.approx(table.sites[name].activation_scale, rel=2**-10)
+
+
+def test_bundle_gets_a_table_and_then_graphs(bundle):
+    calibrated = calibrate(bundle, ArraySource(random_images(4)))
+    assert calibrated.read_table().num_images == 4
+    done = quantize(calibrated)
+    assert done.precisions == ("fp32", "fp16", "int8")
+    for name in (FP16, INT8, INT8_CPU):
+        onnx.checker.check_model(done.read(name), full_check=True)
+    parents = {done.artifact(FP32).sha256, done.artifact(TABLE).sha256}
+    assert {*done.artifact(INT8).parents} == {*done.artifact(INT8_CPU).parents} == parents
+
+
+def test_quantizing_twice_writes_the_same_bytes(bundle):
+    calibrated = calibrate(bundle, ArraySource(random_images(4)))
+    once = quantize(calibrated)
+    first = {name: once.read(name) for name in (FP16, INT8, INT8_CPU)}
+    twice = quantize(once)
+    assert {name: twice.read(name) for name in first} == first
+
+
+def test_a_new_table_takes_old_int8_graphs_out(bundle):
+    done = quantize(calibrate(bundle, ArraySource(random_images(4))))
+    again = calibrate(done, ArraySource(random_images(4, seed=1)))
+    assert again.precisions == ("fp32", "fp16")
+    assert not (again.path / INT8).exists()
+    assert not (again.path / INT8_CPU).exists()
+
+
+def test_refuses_a_stale_table(bundle, table):
+    stale = dataclasses.replace(table, model_digest="00" * 32)
+    with_stale = bundle.add({TABLE: stale.to_bytes()}, parents=(FP32,))
+    with pytest.raises(ArtifactError, match="was made for another graph .* edgevit calibrate"):
+        quantize(with_stale)
+    assert Bundle.open(bundle.path).precisions == ("fp32",)

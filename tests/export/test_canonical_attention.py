@@ -1,0 +1,156 @@
+"""However attention was written, exported and cut up: one form, the same numbers."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import small_vits as small
+import torch
+import torch.nn.functional as F
+from canonical_form import ROLES, assert_canonical
+from small_vits import Attention, SmallViT, export_legacy, small_source
+
+from edge_vit.export.canonical import make_canonical
+from edge_vit.export.parity import check_parity
+from edge_vit.graph.sites import find_blocks
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, small.SIZE, small.SIZE, 3), dtype=np.uint8)
+TANH_GELU = {"Erf": -1, "Div": -1, "Tanh": 1, "Mul": 4, "Add": 1}
+NO_GELU = {"Erf": -1, "Div": -1, "Mul": -2, "Add": -1}
+
+
+def vit(**parts):
+    return functools.partial(SmallViT, **parts)
+
+
+def attention(split=small.split_unbind, attend=small.attend_scaled_scores, **options):
+    return functools.partial(Attention, split, attend, **options)
+
+
+def quick_gelu(x):
+    return x * torch.sigmoid(1.702 * x)
+
+
+VARIANTS = {
+    # how queries, keys and values are told apart
+    "unbind": (attention(small.split_unbind), {}),
+    "index": (attention(small.split_by_index), {}),
+    "chunk": (attention(small.split_chunk), {}),
+    "slice": (attention(small.split_slice), {}),
+    "interleaved": (attention(small.split_interleaved), {}),
+    "per-head": (attention(small.split_per_head), {}),
+    "separate": (small.SeparateAttention, {}),
+    "separate-no-key-bias": (functools.partial(small.SeparateAttention, key_bias=False), {}),
+    "no-qkv-bias": (attention(qkv_bias=False), {"Add": -1}),
+    # where the scale is
+    "scaled-queries": (attention(attend=small.attend_scaled_queries), {}),
+    "scaled-keys": (attention(attend=small.attend_scaled_keys), {}),
+    "scaled-both": (attention(attend=small.attend_scaled_both), {}),
+    "scaled-scores": (attention(attend=small.attend_scaled_scores), {}),
+    "divided-scores": (attention(attend=small.attend_divided_scores), {}),
+    "not-scaled": (attention(attend=small.attend_unscaled), {}),
+    # how tokens are laid out
+    "flattened": (small.FlattenedAttention, {}),
+    "sequence-first": (small.SequenceFirstAttention, {}),
+    # torch's own
+    "sdpa": (attention(attend=small.attend_by_torch), {}),
+    "multihead-attention": (small.TorchAttention, {}),
+    # a constant on the scores
+    "bias": (small.BiasedAttention, {"Add": 1}),
+    "bias-before-scale": (functools.partial(small.BiasedAttention, before_scale=True), {"Add": 1}),
+}
+
+MLPS = {
+    "tanh-gelu": (vit(mlp=functools.partial(small.Mlp, functools.partial(F.gelu, approximate="tanh"))), TANH_GELU),
+    "quick-gelu": (vit(mlp=functools.partial(small.Mlp, quick_gelu)), {**NO_GELU, "Mul": 0, "Sigmoid": 1}),
+    "relu": (vit(mlp=functools.partial(small.Mlp, F.relu)), {**NO_GELU, "Relu": 1}),
+    "rows": (vit(mlp=small.FlattenedMlp), {}),
+    "all-rows": (vit(block=small.RowsBlock), {}),
+    "swiglu-packed": (vit(mlp=functools.partial(small.GatedMlp, is_packed=True)), {**NO_GELU, "Mul": 0, "Sigmoid": 1, "Slice": 2}),
+    "swiglu-apart": (vit(mlp=functools.partial(small.GatedMlp, is_packed=False)), {**NO_GELU, "Mul": 0, "Sigmoid": 1, "Split": 1}),
+    "layer-scale": (vit(scale=small.LayerScale), {"Mul": 2}),
+    "side-by-side": (vit(block=small.ParallelBlock), {"LayerNormalization": -1}),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_said(caplog):
+    """Fail where onnx or onnx_ir has something to complain about."""
+    yield
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def prove(source, proto: onnx.ModelProto, batch: int | None = None):
+    """Return `proto` in canonical form, after it gave the numbers of `source`."""
+    graph = make_canonical(proto, source.preprocess, source.task)
+    parity, _ = check_parity(source, graph.model.SerializeToString(), IMAGES, "noise", batch)
+    assert parity.spread > 100 * max(parity.max_error, 1e-7) or batch == 1
+    return graph
+
+
+def assert_form(graph, more, batch="batch"):
+    assert graph.notes == ()
+    assert (graph.num_heads, graph.embed_dim, graph.num_tokens) == (
+        small.HEADS,
+        small.WIDTH,
+        small.TOKENS,
+    )
+    assert_canonical(
+        graph.model,
+        depth=small.DEPTH,
+        image_size=(small.SIZE, small.SIZE),
+        batch=batch,
+        more=more,
+    )
+
+
+@pytest.mark.parametrize(("make", "more"), VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("opset", [14, 17])
+def test_every_attention_becomes_the_same(make, more, opset):
+    source = small_source(vit(attention=make))
+    assert_form(prove(source, export_legacy(source, opset)), more)
+
+
+@pytest.mark.parametrize(("make", "more"), MLPS.values(), ids=MLPS)
+@pytest.mark.parametrize("opset", [14, 20])
+def test_every_mlp_keeps_its_four_sites(make, more, opset):
+    source = small_source(make)
+    assert_form(prove(source, export_legacy(source, opset)), more)
+
+
+@pytest.mark.parametrize("name", ["unbind", "separate", "sequence-first", "multihead-attention"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("opset", [14, 20])
+def test_a_static_batch_stays_static(name, opset, batch):
+    make, more = VARIANTS[name]
+    source = small_source(vit(attention=make))
+    graph = prove(source, export_legacy(source, opset, batch), batch)
+    assert graph.batch == batch
+    assert_form(graph, more, batch)
+
+
+def test_unfolded_constants_make_no_difference():
+    source = small_source()
+    assert_form(prove(source, export_legacy(source, fold=False)), {})
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (small.NormedAttention, "LayerNormalization between linear and attention"),
+        (small.RotaryAttention, "Add between linear and attention"),
+    ],
+    ids=["normed", "rotary"],
+)
+def test_what_the_form_cannot_say_is_left_with_a_note_and_its_sites(make, why):
+    source = small_source(vit(attention=make))
+    graph = prove(source, export_legacy(source))
+    assert graph.notes == (f"attention of block 0-1: {why}",)
+    blocks = find_blocks(ir.from_proto(graph.model).graph)
+    assert [site.name for block in blocks for site in block.sites] == [
+        f"block{index}/{role}" for index in range(small.DEPTH) for role in ROLES
+    ]

@@ -1,0 +1,116 @@
+"""Files of past formats are read for ever: one of each lies in ``golden/``, never to be edited.
+
+A change of what is written needs a new format number, a new golden file, and a reader for both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_vit.bundle import MANIFEST, Artifact, Bundle, Manifest
+from edge_vit.errors import ArtifactError
+from edge_vit.record import ExportRecord, Parity
+from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
+from edge_vit.table import CalibrationTable, Recipe, SiteScales
+from edge_vit.values import to_json
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TABLE_1 = CalibrationTable(
+    recipe=Recipe("percentile", "percentile", 99.99),
+    model_digest="5f" * 32,
+    sites={
+        "block0/qkv": SiteScales(
+            "int8", "linear layer of a block", 0.02740478515625, (0.0011, 6.103515625e-05), 3.48, 3.4
+        ),
+        "block0/fc2": SiteScales("fp16", "kept by hand", 0.04428, (0.0025,), 5.62, 61.25),
+    },
+    image_digests=("0a" * 32, "0b" * 32),
+)
+SPEC_1 = ModelSpec(
+    name="vit_small_patch16_224",
+    source="timm:vit_small_patch16_224",
+    task="classification",
+    labels=("cat", "chat échaudé"),
+    inputs=(image_input((224, 160)),),
+    outputs=(task_output("classification", 2),),
+    preprocess=PreprocessSpec(
+        (224, 160), "bilinear", 0.9, "squash", (0.5, 0.5, 0.5), (0.5, 0.25, 0.5)
+    ),
+    depth=12,
+    num_heads=6,
+    embed_dim=384,
+    num_tokens=197,
+    licence="apache-2.0",
+)
+MANIFEST_1 = Manifest(
+    format=1,
+    created="2026-10-01T12:00:00+00:00",
+    spec=SPEC_1,
+    artifacts={
+        "onnx/fp32.onnx": Artifact("1a" * 32, 88_000_000, (), {"torch": "2.14.1"}),
+        "calibration.json": Artifact("1b" * 32, 5_000, ("1a" * 32,), {"onnxruntime": "1.31.1"}),
+        "onnx/int8.onnx": Artifact("1c" * 32, 31_000_000, ("1a" * 32, "1b" * 32), {}),
+    },
+)
+RECORD_1 = ExportRecord(
+    address="timm:vit_small_patch16_224",
+    checkpoint="best.safetensors",
+    parity=Parity("torch 2.14.1", "5 of the given images", (1, 2, 5), 0.9999999, 3e-7, 0.41),
+    notes=("block3: chat échaudé",),
+)
+
+
+def read(name: str) -> bytes:
+    return (GOLDEN / name).read_bytes()
+
+
+def test_table_of_format_1_is_read():
+    assert CalibrationTable.from_bytes(read("table.format1.json")) == TABLE_1
+
+
+def test_manifest_of_format_1_is_read(tmp_path):
+    (tmp_path / MANIFEST).write_bytes(read("manifest.format1.json"))
+    bundle = Bundle.open(tmp_path)
+    assert bundle.manifest == MANIFEST_1
+    assert bundle.precisions == ("fp32", "int8")
+
+
+def test_export_record_of_format_1_is_read():
+    assert ExportRecord.from_bytes(read("export.format1.json")) == RECORD_1
+
+
+WRITTEN = {"table": TABLE_1, "manifest": MANIFEST_1, "export": RECORD_1}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_what_is_written_today_is_format_1(kind):
+    assert to_json(WRITTEN[kind]) == json.loads(read(f"{kind}.format1.json"))
+
+
+def test_record_survives_write_and_read():
+    data = RECORD_1.to_bytes()
+    assert ExportRecord.from_bytes(data) == RECORD_1
+    assert "chat échaudé" in data.decode()
+    assert data.endswith(b"}\n")
+
+
+DAMAGED = {
+    "truncated": RECORD_1.to_bytes()[:-9],
+    "empty": b"",
+    "not text": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "missing field": b'{"address": "timm:x"}',
+    "unknown field": RECORD_1.to_bytes().replace(b'"notes"', b'"words"'),
+    "a number as text": RECORD_1.to_bytes().replace(b"0.41", b'"0.41"'),
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_refuses_a_damaged_record_in_one_line(data):
+    with pytest.raises(ArtifactError, match=r"^export\.json is not an export record: ") as error:
+        ExportRecord.from_bytes(data)
+    assert "\n" not in str(error.value)
