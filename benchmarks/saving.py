@@ -41,7 +41,12 @@ def write_result(
     level = (sets or list(environment.instruction_sets[:1]) or ["plain"])[0]
     report = {
         "benchmark": name,
-        "conditions": {"threads": threads, "load_average_before": load, **conditions},
+        "conditions": {
+            "threads": threads,
+            "load_average_before": load,
+            "niceness": os.nice(0),
+            **conditions,
+        },
         "environment": to_json(environment),
         "results": results,
     }

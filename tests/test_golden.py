@@ -24,7 +24,12 @@ TABLE_1 = CalibrationTable(
     model_digest="5f" * 32,
     sites={
         "block0/qkv": SiteScales(
-            "int8", "linear layer of a block", 0.02740478515625, (0.0011, 6.103515625e-05), 3.48, 3.4
+            "int8",
+            "linear layer of a block",
+            0.02740478515625,
+            (0.0011, 6.103515625e-05),
+            3.48,
+            3.4,
         ),
         "block0/fc2": SiteScales("fp16", "kept by hand", 0.04428, (0.0025,), 5.62, 61.25),
     },

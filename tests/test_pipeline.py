@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tiny import tiny_calibration, tiny_digits, train_tiny
+from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny
 
 from edge_vit.bundle import (
     FP16,
@@ -222,16 +222,7 @@ def made(exported, monkeypatch):
     """Spare the work of exporting: hand out what was exported before."""
     from edge_vit.export import export
 
-    bundle, _ = exported
-    golden = bundle.read_golden()
-    earlier = export.Exported(
-        fp32=bundle.read(FP32),
-        spec=bundle.spec,
-        record=ExportRecord.from_bytes(bundle.read(RECORD)),
-        images=golden.images,
-        outputs=golden.outputs,
-        decoded=(),
-    )
+    earlier = exported_as(exported[0])
     monkeypatch.setattr(export, "export_model", lambda *arguments, **options: earlier)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edge_vit.bundle import FP32, RECORD, Bundle
+from edge_vit.export.export import Exported
 from edge_vit.images import ArraySource
+from edge_vit.record import ExportRecord
 from edge_vit.training.datasets import Dataset, load_digits, write_class_folders
 from edge_vit.training.finetune import finetune
 from edge_vit.training.options import FinetuneOptions
@@ -42,6 +45,19 @@ def tiny_calibration(seed: int = 0) -> ArraySource:
 def train_tiny(path: Path) -> Path:
     """Train the model for some seconds, and return `path`, where its checkpoint then lies."""
     return finetune(CONFIG, tiny_digits(), OPTIONS, path).checkpoint_path
+
+
+def exported_as(bundle: Bundle) -> Exported:
+    """Return what an export of the model in `bundle` yields, without the work."""
+    golden = bundle.read_golden()
+    return Exported(
+        fp32=bundle.read(FP32),
+        spec=bundle.spec,
+        record=ExportRecord.from_bytes(bundle.read(RECORD)),
+        images=golden.images,
+        outputs=golden.outputs,
+        decoded=(),
+    )
 
 
 def write_held_out(folder: Path) -> Path:

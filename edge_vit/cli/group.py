@@ -17,7 +17,7 @@ from edge_vit.optional import require as import_or_explain
 INTERRUPTED = 130
 
 _LOG = logging.getLogger(__name__)
-_ANYWHERE = ("--verbose", "--quiet")
+_ANYWHERE = ("--verbose", "-v", "--quiet", "-q")
 
 
 class Failure(click.ClickException):

@@ -98,6 +98,6 @@ def test_a_new_table_takes_old_int8_graphs_out(bundle):
 def test_refuses_a_stale_table(bundle, table):
     stale = dataclasses.replace(table, model_digest="00" * 32)
     with_stale = bundle.add({TABLE: stale.to_bytes()}, parents=(FP32,))
-    with pytest.raises(ArtifactError, match="was made for another graph .* edgevit calibrate"):
+    with pytest.raises(ArtifactError, match=r"was made for another graph .* edgevit calibrate"):
         quantize(with_stale)
     assert Bundle.open(bundle.path).precisions == ("fp32",)

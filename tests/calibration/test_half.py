@@ -215,6 +215,19 @@ def make(op_type: str, *names: str, **attributes) -> onnx.NodeProto:
     return onnx.helper.make_node(op_type, inputs, [output], name=f"pre/{output}", **attributes)
 
 
+def test_inner_casts_to_float_become_casts_to_float16(vit):
+    """Libraries that run their softmax in float32 leave such a cast behind."""
+    model = onnx.ModelProto()
+    model.CopyFrom(vit.model)
+    (softmax,) = [n for n in model.graph.node if n.name == "block0/softmax"]
+    cast = onnx.helper.make_node("Cast", [softmax.input[0]], ["wide"], name="wide", to=FLOAT)
+    softmax.input[0] = "wide"
+    model.graph.node.insert([n.name for n in model.graph.node].index("block0/softmax"), cast)
+    half = write_half(model)
+    onnx.checker.check_model(half, full_check=True)
+    assert types_of(half)["wide"] == HALF
+
+
 NORMALISED = "embed/Transpose:0"
 MEAN, STD = np.float32([123, 116, 103]), np.float32([58, 57, 57])
 CONTRACTS = {

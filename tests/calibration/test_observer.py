@@ -144,7 +144,7 @@ def test_names_the_image_that_overflows(vit):
     # With a mean of 0, black stays 0; white is far beyond float32 once it is projected.
     broken = edited(vit, "embed/Sub.1", lambda mean: mean * 0)
     broken = edited(broken, "embed/Mul.1", lambda factor: factor * np.float32(1e38))
-    with pytest.raises(BackendError, match="block0/qkv: .* for image 00001"):
+    with pytest.raises(BackendError, match=r"block0/qkv: .* for image 00001"):
         look(broken, images)
 
 
@@ -158,7 +158,7 @@ def test_refuses_a_graph_without_blocks(vit):
 
 
 def test_refuses_to_calibrate_on_nothing(vit):
-    with pytest.raises(SpecError, match="no images to calibrate on. Add --calib DIR"):
+    with pytest.raises(SpecError, match=r"no images to calibrate on\. Add --calib DIR"):
         vit.calibrate(random_images(0))
 
 

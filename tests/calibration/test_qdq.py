@@ -16,7 +16,6 @@ from edge_vit.calibration.qdq import write_qdq
 from edge_vit.errors import ArtifactError
 from edge_vit.table import DEFAULT_RECIPE, RECIPES, SiteScales
 
-
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 

@@ -182,8 +182,7 @@ def test_largest_float32_is_a_number():
 def test_memory_does_not_depend_on_the_rows():
     def num_bytes(stats):
         return sum(
-            np.asarray(getattr(stats, name)).nbytes
-            for name in ActivationStats.__dataclass_fields__
+            np.asarray(getattr(stats, name)).nbytes for name in ActivationStats.__dataclass_fields__
         )
 
     few, many = ActivationStats.of(normal(1)), ActivationStats.of(normal(20_000))

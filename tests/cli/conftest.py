@@ -8,7 +8,7 @@ import traceback
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tiny import tiny_calibration, tiny_digits, train_tiny, write_held_out
+from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny, write_held_out
 
 from edge_vit.bundle import Bundle
 from edge_vit.cli import main
@@ -82,6 +82,21 @@ def shared_bundle(tiny_home, weights):
         calibration=tiny_calibration(),
         threads=1,
     )
+
+
+@pytest.fixture
+def made(shared_bundle, monkeypatch):
+    """Spare the work of exporting; return the addresses of what was to be exported."""
+    from edge_vit.export import export
+
+    addresses, earlier = [], exported_as(shared_bundle)
+
+    def export_model(request, **options):
+        addresses.append(request.address)
+        return earlier
+
+    monkeypatch.setattr(export, "export_model", export_model)
+    return addresses
 
 
 @pytest.fixture

@@ -55,12 +55,14 @@ def test_export_overrides_reach_the_bundle(edgevit, weights, tmp_path):
     )
 
 
-def test_export_replaces_a_bundle_with_force_only(edgevit, refused, weights, bundle):
+def test_export_replaces_a_bundle_with_force_only(edgevit, refused, made, bundle):
     before = bundle.manifest
-    arguments = ["export", f"edgevit:{weights}", "-o", bundle.path]
+    arguments = ["export", "edgevit:vit_digits", "-o", bundle.path]
     assert refused(*arguments) == f"{bundle.path} exists already. Add --force to replace it"
     assert Bundle.open(bundle.path).manifest == before
+    assert made == []
     assert edgevit(*arguments, "--force").exit_code == 0
+    assert made == ["edgevit:vit_digits"]
     assert Bundle.open(bundle.path).precisions == ("fp32",)
 
 

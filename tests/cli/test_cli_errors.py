@@ -234,9 +234,11 @@ def test_a_bundle_that_was_never_finished(refused, bundle):
     assert "never finished" in refused("inspect", bundle.path)
 
 
-def test_quantize_without_a_table(edgevit, refused, weights, tmp_path):
+@pytest.mark.usefixtures("made")
+def test_a_bundle_of_fp32_alone(edgevit, refused, tmp_path):
     out = tmp_path / "fp32.edgevit"
-    assert edgevit("export", f"edgevit:{weights}", "-o", out).exit_code == 0
+    result = edgevit("export", "edgevit:vit_digits", "-o", out)
+    assert f"edgevit calibrate {out} --calib DIR" in result.stderr
     assert refused("quantize", out).endswith(f"Run: edgevit calibrate {out} --calib DIR")
     assert "nothing to verify" in refused("verify", out, "--data", tmp_path)
 
@@ -263,9 +265,11 @@ def test_an_interrupted_write(refused, bundle, full_disk, number):
     assert not leftovers(bundle.path)
 
 
-def test_a_full_disk_leaves_no_export(refused, weights, full_disk, tmp_path):
-    full_disk(3)
-    line = refused("export", f"edgevit:{weights}", "-o", tmp_path / "out.edgevit")
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("number", [1, 3, 6])
+def test_a_full_disk_leaves_no_export(refused, full_disk, tmp_path, number):
+    full_disk(number)
+    line = refused("export", "edgevit:vit_digits", "--fp16", "-o", tmp_path / "out.edgevit")
     assert line.endswith("No space left on device")
     assert not list(tmp_path.iterdir())
 
@@ -342,3 +346,13 @@ def test_resume_finishes_an_interrupted_training(edgevit, held_out, tmp_path, mo
 )
 def test_wrong_usage(refused, arguments, says):
     assert says in refused(*arguments, status=2)
+
+
+def test_a_file_of_the_user_that_cannot_be_read(refused, monkeypatch):
+    from edge_vit import pipeline
+
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "weights.bin")
+
+    monkeypatch.setattr(pipeline, "quantize", refuse)
+    assert refused("quantize", "b") == "weights.bin: Permission denied"

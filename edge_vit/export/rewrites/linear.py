@@ -66,23 +66,27 @@ def unflatten_linears(graph: ir.Graph) -> None:
 
 def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
     inputs: list[ir.Value] = []
-    shapes = set()
+    shape: list[int | ir.SymbolicDim] = []
     for value in node.inputs:
         assert value is not None
         source = None if is_constant(value) else _source_of_rows(value)
-        if source is not None and source.shape is not None:
-            shapes.add(tuple(source.shape))
-        elif not is_constant(value) or len(array_shape(value)) > 1:
-            return
+        if source is None:
+            if not is_constant(value) or len(array_shape(value)) > 1:
+                return
+        else:
+            assert source.shape is not None
+            if shape and shape[1:] != list(source.shape)[1:]:
+                return
+            shape = list(source.shape)
         inputs.append(source or value)
     rows = node.outputs[0]
-    if len(shapes) != 1 or rows.shape is None or node.attributes.get_int("axis", -1) != -1:
+    if not shape or rows.shape is None or node.attributes.get_int("axis", -1) != -1:
         return
     copy = ir.node(node.op_type, inputs, node.attributes)
     graph.insert_before(node, copy)
     output = copy.outputs[0]
     output.name = f"{rows.name}/unflattened"
-    output.shape, output.type = ir.Shape([*shapes.pop()[:-1], rows.shape[-1]]), rows.type
+    output.shape, output.type = ir.Shape([*shape[:-1], rows.shape[-1]]), rows.type
     _replace_rows(graph, rows, output)
 
 
@@ -94,7 +98,7 @@ def _source_of_rows(value: ir.Value) -> ir.Value | None:
     source = data_input(above)
     if source.shape is None or len(source.shape) < 3 or source.shape[-1] != value.shape[-1]:
         return None
-    return source
+    return source if all(isinstance(dim, int) for dim in list(source.shape)[1:]) else None
 
 
 def _replace_rows(graph: ir.Graph, rows: ir.Value, output: ir.Value) -> None:
