@@ -93,6 +93,9 @@ class SiteScales:
     divisors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        for divisor in self.divisors:
+            if not (math.isfinite(divisor) and divisor > 0):
+                raise SpecError(f"divisor: got {divisor}, expected a finite number above 0")
         for scale in (self.activation_scale, *self.weight_scales):
             if not (math.isfinite(scale) and scale >= MIN_SCALE):
                 raise SpecError(

@@ -30,6 +30,7 @@ TABLE_1 = CalibrationTable(
             (0.0011, 6.103515625e-05),
             3.48,
             3.4,
+            divisors=(1.5, 0.25),
         ),
         "block0/fc2": SiteScales("fp16", "kept by hand", 0.04428, (0.0025,), 5.62, 61.25),
     },

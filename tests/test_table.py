@@ -129,3 +129,9 @@ def test_unknown_recipe_lists_those_there_are():
 def test_refuses_impossible_percentile(percentile):
     with pytest.raises(SpecError, match=f"percentile: got {percentile}, expected above 50"):
         Recipe("x", "percentile", percentile)
+
+
+@pytest.mark.parametrize("divisor", [0.0, -1.0, float("nan"), float("inf")])
+def test_refuses_a_divisor_that_would_ruin_the_weights(divisor):
+    with pytest.raises(SpecError, match="divisor: got .*, expected a finite number above 0"):
+        SiteScales("int8", "", 0.1, (0.1,), 1.0, 1.0, divisors=(1.0, divisor))
