@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import shutil
@@ -41,27 +40,6 @@ def without(monkeypatch):
         monkeypatch.setattr(importlib, "import_module", import_module)
 
     return take
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
-    """Return a function that makes renames fail from the `number`-th on with an `errno`."""
-    replace, seen = os.replace, []
-
-    def fail(number, code=errno.ENOSPC, error=None):
-        def refuse(source, target, **options):
-            seen.append(target)
-            if len(seen) >= number:
-                raise error or OSError(code, os.strerror(code))
-            replace(source, target, **options)
-
-        monkeypatch.setattr(os, "replace", refuse)
-
-    return fail
-
-
-def leftovers(folder):
-    return [path for path in folder.rglob("*") if path.name.startswith(".")]
 
 
 # Images
@@ -243,82 +221,6 @@ def test_a_bundle_of_fp32_alone(edgevit, refused, tmp_path):
     assert "nothing to verify" in refused("verify", out, "--data", tmp_path)
 
 
-# The disk, and interruptions
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
-@pytest.mark.parametrize("number", [1, 2, 3], ids=["first write", "graph", "later write"])
-def test_a_disk_that_refuses(refused, bundle, full_disk, code, number):
-    full_disk(number, code)
-    line = refused("quantize", bundle.path)
-    assert line.startswith(f"cannot write {bundle.path}")
-    assert line.endswith(os.strerror(code))
-    Bundle.open(bundle.path).check()
-    assert not leftovers(bundle.path)
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_an_interrupted_write(refused, bundle, full_disk, number):
-    full_disk(number, error=KeyboardInterrupt())
-    assert refused("quantize", bundle.path, status=130) == "interrupted"
-    Bundle.open(bundle.path).check()
-    assert not leftovers(bundle.path)
-
-
-@pytest.mark.usefixtures("made")
-@pytest.mark.parametrize("number", [1, 3, 6])
-def test_a_full_disk_leaves_no_export(refused, full_disk, tmp_path, number):
-    full_disk(number)
-    line = refused("export", "edgevit:vit_digits", "--fp16", "-o", tmp_path / "out.edgevit")
-    assert line.endswith("No space left on device")
-    assert not list(tmp_path.iterdir())
-
-
-def test_ctrl_c_inside_a_stage(refused, bundle, calibration, monkeypatch):
-    from edge_vit.calibration import calibrate
-
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(calibrate, "observe", interrupt)
-    before = bundle.manifest
-    line = refused("calibrate", bundle.path, "--calib", calibration, status=130)
-    assert line == "interrupted"
-    assert Bundle.open(bundle.path).manifest == before
-
-
-def test_ctrl_c_in_a_training_says_how_to_go_on(edgevit, held_out, tmp_path, monkeypatch):
-    from edge_vit.training import loop
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop.TrainingLoop, "run_epoch", interrupt)
-    out = tmp_path / "vit.safetensors"
-    arguments = ["finetune", "vit_digits", "--data", held_out, "--epochs", 2, "-o", out]
-    result = edgevit(*arguments)
-    assert result.exit_code == 130
-    assert "Go on with the same command and --resume" in result.stderr
-    assert result.stderr.endswith("Error: interrupted\n")
-    assert "add --resume" in edgevit(*arguments).stderr.lower()
-
-
-def test_resume_finishes_an_interrupted_training(edgevit, held_out, tmp_path, monkeypatch):
-    from edge_vit.training import loop
-
-    out = tmp_path / "vit.safetensors"
-    arguments = ["finetune", "vit_digits", "--data", held_out, "--epochs", 1, "-o", out]
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.TrainingLoop, "run_epoch", interrupt)
-        assert edgevit(*arguments).exit_code == 130
-    assert edgevit(*arguments, "--resume").exit_code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["vit.safetensors"]
-
-
 # Usage
 
 
@@ -346,13 +248,3 @@ def test_resume_finishes_an_interrupted_training(edgevit, held_out, tmp_path, mo
 )
 def test_wrong_usage(refused, arguments, says):
     assert says in refused(*arguments, status=2)
-
-
-def test_a_file_of_the_user_that_cannot_be_read(refused, monkeypatch):
-    from edge_vit import pipeline
-
-    def refuse(*arguments, **options):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "weights.bin")
-
-    monkeypatch.setattr(pipeline, "quantize", refuse)
-    assert refused("quantize", "b") == "weights.bin: Permission denied"

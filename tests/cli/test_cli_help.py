@@ -87,7 +87,7 @@ def test_the_backends_are_those_of_the_runtime():
 
 @pytest.mark.parametrize(
     ("arguments", "near"),
-    [(["exprot"], "export"), (["export", "m", "--int9"], "--int8")],
+    [(["benchh"], "bench"), (["export", "m", "--int9"], "--int8")],
     ids=["command", "option"],
 )
 def test_suggests_what_was_meant(refused, arguments, near):
@@ -102,5 +102,8 @@ def test_version(edgevit):
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["run", "-h"]], ids=["group", "command"])
-def test_short_help(edgevit, arguments):
-    assert "Show this message and exit." in edgevit(*arguments).stdout
+def test_short_help(arguments):
+    # Its own process: click keeps a command's help option, and other tests parse without ours.
+    code = f"from edge_vit.cli import main; main({arguments!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Show this message and exit." in done.stdout

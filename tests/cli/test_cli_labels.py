@@ -31,7 +31,7 @@ def test_reads_names_by_index(tmp_path, text):
         (b'{"0": "cat", "2": "dog"}', "a name for every index from 0 on"),
         (b'["cat", 3]', "expected a list of names"),
         (b'["cat"', "are no JSON"),
-        (b"caf\xe9\n", "cannot be read"),
+        (b"\xe9t\xe9\n", "cannot be read"),
     ],
     ids=["gap", "number", "broken", "not UTF-8"],
 )
