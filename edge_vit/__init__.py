@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_vit.bundle import Bundle as Bundle
     from edge_vit.errors import EdgeVitError as EdgeVitError
+    from edge_vit.export.sources import SourceRequest as SourceRequest
     from edge_vit.measure.accuracy import evaluate as evaluate
     from edge_vit.measure.latency import measure_latency as measure_latency
+    from edge_vit.measure.verdict import Limits as Limits
     from edge_vit.measure.verify import verify as verify
     from edge_vit.pipeline import calibrate as calibrate
     from edge_vit.pipeline import export_bundle as export_bundle
@@ -38,6 +40,8 @@ _HOMES = {
     "Predictor": "edge_vit.runtime",
     "evaluate": "edge_vit.measure.accuracy",
     "measure_latency": "edge_vit.measure.latency",
+    "Limits": "edge_vit.measure.verdict",
+    "SourceRequest": "edge_vit.export.sources",
     "Bundle": "edge_vit.bundle",
     "ModelSpec": "edge_vit.spec",
     "PreprocessSpec": "edge_vit.spec",

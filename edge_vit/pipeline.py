@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 Images = ImageSource | Path | str
 
+_TOOLS = {
+    "onnx": (),
+    "timm": ("torch", "onnxscript", "timm"),
+    "torchvision": ("torch", "onnxscript", "torchvision"),
+    "hf": ("torch", "onnxscript", "transformers"),
+}
+"""Scheme of the source -> what makes its graph, where that is more or less than torch alone."""
+
 _MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
 
 
@@ -153,9 +161,9 @@ def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
     from PIL import Image
 
     golden = Golden(exported.images, exported.outputs)
-    zoo = ("timm", "torchvision", "transformers")
-    tools = _versions("torch", "onnx", "onnx-ir", "onnxscript", *zoo)
-    bundle = bundle.add({FP32: exported.fp32}, made_by=tools)
+    scheme = exported.spec.source.partition(":")[0]
+    used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
+    bundle = bundle.add({FP32: exported.fp32}, made_by=_versions(*used))
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
     for index, pixels in enumerate(exported.decoded):
         if pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import edge_vit
 from edge_vit.images import ArraySource
-from edge_vit.measure.verdict import Limits
 from edge_vit.report.html import write_html
 from edge_vit.training.datasets import load_digits
 from edge_vit.training.finetune import FinetuneOptions, finetune
@@ -33,7 +32,10 @@ bundle = edge_vit.export_bundle(
 # Held-out images with their labels; a folder with one folder per class does the same.
 held_out = ArraySource(digits.test_images, digits.test_labels, digits.labels)
 report = edge_vit.verify(
-    bundle, held_out, Limits(max_drop=0.5, min_speedup=1.05), options=edge_vit.SessionOptions(1)
+    bundle,
+    held_out,
+    edge_vit.Limits(max_drop=0.5, min_speedup=1.05),
+    options=edge_vit.SessionOptions(1),
 )
 
 for accuracy, latency in zip(report.accuracy, report.latency, strict=True):

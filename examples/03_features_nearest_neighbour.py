@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 import edge_vit
-from edge_vit.export.sources import SourceRequest
 from edge_vit.images import ArraySource
 from edge_vit.runtime import run_batch
 from edge_vit.training.datasets import load_digits
@@ -31,7 +30,7 @@ if not WEIGHTS.exists():  # example 00 left it
 
 # A request says more than an address: 0 classes takes the head off.
 bundle = edge_vit.export_bundle(
-    SourceRequest(f"edgevit:{WEIGHTS}", num_classes=0),
+    edge_vit.SourceRequest(f"edgevit:{WEIGHTS}", num_classes=0),
     "features.edgevit",
     precision="int8",
     calibration=ArraySource(digits.train_images[::9]),

@@ -16,7 +16,8 @@ def test_holds_exactly_the_promised_names():
     assert set(edge_vit.__all__) == {
         *("export_bundle", "calibrate", "quantize", "verify", "evaluate", "measure_latency"),
         *("open_session", "Session", "SessionOptions", "Predictor"),
-        *("Bundle", "ModelSpec", "PreprocessSpec", "Recipe", "EdgeVitError", "__version__"),
+        *("Bundle", "ModelSpec", "PreprocessSpec", "Recipe", "Limits", "SourceRequest"),
+        *("EdgeVitError", "__version__"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ CONFIG = VisionTransformerConfig(
     image_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2, num_heads=2
 )
 NUM_HELD_OUT, NUM_CALIBRATION = 40, 24
-OPTIONS = FinetuneOptions(epochs=12, learning_rate=5e-3, augment=False, threads=1)
+OPTIONS = FinetuneOptions(epochs=8, learning_rate=5e-3, augment=False, threads=1)
 
 
+@functools.cache
 def tiny_digits() -> Dataset:
     """Return 1,197 digits to train on and 40 held out, of every class alike."""
     digits = load_digits(CONFIG.image_size)

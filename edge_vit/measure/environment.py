@@ -28,6 +28,8 @@ PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnx",
+    "onnx-ir",
+    "onnxscript",
     "torch",
     "timm",
     "torchvision",
