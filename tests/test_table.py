@@ -133,5 +133,5 @@ def test_refuses_impossible_percentile(percentile):
 
 @pytest.mark.parametrize("divisor", [0.0, -1.0, float("nan"), float("inf")])
 def test_refuses_a_divisor_that_would_ruin_the_weights(divisor):
-    with pytest.raises(SpecError, match="divisor: got .*, expected a finite number above 0"):
+    with pytest.raises(SpecError, match=r"divisor: got .*, expected a finite number above 0"):
         SiteScales("int8", "", 0.1, (0.1,), 1.0, 1.0, divisors=(1.0, divisor))
