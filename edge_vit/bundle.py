@@ -121,7 +121,7 @@ class Bundle:
         except FileNotFoundError:
             raise ArtifactError(
                 f"{path} holds no {MANIFEST}: not a bundle, or one that was never finished. "
-                f"Make one with: edgevit export MODEL -o {path} --force"
+                f"Remove it, then run: edgevit export MODEL -o {path}"
             ) from None
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path / MANIFEST} cannot be read: {error}") from None

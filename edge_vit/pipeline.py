@@ -176,7 +176,8 @@ def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
 def _tell_parity(exported: Exported, progress: Progress) -> None:
     parity, spec = exported.record.parity, exported.spec
     progress.note(
-        f"parity with {parity.reference} on {parity.images}, batch {parity.batches}: cosine "
+        f"parity with {parity.reference} on {parity.images}, batch "
+        f"{', '.join(map(str, parity.batches))}: cosine "
         f"{parity.cosine_min:.7f}, largest error {parity.max_error:.1e} of the largest output"
     )
     if parity.spread < 100 * parity.max_error:
@@ -190,7 +191,8 @@ def _tell_parity(exported: Exported, progress: Progress) -> None:
 
 
 def _open(bundle: Bundle | Path | str) -> Bundle:
-    return bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    """Return the bundle as it is on disk now: the caller's may be older than its last stage."""
+    return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
 
 
 def _refuse_existing(output: Path) -> None:

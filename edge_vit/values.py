@@ -104,7 +104,10 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise SpecError(f"{where}: unknown field {unknown[0]!r}, known are {', '.join(fields)}")
+        raise SpecError(
+            f"{where}: unknown field {unknown[0]!r}, known are {', '.join(fields)}. "
+            "If a newer edge-vit wrote it, update this one"
+        )
     values = {}
     for name, field in fields.items():
         if name in data:

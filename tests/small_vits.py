@@ -304,6 +304,38 @@ class SmallViT(nn.Module):
         return self.head(self.norm(self.blocks(tokens + self.positions))[:, 0])
 
 
+class PoolingViT(SmallViT):
+    """With a learned query that gathers from all tokens, as SigLIP pools."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = nn.Parameter(torch.zeros(1, 1, WIDTH))
+        self.query, self.pool = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.key_value = nn.Linear(WIDTH, 2 * WIDTH)
+        self.mlp = Mlp()
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.norm(self.blocks(self.embed(images).flatten(2).transpose(1, 2)))
+        query = self.query(self.latent).view(1, 1, HEADS, HEAD_SIZE).transpose(1, 2)
+        key, value = (
+            part.unflatten(-1, (HEADS, HEAD_SIZE)).transpose(1, 2)
+            for part in self.key_value(tokens).chunk(2, -1)
+        )
+        pooled = attend_scaled_queries(query, key, value).transpose(1, 2).flatten(2)
+        pooled = self.pool(pooled)
+        return self.head(pooled + self.mlp(pooled))[:, 0]
+
+
+class ConvNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 16, 3, 2)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv2(self.conv1(images).relu()).relu().mean((2, 3)))
+
+
 SPEC = PreprocessSpec((SIZE, SIZE))
 
 

@@ -19,14 +19,14 @@ from edge_vit.errors import SpecError
 from edge_vit.export.rewrites.attention import rewrite_attentions
 from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
 from edge_vit.export.rewrites.contract import add_preprocessing, set_output
-from edge_vit.export.rewrites.fuse import fuse_layer_norms, rewrite_gelus
+from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
 from edge_vit.export.rewrites.linear import (
     merge_linears,
     shape_biases,
     split_gemms,
     unflatten_linears,
 )
-from edge_vit.export.rewrites.naming import name_by_place
+from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.graph.sites import find_blocks
 from edge_vit.spec import PreprocessSpec, Task, image_input, task_output
 
@@ -81,12 +81,16 @@ def make_canonical(
             f"the graph holds {proto.ByteSize() / 2**30:.1f} GiB of weights, at most 2 GiB fit "
             "into one ONNX file. Models of this size are not supported yet"
         )
-    model = ir.from_proto(_set_opset(proto))
+    own = onnx.ModelProto()
+    own.CopyFrom(proto)  # what the rewrites rename is shared with the proto that it came from
+    model = ir.from_proto(_set_opset(own))
     graph = model.graph
+    forget_names(graph)
     passes.InlinePass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     fold_constants(model)
     _infer_shapes(model)
+    restore_softmaxes(graph)
     fuse_layer_norms(graph)
     rewrite_gelus(graph)
     split_gemms(graph)
@@ -175,8 +179,9 @@ def _finish(model: ir.Model) -> onnx.ModelProto:
     proto = ir.to_proto(model)
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise SpecError(
-            f"the graph uses what opset {OPSET} does not have: {' '.join(str(error).split())[:300]}"
+            f"the graph cannot be written in float32 and opset {OPSET}: "
+            f"{' '.join(str(error).split())[:300]}. Export it in float32, with opset {OPSET}"
         ) from None
     return proto

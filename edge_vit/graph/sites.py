@@ -26,6 +26,12 @@ from edge_vit.graph.walk import (
 
 Role = Literal["qkv", "proj", "fc1", "fc2"]
 
+_NORMALISING = frozenset(
+    {"LayerNormalization", "RMSNormalization", "Cast", "Mul", "Div", "Pow", "ReduceMean", "Sqrt"}
+    | {"Reciprocal", "Sub"}
+)
+"""What a norm is made of; RMSNorm has no operator of its own in opset 19."""
+
 _BESIDE_SOFTMAX = frozenset({"Mul", "Div", "Add", "Sub", "Where", "Cast", "Identity", "Reshape"})
 
 
@@ -219,7 +225,9 @@ def _linears_below(
 
 
 def _normalises(node: ir.Node) -> bool:
-    return node.op_type in ("LayerNormalization", "Cast") or is_movement(node)
+    if node.op_type == "Add":
+        return any(v is not None and is_constant(v) for v in node.inputs)
+    return node.op_type in _NORMALISING or is_movement(node)
 
 
 def _any_but_residual(node: ir.Node) -> bool:

@@ -175,8 +175,15 @@ def _drop_zero_additions(graph: ir.Graph) -> None:
                 continue
             zeros = operand.const_value
             assert zeros is not None
-            shape = other.shape
-            if shape is None or len(zeros.shape) > len(shape) or zeros.numpy().any():
+            if not _broadcasts_into(zeros.shape, other.shape) or zeros.numpy().any():
                 continue
             node.outputs[0].replace_all_uses_with(other)
             break
+
+
+def _broadcasts_into(small: ir.ShapeProtocol, shape: ir.Shape | None) -> bool:
+    """Say whether an array of shape `small` leaves one of `shape` at its size when added."""
+    if shape is None or len(small) > len(shape):
+        return False
+    pairs = zip(list(small)[::-1], list(shape)[::-1], strict=False)
+    return all(dim in (1, size) for dim, size in pairs)

@@ -61,8 +61,11 @@ def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
         return False
     divided = _only(consumers(root.outputs[0]))
     if divided is not None and divided.op_type == "Reciprocal":
-        divided = _only(consumers(divided.outputs[0]))
+        inverse = divided.outputs[0]
+        divided = _only(consumers(inverse))
         if divided is None or divided.op_type != "Mul":
+            return False
+        if other_operand(divided, inverse) is not difference:
             return False
     elif divided is None or divided.op_type != "Div" or data_input(divided) is not difference:
         return False
@@ -76,6 +79,8 @@ def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
     beta = other_operand(shifted, scaled.outputs[0])
     if beta is None or not is_constant(beta) or array_shape(gamma) != array_shape(beta):
         return False
+    if not _is_per_channel(gamma, x):
+        return False
     build = Builder(graph, shifted)
     fused = build.one(
         "LayerNormalization",
@@ -86,6 +91,31 @@ def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
         epsilon=eps,
     )
     replace_value(shifted.outputs[0], fused)
+    return True
+
+
+def restore_softmaxes(graph: ir.Graph) -> int:
+    """Turn ``Flatten -> Softmax -> Reshape back`` into one Softmax over the last axis.
+
+    That is what the converter to opset 13 makes of an older file's Softmax.
+
+    Returns:
+        How many were restored.
+    """
+    return sum(_restore_softmax(graph, node) for node in list(graph) if node.op_type == "Softmax")
+
+
+def _restore_softmax(graph: ir.Graph, node: ir.Node) -> bool:
+    above, below = data_input(node).producer(), _only(consumers(node.outputs[0]))
+    if above is None or above.op_type not in ("Flatten", "Reshape") or below is None:
+        return False
+    source, rows = data_input(above), data_input(node).shape
+    back = below.outputs[0].shape
+    if below.op_type != "Reshape" or source.shape is None or back is None or rows is None:
+        return False
+    if len(rows) != 2 or rows[1] != source.shape[-1] or list(back)[1:] != list(source.shape)[1:]:
+        return False
+    replace_value(below.outputs[0], Builder(graph, below).one("Softmax", source, axis=-1))
     return True
 
 
@@ -179,6 +209,13 @@ def _only(nodes: Iterable[ir.Node]) -> ir.Node | None:
     """Return the one node among `nodes`, or None where there are none or several."""
     found = list(nodes)
     return found[0] if len(found) == 1 else None
+
+
+def _is_per_channel(gamma: ir.Value, x: ir.Value) -> bool:
+    """Say whether the constant `gamma` holds one number for each channel of `x`."""
+    dims = array_shape(gamma)
+    channels = x.shape[-1:] if x.shape is not None else None
+    return dims[-1:] == channels and all(dim == 1 for dim in dims[:-1])
 
 
 def _is_square(node: ir.Node) -> bool:

@@ -10,6 +10,25 @@ from edge_vit.graph.sites import Block
 from edge_vit.graph.walk import consumers, is_constant
 
 
+def forget_names(graph: ir.Graph) -> None:
+    """Give every value but the inputs and outputs a name that no later stage gives.
+
+    Names in a file are anybody's; some may be those that nodes and weights get by place.
+    """
+    constants = list(graph.initializers.values())
+    graph.initializers.clear()
+    for number, value in enumerate(constants):
+        value.name = f"source/constant{number}"
+        if value.const_value is not None:
+            value.const_value.name = value.name
+        graph.register_initializer(value)
+    for number, node in enumerate(graph):
+        node.name = f"source/node{number}"
+        for index, value in enumerate(node.outputs):
+            if not value.is_graph_output():
+                value.name = f"source/value{number}_{index}"
+
+
 def name_by_place(graph: ir.Graph, blocks: tuple[Block, ...]) -> None:
     """Rename every node, value and initializer: ``embed/…``, ``block3/fc1``, ``head/…``.
 

@@ -40,6 +40,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
+    _fix_size(model, preprocess.image_size, is_contract=is_contract)
     output = _keep_first_output(request, model)
     task: Task = "features" if request.num_classes == 0 else "classification"
     width = output.shape[1]
@@ -60,16 +61,29 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
 
 def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:
     """Return the graph's only input: normalised float32 (N, 3, H, W) or uint8 (N, H, W, 3)."""
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [_describe(value) for value in graph.input if value.name not in weights]
+    inputs = [_describe(value) for value in graph.input]
     if len(inputs) != 1:
         found = ", ".join(f"{spec.name}: {spec}" for spec in inputs) or "none"
         raise SpecError(f"{request.address} has {len(inputs)} inputs ({found}), {_WANTED}")
     image = inputs[0]
     channel_axis = {"float32": 1, "uint8": 3}.get(image.dtype)
-    if channel_axis is None or len(image.shape) != 4 or image.shape[channel_axis] != 3:
+    if channel_axis is None or len(image.shape) != 4 or not _may_be(3, image.shape[channel_axis]):
         raise SpecError(f"{request.address}: input {image.name!r}: got {image}, {_WANTED}")
     return image
+
+
+def _may_be(size: int, dimension: int | str) -> bool:
+    """Say whether a dimension is `size`, or left open by the exporter."""
+    return dimension == size or isinstance(dimension, str)
+
+
+def _fix_size(model: ModelProto, image_size: tuple[int, int], *, is_contract: bool) -> None:
+    """Write channels, height and width into the input's shape where the exporter left them open."""
+    sizes = (*image_size, 3) if is_contract else (3, *image_size)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(list(dims)[1:], sizes, strict=True):
+        dim.dim_value = size
+    del model.graph.value_info[:]
 
 
 def _describe(value: ValueInfoProto) -> TensorSpec:

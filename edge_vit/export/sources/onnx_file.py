@@ -38,6 +38,11 @@ def read_graph(path: Path) -> ModelProto:
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
     _refuse_nan(path, model.graph)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]  # older files list their weights there as well
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
     return model
 
 
