@@ -1,0 +1,201 @@
+"""ONNX files as people hold them: old opsets, open sizes, odd names; what parity must not miss."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from small_vits import (
+    CLASSES,
+    DEPTH,
+    SIZE,
+    SPEC,
+    WIDTH,
+    Block,
+    SmallViT,
+    export_legacy,
+    small_source,
+)
+from torch import nn
+
+from edge_vit.errors import ParityError, SpecError
+from edge_vit.export.canonical import make_canonical
+from edge_vit.export.export import export_model
+from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.sources import SourceRequest
+from edge_vit.graph.sites import find_sites
+from edge_vit.spec import IMAGENET_MEAN, IMAGENET_STD
+
+SITES = 4 * DEPTH
+
+
+@pytest.fixture(scope="module")
+def source():
+    return small_source()
+
+
+def export_file(model: onnx.ModelProto, tmp_path):
+    path = tmp_path / "vit.onnx"
+    onnx.save(model, path)
+    size = (SIZE, SIZE)
+    request = SourceRequest(f"onnx:{path}", image_size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return export_model(request)
+
+
+def count_sites(exported) -> int:
+    return len(find_sites(ir.from_proto(onnx.load_from_string(exported.fp32)).graph))
+
+
+def keep_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    return model
+
+
+def open_all_dimensions(model: onnx.ModelProto) -> onnx.ModelProto:
+    for dim, name in zip(
+        model.graph.input[0].type.tensor_type.shape.dim,
+        ("batch", "channels", "height", "width"),
+        strict=True,
+    ):
+        dim.dim_param = name
+    del model.graph.value_info[:]
+    return model
+
+
+def list_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.input.extend(
+        helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in model.graph.initializer
+    )
+    return model
+
+
+def rename(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
+    for values in (model.graph.initializer, model.graph.value_info):
+        for value in values:
+            value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return model
+
+
+def use_the_names_that_rewrites_use(model: onnx.ModelProto) -> onnx.ModelProto:
+    weights = [w.name for w in model.graph.initializer]
+    inner = [n.output[0] for n in model.graph.node][:-1]
+    names = {name: f"const_{i}" for i, name in enumerate(weights)}
+    return rename(model, {**names, **{name: f"value_{i}" for i, name in enumerate(inner)}})
+
+
+def use_the_names_of_places(model: onnx.ModelProto) -> onnx.ModelProto:
+    places = ("embed/Sub.1", "embed/Mul.1", "block0/qkv.1", "block0/fc1.1", "head/MatMul.1")
+    weights = [w.name for w in model.graph.initializer]
+    return rename(model, dict(zip(reversed(weights), places, strict=False)))
+
+
+@pytest.mark.parametrize(
+    ("opset", "change"),
+    [
+        pytest.param(14, keep_names, id="opset 14"),
+        pytest.param(20, keep_names, id="opset 20"),
+        pytest.param(17, open_all_dimensions, id="every dimension open"),
+        pytest.param(17, list_weights_as_inputs, id="weights listed as inputs"),
+        pytest.param(20, use_the_names_that_rewrites_use, id="names that rewrites use"),
+        pytest.param(20, use_the_names_of_places, id="names of other places"),
+    ],
+)
+def test_exports_the_file_with_all_its_sites(source, tmp_path, opset, change):
+    exported = export_file(change(export_legacy(source, opset)), tmp_path)
+    graph = onnx.load_from_string(exported.fp32).graph
+    assert [value.name for value in graph.input] == ["images"]
+    assert count_sites(exported) == SITES
+    assert exported.record.parity.spread > 100 * exported.record.parity.max_error
+
+
+def test_finds_the_attention_of_an_opset_that_flattened_softmax(source):
+    model = make_canonical(export_legacy(source, 17), SPEC, "classification").model
+    old = onnx.ModelProto()
+    old.CopyFrom(model)
+    graph = old.graph
+    for softmax in [node for node in graph.node if node.op_type == "Softmax"]:
+        shape = next(v for v in graph.value_info if v.name == softmax.input[0])
+        dims = [d.dim_value for d in shape.type.tensor_type.shape.dim][1:]
+        back = numpy_helper.from_array(np.array([-1, *dims], np.int64), f"{softmax.name}/back")
+        graph.initializer.append(back)
+        rows, flat, output = (f"{softmax.name}/{part}" for part in ("rows", "flat", "output"))
+        nodes = [
+            helper.make_node("Flatten", [softmax.input[0]], [rows], axis=3),
+            helper.make_node("Softmax", [rows], [flat], axis=-1),
+            helper.make_node("Reshape", [flat, back.name], [output]),
+        ]
+        index = list(graph.node).index(softmax)
+        for node in list(graph.node)[index + 1 :]:
+            node.input[:] = [output if name == softmax.output[0] else name for name in node.input]
+        graph.node.remove(softmax)
+        for offset, node in enumerate(nodes):
+            graph.node.insert(index + offset, node)
+    assert not find_sites(ir.from_proto(old).graph)
+    again = make_canonical(old, SPEC, "classification", is_contract=True)
+    assert (again.depth, again.notes) == (DEPTH, ())
+
+
+def test_leaves_the_given_graph_as_it_was(source):
+    given = export_legacy(source, 20)
+    before = given.SerializeToString()
+    make_canonical(given, SPEC, "classification")
+    assert given.SerializeToString() == before
+
+
+def test_refuses_float16_weights_in_one_line(source):
+    model = export_legacy(source, 17)
+    for weight in model.graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(half, weight.name))
+    with pytest.raises(SpecError) as refusal:
+        make_canonical(model, SPEC, "classification")
+    assert "\n" not in str(refusal.value)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
+class RMSBlock(Block):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.norm1, self.norm2 = RMSNorm(), RMSNorm()
+
+
+def test_finds_the_mlp_behind_a_norm_of_another_kind():
+    source = small_source(lambda: SmallViT(block=RMSBlock))
+    graph = make_canonical(export_legacy(source, 17), SPEC, "classification")
+    assert len(find_sites(ir.from_proto(graph.model).graph)) == SITES
+
+
+def test_a_fixed_batch_of_one_is_proven_on_every_image(source):
+    fixed = make_canonical(export_legacy(source, 17, batch=1), SPEC, "classification")
+    images = sample_photos(SPEC)
+    parity, outputs = check_parity(source, fixed.model.SerializeToString(), images, "photos", 1)
+    assert outputs.shape == (len(images), CLASSES)
+    assert parity.spread > 100 * parity.max_error
+
+
+def test_refuses_a_graph_that_gives_nan_where_the_model_does_not(source):
+    graph = make_canonical(export_legacy(source, 17), SPEC, "classification").model
+    broken = onnx.ModelProto()
+    broken.CopyFrom(graph)
+    last = broken.graph.node[-1]
+    inner, zero = "head/inner", numpy_helper.from_array(np.zeros((), np.float32), "zero")
+    broken.graph.initializer.append(zero)
+    name, last.output[0] = last.output[0], inner
+    broken.graph.node.append(helper.make_node("Mul", [inner, "zero"], ["nothing"]))
+    broken.graph.node.append(helper.make_node("Div", ["nothing", "nothing"], [name]))
+    with pytest.raises(ParityError, match="gives as a graph NaN or infinity"):
+        check_parity(source, broken.SerializeToString(), sample_photos(SPEC), "photos")

@@ -1,0 +1,72 @@
+"""Tracing: a graph for every batch size, in silence, or one line that says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from small_vits import SIZE, small_source
+from torch import nn
+
+from edge_vit.errors import SpecError
+from edge_vit.export.trace import trace_module
+
+
+def run(proto: onnx.ModelProto, images: torch.Tensor) -> np.ndarray:
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+
+
+def test_a_dynamic_batch_runs_at_any_size_and_says_nothing(capfd, caplog):
+    module = small_source().module
+    proto = trace_module(module, (SIZE, SIZE))
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    for batch in (1, 2, 5):
+        images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(batch))
+        with torch.no_grad():
+            wanted = module(images).numpy()
+        np.testing.assert_allclose(run(proto, images), wanted, atol=1e-4)
+
+
+def test_a_static_batch_is_written_into_the_graph():
+    proto = trace_module(small_source().module, (SIZE, SIZE), batch=3)
+    dims = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == [3, 3, SIZE, SIZE]
+    assert run(proto, torch.zeros(3, 3, SIZE, SIZE)).shape[0] == 3
+
+
+class Branching(nn.Module):
+    def forward(self, images):
+        return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+
+class Talking(nn.Module):
+    """Fails as somebody else's code does: in several lines."""
+
+    def forward(self, images):
+        raise RuntimeError("cannot\n\n  do\nthis")
+
+
+class OneImage(nn.Module):
+    def forward(self, images):
+        return images.reshape(2, -1)[:, :7] * torch.ones(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Branching(), r"Branching cannot be exported to ONNX: .*data-dependent"),
+        (Talking(), r"Talking cannot be exported to ONNX: .*cannot do this"),
+        (OneImage(), r"OneImage cannot be exported to ONNX: .*"),
+    ],
+    ids=["branch", "raises", "one-batch-size"],
+)
+def test_what_cannot_be_traced_is_one_line(module, message, capfd):
+    with pytest.raises(SpecError, match=message) as error:
+        trace_module(module.eval(), (SIZE, SIZE))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+    assert capfd.readouterr() == ("", "")
