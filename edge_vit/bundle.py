@@ -267,6 +267,20 @@ class Bundle:
         write_atomically(self.path / MANIFEST, (text + "\n").encode())
 
 
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Refuse to make a bundle at `path`, before any work, where it would not be written later.
+
+    Raises:
+        ArtifactError: something is there, and it is no bundle or `force` is not set.
+    """
+    if path.exists() and not force:
+        raise ArtifactError(f"{path} exists already. Add --force to replace it")
+    if path.exists() and not (path / MANIFEST).exists():
+        raise ArtifactError(
+            f"{path} is not a bundle; --force replaces bundles only. Remove it first"
+        )
+
+
 @contextlib.contextmanager
 def draft_bundle(path: Path | str, spec: ModelSpec, *, force: bool = False) -> Iterator[Bundle]:
     """Give an empty bundle that appears at `path` when the block ends well, and not otherwise.
@@ -275,10 +289,7 @@ def draft_bundle(path: Path | str, spec: ModelSpec, *, force: bool = False) -> I
         ArtifactError: `path` exists and `force` is not set, or the disk refuses.
     """
     path = Path(path)
-    if path.exists() and force and not (path / MANIFEST).exists():
-        raise ArtifactError(
-            f"{path} is not a bundle; --force replaces bundles only. Remove it first"
-        )
+    refuse_existing(path, force=force)
     with draft_folder(path, replace=force) as folder:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         bundle = Bundle(folder, Manifest(BUNDLE_FORMAT, now, spec, {}))

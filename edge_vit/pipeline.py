@@ -20,6 +20,7 @@ from edge_vit.bundle import (
     Bundle,
     Golden,
     draft_bundle,
+    refuse_existing,
 )
 from edge_vit.errors import SpecError
 from edge_vit.images import ImageSource, open_image_source
@@ -81,8 +82,7 @@ def export_bundle(
     if precision == "int8" and calibration is None:
         raise SpecError("int8 needs images to calibrate on. Add --calib DIR")
     output = Path(output)
-    if output.exists() and not force:  # said before minutes of work, and checked again at the end
-        _refuse_existing(output)
+    refuse_existing(output, force=force)  # before minutes of work; and once more at the end
     images = None if calibration is None else open_image_source(calibration, limit=num_images)
     request = SourceRequest(request) if isinstance(request, str) else request
     exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
@@ -193,12 +193,6 @@ def _tell_parity(exported: Exported, progress: Progress) -> None:
 def _open(bundle: Bundle | Path | str) -> Bundle:
     """Return the bundle as it is on disk now: the caller's may be older than its last stage."""
     return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
-
-
-def _refuse_existing(output: Path) -> None:
-    from edge_vit.errors import ArtifactError
-
-    raise ArtifactError(f"{output} exists already. Add --force to replace it")
 
 
 def _versions(*names: str) -> dict[str, str]:

@@ -217,6 +217,12 @@ def test_calibrating_again_drops_the_stale_graphs(whole, tmp_path):
     bundle.check()
 
 
+def test_a_stage_on_an_older_bundle_object_loses_nothing(bundle):
+    quantize(calibrate(bundle, tiny_calibration()))
+    calibrate(bundle, tiny_calibration())  # `bundle` knows of neither stage
+    assert {FP32, FP16, TABLE, GOLDEN} <= set(Bundle.open(bundle.path).manifest.artifacts)
+
+
 @pytest.fixture
 def made(exported, monkeypatch):
     """Spare the work of exporting: hand out what was exported before."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -23,7 +25,7 @@ def test_a_dynamic_batch_runs_at_any_size_and_says_nothing(capfd, caplog):
     module = small_source().module
     proto = trace_module(module, (SIZE, SIZE))
     assert capfd.readouterr() == ("", "")
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     for batch in (1, 2, 5):
         images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
@@ -50,9 +52,9 @@ class Talking(nn.Module):
         raise RuntimeError("cannot\n\n  do\nthis")
 
 
-class OneImage(nn.Module):
+class TwoImages(nn.Module):
     def forward(self, images):
-        return images.reshape(2, -1)[:, :7] * torch.ones(2, 1)
+        return images.mean((2, 3)) + torch.zeros(2, 3)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ class OneImage(nn.Module):
     [
         (Branching(), r"Branching cannot be exported to ONNX: .*data-dependent"),
         (Talking(), r"Talking cannot be exported to ONNX: .*cannot do this"),
-        (OneImage(), r"OneImage cannot be exported to ONNX: .*"),
+        (TwoImages(), r"TwoImages cannot be exported to ONNX: .*batch"),
     ],
     ids=["branch", "raises", "one-batch-size"],
 )
