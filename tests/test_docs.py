@@ -76,7 +76,7 @@ def check_command(arguments: list[str]) -> None:
     import edge_vit.cli
 
     (group,) = (value for value in vars(edge_vit.cli).values() if isinstance(value, click.Group))
-    context = click.Context(group, info_name="edgevit")
+    context = click.Context(group, info_name="edgevit", **group.context_settings)
     while isinstance(group, click.Group):
         rest = _parse(group, context, arguments)
         if not rest:

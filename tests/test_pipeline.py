@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
 
 import numpy as np
@@ -20,7 +21,7 @@ from edge_vit.bundle import (
     Bundle,
     digest_of,
 )
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.images import ArraySource
 from edge_vit.measure.verdict import Limits
 from edge_vit.measure.verify import verify
@@ -221,6 +222,20 @@ def test_a_stage_on_an_older_bundle_object_loses_nothing(bundle):
     quantize(calibrate(bundle, tiny_calibration()))
     calibrate(bundle, tiny_calibration())  # `bundle` knows of neither stage
     assert {FP32, FP16, TABLE, GOLDEN} <= set(Bundle.open(bundle.path).manifest.artifacts)
+
+
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [
+        pytest.param("torch", lambda b: export_bundle("timm:x", b.path / "y"), id="export"),
+        pytest.param("onnxruntime", lambda b: calibrate(b, tiny_calibration()), id="calibrate"),
+        pytest.param("onnx_ir", quantize, id="quantize"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(bundle, monkeypatch, module, stage):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match="Run: pip install 'edge-vit"):
+        stage(bundle)
 
 
 @pytest.fixture

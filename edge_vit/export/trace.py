@@ -27,7 +27,7 @@ def trace_module(
         batch: a batch size to fix, or None for a dynamic one.
 
     Raises:
-        SpecError: the exporter cannot follow the module.
+        SpecError: the exporter cannot follow the module, or only at one batch size.
     """
     images = torch.zeros(batch or _TRACE_BATCH, 3, *image_size)
     dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
@@ -51,7 +51,14 @@ def trace_module(
             f"({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
         ) from None
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    size = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if batch is None and size.HasField("dim_value"):  # the exporter's own, silent way out
+        raise SpecError(
+            f"{type(module).__name__} works at one batch size alone, its forward or a constant in "
+            "it says which. Add --static-batch N with that size"
+        )
+    return proto
 
 
 @contextlib.contextmanager
