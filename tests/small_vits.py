@@ -53,9 +53,7 @@ def split_by_index(qkv: Tensor):
 
 def split_chunk(qkv: Tensor):
     batch, tokens, _ = qkv.shape
-    return (
-        part.view(batch, tokens, HEADS, HEAD_SIZE).transpose(1, 2) for part in qkv.chunk(3, -1)
-    )
+    return (part.view(batch, tokens, HEADS, HEAD_SIZE).transpose(1, 2) for part in qkv.chunk(3, -1))
 
 
 def split_slice(qkv: Tensor):

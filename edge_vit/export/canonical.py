@@ -120,6 +120,8 @@ def make_canonical(
     _infer_shapes(model)
     graph.name = "edge-vit"
     result = _finish(model)
+    if not blocks:
+        notes = ("no transformer block was found, nothing can be quantized",)
     heads, tokens, width = _read_dimensions(graph)
     return CanonicalGraph(result, num_outputs, batch, len(blocks), heads, width, tokens, notes)
 

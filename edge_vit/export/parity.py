@@ -28,12 +28,12 @@ Outputs = npt.NDArray[np.float32]
 def check_parity(
     source: Source, fp32: bytes, images: Images, name: str, batch: int | None = None
 ) -> tuple[Parity, Outputs]:
-    """Compare `fp32` with `source` on `images`; return the proof and the graph's outputs.
+    """Compare `fp32` with `source` on `images`; return the proof and the graph's output of each.
 
     Args:
         source: the model that was exported.
         fp32: the exported graph.
-        images: uint8 (at least 5, height, width, 3), as preprocessed.
+        images: uint8 (count, height, width, 3), as preprocessed; repeated to fill a batch.
         name: of the images, for the record.
         batch: the only batch size of a static graph, or None for 1, 2 and 5.
 
@@ -58,11 +58,13 @@ def check_parity(
         for outputs, whose in ((wanted, "itself gives"), (said, "gives as a graph")):
             if not np.isfinite(outputs).all():
                 raise ParityError(f"{source.name} {whose} NaN or infinity for {name}")
-        largest = max(float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
+            if not outputs.any():
+                raise ParityError(f"{source.name} {whose} nothing but zeros for {name}")
+        largest = float(np.abs(wanted).max())
         cosine = min(cosine, _smallest_cosine(wanted, said))
         error = max(error, float(np.abs(wanted - said).max()) / largest)
         found.append(said)
-    outputs = found[-1] if batch is None else np.concatenate(found)[: len(images)]
+    outputs = (found[-1] if batch is None else np.concatenate(found))[: len(images)]
     distances = np.abs(outputs - outputs[:1]).max() / np.abs(outputs).max()
     parity = Parity(reference_name, name, batches, cosine, error, float(distances))
     if not (cosine > MIN_COSINE and error < MAX_ERROR):

@@ -21,6 +21,7 @@ from edge_vit.graph.sites import find_blocks
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, small.SIZE, small.SIZE, 3), dtype=np.uint8)
 TANH_GELU = {"Erf": -1, "Div": -1, "Tanh": 1, "Mul": 4, "Add": 1}
 NO_GELU = {"Erf": -1, "Div": -1, "Mul": -2, "Add": -1}
+SIGMOID = {**NO_GELU, "Mul": 0, "Sigmoid": 1}
 
 
 def vit(**parts):
@@ -64,17 +65,26 @@ VARIANTS = {
     "bias-before-scale": (functools.partial(small.BiasedAttention, before_scale=True), {"Add": 1}),
 }
 
+
+def mlp(activation):
+    return vit(mlp=functools.partial(small.Mlp, activation))
+
+
+def gated(**options):
+    return vit(mlp=functools.partial(small.GatedMlp, **options))
+
+
 MLPS = {
-    "tanh-gelu": (vit(mlp=functools.partial(small.Mlp, functools.partial(F.gelu, approximate="tanh"))), TANH_GELU),
-    "quick-gelu": (vit(mlp=functools.partial(small.Mlp, quick_gelu)), {**NO_GELU, "Mul": 0, "Sigmoid": 1}),
-    "relu": (vit(mlp=functools.partial(small.Mlp, F.relu)), {**NO_GELU, "Relu": 1}),
+    "tanh-gelu": (mlp(functools.partial(F.gelu, approximate="tanh")), TANH_GELU),
+    "quick-gelu": (mlp(quick_gelu), SIGMOID),
+    "relu": (mlp(F.relu), {**NO_GELU, "Relu": 1}),
     "rows": (vit(mlp=small.FlattenedMlp), {}),
     "all-rows": (vit(block=small.RowsBlock), {}),
-    "swiglu-packed": (vit(mlp=functools.partial(small.GatedMlp, is_packed=True)), {**NO_GELU, "Mul": 0, "Sigmoid": 1, "Slice": 2}),
-    "swiglu-apart": (vit(mlp=functools.partial(small.GatedMlp, is_packed=False)), {**NO_GELU, "Mul": 0, "Sigmoid": 1, "Split": 1}),
+    "swiglu-packed": (gated(is_packed=True), {**SIGMOID, "Slice": 2}),
+    "swiglu-apart": (gated(is_packed=False), {**SIGMOID, "Split": 1}),
     "layer-scale": (vit(scale=small.LayerScale), {"Mul": 2}),
     "side-by-side": (vit(block=small.ParallelBlock), {"LayerNormalization": -1}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)

@@ -108,7 +108,7 @@ def prove(case: Case, folder, depth: int | None = None) -> Proven:
 
 
 def open_case(case: Case, folder, depth: int | None) -> TorchSource:
-    scheme, _, target = case.address.partition(":")
+    scheme = case.address.partition(":")[0]
     address, arguments = case.address, {}
     size = (case.shrunk, case.shrunk) if depth and case.shrunk else None
     with pytest.MonkeyPatch.context() as patch:

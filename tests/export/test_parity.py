@@ -116,6 +116,24 @@ def test_refuses_a_graph_that_gives_nan(source, fp32):
         check(source, edited(fp32, "block1/fc2.1", lambda weight: weight * np.float32("nan")))
 
 
+def test_refuses_a_model_that_says_nothing(source, fp32):
+    silent = small_source()
+    torch.nn.init.zeros_(silent.module.head.weight)
+    torch.nn.init.zeros_(silent.module.head.bias)
+    with pytest.raises(ParityError, match="small itself gives nothing but zeros for photographs"):
+        check(silent, fp32)
+    graph = edited(edited(fp32, "head/MatMul.1", np.zeros_like), "head/Add.1", np.zeros_like)
+    with pytest.raises(ParityError, match="small gives as a graph nothing but zeros"):
+        check(source, graph)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_images_are_repeated_and_give_one_output_each(source, fp32, count):
+    parity, outputs = check(source, fp32, PHOTOS[:count])
+    assert parity.batches == (1, 2, 5)
+    assert outputs.shape == (count, small.CLASSES)
+
+
 def test_refuses_a_graph_that_runs_at_one_batch_size_alone(source):
     static = make_canonical(export_legacy(source, batch=2), SPEC, source.task)
     assert check(source, static.model, batch=static.batch)[0].batches == (2,)

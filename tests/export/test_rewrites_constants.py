@@ -24,9 +24,7 @@ def same_numbers(model, batches=(1, 2, 5)):
 
 
 def reshape_targets(model):
-    return [
-        array_of(node.inputs[1]).tolist() for node in model.graph if node.op_type == "Reshape"
-    ]
+    return [array_of(node.inputs[1]).tolist() for node in model.graph if node.op_type == "Reshape"]
 
 
 def test_arithmetic_on_constants_becomes_a_constant():

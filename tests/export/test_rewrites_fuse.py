@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from small_graphs import ops, parse, run
 
@@ -122,7 +123,7 @@ def test_every_gelu_becomes_the_form_that_parsers_fuse(nodes):
 def test_the_tanh_form_as_one_operator_is_spelled_out():
     model = gelu("y = Gelu(x)")
     (node,) = model.graph
-    node.attributes.add(ir_string("approximate", "tanh"))
+    node.attributes.add(ir.AttrString("approximate", "tanh"))
     assert rewrite_gelus(model.graph) == 1
     assert ops(clean(model)) == {"Mul": 6, "Add": 2, "Tanh": 1}
     x = np.random.default_rng(2).standard_normal((2, 8))
@@ -148,9 +149,3 @@ def test_what_only_looks_like_a_gelu_is_left(nodes):
     assert rewrite_gelus(model.graph) == 0
     assert ops(model) == before
     np.testing.assert_array_equal(run(model), wanted)
-
-
-def ir_string(name, value):
-    import onnx_ir as ir
-
-    return ir.AttrString(name, value)

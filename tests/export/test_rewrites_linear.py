@@ -60,11 +60,11 @@ ROWS = np.array([-1, 8])
 FLAT = {
     "one-layer": "m = MatMul(r, w) a = Add(m, b) y = Reshape(a, back6)",
     "split-at-once": "m = MatMul(r, w) a = Add(m, b) y = Reshape(a, heads)",
-    "mlp": "m = MatMul(r, w) a = Add(m, b) t = Tanh(a) h = Mul(t, half) k = MatMul(h, v) l = Add(k, c) "
-    "y = Reshape(l, back8)",
+    "mlp": "m = MatMul(r, w) a = Add(m, b) t = Tanh(a) h = Mul(t, half) "
+    "k = MatMul(h, v) l = Add(k, c) y = Reshape(l, back8)",
     "residual": "m = MatMul(r, w) k = MatMul(m, v) s = Add(k, r) y = Reshape(s, back8)",
     "norm": "q = LayerNormalization<axis=-1>(r, c) m = MatMul(q, w) y = Reshape(m, back6)",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("nodes", FLAT.values(), ids=FLAT)

@@ -1,0 +1,56 @@
+"""Models beyond the promised ones: sites where there are blocks, a note where the form is other."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+from reseed import reseed
+from small_vits import export_legacy
+
+from edge_vit.export.canonical import make_canonical
+from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.sources import SourceRequest, open_source
+from edge_vit.export.trace import trace_module
+from edge_vit.graph.sites import find_blocks
+
+ROLES = ("qkv", "proj", "fc1", "fc2")
+TINY = {"depth": 2, "embed_dim": 48, "num_heads": 4, "img_size": 64}
+SWIN = {"depths": [2, 2], "embed_dim": 24, "num_heads": [2, 4], "img_size": 56}
+CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
+ROTARY = ("attention of block 0-1: Concat between linear and attention",)
+WINDOWS = (
+    "attention of block 0-1: tokens come as (2, 14, 14, 24), not (batch, tokens, width)",
+    "attention of block 2-3: tokens come as (2, 7, 7, 48), not (batch, tokens, width)",
+)
+NO_BLOCK = ("no transformer block was found, nothing can be quantized",)
+
+
+def trace(source):
+    return trace_module(source.module, source.preprocess.image_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "export", "depth", "notes"),
+    [
+        ("swin_tiny_patch4_window7_224", SWIN, export_legacy, 4, WINDOWS),
+        ("eva02_tiny_patch14_224", {**TINY, "img_size": 56}, trace, 2, ROTARY),
+        ("beit_base_patch16_224", TINY, export_legacy, 2, ()),
+        ("vit_relpos_small_patch16_224", TINY, export_legacy, 2, ()),
+        ("vit_giant_patch14_dinov2", {**TINY, "img_size": 56}, export_legacy, 2, ()),
+        ("vit_base_patch16_rpn_224", TINY, export_legacy, 2, ()),
+        ("vit_base_patch16_clip_quickgelu_224", TINY, export_legacy, 2, ()),
+        ("vit_so150m2_patch16_reg1_gap_256", TINY, export_legacy, 2, ()),
+        ("convnext_atto", CONVNEXT, export_legacy, 0, NO_BLOCK),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_sites_are_found_or_a_note_says_why_not(name, arguments, export, depth, notes):
+    source = open_source(SourceRequest(f"timm:{name}", random_weights=True, model_args=arguments))
+    reseed(source.module)
+    graph = make_canonical(export(source), source.preprocess, source.task)
+    photos = sample_photos(source.preprocess)
+    parity, _ = check_parity(source, graph.model.SerializeToString(), photos, "photographs")
+    assert parity.spread > 100 * max(parity.max_error, 1e-7)
+    assert graph.notes == notes
+    blocks = find_blocks(ir.from_proto(graph.model).graph)
+    assert [tuple(site.role for site in block.sites) for block in blocks] == [ROLES] * depth
