@@ -290,3 +290,20 @@ def test_follows_other_preprocessing(vit, nodes, numbers):
     assert {types[name] for name in blocks} == {HALF}
     images = random_images(6)
     assert cosines(run_onnx(model, images), run_onnx(half, images)).min() > 0.9999
+
+
+@pytest.mark.parametrize("hidden", [-np.inf, np.finfo(np.float32).min], ids=["-inf", "lowest"])
+def test_a_mask_goes_as_low_as_float16_can(hidden):
+    mask = numpy_helper.from_array(np.array([0.0, hidden], np.float32), "mask")
+    nodes = [
+        onnx.helper.make_node("Cast", ["images"], ["pixels"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Relu", ["pixels"], ["scores"]),
+        onnx.helper.make_node("Add", ["scores", "mask"], ["masked"]),
+        onnx.helper.make_node("Softmax", ["masked"], ["logits"]),
+    ]
+    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", 2])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 2])
+    graph = onnx.helper.make_graph(nodes, "masked", [images], [logits], [mask])
+    opset = [onnx.helper.make_opsetid("", 19)]
+    half = write_half(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10))
+    assert run_onnx(half, np.array([[7, 200]], np.uint8)).tolist() == [[1.0, 0.0]]
