@@ -77,7 +77,8 @@ def export_bundle(
     Raises:
         EdgeVitError: with one line that says what failed; nothing is left at `output` then.
     """
-    _require("exporting a model", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
+    require("torch", "exporting a model")
+    require("onnx_ir", "exporting a model")
     from edge_vit.export.export import export_model
     from edge_vit.export.sources import SourceRequest
 
@@ -112,7 +113,8 @@ def calibrate(
 
     INT8 graphs that were made from an older table are taken out.
     """
-    _require("calibrating", "onnx", "onnx_ir", "onnxruntime")
+    require("onnxruntime", "calibrating")
+    require("onnx_ir", "calibrating")
     from edge_vit.calibration.calibrate import calibrate_model
 
     bundle = _open(bundle)
@@ -131,7 +133,7 @@ def calibrate(
 
 def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bundle:
     """Write the FP16 and INT8 graphs from the bundle's table, without images; return the bundle."""
-    _require("quantizing", "onnx", "onnx_ir")
+    require("onnx_ir", "quantizing")
     import onnx
 
     from edge_vit.calibration.half import write_half
@@ -197,12 +199,6 @@ def _tell_parity(exported: Exported, progress: Progress) -> None:
 def _open(bundle: Bundle | Path | str) -> Bundle:
     """Return the bundle as it is on disk now: the caller's may be older than its last stage."""
     return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
-
-
-def _require(purpose: str, *modules: str) -> None:
-    """Name the extra to install where one of `modules` is not there, before anything else runs."""
-    for module in modules:
-        require(module, purpose)
 
 
 def _versions(*names: str) -> dict[str, str]:

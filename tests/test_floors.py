@@ -50,7 +50,7 @@ ROOMS = {
         ),
     ),
     "calibration": Room(3, frozenset({*_ARRAYS, *_ONNX, "onnxscript"})),
-    "pipeline": Room(4, frozenset({*_ARRAYS, "onnx"})),
+    "pipeline": Room(4, frozenset({*_ARRAYS, "torch", "onnx", "onnx_ir", "onnxruntime"})),
     "report": Room(4, frozenset({*_ARRAYS, "rich", "jinja2", "markupsafe", "matplotlib"})),
     "__init__": Room(5, frozenset()),
     "cli": Room(6, frozenset({*_ARRAYS, "click", "rich"})),
