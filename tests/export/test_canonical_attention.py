@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import small_attentions as ways
 import small_vits as small
 import torch
 import torch.nn.functional as F
 from canonical_form import ROLES, assert_canonical
-from small_vits import Attention, SmallViT, export_legacy, small_source
+from small_attentions import Attention
+from small_vits import SmallViT, export_legacy, small_source
 
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import check_parity
@@ -28,7 +30,7 @@ def vit(**parts):
     return functools.partial(SmallViT, **parts)
 
 
-def attention(split=small.split_unbind, attend=small.attend_scaled_scores, **options):
+def attention(split=ways.split_unbind, attend=ways.attend_scaled_scores, **options):
     return functools.partial(Attention, split, attend, **options)
 
 
@@ -38,31 +40,31 @@ def quick_gelu(x):
 
 VARIANTS = {
     # how queries, keys and values are told apart
-    "unbind": (attention(small.split_unbind), {}),
-    "index": (attention(small.split_by_index), {}),
-    "chunk": (attention(small.split_chunk), {}),
-    "slice": (attention(small.split_slice), {}),
-    "interleaved": (attention(small.split_interleaved), {}),
-    "per-head": (attention(small.split_per_head), {}),
-    "separate": (small.SeparateAttention, {}),
-    "separate-no-key-bias": (functools.partial(small.SeparateAttention, key_bias=False), {}),
+    "unbind": (attention(ways.split_unbind), {}),
+    "index": (attention(ways.split_by_index), {}),
+    "chunk": (attention(ways.split_chunk), {}),
+    "slice": (attention(ways.split_slice), {}),
+    "interleaved": (attention(ways.split_interleaved), {}),
+    "per-head": (attention(ways.split_per_head), {}),
+    "separate": (ways.SeparateAttention, {}),
+    "separate-no-key-bias": (functools.partial(ways.SeparateAttention, key_bias=False), {}),
     "no-qkv-bias": (attention(qkv_bias=False), {"Add": -1}),
     # where the scale is
-    "scaled-queries": (attention(attend=small.attend_scaled_queries), {}),
-    "scaled-keys": (attention(attend=small.attend_scaled_keys), {}),
-    "scaled-both": (attention(attend=small.attend_scaled_both), {}),
-    "scaled-scores": (attention(attend=small.attend_scaled_scores), {}),
-    "divided-scores": (attention(attend=small.attend_divided_scores), {}),
-    "not-scaled": (attention(attend=small.attend_unscaled), {}),
+    "scaled-queries": (attention(attend=ways.attend_scaled_queries), {}),
+    "scaled-keys": (attention(attend=ways.attend_scaled_keys), {}),
+    "scaled-both": (attention(attend=ways.attend_scaled_both), {}),
+    "scaled-scores": (attention(attend=ways.attend_scaled_scores), {}),
+    "divided-scores": (attention(attend=ways.attend_divided_scores), {}),
+    "not-scaled": (attention(attend=ways.attend_unscaled), {}),
     # how tokens are laid out
-    "flattened": (small.FlattenedAttention, {}),
-    "sequence-first": (small.SequenceFirstAttention, {}),
+    "flattened": (ways.FlattenedAttention, {}),
+    "sequence-first": (ways.SequenceFirstAttention, {}),
     # torch's own
-    "sdpa": (attention(attend=small.attend_by_torch), {}),
-    "multihead-attention": (small.TorchAttention, {}),
+    "sdpa": (attention(attend=ways.attend_by_torch), {}),
+    "multihead-attention": (ways.TorchAttention, {}),
     # a constant on the scores
-    "bias": (small.BiasedAttention, {"Add": 1}),
-    "bias-before-scale": (functools.partial(small.BiasedAttention, before_scale=True), {"Add": 1}),
+    "bias": (ways.BiasedAttention, {"Add": 1}),
+    "bias-before-scale": (functools.partial(ways.BiasedAttention, before_scale=True), {"Add": 1}),
 }
 
 
@@ -105,9 +107,9 @@ def prove(source, proto: onnx.ModelProto, batch: int | None = None):
 def assert_form(graph, more, batch="batch"):
     assert graph.notes == ()
     assert (graph.num_heads, graph.embed_dim, graph.num_tokens) == (
-        small.HEADS,
-        small.WIDTH,
-        small.TOKENS,
+        ways.HEADS,
+        ways.WIDTH,
+        ways.TOKENS,
     )
     assert_canonical(
         graph.model,
@@ -149,8 +151,8 @@ def test_unfolded_constants_make_no_difference():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (small.NormedAttention, "LayerNormalization between linear and attention"),
-        (small.RotaryAttention, "Add between linear and attention"),
+        (ways.NormedAttention, "LayerNormalization between linear and attention"),
+        (ways.RotaryAttention, "Add between linear and attention"),
     ],
     ids=["normed", "rotary"],
 )

@@ -86,6 +86,14 @@ def test_refuses_a_graph_with_two_channels_swapped_or_weights_a_little_off(
         check(source, edited(fp32, f"block0/{role}.1", edit))
 
 
+def test_refuses_outputs_that_only_point_the_right_way(source, fp32):
+    def grow(weight):
+        return weight * np.float32(1.001)
+
+    with pytest.raises(ParityError, match=r"cosine 1\.0000000 .*, error 1\.0e-03 of the largest"):
+        check(source, edited(edited(fp32, "head/MatMul.1", grow), "head/Add.1", grow))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -6,8 +6,9 @@ import functools
 
 import onnx
 import pytest
+from small_attentions import SeparateAttention
 from small_graphs import parse, run
-from small_vits import DEPTH, SeparateAttention, SmallViT, export_legacy, small_source
+from small_vits import DEPTH, SmallViT, export_legacy, small_source
 
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.rewrites.naming import name_by_place

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import small_attentions as ways
 import small_vits as small
 from small_vits import SmallViT, export_legacy, small_source
 
@@ -27,7 +28,7 @@ def canonical() -> onnx.ModelProto:
 
 
 @functools.cache
-def as_exported(attention=small.SeparateAttention, mlp=small.Mlp) -> onnx.ModelProto:
+def as_exported(attention=ways.SeparateAttention, mlp=small.Mlp) -> onnx.ModelProto:
     """Return a graph with nothing done to it but folded constants."""
     proto = export_legacy(small_source(functools.partial(SmallViT, attention, mlp)))
     model = ir.from_proto(proto)
@@ -89,8 +90,8 @@ GRAPHS = {
     "canonical": canonical,
     "separate": as_exported,
     "gated": functools.partial(as_exported, mlp=functools.partial(small.GatedMlp, is_packed=True)),
-    "normed": functools.partial(as_exported, small.NormedAttention),
-    "rotary": functools.partial(as_exported, small.RotaryAttention),
+    "normed": functools.partial(as_exported, ways.NormedAttention),
+    "rotary": functools.partial(as_exported, ways.RotaryAttention),
 }
 
 
@@ -138,7 +139,7 @@ def test_weights_are_those_of_the_module():
 def test_the_root_is_what_the_first_norm_gives():
     for block in find_blocks(ir.from_proto(canonical()).graph):
         assert block.root.producer().op_type == "LayerNormalization"
-        assert list(block.root.shape)[1:] == [small.TOKENS, small.WIDTH]
+        assert list(block.root.shape)[1:] == [ways.TOKENS, ways.WIDTH]
         (qkv,) = block.linears("qkv")
         assert qkv.input is block.root
 
@@ -149,6 +150,10 @@ def test_attention_pooling_is_no_block():
     model = ir.from_proto(graph.model).graph
     assert sum(node.op_type == "Softmax" for node in model) == small.DEPTH + 1
     assert graph.depth == len(find_blocks(model)) == small.DEPTH
+
+
+def test_attention_to_something_else_is_no_block():
+    assert describe(as_exported(ways.CrossAttention)) == []
 
 
 def test_a_graph_without_attention_has_no_blocks():
