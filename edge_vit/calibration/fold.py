@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import ArtifactError
+from edge_vit.graph.constant import add_constant
 from edge_vit.graph.sites import Block, Site, find_blocks
 from edge_vit.graph.walk import Array, Linear, array_of, consumers, data_input, is_constant
 
@@ -192,11 +193,4 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     data, name = np.asarray(array, np.float32), f"{node.name}.{index}/folded"
     while name in graph.initializers:  # the values of qkv are folded first, its input afterwards
         name += "/folded"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(data.shape),
-        const_value=ir.tensor(data, name=name),
-    )
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    node.replace_input_with(index, add_constant(graph, name, data))

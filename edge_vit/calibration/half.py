@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
+from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import array_of, consumers, is_constant
 
 _PREPROCESSING = frozenset({"Cast", "Sub", "Add", "Mul", "Div", "Transpose"})
@@ -67,15 +68,7 @@ def _halve(graph: ir.Graph, node: ir.Node) -> None:
                     f"{value.name} holds {np.abs(array).max():.3g}, float16 ends at "
                     f"{_HALF_MAX:.0f}: this model cannot run in FP16"
                 )
-            tensor = ir.tensor(array.astype(np.float16), name=name)
-            graph.register_initializer(
-                ir.Value(
-                    name=name,
-                    type=ir.TensorType(ir.DataType.FLOAT16),
-                    shape=ir.Shape(array.shape),
-                    const_value=tensor,
-                )
-            )
+            add_constant(graph, name, array.astype(np.float16))
         node.replace_input_with(index, graph.initializers[name])
     if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
         node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)

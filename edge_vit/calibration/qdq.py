@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -17,6 +16,7 @@ import onnx_ir.passes.common as passes
 from edge_vit.calibration.fold import apply_folds
 from edge_vit.calibration.ranges import quantize_weight
 from edge_vit.errors import ArtifactError
+from edge_vit.graph.constant import add_constant
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.table import CalibrationTable, SiteScales
 
@@ -60,11 +60,13 @@ def _quantize(graph: ir.Graph, site: Site, scales: SiteScales) -> None:
     activation, weight = site.linear.input, site.linear.weight
     per_channel = np.asarray(scales.weight_scales)
 
-    scale = _constant(graph, f"{site.name}/input_scale", np.float32(scales.activation_scale))
-    zero = _constant(graph, f"{site.name}/input_zero", np.int8(0))
-    levels = _constant(graph, f"{site.name}/weight", quantize_weight(weight, per_channel))
-    weight_scale = _constant(graph, f"{site.name}/weight_scale", per_channel.astype(np.float32))
-    weight_zero = _constant(graph, f"{site.name}/weight_zero", np.zeros(len(per_channel), np.int8))
+    scale = add_constant(graph, f"{site.name}/input_scale", np.float32(scales.activation_scale))
+    zero = add_constant(graph, f"{site.name}/input_zero", np.int8(0))
+    levels = add_constant(graph, f"{site.name}/weight", quantize_weight(weight, per_channel))
+    weight_scale = add_constant(graph, f"{site.name}/weight_scale", per_channel.astype(np.float32))
+    weight_zero = add_constant(
+        graph, f"{site.name}/weight_zero", np.zeros(len(per_channel), np.int8)
+    )
 
     quantize = _node("QuantizeLinear", f"{site.name}/quantize", activation, scale, zero)
     dequantize = _node(
@@ -82,13 +84,3 @@ def _node(op_type: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.N
     node = ir.node(op_type, inputs, attributes, name=name)
     node.outputs[0].name = f"{name}:0"
     return node
-
-
-def _constant(graph: ir.Graph, name: str, number: npt.ArrayLike) -> ir.Value:
-    array = np.asarray(number)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
+from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array
 
 _numbers = itertools.count()
@@ -16,15 +16,7 @@ _numbers = itertools.count()
 
 def constant(graph: ir.Graph, array: Array, name: str = "") -> ir.Value:
     """Return a new initializer of `graph` that holds `array`."""
-    name = name or f"const_{next(_numbers)}"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        shape=ir.Shape(array.shape),
-        const_value=ir.tensor(np.asarray(array, order="C"), name=name),
-    )
-    graph.register_initializer(value)
-    return value
+    return add_constant(graph, name or f"const_{next(_numbers)}", array)
 
 
 class Builder:
