@@ -55,7 +55,7 @@ test: setup ## the tests, and 90 % of the lines covered
 	$(BIN)/python -m pytest --cov=edge_vit --cov-report=term:skip-covered --cov-fail-under=90
 
 test-full: setup ## the tests and the whole-size models; writes results/
-	$(BIN)/python -m pytest -m "not network" --results results
+	$(BIN)/python -m pytest -m "not network" --results=results
 
 test-py310: $(VENV310)/.runtime ## what a device needs, on Python 3.10 and its newest packages
 	$(VENV310)/bin/python -m pytest $(PY310_TESTS)

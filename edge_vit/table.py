@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, to_json
 
-TABLE_FORMAT = 1
+TABLE_FORMAT = 2
+"""What this version writes; it reads all before as well. Format 1 had no steps."""
 
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
+StepName = Literal["shift", "tilt", "range", "bias"]
+STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
 
 MIN_SCALE = 2.0**-14
 """Smallest scale: the smallest normal float16; TensorRT may take anything below it for zero."""
@@ -30,12 +33,24 @@ class Recipe:
         percentile: of |x|, where `range_method` is ``percentile``.
         fold_strength: how much of a channel's range moves from the activation into the weight
             before ranges are taken, 0 for nothing to 1 for all (`edge_vit.calibration.fold`).
+        steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
+        search_tokens: of calibration images, that the steps and their judgement see. So many whole
+            images are held out from the ranges, a quarter of all at most.
+        is_judged: take a step only where the model's output gains by it, not the layer's alone.
+        min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
+            stay in FP16.
+        max_fallback: share of the layers' multiply-adds that may stay in FP16 for that.
     """
 
     name: str = "minmax"
     range_method: RangeMethod = "minmax"
     percentile: float = 99.99
     fold_strength: float = 0.0
+    steps: tuple[StepName, ...] = ()
+    search_tokens: int = 0
+    is_judged: bool = True
+    min_sqnr: float = 0.0
+    max_fallback: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold_strength <= 1:
@@ -47,14 +62,24 @@ class Recipe:
             )
         if not 50 < self.percentile <= 100:
             raise SpecError(f"percentile: got {self.percentile}, expected above 50 and at most 100")
+        if (self.steps or self.min_sqnr) and self.search_tokens < 1:
+            raise SpecError(
+                f"recipe {self.name}: its steps have nothing to look at. Set search_tokens to 2048"
+            )
+        if not 0 <= self.max_fallback <= 1:
+            raise SpecError(f"max_fallback: got {self.max_fallback}, expected 0 to 1")
 
 
 RECIPES: Mapping[str, Recipe] = {
     "fast": Recipe("fast", fold_strength=0.5),
+    "balanced": Recipe(
+        "balanced", fold_strength=0.5, steps=STEP_NAMES, search_tokens=2048, min_sqnr=25.0
+    ),
+    "best": Recipe("best", fold_strength=0.5, steps=STEP_NAMES, search_tokens=8192, min_sqnr=25.0),
     "minmax": Recipe("minmax"),
     "percentile": Recipe("percentile", range_method="percentile"),
 }
-DEFAULT_RECIPE = RECIPES["fast"]
+DEFAULT_RECIPE = RECIPES["balanced"]
 
 
 def find_recipe(name: str) -> Recipe:
@@ -82,6 +107,12 @@ class SiteScales:
             on outliers.
         divisors: (K,), by which the input's channels are divided and the weight's rows multiplied,
             folded into what is in front of the layer; empty where nothing is folded.
+        offsets: (K,), that are subtracted from the input's channels before that, and undone in the
+            layer's bias; empty where nothing is.
+        correction: (N,), that is added to the layer's bias; empty where nothing is.
+        steps: what was done to this layer, for the report.
+        output_error: energy of the model's output error over energy of its output, with this layer
+            alone quantized; 0 where nobody looked.
     """
 
     precision: SitePrecision
@@ -91,16 +122,37 @@ class SiteScales:
     activation_amax: float
     activation_crest: float
     divisors: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    correction: tuple[float, ...] = ()
+    steps: tuple[str, ...] = ()
+    output_error: float = 0.0
 
     def __post_init__(self) -> None:
         for divisor in self.divisors:
             if not (math.isfinite(divisor) and divisor > 0):
                 raise SpecError(f"divisor: got {divisor}, expected a finite number above 0")
+        if not all(map(math.isfinite, (*self.offsets, *self.correction))):
+            raise SpecError("offsets and correction: got NaN or infinity, expected finite numbers")
         for scale in (self.activation_scale, *self.weight_scales):
             if not (math.isfinite(scale) and scale >= MIN_SCALE):
                 raise SpecError(
                     f"scale: got {scale}, expected a finite number of at least {MIN_SCALE}"
                 )
+
+
+@dataclass(frozen=True)
+class FallbackPoint:
+    """What one more layer in FP16 would bring: a point of the curve of accuracy over work.
+
+    Attributes:
+        site: that stays in FP16 here, and at every later point.
+        share: of the layers' multiply-adds in FP16, 0 to 1.
+        sqnr: foreseen for the model's output, in dB.
+    """
+
+    site: str
+    share: float
+    sqnr: float
 
 
 @dataclass(frozen=True)
@@ -112,18 +164,33 @@ class CalibrationTable:
         model_digest: SHA-256 of the fp32 graph that it belongs to.
         sites: by name, such as ``block0/qkv``.
         image_digests: SHA-256 of each image as the model saw it, uint8 (height, width, 3), sorted.
+        fallback: the layers in the order in which they would go to FP16, costliest first; empty
+            where the recipe measures no layer.
+        fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.calibration.half`).
     """
 
     recipe: Recipe
     model_digest: str
     sites: Mapping[str, SiteScales]
     image_digests: tuple[str, ...]
+    fallback: tuple[FallbackPoint, ...] = ()
+    fp32_nodes: Mapping[str, str] = field(default_factory=dict)
     format: int = TABLE_FORMAT
 
     @property
     def num_images(self) -> int:
         """How many images were calibrated on."""
         return len(self.image_digests)
+
+    @property
+    def sqnr(self) -> float | None:
+        """Foreseen for the model's output, in dB; None where no layer was measured.
+
+        Errors of layers are small and independent, so that their energies add up.
+        """
+        errors = [s.output_error for s in self.sites.values() if s.precision == "int8"]
+        total = sum(errors)
+        return -10 * math.log10(total) if total > 0 else None
 
     def to_bytes(self) -> bytes:
         """Return the table as the JSON file in the bundle."""
@@ -138,11 +205,12 @@ class CalibrationTable:
         """
         try:
             parsed = json.loads(data)
-            if parsed.get("format") != TABLE_FORMAT:
+            found = parsed.get("format")
+            if found not in range(1, TABLE_FORMAT + 1):
                 raise ArtifactError(
-                    f"{where}: format {parsed.get('format')}, this edge-vit reads {TABLE_FORMAT}. "
+                    f"{where}: format {found}, this edge-vit reads 1 to {TABLE_FORMAT}. "
                     "Run: edgevit calibrate"
                 )
-            return from_json(cls, parsed, where)
+            return from_json(cls, parsed | {"format": TABLE_FORMAT}, where)
         except (ValueError, AttributeError, RecursionError, SpecError) as error:
             raise ArtifactError(f"{where} is not a calibration table: {error}") from None

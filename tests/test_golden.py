@@ -14,7 +14,7 @@ from edge_vit.bundle import MANIFEST, Artifact, Bundle, Manifest
 from edge_vit.errors import ArtifactError
 from edge_vit.record import ExportRecord, Parity
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import CalibrationTable, Recipe, SiteScales
+from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales
 from edge_vit.values import to_json
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -35,6 +35,30 @@ TABLE_1 = CalibrationTable(
         "block0/fc2": SiteScales("fp16", "kept by hand", 0.04428, (0.0025,), 5.62, 61.25),
     },
     image_digests=("0a" * 32, "0b" * 32),
+)
+TABLE_2 = CalibrationTable(
+    recipe=Recipe(
+        "own", fold_strength=0.5, steps=("shift", "bias"), search_tokens=2048, min_sqnr=25.0
+    ),
+    model_digest="5f" * 32,
+    sites={
+        "block0/qkv": SiteScales(
+            "int8",
+            "linear layer of a block",
+            0.02740478515625,
+            (0.0011, 6.103515625e-05),
+            3.48,
+            3.4,
+            divisors=(1.5, 0.25),
+            offsets=(0.5, -0.125),
+            correction=(0.001, 0.0),
+            steps=("fold", "shift", "bias"),
+            output_error=2.5e-5,
+        ),
+    },
+    image_digests=("0a" * 32, "0b" * 32),
+    fallback=(FallbackPoint("block0/qkv", 1.0, 200.0),),
+    fp32_nodes={"block0/add": "reaches 70,000"},
 )
 SPEC_1 = ModelSpec(
     name="vit_small_patch16_224",
@@ -89,12 +113,20 @@ def test_export_record_of_format_1_is_read():
     assert ExportRecord.from_bytes(read("export.format1.json")) == RECORD_1
 
 
-WRITTEN = {"table": TABLE_1, "manifest": MANIFEST_1, "export": RECORD_1}
+def test_table_of_format_2_is_read():
+    assert CalibrationTable.from_bytes(read("table.format2.json")) == TABLE_2
 
 
-@pytest.mark.parametrize("kind", WRITTEN)
-def test_what_is_written_today_is_format_1(kind):
-    assert to_json(WRITTEN[kind]) == json.loads(read(f"{kind}.format1.json"))
+WRITTEN = {
+    "table.format2.json": TABLE_2,
+    "manifest.format1.json": MANIFEST_1,
+    "export.format1.json": RECORD_1,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_today_is_of_the_newest_format(name):
+    assert to_json(WRITTEN[name]) == json.loads(read(name))
 
 
 def test_record_survives_write_and_read():

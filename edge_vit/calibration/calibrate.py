@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import onnx_ir as ir
 
 from edge_vit.bundle import digest_of
-from edge_vit.calibration.fold import fold_blocks
+from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.observer import observe
-from edge_vit.calibration.ranges import activation_scale, weight_scales
+from edge_vit.calibration.search import Decision, search_plans
+from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
 from edge_vit.graph.sites import find_sites
 from edge_vit.images import ImageSource
@@ -51,24 +54,39 @@ def calibrate_model(
             "what the field will bring"
         )
     model = onnx.load_from_string(fp32)
-    seen = observe(model, spec, images, threads=threads, progress=progress)
+    hold_out = _count_held_out(recipe, spec, len(images))
+    seen = observe(model, spec, images, hold_out=hold_out, threads=threads, progress=progress)
+    decisions = search_plans(model, spec, seen, recipe, threads=threads, progress=progress)
     graph = ir.from_proto(model).graph
-    folds = fold_blocks(graph, seen.stats, recipe.fold_strength)
-    sites = {}
-    for site in find_sites(graph):
-        stats, divisors = seen.stats[site.name], folds.get(site.name)
-        sites[site.name] = SiteScales(
-            precision="int8",
-            reason=_reason(divisors is not None),
-            activation_scale=activation_scale(stats, recipe, divisors),
-            weight_scales=tuple(weight_scales(site.linear.weight).tolist()),
-            activation_amax=stats.amax,
-            activation_crest=stats.crest,
-            divisors=() if divisors is None else tuple(divisors.tolist()),
-        )
-    return CalibrationTable(recipe, digest_of(fp32), sites, seen.image_digests)
+    work = {site.name: float(site.linear.weight.size) for site in find_sites(graph)}
+    errors = {name: decision.output_error for name, decision in decisions.items()}
+    curve = rank_fallback(errors, work) if recipe.search_tokens else ()
+    spared = choose_fallback(
+        curve, sqnr_of(sum(errors.values())), recipe.min_sqnr, recipe.max_fallback
+    )
+    sites = {name: _scales(decisions[name], seen.stats[name], name in spared) for name in work}
+    return CalibrationTable(recipe, digest_of(fp32), sites, seen.image_digests, curve)
 
 
-def _reason(is_folded: bool) -> str:
-    """Say in the report's words why a site is INT8."""
-    return "linear layer of a block" + (", outlier channels folded" if is_folded else "")
+def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> SiteScales:
+    plan = decision.plan
+    return SiteScales(
+        precision="fp16" if is_spared else "int8",
+        reason="INT8 costs the output most here" if is_spared else "linear layer of a block",
+        activation_scale=plan.input_scale,
+        weight_scales=tuple(plan.weight_scales.tolist()),
+        activation_amax=stats.amax,
+        activation_crest=stats.crest,
+        divisors=tuple(plan.divisors.tolist()) if decision.is_folded else (),
+        offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
+        correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
+        steps=plan.steps,
+        output_error=decision.output_error,
+    )
+
+
+def _count_held_out(recipe: Recipe, spec: ModelSpec, num_images: int) -> int:
+    """Return how many images the steps look at: a quarter of them at most."""
+    if not recipe.search_tokens:
+        return 0
+    return max(1, min(math.ceil(recipe.search_tokens / max(1, spec.num_tokens)), num_images // 4))

@@ -12,21 +12,23 @@ rescaling of the channel changes: weights with outliers of that kind quantize as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.sites import Block, Site, find_blocks
 from edge_vit.graph.walk import Array, Linear, array_of, consumers, data_input, is_constant
+from edge_vit.table import SiteScales
 
 FOLD_ORDER = ("proj", "qkv", "fc1")
 """V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads."""
+
+_NORM_BIAS = 2  # which input of a LayerNormalization it is
 
 _SMALLEST = 1e-12  # a channel below it on either side is dead and stays as it is
 
@@ -39,52 +41,40 @@ class FoldTarget:
         site: the layer.
         norm: the LayerNormalization that makes its input, or None.
         qkv: the layer whose last columns are the values that attention hands to `site`, or None.
+        is_shiftable: a constant per channel can be taken from the input as well, since both sides
+            have a bias; of values, since each row of the attention's probabilities sums to 1.
     """
 
     site: Site
     norm: ir.Node | None
     qkv: Linear | None
+    is_shiftable: bool
 
 
-def fold_blocks(
-    graph: ir.Graph, stats: Mapping[str, ActivationStats], strength: float
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Fold every block of `graph` as far as it goes; return the divisors, (K,), by site.
+def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
+    """Fold `graph` by the divisors, offsets and corrections of `sites`; empty ones change nothing.
 
-    Args:
-        graph: in canonical form; its weights change, its function does not.
-        stats: of each site's input, before folding.
-        strength: see `choose_divisors`; 0 folds nothing.
-    """
-    folds: dict[str, npt.NDArray[np.float32]] = {}
-    if not strength:
-        return folds
-    for block in find_blocks(graph):
-        for target in find_fold_targets(block):
-            site = target.site
-            amax = stats[site.name].channel_amax
-            folds[site.name] = choose_divisors(amax, site.linear.weight, strength)
-            apply_fold(graph, target, folds[site.name])
-    return folds
-
-
-def apply_folds(graph: ir.Graph, divisors: Mapping[str, Sequence[float]]) -> None:
-    """Fold `graph` by the `divisors` that `fold_blocks` chose, by site; empty ones are no fold.
+    Its weights change; its function does too only by the corrections.
 
     Raises:
         ArtifactError: a site cannot be folded in this graph.
     """
-    targets = {t.site.name: t for block in find_blocks(graph) for t in find_fold_targets(block)}
-    for name, values in divisors.items():
-        if not len(values):
-            continue
-        width = targets[name].site.linear.weight.shape[0] if name in targets else 0
-        if len(values) != width:
-            raise ArtifactError(
-                f"the calibration table folds {name}, where the graph has nothing to fold into. "
-                "Run: edgevit calibrate"
-            )
-        apply_fold(graph, targets[name], np.asarray(values))
+    blocks = find_blocks(graph)
+    targets = [target for block in blocks for target in find_fold_targets(block)]
+    for name in {name for name, s in sites.items() if s.divisors} - {t.site.name for t in targets}:
+        raise _misfit(name, "folds")
+    for target in targets:  # in the order of FOLD_ORDER
+        scales = sites[target.site.name]
+        if scales.divisors:
+            if len(scales.divisors) != target.site.linear.weight.shape[0]:
+                raise _misfit(target.site.name, "folds")
+            apply_fold(graph, target, np.array(scales.divisors), np.array(scales.offsets))
+    for site in (site for block in blocks for site in block.sites):
+        correction = np.array(sites[site.name].correction, np.float32)
+        if len(correction):
+            if site.linear.add is None or len(correction) != len(site.linear.bias):
+                raise _misfit(site.name, "corrects the bias of")
+            replace_bias(graph, site.linear, site.linear.bias + correction)
 
 
 def find_fold_targets(block: Block) -> tuple[FoldTarget, ...]:
@@ -116,28 +106,58 @@ def choose_divisors(channel_amax: Array, weight: Array, strength: float) -> npt.
     return divisors.astype(np.float32)
 
 
-def apply_fold(graph: ir.Graph, target: FoldTarget, divisors: Array) -> None:
-    """Divide the input channels of `target` by `divisors`, (K,), and multiply its weight's rows."""
-    factors = np.asarray(divisors, np.float32)
-    matmul = target.site.linear.matmul
-    _replace(graph, matmul, 1, target.site.linear.weight * factors[:, None])
+def apply_fold(
+    graph: ir.Graph, target: FoldTarget, divisors: Array, offsets: Array | None = None
+) -> None:
+    """Let the input of `target` be ``(x - offsets) / divisors``, its output be as before.
+
+    Args:
+        graph: that holds the target.
+        target: what to fold.
+        divisors: (K,), above 0.
+        offsets: (K,); None or empty for none.
+
+    Raises:
+        ArtifactError: there are offsets, and nowhere to put them.
+    """
+    factors, linear = np.asarray(divisors, np.float32), target.site.linear
+    centres = np.zeros_like(factors)
+    if offsets is not None and len(offsets):
+        if not target.is_shiftable:
+            raise _misfit(target.site.name, "shifts")
+        centres = np.asarray(offsets, np.float32)
+        undone = centres.astype(np.float64) @ linear.weight
+        replace_bias(graph, linear, (linear.bias + undone).astype(np.float32))
+    _replace(graph, linear.matmul, 1, linear.weight * factors[:, None])
     if target.norm is not None:
         for index in range(1, len(target.norm.inputs)):
             value = target.norm.inputs[index]
             if value is not None:
-                _replace(graph, target.norm, index, array_of(value) / factors)
+                array = array_of(value) - (centres if index == _NORM_BIAS else 0)
+                _replace(graph, target.norm, index, array / factors)
     if target.qkv is not None:
         qkv, width = target.qkv, len(factors)
-        bias = qkv.bias.copy()
-        weight = qkv.weight.copy()
+        weight, bias = qkv.weight.copy(), qkv.bias.copy()
         weight[:, -width:] /= factors
-        bias[-width:] /= factors
+        bias[-width:] = (bias[-width:] - centres) / factors
         _replace(graph, qkv.matmul, 1, weight)
         if qkv.add is not None:
-            index = next(
-                i for i, v in enumerate(qkv.add.inputs) if v is not None and is_constant(v)
-            )
-            _replace(graph, qkv.add, index, bias.reshape(1, 1, -1))
+            replace_bias(graph, qkv, bias)
+
+
+def replace_bias(graph: ir.Graph, linear: Linear, bias: Array) -> None:
+    """Let `linear`, which has a bias, add `bias`, (N,), in place of its own."""
+    assert linear.add is not None, "the layer has no bias"
+    inputs = enumerate(linear.add.inputs)
+    index = next(i for i, value in inputs if value is not None and is_constant(value))
+    _replace(graph, linear.add, index, bias.reshape(1, 1, -1))
+
+
+def _misfit(site: str, verb: str) -> ArtifactError:
+    return ArtifactError(
+        f"the calibration table {verb} {site}, where the graph has nothing to take it. "
+        "Run: edgevit calibrate"
+    )
 
 
 def _norm_before(site: Site) -> FoldTarget | None:
@@ -146,7 +166,8 @@ def _norm_before(site: Site) -> FoldTarget | None:
         return None
     if len(list(consumers(site.linear.input))) != 1:
         return None  # somebody else reads the normalised tokens too
-    return FoldTarget(site, node, None)
+    has_bias = len(node.inputs) > _NORM_BIAS and node.inputs[_NORM_BIAS] is not None
+    return FoldTarget(site, node, None, has_bias and site.linear.add is not None)
 
 
 def _values_before(block: Block, site: Site) -> FoldTarget | None:
@@ -171,7 +192,11 @@ def _values_before(block: Block, site: Site) -> FoldTarget | None:
         and data_input(split) is layers[0].output
         and data_input(tokens) is block.attention.context.outputs[0]
     )
-    return FoldTarget(site, None, layers[0]) if is_value else None
+    if not is_value:
+        return None
+    sums_to_one = data_input(block.attention.context) is block.attention.softmax.outputs[0]
+    have_bias = layers[0].add is not None and site.linear.add is not None
+    return FoldTarget(site, None, layers[0], sums_to_one and have_bias)
 
 
 def _heads_above(value: ir.Value) -> ir.Node | None:

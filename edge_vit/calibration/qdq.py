@@ -33,7 +33,7 @@ def write_qdq(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProt
     quantized = ir.from_proto(model)
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
-    apply_folds(quantized.graph, {name: s.divisors for name, s in table.sites.items()})
+    apply_folds(quantized.graph, table.sites)
     for name, site in sites.items():
         if table.sites[name].precision == "int8":
             _quantize(quantized.graph, site, table.sites[name])

@@ -8,18 +8,8 @@ import platform
 from pathlib import Path
 
 from edge_vit.measure.results import Environment
+from edge_vit.runtime.cpu import instruction_sets, read_cpu_info
 from edge_vit.runtime.session import num_cores
-
-INSTRUCTION_SETS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "asimddp",
-    "i8mm",
-)
-"""Those that decide how fast INT8 is against float32, as Linux names them."""
 
 PACKAGES = (
     "edge-vit",
@@ -36,31 +26,21 @@ PACKAGES = (
     "transformers",
 )
 
-_CPU_INFO = Path("/proc/cpuinfo")
 _BOARD = Path("/proc/device-tree/model")  # what a Jetson or another board calls itself
 
 
 def read_environment() -> Environment:
     """Return the conditions here and now; a fact that the system does not tell is empty or 0."""
-    facts = _read_cpu_info(_CPU_INFO)
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
     board = _read_text(_BOARD).strip("\0\n ")
     return Environment(
-        device=facts.get("model name") or board or platform.machine(),
-        instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
+        device=read_cpu_info().get("model name") or board or platform.machine(),
+        instruction_sets=instruction_sets(),
         num_cores=num_cores(),
         memory_gib=round(_memory_bytes() / 2**30, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         packages=_package_versions(),
     )
-
-
-def _read_cpu_info(path: Path) -> dict[str, str]:
-    """The facts of the first core, by Linux's names; empty where there is no such file."""
-    first_core = _read_text(path).partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first_core.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _read_text(path: Path) -> str:

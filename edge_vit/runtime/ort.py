@@ -8,17 +8,18 @@ from typing import Any
 from edge_vit.bundle import INT8_CPU, ONNX_FILES, Bundle
 from edge_vit.errors import BackendError
 from edge_vit.optional import require
+from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
 _FATAL = 4  # log level: an error arrives as an exception, which needs no second copy on stderr
 _CONFIG = {
-    # Without it the INT8 kernels for AVX2, and for AVX-512 without VNNI, saturate in 16 bits and
-    # answers are plainly wrong. Other processors ignore it.
-    "session.x64quantprecision": "1",
     # Worker threads of an idle session would take the cores from the session whose turn it is.
     "session.force_spinning_stop": "1",
 }
+# Without VNNI, the INT8 kernels of x86 saturate in 16 bits and answers are plainly wrong. With it
+# they do not, and would only take twice as long.
+_PRECISE_INT8 = "session.x64quantprecision"
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are numpy's own names
 _TOO_NEW = re.compile(r"IR version|opset \d+ is under development", re.IGNORECASE)
 _NO_MEMORY = re.compile(r"bad_alloc|failed to allocate memory", re.IGNORECASE)
@@ -96,6 +97,8 @@ def _native_options(ort: Any, options: SessionOptions) -> Any:
     native.log_severity_level = _FATAL
     for key, value in _CONFIG.items():
         native.add_session_config_entry(key, value)
+    if not has_vnni():
+        native.add_session_config_entry(_PRECISE_INT8, "1")
     return native
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from edge_vit.measure import environment
 from edge_vit.measure.environment import read_environment
+from edge_vit.runtime import cpu
 
 
 def test_names_the_machine_and_the_packages():
@@ -40,14 +41,14 @@ def test_is_quick():
 def test_reads_what_linux_says_of_the_first_core(tmp_path, monkeypatch, text, device, sets):
     (tmp_path / "cpuinfo").write_text(text)
     (tmp_path / "model").write_text("Board\0")
-    monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "_CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(environment, "_BOARD", tmp_path / "model")
     found = read_environment()
     assert (found.device, found.instruction_sets) == (device, sets)
 
 
 def test_leaves_facts_empty_where_the_system_does_not_tell(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "_CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(cpu, "_CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(environment, "_BOARD", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "sysconf", raising=False)

@@ -12,6 +12,7 @@ from tiny_graph import tiny_bundle, tiny_images, tiny_onnx, tiny_outputs
 
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.runtime import SessionOptions, open_session
+from edge_vit.runtime import ort as runtime_ort
 from edge_vit.runtime.ort import OrtSession, _native_options
 from edge_vit.spec import TensorSpec
 
@@ -63,6 +64,17 @@ def test_int8_does_not_saturate_on_any_processor(images):
     with OrtSession(tiny_onnx(quantized=True), "int8") as session:
         logits = session.run({"images": images})["logits"]
     np.testing.assert_allclose(logits, tiny_outputs(images), atol=0.05)
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_asks_for_the_slow_exact_kernels_only_where_the_fast_ones_saturate(monkeypatch, vnni):
+    monkeypatch.setattr(runtime_ort, "has_vnni", lambda: vnni)
+    native = _native_options(onnxruntime, SessionOptions(1))
+    if vnni:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            native.get_session_config_entry("session.x64quantprecision")
+    else:
+        assert native.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 @pytest.mark.parametrize("batch", [None, 1], ids=["dynamic", "fixed"])

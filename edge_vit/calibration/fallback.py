@@ -1,0 +1,55 @@
+"""Which layers stay in FP16: those that cost the output most per multiply-add they save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edge_vit.table import FallbackPoint
+
+
+def rank_fallback(
+    errors: Mapping[str, float], multiply_adds: Mapping[str, float]
+) -> tuple[FallbackPoint, ...]:
+    """Return the layers, the one first whose FP16 buys most accuracy per multiply-add.
+
+    Errors of the layers are small and independent, so that their energies add up at the output:
+    what remains after each step of the ranking is the sum over the layers that are left.
+
+    Args:
+        errors: `SiteScales.output_error` of each layer quantized alone.
+        multiply_adds: of each layer, in any unit.
+    """
+    total = sum(multiply_adds.values())
+    ranked = sorted(errors, key=lambda name: (-errors[name] / multiply_adds[name], name))
+    curve = []
+    for count, name in enumerate(ranked, 1):
+        left = math.fsum(errors[other] for other in ranked[count:])
+        share = sum(multiply_adds[other] for other in ranked[:count]) / total
+        curve.append(FallbackPoint(name, share, sqnr_of(left)))
+    return tuple(curve)
+
+
+def choose_fallback(
+    curve: tuple[FallbackPoint, ...], sqnr: float, min_sqnr: float, max_share: float
+) -> tuple[str, ...]:
+    """Return the layers that stay in FP16, as few as bring the output to `min_sqnr`.
+
+    Args:
+        curve: what `rank_fallback` returned.
+        sqnr: in dB, with every layer quantized.
+        min_sqnr: in dB, what is wanted.
+        max_share: of the multiply-adds; where that does not suffice, all that fits into it.
+    """
+    chosen: list[str] = []
+    for point in curve:
+        if sqnr >= min_sqnr or point.share > max_share:
+            break
+        chosen.append(point.site)
+        sqnr = point.sqnr
+    return tuple(chosen)
+
+
+def sqnr_of(error: float) -> float:
+    """Return -10 log10 of a relative error energy, in dB; 200 for none, which JSON can hold."""
+    return min(200.0, -10 * math.log10(error)) if error > 0 else 200.0

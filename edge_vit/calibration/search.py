@@ -1,0 +1,143 @@
+"""Finds a plan for every layer: folds and ranges, then the steps that the output gains by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from edge_vit.calibration.fold import choose_divisors, find_fold_targets
+from edge_vit.calibration.layer import Layer, Plan, output_error, plan_minmax
+from edge_vit.calibration.observer import Observation
+from edge_vit.calibration.probe import BlockProbe, probe_blocks
+from edge_vit.calibration.stats import ActivationStats
+from edge_vit.calibration.steps import STEPS, mean_square
+from edge_vit.graph.sites import Block, Role, find_blocks
+from edge_vit.progress import SILENT, Progress
+from edge_vit.spec import ModelSpec
+from edge_vit.table import Recipe
+
+_ORDER: tuple[Role, ...] = ("proj", "qkv", "fc1", "fc2")
+_MIN_GAIN = 0.99  # of the layer's own error: less is not worth a run of the model
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What was found for one layer.
+
+    Attributes:
+        plan: how to quantize it.
+        is_folded: whether the plan's divisors and offsets are to be folded in.
+        output_error: see `SiteScales`.
+    """
+
+    plan: Plan
+    is_folded: bool
+    output_error: float = 0.0
+
+
+def search_plans(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    seen: Observation,
+    recipe: Recipe,
+    *,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Decision]:
+    """Return a decision for each site of `model`.
+
+    Args:
+        model: the fp32 graph in canonical form; it is not changed.
+        spec: its facts.
+        seen: what calibration saw of it; the recipe's steps look at the images held out.
+        recipe: the choices to make.
+        threads: of ONNX Runtime; None for all cores.
+        progress: told about each block.
+    """
+    if not recipe.search_tokens:
+        blocks = find_blocks(ir.from_proto(model).graph)
+        return {
+            name: decision
+            for block in blocks
+            for name, decision in _decide_block(block, seen, recipe, None).items()
+        }
+    found: dict[str, Decision] = {}
+    depth = len(find_blocks(ir.from_proto(model).graph))
+    with progress.step(
+        f"searching scales on {len(seen.held_out)} images, by block", depth
+    ) as advance:
+        for probe in probe_blocks(model, spec, seen.held_out, threads):
+            found |= _decide_block(probe.block, seen, recipe, probe)
+            advance(1)
+    return found
+
+
+def _decide_block(
+    block: Block,
+    seen: Observation,
+    recipe: Recipe,
+    probe: BlockProbe | None,
+) -> dict[str, Decision]:
+    targets = {target.site.name: target for target in find_fold_targets(block)}
+    values = np.ones(0, np.float32)  # divisors of the values, which are the last columns of qkv
+    found: dict[str, Decision] = {}
+    for site in sorted(block.sites, key=lambda site: _ORDER.index(site.role)):
+        target, weight = targets.get(site.name), site.linear.weight
+        factors = np.ones(weight.shape[1], np.float32)
+        if site.role == "qkv" and len(values):
+            factors[-len(values) :] = values
+        layer = Layer(
+            name=site.name,
+            weight=np.asarray(weight / factors, np.float32),
+            column_factors=factors,
+            low=seen.ranges[site.name].low,
+            high=seen.ranges[site.name].high,
+            is_foldable=target is not None and recipe.fold_strength > 0,
+            is_shiftable=target is not None and target.is_shiftable,
+            has_bias=site.linear.add is not None,
+        )
+        found[site.name] = _decide(layer, seen.stats[site.name], recipe, probe)
+        if site.role == "proj" and target is not None and found[site.name].is_folded:
+            values = found[site.name].plan.divisors
+    return found
+
+
+def _decide(
+    layer: Layer, stats: ActivationStats, recipe: Recipe, probe: BlockProbe | None
+) -> Decision:
+    plan = plan_minmax(layer)
+    if layer.is_foldable:
+        divisors = choose_divisors(
+            np.maximum(layer.high, -layer.low), layer.weight, recipe.fold_strength
+        )
+        plan = plan_minmax(layer, divisors).did("fold")
+    if recipe.range_method == "percentile":
+        plan = replace(plan, input_amax=stats.percentile(recipe.percentile)).did("percentile")
+    error = 0.0
+    if probe is not None:
+        plan, error = _improve(layer, plan, recipe, probe)
+    is_folded = bool((plan.divisors != 1).any() or plan.offsets.any())
+    return Decision(plan, is_folded, error)
+
+
+def _improve(layer: Layer, plan: Plan, recipe: Recipe, probe: BlockProbe) -> tuple[Plan, float]:
+    """Return the best plan that the recipe's steps lead to, and what it costs at the output.
+
+    A step is taken where the product of both errors falls, the layer's and the output's: the first
+    is an average over all tokens, the second tells which of them matter, but from few images.
+    """
+    rows = probe.inputs[layer.name]
+    cost = mean_square(layer, plan, rows)
+    error = probe.relative_error(layer.name, output_error(layer, plan, rows))
+    for name in recipe.steps:
+        proposal = STEPS[name](layer, plan, rows)
+        new_cost = mean_square(layer, proposal, rows)
+        if proposal is plan or new_cost > cost * _MIN_GAIN:
+            continue
+        new_error = probe.relative_error(layer.name, output_error(layer, proposal, rows))
+        if not recipe.is_judged or new_cost * new_error < cost * error:
+            plan, cost, error = proposal, new_cost, new_error
+    return plan, error
