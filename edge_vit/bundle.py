@@ -28,6 +28,8 @@ RECORD = "export.json"
 GOLDEN = "golden/golden.npz"
 FP32, FP16, INT8 = "onnx/fp32.onnx", "onnx/fp16.onnx", "onnx/int8.onnx"
 INT8_CPU = "onnx/int8.cpu.onnx"
+INT8_ORT_X64 = "onnx/int8.ort-x64.onnx"
+INT8_FILES = (INT8, INT8_CPU, INT8_ORT_X64)
 
 ONNX_FILES: Mapping[Precision, str] = {"fp32": FP32, "fp16": FP16, "int8": INT8}
 """The graph that TensorRT builds for each precision."""
@@ -311,6 +313,6 @@ def _check_name(name: str) -> None:
 def _how_to_make(name: str, path: Path) -> str:
     if name == TABLE:
         return f"Run: edgevit calibrate {path} --calib DIR"
-    if name in (INT8, INT8_CPU, FP16):
+    if name in (*INT8_FILES, FP16):
         return f"Run: edgevit quantize {path} (after: edgevit calibrate {path} --calib DIR)"
     return f"Run: edgevit export MODEL -o {path} --force"

@@ -15,6 +15,8 @@ from edge_vit.bundle import (
     GOLDEN,
     INT8,
     INT8_CPU,
+    INT8_FILES,
+    INT8_ORT_X64,
     RECORD,
     TABLE,
     Bundle,
@@ -122,7 +124,7 @@ def calibrate(
     table = calibrate_model(
         bundle.read(FP32), bundle.spec, source, recipe, threads=threads, progress=progress
     )
-    stale = tuple(name for name in (INT8, INT8_CPU) if bundle.has(name))
+    stale = tuple(name for name in INT8_FILES if bundle.has(name))
     return bundle.add(
         {TABLE: table.to_bytes()},
         parents=(FP32,),
@@ -137,6 +139,7 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
     import onnx
 
     from edge_vit.calibration.half import write_half
+    from edge_vit.calibration.ort_x64 import write_ort_x64
     from edge_vit.calibration.qdq import write_qdq
 
     bundle = _open(bundle)
@@ -147,6 +150,7 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
         files = {
             INT8: write_half(portable).SerializeToString(),
             INT8_CPU: portable.SerializeToString(),
+            INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
         }
         made_by = _versions("onnx", "onnx-ir")
         return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)

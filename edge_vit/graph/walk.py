@@ -67,15 +67,20 @@ def find_linear(node: ir.Node) -> Linear | None:
     shape = array_shape(weight)
     if len(shape) != 2:
         return None
-    uses = tuple(node.outputs[0].uses())
-    if len(uses) == 1 and uses[0].node.op_type == "Add" and not node.outputs[0].is_graph_output():
-        bias = uses[0].node.inputs[1 - uses[0].idx]
-        if bias is not None and is_constant(bias):
-            dims = array_shape(bias)
-            is_vector = not dims or all(d == 1 for d in dims[:-1])
-            if is_vector and (dims[-1:] or (1,))[0] in (1, shape[1]):
-                return Linear(node, uses[0].node)
-    return Linear(node, None)
+    return Linear(node, find_bias(node, shape[1]))
+
+
+def find_bias(matmul: ir.Node, width: int) -> ir.Node | None:
+    """Return the Add of a constant vector, (`width`,) or one number, that alone reads `matmul`."""
+    uses = tuple(matmul.outputs[0].uses())
+    if len(uses) != 1 or uses[0].node.op_type != "Add" or matmul.outputs[0].is_graph_output():
+        return None
+    bias = uses[0].node.inputs[1 - uses[0].idx]
+    if bias is None or not is_constant(bias):
+        return None
+    dims = array_shape(bias)
+    is_vector = not dims or all(d == 1 for d in dims[:-1])
+    return uses[0].node if is_vector and (dims[-1:] or (1,))[0] in (1, width) else None
 
 
 def find_linears(graph: ir.Graph) -> dict[ir.Node, Linear]:

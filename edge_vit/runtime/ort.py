@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edge_vit.bundle import INT8_CPU, ONNX_FILES, Bundle
+from edge_vit.bundle import INT8_CPU, INT8_ORT_X64, ONNX_FILES, Bundle
 from edge_vit.errors import BackendError
 from edge_vit.optional import require
 from edge_vit.runtime.cpu import has_vnni
@@ -26,15 +26,26 @@ _NO_MEMORY = re.compile(r"bad_alloc|failed to allocate memory", re.IGNORECASE)
 
 
 def open_backend(bundle: Bundle, precision: Precision, options: SessionOptions) -> OrtSession:
-    """Return a session that runs the `precision` graph of `bundle`; for INT8 the portable one.
+    """Return a session that runs the `precision` graph of `bundle`: see `choose_graph`.
 
     Raises:
         ArtifactError: the graph is missing, truncated or edited.
         BackendError: ONNX Runtime cannot load it.
         MissingDependencyError: onnxruntime is not installed.
     """
-    name = INT8_CPU if precision == "int8" else ONNX_FILES[precision]
+    name = choose_graph(bundle, precision)
     return OrtSession(bundle.read(name), precision, options, name=str(bundle.path / name))
+
+
+def choose_graph(bundle: Bundle, precision: Precision) -> str:
+    """Return the name of the file that a session runs.
+
+    For INT8 that is the portable one, or where the processor has VNNI and the bundle holds it, the
+    one in ONNX Runtime's own operators, which would saturate elsewhere.
+    """
+    if precision != "int8":
+        return ONNX_FILES[precision]
+    return INT8_ORT_X64 if has_vnni() and bundle.has(INT8_ORT_X64) else INT8_CPU
 
 
 class OrtSession(Session):

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from edge_vit.bundle import FP32, INT8_CPU, MANIFEST, TABLE, Bundle
+from edge_vit.bundle import FP32, INT8_CPU, INT8_ORT_X64, MANIFEST, TABLE, Bundle
+from edge_vit.runtime.cpu import has_vnni
 from edge_vit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 TIMM_CUT = ("timm:vit_tiny_patch16_224", "--model-arg", "depth=1")
@@ -185,7 +186,7 @@ def test_no_bundle(refused, tmp_path):
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        (INT8_CPU, ["bench"]),
+        (INT8_ORT_X64 if has_vnni() else INT8_CPU, ["bench"]),
         (FP32, ["bench", "--precision", "fp32"]),
         (TABLE, ["quantize"]),
         ("golden/golden.npz", ["inspect", "--check"]),

@@ -1,0 +1,201 @@
+"""Trains the models that accuracy is measured on, from photographs that ship in packages.
+
+A crop is to be recognised: which photograph is it from? Training crops come from the left of each
+photograph, held-out crops from the right, so that no pixel is in both. Crops are zoomed, mirrored
+and lit at random, and some noise is added.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+import edge_vit
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.spec import PreprocessSpec
+
+UInt8Array = npt.NDArray[np.uint8]
+
+PHOTOS = (
+    *("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel"),
+    *("hubble_deep_field", "ihc", "moon", "motorcycle_left", "page", "retina", "rocket"),
+    *("china", "flower"),
+)
+NUM_TRAIN, NUM_CALIBRATION, NUM_HELD_OUT = 8000, 256, 2500
+TRAIN_SHARE = 0.6  # of a photograph's width
+NOISE = 12.0
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """A trained model and images of its own.
+
+    Attributes:
+        name: for tables.
+        bundle: with its fp32 graph.
+        calibration: uint8 (256, side, side, 3) RGB, never trained on.
+        images: uint8 (N, side, side, 3) RGB, held out.
+        labels: (N,).
+    """
+
+    name: str
+    bundle: edge_vit.Bundle
+    calibration: UInt8Array
+    images: UInt8Array
+    labels: npt.NDArray[np.int64]
+
+
+def load_photos() -> list[UInt8Array]:
+    """Return the photographs, uint8 (H, W, 3) RGB."""
+    import skimage
+    import sklearn.datasets
+
+    folders = (
+        Path(skimage.__file__).parent / "data",
+        Path(sklearn.datasets.__file__).parent / "images",
+    )
+    paths = [next(p for f in folders for p in f.glob(f"{name}.[jp][pn]g")) for name in PHOTOS]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def cut_crops(side: int, count: int, *, is_held_out: bool, seed: int) -> tuple[UInt8Array, ...]:
+    """Return `count` crops, uint8 (count, side, side, 3), and which photograph each is from."""
+    random, photos = np.random.default_rng(seed), load_photos()
+    crops, labels = np.empty((count, side, side, 3), np.uint8), np.arange(count) % len(photos)
+    for index, label in enumerate(labels):
+        photo = photos[label]
+        border = int(photo.shape[1] * TRAIN_SHARE)
+        photo = photo[:, border:] if is_held_out else photo[:, :border]
+        zoom = int(min(*photo.shape[:2], side * random.uniform(0.7, 1.6)))
+        top = random.integers(photo.shape[0] - zoom + 1)
+        left = random.integers(photo.shape[1] - zoom + 1)
+        crop = Image.fromarray(photo[top : top + zoom, left : left + zoom]).resize((side, side))
+        pixels = np.asarray(crop, np.float32)[:, :: random.choice([-1, 1])]
+        pixels = (pixels - 128) * random.uniform(0.5, 1.3) + 128 + random.uniform(-40, 40)
+        pixels += random.normal(0, NOISE, pixels.shape)
+        crops[index] = np.clip(pixels, 0, 255).astype(np.uint8)
+    return crops, labels.astype(np.int64)
+
+
+def train_photos96(folder: Path, epochs: int) -> Path:
+    """Train the reference model, patches of 12 pixels; return the checkpoint."""
+    from edge_vit.training.datasets import Dataset
+    from edge_vit.training.finetune import FinetuneOptions, finetune
+    from edge_vit.training.vit import VisionTransformerConfig
+
+    train, held_out = (
+        cut_crops(96, count, is_held_out=held_out, seed=seed)
+        for count, held_out, seed in ((NUM_TRAIN, False, 1), (500, True, 2))
+    )
+    preprocess = PreprocessSpec((96, 96), crop_pct=1.0)
+    dataset = Dataset("photos", PHOTOS, preprocess, *train, *held_out)
+    config = VisionTransformerConfig(96, 12, len(PHOTOS), 128, 6, 4)
+    options = FinetuneOptions(epochs=epochs, learning_rate=1e-3, augment=False)
+    path = folder / "photos96.safetensors"
+    result = finetune(config, dataset, options, path, resume=True)
+    print(f"photos96: {100 * result.held_out_accuracy:.1f} %, {result.seconds:.0f} s", flush=True)
+    return path
+
+
+TIMM_ARGUMENTS = {
+    **{"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
+    **{"init_values": 0.1, "reg_tokens": 4, "num_classes": len(PHOTOS)},
+}
+TIMM_NAME = "vit_tiny_patch16_224"
+
+
+def train_registers64(folder: Path, epochs: int) -> Path:
+    """Train a timm model with LayerScale and registers; return its weights."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    crops, labels = cut_crops(64, NUM_TRAIN, is_held_out=False, seed=3)
+    torch.manual_seed(0)
+    model = timm.create_model(TIMM_NAME, **TIMM_ARGUMENTS)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
+    steps = epochs * (NUM_TRAIN // 64)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps)
+    for _ in range(epochs):
+        for batch in torch.randperm(NUM_TRAIN).split(64)[: NUM_TRAIN // 64]:
+            images = torch.from_numpy(crops[batch.numpy()]).permute(0, 3, 1, 2) / 127.5 - 1
+            loss = torch.nn.functional.cross_entropy(
+                model(images), torch.from_numpy(labels[batch.numpy()])
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        print(f"registers64: loss {loss.item():.3f}", flush=True)
+    path = folder / "registers64.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+def real_models(folder: Path, epochs: int = 12) -> list[RealModel]:
+    """Return the models, trained where `folder` does not hold them yet."""
+    from edge_vit.training.datasets import load_digits
+    from edge_vit.training.finetune import QUICKSTART_OPTIONS, finetune
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.safetensors" for name in ("photos96", "registers64", "digits")}
+    digits = load_digits()
+    if not paths["digits"].exists():
+        finetune("vit_digits", digits, QUICKSTART_OPTIONS, paths["digits"], resume=True)
+    if not paths["registers64"].exists():
+        train_registers64(folder, epochs)
+    if not paths["photos96"].exists():
+        train_photos96(folder, epochs)
+    timm_request = SourceRequest(
+        f"timm:{TIMM_NAME}",
+        checkpoint=paths["registers64"],
+        model_args=TIMM_ARGUMENTS,
+        labels=PHOTOS,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        crop_pct=1.0,
+    )
+    models = []
+    for name, side in (("photos96", 96), ("registers64", 64)):
+        request = timm_request if name == "registers64" else f"edgevit:{paths[name]}"
+        calibration, _ = cut_crops(side, NUM_CALIBRATION, is_held_out=True, seed=4)
+        images, labels = cut_crops(side, NUM_HELD_OUT, is_held_out=True, seed=5)
+        models.append(_export(name, folder, request, calibration, images, labels))
+    chosen = np.linspace(0, len(digits.train_labels) - 1, NUM_CALIBRATION).astype(int)
+    test = digits.test_images, digits.test_labels
+    models.append(
+        _export("digits", folder, f"edgevit:{paths['digits']}", digits.train_images[chosen], *test)
+    )
+    return models
+
+
+def _export(
+    name: str,
+    folder: Path,
+    request: SourceRequest | str,
+    calibration: UInt8Array,
+    images: UInt8Array,
+    labels: npt.NDArray[np.int64],
+) -> RealModel:
+    path = folder / f"{name}.edgevit"
+    is_there = path.exists()
+    bundle = edge_vit.Bundle.open(path) if is_there else edge_vit.export_bundle(request, path)
+    return RealModel(name, bundle, calibration, images, labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where checkpoints and bundles go")
+    parser.add_argument("--epochs", type=int, default=12)
+    arguments = parser.parse_args()
+    for model in real_models(arguments.folder, arguments.epochs):
+        print(model.name, model.bundle.spec.num_tokens, model.images.shape)
+
+
+if __name__ == "__main__":
+    main()
