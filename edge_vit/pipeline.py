@@ -6,6 +6,7 @@ Each function takes and returns bundles; a bundle that a stage fails on is as it
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from edge_vit.bundle import (
     GOLDEN,
     INT8,
     INT8_CPU,
-    INT8_FILES,
     INT8_ORT_X64,
     RECORD,
     TABLE,
@@ -113,7 +113,7 @@ def calibrate(
 ) -> Bundle:
     """Compute the calibration table from `images` and put it into the bundle; return the bundle.
 
-    INT8 graphs that were made from an older table are taken out.
+    Graphs that were made from an older table are taken out.
     """
     require("onnxruntime", "calibrating")
     require("onnx_ir", "calibrating")
@@ -124,7 +124,9 @@ def calibrate(
     table = calibrate_model(
         bundle.read(FP32), bundle.spec, source, recipe, threads=threads, progress=progress
     )
-    stale = tuple(name for name in INT8_FILES if bundle.has(name))
+    old = bundle.artifact(TABLE).sha256 if bundle.has(TABLE) else ""
+    artifacts = bundle.manifest.artifacts.items()
+    stale = tuple(name for name, artifact in artifacts if old in artifact.parents)
     return bundle.add(
         {TABLE: table.to_bytes()},
         parents=(FP32,),
@@ -148,7 +150,7 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
     with progress.step("writing INT8"):
         portable = write_qdq(onnx.load_from_string(bundle.read(FP32)), table)
         files = {
-            INT8: write_half(portable).SerializeToString(),
+            INT8: write_half(portable, table.fp32_nodes).SerializeToString(),
             INT8_CPU: portable.SerializeToString(),
             INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
         }
@@ -157,14 +159,36 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
 
 
 def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
+    """Write the FP16 graph, and prove on the golden images that nothing in it overflows."""
     import onnx
 
     from edge_vit.calibration.half import write_half
+    from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax, prove_half
 
+    model, golden = onnx.load_from_string(bundle.read(FP32)), bundle.read_golden()
     with progress.step("writing FP16"):
-        half = write_half(onnx.load_from_string(bundle.read(FP32)))
-        made_by = _versions("onnx", "onnx-ir")
-        return bundle.add({FP16: half.SerializeToString()}, parents=(FP32,), made_by=made_by)
+        parents: tuple[str, ...] = (FP32, TABLE) if bundle.has(TABLE) else (FP32, GOLDEN)
+        if bundle.has(TABLE):
+            fp32_nodes = dict(bundle.read_table().fp32_nodes)
+        else:
+            amax = observe_amax(model, bundle.spec, list(golden.images))
+            fp32_nodes = choose_fp32_nodes(model, amax)
+        half = write_half(model, fp32_nodes)
+        cosine = prove_half(half, bundle.spec, golden)
+    progress.note(
+        f"FP16, each node rounded: cosine {cosine:.6f} with fp32 on the golden images, "
+        f"nothing overflows; {_name_some(fp32_nodes)}"
+    )
+    made_by = _versions("onnx", "onnx-ir", "onnxruntime")
+    return bundle.add({FP16: half.SerializeToString()}, parents=parents, made_by=made_by)
+
+
+def _name_some(fp32_nodes: Mapping[str, str]) -> str:
+    if not fp32_nodes:
+        return "no node needs float32"
+    name, reason = next(iter(fp32_nodes.items()))
+    others = f" and {len(fp32_nodes) - 1} more" if len(fp32_nodes) > 1 else ""
+    return f"{name}{others} in float32 ({reason})"
 
 
 def _write_export(bundle: Bundle, exported: Exported) -> Bundle:

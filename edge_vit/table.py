@@ -16,7 +16,7 @@ TABLE_FORMAT = 2
 
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
-StepName = Literal["shift", "tilt", "range", "bias"]
+StepName = Literal["shift", "range", "bias"]
 STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
 
 MIN_SCALE = 2.0**-14

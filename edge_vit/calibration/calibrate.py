@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
+from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.calibration.observer import observe
 from edge_vit.calibration.search import Decision, search_plans
 from edge_vit.calibration.stats import ActivationStats
@@ -65,7 +66,13 @@ def calibrate_model(
         curve, sqnr_of(sum(errors.values())), recipe.min_sqnr, recipe.max_fallback
     )
     sites = {name: _scales(decisions[name], seen.stats[name], name in spared) for name in work}
-    return CalibrationTable(recipe, digest_of(fp32), sites, seen.image_digests, curve)
+    with progress.step(f"looking for FP16 overflow on {len(seen.held_out)} images"):
+        amax = observe_amax(model, spec, seen.held_out[:_NUM_RANGE_IMAGES], threads)
+    fp32_nodes = choose_fp32_nodes(model, amax)
+    return CalibrationTable(recipe, digest_of(fp32), sites, seen.image_digests, curve, fp32_nodes)
+
+
+_NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
 
 
 def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> SiteScales:
@@ -88,5 +95,5 @@ def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> Site
 def _count_held_out(recipe: Recipe, spec: ModelSpec, num_images: int) -> int:
     """Return how many images the steps look at: a quarter of them at most."""
     if not recipe.search_tokens:
-        return 0
+        return _NUM_RANGE_IMAGES
     return max(1, min(math.ceil(recipe.search_tokens / max(1, spec.num_tokens)), num_images // 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,38 +11,89 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
 from edge_vit.graph.constant import add_constant
-from edge_vit.graph.walk import array_of, consumers, is_constant
+from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
 
 _PREPROCESSING = frozenset({"Cast", "Sub", "Add", "Mul", "Div", "Transpose"})
-_HALF_MAX = 65504.0  # largest float16
+HALF_MAX = 65504.0
+"""The largest float16."""
 
 
-def write_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def write_half(
+    model: onnx.ModelProto, fp32_nodes: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """Return a copy of `model` in float16, from behind the normalisation to the last output.
 
     Input and output keep their types; integers and INT8 stay; the scales of Q/DQ nodes become
     float16, which they were rounded to from the start. LayerNormalization is one operator, whose
     inner sums TensorRT and ONNX Runtime keep in float32.
 
+    Args:
+        model: the fp32 graph in canonical form, or what `write_qdq` made of it.
+        fp32_nodes: names of nodes that stay in float32, with the reason: see `choose_fp32_nodes`.
+            Casts stand at their borders alone. A quantizer takes the type of what it reads, a
+            dequantizer that of what it feeds, so that products stay INT8.
+
     Raises:
         SpecError: a weight is larger than float16 can hold.
     """
     half = ir.from_proto(model)
     graph = half.graph
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(half)
+    floats: set[ir.Value | None] = {
+        v for n in graph for v in n.outputs if v.dtype == ir.DataType.FLOAT
+    }
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.type = value.shape = None
     kept = _preprocessing(graph)
-    for node in graph:
-        if node not in kept:
+    wide = {*kept, *_find_wide(graph, fp32_nodes or {})}
+    casts = _Casts(graph, {kept[-1].outputs[0]: "embed"})
+    for node in list(graph):
+        if node not in wide:
             _halve(graph, node)
-    _cast(graph, kept[-1].outputs[0], ir.DataType.FLOAT16, "embed/to_half")
-    for index, output in enumerate(graph.outputs):
-        _cast_output(graph, index, output)
+        for index, source in enumerate(tuple(node.inputs)):
+            if source and source in floats and (source.producer() in wide) != (node in wide):
+                node.replace_input_with(index, casts.of(source, is_half=node not in wide))
+    for index, output in enumerate(tuple(graph.outputs)):
+        if output.producer() not in wide:
+            _cast_output(graph, index, output)
     passes.RemoveUnusedNodesPass()(half)
     passes.ShapeInferencePass(check_type=False, strict_mode=False)(half)
     return ir.to_proto(half)
+
+
+class _Casts:
+    """Casts between float16 and float32, one for each value that needs one."""
+
+    def __init__(self, graph: ir.Graph, names: Mapping[ir.Value, str]) -> None:
+        self._graph, self._names = graph, names
+        self._made: dict[ir.Value, ir.Value] = {}
+
+    def of(self, value: ir.Value, *, is_half: bool) -> ir.Value:
+        """Return `value` in the other type."""
+        if value not in self._made:
+            producer = value.producer()
+            assert producer is not None
+            place = self._names.get(value, value.name)
+            name = f"{place}/{'to_half' if is_half else 'to_float'}"
+            dtype = ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT
+            cast = ir.node("Cast", [value], {"to": int(dtype)}, name=name)
+            cast.outputs[0].name = f"{name}:0"
+            self._graph.insert_after(producer, cast)
+            self._made[value] = cast.outputs[0]
+        return self._made[value]
+
+
+def _find_wide(graph: ir.Graph, fp32_nodes: Mapping[str, str]) -> set[ir.Node]:
+    """Return the nodes that compute in float32: those named, and the Q/DQ nodes beside them."""
+    wide = {node for node in graph if node.name in fp32_nodes}
+    for node in graph:
+        if node.op_type == "QuantizeLinear" and data_input(node).producer() in wide:
+            wide.add(node)
+        if node.op_type == "DequantizeLinear" and wide.issuperset(consumers(node.outputs[0])):
+            wide.add(node)
+    return wide
 
 
 def _preprocessing(graph: ir.Graph) -> list[ir.Node]:
@@ -62,27 +115,16 @@ def _halve(graph: ir.Graph, node: ir.Node) -> None:
         if name not in graph.initializers:
             array = array_of(value)
             if node.op_type == "Add":  # an attention mask: as low as float16 goes is low enough
-                array = np.where(array < -_HALF_MAX, np.float32(-_HALF_MAX), array)
-            if np.abs(array).max(initial=0.0) > _HALF_MAX:
+                array = np.where(array < -HALF_MAX, np.float32(-HALF_MAX), array)
+            if np.abs(array).max(initial=0.0) > HALF_MAX:
                 raise SpecError(
                     f"{value.name} holds {np.abs(array).max():.3g}, float16 ends at "
-                    f"{_HALF_MAX:.0f}: this model cannot run in FP16"
+                    f"{HALF_MAX:.0f}: this model cannot run in FP16"
                 )
             add_constant(graph, name, array.astype(np.float16))
         node.replace_input_with(index, graph.initializers[name])
     if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
         node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
-
-
-def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, name: str) -> None:
-    """Put a Cast between `value` and all that reads it."""
-    cast = ir.node("Cast", [value], {"to": int(dtype)}, name=name)
-    cast.outputs[0].name = f"{name}:0"
-    producer = value.producer()
-    assert producer is not None
-    value.replace_all_uses_with(cast.outputs[0])
-    cast.replace_input_with(0, value)
-    graph.insert_after(producer, cast)
 
 
 def _cast_output(graph: ir.Graph, index: int, output: ir.Value) -> None:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.calibration.fold import choose_divisors, find_fold_targets
+from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.layer import Layer, Plan, output_error, plan_minmax
 from edge_vit.calibration.observer import Observation
 from edge_vit.calibration.probe import BlockProbe, probe_blocks
@@ -86,6 +87,7 @@ def _decide_block(
     found: dict[str, Decision] = {}
     for site in sorted(block.sites, key=lambda site: _ORDER.index(site.role)):
         target, weight = targets.get(site.name), site.linear.weight
+        ranges = seen.ranges[site.name] if probe else ChannelRange.of(seen.stats[site.name])
         factors = np.ones(weight.shape[1], np.float32)
         if site.role == "qkv" and len(values):
             factors[-len(values) :] = values
@@ -93,8 +95,8 @@ def _decide_block(
             name=site.name,
             weight=np.asarray(weight / factors, np.float32),
             column_factors=factors,
-            low=seen.ranges[site.name].low,
-            high=seen.ranges[site.name].high,
+            low=ranges.low,
+            high=ranges.high,
             is_foldable=target is not None and recipe.fold_strength > 0,
             is_shiftable=target is not None and target.is_shiftable,
             has_bias=site.linear.add is not None,

@@ -18,27 +18,7 @@ from edge_vit.table import StepName
 
 Step = Callable[[Layer, Plan, Array], Plan]
 
-TILTS = (-0.25, 0.25, 0.5, 0.75, 1.0)
 RANGE_RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-
-
-def search_tilt(layer: Layer, plan: Plan, rows: Array) -> Plan:
-    """Move more or less of the ranges from the activation into the weight.
-
-    After a fold at strength 0.5 both ranges of a channel are ``g``; dividing by ``g ** tilt``
-    besides goes to either side of it, and still depends on nothing that a rescaling changes.
-    """
-    if not layer.is_foldable:
-        return plan
-    width = np.abs(layer.weight * plan.divisors[:, None]).max(axis=1).astype(np.float64)
-    live = width > 0
-    width[live] /= np.exp(np.log(width[live]).mean())
-    width[~live] = 1.0
-    plans = [
-        plan_minmax(layer, plan.divisors * width**tilt, plan.offsets).did(f"tilt {tilt:+}")
-        for tilt in TILTS
-    ]
-    return _best(layer, [plan, *plans], rows)
 
 
 def shift(layer: Layer, plan: Plan, rows: Array) -> Plan:
@@ -47,9 +27,7 @@ def shift(layer: Layer, plan: Plan, rows: Array) -> Plan:
         return plan
     offsets = (layer.high + layer.low) / 2
     reach = (layer.high - layer.low) / 2
-    divisors = (
-        choose_divisors(reach, layer.weight, 0.5) if (plan.divisors != 1).any() else plan.divisors
-    )
+    divisors = choose_divisors(reach, layer.weight, 0.5) if layer.is_foldable else plan.divisors
     return plan_minmax(layer, divisors, offsets).did("shift")
 
 
@@ -72,7 +50,6 @@ def correct_bias(layer: Layer, plan: Plan, rows: Array) -> Plan:
 
 STEPS: Mapping[StepName, Step] = {
     "shift": shift,
-    "tilt": search_tilt,
     "range": search_range,
     "bias": correct_bias,
 }

@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Compute a bundle's calibration table from images.
 
-    INT8 graphs that were made from an older table leave the bundle.
+    Graphs that were made from an older table leave the bundle.
     """
     from edge_vit.pipeline import calibrate
 

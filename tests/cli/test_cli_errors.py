@@ -235,7 +235,7 @@ def test_a_bundle_of_fp32_alone(edgevit, refused, tmp_path):
         (["export", "m"], "Missing option '-o'"),
         (["export", "m", "-o", "o", "--mean", "1,2"], "'1,2' is not of the form R,G,B"),
         (["export", "m", "-o", "o", "--image-size", "a"], "'a' is not of the form N or H,W"),
-        (["calibrate", "b", "--calib", "d", "--recipe", "best"], "'best' is not one of"),
+        (["calibrate", "b", "--calib", "d", "--recipe", "finest"], "'finest' is not one of"),
         (["run", "b"], "Missing argument 'IMAGE...'"),
         (["run", "b", "i", "--top", "0"], "0 is not in the range"),
         (["run", "b", "i", "--precision", "int4"], "'int4' is not one of"),

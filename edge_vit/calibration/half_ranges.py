@@ -1,0 +1,182 @@
+"""Which nodes float16 would overflow, and the proof that the others hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import numpy_helper
+
+from edge_vit.bundle import Golden
+from edge_vit.calibration.half import HALF_MAX
+from edge_vit.calibration.observer import open_exact_session
+from edge_vit.errors import BackendError
+from edge_vit.graph.extremes import add_extremes, float_values, read_amax
+from edge_vit.graph.walk import Array
+from edge_vit.spec import ModelSpec
+
+MAX_IN_HALF = 8192.0
+"""Largest |x| that is left in float16: eight times below overflow, for images that calibration has
+not seen; above it neighbouring float16 values are 8 apart."""
+
+_HALF = onnx.TensorProto.FLOAT16
+_FLOAT = onnx.TensorProto.FLOAT
+
+
+def observe_amax(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    images: Sequence[Array],
+    threads: int | None = None,
+) -> dict[str, float]:
+    """Return the largest |x| of every float32 value of the graph, by name.
+
+    Args:
+        model: the fp32 graph in canonical form.
+        spec: its facts.
+        images: uint8 (height, width, 3) RGB, as preprocessed; run one at a time.
+        threads: of ONNX Runtime; None for all cores.
+    """
+    names = float_values(model)
+    session = open_exact_session(add_extremes(model, names), threads)
+    wanted = [output.name for output in session.get_outputs()][len(model.graph.output) :]
+    amax = dict.fromkeys(names, 0.0)
+    for image in images:
+        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
+        outputs = session.run(wanted, {spec.inputs[0].name: np.ascontiguousarray(batch)})
+        for name, value in read_amax(names, outputs).items():
+            amax[name] = max(amax[name], value)
+    return amax
+
+
+def choose_fp32_nodes(
+    model: onnx.ModelProto, amax: Mapping[str, float], limit: float = MAX_IN_HALF
+) -> dict[str, str]:
+    """Return the nodes that must stay in float32, as few as possible, each with its reason.
+
+    A node stays where what it reads or makes passes `limit`, or where float16 cannot hold one of
+    its constants. A LayerNormalization stays whole.
+
+    Args:
+        model: the fp32 graph in canonical form.
+        amax: of its float32 values, what `observe_amax` returned.
+        limit: largest |x| for float16.
+    """
+    unheld = {t.name: reason for t in model.graph.initializer if (reason := _why_unheld(t))}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        largest = max((amax.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        if largest > limit:
+            found[node.name] = f"reaches {largest:,.0f}, float16 ends at {HALF_MAX:,.0f}"
+        reasons = [unheld[name] for name in node.input if name in unheld]
+        if reasons and node.op_type != "Add":  # a mask goes as low as float16 does
+            found[node.name] = reasons[0]
+    return found
+
+
+def emulate_half(
+    model: onnx.ModelProto, feeds: Mapping[str, Array]
+) -> tuple[Array, tuple[str, ...]]:
+    """Run a float16 graph as a GPU computes it, and say where it overflows.
+
+    Every node computes in float32, as tensor cores accumulate, and its output is rounded to
+    float16. ONNX Runtime's own run of such a graph on a CPU proves nothing: it keeps float32
+    between the nodes that it fuses.
+
+    Args:
+        model: what `write_half` returned.
+        feeds: input arrays by name.
+
+    Returns:
+        The first output, and the names of the nodes whose float16 output is infinite or NaN.
+    """
+    emulated, rounded = _with_rounding(model)
+    names = list(rounded)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        add_extremes(emulated, names).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    first, *rest = session.run(None, dict(feeds))
+    amax = read_amax(names, rest[len(model.graph.output) - 1 :])
+    return first, tuple(rounded[name] for name in names if not np.isfinite(amax[name]))
+
+
+def prove_half(model: onnx.ModelProto, spec: ModelSpec, golden: Golden) -> float:
+    """Return the smallest cosine of float16 and fp32 outputs over the golden images.
+
+    Args:
+        model: what `write_half` returned.
+        spec: its facts.
+        golden: images and what fp32 says of them.
+
+    Raises:
+        BackendError: a node overflows.
+    """
+    lowest = 1.0
+    for image, exact in zip(golden.images, golden.outputs, strict=True):
+        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
+        feeds = {spec.inputs[0].name: np.ascontiguousarray(batch)}
+        output, overflowed = emulate_half(model, feeds)
+        if overflowed:
+            raise BackendError(
+                f"FP16 overflows at {', '.join(overflowed[:3])} on a golden image, which the "
+                "calibration images did not foresee. Run: edgevit calibrate, with more images"
+            )
+        norms = float(np.linalg.norm(output[0]) * np.linalg.norm(exact))
+        lowest = min(lowest, float(output[0] @ exact) / norms if norms else 1.0)
+    return lowest
+
+
+def _why_unheld(constant: onnx.TensorProto) -> str:
+    """Say why float16 cannot hold a constant; empty where it can."""
+    if constant.data_type != _FLOAT:
+        return ""
+    values = numpy_helper.to_array(constant)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > HALF_MAX:
+        return f"its constant {constant.name} holds {largest:,.3g}"
+    if values.size == 1 and largest and not np.float16(largest):
+        return f"its constant {constant.name} holds {largest:.3g}, which float16 takes for 0"
+    return ""
+
+
+def _with_rounding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return a float32 graph that rounds wherever `model` is float16.
+
+    The second value names what is rounded, and the node that makes it.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
+    emulated = onnx.ModelProto()
+    emulated.CopyFrom(model)
+    graph = emulated.graph
+    del graph.node[:]
+    del graph.value_info[:]
+    for tensor in graph.initializer:
+        if tensor.data_type == _HALF:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    rounded: dict[str, str] = {}
+    for node in model.graph.node:
+        copy = graph.node.add()
+        copy.CopyFrom(node)
+        for attribute in copy.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _HALF:
+                attribute.i = _FLOAT
+        for index, name in enumerate(node.output):
+            if types.get(name) == _HALF:
+                copy.output[index] = f"{name}/exact"
+                for kind, source, target in (
+                    (_HALF, f"{name}/exact", f"{name}/rounded"),
+                    (_FLOAT, f"{name}/rounded", name),
+                ):
+                    cast = graph.node.add(op_type="Cast", input=[source], output=[target])
+                    cast.attribute.append(onnx.helper.make_attribute("to", kind))
+                rounded[name] = node.name
+    return emulated, rounded

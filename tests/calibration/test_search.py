@@ -1,0 +1,254 @@
+"""Each layer's plan: what the numpy model of it computes, and what the search makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from seeded import SITES, random_images, run_onnx
+
+from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
+from edge_vit.calibration.held_out import ChannelRange, HeldOut
+from edge_vit.calibration.layer import Layer, output_error, plan_minmax
+from edge_vit.calibration.observer import observe
+from edge_vit.calibration.probe import probe_blocks
+from edge_vit.calibration.qdq import write_qdq
+from edge_vit.calibration.stats import ActivationStats
+from edge_vit.calibration.steps import STEPS, correct_bias, mean_square, search_range, shift
+from edge_vit.graph.cut import cut_below
+from edge_vit.graph.sites import find_blocks
+from edge_vit.images import ArraySource
+from edge_vit.table import RECIPES, STEP_NAMES, FallbackPoint, Recipe
+
+IMAGES = random_images(24)
+BALANCED = RECIPES["balanced"]
+
+
+def sqnr_db(exact, got) -> float:
+    """Signal to quantization noise of the outputs as they are, in dB."""
+    return 10 * math.log10(np.square(exact).sum() / np.square(exact - got).sum())
+
+
+def layer_of(rows, weight, **changes) -> Layer:
+    outputs = weight.shape[1]
+    facts = {
+        "name": "block0/fc1",
+        "weight": weight.astype(np.float32),
+        "column_factors": np.ones(outputs, np.float32),
+        "low": rows.min(axis=0),
+        "high": rows.max(axis=0),
+        "is_foldable": True,
+        "is_shiftable": True,
+        "has_bias": True,
+    }
+    return Layer(**(facts | changes))
+
+
+@pytest.fixture
+def rows():
+    random = np.random.default_rng(0)
+    spread = random.normal(0, 1, (400, 32)) * random.uniform(0.2, 3, 32)
+    return (spread + random.uniform(-4, 4, 32)).astype(np.float32)
+
+
+@pytest.fixture
+def weight():
+    return np.random.default_rng(1).normal(0, 0.1, (32, 16)).astype(np.float32)
+
+
+def test_the_error_is_what_the_graph_would_make(rows, weight):
+    layer = layer_of(rows, weight)
+    plan = plan_minmax(layer)
+    levels = np.clip(np.rint(rows / np.float32(plan.input_scale)), -128, 127)
+    columns = np.rint(weight / plan.weight_scales)
+    quantized = (levels * plan.input_scale) @ (columns * plan.weight_scales)
+    expected = quantized - rows.astype(np.float64) @ weight
+    np.testing.assert_allclose(output_error(layer, plan, rows), expected, atol=2e-5)
+
+
+def test_shifting_pays_where_channels_are_off_centre(rows, weight):
+    layer = layer_of(rows, weight)
+    plan = plan_minmax(layer)
+    assert mean_square(layer, shift(layer, plan, rows), rows) < 0.6 * mean_square(layer, plan, rows)
+
+
+def test_a_narrower_range_pays_where_one_value_is_far_out(rows, weight):
+    rows[0, 0] = 60.0
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False)
+    plan = plan_minmax(layer)
+    narrow = search_range(layer, plan, rows)
+    assert narrow.input_amax < plan.input_amax
+    assert narrow.steps[-1].startswith("range")
+
+
+def test_bias_correction_leaves_no_mean_error(rows, weight):
+    layer = layer_of(rows, weight, column_factors=np.full(16, 3.0, np.float32))
+    plan = dataclasses.replace(plan_minmax(layer), input_amax=2.0)  # clips, so that it is off
+    assert np.abs(output_error(layer, plan, rows).mean(axis=0)).max() > 0.01
+    corrected = correct_bias(layer, plan, rows)
+    assert np.abs(output_error(layer, corrected, rows).mean(axis=0)).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", STEP_NAMES)
+def test_steps_leave_alone_what_cannot_take_them(rows, weight, name):
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False, has_bias=False)
+    plan = plan_minmax(layer)
+    proposal = STEPS[name](layer, plan, rows)
+    assert (proposal.divisors == 1).all()
+    assert not proposal.offsets.any()
+    assert not proposal.correction.any()
+    assert mean_square(layer, proposal, rows) <= mean_square(layer, plan, rows)
+
+
+@pytest.mark.parametrize("values", [0.0, 2.5], ids=["dead", "constant"])
+@pytest.mark.parametrize("name", STEP_NAMES)
+def test_steps_stay_finite_on_channels_without_spread(rows, weight, values, name):
+    rows[:, :4] = values
+    layer = layer_of(rows, weight)
+    plan = STEPS[name](layer, plan_minmax(layer), rows)
+    assert np.isfinite(output_error(layer, plan, rows)).all()
+    assert plan.input_scale > 0
+
+
+def test_a_cut_graph_computes_what_the_whole_does(vit):
+    image, graph = random_images(2), ir.from_proto(vit.model).graph
+    block = find_blocks(graph)[1]
+    root, site = block.root.name, block.sites[3].linear.output.name
+    cut = cut_below(vit.model, [root], [site], ["logits"])
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(vit.model)
+    del exposed.graph.output[:]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in ("logits", *cut.feeds))
+    logits, *values = ort.InferenceSession(exposed.SerializeToString()).run(None, {"images": image})
+    lower = ort.InferenceSession(cut.model.SerializeToString())
+    feeds = dict(zip(cut.feeds, values, strict=True))
+    exact = lower.run(None, {**feeds, cut.errors[site]: np.zeros(1, np.float32)})[0]
+    np.testing.assert_allclose(exact, logits, atol=1e-5)
+    error = np.random.default_rng(0).normal(0, 0.1, 32).astype(np.float32)  # one per channel
+    disturbed = lower.run(None, {**feeds, cut.errors[site]: error})[0]
+    assert np.abs(disturbed - logits).max() > 1e-3
+    assert len(cut.model.graph.node) < len(vit.model.graph.node)
+
+
+def test_errors_of_single_layers_add_up_to_that_of_all(vit):
+    """What the forecast and the fallback rest on."""
+    table = vit.calibrate(random_images(64), dataclasses.replace(BALANCED, min_sqnr=0))
+    images = random_images(48, seed=9)
+    measured = sqnr_db(run_onnx(vit.model, images), run_onnx(write_qdq(vit.model, table), images))
+    assert table.sqnr == pytest.approx(measured, abs=1.5)
+
+
+def test_a_probe_sees_each_layer_alone(vit):
+    random = np.random.default_rng(0)
+    for probe in probe_blocks(vit.model, vit.spec, list(random_images(2))):
+        for name, inputs in probe.inputs.items():
+            linear = next(s.linear for s in probe.block.sites if s.name == name)
+            shape = len(inputs), linear.weight.shape[1]
+            small = random.normal(0, 1e-3, shape).astype(np.float32)
+            assert probe.relative_error(name, np.zeros_like(small)) < 1e-10
+            error = probe.relative_error(name, small)
+            assert error > 1e-9
+            assert probe.relative_error(name, 2 * small) == pytest.approx(4 * error, rel=0.1)
+
+
+def test_no_step_is_taken_that_costs_both_errors(vit):
+    fast = vit.calibrate(IMAGES, dataclasses.replace(BALANCED, steps=(), min_sqnr=0))
+    balanced = vit.calibrate(IMAGES, dataclasses.replace(BALANCED, min_sqnr=0))
+    assert balanced.sqnr > fast.sqnr
+    assert any(set(s.steps) - {"fold"} for s in balanced.sites.values())
+
+
+def test_held_out_images_leave_no_trace_in_the_ranges(vit):
+    source = ArraySource(list(IMAGES))
+    seen = observe(vit.model, vit.spec, source, hold_out=6)
+    assert len(seen.held_out) == 6
+    held = {image.tobytes() for image in seen.held_out}
+    rest = [image for image in IMAGES if image.tobytes() not in held]
+    assert len(rest) == len(IMAGES) - 6
+    alone = observe(vit.model, vit.spec, ArraySource(rest))
+    for site, expected in alone.ranges.items():
+        np.testing.assert_array_equal(seen.ranges[site].low, expected.low)
+        np.testing.assert_array_equal(seen.ranges[site].high, expected.high)
+
+
+def test_which_images_are_held_out_does_not_depend_on_their_order_or_repetition(vit):
+    shuffled = [*reversed(IMAGES), IMAGES[3]]
+    first, second = (vit.calibrate(images, BALANCED) for images in (IMAGES, np.stack(shuffled)))
+    for name, site in first.sites.items():  # the crest counts an image as often as it comes
+        assert (
+            dataclasses.replace(second.sites[name], activation_crest=site.activation_crest) == site
+        )
+
+
+def test_ranges_are_of_all_images_where_none_are_left():
+    held = HeldOut(4)
+    for value in (1.0, -3.0):
+        rows = np.full((2, 3), value, np.float32)
+        held.add(str(value), rows, {"x": ChannelRange.of(ActivationStats.of(rows))})
+    assert held.ranges["x"].low.tolist() == [-3.0] * 3
+    assert held.ranges["x"].high.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_images_suffice_for_a_table(vit, count):
+    table = vit.calibrate(random_images(count), BALANCED)
+    assert len(table.sites) == len(SITES)
+    assert np.isfinite(run_onnx(write_qdq(vit.model, table), random_images(2))).all()
+
+
+def test_fallback_takes_the_layer_that_buys_most_per_multiply_add():
+    errors = {"a": 4e-3, "b": 3e-3, "c": 1e-5}
+    curve = rank_fallback(errors, {"a": 8.0, "b": 1.0, "c": 1.0})
+    assert [point.site for point in curve] == ["b", "a", "c"]
+    assert [point.share for point in curve] == pytest.approx([0.1, 0.9, 1.0])
+    assert curve[0].sqnr == pytest.approx(-10 * math.log10(4.01e-3))
+    assert curve[-1].sqnr == 200.0
+
+
+@pytest.mark.parametrize(
+    ("min_sqnr", "max_share", "expected"),
+    [(20, 1.0, ()), (23, 1.0, ("b",)), (40, 1.0, ("b", "a")), (40, 0.5, ("b",)), (40, 0.05, ())],
+)
+def test_fallback_is_as_small_as_the_wanted_accuracy_allows(min_sqnr, max_share, expected):
+    curve = (
+        FallbackPoint("b", 0.1, 24.0),
+        FallbackPoint("a", 0.9, 50.0),
+        FallbackPoint("c", 1.0, 200.0),
+    )
+    assert choose_fallback(curve, 21.5, min_sqnr, max_share) == expected
+
+
+def test_layers_that_cost_too_much_stay_in_floating_point(vit):
+    plain = vit.calibrate(IMAGES, dataclasses.replace(BALANCED, min_sqnr=0))
+    wanted = plain.sqnr + 1.0
+    recipe = dataclasses.replace(BALANCED, min_sqnr=wanted, max_fallback=1.0)
+    table = vit.calibrate(IMAGES, recipe)
+    spared = {name for name, site in table.sites.items() if site.precision == "fp16"}
+    assert 0 < len(spared) < len(SITES)
+    assert spared == {point.site for point in table.fallback[: len(spared)]}
+    assert table.sqnr >= wanted
+    images = random_images(32, seed=5)
+    exact = run_onnx(vit.model, images)
+    assert sqnr_db(exact, run_onnx(write_qdq(vit.model, table), images)) > sqnr_db(
+        exact, run_onnx(write_qdq(vit.model, plain), images)
+    )
+
+
+def test_sqnr_of_no_error_is_a_number():
+    assert sqnr_of(0.0) == 200.0
+    assert sqnr_of(1e-3) == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"steps": ("bias",)}, {"min_sqnr": 20.0}],
+    ids=["steps", "fallback"],
+)
+def test_steps_without_anything_to_look_at_are_refused(fields):
+    with pytest.raises(Exception, match="search_tokens"):
+        Recipe("own", **fields)
