@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.image_folder import list_folder
+from edge_vit.image_lists import ARRAY_SUFFIXES, LIST_SUFFIX, read_array, read_list
 from edge_vit.preprocess import UInt8Array, check_image
 
 MAX_PIXELS = 50_000_000
@@ -186,10 +187,11 @@ class _LimitedSource:
 def open_image_source(
     source: str | Path | ImageSource, labels: Sequence[str] = (), limit: int | None = None
 ) -> ImageSource:
-    """Return the images of a folder, of one image file, or of a source that was made elsewhere.
+    """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
     Args:
-        source: path of a folder or of an image, or a source, whose own labels are kept.
+        source: path of a folder, of an image, of a ``.txt`` list of images, or of a ``.npy`` or
+            ``.npz`` array; or a source, whose own labels are kept.
         labels: the model's class names, for class folders: see `FolderSource`.
         limit: take this many images at most, spread evenly.
 
@@ -198,15 +200,23 @@ def open_image_source(
         SpecError: `limit` is below 1, or `source` is something else.
     """
     if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            return FolderSource(source, labels, limit)
-        source = FileSource([source])
+        path = Path(source)
+        if not path.is_file():
+            return FolderSource(path, labels, limit)
+        source = _open_file(path, labels)
     if not isinstance(source, ImageSource):
         raise SpecError(
             f"images: got {type(source).__name__}, expected the path of a folder or of an image, "
             "or an ImageSource such as edge_vit.images.ArraySource"
         )
     return source if limit is None else _LimitedSource(source, limit)
+
+
+def _open_file(path: Path, labels: Sequence[str]) -> ImageSource:
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        images, image_labels = read_array(path)
+        return ArraySource(images, image_labels, labels)
+    return FileSource(read_list(path) if path.suffix.lower() == LIST_SUFFIX else [path])
 
 
 def load_image(path: str | Path) -> UInt8Array:

@@ -32,8 +32,8 @@ BASE = Room(0, frozenset(_ARRAYS))
 """Floor 0 is one room of single files: these may import each other."""
 
 BASE_FILES = (
-    "answers bundle errors files image_folder images optional preprocess progress record "
-    "spec table values"
+    "answers bundle errors files image_folder image_lists images optional preprocess progress "
+    "record spec table values"
 )
 
 ROOMS = {

@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
     metavar="DIR",
     type=FOLDER,
     required=True,
-    help="Images like those of the deployment; a few hundred are plenty.",
+    help="Images like those of the deployment, a few hundred: a folder, .txt list, .npy or .npz.",
 )
 @num_images_option
 @recipe_option

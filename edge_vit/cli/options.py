@@ -37,7 +37,7 @@ data_option = click.option(
     metavar="DIR",
     type=FOLDER,
     required=True,
-    help="Images: class folders give labels, a flat folder gives agreement only.",
+    help="Images: class folders give labels, a flat folder agreement only; or a list or array.",
 )
 num_images_option = click.option(
     "--num-images",
