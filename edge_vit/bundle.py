@@ -157,6 +157,11 @@ class Bundle:
         return tuple(p for p in PRECISIONS if ONNX_FILES[p] in self.manifest.artifacts)
 
     @property
+    def smallest_precision(self) -> Precision:
+        """What runs where nobody chose: int8 where there is one, else fp16, else fp32."""
+        return self.precisions[-1] if self.precisions else "fp32"
+
+    @property
     def reports_path(self) -> Path:
         """Where reports go; made by whoever writes the first."""
         return self.path / "reports"

@@ -73,7 +73,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "fast": Recipe("fast", fold_strength=0.5),
     "balanced": Recipe(
-        "balanced", fold_strength=0.5, steps=STEP_NAMES, search_tokens=2048, min_sqnr=25.0
+        "balanced", fold_strength=0.5, steps=STEP_NAMES, search_tokens=1024, min_sqnr=25.0
     ),
     "best": Recipe("best", fold_strength=0.5, steps=STEP_NAMES, search_tokens=8192, min_sqnr=25.0),
     "minmax": Recipe("minmax"),

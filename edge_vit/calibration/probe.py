@@ -81,8 +81,8 @@ def probe_blocks(
         threads: of ONNX Runtime; None for all cores.
     """
     blocks, output = find_blocks(ir.from_proto(model).graph), spec.outputs[0].name
-    cuts = [_cut_block(model, block, output, ()) for block in blocks]
-    wanted = [output, *cuts[0].feeds]
+    feeds_of = [_cut_block(model, block, output, ()).feeds for block in blocks]
+    wanted = [output, *feeds_of[0]]
     session = open_exact_session(expose(model, wanted, only=True), threads)
     states: list[State] = []
     for image in pixels:
@@ -90,7 +90,7 @@ def probe_blocks(
         values = session.run(wanted, {spec.inputs[0].name: np.ascontiguousarray(batch)})
         states.append(dict(zip(wanted, values, strict=True)))
     for index, block in enumerate(blocks):
-        later = {name for cut in cuts[index + 1 :] for name in cut.feeds}
+        later = {name for names in feeds_of[index + 1 :] for name in names}
         inputs = {site.linear.input.name or "" for site in block.sites}
         wanted = sorted((later | inputs) - states[0].keys())
         cut = _cut_block(model, block, output, wanted)

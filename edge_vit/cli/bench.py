@@ -10,16 +10,14 @@ from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     NOT_NEGATIVE,
     POSITIVE,
-    backend_option,
     bundle_argument,
-    chosen_precision,
     json_option,
     precision_option,
-    threads_option,
+    session_options,
 )
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.talk import Talk
-from edge_vit.runtime import SessionOptions, open_session
+from edge_vit.runtime.session import SessionOptions, open_session
 from edge_vit.spec import Precision
 
 
@@ -43,8 +41,7 @@ from edge_vit.spec import Precision
     help="Runs before them that do not count.",
 )
 @precision_option
-@backend_option
-@threads_option
+@session_options
 @json_option
 @click.pass_obj
 def command(
@@ -55,7 +52,7 @@ def command(
     warmup: int,
     precision: Precision | None,
     backend: str,
-    threads: int | None,
+    options: SessionOptions,
     as_json: bool,
 ) -> None:
     """Measure the latency of one precision.
@@ -66,9 +63,9 @@ def command(
     from edge_vit.measure.latency import measure_latency
 
     opened = Bundle.open(bundle)
-    precision = chosen_precision(precision, opened.precisions)
+    precision = precision or opened.smallest_precision
     with (
-        open_session(opened, precision, backend, SessionOptions(threads)) as session,
+        open_session(opened, precision, backend, options) as session,
         talk.progress() as progress,
     ):
         report = measure_latency(

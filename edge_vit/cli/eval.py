@@ -9,19 +9,17 @@ import click
 
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.options import (
-    backend_option,
     bundle_argument,
-    chosen_precision,
     data_option,
     json_option,
     num_images_option,
     precision_option,
-    threads_option,
+    session_options,
 )
 from edge_vit.cli.output import print_json, print_tables, without_thumbnails
 from edge_vit.cli.talk import Talk
 from edge_vit.images import open_image_source
-from edge_vit.runtime import SessionOptions, open_session
+from edge_vit.runtime.session import SessionOptions, open_session
 from edge_vit.spec import Precision
 
 
@@ -30,8 +28,7 @@ from edge_vit.spec import Precision
 @data_option
 @num_images_option
 @precision_option
-@backend_option
-@threads_option
+@session_options
 @json_option
 @click.pass_obj
 def command(
@@ -41,15 +38,14 @@ def command(
     num_images: int | None,
     precision: Precision | None,
     backend: str,
-    threads: int | None,
+    options: SessionOptions,
     as_json: bool,
 ) -> None:
     """Compare the answers of a precision with those of fp32."""
     from edge_vit.measure.accuracy import evaluate
 
     opened = Bundle.open(bundle)
-    precision = chosen_precision(precision, opened.precisions)
-    options = SessionOptions(threads)
+    precision = precision or opened.smallest_precision
     source = open_image_source(data, opened.spec.labels, num_images)
     calibrated_on = opened.read_table().image_digests if opened.has(TABLE) else ()
     with contextlib.ExitStack() as stack:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edge_vit.spec import PRECISIONS, Precision
+from edge_vit.runtime.session import SessionOptions
+from edge_vit.spec import PRECISIONS
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
 BACKENDS = ("auto", "ort")
@@ -17,7 +20,7 @@ POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
 
 bundle_argument = click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 
-backend_option = click.option(
+_backend_option = click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     default="auto",
@@ -81,6 +84,11 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes non
         return numbers
 
 
-def chosen_precision(wanted: Precision | None, available: tuple[Precision, ...]) -> Precision:
-    """Return the precision to run: `wanted`, else the smallest of those `available`."""
-    return wanted or (available or ("fp32",))[-1]
+def session_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the flags of everything that runs a model, as `backend` and `options`."""
+
+    @functools.wraps(command)
+    def run(*args: Any, threads: int | None, **others: Any) -> None:
+        command(*args, options=SessionOptions(threads), **others)
+
+    return _backend_option(threads_option(run))

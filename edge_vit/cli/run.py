@@ -12,12 +12,10 @@ from edge_vit.bundle import Bundle
 from edge_vit.cli.group import Failure
 from edge_vit.cli.options import (
     POSITIVE,
-    backend_option,
     bundle_argument,
-    chosen_precision,
     json_option,
     precision_option,
-    threads_option,
+    session_options,
 )
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.talk import Talk
@@ -41,8 +39,7 @@ from edge_vit.spec import Precision
     help="Answers to show for each image.",
 )
 @precision_option
-@backend_option
-@threads_option
+@session_options
 @json_option
 @click.pass_obj
 def command(
@@ -52,7 +49,7 @@ def command(
     top: int,
     precision: Precision | None,
     backend: str,
-    threads: int | None,
+    options: SessionOptions,
     as_json: bool,
 ) -> None:
     """Say what a bundle sees in images.
@@ -61,12 +58,12 @@ def command(
     named on stderr; the others are answered, and the exit status is 1.
     """
     opened = Bundle.open(bundle)
-    precision = chosen_precision(precision, opened.precisions)
+    precision = precision or opened.smallest_precision
     predictions: list[Prediction] = []
     bad: list[str] = []
     paths = list(_files(images))
     with (
-        Predictor.open(opened, precision, backend, SessionOptions(threads)) as predictor,
+        Predictor.open(opened, precision, backend, options) as predictor,
         talk.progress() as progress,
         progress.step(f"running {precision}", len(paths)) as advance,
     ):

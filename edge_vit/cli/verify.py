@@ -10,12 +10,11 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     POSITIVE,
-    backend_option,
     bundle_argument,
     data_option,
     json_option,
     num_images_option,
-    threads_option,
+    session_options,
 )
 from edge_vit.cli.output import print_json, without_thumbnails
 from edge_vit.cli.reports import check_output, keep_reports, print_verdict, write_report
@@ -51,8 +50,7 @@ from edge_vit.runtime import SessionOptions
     show_default=True,
     help="Timed runs of each precision.",
 )
-@backend_option
-@threads_option
+@session_options
 @click.option(
     "--report/--no-report",
     "keeps_report",
@@ -77,7 +75,7 @@ def command(
     min_speedup: float,
     iterations: int,
     backend: str,
-    threads: int | None,
+    options: SessionOptions,
     keeps_report: bool,
     output: Path | None,
     as_json: bool,
@@ -99,7 +97,7 @@ def command(
             data,
             Limits(max_drop, min_speedup),
             backend=backend,
-            options=SessionOptions(threads),
+            options=options,
             iterations=iterations,
             num_images=num_images,
             progress=progress,

@@ -6,6 +6,20 @@ Backends are imported when a session is opened; this package alone needs numpy a
 from __future__ import annotations
 
 from edge_vit.runtime.predictor import Prediction, Predictor
-from edge_vit.runtime.session import Session, SessionOptions, open_session, run_batch
+from edge_vit.runtime.session import (
+    LatencySplit,
+    Session,
+    SessionOptions,
+    open_session,
+    run_batch,
+)
 
-__all__ = ["Prediction", "Predictor", "Session", "SessionOptions", "open_session", "run_batch"]
+__all__ = [
+    "LatencySplit",
+    "Prediction",
+    "Predictor",
+    "Session",
+    "SessionOptions",
+    "open_session",
+    "run_batch",
+]

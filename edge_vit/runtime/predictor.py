@@ -56,7 +56,7 @@ class Predictor:
     def open(
         cls,
         bundle: Bundle | Path | str,
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
         backend: str = "auto",
         options: SessionOptions = DEFAULT_OPTIONS,
     ) -> Predictor:

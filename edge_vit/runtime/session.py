@@ -29,8 +29,23 @@ _BACKENDS: Mapping[str, str] = {"ort": "edge_vit.runtime.ort"}
 
 
 @dataclass(frozen=True)
+class LatencySplit:
+    """Where the time of one run went, in milliseconds.
+
+    Attributes:
+        to_device_ms: copying the inputs to the GPU's memory.
+        compute_ms: the GPU's own work.
+        to_host_ms: copying the outputs back.
+    """
+
+    to_device_ms: float
+    compute_ms: float
+    to_host_ms: float
+
+
+@dataclass(frozen=True)
 class SessionOptions:
-    """How a session uses the machine.
+    """How a session uses the machine; the command line gives it as `session_options`.
 
     Attributes:
         threads: that one run may use; None for as many as there are cores for this process.
@@ -62,9 +77,11 @@ class Session(ABC):
         inputs: what `run` takes.
         outputs: what `run` returns.
         threads: that one run may use.
+        is_on_gpu: whether a GPU runs it; FP16 is then real, and what INT8 has to beat.
     """
 
     backend: ClassVar[str]
+    is_on_gpu: bool = False
 
     def __init__(
         self,
@@ -80,12 +97,18 @@ class Session(ABC):
         self.threads = threads
         self._inputs_by_name = {spec.name: spec for spec in inputs}
         self._last_latency_ms: float | None = None
+        self._last_split: LatencySplit | None = None
         self._closed = False
 
     @property
     def last_latency_ms(self) -> float | None:
         """How long the last `run` took, checks and copies included; None before the first."""
         return self._last_latency_ms
+
+    @property
+    def last_split(self) -> LatencySplit | None:
+        """The parts of the last `run`; None where the backend does not tell them apart."""
+        return self._last_split
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs of `feeds`, by name; the arrays belong to the caller.
@@ -145,7 +168,7 @@ class Session(ABC):
 
 def open_session(
     bundle: Bundle | Path | str,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     backend: str = "auto",
     options: SessionOptions = DEFAULT_OPTIONS,
 ) -> Session:
@@ -153,7 +176,7 @@ def open_session(
 
     Args:
         bundle: an open bundle, or the path of one.
-        precision: which graph.
+        precision: which graph; None for the smallest that the bundle has.
         backend: ``auto`` or the name of a backend.
         options: threads and the like.
 
@@ -163,12 +186,13 @@ def open_session(
         BackendError: the backend cannot load the graph.
         MissingDependencyError: the backend's package is not installed.
     """
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise SpecError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
     if backend != "auto" and backend not in _BACKENDS:
         raise SpecError(f"backend: got {backend!r}, expected one of auto, {', '.join(_BACKENDS)}")
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
+    precision = precision or bundle.smallest_precision
     name = next(iter(_BACKENDS)) if backend == "auto" else backend
     session: Session = importlib.import_module(_BACKENDS[name]).open_backend(
         bundle, precision, options

@@ -20,7 +20,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def predictor(bundle):
-    with Predictor.open(bundle) as predictor:
+    with Predictor.open(bundle, "fp32") as predictor:
         yield predictor
 
 
@@ -104,9 +104,14 @@ def test_opens_the_precision_that_was_asked_for(bundle, precision):
         assert predictor.session.threads == 1
 
 
+def test_opens_the_smallest_precision_where_none_was_asked_for(bundle):
+    with Predictor.open(bundle) as predictor:
+        assert predictor.session.precision == bundle.smallest_precision == "int8"
+
+
 def test_a_fixed_batch_predicts_one_image(tmp_path):
     image = tiny_images(1)
-    with Predictor.open(tiny_bundle(tmp_path / "fixed.edgevit", batch=4)) as predictor:
+    with Predictor.open(tiny_bundle(tmp_path / "fixed.edgevit", batch=4), "fp32") as predictor:
         best = predictor.predict(image[0], top=1).answers[0]
     assert best.index == np.argmax(tiny_outputs(image)[0])
 

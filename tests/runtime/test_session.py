@@ -18,7 +18,7 @@ def bundle(tmp_path_factory):
 
 @pytest.mark.parametrize("convert", [lambda b: b, lambda b: b.path, lambda b: str(b.path)])
 def test_opens_a_bundle_or_its_path(bundle, convert):
-    with open_session(convert(bundle)) as session:
+    with open_session(convert(bundle), "fp32") as session:
         assert (session.backend, session.precision) == ("ort", "fp32")
 
 
@@ -56,7 +56,7 @@ def test_refuses_an_edited_graph(tmp_path):
     data[-20] ^= 1
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match="was edited"):
-        open_session(bundle)
+        open_session(bundle, "fp32")
 
 
 @pytest.mark.parametrize("threads", [0, -2])
@@ -103,7 +103,7 @@ def test_run_batch_refuses_no_images(batch):
 
 def test_a_fixed_batch_runs_in_onnx_runtime(tmp_path):
     images = tiny_images(5)
-    with open_session(tiny_bundle(tmp_path / "fixed.edgevit", batch=3)) as session:
+    with open_session(tiny_bundle(tmp_path / "fixed.edgevit", batch=3), "fp32") as session:
         assert session.inputs == tiny_spec(3).inputs
         np.testing.assert_allclose(run_batch(session, images), tiny_outputs(images), atol=1e-5)
         with pytest.raises(ShapeError, match=r"expected uint8 \(3, 8, 8, 3\)"):
