@@ -8,6 +8,8 @@
     ├── BackendError              a backend failed to load or run a model
     ├── ParityError               an exported graph does not say what the model says
     ├── MissingDependencyError    a package that an extra installs is not there
+    ├── SourceError               a camera or a stream cannot be opened, or was lost
+    ├── DeviceLostError           exit status 4: a camera or a GPU is gone; a new process may help
     └── GateFailed                exit status 3: a limit that the user set was not kept
 
 A message names the thing, what came, what was wanted and what to type next, in one line.
@@ -48,6 +50,16 @@ class ParityError(EdgeVitError):
 
 class MissingDependencyError(EdgeVitError):
     """A package that belongs to an extra is not installed."""
+
+
+class SourceError(EdgeVitError):
+    """A camera, a stream or a video cannot be opened, or was lost."""
+
+
+class DeviceLostError(EdgeVitError):
+    """A camera or a GPU is gone, and this process cannot get it back; a new one may."""
+
+    exit_status = 4
 
 
 class GateFailed(EdgeVitError):  # noqa: N818

@@ -63,8 +63,9 @@ def _show_version(context: click.Context, option: click.Parameter, is_asked: boo
 def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | None) -> None:
     """Take a trained Vision Transformer to a device, and prove that its answers are still right.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate of the verdict failed, 5 undecided (too
-    few images to tell), 130 interrupted. Results go to stdout, all else to stderr.
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate of the verdict failed, 4 a camera or a
+    GPU was lost, 5 undecided (too few images to tell), 130 interrupted. Results go to stdout, all
+    else to stderr.
     """
     from edge_vit.cli.talk import open_talk
 

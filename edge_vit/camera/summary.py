@@ -1,0 +1,77 @@
+"""How the loop stands, and at its end how it went: one value for sinks, reports and people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_vit.camera.values import CaptureClock, Counts, SinkStatus, SourceStatus
+from edge_vit.spec import Precision
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """A latency, milliseconds; None where too few frames were seen to say it.
+
+    Attributes:
+        count: frames that it was taken from.
+        max: the largest.
+    """
+
+    count: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+
+
+@dataclass(frozen=True)
+class CameraSummary:
+    """The loop's own report: what went in, what came out, how late, under which conditions.
+
+    Attributes:
+        model: the bundle's model.
+        backend: what runs it.
+        precision: which graph.
+        threads: of one run.
+        batch_size: frames that one run takes at most.
+        seconds: since the loop began.
+        fps: answers a second over that time, of all sources together.
+        recent_fps: the same over the last seconds.
+        sources: how each stands.
+        sinks: how each stands.
+        latency_ms: from capture to answer.
+        age_ms: of the picture, when the model began with it.
+        stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
+        clocks: whose capture stamps `latency_ms` and `age_ms` were taken from.
+        preprocessing: which path made the model's input, and why.
+    """
+
+    model: str
+    backend: str
+    precision: Precision
+    threads: int
+    batch_size: int
+    seconds: float
+    fps: float
+    recent_fps: float
+    sources: tuple[SourceStatus, ...]
+    sinks: tuple[SinkStatus, ...]
+    latency_ms: Percentiles
+    age_ms: Percentiles
+    stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
+    clocks: tuple[CaptureClock, ...] = ()
+    preprocessing: str = ""
+
+    @property
+    def counts(self) -> Counts:
+        """The frames of all sources together."""
+        every = [source.counts for source in self.sources]
+        return Counts(
+            captured=sum(counts.captured for counts in every),
+            answered=sum(counts.answered for counts in every),
+            dropped=sum(counts.dropped for counts in every),
+            failed=sum(counts.failed for counts in every),
+            in_flight=sum(counts.in_flight for counts in every),
+        )

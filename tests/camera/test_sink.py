@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from camera.scripted import make_answer
+
+from edge_vit.camera.clock import SYSTEM_CLOCK
+from edge_vit.camera.sink import SinkRunner
+
+LATER_NS = 30 * 10**9
+
+
+class Recorder:
+    """A sink that keeps what it took, as slow and as faulty as a test wants it."""
+
+    name = "recorder"
+
+    def __init__(self, queue_size=4, fails_on=()):
+        self.queue_size = queue_size
+        self.fails_on = fails_on
+        self.numbers = []
+        self.is_closed = False
+        self.began = threading.Semaphore(0)
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def open(self, summarize):
+        """Nothing to do."""
+
+    def write(self, answer):
+        self.began.release()
+        assert self.may_go_on.wait(30)
+        if answer.frame.number in self.fails_on:
+            raise OSError("the broker\nwent away")
+        self.numbers.append(answer.frame.number)
+
+    def close(self):
+        self.is_closed = True
+
+
+def until_later():
+    return SYSTEM_CLOCK.now_ns() + LATER_NS
+
+
+def test_writes_every_answer_in_order_and_closes_the_sink():
+    sink = Recorder(queue_size=100)
+    runner = SinkRunner(sink)
+    for number in range(50):
+        runner.offer(make_answer(number))
+    assert runner.join(until_later())
+    assert sink.numbers == list(range(50))
+    assert sink.is_closed
+    assert runner.status().written == 50
+
+
+def test_a_slow_sink_loses_the_oldest_live_answers_and_slows_nobody():
+    sink = Recorder(queue_size=4)
+    sink.may_go_on.clear()
+    runner = SinkRunner(sink)
+    runner.offer(make_answer(0))
+    assert sink.began.acquire(timeout=30)
+    for number in range(1, 20):
+        runner.offer(make_answer(number))  # returns, though the sink hangs
+    sink.may_go_on.set()
+    assert runner.join(until_later())
+    assert sink.numbers == [0, 16, 17, 18, 19]
+    status = runner.status()
+    assert (status.written, status.dropped) == (5, 15)
+
+
+def test_the_answers_of_a_file_wait_for_a_slow_sink():
+    sink = Recorder(queue_size=2)
+    sink.may_go_on.clear()
+    runner = SinkRunner(sink)
+    feeder = threading.Thread(
+        target=lambda: [runner.offer(make_answer(n, is_live=False)) for n in range(20)]
+    )
+    feeder.start()
+    feeder.join(0.05)
+    assert feeder.is_alive()
+    sink.may_go_on.set()
+    feeder.join(30)
+    assert runner.join(until_later())
+    assert sink.numbers == list(range(20))
+    assert runner.status().dropped == 0
+
+
+def test_a_sink_that_raises_is_offered_the_next_answer(caplog):
+    sink = Recorder(queue_size=100, fails_on=(1, 2))
+    runner = SinkRunner(sink)
+    for number in range(5):
+        runner.offer(make_answer(number))
+    assert runner.join(until_later())
+    assert sink.numbers == [0, 3, 4]
+    assert runner.status().failed == 2
+    assert runner.status().last_error == "the broker went away"
+    assert caplog.messages == ["sink recorder failed: the broker went away"]
+
+
+def test_a_sink_that_hangs_does_not_keep_the_loop():
+    sink = Recorder(queue_size=4)
+    sink.may_go_on.clear()
+    runner = SinkRunner(sink)
+    for number in range(3):
+        runner.offer(make_answer(number))
+    assert sink.began.acquire(timeout=30)
+    assert not runner.join(SYSTEM_CLOCK.now_ns() + 10**7)
+    assert runner.status().dropped == 2
+    sink.may_go_on.set()
+
+
+def test_nothing_is_queued_after_the_end():
+    runner = SinkRunner(Recorder())
+    assert runner.join(until_later())
+    runner.offer(make_answer(1))
+    assert runner.status().dropped == 1
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_whoever_waits_for_room_is_let_go_at_the_end(is_live):
+    sink = Recorder(queue_size=1)
+    sink.may_go_on.clear()
+    runner = SinkRunner(sink)
+    feeder = threading.Thread(
+        target=lambda: [runner.offer(make_answer(n, is_live=is_live)) for n in range(5)]
+    )
+    feeder.start()
+    runner.stop()
+    feeder.join(30)
+    assert not feeder.is_alive()
+    sink.may_go_on.set()
+    assert runner.join(until_later())
+    status = runner.status()
+    assert status.written + status.dropped == 5
