@@ -144,26 +144,32 @@ class Gate:
     """One limit and how a precision stands to it.
 
     Attributes:
-        name: ``max-drop`` or ``min-speedup``.
-        limit: what the user asked for: points, or a ratio.
-        value: what was measured: points of accuracy (without labels, percent of the images with
-            another answer), or a ratio.
-        low: lower bound of `value`: for ``max-drop`` one that holds alone with 95 % confidence, for
-            ``min-speedup`` the lower end of a two-sided 95 % bootstrap interval.
+        name: the option that sets it: ``max-drop``, ``min-agreement``, ``min-speedup``,
+            ``max-p99-ms``; ``baseline-speed`` and ``baseline-accuracy`` hold it against an earlier
+            report.
+        limit: what the user asked for: points, percent, a ratio, or milliseconds.
+        value: what was measured, in the same unit (``max-drop`` without labels: percent of the
+            images with another answer); None where conditions are unlike and nothing was compared.
+        low: lower bound of `value`: for accuracy one that holds alone with 95 % confidence, for
+            times the lower end of a two-sided 95 % interval.
         high: upper bound, likewise.
         sentence: the same in plain words.
         images_needed: how many images would decide an undecided gate, at the rates seen so far.
+        runs_needed: how many timed runs would.
+        backend: that ran it.
     """
 
     name: str
     precision: Precision
     outcome: Outcome
     limit: float
-    value: float
+    value: float | None
     low: float | None
     high: float | None
     sentence: str
     images_needed: int | None = None
+    runs_needed: int | None = None
+    backend: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,10 +177,12 @@ class Verdict:
     """What to ship, and why.
 
     Attributes:
-        candidate: the precision that the gates are about.
-        recommended: the precision to ship on this backend.
+        candidate: the precision that the outcome is about.
+        recommended: the precision to ship.
         outcome: ``pass`` only where every gate of the candidate passes.
         sentence: the recommendation in plain words.
+        backend: that ran the candidate.
+        recommended_backend: that runs `recommended` best here.
     """
 
     candidate: Precision
@@ -182,6 +190,8 @@ class Verdict:
     outcome: Outcome
     sentence: str
     gates: tuple[Gate, ...]
+    backend: str = ""
+    recommended_backend: str = ""
 
     @property
     def exit_status(self) -> int:

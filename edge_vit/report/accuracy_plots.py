@@ -18,7 +18,11 @@ MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
 
 GATE_AXES = {
     "max-drop": "points lost",
+    "min-agreement": "% of images with the same answer",
     "min-speedup": "times as fast",
+    "max-p99-ms": "ms",
+    "baseline-speed": "times as slow as the earlier report",
+    "baseline-accuracy": "points lost against the earlier report",
 }
 
 
@@ -102,7 +106,11 @@ def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
 
 
 def gates_plot(gates: Sequence[Gate]) -> Plot:
-    """Return each gate's value and bounds against its limit, the allowed side shaded."""
+    """Return each gate's value and bounds against its limit, the allowed side shaded.
+
+    Args:
+        gates: that have a value.
+    """
     parts = [f"{g.name} {measured(g.value)}, limit {measured(g.limit)}" for g in gates]
     alt = f"{count(len(gates), 'gate')}: {'; '.join(parts)}."
     num_rows = math.ceil(len(gates) / 2)
@@ -122,6 +130,7 @@ def gates_plot(gates: Sequence[Gate]) -> Plot:
 
 def _paint_gate(axes: Any, gate: Gate) -> None:
     color = role_color(gate.precision)
+    assert gate.value is not None
     low = gate.value if gate.low is None else gate.low
     high = gate.value if gate.high is None else gate.high
     ends = (low, high, gate.value, gate.limit)

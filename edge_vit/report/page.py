@@ -144,8 +144,8 @@ def _precision_of(accuracy: AccuracyReport) -> str:
 
 
 def gates_figure(report: VerifyReport) -> Figure | None:
-    """Return the gates on their axes, or None where there are none."""
-    gates = report.verdict.gates
+    """Return the gates that have a value on their axes, or None where there are none."""
+    gates = [gate for gate in report.verdict.gates if gate.value is not None]
     if not gates:
         return None
     caption = (

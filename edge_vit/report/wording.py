@@ -39,9 +39,9 @@ def significant(value: float | None) -> str:
     return number(value, 0) if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def measured(value: float) -> str:
+def measured(value: float | None) -> str:
     """Return what stands beside a limit, close enough to tell the two apart: ``1.046``, ``0.5``."""
-    return f"{value:.4g}"
+    return MISSING if value is None else f"{value:.4g}"
 
 
 def span(low: float | None, high: float | None) -> str:
