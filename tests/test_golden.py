@@ -5,14 +5,17 @@ A change of what is written needs a new format number, a new golden file, and a 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from golden_reports import REPORT_1, REPORT_2
 
 from edge_vit.bundle import MANIFEST, Artifact, Bundle, Manifest
 from edge_vit.errors import ArtifactError
 from edge_vit.record import ExportRecord, Parity
+from edge_vit.report.saved import read_json
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales
 from edge_vit.values import to_json
@@ -117,10 +120,23 @@ def test_table_of_format_2_is_read():
     assert CalibrationTable.from_bytes(read("table.format2.json")) == TABLE_2
 
 
+def test_reports_of_every_format_are_read():
+    assert read_json(GOLDEN / "report.format1.json") == REPORT_1
+    assert read_json(GOLDEN / "report.format2.json") == REPORT_2
+
+
+def test_the_newest_report_has_every_field_filled():
+    accuracy, latency = REPORT_2.accuracy[0], REPORT_2.latency[0]
+    for report in (accuracy, latency):
+        unset = [f.name for f in dataclasses.fields(report) if getattr(report, f.name) == f.default]
+        assert not unset
+
+
 WRITTEN = {
     "table.format2.json": TABLE_2,
     "manifest.format1.json": MANIFEST_1,
     "export.format1.json": RECORD_1,
+    "report.format2.json": REPORT_2,
 }
 
 

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_vit.answers import Answer as Answer
+from edge_vit.measure.histogram import Histogram
+from edge_vit.measure.timing import ColdStart as ColdStart
+from edge_vit.measure.timing import Energy as Energy
+from edge_vit.measure.timing import LatencySummary as LatencySummary
+from edge_vit.measure.timing import Percentile as Percentile
+from edge_vit.measure.timing import Scenario as Scenario
+from edge_vit.measure.timing import Stage as Stage
+from edge_vit.measure.timing import TimingWarning as TimingWarning
 from edge_vit.spec import ModelSpec, Precision
 
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
+"""Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`."""
 
 Outcome = Literal["pass", "fail", "undecided"]
 
@@ -35,26 +44,30 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class LatencySummary:
-    """Latency in milliseconds; percentiles by linear interpolation between order statistics."""
-
-    p50: float
-    p90: float
-    p99: float
-    mean: float
-    min: float
-    max: float
-
-
-@dataclass(frozen=True)
 class LatencyReport:
     """How long one `Session.run` takes, input and output copies included.
 
     Attributes:
+        batch_size: images per run; in the scenario ``multi-stream`` those of one query.
         iterations: timed runs; `warmup` runs before them were not counted.
-        throughput_ips: images per second: ``batch_size / mean latency``.
-        samples_ms: every timed run in order, milliseconds.
+        throughput_ips: images per second: ``batch_size / mean latency``, or in the scenario
+            ``offline`` all images over all of the time.
+        samples_ms: the timed runs in order, milliseconds: the first `MAX_SAMPLES` of them.
         interleaved_with: other precisions that were timed in turns with this one.
+        scenario: how runs followed each other.
+        label: what the scenario is and is not, for people.
+        interval_ms: from the start of one run to that of the next, where `scenario` is ``paced``.
+        percentiles: p50, p90, p95, p99 and p99.9.
+        stages: where the time went, as far as it is known.
+        histogram: of every timed run.
+        cold_start: None where it was not measured.
+        energy: None where the machine does not tell.
+        warnings: none is a good sign.
+        variation: standard deviation over mean of the runs.
+        timed_on: ``noise``, or where the images came from.
+        is_on_gpu: whether a GPU did the work.
+        provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
+        cuda_graph: whether runs were replayed from a CUDA graph; None where there are none.
     """
 
     backend: str
@@ -68,6 +81,20 @@ class LatencyReport:
     samples_ms: tuple[float, ...]
     interleaved_with: tuple[Precision, ...]
     environment: Environment
+    scenario: Scenario = "saturated"
+    label: str = ""
+    interval_ms: float | None = None
+    percentiles: tuple[Percentile, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    histogram: Histogram | None = None
+    cold_start: ColdStart | None = None
+    energy: Energy | None = None
+    warnings: tuple[TimingWarning, ...] = ()
+    variation: float | None = None
+    timed_on: str = "noise"
+    is_on_gpu: bool = False
+    provider: str = ""
+    cuda_graph: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +121,24 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
+class ClassAccuracy:
+    """One class of the labelled images.
+
+    Attributes:
+        label: the class's name, or its index where it has none.
+        count: images of this class.
+        top1: share of them that the candidate gets right.
+        reference_top1: share of them that the reference gets right.
+    """
+
+    index: int
+    label: str
+    count: int
+    top1: float
+    reference_top1: float
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
     """How the answers of one precision compare with the reference's, on the same images.
 
@@ -110,9 +155,27 @@ class AccuracyReport:
         kl_mean: mean KL(reference || candidate) of the softmax, nats; None for `features`.
         num_lost: labelled images that the reference gets right and the candidate wrong.
         num_gained: the opposite.
-        data_digest: SHA-256 over the sorted digests of the images as the model saw them.
+        data_digest: SHA-256 of the images as the model saw them, whatever their order; files of
+            format 1 have another one for the same images.
         num_calibrated_on: how many of the images were also calibrated on.
         worst: images with the largest divergence, worst first.
+        agreement_interval: two-sided 95 % interval of `agreement` (Wilson).
+        most_drop: without labels, accuracy drops by at most this share with 95 % confidence: the
+            exact upper bound of the disagreement. None for `features`.
+        drop: ``reference_top1 - top1``.
+        drop_interval: two-sided 95 % score interval of `drop` (Tango).
+        drop_bootstrap: the same by a paired bootstrap, for the picture; of width 0 where no image
+            is lost or gained, so nothing is judged by it.
+        mcnemar_p: chance of a split of lost and gained images at least this uneven if neither
+            precision were better: exact, two-sided.
+        ece: expected calibration error of the candidate's first answers, 15 bins of equal width.
+        reference_ece: the reference's.
+        kl_p99: 99th percentile of the divergence over images, within 1 %.
+        cosine_p1: 1st percentile of the cosine over images; ``1 - cosine_p1`` is within 1 %.
+        per_class: classes that have labelled images, by index.
+        confusion: (true class, answered class, how many) of the candidate, by class.
+        reference_confusion: the reference's.
+        num_shards: parts that were measured apart and merged.
     """
 
     backend: str
@@ -137,6 +200,20 @@ class AccuracyReport:
     num_calibrated_on: int
     worst: tuple[Disagreement, ...]
     environment: Environment
+    agreement_interval: tuple[float, float] | None = None
+    most_drop: float | None = None
+    drop: float | None = None
+    drop_interval: tuple[float, float] | None = None
+    drop_bootstrap: tuple[float, float] | None = None
+    mcnemar_p: float | None = None
+    ece: float | None = None
+    reference_ece: float | None = None
+    kl_p99: float | None = None
+    cosine_p1: float | None = None
+    per_class: tuple[ClassAccuracy, ...] = ()
+    confusion: tuple[tuple[int, int, int], ...] = ()
+    reference_confusion: tuple[tuple[int, int, int], ...] = ()
+    num_shards: int = 1
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,12 @@ def read_json(path: Path | str) -> VerifyReport:
     except ValueError as error:
         raise ArtifactError(f"{path} is not a report: {error}") from None
     found = data.get("format") if isinstance(data, dict) else None
-    if found != REPORT_FORMAT:
+    if found not in range(1, REPORT_FORMAT + 1):
         raise ArtifactError(
-            f"{path}: report format {found}, this edge-vit reads {REPORT_FORMAT}. "
+            f"{path}: report format {found}, this edge-vit reads 1 to {REPORT_FORMAT}. "
             "Run edgevit verify again, or update edge-vit"
         )
     try:
-        return from_json(VerifyReport, data, str(path))
+        return from_json(VerifyReport, data | {"format": REPORT_FORMAT}, str(path))
     except SpecError as error:
         raise ArtifactError(f"{path} is not a report: {error}") from None
