@@ -38,7 +38,7 @@ BASE_FILES = (
 
 ROOMS = {
     **dict.fromkeys(BASE_FILES.split(), BASE),
-    "runtime": Room(1, frozenset({*_ARRAYS, "onnxruntime"})),
+    "runtime": Room(1, frozenset({*_ARRAYS, "onnxruntime", "openvino"})),
     "training": Room(2, frozenset({*_ARRAYS, "torch", "safetensors", "sklearn"})),
     "graph": Room(2, frozenset({"numpy", "onnx", "onnx_ir", "onnxscript"})),
     "measure": Room(2, frozenset({*_ARRAYS})),

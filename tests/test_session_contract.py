@@ -23,7 +23,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("contract") / "tiny.edgevit").path
 
 
-@pytest.fixture(params=["fake", "ort"])
+@pytest.fixture(params=["fake", "ort", "openvino"])
 def open_one(request: pytest.FixtureRequest, bundle_path: Path) -> Opener:
     """A function (precision, threads) -> session of the backend whose turn it is."""
     if request.param == "fake":
@@ -43,7 +43,7 @@ def session(open_one: Opener) -> Iterator[Session]:
 
 def test_says_what_it_is(open_one):
     with open_one("int8", 2) as session:
-        assert session.backend in ("fake", "ort")
+        assert session.backend in ("fake", "ort", "openvino")
         assert session.precision == "int8"
         assert session.threads == 2
         assert session.inputs == tiny_spec().inputs

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
+from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import PRECISIONS
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
-
-BACKENDS = ("auto", "ort")
 
 FOLDER = click.Path(path_type=Path)
 POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
@@ -22,10 +21,10 @@ bundle_argument = click.argument("bundle", metavar="BUNDLE", type=click.Path(pat
 
 _backend_option = click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=click.Choice(["auto", *BACKENDS]),
     default="auto",
     show_default=True,
-    help="What runs the model; ort is ONNX Runtime on the CPU.",
+    help="What runs the model; ort is ONNX Runtime. auto takes the fastest that is installed.",
 )
 threads_option = click.option(
     "--threads", metavar="N", type=POSITIVE, help="CPU threads of one run.  [default: all cores]"

@@ -17,6 +17,7 @@ PACKAGES = (
     "pillow",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "onnx",
     "onnx-ir",
     "onnxscript",

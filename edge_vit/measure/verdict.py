@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from edge_vit.errors import SpecError
 from edge_vit.measure.gates import judge_accuracy, judge_speed
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, Verdict
+from edge_vit.runtime.backends import CPU_BACKENDS
 from edge_vit.spec import Precision
-
-CPU_BACKENDS = frozenset({"fake", "ort"})
-"""Where FP16 is only emulated, so that INT8 has to beat FP32; elsewhere it has to beat FP16."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.latency import measure_interleaved
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
-from edge_vit.measure.verdict import CPU_BACKENDS, Limits, choose_candidate, decide
+from edge_vit.measure.verdict import Limits, choose_candidate, decide
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.backends import CPU_BACKENDS
 from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
 from edge_vit.spec import ModelSpec
 

@@ -17,15 +17,11 @@ import numpy.typing as npt
 
 from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError, ShapeError, SpecError
+from edge_vit.runtime.backends import find_backend
 from edge_vit.spec import PRECISIONS, Precision, TensorSpec
 
 Array = npt.NDArray[Any]
 AnySession = TypeVar("AnySession", bound="Session")
-
-# Backend -> module with `open_backend(bundle, precision, options) -> Session`, imported when asked
-# for; `auto` takes the first. The fake session is not here: no bundle is to be measured by
-# invented numbers.
-_BACKENDS: Mapping[str, str] = {"ort": "edge_vit.runtime.ort"}
 
 
 @dataclass(frozen=True)
@@ -188,15 +184,11 @@ def open_session(
     """
     if precision is not None and precision not in PRECISIONS:
         raise SpecError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    if backend != "auto" and backend not in _BACKENDS:
-        raise SpecError(f"backend: got {backend!r}, expected one of auto, {', '.join(_BACKENDS)}")
+    module = find_backend(backend).module
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
-    name = next(iter(_BACKENDS)) if backend == "auto" else backend
-    session: Session = importlib.import_module(_BACKENDS[name]).open_backend(
-        bundle, precision, options
-    )
+    session: Session = importlib.import_module(module).open_backend(bundle, precision, options)
     return session
 
 

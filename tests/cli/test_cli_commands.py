@@ -117,7 +117,8 @@ def test_run_answers_the_good_images_when_one_is_bad(edgevit, shared_bundle, ima
 
 
 def test_eval_compares_with_fp32(edgevit, shared_bundle, held_out):
-    result = edgevit("eval", shared_bundle.path, "--data", held_out, "--json")
+    arguments = ["eval", shared_bundle.path, "--data", held_out, "--backend", "ort", "--json"]
+    result = edgevit(*arguments)
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert (data["precision"], data["reference"], data["num_images"]) == ("int8", "fp32 ort", 40)

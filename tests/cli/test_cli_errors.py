@@ -186,7 +186,7 @@ def test_no_bundle(refused, tmp_path):
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        (INT8_ORT_X64 if has_vnni() else INT8_CPU, ["bench"]),
+        (INT8_ORT_X64 if has_vnni() else INT8_CPU, ["bench", "--backend", "ort"]),
         (FP32, ["bench", "--precision", "fp32"]),
         (TABLE, ["quantize"]),
         ("golden/golden.npz", ["inspect", "--check"]),

@@ -174,7 +174,7 @@ def test_says_how_to_install_onnx_runtime(tmp_path, monkeypatch):
     bundle = tiny_bundle(tmp_path / "tiny.edgevit")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError) as caught:
-        open_session(bundle)
+        open_session(bundle, backend="ort")
     assert str(caught.value) == (
         "running on the CPU needs onnxruntime, which is not installed. "
         "Run: pip install 'edge-vit[cpu]'"

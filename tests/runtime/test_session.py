@@ -7,6 +7,7 @@ from tiny_graph import tiny_bundle, tiny_images, tiny_onnx, tiny_outputs, tiny_s
 from edge_vit.bundle import FP32, INT8, draft_bundle
 from edge_vit.errors import ArtifactError, ShapeError, SpecError
 from edge_vit.runtime import Session, SessionOptions, open_session, run_batch
+from edge_vit.runtime.backends import choose_backend
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.spec import TensorSpec
 
@@ -19,14 +20,17 @@ def bundle(tmp_path_factory):
 @pytest.mark.parametrize("convert", [lambda b: b, lambda b: b.path, lambda b: str(b.path)])
 def test_opens_a_bundle_or_its_path(bundle, convert):
     with open_session(convert(bundle), "fp32") as session:
-        assert (session.backend, session.precision) == ("ort", "fp32")
+        assert (session.backend, session.precision) == (choose_backend(), "fp32")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fp32", "onnxruntime"), "backend: got 'onnxruntime', expected one of auto, ort"),
-        (("fp32", "fake"), "backend: got 'fake', expected one of auto, ort"),
+        (
+            ("fp32", "onnxruntime"),
+            "backend: got 'onnxruntime', expected one of auto, ort, openvino",
+        ),
+        (("fp32", "fake"), "backend: got 'fake', expected one of auto, ort, openvino"),
         (("int4",), "precision: got 'int4', expected one of fp32, fp16, int8"),
     ],
 )

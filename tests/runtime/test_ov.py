@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from tiny_graph import tiny_bundle, tiny_images, tiny_onnx, tiny_outputs
+
+from edge_vit.errors import ArtifactError, BackendError, MissingDependencyError
+from edge_vit.runtime import SessionOptions, open_session, run_batch
+from edge_vit.runtime import ov as runtime_ov
+from edge_vit.runtime.ov import OpenVinoSession
+
+WHITE = np.full((1, 8, 8, 3), 255, np.uint8)
+
+
+def unknown_operator() -> bytes:
+    graph = helper.make_graph(
+        [helper.make_node("NoSuchOp", ["x"], ["y"])],
+        "unknown",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+    )
+    return helper.make_model(graph).SerializeToString()
+
+
+def layers(session: OpenVinoSession) -> list[tuple[str, str, str]]:
+    """Return type, precision and kernel of each layer that OpenVINO made of the graph."""
+    facts = [node.get_rt_info() for node in session._compiled.get_runtime_model().get_ops()]
+    keys = ("layerType", "runtimePrecision", "primitiveType")
+    return [tuple(str(fact[key].value) for key in keys) for fact in facts]
+
+
+@pytest.mark.parametrize("batch", [None, 4], ids=["dynamic", "fixed"])
+def test_computes_what_the_graph_says(batch):
+    images = tiny_images(4)
+    with OpenVinoSession(tiny_onnx(batch), "fp32") as session:
+        logits = session.run({"images": images})["logits"]
+    np.testing.assert_allclose(logits, tiny_outputs(images), rtol=1e-5, atol=1e-5)
+
+
+def test_computes_in_float32_where_the_processor_would_rather_not():
+    with OpenVinoSession(tiny_onnx(), "fp32") as session:
+        precision = session._compiled.get_property("INFERENCE_PRECISION_HINT")
+        assert precision.to_dtype() == np.float32
+        kernels = Counter(kind for name, kind, _ in layers(session) if name == "FullyConnected")
+    assert kernels == {"f32": 2}
+
+
+@pytest.mark.parametrize("vnni", [True, False], ids=["as it is", "without VNNI"])
+@pytest.mark.parametrize("images", [WHITE, tiny_images(4)], ids=["white", "random"])
+def test_int8_does_not_saturate_on_any_processor(monkeypatch, vnni, images):
+    if not vnni:
+        monkeypatch.setattr(runtime_ov, "has_vnni", lambda: False)
+    with OpenVinoSession(tiny_onnx(quantized=True), "int8") as session:
+        logits = session.run({"images": images})["logits"]
+    np.testing.assert_allclose(logits, tiny_outputs(images), atol=0.05)
+
+
+@pytest.mark.parametrize(("vnni", "count"), [(True, 1), (False, 0)])
+def test_int8_kernels_run_only_where_they_are_exact(monkeypatch, vnni, count):
+    monkeypatch.setattr(runtime_ov, "has_vnni", lambda: vnni)
+    with OpenVinoSession(tiny_onnx(quantized=True), "int8") as session:
+        kernels = [kernel for name, _, kernel in layers(session) if name == "FullyConnected"]
+    assert sum(kernel.endswith("_i8") for kernel in kernels) == count
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gives_openvino_the_threads(threads):
+    with OpenVinoSession(tiny_onnx(), "fp32", SessionOptions(threads)) as session:
+        assert session._compiled.get_property("INFERENCE_NUM_THREADS") == threads
+        assert session.threads == threads
+
+
+def test_a_fixed_batch_runs(tmp_path):
+    images = tiny_images(5)
+    bundle = tiny_bundle(tmp_path / "fixed.edgevit", batch=3)
+    with open_session(bundle, "int8", "openvino") as session:
+        assert session.inputs == bundle.spec.inputs
+        np.testing.assert_allclose(run_batch(session, images), tiny_outputs(images), atol=0.05)
+
+
+def test_int8_needs_the_portable_graph(tmp_path):
+    bundle = tiny_bundle(tmp_path / "tiny.edgevit")
+    (bundle.path / "onnx" / "int8.cpu.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"int8\.cpu\.onnx"):
+        open_session(bundle.path, "int8", "openvino")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"garbage", id="garbage"),
+        pytest.param(tiny_onnx()[:300], id="truncated"),
+        pytest.param(unknown_operator(), id="unknown operator"),
+    ],
+)
+def test_refuses_a_graph_that_does_not_load(capfd, model):
+    with pytest.raises(BackendError) as caught:
+        OpenVinoSession(model, "fp32", name="x.onnx")
+    line = str(caught.value)
+    assert line.startswith("OpenVINO ")
+    assert "cannot load x.onnx: " in line
+    assert line.endswith("Export it again, or use --backend ort")
+    assert "\n" not in line
+    assert "Exception from" not in line
+    assert capfd.readouterr() == ("", "")
+
+
+def reshape_graph() -> bytes:
+    """float32 (n) -> (2, n / 2): fails while running on an odd n."""
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        "reshape",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, "m"])],
+        [onnx.numpy_helper.from_array(np.array([2, -1]), "shape")],
+    )
+    opset = helper.make_opsetid("", 19)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+
+
+def test_a_failed_run_is_one_line_and_the_session_goes_on(capfd):
+    with OpenVinoSession(reshape_graph(), "fp32", name="x.onnx") as session:
+        with pytest.raises(BackendError) as caught:
+            session.run({"x": np.zeros(3, np.float32)})
+        assert session.run({"x": np.zeros(4, np.float32)})["y"].shape == (2, 2)
+    assert str(caught.value).startswith("OpenVINO failed to run x.onnx on 'x' (3,): ")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("stage", ["loading", "running"])
+def test_too_little_memory_says_so(monkeypatch, stage):
+    def refuse(*args, **kwargs):
+        raise MemoryError
+
+    if stage == "loading":
+        monkeypatch.setattr("openvino.Core.compile_model", refuse)
+        with pytest.raises(BackendError, match=r"ran out of memory while loading x\.onnx"):
+            OpenVinoSession(tiny_onnx(), "fp32", name="x.onnx")
+        return
+    monkeypatch.setattr("openvino.InferRequest.infer", refuse)
+    with (
+        OpenVinoSession(tiny_onnx(), "fp32", name="x.onnx") as session,
+        pytest.raises(BackendError, match="Use a smaller batch"),
+    ):
+        session.run({"images": tiny_images()})
+
+
+def test_says_how_to_install_openvino(tmp_path, monkeypatch):
+    bundle = tiny_bundle(tmp_path / "tiny.edgevit")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        open_session(bundle, backend="openvino")
+    assert str(caught.value) == (
+        "running with OpenVINO needs openvino, which is not installed. "
+        "Run: pip install 'edge-vit[openvino]'"
+    )
