@@ -39,7 +39,7 @@ BASE_FILES = (
 
 ROOMS = {
     **dict.fromkeys(BASE_FILES.split(), BASE),
-    "runtime": Room(1, frozenset({*_ARRAYS, *_TENSORRT, "onnxruntime", "openvino"})),
+    "runtime": Room(1, frozenset({*_ARRAYS, *_TENSORRT, "cuda", "onnxruntime", "openvino"})),
     "device": Room(1, frozenset({"numpy", "pynvml"})),
     "training": Room(2, frozenset({*_ARRAYS, "torch", "safetensors", "sklearn"})),
     "graph": Room(2, frozenset({"numpy", "onnx", "onnx_ir", "onnxscript"})),
