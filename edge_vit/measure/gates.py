@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from edge_vit.errors import SpecError
+from edge_vit.measure.ratio import median_ratio_interval
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome
 from edge_vit.measure.statistics import (
     MAX_IMAGES,
     Interval,
     exact_bounds,
     images_needed,
-    median_ratio_interval,
     paired_drop_bounds,
 )
 
