@@ -58,11 +58,14 @@ class SinkRunner:
     Args:
         sink: which takes the answers; must be open, and is closed at the end.
         clock: for the time that the end may take.
+        ended: called once the sink is closed.
     """
 
-    def __init__(self, sink: Sink, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, sink: Sink, clock: Clock = SYSTEM_CLOCK, ended: Callable[[], None] = lambda: None
+    ) -> None:
         self.sink = sink
-        self._clock = clock
+        self._clock, self._ended = clock, ended
         self._queue: deque[CameraAnswer] = deque()
         self._changed = threading.Condition()
         self._is_stopping = False  # no more answers come
@@ -133,6 +136,12 @@ class SinkRunner:
         with self._changed:
             self._is_done = True
             self._changed.notify_all()
+        self._ended()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything is written and the sink closed."""
+        return self._is_done
 
     def _take(self) -> CameraAnswer | None:
         """The next answer, waited for; None when no more come."""

@@ -43,6 +43,7 @@ class CameraSummary:
         sinks: how each stands.
         latency_ms: from capture to answer.
         age_ms: of the picture, when the model began with it.
+        interval_ms: between two answers of one source.
         stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
         clocks: whose capture stamps `latency_ms` and `age_ms` were taken from.
         preprocessing: which path made the model's input, and why.
@@ -60,6 +61,7 @@ class CameraSummary:
     sinks: tuple[SinkStatus, ...]
     latency_ms: Percentiles
     age_ms: Percentiles
+    interval_ms: Percentiles
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
     clocks: tuple[CaptureClock, ...] = ()
     preprocessing: str = ""

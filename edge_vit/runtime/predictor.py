@@ -113,12 +113,31 @@ class Predictor:
     def _predict(self, name: str, pixels: UInt8Array, top: int) -> Prediction:
         model_input = preprocess(pixels, self.spec.preprocess)
         output = run_batch(self.session, model_input[None])[0]
-        if not np.isfinite(output).all():
-            raise BackendError(
-                f"image {name}: {self.spec.name} in {self.session.precision} gave NaN or infinity. "
-                "Run it with --precision fp32, and see which layers differ: edgevit inspect"
-            )
-        return _POST_PROCESSING[self.spec.task](name, output, self.spec, top)
+        return interpret(name, output, self.spec, self.session.precision, top)
+
+
+def interpret(
+    name: str, output: Array, spec: ModelSpec, precision: Precision, top: int = 5
+) -> Prediction:
+    """Return what `output`, (classes,) or (channels,), says of the image called `name`.
+
+    Args:
+        name: of the image.
+        output: of the model, for this image alone.
+        spec: of the model.
+        precision: of the graph that gave it.
+        top: how many answers, at least 1.
+
+    Raises:
+        BackendError: the output is not finite.
+        SpecError: `top` is below 1.
+    """
+    if not np.isfinite(output).all():
+        raise BackendError(
+            f"image {name}: {spec.name} in {precision} gave NaN or infinity. "
+            "Run it with --precision fp32, and see which layers differ: edgevit inspect"
+        )
+    return _POST_PROCESSING[spec.task](name, output, spec, top)
 
 
 def _classify(name: str, logits: Array, spec: ModelSpec, top: int) -> Prediction:

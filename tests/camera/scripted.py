@@ -1,14 +1,20 @@
-"""A clock that only a script moves, and answers made by hand."""
+"""A clock that only a script moves, sources and sinks that do what a test says."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from edge_vit.answers import top_answers
-from edge_vit.camera.values import CameraAnswer, Frame, Stamps
+from edge_vit.camera.sources.source import Capture, SourceMaker
+from edge_vit.camera.summary import CameraSummary
+from edge_vit.camera.values import CameraAnswer, Frame, SourceFormat, Stamps
+from edge_vit.errors import SourceError
 from edge_vit.runtime.predictor import Prediction
+from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 
 class ScriptedClock:
@@ -34,6 +40,23 @@ class ScriptedClock:
             with condition:
                 condition.notify_all()
 
+    @contextlib.contextmanager
+    def passing(self, speed: float = 100.0) -> Iterator[None]:
+        """Let time pass by itself, `speed` times as fast as outside, for the time of a block."""
+        done = threading.Event()
+
+        def tick() -> None:
+            while not done.wait(0.001):
+                self.advance(0.001 * speed)
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def wait(self, condition: threading.Condition, until_ns: int | None = None) -> None:
         if until_ns is None:
             condition.wait()
@@ -56,3 +79,97 @@ def make_answer(number: int, *, is_live: bool = True) -> CameraAnswer:
     stamps = Stamps(number * 1000, *range(number * 1000 + 1, number * 1000 + 7))
     frame = Frame(number, "test://", pixels, stamps, is_live)
     return CameraAnswer(frame, Prediction(f"frame {number}", top_answers(output)), output)
+
+
+class ScriptedSource:
+    """A source that does what a list says: a frame for a number, an error that is raised.
+
+    Args:
+        events: an iterator that several openings of one source share.
+        clock: moved on by `interval_s` for every frame.
+    """
+
+    def __init__(self, events: Iterator[object], clock: ScriptedClock, interval_s: float) -> None:
+        self._events, self._clock, self._interval_s = events, clock, interval_s
+        self._aborted = threading.Event()
+
+    def open(self) -> SourceFormat:
+        return SourceFormat(4, 4, 1 / self._interval_s, "made in RGB", "driver")
+
+    def read(self) -> Capture | None:
+        if self._aborted.is_set():
+            raise SourceError("source aborted")
+        event = next(self._events, None)
+        self._clock.advance(self._interval_s)
+        if isinstance(event, BaseException):
+            raise event
+        if callable(event):
+            event = event(self)
+        if event is None:
+            return None
+        pixels = np.full((4, 4, 3), int(event) % 251, dtype=np.uint8)
+        return Capture(pixels, self._clock.now_ns(), "driver")
+
+    def hang(self) -> None:
+        """Give nothing until somebody aborts it."""
+        assert self._aborted.wait(60)
+        raise SourceError("source aborted")
+
+    def abort(self) -> None:
+        self._aborted.set()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def scripted_maker(
+    events: Iterable[object], clock: ScriptedClock, *, name="script", is_live=True, rate=30.0
+) -> SourceMaker:
+    """Return the maker of a scripted source; what is left of `events` goes to the next opening."""
+    shared = iter(events)
+    return SourceMaker(name, is_live, lambda: ScriptedSource(shared, clock, 1 / rate))
+
+
+def tiny_spec(image_size: int = 8, classes: int = 10) -> ModelSpec:
+    """Return a model that only a fake session can run."""
+    return ModelSpec(
+        name="tiny",
+        source="none",
+        task="classification",
+        labels=(),
+        inputs=(image_input((image_size, image_size)),),
+        outputs=(task_output("classification", classes),),
+        preprocess=PreprocessSpec((image_size, image_size)),
+    )
+
+
+class Recorder:
+    """A sink that keeps the numbers of what it took, and raises on some.
+
+    Args:
+        fails_on: says of a number whether it raises.
+    """
+
+    name = "recorder"
+    queue_size = 8
+
+    def __init__(self, fails_on: Callable[[int], bool] = lambda number: False) -> None:
+        self.fails_on = fails_on
+        self.answers: list[CameraAnswer] = []
+        self.is_closed = False
+        self.summarize: Callable[[], CameraSummary] | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        return [answer.frame.number for answer in self.answers]
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        self.summarize = summarize
+
+    def write(self, answer: CameraAnswer) -> None:
+        if self.fails_on(answer.frame.number):
+            raise OSError("the broker went away")
+        self.answers.append(answer)
+
+    def close(self) -> None:
+        self.is_closed = True

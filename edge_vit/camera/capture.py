@@ -1,0 +1,318 @@
+"""One source kept alive: read by a thread of its own, opened anew when it is lost or silent."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
+from edge_vit.camera.values import (
+    Counts,
+    Frame,
+    SourceFormat,
+    SourceState,
+    SourceStatus,
+    Stamps,
+    describe,
+)
+from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceError, SpecError
+
+_LOG = logging.getLogger(__name__)
+_ABORT_GRACE_NS = 2 * 10**9  # what an aborted read may take before its thread is given up
+
+_MAX_THREADS = 4  # that hang, each holding what it holds, before the process is left
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a live source may be silent, and when it is tried again.
+
+    Attributes:
+        stale_after_s: silence after which it is closed and opened anew.
+        open_timeout_s: what opening it, up to its first frame, may take.
+        first_retry_s: before the first try to open it anew; doubles with every try that fails.
+        max_retry_s: what that grows to. A source that ran for so long counts as well again.
+        jitter: share of a pause that chance takes away, so that many devices do not knock at once.
+    """
+
+    stale_after_s: float = 5.0
+    open_timeout_s: float = 15.0
+    first_retry_s: float = 0.5
+    max_retry_s: float = 30.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not 0 < getattr(self, field.name) < float("inf"):
+                raise SpecError(f"{field.name}: got {getattr(self, field.name)}, expected above 0")
+
+    def retry_ns(self, num_failures: int, chance: float) -> int:
+        """Return the pause after `num_failures` failures in a row, nanoseconds.
+
+        Args:
+            num_failures: at least 1.
+            chance: 0 to 1; 0 is the longest pause.
+        """
+        seconds = min(self.first_retry_s * 2.0 ** min(num_failures - 1, 30), self.max_retry_s)
+        return round(seconds * (1 - self.jitter * chance) * 1e9)
+
+
+class SourceCapture:
+    """Frames of one source, numbered and stamped, as long as anybody wants them.
+
+    Args:
+        maker: of the source.
+        deliver: takes each frame, in the source's thread; may wait where the source is not live.
+        ended: called once no more frames come.
+        clock: of stamps and pauses.
+        patience: with a live source.
+        chance: returns numbers from 0 to 1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        maker: SourceMaker,
+        deliver: Callable[[Frame], None],
+        ended: Callable[[], None],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        patience: Patience | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.maker = maker
+        self.error: EdgeVitError | None = None  # why it ended before its time
+        self._deliver, self._ended = deliver, ended
+        self._clock, self._patience, self._chance = clock, patience or Patience(), chance
+        self._changed = threading.Condition()
+        self._state: SourceState = "opening"
+        self._format: SourceFormat | None = None
+        self._source: FrameSource | None = None
+        self._generation = 0  # of the thread that may deliver; those before it were given up
+        self._heard_ns = 0  # last sign of life, or last request for one
+        self._running_since_ns = 0
+        self._num_failures = self._num_opened = 0
+        self._last_error = ""
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+        self.num_captured = self.num_undecoded = 0
+
+    def start(self) -> None:
+        """Begin to read."""
+        with self._changed:
+            self._start_thread()
+
+    def stop(self) -> None:
+        """End as soon as possible, without waiting for it."""
+        with self._changed:
+            self._is_stopping = True
+            source = self._source
+            self._changed.notify_all()
+        if source is not None:
+            self._abort(source)
+
+    def join(self, until_ns: int) -> bool:
+        """Wait until the source's thread has ended, or until `until_ns`; say whether it has."""
+        if self._thread is None:
+            return True
+        self._thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
+        return not self._thread.is_alive()
+
+    def check(self) -> int | None:
+        """Open the source anew where it has been silent for too long.
+
+        Returns:
+            When to check again at the latest, nanoseconds; None for never.
+        """
+        now = self._clock.now_ns()
+        aborted = None
+        with self._changed:
+            if not self.maker.is_live or self._state == "ended" or self._is_stopping:
+                return None
+            # Look again at least so often: it may be in another state by then.
+            soon_ns = now + self._limit_ns("running")
+            due_ns = self._heard_ns + self._limit_ns(self._state)
+            if self._state == "waiting" or now < due_ns:
+                return min(soon_ns, max(due_ns, now + 1))
+            self._heard_ns = now
+            if self._state == "stale":
+                self._refuse_to_hang()
+                self._start_thread()
+                return now + self._limit_ns("opening")
+            _LOG.warning("source %s is silent; closing it", self.maker.name)
+            self._state = "stale"
+            aborted = self._source
+        if aborted is not None:
+            self._abort(aborted)
+        return now + _ABORT_GRACE_NS
+
+    def status(self, counts: Counts) -> SourceStatus:
+        """Return how the source stands, with what the loop made of its frames."""
+        with self._changed:
+            return SourceStatus(
+                self.maker.name,
+                self._state,
+                self.maker.is_live,
+                self._format,
+                counts,
+                max(0, self._num_opened - 1),
+                self._last_error,
+            )
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether frames are to be expected: it is live and has not ended."""
+        return self.maker.is_live and self._state != "ended"
+
+    def _refuse_to_hang(self) -> None:
+        """Note that the thread does not come back from an aborted read; bear that a few times."""
+        self._last_error = "hung"
+        if self._generation >= _MAX_THREADS:
+            raise DeviceLostError(
+                f"source {self.maker.name} hangs, the {_MAX_THREADS}th time: its driver needs a "
+                "new process"
+            )
+        _LOG.warning("source %s hangs; another thread opens it anew", self.maker.name)
+
+    def _limit_ns(self, state: SourceState) -> int:
+        if state == "stale":
+            return _ABORT_GRACE_NS
+        seconds = (
+            self._patience.stale_after_s if state == "running" else self._patience.open_timeout_s
+        )
+        return round(seconds * 1e9)
+
+    def _start_thread(self) -> None:
+        """Let a new thread have the source; the caller holds the lock."""
+        self._generation += 1
+        self._state = "opening"
+        self._heard_ns = self._clock.now_ns()
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(self._generation,),
+            name=f"source {self.maker.name}",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def _run(self, generation: int) -> None:
+        """Read the source until it ends, or another thread has taken over."""
+        error: EdgeVitError | None = None
+        try:
+            while self._is_mine(generation):
+                try:
+                    self._read_once(generation)
+                    break
+                except SourceError as lost:
+                    if not self.maker.is_live:
+                        raise
+                    self._pause(generation, lost)
+        except EdgeVitError as fatal:
+            error = fatal
+        except Exception as bug:
+            _LOG.debug("source %s", self.maker.name, exc_info=True)
+            error = SourceError(f"source {self.maker.name}: {type(bug).__name__}: {describe(bug)}")
+        with self._changed:
+            if generation != self._generation:
+                return
+            self._state = "ended"
+            if error is not None and not self._is_stopping:
+                self.error, self._last_error = error, describe(error)
+        self._ended()
+
+    def _read_once(self, generation: int) -> None:
+        """Open the source and read it to its end."""
+        source = self.maker.make()
+        with self._changed:
+            if not self._begin(generation, "opening"):
+                return
+            self._source = source
+        try:
+            given = source.open()
+            with self._changed:
+                if not self._is_mine(generation):
+                    return
+                self._format = given
+                self._num_opened += 1
+                self._heard_ns = self._clock.now_ns()
+            while (frame := self._next_frame(source, generation)) is not _END:
+                if isinstance(frame, Frame):
+                    self._deliver(frame)
+        finally:
+            source.close()
+
+    def _next_frame(self, source: FrameSource, generation: int) -> Frame | object:
+        """The next frame, `_BAD` for one that cannot be decoded, `_END` when no more come."""
+        is_bad, capture = False, None
+        try:
+            capture = source.read()
+        except ImageError as error:
+            is_bad = True
+            _LOG.warning("source %s: %s", self.maker.name, describe(error))
+        if capture is None and not is_bad:
+            if self.maker.is_live and self._is_mine(generation):
+                raise SourceError(f"source {self.maker.name} came to its end")
+            return _END
+        now = self._clock.now_ns()
+        with self._changed:
+            if not self._begin(generation, "running"):
+                return _END
+            self._heard_ns = now
+            self.num_captured += 1
+            if capture is None:
+                self.num_undecoded += 1
+                return _BAD
+            return self._stamp(capture, self.num_captured - 1, now)
+
+    def _stamp(self, capture: Capture, number: int, now: int) -> Frame:
+        captured_ns = now if capture.captured_ns is None else min(capture.captured_ns, now)
+        stamps = Stamps(
+            captured_ns,
+            now,
+            captured_unix_ns=self._clock.unix_ns() - (now - captured_ns),
+            clock=capture.clock,
+        )
+        return Frame(number, self.maker.name, capture.pixels, stamps, self.maker.is_live)
+
+    def _begin(self, generation: int, state: SourceState) -> bool:
+        """Note that the thread of `generation` is in `state`, if it still may be there."""
+        if not self._is_mine(generation):
+            return False
+        if state != self._state:
+            self._state = state
+            self._running_since_ns = self._heard_ns = self._clock.now_ns()
+        return True
+
+    def _is_mine(self, generation: int) -> bool:
+        return generation == self._generation and not self._is_stopping
+
+    def _pause(self, generation: int, lost: SourceError) -> None:
+        """Wait before the next try, longer each time."""
+        with self._changed:
+            if not self._is_mine(generation):
+                return
+            now = self._clock.now_ns()
+            ran_ns = now - self._running_since_ns if self._state == "running" else 0
+            if ran_ns >= self._patience.max_retry_s * 1e9:
+                self._num_failures = 0
+            self._num_failures += 1
+            pause_ns = self._patience.retry_ns(self._num_failures, self._chance())
+            self._state, self._source = "waiting", None
+            self._last_error = describe(lost)
+            _LOG.warning("%s; trying again in %.1f s", self._last_error, pause_ns / 1e9)
+            while self._is_mine(generation) and self._clock.now_ns() < now + pause_ns:
+                self._clock.wait(self._changed, now + pause_ns)
+            self._begin(generation, "opening")
+
+    def _abort(self, source: FrameSource) -> None:
+        try:
+            source.abort()
+        except Exception as error:
+            _LOG.warning("source %s did not stop: %s", self.maker.name, describe(error))
+
+
+_END, _BAD = object(), object()

@@ -1,0 +1,275 @@
+"""The camera loop: every stage in its own thread, and the caller's thread as the watchdog."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from edge_vit.camera.capture import Patience, SourceCapture
+from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.meter import Meter, percentiles_of
+from edge_vit.camera.notify import Notifier
+from edge_vit.camera.sink import Sink, SinkRunner
+from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.stages import Ledger, Prepare, Stages, Step
+from edge_vit.camera.summary import CameraSummary
+from edge_vit.camera.values import STAGES, CameraAnswer
+from edge_vit.errors import DeviceLostError, EdgeVitError, SourceError, SpecError
+from edge_vit.preprocess import preprocess
+from edge_vit.runtime.session import Session
+from edge_vit.spec import ModelSpec
+
+_LOG = logging.getLogger(__name__)
+_STAGES_END_NS = 500 * 10**6  # what a run that is under way may take when the loop is stopped
+_SINKS_END_NS = 250 * 10**6  # what sinks may take after that
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the loop runs.
+
+    Attributes:
+        batch_size: frames that one run takes at most; 1 for the lowest latency.
+        deadline_ms: how long a run waits for more frames once it has one.
+        top: answers of a prediction.
+        answer_timeout_s: how long no answer may come while a live source is read, and how long one
+            run may take; then the process is to be started anew. 0 for any time.
+        patience: with live sources.
+    """
+
+    batch_size: int = 1
+    deadline_ms: float = 0.0
+    top: int = 5
+    answer_timeout_s: float = 60.0
+    patience: Patience = field(default_factory=Patience)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "top"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        for name in ("deadline_ms", "answer_timeout_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 0")
+
+
+class CameraLoop:
+    """Frames of `makers` in, answers to `sinks` out, until the sources end or `stop` is called.
+
+    Args:
+        makers: of the sources, one or more, all of one engine.
+        session: which runs the model; stays open.
+        spec: of the model.
+        sinks: where every answer goes.
+        steps: of post-processing, in order.
+        prepare: makes the model's input; None for the reference of `edge_vit.preprocess`.
+        preprocessing: what the summary says about `prepare`.
+        options: batch, deadline, patience.
+        clock: of stamps and timeouts.
+        notifier: tells the service manager.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[SourceMaker],
+        session: Session,
+        spec: ModelSpec,
+        *,
+        sinks: Sequence[Sink] = (),
+        steps: Sequence[Step] = (),
+        prepare: Prepare | None = None,
+        preprocessing: str = "pillow, the reference",
+        options: LoopOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        notifier: Notifier | None = None,
+    ) -> None:
+        if not makers:
+            raise SpecError("sources: got none, expected at least one")
+        self._options = options or LoopOptions()
+        self._session, self._spec, self._sinks = session, spec, tuple(sinks)
+        self._preprocessing, self._clock = preprocessing, clock
+        self._notifier = notifier or Notifier(None)
+        self._changed = threading.Condition()
+        self._num_ended = 0
+        self._is_stage_end = self._is_stopping = False
+        self._is_answered = False
+        self.is_stuck = False  # a thread hangs; the process can only be left
+        self._ended_ns = 0
+        self._meter = Meter(clock.now_ns())
+        is_live = [maker.is_live for maker in makers]
+        self._ledger = Ledger(len(makers))
+        self._stages = Stages(
+            is_live,
+            session,
+            spec,
+            prepare or (lambda pixels: preprocess(pixels, spec.preprocess)),
+            steps,
+            self._emit,
+            self._ledger,
+            self._meter,
+            clock,
+            batch_size=self._options.batch_size,
+            deadline_ms=self._options.deadline_ms,
+            top=self._options.top,
+        )
+        self._captures = [
+            SourceCapture(
+                maker,
+                partial(self._stages.deliver, place),
+                self._count_ended,
+                clock=clock,
+                patience=self._options.patience,
+            )
+            for place, maker in enumerate(makers)
+        ]
+        self._runners: list[SinkRunner] = []
+
+    def run(self) -> CameraSummary:
+        """Run until every source has ended or `stop` was called; return how it went.
+
+        Raises:
+            DeviceLostError: no answer came for too long, or the GPU is gone.
+            SourceError: a file could not be read to its end.
+            EdgeVitError: a source or a sink can never work.
+        """
+        try:
+            for sink in self._sinks:
+                sink.open(self.summary)
+                self._runners.append(SinkRunner(sink, SYSTEM_CLOCK, self._wake))
+            self._stages.start(self._note_stage_end)
+            for capture in self._captures:
+                capture.start()
+            self._watch()
+        finally:
+            self._end()
+        self._refuse_failures()
+        return self.summary()
+
+    def stop(self) -> None:
+        """Let `run` return soon. From a signal handler, call it in a thread."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+
+    def summary(self) -> CameraSummary:
+        """Return how the loop stands; from any thread."""
+        now_ns = self._ended_ns or self._clock.now_ns()
+        histograms = {n: percentiles_of(h) for n, h in self._meter.histograms().items()}
+        sources = []
+        for place, capture in enumerate(self._captures):
+            captured, undecoded = capture.num_captured, capture.num_undecoded
+            sources.append(capture.status(self._ledger.counts(place, captured, undecoded)))
+        return CameraSummary(
+            model=self._spec.name,
+            backend=self._session.backend,
+            precision=self._session.precision,
+            threads=self._session.threads,
+            batch_size=self._options.batch_size,
+            seconds=(now_ns - self._meter.start_ns) / 1e9,
+            fps=self._meter.fps(now_ns),
+            recent_fps=self._meter.recent_fps(now_ns),
+            sources=tuple(sources),
+            sinks=tuple(runner.status() for runner in self._runners),
+            latency_ms=histograms["latency"],
+            age_ms=histograms["age"],
+            interval_ms=histograms["interval"],
+            stage_ms={stage: histograms[stage] for stage in STAGES},
+            clocks=self._meter.clocks,
+            preprocessing=self._preprocessing,
+        )
+
+    def _emit(self, answer: CameraAnswer) -> None:
+        if not self._is_answered:
+            self._is_answered = True
+            self._notifier.ready()
+        for runner in self._runners:
+            runner.offer(answer)
+
+    def _count_ended(self) -> None:
+        with self._changed:
+            self._num_ended += 1
+            is_last = self._num_ended == len(self._captures)
+            self._changed.notify_all()
+        if is_last:
+            self._stages.captured.close()
+
+    def _note_stage_end(self) -> None:
+        with self._changed:
+            self._is_stage_end = True
+            self._changed.notify_all()
+        for runner in self._runners:
+            runner.stop()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        """Wait for the end, and see to it that nothing stands still."""
+        while True:
+            due_ns = self._check()
+            with self._changed:
+                if self._is_stopping or self._stages.lost is not None:
+                    return
+                if self._is_stage_end and all(runner.is_done for runner in self._runners):
+                    return
+                self._clock.wait(self._changed, due_ns)
+
+    def _check(self) -> int | None:
+        """Look after sources, answers and the service manager; return when to look again."""
+        now_ns = self._clock.now_ns()
+        due = [self._notifier.alive(now_ns), *(capture.check() for capture in self._captures)]
+        timeout_ns = round(self._options.answer_timeout_s * 1e9)
+        if timeout_ns and not self._is_stage_end:
+            since = [self._stages.infer_since_ns or now_ns]
+            if any(capture.is_watched for capture in self._captures):
+                since.append(max(self._stages.last_answer_ns, self._meter.start_ns))
+            if now_ns - min(since) >= timeout_ns:
+                raise DeviceLostError(self._explain_silence())
+            due.append(min(since) + timeout_ns)
+        known = [instant for instant in due if instant is not None]
+        return min(known) if known else None
+
+    def _explain_silence(self) -> str:
+        if self._stages.infer_since_ns:
+            why = f"a run of {self._spec.name} on {self._session.backend} does not return"
+        elif self._ledger.last_reason:
+            why = f"the last frame failed: {self._ledger.last_reason}"
+        else:
+            sources = self.summary().sources
+            why = "; ".join(f"{s.name} is {s.state} {s.last_error}".strip() for s in sources)
+        return f"no answer for {self._options.answer_timeout_s:g} s: {why}"
+
+    def _end(self) -> None:
+        """Stop whatever still runs, and give each frame its place in the counts."""
+        self._notifier.stopping()
+        for capture in self._captures:
+            capture.stop()
+        self._stages.clear()
+        until_ns = SYSTEM_CLOCK.now_ns() + _STAGES_END_NS
+        self.is_stuck = not self._stages.join(until_ns)
+        for capture in self._captures:
+            self.is_stuck |= not capture.join(until_ns)
+        until_ns = SYSTEM_CLOCK.now_ns() + _SINKS_END_NS
+        for runner in self._runners:
+            runner.stop()
+        for runner in self._runners:
+            if not runner.join(until_ns):
+                self.is_stuck = True
+                _LOG.warning("sink %s did not finish in time", runner.sink.name)
+        self._ended_ns = self._clock.now_ns()
+
+    def _refuse_failures(self) -> None:
+        if self._stages.lost is not None:
+            raise self._stages.lost
+        errors: list[EdgeVitError] = [c.error for c in self._captures if c.error is not None]
+        if errors:
+            raise errors[0]
+        for source in self.summary().sources:
+            if not source.is_live and source.counts.failed and not self._is_stopping:
+                raise SourceError(
+                    f"{source.name}: {source.counts.failed} of {source.counts.captured} frames "
+                    "have no answer"
+                )

@@ -1,0 +1,249 @@
+"""The stages between capture and sinks: each one thread, a mailbox before it, and counters."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.mailbox import Mailbox
+from edge_vit.camera.meter import Meter
+from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
+from edge_vit.errors import DeviceLostError
+from edge_vit.preprocess import UInt8Array
+from edge_vit.runtime.predictor import interpret
+from edge_vit.runtime.session import Session, run_batch
+from edge_vit.spec import ModelSpec
+
+_LOG = logging.getLogger(__name__)
+
+Prepare = Callable[[UInt8Array], UInt8Array]
+"""Makes the model's input, uint8 (height, width, 3), of a frame's pixels."""
+
+Step = Callable[[CameraAnswer], CameraAnswer]
+"""Post-processing: smoothing, a confidence floor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A frame on its way: the place of its source, and what the stages made of it so far."""
+
+    place: int
+    frame: Frame
+    model_input: UInt8Array | None = None
+    output: NDArray[np.float32] | None = None
+
+    def stamped(self, **instants_ns: int) -> Frame:
+        """Return the frame with more stamps."""
+        changes: dict[str, Any] = instants_ns
+        return dataclasses.replace(
+            self.frame, stamps=dataclasses.replace(self.frame.stamps, **changes)
+        )
+
+
+class Ledger:
+    """What became of every frame, by the place of its source; safe for several threads."""
+
+    def __init__(self, num_sources: int) -> None:
+        self._lock = threading.Lock()
+        self._answered = [0] * num_sources
+        self._dropped = [0] * num_sources
+        self._failed = [0] * num_sources
+        self._told = [0] * num_sources  # drops that an answer has reported
+        self._last_reason = ""
+
+    def drop(self, work: Work | None) -> None:
+        """Count `work`, if there is any, as dropped."""
+        if work is not None:
+            with self._lock:
+                self._dropped[work.place] += 1
+
+    def fail(self, work: Work, error: Exception) -> None:
+        """Count `work` as failed; the first failure of a kind in a row is told."""
+        reason = describe(error)
+        with self._lock:
+            self._failed[work.place] += 1
+            is_news = reason != self._last_reason
+            self._last_reason = reason
+        if is_news:
+            _LOG.warning("frame %s of %s: %s", work.frame.number, work.frame.source, reason)
+
+    def answer(self, work: Work) -> None:
+        """Count `work` as answered."""
+        with self._lock:
+            self._answered[work.place] += 1
+
+    def take_dropped(self, place: int) -> int:
+        """Return how many frames of the source were dropped since the last call."""
+        with self._lock:
+            fresh = self._dropped[place] - self._told[place]
+            self._told[place] = self._dropped[place]
+            return fresh
+
+    @property
+    def last_reason(self) -> str:
+        """Why the last frame failed."""
+        return self._last_reason
+
+    def counts(self, place: int, captured: int, undecoded: int) -> Counts:
+        """Return the counts of one source.
+
+        Args:
+            place: of the source.
+            captured: frames that it gave; read before anything else, so that none is missing.
+            undecoded: those of them that never became frames.
+        """
+        with self._lock:
+            answered, dropped = self._answered[place], self._dropped[place]
+            failed = self._failed[place] + undecoded
+        in_flight = max(0, captured - answered - dropped - failed)
+        return Counts(answered + dropped + failed + in_flight, answered, dropped, failed, in_flight)
+
+
+class Stages:
+    """Preprocessing, inference and post-processing, one thread each.
+
+    Args:
+        is_live: of each source.
+        session: which runs the model.
+        spec: of the model.
+        prepare: makes the model's input.
+        steps: of post-processing, in order.
+        emit: takes each answer.
+        ledger: where every frame ends.
+        meter: of latencies.
+        clock: of stamps.
+        batch_size: frames that one run takes at most.
+        deadline_ms: how long a run waits for more frames once it has one.
+        top: answers of a prediction.
+    """
+
+    def __init__(
+        self,
+        is_live: Sequence[bool],
+        session: Session,
+        spec: ModelSpec,
+        prepare: Prepare,
+        steps: Sequence[Step],
+        emit: Callable[[CameraAnswer], None],
+        ledger: Ledger,
+        meter: Meter,
+        clock: Clock,
+        *,
+        batch_size: int,
+        deadline_ms: float,
+        top: int,
+    ) -> None:
+        self._session, self._spec = session, spec
+        self._prepare_pixels, self._steps, self._emit = prepare, tuple(steps), emit
+        self._ledger, self._meter, self._clock = ledger, meter, clock
+        self._batch_size, self._patience_ns, self._top = batch_size, round(deadline_ms * 1e6), top
+        self.captured: Mailbox[Work] = Mailbox(is_live, batch_size, clock)
+        self._ready: Mailbox[Work] = Mailbox(is_live, batch_size, clock)
+        # What has run is answered, whatever comes after: nothing is dropped here.
+        self._inferred: Mailbox[Work] = Mailbox([False] * len(is_live), 2 * batch_size, clock)
+        self.infer_since_ns = 0  # of the run that is under way; 0 between runs
+        self.last_answer_ns = meter.start_ns
+        self.lost: DeviceLostError | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self, ended: Callable[[], None]) -> None:
+        """Begin; `ended` is called when the last frame has been answered, or the device is lost."""
+
+        def last_stage() -> None:
+            try:
+                self._finish()
+            finally:
+                ended()
+
+        stages = {"preprocess": self._prepare, "infer": self._infer, "finish": last_stage}
+        for name, stage in stages.items():
+            self._threads.append(threading.Thread(target=stage, name=name, daemon=True))
+            self._threads[-1].start()
+
+    def deliver(self, place: int, frame: Frame) -> None:
+        """Take a frame of the source at `place`; what it replaces is counted as dropped."""
+        self._ledger.drop(self.captured.put(place, Work(place, frame)))
+
+    def clear(self) -> None:
+        """Drop all frames that wait; those that have run are still answered."""
+        for mailbox in (self.captured, self._ready):
+            for work in mailbox.clear():
+                self._ledger.drop(work)
+
+    def join(self, until_ns: int) -> bool:
+        """Wait until all threads have ended, or until `until_ns`; say whether they have."""
+        for thread in self._threads:
+            thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _prepare(self) -> None:
+        while works := self.captured.take():
+            (work,) = works
+            start_ns = self._clock.now_ns()
+            try:
+                model_input = self._prepare_pixels(work.frame.pixels)
+            except Exception as error:
+                self._ledger.fail(work, error)
+                continue
+            frame = work.stamped(
+                preprocess_start_ns=start_ns, preprocess_end_ns=self._clock.now_ns()
+            )
+            self._ledger.drop(self._ready.put(work.place, Work(work.place, frame, model_input)))
+        self._ready.close()
+
+    def _infer(self) -> None:
+        while works := self._ready.take(self._batch_size, self._patience_ns):
+            start_ns = self.infer_since_ns = self._clock.now_ns()
+            try:
+                inputs = [work.model_input for work in works if work.model_input is not None]
+                outputs = run_batch(self._session, np.stack(inputs))
+            except Exception as error:
+                for work in works:
+                    self._ledger.fail(work, error)
+                if isinstance(error, DeviceLostError):
+                    self.lost = error
+                    self.clear()
+                    break
+                continue
+            finally:
+                self.infer_since_ns = 0
+            end_ns = self._clock.now_ns()
+            for work, output in zip(works, outputs, strict=True):
+                frame = work.stamped(infer_start_ns=start_ns, infer_end_ns=end_ns)
+                self._inferred.put(work.place, Work(work.place, frame, output=output))
+        self._inferred.close()
+
+    def _finish(self) -> None:
+        while works := self._inferred.take():
+            (work,) = works
+            try:
+                answer = self._answer(work)
+            except Exception as error:
+                self._ledger.fail(work, error)
+                continue
+            stamps = answer.frame.stamps
+            self._ledger.answer(work)
+            self._meter.add(work.frame.source, stamps)
+            self.last_answer_ns = stamps.answered_ns
+            self._emit(answer)
+
+    def _answer(self, work: Work) -> CameraAnswer:
+        assert work.output is not None
+        name = f"{work.frame.source}#{work.frame.number}"
+        prediction = interpret(name, work.output, self._spec, self._session.precision, self._top)
+        answer = CameraAnswer(work.frame, prediction, work.output)
+        for step in self._steps:
+            answer = step(answer)
+        return dataclasses.replace(
+            answer,
+            frame=work.stamped(answered_ns=self._clock.now_ns()),
+            num_dropped=self._ledger.take_dropped(work.place),
+        )

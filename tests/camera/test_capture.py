@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import pytest
+from camera.scripted import ScriptedClock, ScriptedSource
+
+from edge_vit.camera.capture import Patience, SourceCapture
+from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.values import Counts
+from edge_vit.errors import DeviceLostError, SourceError, SpecError
+
+
+@pytest.mark.parametrize(
+    ("failures", "chance", "seconds"),
+    [(1, 0, 0.5), (2, 0, 1), (4, 0, 4), (7, 0, 30), (1000, 0, 30), (2, 1, 0.5), (1000, 0.5, 22.5)],
+)
+def test_pauses_double_up_to_a_limit_and_chance_shortens_them(failures, chance, seconds):
+    assert Patience().retry_ns(failures, chance) == seconds * 1e9
+
+
+def test_refuses_impossible_patience():
+    with pytest.raises(SpecError, match="stale_after_s: got 0"):
+        Patience(stale_after_s=0)
+
+
+class Watched:
+    """A live source that a test looks at: when it is opened, and what it gives."""
+
+    def __init__(self, script, clock):
+        self.openings = []
+        self.frames = []
+        self.has_frame = threading.Semaphore(0)
+        self.ended = threading.Event()
+        self.is_opened = threading.Semaphore(0)
+        self._script, self._clock = script, clock
+
+    def make(self):
+        self.openings.append(self._clock.now_ns() / 1e9)
+        self.is_opened.release()
+        return ScriptedSource(self._script, self._clock, 1e-9)
+
+    def start(self, **settings):
+        self.capture = SourceCapture(
+            SourceMaker("cam", True, self.make),
+            self.deliver,
+            self.ended.set,
+            clock=self._clock,
+            chance=lambda: 0,
+            **settings,
+        )
+        self.capture.start()
+        return self.capture
+
+    def deliver(self, frame):
+        self.frames.append(frame)
+        self.has_frame.release()
+
+
+def test_a_source_that_fails_again_and_again_is_tried_ever_more_rarely():
+    clock = ScriptedClock()
+    watched = Watched(iter([SourceError("cam: refused")] * 6 + [lambda s: s.hang()]), clock)
+    with clock.passing(speed=1000):
+        capture = watched.start(patience=Patience(stale_after_s=1000, open_timeout_s=1000))
+        for _ in range(7):
+            assert watched.is_opened.acquire(timeout=30)
+    capture.stop()
+    assert watched.ended.wait(30)
+    pauses = [b - a for a, b in zip(watched.openings, watched.openings[1:], strict=False)]
+    for pause, least in zip(pauses, (0.5, 1, 2, 4, 8, 16), strict=True):
+        assert pause >= least
+    assert capture.status(Counts()).last_error == "cam: refused"
+
+
+def test_stopping_ends_a_pause_at_once():
+    clock = ScriptedClock()
+    watched = Watched(iter([SourceError("cam: refused")]), clock)
+    capture = watched.start()
+    assert watched.is_opened.acquire(timeout=30)
+    capture.stop()
+    assert watched.ended.wait(30)
+    assert capture.status(Counts()).state == "ended"
+
+
+def test_a_thread_that_hangs_for_good_is_left_behind_and_what_it_gives_later_is_ignored():
+    clock, release = ScriptedClock(), threading.Event()
+    given_up = threading.Event()
+
+    def hang(source):
+        release.wait(60)
+        given_up.set()
+        return 77
+
+    def hang_again(source):
+        return source.hang()
+
+    script = iter([1, hang, 2, hang_again])
+    watched = Watched(script, clock)
+    capture = watched.start()
+    assert watched.has_frame.acquire(timeout=30)
+    clock.advance(6)
+    capture.check()  # silent: aborted
+    clock.advance(3)
+    capture.check()  # still not back: another thread
+    assert watched.has_frame.acquire(timeout=30)
+    release.set()
+    assert given_up.wait(30)
+    capture.stop()
+    assert watched.ended.wait(30)
+    assert [frame.number for frame in watched.frames] == [0, 1]
+    assert [int(frame.pixels[0, 0, 0]) for frame in watched.frames] == [1, 2]
+    assert capture.num_captured == 2
+
+
+def test_a_driver_that_hangs_every_time_needs_a_new_process():
+    clock, release = ScriptedClock(), threading.Event()
+
+    def hang(source):
+        release.wait(60)
+        return
+
+    watched = Watched(iter([hang] * 9), clock)
+    capture = watched.start()
+    with pytest.raises(DeviceLostError, match="cam hangs, the 4th time"):
+        for _ in range(20):
+            clock.advance(20)
+            capture.check()
+    assert len(watched.openings) <= 4
+    capture.stop()
+    release.set()
+
+
+def test_a_capture_stamp_from_the_future_is_taken_for_now():
+    clock = ScriptedClock()
+
+    class Ahead(ScriptedSource):
+        def read(self):
+            capture = super().read()
+            ahead_ns = clock.now_ns() + 10**12
+            return capture and dataclasses.replace(capture, captured_ns=ahead_ns)
+
+    frames, ended = [], threading.Event()
+    SourceCapture(
+        SourceMaker("file", False, lambda: Ahead(iter([1]), clock, 0.1)),
+        frames.append,
+        ended.set,
+        clock=clock,
+    ).start()
+    assert ended.wait(30)
+    assert frames[0].stamps.captured_ns <= frames[0].stamps.received_ns
