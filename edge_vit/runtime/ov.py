@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from edge_vit.bundle import INT8_CPU, ONNX_FILES, Bundle
@@ -13,12 +14,10 @@ from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
-_PROPERTIES = {
-    "PERFORMANCE_HINT": "LATENCY",
-    # Processors with AMX or AVX512-BF16 would compute in bfloat16 unasked: 8 bits of mantissa, and
-    # a reference that is none. What is not INT8 stays float32.
-    "INFERENCE_PRECISION_HINT": "f32",
-}
+# Processors with AMX or AVX512-BF16 compute in bfloat16 unless told not to: 8 bits of mantissa, and
+# a reference that is none. Around INT8 it may stay: it takes a third off the time for an error near
+# that of INT8 itself, and a verdict judges what ran. docs/cpu.md has the figures.
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 # Without VNNI the INT8 kernels of x86 saturate in 16 bits. Left as Q/DQ in float32 they are exact.
 _NO_INT8_KERNELS = {"LP_TRANSFORMS_MODE": "NO"}
 _WHERE = re.compile(r"Exception from \S+:\d+:\s*")
@@ -39,12 +38,14 @@ def open_backend(bundle: Bundle, precision: Precision, options: SessionOptions) 
 class OpenVinoSession(Session):
     """An ONNX graph in memory, run by OpenVINO on the CPU.
 
+    A graph whose batch is dynamic is compiled twice: for a single image, which is what a camera
+    brings and a tenth faster with its shape fixed, and for any number when that is first asked for.
     Runs at the same time have a request each, and take turns on the same threads.
 
     Args:
         model: the ONNX file's bytes.
-        precision: what the caller calls it; the graph alone decides how it is computed, and its
-            float16 parts compute in float32.
+        precision: ``int8`` leaves to OpenVINO how what is not INT8 is computed, which is bfloat16
+            where the processor has it; all else is computed in float32, FP16 too.
         options: threads.
         name: of the graph, for messages.
 
@@ -64,42 +65,81 @@ class OpenVinoSession(Session):
         name: str = "the graph",
     ) -> None:
         openvino = require("openvino", "running with OpenVINO")
-        try:
-            core = openvino.Core()
-            self._compiled: Any = core.compile_model(
-                core.read_model(model), "CPU", _properties(options)
-            )
-        except Exception as error:
-            raise _load_error(error, name, f"OpenVINO {openvino.get_version()}") from error
-        super().__init__(
-            precision=precision,
-            inputs=tuple(map(_tensor_spec, self._compiled.inputs)),
-            outputs=tuple(map(_tensor_spec, self._compiled.outputs)),
-            threads=options.num_threads,
-        )
-        self._name = name
-        self._idle: list[Any] = []
+        self._name, self._version = name, f"OpenVINO {openvino.__version__.partition('-')[0]}"
+        self._properties = _properties(precision, options)
         self._lock = threading.Lock()
+        try:
+            self._core: Any = openvino.Core()
+            self._graph: Any = self._core.read_model(model)
+            inputs = tuple(map(_tensor_spec, self._graph.inputs))
+            outputs = tuple(map(_tensor_spec, self._graph.outputs))
+            self._is_dynamic = inputs[0].shape[0] == "batch"
+            self._single = self._compile(_fix_batch(self._graph) if self._is_dynamic else None)
+        except Exception as error:
+            raise _load_error(error, name, self._version) from error
+        self._several: _Compiled | None = None if self._is_dynamic else self._single
+        super().__init__(
+            precision=precision, inputs=inputs, outputs=outputs, threads=options.num_threads
+        )
 
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        compiled = self._compiled_for(feeds)
         with self._lock:
-            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            request = compiled.idle.pop() if compiled.idle else compiled.create_request()
         try:
             outputs = request.infer(feeds, share_inputs=True, share_outputs=False)
         except Exception as error:
             raise _run_error(error, self._name, feeds) from error
         with self._lock:
-            self._idle.append(request)
+            compiled.idle.append(request)
         return {spec.name: outputs[index] for index, spec in enumerate(self.outputs)}
 
     def _close(self) -> None:
-        self._idle.clear()
-        self._compiled = None
+        del self._single, self._several, self._graph, self._core
+
+    def _compiled_for(self, feeds: dict[str, Array]) -> _Compiled:
+        if len(feeds[self.inputs[0].name]) == 1:
+            return self._single
+        with self._lock:
+            if self._several is None:
+                try:
+                    self._several = self._compile()
+                except Exception as error:
+                    raise _load_error(error, self._name, self._version) from error
+            return self._several
+
+    def _compile(self, graph: Any = None) -> _Compiled:
+        """Compile `graph`, or the whole one where that is None."""
+        return _Compiled(
+            self._core.compile_model(graph or self._graph, "CPU", self._properties), []
+        )
 
 
-def _properties(options: SessionOptions) -> dict[str, Any]:
-    kernels = {} if has_vnni() else _NO_INT8_KERNELS
-    return {**_PROPERTIES, **kernels, "INFERENCE_NUM_THREADS": options.num_threads}
+@dataclass(frozen=True)
+class _Compiled:
+    """A graph compiled for some shapes, and requests of it that wait for work."""
+
+    model: Any
+    idle: list[Any]
+
+    def create_request(self) -> Any:
+        return self.model.create_infer_request()
+
+
+def _properties(precision: Precision, options: SessionOptions) -> dict[str, Any]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": options.num_threads,
+        **({} if precision == "int8" else _EXACT),
+        **({} if has_vnni() else _NO_INT8_KERNELS),
+    }
+
+
+def _fix_batch(graph: Any) -> Any:
+    """Return a copy of `graph` for a batch of one."""
+    single = graph.clone()
+    single.reshape({port.get_any_name(): [1, *port.partial_shape[1:]] for port in single.inputs})
+    return single
 
 
 def _tensor_spec(port: Any) -> TensorSpec:
@@ -112,7 +152,7 @@ def _tensor_spec(port: Any) -> TensorSpec:
 
 
 def _load_error(error: Exception, name: str, version: str) -> BackendError:
-    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+    if _is_memory(error):
         return BackendError(f"{version} ran out of memory while loading {name}. Free some memory")
     return BackendError(
         f"{version} cannot load {name}: {_reason(error)}. Export it again, or use --backend ort"
@@ -121,11 +161,15 @@ def _load_error(error: Exception, name: str, version: str) -> BackendError:
 
 def _run_error(error: Exception, name: str, feeds: dict[str, Array]) -> BackendError:
     shapes = ", ".join(f"{key!r} {array.shape}" for key, array in feeds.items())
-    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+    if _is_memory(error):
         return BackendError(
             f"OpenVINO ran out of memory while running {name} on {shapes}. Use a smaller batch"
         )
     return BackendError(f"OpenVINO failed to run {name} on {shapes}: {_reason(error)}")
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "bad_alloc" in str(error)
 
 
 def _reason(error: Exception) -> str:

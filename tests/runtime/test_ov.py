@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from onnx import TensorProto, helper
 from tiny_graph import tiny_bundle, tiny_images, tiny_onnx, tiny_outputs
@@ -29,7 +30,7 @@ def unknown_operator() -> bytes:
 
 def layers(session: OpenVinoSession) -> list[tuple[str, str, str]]:
     """Return type, precision and kernel of each layer that OpenVINO made of the graph."""
-    facts = [node.get_rt_info() for node in session._compiled.get_runtime_model().get_ops()]
+    facts = [node.get_rt_info() for node in session._single.model.get_runtime_model().get_ops()]
     keys = ("layerType", "runtimePrecision", "primitiveType")
     return [tuple(str(fact[key].value) for key in keys) for fact in facts]
 
@@ -44,20 +45,37 @@ def test_computes_what_the_graph_says(batch):
 
 def test_computes_in_float32_where_the_processor_would_rather_not():
     with OpenVinoSession(tiny_onnx(), "fp32") as session:
-        precision = session._compiled.get_property("INFERENCE_PRECISION_HINT")
+        precision = session._single.model.get_property("INFERENCE_PRECISION_HINT")
         assert precision.to_dtype() == np.float32
         kernels = Counter(kind for name, kind, _ in layers(session) if name == "FullyConnected")
     assert kernels == {"f32": 2}
 
 
+def test_around_int8_it_computes_as_the_processor_likes():
+    native = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    with OpenVinoSession(tiny_onnx(quantized=True), "int8") as session:
+        assert session._single.model.get_property("INFERENCE_PRECISION_HINT") == native
+
+
+def test_any_other_batch_is_compiled_when_it_first_comes():
+    images = tiny_images(3)
+    with OpenVinoSession(tiny_onnx(), "fp32") as session:
+        alone = session.run({"images": images[:1]})["logits"]
+        assert session._several is None
+        together = session.run({"images": images})["logits"]
+        assert session._several is not None
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("vnni", [True, False], ids=["as it is", "without VNNI"])
 @pytest.mark.parametrize("images", [WHITE, tiny_images(4)], ids=["white", "random"])
 def test_int8_does_not_saturate_on_any_processor(monkeypatch, vnni, images):
+    """Saturated sums are off by more than 1, bfloat16 behind them by 0.3 of 80."""
     if not vnni:
         monkeypatch.setattr(runtime_ov, "has_vnni", lambda: False)
     with OpenVinoSession(tiny_onnx(quantized=True), "int8") as session:
         logits = session.run({"images": images})["logits"]
-    np.testing.assert_allclose(logits, tiny_outputs(images), atol=0.05)
+    np.testing.assert_allclose(logits, tiny_outputs(images), atol=0.5)
 
 
 @pytest.mark.parametrize(("vnni", "count"), [(True, 1), (False, 0)])
@@ -71,7 +89,7 @@ def test_int8_kernels_run_only_where_they_are_exact(monkeypatch, vnni, count):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gives_openvino_the_threads(threads):
     with OpenVinoSession(tiny_onnx(), "fp32", SessionOptions(threads)) as session:
-        assert session._compiled.get_property("INFERENCE_NUM_THREADS") == threads
+        assert session._single.model.get_property("INFERENCE_NUM_THREADS") == threads
         assert session.threads == threads
 
 
@@ -80,7 +98,7 @@ def test_a_fixed_batch_runs(tmp_path):
     bundle = tiny_bundle(tmp_path / "fixed.edgevit", batch=3)
     with open_session(bundle, "int8", "openvino") as session:
         assert session.inputs == bundle.spec.inputs
-        np.testing.assert_allclose(run_batch(session, images), tiny_outputs(images), atol=0.05)
+        np.testing.assert_allclose(run_batch(session, images), tiny_outputs(images), atol=0.5)
 
 
 def test_int8_needs_the_portable_graph(tmp_path):
@@ -112,13 +130,13 @@ def test_refuses_a_graph_that_does_not_load(capfd, model):
 
 
 def reshape_graph() -> bytes:
-    """float32 (n) -> (2, n / 2): fails while running on an odd n."""
+    """float32 (n) -> (1): fails while running on more than one."""
     graph = helper.make_graph(
         [helper.make_node("Reshape", ["x", "shape"], ["y"])],
         "reshape",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, "m"])],
-        [onnx.numpy_helper.from_array(np.array([2, -1]), "shape")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        [onnx.numpy_helper.from_array(np.array([1]), "shape")],
     )
     opset = helper.make_opsetid("", 19)
     return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
@@ -128,7 +146,7 @@ def test_a_failed_run_is_one_line_and_the_session_goes_on(capfd):
     with OpenVinoSession(reshape_graph(), "fp32", name="x.onnx") as session:
         with pytest.raises(BackendError) as caught:
             session.run({"x": np.zeros(3, np.float32)})
-        assert session.run({"x": np.zeros(4, np.float32)})["y"].shape == (2, 2)
+        assert session.run({"x": np.ones(1, np.float32)})["y"].tolist() == [1.0]
     assert str(caught.value).startswith("OpenVINO failed to run x.onnx on 'x' (3,): ")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
