@@ -17,7 +17,7 @@ from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
 from edge_vit.images import ArraySource
 from edge_vit.measure.latency import measure_interleaved
-from edge_vit.measure.statistics import median_ratio_interval
+from edge_vit.measure.ratio import median_ratio_interval
 from edge_vit.values import to_json
 
 MODEL, BATCH_SIZES, ROUNDS, WARMUP = "vit_small_patch16_224", (1, 8), 100, 5

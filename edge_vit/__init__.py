@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest as SourceRequest
     from edge_vit.measure.accuracy import evaluate as evaluate
     from edge_vit.measure.latency import measure_latency as measure_latency
-    from edge_vit.measure.verdict import Limits as Limits
+    from edge_vit.measure.limits import Limits as Limits
     from edge_vit.measure.verify import verify as verify
     from edge_vit.pipeline import calibrate as calibrate
     from edge_vit.pipeline import export_bundle as export_bundle
@@ -40,7 +40,7 @@ _HOMES = {
     "Predictor": "edge_vit.runtime",
     "evaluate": "edge_vit.measure.accuracy",
     "measure_latency": "edge_vit.measure.latency",
-    "Limits": "edge_vit.measure.verdict",
+    "Limits": "edge_vit.measure.limits",
     "SourceRequest": "edge_vit.export.sources",
     "Bundle": "edge_vit.bundle",
     "ModelSpec": "edge_vit.spec",

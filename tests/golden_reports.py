@@ -109,6 +109,17 @@ REPORT_1 = VerifyReport(
     environment=ENVIRONMENT,
 )
 
+ENVIRONMENT_2 = dataclasses.replace(
+    ENVIRONMENT,
+    gpu="tegra234 GPU",
+    compute_capability="8.7",
+    driver="540.4.0",
+    cuda="12.6.68",
+    tensorrt="10.3.0",
+    l4t="36.4.3",
+    power_mode="25W (1)",
+    clocks_locked=True,
+)
 ACCURACY_2 = dataclasses.replace(
     ACCURACY,
     agreement_interval=(0.9897, 0.9984),
@@ -146,4 +157,6 @@ LATENCY_2 = dataclasses.replace(
     provider="cuda",
     cuda_graph=False,
 )
-REPORT_2 = dataclasses.replace(REPORT_1, accuracy=(ACCURACY_2,), latency=(LATENCY_2,))
+REPORT_2 = dataclasses.replace(
+    REPORT_1, accuracy=(ACCURACY_2,), latency=(LATENCY_2,), environment=ENVIRONMENT_2
+)

@@ -17,6 +17,7 @@ LINE_LIMIT = 400
 MEDIAN_LIMIT = 140
 
 _ARRAYS = {"numpy", "PIL"}
+_TENSORRT = {"tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx"}
 _ONNX = {"onnx", "onnx_ir", "onnxruntime", "google"}  # google.protobuf comes with onnx
 
 
@@ -38,7 +39,8 @@ BASE_FILES = (
 
 ROOMS = {
     **dict.fromkeys(BASE_FILES.split(), BASE),
-    "runtime": Room(1, frozenset({*_ARRAYS, "onnxruntime", "openvino"})),
+    "runtime": Room(1, frozenset({*_ARRAYS, *_TENSORRT, "cuda", "onnxruntime", "openvino"})),
+    "device": Room(1, frozenset({"numpy", "pynvml"})),
     "training": Room(2, frozenset({*_ARRAYS, "torch", "safetensors", "sklearn"})),
     "graph": Room(2, frozenset({"numpy", "onnx", "onnx_ir", "onnxscript"})),
     "measure": Room(2, frozenset({*_ARRAYS})),
@@ -164,6 +166,13 @@ def test_every_room_loads_only_the_packages_that_it_may():
         if found.package not in ROOMS[room].packages | sys.stdlib_module_names | {"edge_vit", ""}
         and not (found.package == "typing_extensions" and found.for_types_alone)
     ]
+
+
+def test_one_file_alone_imports_tensorrt():
+    importers = {
+        w.partition(":")[0] for w, _, found in every_import() if "tensorrt" in found.package
+    }
+    assert importers == {"runtime/trt/api.py"}
 
 
 def test_no_import_is_relative():

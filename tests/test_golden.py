@@ -127,7 +127,7 @@ def test_reports_of_every_format_are_read():
 
 def test_the_newest_report_has_every_field_filled():
     accuracy, latency = REPORT_2.accuracy[0], REPORT_2.latency[0]
-    for report in (accuracy, latency):
+    for report in (accuracy, latency, REPORT_2.environment):
         unset = [f.name for f in dataclasses.fields(report) if getattr(report, f.name) == f.default]
         assert not unset
 

@@ -23,7 +23,7 @@ from edge_vit.bundle import (
 )
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.images import ArraySource
-from edge_vit.measure.verdict import Limits
+from edge_vit.measure.limits import Limits
 from edge_vit.measure.verify import verify
 from edge_vit.pipeline import calibrate, export_bundle, quantize
 from edge_vit.preprocess import digest, preprocess

@@ -19,12 +19,8 @@ POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
 
 bundle_argument = click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 
-_backend_option = click.option(
-    "--backend",
-    type=click.Choice(["auto", *BACKENDS]),
-    default="auto",
-    show_default=True,
-    help="What runs the model; ort is ONNX Runtime. auto takes the fastest that is installed.",
+_BACKEND_HELP = (
+    "What runs the model; ort is ONNX Runtime. auto takes the fastest that is installed."
 )
 threads_option = click.option(
     "--threads", metavar="N", type=POSITIVE, help="CPU threads of one run.  [default: all cores]"
@@ -83,11 +79,25 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes non
         return numbers
 
 
-def session_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the flags of everything that runs a model, as `backend` and `options`."""
+def session_options(
+    command: Callable[..., None], *, takes_all: bool = False
+) -> Callable[..., None]:
+    """Give `command` the flags of everything that runs a model, as `backend` and `options`.
+
+    Args:
+        command: to be called with them.
+        takes_all: whether ``--backend all`` stands for every one that this machine has.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, threads: int | None, **others: Any) -> None:
         command(*args, options=SessionOptions(threads), **others)
 
-    return _backend_option(threads_option(run))
+    backend_option = click.option(
+        "--backend",
+        type=click.Choice(["auto", *(["all"] if takes_all else []), *BACKENDS]),
+        default="auto",
+        show_default=True,
+        help=_BACKEND_HELP + (" all takes each that this machine has." if takes_all else ""),
+    )
+    return backend_option(threads_option(run))

@@ -11,6 +11,7 @@ import click
 from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
 from edge_vit.cli.output import print_tables
 from edge_vit.errors import ArtifactError, MissingDependencyError
+from edge_vit.files import refuse_os_errors, write_atomically
 
 if TYPE_CHECKING:
     from edge_vit.measure.results import VerifyReport
@@ -25,10 +26,10 @@ def check_output(output: Path | None) -> None:
     """Refuse a report file whose name does not say what to write.
 
     Raises:
-        click.UsageError: it ends in neither .html nor .json.
+        click.UsageError: it ends in none of .html, .md and .json.
     """
-    if output is not None and output.suffix not in (".html", ".json"):
-        raise click.UsageError(f"-o {output}: expected a name that ends in .html or .json")
+    if output is not None and output.suffix not in (".html", ".md", ".json"):
+        raise click.UsageError(f"-o {output}: expected a name that ends in .html, .md or .json")
 
 
 def print_verdict(report: VerifyReport) -> None:
@@ -42,20 +43,46 @@ def print_verdict(report: VerifyReport) -> None:
 
 
 def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
-    """Write `report` to `path`, as HTML or JSON by its name.
+    """Write `report` to `path`, as HTML, Markdown or JSON by its name.
 
     Raises:
         ArtifactError: the disk refuses.
         MissingDependencyError: HTML is wanted, and the extra ``report`` is not installed.
     """
     from edge_vit.report.html import write_html
+    from edge_vit.report.markdown import render_markdown
     from edge_vit.report.saved import write_json
 
     if path.suffix == ".json":
         write_json(report, path)
+    elif path.suffix == ".md":
+        write_atomically(path, render_markdown(report, matching_table(report, bundle)).encode())
     else:
-        write_html(report, path, _matching_table(report, bundle))
+        write_html(report, path, matching_table(report, bundle))
     _LOG.info("Report: %s", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text` to `path`, completely or not at all.
+
+    Raises:
+        ArtifactError: the disk refuses.
+    """
+    write_atomically(path, text.encode())
+    _LOG.info("Written: %s", path)
+
+
+def append_text(text: str, path: Path) -> None:
+    """Append `text` to `path`, as a CI's summary wants it.
+
+    Raises:
+        ArtifactError: the disk refuses.
+    """
+    with refuse_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    _LOG.info("Written: %s", path)
 
 
 def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
@@ -66,6 +93,17 @@ def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
             write_report(report, bundle, path)
         except (ArtifactError, MissingDependencyError) as error:
             _LOG.warning("%s was not written: %s", path, error)
+
+
+def read_report(path: Path) -> VerifyReport:
+    """Return the report in the file `path`, or the newest in the bundle `path`.
+
+    Raises:
+        ArtifactError: there is none, or it cannot be read.
+    """
+    from edge_vit.report.saved import read_json
+
+    return newest_report(Bundle.open(path)) if path.is_dir() else read_json(path)
 
 
 def newest_report(bundle: Bundle) -> VerifyReport:
@@ -85,7 +123,7 @@ def newest_report(bundle: Bundle) -> VerifyReport:
     return read_json(newest)
 
 
-def _matching_table(report: VerifyReport, bundle: Bundle) -> CalibrationTable | None:
+def matching_table(report: VerifyReport, bundle: Bundle) -> CalibrationTable | None:
     """Return the table that the report's INT8 was made from, where the bundle still has it."""
     if digest_of((bundle.path / MANIFEST).read_bytes()) != report.bundle_digest:
         _LOG.warning("%s has changed since it was verified: its layers are left out", bundle.path)

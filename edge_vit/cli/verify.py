@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import click
@@ -17,7 +18,16 @@ from edge_vit.cli.options import (
     session_options,
 )
 from edge_vit.cli.output import print_json, without_thumbnails
-from edge_vit.cli.reports import check_output, keep_reports, print_verdict, write_report
+from edge_vit.cli.reports import (
+    append_text,
+    check_output,
+    keep_reports,
+    matching_table,
+    print_verdict,
+    read_report,
+    write_report,
+    write_text,
+)
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime import SessionOptions
 
@@ -43,6 +53,33 @@ from edge_vit.runtime import SessionOptions
     help="How many times faster than FP16 on a GPU, than fp32 on a CPU, it has to be.",
 )
 @click.option(
+    "--min-agreement",
+    metavar="PERCENT",
+    type=click.FloatRange(min=0, max=100),
+    help="Images whose first answer has to be that of fp32.  [default: not asked]",
+)
+@click.option(
+    "--max-p99-ms",
+    metavar="MS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What 99 of 100 runs may take; 300 runs at least can tell.  [default: not asked]",
+)
+@click.option(
+    "--baseline",
+    "earlier_path",
+    metavar="REPORT",
+    type=click.Path(path_type=Path),
+    help="An earlier .json report, or a bundle with one, not to fall behind.",
+)
+@click.option(
+    "--max-slowdown",
+    metavar="RATIO",
+    type=click.FloatRange(min=1),
+    default=1.05,
+    show_default=True,
+    help="Median latency over that of --baseline that is still allowed.",
+)
+@click.option(
     "--iterations",
     metavar="N",
     type=POSITIVE,
@@ -50,7 +87,7 @@ from edge_vit.runtime import SessionOptions
     show_default=True,
     help="Timed runs of each precision.",
 )
-@session_options
+@functools.partial(session_options, takes_all=True)
 @click.option(
     "--report/--no-report",
     "keeps_report",
@@ -62,7 +99,21 @@ from edge_vit.runtime import SessionOptions
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the report to this .html or .json file too.",
+    help="Write the report to this .html, .md or .json file too.",
+)
+@click.option(
+    "--junit",
+    "junit_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the gates as JUnit XML, which a CI shows as tests.",
+)
+@click.option(
+    "--markdown",
+    "markdown_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append the report as Markdown to FILE, such as a CI's step summary.",
 )
 @json_option
 @click.pass_context
@@ -73,33 +124,44 @@ def command(
     num_images: int | None,
     max_drop: float,
     min_speedup: float,
+    min_agreement: float | None,
+    max_p99_ms: float | None,
+    earlier_path: Path | None,
+    max_slowdown: float,
     iterations: int,
     backend: str,
     options: SessionOptions,
     keeps_report: bool,
     output: Path | None,
+    junit_path: Path | None,
+    markdown_path: Path | None,
     as_json: bool,
 ) -> None:
     """Judge every precision on your images, and say what to ship.
 
-    Accuracy and latency come from one run, in turns. Exit status 0: ship it. 3: a gate failed.
-    5: undecided, and how many images would decide.
+    Accuracy and latency come from one run, in turns. A limit is kept or broken where the 95 %
+    interval of what was measured lies on one side of it. Exit status 0: ship it. 3: a gate failed.
+    5: undecided, and how many images or runs would decide.
     """
-    from edge_vit.measure.verdict import Limits
+    from edge_vit.measure.limits import Limits
     from edge_vit.measure.verify import verify
+    from edge_vit.report.junit import render_junit
+    from edge_vit.report.markdown import render_markdown
 
     check_output(output)
     talk: Talk = context.obj
     opened = Bundle.open(bundle)
+    earlier = read_report(earlier_path) if earlier_path else None
     with talk.progress() as progress:
         report = verify(
             opened,
             data,
-            Limits(max_drop, min_speedup),
+            Limits(max_drop, min_speedup, min_agreement, max_p99_ms, max_slowdown),
             backend=backend,
             options=options,
             iterations=iterations,
             num_images=num_images,
+            earlier=earlier,
             progress=progress,
         )
     if as_json:
@@ -110,4 +172,8 @@ def command(
         keep_reports(report, opened)
     if output is not None:
         write_report(report, opened, output)
+    if junit_path is not None:
+        write_text(render_junit(report), junit_path)
+    if markdown_path is not None:
+        append_text(render_markdown(report, matching_table(report, opened)), markdown_path)
     context.exit(report.verdict.exit_status)

@@ -7,6 +7,7 @@ import os
 import platform
 from pathlib import Path
 
+from edge_vit.device import read_device
 from edge_vit.measure.results import Environment
 from edge_vit.runtime.cpu import instruction_sets, read_cpu_info
 from edge_vit.runtime.session import num_cores
@@ -18,6 +19,8 @@ PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
     "onnx",
     "onnx-ir",
     "onnxscript",
@@ -33,6 +36,7 @@ _BOARD = Path("/proc/device-tree/model")  # what a Jetson or another board calls
 def read_environment() -> Environment:
     """Return the conditions here and now; a fact that the system does not tell is empty or 0."""
     board = _read_text(_BOARD).strip("\0\n ")
+    facts = read_device()
     return Environment(
         device=read_cpu_info().get("model name") or board or platform.machine(),
         instruction_sets=instruction_sets(),
@@ -41,6 +45,14 @@ def read_environment() -> Environment:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         packages=_package_versions(),
+        gpu=facts.gpu.name if facts.gpu else "",
+        compute_capability=facts.gpu.compute_capability if facts.gpu else "",
+        driver=facts.driver,
+        cuda=facts.cuda or facts.cuda_of_driver,
+        tensorrt=facts.tensorrt,
+        l4t=facts.l4t,
+        power_mode=str(facts.power_mode or ""),
+        clocks_locked=facts.clocks_locked,
     )
 
 

@@ -1,17 +1,15 @@
-"""One limit each: a measurement, the limit, and how the one stands to the other."""
+"""Accuracy against a limit: how a measurement stands to it, by its interval, in plain words."""
 
 from __future__ import annotations
 
 import math
 
-from edge_vit.errors import SpecError
-from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome
+from edge_vit.measure.results import AccuracyReport, Gate, Outcome
 from edge_vit.measure.statistics import (
     MAX_IMAGES,
     Interval,
     exact_bounds,
     images_needed,
-    median_ratio_interval,
     paired_drop_bounds,
 )
 
@@ -36,49 +34,49 @@ def judge_accuracy(report: AccuracyReport, max_drop: float) -> Gate:
     return _judge_disagreement(report, max_drop)
 
 
-def judge_speed(report: LatencyReport, baseline: LatencyReport, min_speedup: float) -> Gate:
-    """Return the gate ``min-speedup``: the ratio of the two medians against the limit.
-
-    The interval of the ratio is reported and does not decide.
+def judge_agreement(report: AccuracyReport, min_agreement: float) -> Gate:
+    """Return the gate ``min-agreement``: the same first answer as fp32, whatever the labels say.
 
     Args:
-        report: of the precision.
-        baseline: of what it has to be faster than.
-        min_speedup: a ratio.
-
-    Raises:
-        SpecError: the two were not timed in turns, round by round.
+        report: against fp32.
+        min_agreement: in percent of the images.
     """
-    ours, theirs = report.latency_ms.p50, baseline.latency_ms.p50
-    if (
-        baseline.precision not in report.interleaved_with
-        or report.iterations != baseline.iterations
-    ):
-        raise SpecError(
-            f"latency of {report.precision} and {baseline.precision} was not measured in turns, "
-            "and cannot be compared. Measure both with: edgevit verify"
+    count, differing = report.num_images, report.num_images - report.num_agreeing
+    limit = _POINTS - min_agreement
+
+    def bounds(images: float) -> Interval:
+        return _in_points(exact_bounds(differing * images / count, images))
+
+    share, (low, high) = _POINTS * differing / count, bounds(count)
+    outcome, needed = _outcome(low, high, limit), None
+    what = f"{_subject(report)} is that of fp32 on {_POINTS - share:.2f} % of {count:,} images"
+    if outcome == "pass":
+        sentence = (
+            f"{what}, at least {_POINTS - high:.2f} % with 95 % confidence "
+            f"({min_agreement:g} wanted)."
         )
-    speedup = theirs / ours
-    interval = median_ratio_interval(baseline.samples_ms, report.samples_ms)
-    name, medians = baseline.precision.upper(), f"median {ours:.3g} ms against {theirs:.3g} ms"
-    passes = speedup >= min_speedup
-    wanted = f"wanted {min_speedup:g}x"
-    if passes:
-        than = f"faster than {name}" if speedup >= 1 else f"the speed of {name}, {wanted}"
-        sentence = f"{_ratio(speedup)} {than} ({medians})."
-    elif speedup < 1:
-        sentence = f"It is slower than {name} ({_ratio(speedup)}, {wanted}; {medians})."
+    elif outcome == "fail":
+        sentence = (
+            f"{what}, at most {_POINTS - low:.2f} % with 95 % confidence, where {min_agreement:g} "
+            "are wanted."
+        )
     else:
-        sentence = f"It is only {_ratio(speedup)} faster than {name} ({wanted}; {medians})."
+        needed = images_needed(bounds, limit, share, count)
+        sentence = (
+            f"{what}, but it can be anything from {_POINTS - high:.2f} to {_POINTS - low:.2f} %, "
+            f"and {min_agreement:g} are wanted; {_how_many(needed)}."
+        )
     return Gate(
-        name="min-speedup",
+        name="min-agreement",
         precision=report.precision,
-        outcome="pass" if passes else "fail",
-        limit=min_speedup,
-        value=speedup,
-        low=interval.low,
-        high=interval.high,
+        outcome=outcome,
+        limit=min_agreement,
+        value=_POINTS - share,
+        low=_POINTS - high,
+        high=_POINTS - low,
         sentence=sentence,
+        images_needed=needed,
+        backend=report.backend,
     )
 
 
@@ -105,7 +103,7 @@ def _judge_drop(report: AccuracyReport, limit: float) -> Gate:
             f"{what} on {count:,} labelled images, but it can be anything from {low:.2f} to "
             f"{high:.2f}, and {limit:g} are allowed; {_how_many(needed)}."
         )
-    return Gate("max-drop", report.precision, outcome, limit, drop, low, high, sentence, needed)
+    return _drop_gate(report, outcome, limit, drop, (low, high), sentence, needed)
 
 
 def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
@@ -118,8 +116,7 @@ def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
     share, (low, high) = _POINTS * differing / count, bounds(count)
     outcome = _outcome(low, high, limit)
     needed = None
-    subject = "Nearest neighbour" if is_features else "First answer"
-    what = f"{subject} differs on {share:.2f} % of {count:,} images"
+    what = f"{_subject(report)} differs on {share:.2f} % of {count:,} images"
     labels = "without labels, all that is known is that accuracy drops by no more than that"
     if outcome == "pass":
         known = "" if is_features else f"; {labels}"
@@ -140,7 +137,30 @@ def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
             f"{what}, but it can be anything from {low:.2f} to {high:.2f} %, and {limit:g} are "
             f"allowed{known}; {_how_many(needed)}."
         )
-    return Gate("max-drop", report.precision, outcome, limit, share, low, high, sentence, needed)
+    return _drop_gate(report, outcome, limit, share, (low, high), sentence, needed)
+
+
+def _drop_gate(
+    report: AccuracyReport,
+    outcome: Outcome,
+    limit: float,
+    value: float,
+    bounds: tuple[float, float],
+    sentence: str,
+    needed: int | None,
+) -> Gate:
+    return Gate(
+        name="max-drop",
+        precision=report.precision,
+        outcome=outcome,
+        limit=limit,
+        value=value,
+        low=bounds[0],
+        high=bounds[1],
+        sentence=sentence,
+        images_needed=needed,
+        backend=report.backend,
+    )
 
 
 def _outcome(low: float, high: float, limit: float) -> Outcome:
@@ -151,14 +171,14 @@ def _in_points(bounds: Interval) -> Interval:
     return Interval(_POINTS * bounds.low, _POINTS * bounds.high)
 
 
+def _subject(report: AccuracyReport) -> str:
+    """What is compared: `features` have no answer, and no KL."""
+    return "Nearest neighbour" if report.kl_mean is None else "First answer"
+
+
 def _how_many(needed: int | None) -> str:
     if needed is None:
         return f"too close to the limit for {MAX_IMAGES:,} images like these to decide"
     # Two digits are all that an extrapolation from the rates seen so far is worth.
     unit = 10 ** max(0, len(str(needed)) - 2)
     return f"about {math.ceil(needed / unit) * unit:,} images like these would decide"
-
-
-def _ratio(value: float) -> str:
-    """Rounded down, so that a ratio below its limit never reads as the limit itself."""
-    return f"{math.floor(value * 100 + 1e-9) / 100:g}x"

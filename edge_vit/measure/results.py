@@ -32,6 +32,14 @@ class Environment:
         num_cores: logical cores that this process may use.
         memory_gib: of the machine.
         packages: version of each package that took part, ``edge-vit`` included.
+        gpu: its name; "" where there is none, as below for what the machine does not tell.
+        compute_capability: of the GPU, such as ``8.7``.
+        driver: version of NVIDIA's kernel driver.
+        cuda: version of the CUDA toolkit.
+        tensorrt: version of the system's TensorRT library.
+        l4t: release of Jetson Linux, such as ``36.4.3``.
+        power_mode: of a Jetson, as ``nvpmodel`` calls it.
+        clocks_locked: whether no clock may change; None where that is not known.
     """
 
     device: str
@@ -41,6 +49,14 @@ class Environment:
     system: str
     python: str
     packages: dict[str, str]
+    gpu: str = ""
+    compute_capability: str = ""
+    driver: str = ""
+    cuda: str = ""
+    tensorrt: str = ""
+    l4t: str = ""
+    power_mode: str = ""
+    clocks_locked: bool | None = None
 
 
 @dataclass(frozen=True)

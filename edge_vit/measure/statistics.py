@@ -7,10 +7,8 @@ them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
 
 from edge_vit.measure.special import inverse_beta
 
@@ -18,9 +16,6 @@ CONFIDENCE = 0.95
 _Z_TWO_SIDED = 1.959963984540054  # normal quantile at 0.975, for a two-sided 95 % interval
 MAX_IMAGES = 10_000_000
 """Where the search for enough images gives up."""
-
-_RESAMPLES = 1000
-_BLOCK = 20  # resamples at a time: bounds the memory where there are many rounds
 
 
 class Interval(NamedTuple):
@@ -109,30 +104,6 @@ def images_needed(
         middle = (few + many) // 2
         few, many = (few, middle) if decides(middle) else (middle, many)
     return many
-
-
-def median_ratio_interval(
-    slow_ms: Sequence[float], fast_ms: Sequence[float], confidence: float = CONFIDENCE
-) -> Interval:
-    """Return the bootstrap interval of ``median(slow) / median(fast)`` over paired rounds.
-
-    Rounds are resampled whole, since what disturbs one run of a round tends to disturb the others.
-    Seeded: the same samples give the same interval. Neighbouring rounds are not independent, so
-    this is a picture of the noise, no guarantee.
-
-    Args:
-        slow_ms: one latency per round.
-        fast_ms: the other session's latency in the same round.
-        confidence: two-sided.
-    """
-    slow, fast = np.asarray(slow_ms), np.asarray(fast_ms)
-    random = np.random.default_rng(0)
-    ratios = []
-    for _ in range(_RESAMPLES // _BLOCK):
-        rounds = random.integers(len(slow), size=(_BLOCK, len(slow)))
-        ratios.append(np.median(slow[rounds], axis=1) / np.median(fast[rounds], axis=1))
-    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
 
 
 def _square_and_add(first: float, second: float, correlation: float) -> float:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from edge_vit.errors import SpecError
-from edge_vit.measure.gates import judge_accuracy, judge_speed
-from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, Verdict
-from edge_vit.runtime.backends import CPU_BACKENDS
+from edge_vit.measure.earlier import judge_earlier
+from edge_vit.measure.gates import judge_accuracy, judge_agreement
+from edge_vit.measure.limits import Limits
+from edge_vit.measure.results import (
+    AccuracyReport,
+    Gate,
+    LatencyReport,
+    Outcome,
+    Verdict,
+    VerifyReport,
+)
+from edge_vit.measure.speed_gates import judge_p99, judge_speed
 from edge_vit.spec import Precision
 
+Place = tuple[str, Precision]
+"""Backend and precision: what one session runs."""
 
-@dataclass(frozen=True)
-class Limits:
-    """What the user asks of a precision before it may ship.
+Gates = Mapping[Place, tuple[Gate, ...]]
 
-    Attributes:
-        max_drop: of accuracy against fp32, in points (percent of the images).
-        min_speedup: median latency of the baseline over that of the candidate.
-    """
-
-    max_drop: float = 0.5
-    min_speedup: float = 1.05
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
-            raise SpecError(f"max_drop: got {self.max_drop}, expected 0 points or more")
-        if not (math.isfinite(self.min_speedup) and self.min_speedup > 0):
-            raise SpecError(f"min_speedup: got {self.min_speedup}, expected a ratio above 0")
+_ORDER: tuple[Outcome, ...] = ("fail", "undecided", "pass")
 
 
 def choose_candidate(precisions: Collection[Precision]) -> Precision:
@@ -54,115 +49,169 @@ def decide(
     *,
     candidate: Precision | None = None,
     baseline: Precision | None = None,
+    earlier: VerifyReport | None = None,
 ) -> Verdict:
     """Return whether the candidate may ship, and what to ship where it may not.
 
-    Every precision but fp32 gets both gates; the outcome is that of the candidate's.
+    Every precision but fp32 gets its gates on every backend; the outcome is that of the
+    candidate's. Where it ran on several backends, the one with the best outcome counts, the
+    fastest among equals.
 
     Args:
-        accuracy: one report per precision, against fp32, on the same images.
-        latency: one report per precision, fp32 included, taken in turns.
+        accuracy: one report per precision and backend, against fp32, on the same images.
+        latency: one report per precision and backend, fp32 included, all taken in turns.
         limits: what the user asks; `Limits()` where None.
         candidate: int8 where it was measured, else fp16.
-        baseline: what the candidate has to be faster than; where None, fp32 on a CPU and fp16 on
-            a GPU, where it was measured.
+        baseline: what the candidate has to be faster than; where None, the fastest there is of
+            fp32 on a CPU (which only emulates FP16) and of fp16 on a GPU, where it was measured.
+        earlier: an earlier report of the same, that the candidate must not fall behind.
 
     Raises:
-        SpecError: a precision was measured in one way only, or elsewhere, or not in turns with the
-            others; fp32 is missing; there is no candidate.
+        SpecError: a precision was measured in one way only, or not in turns with the others; fp32
+            is missing; there is no candidate.
     """
     limits = limits or Limits()
-    accurate, timed = {r.precision: r for r in accuracy}, {r.precision: r for r in latency}
+    accurate = {(r.backend, r.precision): r for r in accuracy}
+    timed = {(r.backend, r.precision): r for r in latency}
     _check_measured(accurate, timed)
-    candidate = candidate or choose_candidate(accurate)
+    candidate = candidate or choose_candidate([precision for _, precision in accurate])
     _check_choice(candidate, baseline, timed)
-    gates: dict[Precision, tuple[Gate, Gate]] = {}
-    for precision in (candidate, *(p for p in accurate if p not in (candidate, "fp32"))):
-        chosen = baseline if precision == candidate else None
-        base = timed[chosen or _default_baseline(precision, timed)]
-        gates[precision] = (
-            judge_accuracy(accurate[precision], limits.max_drop),
-            judge_speed(timed[precision], base, limits.min_speedup),
-        )
-    outcome = _combine(gate.outcome for gate in gates[candidate])
-    recommended = candidate if outcome == "pass" else _fallback(candidate, gates, timed)
+    gates: dict[Place, tuple[Gate, ...]] = {}
+    places = sorted(
+        (place for place in accurate if place[1] != "fp32"), key=lambda p: p[1] != candidate
+    )
+    for place in places:
+        is_candidate = place[1] == candidate
+        rival = _baseline(place, timed, baseline if is_candidate else None)
+        name = _name(rival, timed)
+        gates[place] = _judge(accurate[place], timed[place], timed[rival], limits, name)
+        if is_candidate and earlier is not None:
+            gates[place] += judge_earlier(accurate[place], timed[place], earlier, limits)
+    chosen = min(
+        (place for place in gates if place[1] == candidate),
+        key=lambda p: (-_ORDER.index(_combine(gates[p])), timed[p].latency_ms.p50),
+    )
+    outcome = _combine(gates[chosen])
+    ships = chosen if outcome == "pass" else _fallback(chosen, gates, accurate, timed, limits)
     return Verdict(
         candidate=candidate,
-        recommended=recommended,
+        recommended=ships[1],
         outcome=outcome,
-        sentence=_say(candidate, recommended, outcome, gates[candidate]),
-        gates=tuple(gate for pair in gates.values() for gate in pair),
+        sentence=_say(_name(chosen, timed), _name(ships, timed), outcome, gates[chosen]),
+        gates=tuple(gate for of_place in gates.values() for gate in of_place),
+        backend=chosen[0],
+        recommended_backend=ships[0],
     )
 
 
 def _check_measured(
-    accurate: Mapping[Precision, AccuracyReport], timed: Mapping[Precision, LatencyReport]
+    accurate: Mapping[Place, AccuracyReport], timed: Mapping[Place, LatencyReport]
 ) -> None:
-    if "fp32" not in timed:
-        raise SpecError(f"latency: got {', '.join(timed) or 'nothing'}, expected fp32 among them")
-    unlike = set(accurate) - {"fp32"} ^ set(timed) - {"fp32"}
+    if not any(precision == "fp32" for _, precision in timed):
+        got = ", ".join(precision for _, precision in timed) or "nothing"
+        raise SpecError(f"latency: got {got}, expected fp32 among them")
+    unlike = {place for place in accurate.keys() ^ timed.keys() if place[1] != "fp32"}
     if unlike:
-        raise SpecError(
-            f"verdict on {', '.join(sorted(unlike))}: got accuracy or latency alone, expected both"
-        )
-    places = {r.backend for r in accurate.values()} | {r.backend for r in timed.values()}
-    if len(places) > 1:
-        raise SpecError(
-            f"verdict: got reports of {', '.join(sorted(places))}, expected one backend"
-        )
+        names = ", ".join(sorted({precision for _, precision in unlike}))
+        raise SpecError(f"verdict on {names}: got accuracy or latency alone, expected both")
 
 
 def _check_choice(
-    candidate: Precision, baseline: Precision | None, timed: Mapping[Precision, LatencyReport]
+    candidate: Precision, baseline: Precision | None, timed: Mapping[Place, LatencyReport]
 ) -> None:
-    others = [precision for precision in timed if precision != "fp32"]
+    precisions = list(dict.fromkeys(precision for _, precision in timed))
+    others = [precision for precision in precisions if precision != "fp32"]
     if candidate not in others:
         raise SpecError(f"candidate: got {candidate}, expected one of {', '.join(others)}")
-    if baseline is not None and (baseline == candidate or baseline not in timed):
-        rest = [precision for precision in timed if precision != candidate]
+    if baseline is not None and (baseline == candidate or baseline not in precisions):
+        rest = [precision for precision in precisions if precision != candidate]
         raise SpecError(f"baseline: got {baseline}, expected one of {', '.join(rest)}")
 
 
-def _default_baseline(precision: Precision, timed: Mapping[Precision, LatencyReport]) -> Precision:
-    on_cpu = timed[precision].backend in CPU_BACKENDS
-    return "fp32" if on_cpu or precision == "fp16" or "fp16" not in timed else "fp16"
+def _baseline(
+    judged: Place, timed: Mapping[Place, LatencyReport], wanted: Precision | None
+) -> Place:
+    """The fastest of what `judged` has to beat: fp16 where it is real, fp32 elsewhere."""
+
+    def counts(place: Place) -> bool:
+        if wanted is not None:
+            return place[1] == wanted
+        has_real_fp16 = timed[place].is_on_gpu and (place[0], "fp16") in timed
+        return place[1] == ("fp16" if has_real_fp16 and judged[1] != "fp16" else "fp32")
+
+    return min(filter(counts, timed), key=lambda place: timed[place].latency_ms.p50)
 
 
-def _combine(outcomes: Iterable[Outcome]) -> Outcome:
-    found = set(outcomes)
-    return "fail" if "fail" in found else "undecided" if "undecided" in found else "pass"
+def _judge(
+    accuracy: AccuracyReport,
+    latency: LatencyReport,
+    rival: LatencyReport,
+    limits: Limits,
+    name: str,
+) -> tuple[Gate, ...]:
+    gates = [
+        judge_accuracy(accuracy, limits.max_drop),
+        judge_speed(latency, rival, limits.min_speedup, name=name),
+    ]
+    if limits.min_agreement is not None:
+        gates.append(judge_agreement(accuracy, limits.min_agreement))
+    if limits.max_p99_ms is not None:
+        gates.append(judge_p99(latency, limits.max_p99_ms))
+    return tuple(gates)
+
+
+def _combine(gates: Iterable[Gate]) -> Outcome:
+    return min((gate.outcome for gate in gates), key=_ORDER.index)
 
 
 def _fallback(
-    candidate: Precision,
-    gates: Mapping[Precision, tuple[Gate, Gate]],
-    timed: Mapping[Precision, LatencyReport],
-) -> Precision:
-    """The fastest other precision that is accurate and faster beyond the noise, else fp32."""
-    options: list[Precision] = ["fp32"]
-    for precision, (drop, speed) in gates.items():
+    chosen: Place,
+    gates: Gates,
+    accurate: Mapping[Place, AccuracyReport],
+    timed: Mapping[Place, LatencyReport],
+    limits: Limits,
+) -> Place:
+    """The fastest other that is accurate and faster than its baseline beyond the noise, else fp32.
+
+    fp32 elsewhere than the reference is the same graph: it counts unless it is proven inaccurate.
+    """
+    options = [
+        place
+        for place in timed
+        if place[1] == "fp32"
+        and (
+            place not in accurate
+            or judge_accuracy(accurate[place], limits.max_drop).outcome != "fail"
+        )
+    ]
+    for place, of_place in gates.items():
+        speed = next(gate for gate in of_place if gate.name == "min-speedup")
         is_faster = speed.low is not None and speed.low > 1
-        if precision != candidate and drop.outcome == "pass" and is_faster:
-            options.append(precision)
-    return min(options, key=lambda precision: timed[precision].latency_ms.p50)
+        others = [gate for gate in of_place if gate is not speed]
+        if place != chosen and is_faster and _combine(others) == "pass":
+            options.append(place)
+    return min(options, key=lambda place: timed[place].latency_ms.p50)
 
 
-def _say(
-    candidate: Precision, recommended: Precision, outcome: Outcome, gates: tuple[Gate, Gate]
-) -> str:
-    drop, speed = gates
-    if outcome == "pass":
-        return f"Ship {candidate.upper()}: {_clause(speed)}; {_clause(drop)}."
-    # What failed goes first: it is the reason.
-    ordered = sorted(
-        (speed, drop), key=lambda gate: ("fail", "undecided", "pass").index(gate.outcome)
-    )
+def _name(place: Place, timed: Mapping[Place, LatencyReport]) -> str:
+    """``INT8``, or ``INT8 on openvino`` where several backends were measured."""
+    backend, precision = place
+    is_only = len({other for other, _ in timed}) == 1
+    return precision.upper() if is_only else f"{precision.upper()} on {backend}"
+
+
+def _say(candidate: str, recommended: str, outcome: Outcome, gates: Sequence[Gate]) -> str:
+    # Speed goes first where all is well; what failed goes before it, for it is the reason.
+    ordered = sorted(gates, key=lambda g: (_ORDER.index(g.outcome), g.name != "min-speedup"))
     reasons = "; ".join(_clause(gate) for gate in ordered)
+    if outcome == "pass":
+        return f"Ship {candidate}: {reasons}."
     if outcome == "fail":
-        return f"Do not ship {candidate.upper()}: {reasons}. Ship {recommended.upper()} instead."
-    return f"Undecided about {candidate.upper()}: {reasons}. Until then ship {recommended.upper()}."
+        return f"Do not ship {candidate}: {reasons}. Ship {recommended} instead."
+    return f"Undecided about {candidate}: {reasons}. Until then ship {recommended}."
 
 
 def _clause(gate: Gate) -> str:
-    """A gate's sentence as part of a longer one."""
-    return gate.sentence[0].lower() + gate.sentence[1:].removesuffix(".")
+    """A gate's sentence as part of a longer one; a name in capitals stays as it is."""
+    sentence = gate.sentence.removesuffix(".")
+    return sentence if sentence[1].isupper() else sentence[0].lower() + sentence[1:]

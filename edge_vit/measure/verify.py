@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from edge_vit.bundle import FP32, MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.latency import measure_interleaved
+from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
-from edge_vit.measure.verdict import Limits, choose_candidate, decide
+from edge_vit.measure.verdict import choose_candidate, decide
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.backends import CPU_BACKENDS
-from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
+from edge_vit.runtime.backends import EVERYWHERE, available_backends
+from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec import ModelSpec
 
 MIN_RUNS_FOR_P99 = 1000
@@ -39,6 +41,7 @@ def verify(
     options: SessionOptions = DEFAULT_OPTIONS,
     iterations: int = 200,
     num_images: int | None = None,
+    earlier: VerifyReport | None = None,
     progress: Progress = SILENT,
 ) -> VerifyReport:
     """Return what every precision of `bundle` is worth on this machine, and which one to ship.
@@ -48,10 +51,13 @@ def verify(
         source: images that were not calibrated on: class folders give labels, a flat folder gives
             agreement only.
         limits: what the user asks; `Limits()` where None.
-        backend: that runs them all.
+        backend: that runs them all: ``auto``, a name, or ``all`` for each that this machine has.
+            The reference is then fp32 on ONNX Runtime; one that cannot run a graph is left out,
+            and a note says why.
         options: threads and the like, for each session.
         iterations: timed runs of each precision.
         num_images: evaluate on this many at most, spread evenly; all where None.
+        earlier: a report that the candidate must not fall behind.
         progress: is told of each image and each timed round.
 
     Raises:
@@ -68,10 +74,7 @@ def verify(
     images = open_image_source(source, spec.labels, num_images)
     table = bundle.read_table() if bundle.has(TABLE) else None
     with contextlib.ExitStack() as stack:
-        sessions = [
-            stack.enter_context(open_session(bundle, precision, backend, options))
-            for precision in bundle.precisions
-        ]
+        sessions, left_out = _open_all(stack, bundle, backend, options)
         accuracy = evaluate(
             sessions[0],
             sessions,
@@ -95,12 +98,34 @@ def verify(
         bundle_digest=bundle_digest,
         created=now.isoformat(timespec="seconds"),
         model=spec,
-        verdict=decide(accuracy, latency, limits),
+        verdict=decide(accuracy, latency, limits, earlier=earlier),
         accuracy=accuracy,
         latency=latency,
-        notes=_notes(accuracy, latency, knows_calibration=table is not None),
+        notes=(*left_out, *_notes(accuracy, latency, knows_calibration=table is not None)),
         environment=read_environment(),
     )
+
+
+def _open_all(
+    stack: contextlib.ExitStack, bundle: Bundle, backend: str, options: SessionOptions
+) -> tuple[list[Session], list[str]]:
+    """Open every precision on each backend, the reference first; say what is left out."""
+    if backend != "all":
+        return [
+            stack.enter_context(open_session(bundle, precision, backend, options))
+            for precision in bundle.precisions
+        ], []
+    names = sorted(available_backends(), key=lambda name: name != EVERYWHERE)
+    sessions: list[Session] = []
+    left_out = []
+    for name, precision in itertools.product(names, bundle.precisions):
+        try:
+            sessions.append(stack.enter_context(open_session(bundle, precision, name, options)))
+        except (BackendError, MissingDependencyError) as error:
+            left_out.append(f"{precision} on {name} is left out: {error}")
+    if not sessions or sessions[0].precision != "fp32":
+        raise BackendError(f"no backend here runs fp32, the reference. {' '.join(left_out)}")
+    return sessions, left_out
 
 
 def _timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:
@@ -132,7 +157,7 @@ def _notes(
             f"p99 is rough: it rests on {timing.iterations:,} timed runs, {MIN_RUNS_FOR_P99:,} are "
             "wanted."
         )
-    if timing.backend in CPU_BACKENDS and any(r.precision == "fp16" for r in latency):
+    if any(r.precision == "fp16" and not r.is_on_gpu for r in latency):
         notes.append(
             "FP16 on a CPU is mostly float32 between casts: its speed says nothing about a GPU, "
             "and its accuracy does not prove that nothing overflows there."

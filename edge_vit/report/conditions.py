@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_vit.measure.results import LatencyReport, VerifyReport
+from edge_vit.measure.results import Environment, LatencyReport, VerifyReport
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, count
 from edge_vit.spec import ModelSpec
@@ -55,9 +55,24 @@ def _machine_rows(report: VerifyReport) -> tuple[tuple[str, str], ...]:
         ("instruction sets", ", ".join(machine.instruction_sets) or "none of those that matter"),
         ("logical cores", str(machine.num_cores)),
         ("memory", f"{machine.memory_gib:.1f} GiB"),
+        *((name, value) for name, value in _gpu_rows(machine) if value),
         ("system", machine.system),
         ("Python", machine.python),
         *machine.packages.items(),
+    )
+
+
+def _gpu_rows(machine: Environment) -> tuple[tuple[str, str], ...]:
+    """What a machine with a GPU tells beside; "" for what it does not."""
+    return (
+        ("GPU", machine.gpu),
+        ("compute capability", machine.compute_capability),
+        ("driver", machine.driver),
+        ("CUDA", machine.cuda),
+        ("TensorRT", machine.tensorrt),
+        ("Jetson Linux", machine.l4t),
+        ("power mode", machine.power_mode),
+        ("clocks locked", {True: "yes", False: "no", None: ""}[machine.clocks_locked]),
     )
 
 

@@ -27,8 +27,8 @@ def outcome(monkeypatch):
     from edge_vit.measure import verdict, verify
 
     def force(outcome):
-        def decide(*arguments):
-            return dataclasses.replace(verdict.decide(*arguments), outcome=outcome)
+        def decide(*arguments, **options):
+            return dataclasses.replace(verdict.decide(*arguments, **options), outcome=outcome)
 
         monkeypatch.setattr(verify, "decide", decide)
 
@@ -66,6 +66,43 @@ def test_limits_reach_the_gates(edgevit, bundle, held_out):
     assert {gate["limit"] for gate in data["verdict"]["gates"]} == {99, 0.001}
     assert data["verdict"]["outcome"] == "pass"
     assert edgevit(*arguments, "--max-drop", 99, "--min-speedup", 1e6).exit_code == 3
+
+
+def test_every_limit_and_a_baseline_reach_the_gates(judged, edgevit, held_out, tmp_path):
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+    summary.write_text("before\n")
+    result = edgevit(
+        *("verify", judged.path, "--data", held_out, *FAST, "--json", "--no-report"),
+        *("--min-agreement", 1, "--max-p99-ms", 9999, "--baseline", judged.path),
+        *("--max-slowdown", 50, "--junit", junit, "--markdown", summary),
+    )
+    gates = {
+        gate["name"]: gate
+        for gate in json.loads(result.stdout)["verdict"]["gates"]
+        if gate["precision"] == "int8"
+    }
+    assert gates["min-agreement"]["outcome"] == "pass"
+    assert "--iterations 300 would decide" in gates["max-p99-ms"]["sentence"]
+    assert gates["baseline-accuracy"]["outcome"] == "pass"
+    assert gates["baseline-speed"]["limit"] == 50
+    assert junit.read_text().startswith("<?xml")
+    assert summary.read_text().startswith("before\n## ")
+    assert "baseline-speed" in summary.read_text()
+
+
+def test_takes_all_backends_that_this_machine_has(edgevit, bundle, held_out, monkeypatch):
+    monkeypatch.setattr("edge_vit.measure.verify.available_backends", lambda: ("ort",))
+    result = edgevit(
+        *("verify", bundle.path, "--data", held_out, *FAST, "--backend", "all", "--no-report")
+    )
+    assert result.exit_code in (0, 3, 5)
+    assert "fp32 ort" in result.stdout
+
+
+def test_refuses_a_baseline_that_is_none_before_measuring(refused, bundle, held_out, tmp_path):
+    arguments = ("verify", bundle.path, "--data", held_out, "--baseline")
+    assert "holds no saved verdict" in refused(*arguments, bundle.path)
+    assert "cannot be read" in refused(*arguments, tmp_path / "none.json")
 
 
 def test_prints_tables_and_writes_the_report_where_it_was_told(edgevit, bundle, held_out, tmp_path):
@@ -147,7 +184,7 @@ def test_a_report_that_was_asked_for_has_to_be_written(
 
 def test_refuses_a_report_of_unknown_kind_before_measuring(refused, bundle, held_out):
     line = refused("verify", bundle.path, "--data", held_out, "-o", "report.pdf", status=2)
-    assert line == "-o report.pdf: expected a name that ends in .html or .json"
+    assert line == "-o report.pdf: expected a name that ends in .html, .md or .json"
 
 
 def test_report_rewrites_the_page(edgevit, judged, tmp_path):

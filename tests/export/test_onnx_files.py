@@ -147,14 +147,36 @@ def test_leaves_the_given_graph_as_it_was(source):
     assert given.SerializeToString() == before
 
 
-def test_refuses_float16_weights_in_one_line(source):
-    model = export_legacy(source, 17)
-    for weight in model.graph.initializer:
-        if weight.data_type == TensorProto.FLOAT:
-            half = numpy_helper.to_array(weight).astype(np.float16)
-            weight.CopyFrom(numpy_helper.from_array(half, weight.name))
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write all of `model` in float16, as converters do."""
+    graph = model.graph
+    constants = [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
+    for tensor in (*graph.initializer, *constants):
+        if tensor.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for attribute in (a for n in graph.node for a in n.attribute if a.name == "to"):
+        if attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.FLOAT16
+    del graph.value_info[:]
+    return model
+
+
+def test_a_float16_file_is_exported_with_all_its_sites(source, tmp_path):
+    halved = halve(export_legacy(source, 17))
+    onnx.checker.check_model(halved, full_check=True)
+    exported = export_file(halved, tmp_path)
+    whole = export_file(export_legacy(source, 17), tmp_path)
+    assert count_sites(exported) == SITES
+    np.testing.assert_allclose(exported.outputs, whole.outputs, rtol=0.1, atol=0.05)
+    assert (exported.outputs != whole.outputs).any()  # the weights are the file's, rounded
+
+
+def test_refuses_a_graph_of_other_types_in_one_line(source):
     with pytest.raises(SpecError) as refusal:
-        make_canonical(model, SPEC, "classification")
+        make_canonical(halve(export_legacy(source, 17)), SPEC, "classification")
     assert "\n" not in str(refusal.value)
 
 

@@ -22,10 +22,10 @@ def make(path, *, shape=NCHW, dtype=TensorProto.FLOAT, outputs=(("scores", ("bat
     """Write a graph that averages each channel; `kept` changes weights, inputs, or how to save."""
     weights = [numpy_helper.from_array(kept.get("bias", np.zeros(3, np.float32)), "bias")]
     nodes = [
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["pixels"], ["floats"], to=kept.get("inside", TensorProto.FLOAT)),
         helper.make_node("GlobalAveragePool", ["floats"], ["means"]),
         helper.make_node("Flatten", ["means"], ["flat"]),
-        *(helper.make_node("Add", ["flat", "bias"], [name]) for name, _ in outputs),
+        *(helper.make_node("Add", ["flat", "bias"], [name]) for name, *_ in outputs),
     ]
     images = helper.make_tensor_value_info("pixels", dtype, shape)
     graph = helper.make_graph(
@@ -87,6 +87,26 @@ def test_takes_the_first_output_and_says_so(tmp_path, caplog):
     assert "output scores is used, left out: extra" in caplog.text
 
 
+def test_tokens_beside_the_pooled_features_are_left_out(tmp_path, caplog):
+    outputs = [("last_hidden_state", ("batch", 5, 3)), ("pooler_output", ("batch", 3))]
+    source = open_file(make(tmp_path / "net.onnx", outputs=outputs), num_classes=0)
+    assert source.output_name == "pooler_output"
+    assert "output pooler_output is used, left out: last_hidden_state" in caplog.text
+
+
+def test_float16_becomes_float32_with_the_same_weights_and_a_warning(tmp_path, caplog):
+    bias = np.array([0.1, -2, 3e4], np.float16)
+    half = TensorProto.FLOAT16
+    scores = ("scores", ("batch", 3), half)
+    path = make(tmp_path / "net.onnx", dtype=half, inside=half, bias=bias, outputs=[scores])
+    source = open_file(path)
+    (weight,) = map(numpy_helper.to_array, source.model.graph.initializer)
+    assert weight.dtype == np.float32
+    assert (weight == bias).all()
+    assert "1 weights are float16 or bfloat16; fp32 is made of them" in caplog.text
+    onnx.checker.check_model(source.model, full_check=True)
+
+
 def test_weights_beside_the_file_are_read(tmp_path):
     save = {"save_as_external_data": True, "size_threshold": 0, "location": "net.data"}
     path = make(tmp_path / "net.onnx", bias=np.arange(3, dtype=np.float32), save=save)
@@ -129,12 +149,12 @@ TWO = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1,))]
     ("graph", "said", "error", "message"),
     [
         ({"shape": NHWC}, {}, SpecError, r"got float32 \(batch, 8, 8, 3\), expected one input"),
-        ({"dtype": TensorProto.FLOAT16}, {}, SpecError, r"got float16 \(batch, 3, 8, 8\)"),
+        ({"dtype": TensorProto.DOUBLE}, {}, SpecError, r"got float64 \(batch, 3, 8, 8\)"),
         ({"dtype": TensorProto.UINT8}, {}, SpecError, r"got uint8 \(batch, 3, 8, 8\), expected"),
         ({"shape": ("b", 1, 8, 8)}, {}, SpecError, r"got float32 \(b, 1, 8, 8\), expected"),
         ({"shape": ("b", 3, 8)}, {}, SpecError, r"got float32 \(b, 3, 8\), expected"),
         ({"more_inputs": TWO}, {}, SpecError, "has 2 inputs .pixels: float32.* mask: float32"),
-        ({"outputs": [("s", ("b", 3, 1))]}, {}, SpecError, r"'s': got float32 \(b, 3, 1\)"),
+        ({"outputs": [("s", ("b", 3, 1))]}, {}, SpecError, r"got 's' float32 \(b, 3, 1\)"),
         ({"outputs": [("s", ("b", "c"))]}, {}, SpecError, "Add --num-classes N"),
         ({}, {"num_classes": 5}, SpecError, "has 3 classes, but 5 classes were given"),
         ({}, {"labels": ("a",)}, SpecError, "has 3 classes, but 1 labels were given"),

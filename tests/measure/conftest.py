@@ -77,6 +77,7 @@ def _latency(backend, precision, ms, others):
         samples_ms=samples,
         interleaved_with=others,
         environment=ENVIRONMENT,
+        is_on_gpu=backend == "trt",
     )
 
 

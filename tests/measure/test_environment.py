@@ -1,9 +1,11 @@
 import os
 import time
 
+import device_trees
 import numpy as np
 import pytest
 
+from edge_vit.device import read_device
 from edge_vit.measure import environment
 from edge_vit.measure.environment import read_environment
 from edge_vit.runtime import cpu
@@ -64,3 +66,12 @@ def test_says_when_edge_vit_runs_from_its_source_tree(monkeypatch):
 
     monkeypatch.setattr(environment.importlib.metadata, "version", absent)
     assert read_environment().packages == {"edge-vit": "source tree"}
+
+
+def test_holds_what_a_board_is_and_how_it_is_set(tmp_path, monkeypatch):
+    board = read_device(device_trees.agx_orin(tmp_path))
+    monkeypatch.setattr(environment, "read_device", lambda: board)
+    found = read_environment()
+    assert (found.gpu, found.compute_capability) == ("tegra234 GPU", "8.7")
+    assert (found.cuda, found.tensorrt, found.l4t) == ("13.2.1", "10.16.2", "39.2.0")
+    assert (found.power_mode, found.clocks_locked) == ("MAXN (0)", True)

@@ -13,7 +13,6 @@ from edge_vit.measure.statistics import (
     Interval,
     exact_bounds,
     images_needed,
-    median_ratio_interval,
     paired_drop_bounds,
     wilson_interval,
 )
@@ -157,13 +156,3 @@ def test_no_number_of_images_decides_on_the_limit(value):
         return Interval(value - 1 / images**0.5, value + 1 / images**0.5)
 
     assert images_needed(bounds, 0.005, value, count=100) is None
-
-
-def test_median_ratio_interval_holds_the_ratio_and_is_repeatable():
-    random = np.random.default_rng(1)
-    disturbance = random.exponential(0.2, 200)
-    slow, fast = 4 + disturbance, 2 + disturbance
-    low, high = median_ratio_interval(slow, fast)
-    assert low < np.median(slow) / np.median(fast) < high
-    assert high - low < 0.2
-    assert median_ratio_interval(slow, fast) == (low, high)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from edge_vit.errors import SpecError
+from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
-from edge_vit.measure.verdict import Limits, decide
+from edge_vit.measure.verdict import decide
 
 
 @pytest.fixture
@@ -207,14 +208,129 @@ def test_refuses_latencies_that_were_not_taken_in_turns(make_accuracy, make_late
         decide(reports, apart)
 
 
-def test_refuses_reports_of_different_backends(make_accuracy, make_latencies):
-    reports = [make_accuracy("fp32", backend="trt"), make_accuracy("int8", backend="trt")]
-    with pytest.raises(SpecError, match="got reports of ort, trt, expected one backend"):
-        decide(reports, make_latencies(fp32=9.0, int8=4.0))
+@pytest.fixture
+def verdict_of_two(make_accuracy, make_latencies):
+    """A verdict on two backends: medians of fp32 and int8 on each, and images that INT8 loses."""
+
+    def decide_on(*, ort_ms, openvino_ms, ort_lost=0, openvino_lost=0):
+        accuracy, latency = [], []
+        for backend, medians, lost in (
+            ("ort", ort_ms, ort_lost),
+            ("openvino", openvino_ms, openvino_lost),
+        ):
+            accuracy.append(make_accuracy("fp32", images=3000, backend=backend))
+            accuracy.append(make_accuracy("int8", images=3000, backend=backend, lost=lost))
+            latency += make_latencies(backend, fp32=medians[0], int8=medians[1])
+        return decide(accuracy, latency)
+
+    return decide_on
+
+
+def test_of_several_backends_the_fastest_int8_has_to_beat_the_fastest_fp32(verdict_of_two):
+    verdict = verdict_of_two(ort_ms=(9.0, 6.0), openvino_ms=(8.0, 4.0))
+    assert (verdict.outcome, verdict.backend) == ("pass", "openvino")
+    assert verdict.recommended_backend == "openvino"
+    assert verdict.sentence.startswith("Ship INT8 on openvino: 2x faster than FP32 on openvino")
+    verdict = verdict_of_two(ort_ms=(9.0, 6.0), openvino_ms=(5.0, 7.0))
+    assert (verdict.outcome, verdict.exit_status) == ("fail", 3)
+    assert (verdict.recommended, verdict.recommended_backend) == ("fp32", "openvino")
+    assert verdict.sentence.startswith("Do not ship INT8 on ort: it is slower than FP32 on openvi")
+    assert verdict.sentence.endswith("Ship FP32 on openvino instead.")
+
+
+def test_of_several_backends_the_one_that_passes_is_shipped(verdict_of_two):
+    verdict = verdict_of_two(ort_ms=(9.0, 4.0), openvino_ms=(8.0, 5.0), ort_lost=300)
+    assert (verdict.outcome, verdict.recommended_backend) == ("pass", "openvino")
+    gates = {(g.backend, g.name): g.outcome for g in verdict.gates}
+    assert gates["ort", "max-drop"] == "fail"
+    assert gates["openvino", "max-drop"] == "pass"
+
+
+def test_fp32_on_another_backend_is_no_fallback_where_its_answers_are_wrong(
+    make_accuracy, make_latencies
+):
+    accuracy = [make_accuracy("fp32", images=3000), make_accuracy("int8", images=3000, lost=300)]
+    accuracy.append(make_accuracy("fp32", images=3000, lost=300, backend="openvino"))
+    accuracy.append(make_accuracy("int8", images=3000, lost=300, backend="openvino"))
+    latency = [*make_latencies(fp32=9.0, int8=4.0), *make_latencies("openvino", fp32=5.0, int8=4.0)]
+    verdict = decide(accuracy, latency)
+    assert (verdict.recommended, verdict.recommended_backend) == ("fp32", "ort")
+
+
+def test_speed_is_undecided_where_the_noise_spans_the_limit(make_accuracy, make_latencies):
+    fp32, int8 = make_latencies(fp32=10.6, int8=10.0)
+    noisy = np.random.default_rng(0).normal(10.6, 3.0, 100).tolist()
+    fp32 = dataclasses.replace(fp32, samples_ms=tuple(noisy))
+    accuracy = [make_accuracy("fp32", images=3000), make_accuracy(images=3000)]
+    verdict = decide(accuracy, [fp32, int8])
+    gate = _gate(verdict, "min-speedup")
+    assert (verdict.exit_status, gate.outcome) == (5, "undecided")
+    assert gate.low < 1.05 < gate.high
+    assert "but that can be anything from" in gate.sentence
+    assert gate.runs_needed > 100
+    assert re.search(r"about --iterations \d+ would decide", verdict.sentence)
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_drop": -1}, {"max_drop": float("nan")}, {"min_speedup": 0}]
+    ("images", "differing", "outcome", "words"),
+    [
+        (3000, 15, "pass", "First answer is that of fp32 on 99.50 % of 3,000 images, at least"),
+        (3000, 60, "fail", "at most 98.4. % with 95 % confidence, where 99 are wanted"),
+        (300, 1, "undecided", "about 660 images like these would decide"),
+    ],
+    ids=["agrees", "disagrees", "too few"],
+)
+def test_agreement_is_asked_for_by_itself(
+    verdict_on, make_accuracy, images, differing, outcome, words
+):
+    report = make_accuracy(images=images, labelled=0, differing=differing)
+    verdict = verdict_on(report, limits=Limits(min_agreement=99), fp32=9.4, int8=4.1)
+    gate = _gate(verdict, "min-agreement")
+    assert gate.outcome == outcome
+    assert gate.low < gate.value < gate.high
+    assert re.search(words, gate.sentence)
+
+
+def test_without_a_limit_nothing_is_asked(verdict_on, make_accuracy):
+    verdict = verdict_on(make_accuracy(images=3000), fp32=9.4, int8=4.1)
+    assert [gate.name for gate in verdict.gates] == ["max-drop", "min-speedup"]
+
+
+@pytest.mark.parametrize(
+    ("count", "slower", "outcome", "words"),
+    [
+        (1000, 3, "pass", "3 of 1,000 runs took longer than 5 ms.*: p99 is below"),
+        (1000, 30, "fail", "30 of 1,000 runs took longer than 5 ms.*: p99 is above"),
+        (200, 0, "undecided", "about --iterations 300 would decide"),
+        (1000, 10, "undecided", "too close to the limit for any number of runs"),
+    ],
+    ids=["below", "above", "too few runs", "on the limit"],
+)
+def test_p99_is_judged_by_the_runs_beyond_the_limit(
+    make_accuracy, make_latencies, count, slower, outcome, words
+):
+    fp32, int8 = make_latencies(fp32=9.4, int8=4.1)
+    samples = (*[4.1] * (count - slower), *[6.0] * slower)
+    timed = [
+        dataclasses.replace(fp32, samples_ms=(9.4,) * count, iterations=count),
+        dataclasses.replace(int8, samples_ms=samples, iterations=count),
+    ]
+    accuracy = [make_accuracy("fp32", images=3000), make_accuracy(images=3000)]
+    gate = _gate(decide(accuracy, timed, Limits(max_p99_ms=5.0)), "max-p99-ms")
+    assert gate.outcome == outcome
+    assert re.search(words, gate.sentence)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_drop": -1},
+        {"max_drop": float("nan")},
+        {"min_speedup": 0},
+        {"min_agreement": 101},
+        {"max_p99_ms": 0},
+        {"max_slowdown": 0.9},
+    ],
 )
 def test_refuses_impossible_limits(limits):
     with pytest.raises(SpecError, match=f"{next(iter(limits))}: got"):

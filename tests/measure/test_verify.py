@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from edge_vit.bundle import ONNX_FILES, TABLE, Bundle, digest_of, draft_bundle
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.errors import ArtifactError, BackendError, SpecError
 from edge_vit.images import ArraySource
 from edge_vit.measure import verify as verify_module
+from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import VerifyReport
-from edge_vit.measure.verdict import Limits
 from edge_vit.measure.verify import verify
 from edge_vit.preprocess import digest
 from edge_vit.runtime.fake import FakeSession
@@ -157,6 +157,48 @@ def test_takes_limits_and_a_part_of_the_images(make_bundle, fake_backend, source
     assert {r.num_images for r in report.accuracy} == {40}
     assert {gate.limit for gate in report.verdict.gates} == {20, 0.01}
     assert report.verdict.outcome == "pass"
+
+
+def test_takes_every_backend_that_this_machine_has(make_bundle, fake_backend, source, monkeypatch):
+    opened = fake_backend(fp32=SLOW)
+    monkeypatch.setattr(verify_module, "available_backends", lambda: ("openvino", "ort", "trt"))
+    open_fake = verify_module.open_session
+
+    def open_session(bundle, precision, backend, options):
+        if (backend, precision) == ("trt", "int8"):
+            raise BackendError("no engine")
+        session = open_fake(bundle, precision, backend, options)
+        session.backend = backend
+        return session
+
+    monkeypatch.setattr(verify_module, "open_session", open_session)
+    report = verify(make_bundle("fp32", "int8"), source, backend="all", iterations=5)
+    places = [(r.backend, r.precision) for r in report.latency]
+    assert places[:4] == [(b, p) for b in ("ort", "openvino") for p in ("fp32", "int8")]
+    assert {r.reference for r in report.accuracy} == {"fp32 ort"}
+    assert places[4:] == [("trt", "fp32")]
+    assert report.notes[0] == "int8 on trt is left out: no engine"
+    assert report.verdict.backend in ("ort", "openvino")
+    assert all(session._closed for session in opened)
+
+
+def test_refuses_where_no_backend_runs_the_reference(make_bundle, source, monkeypatch):
+    def refuse(bundle, precision, backend, options):
+        raise BackendError("broken")
+
+    monkeypatch.setattr(verify_module, "open_session", refuse)
+    with pytest.raises(BackendError, match=r"no backend here runs fp32.*broken"):
+        verify(make_bundle("fp32", "int8"), source, backend="all")
+
+
+def test_guards_against_an_earlier_report(make_bundle, fake_backend, source):
+    fake_backend(fp32=SLOW)
+    bundle = make_bundle("fp32", "int8")
+    earlier = verify(bundle, source, iterations=5)
+    report = verify(bundle, source, iterations=5, earlier=earlier)
+    gates = {gate.name: gate for gate in report.verdict.gates}
+    assert gates["baseline-accuracy"].outcome == "pass"
+    assert gates["baseline-speed"].value > 0
 
 
 def test_refuses_a_bundle_with_nothing_to_verify(make_bundle, source):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.measure.results import VerifyReport
+from edge_vit.report.conditions import conditions
 from edge_vit.report.html import render_html, write_html
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -164,6 +165,16 @@ def test_holds_every_condition(page, report, table):
     ]
     for condition in conditions:
         assert condition in text
+
+
+def test_says_what_a_board_is_and_how_it_is_set(report, table):
+    board = dataclasses.replace(
+        report.environment, gpu="tegra234 GPU", power_mode="25W (1)", clocks_locked=False
+    )
+    text = str(conditions(dataclasses.replace(report, environment=board), table)[2].rows)
+    assert "('GPU', 'tegra234 GPU')" in text
+    assert "('power mode', '25W (1)'), ('clocks locked', 'no')" in text
+    assert "driver" not in text  # not known here
 
 
 def test_shows_where_the_precision_went_and_why(page, table):

@@ -12,6 +12,7 @@ from edge_vit.errors import SpecError
 from edge_vit.export.sources.onnx_file import read_graph
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import OnnxSource, check_classes
+from edge_vit.export.sources.widen import widen
 from edge_vit.spec import PreprocessSpec, Task, TensorSpec
 
 _WANTED = "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3)"
@@ -20,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_onnx(request: SourceRequest) -> OnnxSource:
-    """Return the graph in the file that `request` names, cut to its first output.
+    """Return the graph in the file that `request` names, in float32, cut to one output.
 
     Raises:
         ArtifactError: the file is missing or damaged, or its weights lie elsewhere or are NaN.
@@ -37,11 +38,18 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
             raise SpecError(f"{option}: {request.address} has its weights in it, leave it out")
     path = Path(request.target)
     model = read_graph(path)
+    if num_widened := widen(model):
+        _log.warning(
+            "%s: %d weights are float16 or bfloat16; fp32 is made of them as they are, and that is "
+            "what everything is compared with",
+            request.address,
+            num_widened,
+        )
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
     _fix_size(model, preprocess.image_size, is_contract=is_contract)
-    output = _keep_first_output(request, model)
+    output = _keep_one_output(request, model)
     task: Task = "features" if request.num_classes == 0 else "classification"
     width = output.shape[1]
     if not isinstance(width, int):
@@ -115,20 +123,21 @@ def _find_preprocess(
     return request.whole_preprocess(fixed)
 
 
-def _keep_first_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
-    """Return the first output, (N, classes) or (N, channels), and take the others off the graph."""
-    outputs = [_describe(value) for value in model.graph.output]
-    first = outputs[0]
-    if len(outputs) > 1:
-        others = ", ".join(spec.name for spec in outputs[1:])
-        _log.warning("%s: output %s is used, left out: %s", request.address, first.name, others)
-        del model.graph.output[1:]
-    if first.dtype != "float32" or len(first.shape) != 2:
-        raise SpecError(
-            f"{request.address}: output {first.name!r}: got {first}, expected float32 (batch, "
-            "classes)"
-        )
-    return first
+def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
+    """Return the first output that is (N, classes or channels), and take the others off."""
+    outputs = {spec.name: spec for spec in map(_describe, model.graph.output)}
+    fitting = [s for s in outputs.values() if s.dtype == "float32" and len(s.shape) == 2]
+    if not fitting:
+        got = ", ".join(f"{name!r} {spec}" for name, spec in outputs.items())
+        raise SpecError(f"{request.address}: outputs: got {got}, expected float32 (batch, classes)")
+    chosen = fitting[0]
+    others = [value for value in model.graph.output if value.name != chosen.name]
+    for value in others:
+        model.graph.output.remove(value)
+    if others:
+        left_out = ", ".join(value.name for value in others)
+        _log.warning("%s: output %s is used, left out: %s", request.address, chosen.name, left_out)
+    return chosen
 
 
 def _refuse_unknown_width(request: SourceRequest, output: TensorSpec) -> int:

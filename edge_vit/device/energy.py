@@ -1,0 +1,146 @@
+"""Energy of a block of work: the power is sampled in the background and summed over time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from edge_vit.device.telemetry import Telemetry
+
+INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True)
+class EnergyReport:
+    """What a block of work cost; None where the machine does not tell.
+
+    Attributes:
+        joules: power over time by the trapezoid rule, over the seconds in which power was known.
+        measured_s: those seconds; `duration_s` is the whole block.
+        power_source: the rails that the power is the sum of.
+        temperatures_before_c: of each zone at the start; `_after_c` and `_max_c` likewise.
+        clocks_before_mhz: of each clock at the start; `_after_mhz` likewise.
+        throttling: every reason that was seen while it ran.
+        num_throttle_events: how often the machine was slowed down while it ran.
+        num_samples: readings taken.
+    """
+
+    duration_s: float
+    measured_s: float
+    joules: float | None
+    mean_w: float | None
+    max_w: float | None
+    power_source: str
+    temperatures_before_c: dict[str, float]
+    temperatures_after_c: dict[str, float]
+    temperatures_max_c: dict[str, float]
+    clocks_before_mhz: dict[str, float]
+    clocks_after_mhz: dict[str, float]
+    throttling: tuple[str, ...]
+    num_throttle_events: int
+    num_samples: int
+
+    @property
+    def was_throttled(self) -> bool:
+        """Whether the machine was slowed down, so that its speed is not what it can do."""
+        return bool(self.throttling) or self.num_throttle_events > 0
+
+
+class EnergyTally:
+    """Sums readings as they come; it does not grow with their number.
+
+    Args:
+        first: the reading at the start.
+    """
+
+    def __init__(self, first: Telemetry) -> None:
+        self._first = self._last = first
+        self._joules, self._measured_s, self._max_w = 0.0, 0.0, first.power_w
+        self._hottest = dict(first.temperatures_c)
+        self._throttling = dict.fromkeys(first.throttling)
+        self._source = first.power_source
+        self._count = 1
+
+    def add(self, reading: Telemetry) -> None:
+        """Count `reading`, which is later than all before."""
+        before, now = self._last.power_w, reading.power_w
+        if before is not None and now is not None:
+            seconds = reading.at_s - self._last.at_s
+            self._joules += (before + now) / 2 * seconds
+            self._measured_s += seconds
+        if now is not None:
+            self._max_w = now if self._max_w is None else max(self._max_w, now)
+        for name, value in reading.temperatures_c.items():
+            self._hottest[name] = max(value, self._hottest.get(name, value))
+        self._throttling.update(dict.fromkeys(reading.throttling))
+        self._source = self._source or reading.power_source
+        self._last = reading
+        self._count += 1
+
+    def report(self) -> EnergyReport:
+        """Return what was summed so far."""
+        first, last, measured = self._first, self._last, self._measured_s
+        return EnergyReport(
+            duration_s=last.at_s - first.at_s,
+            measured_s=measured,
+            joules=self._joules if measured > 0 else None,
+            mean_w=self._joules / measured if measured > 0 else None,
+            max_w=self._max_w,
+            power_source=self._source,
+            temperatures_before_c=first.temperatures_c,
+            temperatures_after_c=last.temperatures_c,
+            temperatures_max_c=self._hottest,
+            clocks_before_mhz=first.clocks_mhz,
+            clocks_after_mhz=last.clocks_mhz,
+            throttling=tuple(self._throttling),
+            num_throttle_events=max(0, last.num_throttle_events - first.num_throttle_events),
+            num_samples=self._count,
+        )
+
+
+class EnergyMeter:
+    """Measures the block that it is the context manager of; `report` is there once it has ended.
+
+    Args:
+        read: one reading, such as `TelemetryReader().read`.
+        interval_s: seconds between readings; the block costs one short read of files in each.
+    """
+
+    def __init__(self, read: Callable[[], Telemetry], interval_s: float = INTERVAL_S) -> None:
+        self._read, self._interval_s = read, interval_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._tally: EnergyTally | None = None
+        self._report: EnergyReport | None = None
+
+    @property
+    def report(self) -> EnergyReport:
+        """What the block cost."""
+        assert self._report is not None, "the block has not ended"
+        return self._report
+
+    def __enter__(self) -> EnergyMeter:
+        self._tally = EnergyTally(self._read())
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._sample, name="energy-meter", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._thread is not None and self._tally is not None
+        self._stop.set()
+        self._thread.join()
+        self._tally.add(self._read())
+        self._report = self._tally.report()
+
+    def _sample(self) -> None:
+        assert self._tally is not None
+        while not self._stop.wait(self._interval_s):
+            self._tally.add(self._read())

@@ -1,0 +1,130 @@
+"""Guards against regressions: a measurement against the same of an earlier report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_vit.measure.likeness import accuracy_conditions, differences, latency_conditions
+from edge_vit.measure.limits import Limits
+from edge_vit.measure.ratio import median_ratio_interval, rounds_needed
+from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, VerifyReport
+from edge_vit.measure.speed_gates import how_many_runs
+from edge_vit.measure.statistics import Interval, paired_drop_bounds
+
+_POINTS = 100
+
+
+def judge_earlier(
+    accuracy: AccuracyReport, latency: LatencyReport, earlier: VerifyReport, limits: Limits
+) -> tuple[Gate, ...]:
+    """Return the gates ``baseline-speed`` and ``baseline-accuracy`` of one precision and backend.
+
+    Where conditions are unlike a gate is undecided, and its sentence says what differs: a slower
+    machine is no slower model.
+
+    Args:
+        accuracy: measured now.
+        latency: measured now.
+        earlier: the report that must not be fallen behind; what it lacks is undecided.
+        limits: `max_slowdown` and `max_drop`.
+    """
+    place = (latency.backend, latency.precision)
+    timed = next((r for r in earlier.latency if (r.backend, r.precision) == place), None)
+    judged = next((r for r in earlier.accuracy if (r.backend, r.precision) == place), None)
+    return (
+        _judge_speed(latency, timed, limits.max_slowdown),
+        _judge_accuracy(accuracy, judged, limits.max_drop),
+    )
+
+
+def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -> Gate:
+    make = _maker("baseline-speed", now, limit)
+    if then is None:
+        return make(f"The earlier report has no latency of {now.precision} on {now.backend}.")
+    unlike = differences(latency_conditions(then), latency_conditions(now))
+    if unlike:
+        return make(f"Latency cannot be held against the earlier report: {'; '.join(unlike)}.")
+    if not now.samples_ms or not then.samples_ms:
+        return make("Latency cannot be held against the earlier report: it kept no single runs.")
+    ratio = now.latency_ms.p50 / then.latency_ms.p50
+    low, high = interval = median_ratio_interval(now.samples_ms, then.samples_ms, paired=False)
+    outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
+    what = (
+        f"The median is {ratio:.3f} times that of the earlier report ({now.latency_ms.p50:.3g} ms "
+        f"against {then.latency_ms.p50:.3g} ms), {low:.3f} to {high:.3f} with 95 % confidence, "
+        f"{limit:g} allowed"
+    )
+    needed = None
+    if outcome == "undecided":
+        needed = rounds_needed(interval, limit, now.iterations)
+        what += f"; {how_many_runs(needed)}"
+    return make(f"{what}.", outcome, ratio, interval, runs=needed)
+
+
+def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: float) -> Gate:
+    make = _maker("baseline-accuracy", now, limit)
+    if then is None:
+        return make(f"The earlier report has no accuracy of {now.precision} on {now.backend}.")
+    unlike = differences(accuracy_conditions(then), accuracy_conditions(now))
+    if unlike:
+        return make(f"Accuracy cannot be held against the earlier report: {'; '.join(unlike)}.")
+    if _is_same(now, then):
+        sentence = "The answers are those of the earlier report, to the last digit."
+        return make(sentence, "pass", 0.0, Interval(0.0, 0.0))
+    drop, (low, high) = _loss_since(now, then)
+    outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
+    measure = "accuracy" if now.num_labelled else "agreement with fp32"
+    verb = "lost" if drop >= 0 else "gained"
+    sentence = (
+        f"Since the earlier report {abs(drop):.2f} points of {measure} are {verb} on the same "
+        f"images, {low:.2f} to {high:.2f} lost with 95 % confidence each, {limit:g} allowed."
+    )
+    return make(sentence, outcome, drop, Interval(low, high))
+
+
+def _loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interval]:
+    """Points lost since `then` on the same images, and their bounds.
+
+    Which single images changed is not known. Both answers differ from fp32's on a few images only,
+    so that at most the sum of those can have changed: the bounds are for that worst case.
+    """
+    count = now.num_labelled or now.num_images
+    if now.num_labelled:
+        change = (now.num_lost - now.num_gained) - (then.num_lost - then.num_gained)
+    else:
+        change = then.num_agreeing - now.num_agreeing
+    most = min(count, 2 * now.num_images - now.num_agreeing - then.num_agreeing)
+    most = max(most, abs(change))
+    low, high = paired_drop_bounds((most + change) / 2, (most - change) / 2, count)
+    return _POINTS * change / count, Interval(_POINTS * low, _POINTS * high)
+
+
+def _is_same(now: AccuracyReport, then: AccuracyReport) -> bool:
+    """Whether nothing changed, as with the same graph on the same images."""
+    names = ("num_agreeing", "num_lost", "num_gained", "cosine_mean", "cosine_min", "sqnr_db")
+    return all(getattr(now, name) == getattr(then, name) for name in names)
+
+
+def _maker(name: str, now: AccuracyReport | LatencyReport, limit: float) -> Callable[..., Gate]:
+    def make(
+        sentence: str,
+        outcome: Outcome = "undecided",
+        value: float | None = None,
+        bounds: Interval | None = None,
+        *,
+        runs: int | None = None,
+    ) -> Gate:
+        return Gate(
+            name=name,
+            precision=now.precision,
+            outcome=outcome,
+            limit=limit,
+            value=value,
+            low=bounds.low if bounds else None,
+            high=bounds.high if bounds else None,
+            sentence=sentence,
+            runs_needed=runs,
+            backend=now.backend,
+        )
+
+    return make

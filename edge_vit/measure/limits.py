@@ -1,0 +1,39 @@
+"""What the user asks of a precision before it may ship."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edge_vit.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a verdict; what is None is not asked.
+
+    Attributes:
+        max_drop: of accuracy against fp32, in points (percent of the images).
+        min_speedup: median latency of the baseline over that of the candidate.
+        min_agreement: images with the same first answer as fp32, in percent.
+        max_p99_ms: 99th percentile of the latency, in milliseconds.
+        max_slowdown: median latency over that of an earlier report, where one is given.
+    """
+
+    max_drop: float = 0.5
+    min_speedup: float = 1.05
+    min_agreement: float | None = None
+    max_p99_ms: float | None = None
+    max_slowdown: float = 1.05
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise SpecError(f"max_drop: got {self.max_drop}, expected 0 points or more")
+        if not (math.isfinite(self.min_speedup) and self.min_speedup > 0):
+            raise SpecError(f"min_speedup: got {self.min_speedup}, expected a ratio above 0")
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 100:
+            raise SpecError(f"min_agreement: got {self.min_agreement}, expected 0 to 100 percent")
+        if self.max_p99_ms is not None and not self.max_p99_ms > 0:
+            raise SpecError(f"max_p99_ms: got {self.max_p99_ms}, expected more than 0 milliseconds")
+        if not (math.isfinite(self.max_slowdown) and self.max_slowdown >= 1):
+            raise SpecError(f"max_slowdown: got {self.max_slowdown}, expected a ratio of 1 or more")

@@ -1,0 +1,129 @@
+"""Is one latency really another's multiple? Intervals that hold although runs are not independent.
+
+A machine that is busy or hot now still is so in the next run: neighbouring latencies resemble each
+other, and an interval that takes them for independent is far too narrow. Here whole stretches of a
+run are resampled, a tenth of it each (the moving blocks of Künsch 1989, Annals of Statistics 17,
+1217), and the interval is as wide as Student's t asks where the spread is known from ten parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.errors import SpecError
+from edge_vit.measure.special import inverse_beta
+from edge_vit.measure.statistics import CONFIDENCE, Interval
+
+Difference = Literal["slower", "faster", "no difference"]
+
+TOLERANCE = 0.01
+"""Two runs of the same thing differ by this much on a quiet machine: less is no difference."""
+
+MAX_ROUNDS = 10_000_000
+"""Where asking for more rounds gives up."""
+
+_NUM_BLOCKS = 10
+_RESAMPLES = 400
+_AT_A_TIME = 10  # resamples: bounds the memory where there are many runs
+
+Samples = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+def median_ratio_interval(
+    first_ms: Sequence[float],
+    second_ms: Sequence[float],
+    *,
+    paired: bool = True,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Return the interval of ``median(first) / median(second)``; seeded, so repeatable.
+
+    Args:
+        first_ms: one latency per run, in order.
+        second_ms: the other's, likewise.
+        paired: whether both were timed in turns. Then round i of both is resampled together, since
+            what disturbs one run of a round tends to disturb the other.
+        confidence: two-sided.
+
+    Raises:
+        SpecError: there are no runs, or paired ones of unlike number.
+    """
+    first, second = np.asarray(first_ms, float), np.asarray(second_ms, float)
+    if not len(first) or not len(second) or (paired and len(first) != len(second)):
+        raise SpecError(
+            f"latencies: got {len(first)} and {len(second)} runs, expected at least 1 of each"
+            + (", and as many of both" if paired else "")
+        )
+    num_blocks = min(_NUM_BLOCKS, len(first), len(second))
+    if num_blocks < 2:
+        return Interval(0.0, math.inf)  # one run says nothing of the next
+    random = np.random.default_rng(0)
+    logs = []
+    for _ in range(_RESAMPLES // _AT_A_TIME):
+        rounds = _blocks(random, len(first), num_blocks)
+        others = rounds if paired else _blocks(random, len(second), num_blocks)
+        ratio = np.median(first[rounds], axis=1) / np.median(second[others], axis=1)
+        logs.append(np.log(ratio))
+    # Blocks vary around their own mean, which hides a part of the spread: Bessel's correction.
+    spread = float(np.std(np.concatenate(logs))) * math.sqrt(num_blocks / (num_blocks - 1))
+    half = _student(confidence, num_blocks - 1) * spread
+    ratio_of_all = float(np.median(first) / np.median(second))
+    return Interval(ratio_of_all * math.exp(-half), ratio_of_all * math.exp(half))
+
+
+def judge_ratio(interval: Interval, limit: float) -> Literal["pass", "fail", "undecided"]:
+    """Return whether a ratio that should be at least `limit` is, by both ends of its interval."""
+    return "pass" if interval.low >= limit else "fail" if interval.high < limit else "undecided"
+
+
+def find_difference(interval: Interval, tolerance: float = TOLERANCE) -> Difference:
+    """Return what the interval of ``median(this) / median(other)`` says of this one.
+
+    Args:
+        interval: of `median_ratio_interval`.
+        tolerance: a ratio this near to 1 is no difference worth the word.
+    """
+    if interval.low > 1 + tolerance:
+        return "slower"
+    return "faster" if interval.high < 1 / (1 + tolerance) else "no difference"
+
+
+def rounds_needed(interval: Interval, limit: float, count: int) -> int | None:
+    """Return how many rounds would take `limit` out of `interval`, None if more than `MAX_ROUNDS`.
+
+    An interval narrows with the square root of the rounds; two digits are worth saying.
+
+    Args:
+        interval: of a ratio, `limit` in it.
+        limit: that is to be decided.
+        count: rounds so far.
+    """
+    low, high = math.log(max(interval.low, 1e-300)), math.log(interval.high)
+    distance = abs((low + high) / 2 - math.log(limit))
+    half = (high - low) / 2
+    if distance == 0 or not half / distance < math.sqrt(MAX_ROUNDS / count):
+        return None
+    needed = math.ceil(count * (half / distance) ** 2)
+    unit = int(10 ** max(0, len(str(needed)) - 2))
+    return math.ceil(needed / unit) * unit
+
+
+def _blocks(random: np.random.Generator, count: int, num_blocks: int) -> Indices:
+    """Indices of `_AT_A_TIME` resamples, (resamples, count), made of stretches; ends are joined."""
+    length = max(1, count // num_blocks)
+    starts = random.integers(count, size=(_AT_A_TIME, -(-count // length), 1))
+    indices = (starts + np.arange(length)) % count
+    resamples: Indices = indices.reshape(_AT_A_TIME, -1)[:, :count]
+    return resamples
+
+
+def _student(confidence: float, degrees: int) -> float:
+    """The two-sided quantile of Student's t: ``degrees / (degrees + t^2)`` is Beta distributed."""
+    share = inverse_beta(1 - confidence, degrees / 2, 0.5)
+    return math.sqrt(degrees * (1 / share - 1))

@@ -1,0 +1,129 @@
+"""Latency against a limit: how a measurement stands to it, by its interval, in plain words."""
+
+from __future__ import annotations
+
+import math
+
+from edge_vit.errors import SpecError
+from edge_vit.measure.ratio import judge_ratio, median_ratio_interval, rounds_needed
+from edge_vit.measure.results import Gate, LatencyReport, Outcome
+from edge_vit.measure.statistics import exact_bounds, images_needed
+
+_P99_SHARE = 0.01  # of the runs may be slower than the 99th percentile
+
+
+def judge_speed(
+    report: LatencyReport, baseline: LatencyReport, min_speedup: float, *, name: str = ""
+) -> Gate:
+    """Return the gate ``min-speedup``: the ratio of the two medians against the limit.
+
+    Pass needs the whole interval of the ratio at the limit or above, fail the whole of it below.
+
+    Args:
+        report: of the precision.
+        baseline: of what it has to be faster than.
+        min_speedup: a ratio.
+        name: of the baseline; where empty, its precision.
+
+    Raises:
+        SpecError: the two were not timed in turns, round by round.
+    """
+    ours, theirs = report.latency_ms.p50, baseline.latency_ms.p50
+    if (
+        baseline.precision not in report.interleaved_with
+        or report.iterations != baseline.iterations
+    ):
+        raise SpecError(
+            f"latency of {report.precision} and {baseline.precision} was not measured in turns, "
+            "and cannot be compared. Measure both with: edgevit verify"
+        )
+    speedup = theirs / ours
+    low, high = interval = median_ratio_interval(baseline.samples_ms, report.samples_ms)
+    outcome = judge_ratio(interval, min_speedup)
+    name = name or baseline.precision.upper()
+    medians = f"median {ours:.3g} ms against {theirs:.3g} ms"
+    wanted, needed = f"wanted {min_speedup:g}x", None
+    if outcome == "undecided":
+        needed = rounds_needed(interval, min_speedup, report.iterations)
+        sentence = (
+            f"It is {ratio_words(speedup)} the speed of {name}, but that can be anything from "
+            f"{low:.3f} to {high:.3f} ({wanted}; {medians}); {how_many_runs(needed)}."
+        )
+    elif outcome == "pass":
+        than = f"faster than {name}" if speedup >= 1 else f"the speed of {name}, {wanted}"
+        sentence = f"{ratio_words(speedup)} {than} ({medians})."
+    elif speedup < 1:
+        sentence = f"It is slower than {name} ({ratio_words(speedup)}, {wanted}; {medians})."
+    else:
+        sentence = f"It is only {ratio_words(speedup)} faster than {name} ({wanted}; {medians})."
+    return Gate(
+        name="min-speedup",
+        precision=report.precision,
+        outcome=outcome,
+        limit=min_speedup,
+        value=speedup,
+        low=low,
+        high=high,
+        sentence=sentence,
+        runs_needed=needed,
+        backend=report.backend,
+    )
+
+
+def judge_p99(report: LatencyReport, max_p99_ms: float) -> Gate:
+    """Return the gate ``max-p99-ms``: no more than 1 % of the runs may take longer than the limit.
+
+    The share of runs that took longer has exact 95 % bounds, which say whether the percentile is
+    within the limit without an estimate of the percentile itself. Fewer than 299 runs never pass.
+
+    Args:
+        report: of the precision.
+        max_p99_ms: milliseconds.
+    """
+    count = len(report.samples_ms)
+    slower = sum(sample > max_p99_ms for sample in report.samples_ms)
+    low, high = exact_bounds(slower, count)
+    outcome: Outcome = "pass" if high <= _P99_SHARE else "fail" if low > _P99_SHARE else "undecided"
+    needed = None
+    known = next((p for p in report.percentiles if p.percent == 99), None)
+    what = f"{slower:,} of {count:,} runs took longer than {max_p99_ms:g} ms"
+    if outcome == "pass":
+        sentence = f"{what}, at most {100 * high:.2f} % of all with 95 % confidence: p99 is below."
+    elif outcome == "fail":
+        sentence = f"{what}, at least {100 * low:.2f} % of all with 95 % confidence: p99 is above."
+    else:
+        needed = images_needed(
+            lambda runs: exact_bounds(slower * runs / count, runs),
+            _P99_SHARE,
+            slower / count,
+            count,
+        )
+        sentence = (
+            f"{what}, which leaves open whether p99 is below: it can be anything from "
+            f"{100 * low:.2f} to {100 * high:.2f} % of all; {how_many_runs(needed)}."
+        )
+    return Gate(
+        name="max-p99-ms",
+        precision=report.precision,
+        outcome=outcome,
+        limit=max_p99_ms,
+        value=report.latency_ms.p99,
+        low=known.low_ms if known else None,
+        high=known.high_ms if known else None,
+        sentence=sentence,
+        runs_needed=needed,
+        backend=report.backend,
+    )
+
+
+def how_many_runs(needed: int | None) -> str:
+    """Say how many timed runs would decide."""
+    if needed is None:
+        return "too close to the limit for any number of runs to decide"
+    unit = 10 ** max(0, len(str(needed)) - 2)  # two digits are all that it is worth
+    return f"about --iterations {math.ceil(needed / unit) * unit} would decide"
+
+
+def ratio_words(value: float) -> str:
+    """Return a ratio rounded down, so that one below its limit never reads as the limit itself."""
+    return f"{math.floor(value * 100 + 1e-9) / 100:g}x"

@@ -1,0 +1,105 @@
+"""A report as GitHub-flavoured Markdown: for a step summary, a pull request, a release note."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from edge_vit.measure.results import AccuracyReport, VerifyReport
+from edge_vit.report.conditions import conditions
+from edge_vit.report.grids import Grid, accuracy_grid, gates_grid, is_reference, latency_grid
+from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
+from edge_vit.report.wording import MISSING, OUTCOME_WORDS, percent, significant
+from edge_vit.table import CalibrationTable
+
+MAX_DISAGREEMENTS = 12
+
+_SIGNS = {"pass": "✅", "fail": "❌", "undecided": "❔"}
+_ACTIVE = re.compile(r"([\\`*_{}\[\]<>#|~!&@])")
+"""What Markdown, HTML in it, or the code host would read as more than a character."""
+
+
+def render_markdown(report: VerifyReport, table: CalibrationTable | None = None) -> str:
+    """Return the whole report as text; long tables are folded away.
+
+    Args:
+        report: what `verify` measured.
+        table: of the bundle that was measured, for where the precision went and why.
+    """
+    return "\n".join(_lines(report, table)) + "\n"
+
+
+def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str]:
+    verdict = report.verdict
+    word = OUTCOME_WORDS[verdict.outcome][1]
+    yield f"## {_SIGNS[verdict.outcome]} {escaped(report.model.name)}: {word}"
+    yield ""
+    yield f"**{escaped(verdict.sentence)}**"
+    yield ""
+    if verdict.gates:
+        for gate in verdict.gates:
+            place = " ".join(filter(None, (gate.precision, gate.backend)))
+            yield f"- {_SIGNS[gate.outcome]} {place} `{gate.name}`: {escaped(gate.sentence)}"
+        yield ""
+        yield from _folded(gates_grid(verdict))
+    if report.latency:
+        yield from _section(latency_grid(report.latency))
+    if any(not is_reference(accuracy) for accuracy in report.accuracy):
+        yield from _section(accuracy_grid(report.accuracy))
+        yield from _disagreements(report.accuracy)
+    if table is not None and table.sites:
+        sites = sites_in_order(table)
+        yield escaped(precision_summary(sites)) + "."
+        yield ""
+        yield from _folded(sites_grid(sites))
+    if report.notes:
+        yield from ("### Notes", "")
+        yield from (f"- {escaped(note)}" for note in report.notes)
+        yield ""
+    for grid in conditions(report, table):
+        yield from _folded(grid)
+    yield f"<sub>{escaped(report.bundle)}, {escaped(report.created)}</sub>"
+
+
+def _section(grid: Grid) -> Iterator[str]:
+    yield from (f"### {escaped(grid.title)}", "", *table_lines(grid), "")
+    if grid.note:
+        yield from (escaped(grid.note), "")
+
+
+def _folded(grid: Grid) -> Iterator[str]:
+    yield from (f"<details><summary>{escaped(grid.title)}</summary>", "", *table_lines(grid), "")
+    yield from ("</details>", "")
+
+
+def _disagreements(reports: Sequence[AccuracyReport]) -> Iterator[str]:
+    rows = []
+    for report in reports:
+        for worst in [] if is_reference(report) else report.worst[:MAX_DISAGREEMENTS]:
+            ours, theirs = worst.candidate[:1], worst.reference[:1]
+            rows.append(
+                (
+                    f"{report.precision} {report.backend}",
+                    worst.image,
+                    worst.label or MISSING,
+                    f"{theirs[0].label}, {percent(theirs[0].score, 1)}" if theirs else MISSING,
+                    f"{ours[0].label}, {percent(ours[0].score, 1)}" if ours else MISSING,
+                    significant(worst.divergence),
+                )
+            )
+    if rows:
+        columns = ("precision", "image", "true label", "reference", "answer", "difference")
+        yield from _folded(Grid("Where the answers differ most", columns, tuple(rows), 5))
+
+
+def table_lines(grid: Grid) -> Iterator[str]:
+    """Yield `grid` as a Markdown table: numbers to the right."""
+    rules = ["---" if i < grid.num_words else "---:" for i in range(len(grid.columns))]
+    for row in (grid.columns, rules, *grid.rows):
+        cells = row if row is rules else map(escaped, row)
+        yield f"| {' | '.join(cells)} |"
+
+
+def escaped(words: str) -> str:
+    """Return `words` as Markdown that shows them as they are, on one line."""
+    return _ACTIVE.sub(r"\\\1", " ".join(words.split()))

@@ -1,0 +1,532 @@
+"""A CUDA that does its work as late as it may, and refuses everything that real CUDA only might.
+
+It has the functions of `cuda.bindings.runtime` that sessions call. Work that is enqueued runs when
+somebody waits for it and not before, so whoever forgets to wait reads garbage. Addresses are never
+given twice. A `Violation` says what was done wrong: a stale or foreign address, memory freed twice
+or while it is in use, two streams at the same memory, an input changed before its copy ran, a wait
+in the middle of a capture, a handle after its end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from edge_vit.runtime.cudart.ctypes_calls import SIGNATURES
+
+NAMES = {
+    0: "cudaSuccess",
+    2: "cudaErrorMemoryAllocation",
+    35: "cudaErrorInsufficientDriver",
+    100: "cudaErrorNoDevice",
+    400: "cudaErrorInvalidResourceHandle",
+    600: "cudaErrorNotReady",
+    700: "cudaErrorIllegalAddress",
+    708: "cudaErrorSetOnActiveProcess",
+    719: "cudaErrorLaunchFailure",
+    803: "cudaErrorSystemDriverMismatch",
+    900: "cudaErrorStreamCaptureUnsupported",
+    901: "cudaErrorStreamCaptureInvalidated",
+}
+FRESH, FREED, PENDING = 0xCD, 0xDD, 0xEE
+"""What memory holds before anything was written to it, after it was freed, before a result is."""
+
+
+class Violation(AssertionError):
+    """Something that real CUDA might not notice, and that is wrong."""
+
+
+class StickyError(Exception):
+    """Work that kills the context when it runs."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(NAMES[status])
+        self.status = status
+
+
+@dataclass(eq=False)
+class Block:
+    """Memory: where the CPU and where the GPU see it, and what is in it."""
+
+    kind: str  # device, host, mapped or managed
+    data: np.ndarray
+    host: int = 0
+    device: int = 0
+    is_free: bool = False
+    stream: int | None = None  # managed memory that one stream alone uses
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """Part of a block."""
+
+    block: Block
+    start: int
+    size: int
+
+    @property
+    def data(self) -> np.ndarray:
+        return self.block.data[self.start : self.start + self.size]
+
+    def overlaps(self, other: Range) -> bool:
+        return (
+            self.block is other.block
+            and self.start < other.start + other.size
+            and other.start < self.start + self.size
+        )
+
+
+@dataclass(eq=False)
+class Op:
+    """Work in a stream."""
+
+    name: str
+    run: Callable[[], None]
+    reads: list[Range] = field(default_factory=list)
+    writes: list[Range] = field(default_factory=list)
+    nanoseconds: int = 0
+    owner: object = None
+    digests: list[int] = field(default_factory=list)
+
+    def touches(self, memory: Range) -> bool:
+        return any(memory.overlaps(own) for own in (*self.reads, *self.writes))
+
+
+@dataclass(eq=False)
+class Stream:
+    """A queue of work, or of what is being captured."""
+
+    device: int
+    queue: list[Op] = field(default_factory=list)
+    captured: list[Callable[[int], None]] | None = None
+    is_invalid: bool = False
+
+
+@dataclass(eq=False)
+class Event:
+    """A point in a stream and the time when it was passed."""
+
+    flags: int
+    marker: Op | None = None
+    stream: Stream | None = None
+    time: int | None = None
+
+
+class SimulatedCuda:
+    """See the module. All statuses are numbers."""
+
+    def __init__(
+        self,
+        *,
+        integrated: bool = False,
+        can_map: bool = True,
+        managed: bool = True,
+        concurrent_managed: bool = True,
+        memory: int = 1 << 28,
+        devices: int = 1,
+        driver: int = 13000,
+        runtime: int = 13000,
+    ) -> None:
+        self.attributes = {18: integrated, 19: can_map, 75: 8, 76: 7}
+        self.attributes |= {83: managed, 89: concurrent_managed}
+        self.memory, self.devices = memory, devices
+        self.driver, self.runtime = driver, runtime
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.device_flags: int | None = None
+        self.clock = 0  # nanoseconds
+        self.blocks: list[Block] = []
+        self._freed: list[Block] = []  # kept, so that a stale view reads FREED and not the heap
+        self.handles: dict[int, Any] = {}
+        self._numbers = itertools.count(0x1000)
+        self._addresses = itertools.count(0x7F00_0000_0000, 1 << 24)
+        self._lock = threading.RLock()
+        self._thread = threading.local()
+        self._failures: dict[str, list[tuple[int, int]]] = {}
+        self._last_error = 0
+        self._dead = 0
+
+    # What tests ask of it
+
+    def fail(self, name: str, status: int, nth: int = 1) -> None:
+        """Let the `nth` call of the function `name` from now on fail."""
+        self._failures.setdefault(name, []).append((self.counts[name] + nth, status))
+
+    def die(self, status: int) -> None:
+        """Let every call fail from now on."""
+        self._dead = status
+
+    def broken(self, text: str) -> Violation:
+        """Note a violation, so that nobody can swallow it, and return it."""
+        self.violations.append(text)
+        return Violation(text)
+
+    def assert_clean(self) -> None:
+        """Everything was freed, and nothing was done wrong."""
+        assert not self.violations
+        assert not self.blocks, f"leaked {[block.kind for block in self.blocks]}"
+        assert not self.handles, f"leaked {list(self.handles.values())}"
+
+    @property
+    def used(self) -> int:
+        """Bytes of the GPU's memory that are taken."""
+        return sum(len(block.data) for block in self.blocks if block.kind in ("device", "managed"))
+
+    def __getattribute__(self, name: str) -> Any:
+        """Give every CUDA function its lock, its count, and the failure that a test asked for."""
+        value = super().__getattribute__(name)
+        if not name.startswith("cuda") or name == "cudaGetErrorName":
+            return value
+
+        nothing = [None for letter in SIGNATURES.get(name, "P") if letter.isupper()]
+
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            with self._lock:
+                self.counts[name] += 1
+                status = self._planned_failure(name)
+                if status:
+                    if name != "cudaGetLastError":
+                        self._last_error = status
+                    return (status, *nothing)
+                try:
+                    result: tuple[Any, ...] = value(*arguments)
+                except StickyError as error:
+                    self._dead = error.status
+                    return (error.status, *nothing)
+                if result[0] and name != "cudaGetLastError":
+                    self._last_error = result[0]
+                return result
+
+        return call
+
+    def _planned_failure(self, name: str) -> int:
+        if self._dead:
+            return self._dead
+        for number, status in self._failures.get(name, ()):
+            if number == self.counts[name]:
+                return status
+        return 0
+
+    # Device
+
+    def cudaGetErrorName(self, status: int) -> tuple[int, bytes]:
+        return 0, NAMES[int(status)].encode()
+
+    def cudaGetLastError(self) -> tuple[int]:
+        status, self._last_error = self._last_error, 0
+        return (status,)
+
+    def cudaDriverGetVersion(self) -> tuple[int, int]:
+        return 0, self.driver
+
+    def cudaRuntimeGetVersion(self) -> tuple[int, int]:
+        return 0, self.runtime
+
+    def cudaGetDeviceCount(self) -> tuple[int, int]:
+        if self.driver < self.runtime // 1000 * 1000:
+            return 35, 0
+        return (0, self.devices) if self.devices else (100, 0)
+
+    def cudaSetDevice(self, device: int) -> tuple[int]:
+        self._thread.device = device
+        return (0,)
+
+    def cudaSetDeviceFlags(self, flags: int) -> tuple[int]:
+        self.device_flags = flags
+        return (0,)
+
+    def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[int, int]:
+        return 0, int(self.attributes[attribute.value])
+
+    def cudaGetDeviceProperties(self, device: int) -> tuple[int, SimpleNamespace]:
+        return 0, SimpleNamespace(name=b"Simulated GPU")
+
+    def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        return 0, self.memory - self.used, self.memory
+
+    # Memory
+
+    def cudaMalloc(self, size: int) -> tuple[int, int]:
+        return self._allocate("device", size)
+
+    def cudaMallocManaged(self, size: int, flags: int) -> tuple[int, int]:
+        return self._allocate("managed", size)
+
+    def cudaHostAlloc(self, size: int, flags: int) -> tuple[int, int]:
+        return self._allocate("mapped" if flags & 2 else "host", size)
+
+    def cudaFree(self, pointer: int) -> tuple[int]:
+        return self._free(pointer, "device", "managed")
+
+    def cudaFreeHost(self, pointer: int) -> tuple[int]:
+        return self._free(pointer, "host", "mapped")
+
+    def cudaHostGetDevicePointer(self, pointer: int, flags: int) -> tuple[int, int]:
+        block = self.find(pointer, 1, "host").block
+        if block.kind != "mapped":
+            raise self.broken("asked where the GPU sees memory that is not mapped")
+        return 0, block.device
+
+    def cudaStreamAttachMemAsync(self, stream: int, pointer: int, size: int, flags: int):
+        block = self.find(pointer, 1, "host").block
+        if block.kind != "managed" or flags != 4:
+            raise self.broken("attached what is not managed")
+        block.stream = stream
+        return (0,)
+
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int):
+        sides = {1: ("device", "host"), 2: ("host", "device")}[kind.value]
+        to, of = self.find(target, size, sides[0]), self.find(source, size, sides[1])
+        if "managed" in (to.block.kind, of.block.kind) or "mapped" in (
+            to.block.kind,
+            of.block.kind,
+        ):
+            raise self.broken("copied memory that both sides share")
+
+        def build(queue: int) -> None:
+            self.enqueue(
+                queue, Op("copy", lambda: to.data.__setitem__(..., of.data), [of], [to], size)
+            )
+
+        self.submit(stream, build)
+        return (0,)
+
+    def find(self, pointer: int, size: int, side: str) -> Range:
+        """Return the memory at `pointer` as `side`, host or device, sees it."""
+        pointer = int(pointer)
+        for block in (*self.blocks, *self._freed[-64:]):
+            base = block.host if side == "host" else block.device
+            if base and base <= pointer < base + len(block.data):
+                if block.is_free:
+                    raise self.broken(f"used {block.kind} memory after it was freed")
+                if pointer + size > base + len(block.data):
+                    raise self.broken(f"{size} bytes do not fit into {block.kind} memory")
+                return Range(block, pointer - base, size)
+        raise self.broken(f"{pointer:#x} is no {side} memory")
+
+    def _allocate(self, kind: str, size: int) -> tuple[int, int]:
+        if self._is_capturing():
+            return 900, 0
+        if size < 1:
+            raise self.broken("allocated nothing")
+        if kind in ("device", "managed") and self.used + size > self.memory:
+            return 2, 0
+        block = Block(kind, np.full(size, FRESH, np.uint8))
+        if kind != "device":
+            block.host = block.data.ctypes.data
+        if kind == "managed":
+            block.device = block.host
+        elif kind != "host":
+            block.device = next(self._addresses)
+        self.blocks.append(block)
+        return 0, block.device if kind == "device" else block.host
+
+    def _free(self, pointer: int, *kinds: str) -> tuple[int]:
+        for block in self.blocks:
+            if pointer == (block.device if block.kind == "device" else block.host):
+                if block.kind not in kinds:
+                    raise self.broken(f"freed {block.kind} memory by the wrong function")
+                whole = Range(block, 0, len(block.data))
+                if any(op.touches(whole) for op in self._pending()):
+                    raise self.broken(f"freed {block.kind} memory that is in use")
+                block.is_free = True
+                block.data[:] = FREED
+                self.blocks.remove(block)
+                self._freed.append(block)
+                return (0,)
+        raise self.broken("freed memory twice, or memory that is none")
+
+    # Streams and events
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        return 0, self._handle(Stream(getattr(self._thread, "device", 0)))
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[int]:
+        found = self.get(stream, Stream)
+        if found.queue or found.captured is not None:
+            raise self.broken("destroyed a stream with work in it")
+        del self.handles[stream]
+        return (0,)
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        found = self.get(stream, Stream)
+        if found.captured is not None:
+            found.is_invalid = True
+            return (900,)
+        self._work(found, None)
+        return (0,)
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        return 0, self._handle(Event(flags))
+
+    def cudaEventDestroy(self, event: int) -> tuple[int]:
+        found = self.get(event, Event)
+        if found.stream is not None and found.marker in found.stream.queue:
+            raise self.broken("destroyed an event that nobody waited for")
+        del self.handles[event]
+        return (0,)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[int]:
+        found, queue = self.get(event, Event), self.get(stream, Stream)
+        if queue.captured is not None:
+            raise self.broken("recorded an event in a capture: it would keep no time")
+
+        def stamp() -> None:
+            found.time = self.clock
+
+        found.stream, found.time, found.marker = queue, None, Op("event", stamp)
+        queue.queue.append(found.marker)
+        return (0,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[int]:
+        if self._is_capturing():
+            return (900,)
+        found = self.get(event, Event)
+        if found.stream is None or found.marker is None:
+            raise self.broken("waited for an event that was never recorded")
+        if found.marker in found.stream.queue:
+            self._work(found.stream, found.marker)
+        return (0,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[int, float]:
+        first, last = self.get(start, Event), self.get(end, Event)
+        if first.stream is None or last.stream is None:
+            return 400, 0.0
+        if first.time is None or last.time is None:
+            return 600, 0.0
+        return 0, (last.time - first.time) / 1e6
+
+    # Graphs
+
+    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[int]:
+        found = self.get(stream, Stream)
+        if mode.value != 1:
+            raise self.broken("captures what other threads do as well")
+        if found.captured is not None:
+            raise self.broken("captures already")
+        found.captured, found.is_invalid = [], False
+        self._thread.capturing = found
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[int, int]:
+        found = self.get(stream, Stream)
+        if found.captured is None:
+            raise self.broken("ended a capture that never began")
+        captured, found.captured = found.captured, None
+        self._thread.capturing = None
+        return (901, 0) if found.is_invalid else (0, self._handle(("graph", captured)))
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[int, int]:
+        kind, captured = self.get(graph, tuple)
+        if kind != "graph" or not captured:
+            raise self.broken("made an empty graph ready")
+        return 0, self._handle(("exec", captured))
+
+    def cudaGraphLaunch(self, graph_exec: int, stream: int) -> tuple[int]:
+        kind, captured = self.get(graph_exec, tuple)
+        if kind != "exec":
+            raise self.broken("launched a graph that is not ready")
+        for build in captured:
+            self.submit(stream, build)
+        return (0,)
+
+    def cudaGraphDestroy(self, graph: int) -> tuple[int]:
+        return self._drop(graph, "graph")
+
+    def cudaGraphExecDestroy(self, graph_exec: int) -> tuple[int]:
+        return self._drop(graph_exec, "exec")
+
+    # The machinery
+
+    def submit(self, stream: int, build: Callable[[int], None]) -> None:
+        """Let `build` enqueue its work in `stream`, now or whenever the graph is launched."""
+        found = self.get(stream, Stream)
+        if found.device != getattr(self._thread, "device", 0):
+            raise self.broken("used a stream of another GPU than the thread's")
+        if found.captured is not None:
+            found.captured.append(build)
+        else:
+            build(stream)
+
+    def enqueue(self, stream: int, op: Op) -> None:
+        """Put `op` into `stream`."""
+        own = self.get(stream, Stream)
+        for memory in (*op.reads, *op.writes):
+            block = memory.block
+            if block.is_free:
+                raise self.broken(f"{op.name}: used {block.kind} memory after it was freed")
+            if block.kind == "managed" and not self.attributes[89] and block.stream != stream:
+                raise self.broken("the CPU may not touch this managed memory while the GPU works")
+        for other in self._streams():
+            if other is not own and any(_conflict(op, pending) for pending in other.queue):
+                raise self.broken(f"{op.name}: two streams use the same memory at the same time")
+        op.digests = [zlib.crc32(memory.data) for memory in _shared(op.reads)]
+        for memory in _shared(op.writes):
+            if not any(pending.touches(memory) for pending in self._pending()):
+                memory.data[:] = PENDING
+        own.queue.append(op)
+
+    def get(self, handle: int, kind: type) -> Any:
+        """Return what `handle` stands for."""
+        found = self.handles.get(int(handle))
+        if not isinstance(found, kind):
+            raise self.broken(f"{handle} is no {kind.__name__}, or one no more")
+        return found
+
+    def is_pending(self, owner: object, apart_from: int = 0) -> bool:
+        """Say whether work of `owner` waits in any stream but `apart_from`."""
+        own = self.handles.get(apart_from)
+        return any(op.owner is owner for s in self._streams() if s is not own for op in s.queue)
+
+    def _work(self, stream: Stream, last: Op | None) -> None:
+        while stream.queue:
+            op = stream.queue[0]
+            if [zlib.crc32(memory.data) for memory in _shared(op.reads)] != op.digests:
+                raise self.broken(f"{op.name}: its input was changed before it ran")
+            op.run()
+            self.clock += op.nanoseconds
+            stream.queue.pop(0)
+            if op is last:
+                break
+
+    def _streams(self) -> list[Stream]:
+        return [found for found in self.handles.values() if isinstance(found, Stream)]
+
+    def _pending(self) -> list[Op]:
+        return [op for stream in self._streams() for op in stream.queue]
+
+    def _is_capturing(self) -> bool:
+        stream = getattr(self._thread, "capturing", None)
+        if stream is not None:
+            stream.is_invalid = True
+        return stream is not None
+
+    def _handle(self, thing: Any) -> int:
+        number = next(self._numbers)
+        self.handles[number] = thing
+        return number
+
+    def _drop(self, handle: int, kind: str) -> tuple[int]:
+        if self.get(handle, tuple)[0] != kind:
+            raise self.broken(f"freed a graph as {kind} that is none")
+        del self.handles[handle]
+        return (0,)
+
+
+def _shared(ranges: list[Range]) -> list[Range]:
+    """Those that the CPU could change or read."""
+    return [memory for memory in ranges if memory.block.host]
+
+
+def _conflict(op: Op, other: Op) -> bool:
+    pairs = [(a, b) for a in op.writes for b in (*other.reads, *other.writes)]
+    pairs += [(a, b) for a in op.reads for b in other.writes]
+    return any(a.overlaps(b) for a, b in pairs)
