@@ -33,6 +33,9 @@ _EXTRAS = {
     "matplotlib": ("matplotlib", "report"),
 }
 
+# top-level modules that hold nothing themselves -> one that loads what the package is for
+_PROOFS = {"cuda": "cuda.bindings.runtime", "paho": "paho.mqtt.client"}
+
 
 def require(module: str, purpose: str) -> ModuleType:
     """Return the imported `module` (dotted names allowed).
@@ -55,3 +58,15 @@ def require(module: str, purpose: str) -> ModuleType:
         raise MissingDependencyError(
             f"{purpose} needs {distribution}, which is not installed. Run: pip install {package}"
         ) from None
+
+
+def module_of(distribution: str) -> str:
+    """Return a module that shows whether `distribution` works once it is imported."""
+    tops = {name: module for module, (name, _) in _EXTRAS.items()}
+    top = tops.get(distribution, distribution.replace("-", "_"))
+    return _PROOFS.get(top, top)
+
+
+def extra_of(module: str) -> str:
+    """Return the extra that installs the top-level `module`; "" where none does."""
+    return _EXTRAS.get(module, ("", ""))[1]

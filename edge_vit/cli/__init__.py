@@ -24,7 +24,7 @@ COMMANDS = {
     "inspect": "Show what is inside a bundle.",
     "report": "Write the HTML report of the latest verdict again.",
     "finetune": "Train a Vision Transformer on labelled images.",
-    "doctor": "Show this machine, and which extras are installed.",
+    "doctor": "Show this machine, what works on it, and how to repair the rest.",
 }
 """Each command and the first line of its help, in the order that `edgevit --help` lists them."""
 

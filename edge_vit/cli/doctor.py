@@ -1,57 +1,84 @@
-"""``edgevit doctor``: this machine, and which extras are installed."""
+"""``edgevit doctor``: what this machine is, what works, what is missing and how to repair it."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import re
-from collections.abc import Iterable, Mapping
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_vit.cli.options import json_option
 from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.talk import Talk
 from edge_vit.errors import EdgeVitError
 
-_REQUIREMENT = re.compile(r"""^([\w.-]+).*\bextra == ["']([\w-]+)["']""")
-_FOR_DEVELOPERS = ("all", "dev")
+if TYPE_CHECKING:
+    from edge_vit.bundle import Bundle
+    from edge_vit.device.extras import Package
+    from edge_vit.device.facts import DeviceFacts
+    from edge_vit.device.findings import Finding
+    from edge_vit.device.telemetry import Telemetry
+
+_VIT_SMALL_BYTES = 88 << 20  # fp32 weights of a ViT-S/16, where no bundle says it
 
 
 @click.command("doctor")
+@click.argument("bundle", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
 @json_option
-def command(as_json: bool) -> None:
-    """Show this machine, and which extras are installed."""
-    from edge_vit.measure.environment import read_environment
-    from edge_vit.report.grids import Grid
-    from edge_vit.report.terminal import grid_table
-    from edge_vit.values import to_json
+@click.pass_context
+def command(context: click.Context, bundle: Path | None, as_json: bool) -> None:
+    """Show this machine, what works on it, and how to repair the rest.
 
-    environment, extras = read_environment(), read_extras(_requirements())
-    if as_json:
-        print_json({"environment": environment, "extras": extras})
-        return
-    facts = to_json(environment) | {"instruction_sets": ", ".join(environment.instruction_sets)}
-    versions = facts.pop("packages")
-    rows = [(name, str(value)) for name, value in (facts | versions).items()]
-    print_tables(
-        grid_table(Grid("Environment", ("fact", "value"), tuple(rows), 2)),
-        grid_table(
-            Grid("Extras", ("extra", "state"), tuple((n, _state(n, extras[n])) for n in extras), 2)
-        ),
-    )
-
-
-def read_extras(requirements: Iterable[str]) -> dict[str, dict[str, str | None]]:
-    """Return, by extra, the installed version of each package in it, None where it is missing.
-
-    Args:
-        requirements: as a distribution states them, such as ``torch>=2.6; extra == "export"``.
+    With BUNDLE, memory and disk are held against what building its engines takes. Commands are
+    only printed, nothing is changed. Exit status: 1 when there is a problem.
     """
-    extras: dict[str, dict[str, str | None]] = {}
-    for requirement in requirements:
-        found = _REQUIREMENT.match(requirement)
-        if found and found[2] not in _FOR_DEVELOPERS:
-            extras.setdefault(found[2], {})[found[1]] = _version(found[1])
-    return extras
+    from edge_vit.bundle import Bundle
+    from edge_vit.device import TelemetryReader, read_device
+    from edge_vit.device.extras import read_extras, try_extras
+    from edge_vit.device.facts import ROOT
+    from edge_vit.device.nvml import open_nvml
+    from edge_vit.measure.environment import read_environment
+    from edge_vit.report.machine import backends_grid, extras_grid, machine_grid
+    from edge_vit.report.terminal import grid_table
+    from edge_vit.runtime.backends import available_backends, choose_backend
+
+    talk: Talk = context.obj
+    opened = Bundle.open(bundle) if bundle else None
+    with open_nvml(ROOT) as nvml:
+        facts, reading = read_device(ROOT, nvml), TelemetryReader(ROOT, nvml).read()
+    extras = read_extras(_requirements())
+    with talk.progress() as progress, progress.step("importing", len(extras)) as advance:
+        states = try_extras(extras, advance)
+    backends = available_backends()
+    findings = [
+        *_examine(facts, reading, opened),
+        *_examine_packages(states),
+        *_examine_backends(backends),
+    ]
+    if as_json:
+        print_json(
+            {
+                "environment": read_environment(),
+                "device": facts,
+                "telemetry": reading,
+                "extras": states,
+                "backends": backends,
+                "auto": choose_backend(),
+                "findings": findings,
+            }
+        )
+    else:
+        grids = (machine_grid(facts, reading), backends_grid(backends), extras_grid(states))
+        print_tables(*map(grid_table, grids))
+        _print_findings(findings)
+    if any(finding.state == "problem" for finding in findings):
+        context.exit(1)
 
 
 def _requirements() -> list[str]:
@@ -64,15 +91,69 @@ def _requirements() -> list[str]:
         ) from None
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> list[Finding]:
+    from edge_vit.device.extras import version_of
+    from edge_vit.device.facts import ROOT
+    from edge_vit.device.findings import (
+        build_memory_gib,
+        examine_cameras,
+        examine_cuda,
+        examine_folders,
+        examine_machine,
+        examine_memory,
+    )
+
+    weights = bundle.artifact("onnx/fp32.onnx").num_bytes if bundle else _VIT_SMALL_BYTES
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-vit"
+    folders = [cache, Path(tempfile.gettempdir()), *([bundle.path.resolve()] if bundle else [])]
+    has_gstreamer = shutil.which("gst-launch-1.0") is not None
+    return [
+        *examine_machine(ROOT, facts, reading, sees_tensorrt=_is_there("tensorrt")),
+        *examine_cuda(facts, version_of("cuda-bindings")),
+        *examine_memory(facts.memory, build_memory_gib(weights), is_jetson=facts.is_jetson),
+        *examine_folders(folders),
+        *examine_cameras(ROOT, facts, has_gstreamer=has_gstreamer),
+    ]
 
 
-def _state(extra: str, packages: Mapping[str, str | None]) -> str:
-    missing = [name for name, version in packages.items() if version is None]
-    if missing:
-        return f"lacks {', '.join(missing)}. Run: pip install 'edge-vit[{extra}]'"
-    return ", ".join(f"{name} {version}" for name, version in packages.items())
+def _examine_packages(extras: Mapping[str, Sequence[Package]]) -> list[Finding]:
+    from edge_vit.device.findings import Finding
+
+    broken = {
+        package.name: Finding(
+            "problem",
+            f"extra {extra}",
+            f"{package.name} {package.version} is installed, but fails: {package.error}",
+            f"pip install --force-reinstall 'edge-vit[{extra}]'",
+        )
+        for extra, packages in extras.items()
+        for package in packages
+        if package.error
+    }
+    return list(broken.values())
+
+
+def _examine_backends(backends: Sequence[str]) -> list[Finding]:
+    from edge_vit.device.findings import Finding
+
+    if backends:
+        return []
+    detail = "nothing here can run a model"
+    return [Finding("problem", "backend", detail, "pip install 'edge-vit[cpu]'")]
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    if not findings:
+        click.echo("Nothing to repair.")
+        return
+    click.secho("To do", bold=True)
+    for finding in sorted(findings, key=lambda finding: finding.state != "problem"):
+        is_problem = finding.state == "problem"
+        mark = click.style("problem" if is_problem else "advice", "red" if is_problem else "yellow")
+        click.echo(f"  {mark} {finding.subject}: {finding.detail}")
+        if finding.command:
+            click.echo(f"      {finding.command}")

@@ -67,7 +67,7 @@ def find_rails(root: Path) -> tuple[Rail, ...]:
     for folder in list_paths(root / "sys/class/hwmon", "hwmon*"):
         chip = read_text(folder / "name")
         if chip == "ina238" and read_number(folder / "power1_input") is not None:
-            rails.append(Rail(read_text(folder / "label") or "VIN", folder, 1))
+            rails.append(Rail("VIN", folder, 1))  # it has one channel, and no label
         if chip != "ina3221":
             continue
         for label in list_paths(folder, "in*_label"):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vit.device.clocks import find_clocks
 from edge_vit.device.facts import ROOT
-from edge_vit.device.nvml import GpuReading, Nvml
+from edge_vit.device.nvml import GpuReading, Nvml, open_nvml
 from edge_vit.device.sensors import (
     find_alerts,
     find_event_counters,
@@ -93,6 +94,13 @@ class TelemetryReader:
             throttling=tuple(slowed),
             num_throttle_events=int(sum(read_number(path) or 0 for path in self._counters)),
         )
+
+
+@contextlib.contextmanager
+def open_telemetry(root: Path = ROOT) -> Iterator[TelemetryReader]:
+    """Give a reader of this machine, NVML included where it is there, for the time of a block."""
+    with open_nvml(root) as nvml:
+        yield TelemetryReader(root, nvml)
 
 
 def _add_gpu(

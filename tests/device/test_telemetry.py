@@ -2,7 +2,7 @@ import device_trees
 import fake_nvml
 import pytest
 
-from edge_vit.device import TelemetryReader
+from edge_vit.device import TelemetryReader, open_telemetry
 from edge_vit.device.nvml import Nvml
 
 
@@ -85,3 +85,10 @@ def test_a_machine_without_sensors_reads_as_nothing(tmp_path):
     assert reading.at_s == 7.0
     assert reading.power_w is None
     assert not (reading.rails_w or reading.temperatures_c or reading.clocks_mhz)
+
+
+def test_is_opened_for_the_time_of_a_block(tmp_path):
+    with open_telemetry(device_trees.thor(tmp_path)) as telemetry:
+        assert telemetry.read().power_w == 39.6
+    with open_telemetry() as telemetry:
+        assert telemetry.read().at_s > 0

@@ -1,0 +1,98 @@
+"""What a machine is and what works on it, as grids for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edge_vit.device.extras import Package
+from edge_vit.device.facts import DeviceFacts
+from edge_vit.device.telemetry import Telemetry
+from edge_vit.measure.environment import read_environment
+from edge_vit.optional import extra_of
+from edge_vit.report.grids import Grid
+from edge_vit.runtime.backends import BACKENDS, choose_backend
+
+
+def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
+    """Return what this machine is, and how its sensors stand; what it does not tell is left out."""
+    here, memory, fan = read_environment(), facts.memory, facts.fan
+    cuda_of_driver = facts.cuda_of_driver and f"{facts.cuda_of_driver} (of the driver)"
+    rows = {
+        "device": facts.model,
+        "module": facts.module,
+        "JetPack": facts.jetpack,
+        "Jetson Linux": facts.l4t,
+        "instruction sets": ", ".join(here.instruction_sets),
+        "logical cores": str(here.num_cores),
+        "GPU": "; ".join(_gpu_words(facts)),
+        "driver": facts.driver,
+        "CUDA": facts.cuda or cuda_of_driver,
+        "TensorRT": facts.tensorrt,
+        "system": here.system,
+        "Python": here.python,
+        "edge-vit": here.packages["edge-vit"],
+        "memory": _gib(memory.total_gib),
+        "free memory": _gib(memory.free_gib),
+        "swap": _gib(memory.swap_gib),
+        "power mode": str(facts.power_mode or ""),
+        "clocks": _values(reading.clocks_mhz, "MHz"),
+        "clocks locked": {True: "yes", False: "no", None: ""}[facts.clocks_locked],
+        "power": _power(reading),
+        "temperatures": _values(reading.temperatures_c, "°C"),
+        "fan": f"{fan.percent:.0f} %" if fan and fan.percent is not None else "",
+        "cameras": "; ".join(f"{camera.path} {camera.name}".strip() for camera in facts.cameras),
+    }
+    told = tuple((name, value) for name, value in rows.items() if value)
+    return Grid("Machine", ("fact", "value"), told, 2)
+
+
+def backends_grid(backends: Sequence[str]) -> Grid:
+    """Return every backend, and which works here: those named in `backends`."""
+
+    def state(name: str) -> str:
+        if name in backends:
+            return "works; auto takes it" if name == choose_backend() else "works"
+        extra = extra_of(BACKENDS[name].package)
+        return "not here" + (f". Run: pip install 'edge-vit[{extra}]'" if extra else "")
+
+    rows = tuple((name, backend.help, state(name)) for name, backend in BACKENDS.items())
+    return Grid("Backends", ("backend", "is", "state"), rows, 3)
+
+
+def extras_grid(extras: Mapping[str, Sequence[Package]]) -> Grid:
+    """Return the state of every extra."""
+
+    def state(extra: str) -> str:
+        packages = extras[extra]
+        missing = [package.name for package in packages if package.version is None]
+        broken = [package.name for package in packages if package.error]
+        if broken:
+            return f"{', '.join(broken)} fails, see below"
+        if missing:
+            return f"lacks {', '.join(missing)}. Run: pip install 'edge-vit[{extra}]'"
+        return ", ".join(f"{package.name} {package.version}" for package in packages)
+
+    return Grid("Extras", ("extra", "state"), tuple((name, state(name)) for name in extras), 2)
+
+
+def _gpu_words(facts: DeviceFacts) -> list[str]:
+    return [
+        f"{gpu.name}, compute capability {gpu.compute_capability}"
+        if gpu.compute_capability
+        else gpu.name
+        for gpu in facts.gpus
+    ]
+
+
+def _power(reading: Telemetry) -> str:
+    if reading.power_w is None:
+        return ""
+    return f"{reading.power_w:.1f} W ({reading.power_source})"
+
+
+def _values(values: Mapping[str, float], unit: str) -> str:
+    return ", ".join(f"{name} {value:.0f} {unit}" for name, value in values.items())
+
+
+def _gib(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} GiB"
