@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "Compare the answers of a precision with those of fp32.",
     "bench": "Measure the latency of one precision.",
     "verify": "Judge every precision on your images, and say what to ship.",
+    "compare": "Put reports side by side: like with like, and what differs.",
     "inspect": "Show what is inside a bundle.",
     "report": "Write the HTML report of the latest verdict again.",
     "finetune": "Train a Vision Transformer on labelled images.",

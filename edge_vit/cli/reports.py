@@ -14,6 +14,7 @@ from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.files import refuse_os_errors, write_atomically
 
 if TYPE_CHECKING:
+    from edge_vit.measure.compare import Measured
     from edge_vit.measure.results import VerifyReport
     from edge_vit.table import CalibrationTable
 
@@ -104,6 +105,20 @@ def read_report(path: Path) -> VerifyReport:
     from edge_vit.report.saved import read_json
 
     return newest_report(Bundle.open(path)) if path.is_dir() else read_json(path)
+
+
+def read_measured(path: Path, name: str) -> Measured:
+    """Return what the file or bundle at `path` says, under `name`.
+
+    Raises:
+        ArtifactError: it is no report, or cannot be read.
+    """
+    from edge_vit.measure.compare import measured_of
+    from edge_vit.report.saved import read_measured as read_file
+
+    if path.is_dir():
+        return measured_of(newest_report(Bundle.open(path)), name)
+    return read_file(path, name)
 
 
 def newest_report(bundle: Bundle) -> VerifyReport:

@@ -71,7 +71,7 @@ def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: flo
     if _is_same(now, then):
         sentence = "The answers are those of the earlier report, to the last digit."
         return make(sentence, "pass", 0.0, Interval(0.0, 0.0))
-    drop, (low, high) = _loss_since(now, then)
+    drop, (low, high) = loss_since(now, then)
     outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
     measure = "accuracy" if now.num_labelled else "agreement with fp32"
     verb = "lost" if drop >= 0 else "gained"
@@ -82,26 +82,36 @@ def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: flo
     return make(sentence, outcome, drop, Interval(low, high))
 
 
-def _loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interval]:
-    """Points lost since `then` on the same images, and their bounds.
+def loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interval]:
+    """Return the points lost since `then` on the same images, and their bounds.
 
-    Which single images changed is not known. Both answers differ from fp32's on a few images only,
-    so that at most the sum of those can have changed: the bounds are for that worst case.
+    Points of accuracy where there are labels, else of the agreement with fp32. Which single images
+    changed is not known. Against the same fp32, both answers differ from its own on a few images
+    only, so that at most the sum of those can have changed; of two models, at most the sum of what
+    both get wrong. The bounds are for that worst case. Where nothing changed, as with the same
+    graph on the same images, they are 0.
     """
+    if _is_same(now, then):
+        return 0.0, Interval(0.0, 0.0)
     count = now.num_labelled or now.num_images
-    if now.num_labelled:
-        change = (now.num_lost - now.num_gained) - (then.num_lost - then.num_gained)
-    else:
-        change = then.num_agreeing - now.num_agreeing
-    most = min(count, 2 * now.num_images - now.num_agreeing - then.num_agreeing)
-    most = max(most, abs(change))
+    most = 2 * now.num_images - now.num_agreeing - then.num_agreeing
+    change = then.num_agreeing - now.num_agreeing
+    if now.top1 is not None and then.top1 is not None:
+        right = [round(report.top1 * count) for report in (now, then) if report.top1 is not None]
+        change = right[1] - right[0]
+        if now.reference_top1 != then.reference_top1:
+            most = min(2 * count - sum(right), sum(right))
+    most = max(min(most, count), abs(change))
     low, high = paired_drop_bounds((most + change) / 2, (most - change) / 2, count)
     return _POINTS * change / count, Interval(_POINTS * low, _POINTS * high)
 
 
 def _is_same(now: AccuracyReport, then: AccuracyReport) -> bool:
     """Whether nothing changed, as with the same graph on the same images."""
-    names = ("num_agreeing", "num_lost", "num_gained", "cosine_mean", "cosine_min", "sqnr_db")
+    names = (
+        *("top1", "reference_top1", "num_agreeing", "num_lost", "num_gained"),
+        *("cosine_mean", "cosine_min", "sqnr_db"),
+    )
     return all(getattr(now, name) == getattr(then, name) for name in names)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_vit.measure.results import Environment, LatencyReport, VerifyReport
-from edge_vit.report.grids import Grid
+from edge_vit.report.grids import Grid, turns_of
 from edge_vit.report.wording import MISSING, count
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable
@@ -42,7 +42,7 @@ def _run_rows(reports: Sequence[LatencyReport]) -> tuple[tuple[str, str], ...]:
         (
             f"{r.precision} {r.backend}",
             f"batch {r.batch_size}, {count(r.threads, 'thread')}, {r.warmup} warm-up and "
-            f"{r.iterations} timed runs, in turns with {', '.join(r.interleaved_with) or 'none'}",
+            f"{r.iterations} timed runs, {turns_of(r)}",
         )
         for r in reports
     )

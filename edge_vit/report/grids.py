@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_vit.measure.results import AccuracyReport, LatencyReport, Verdict
+from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.wording import (
     MISSING,
@@ -159,9 +159,7 @@ def speedup_over_fp32(report: LatencyReport, reports: Sequence[LatencyReport]) -
 
 def latency_conditions(report: LatencyReport) -> str:
     """Return in words how the time was taken."""
-    turns = (
-        f"in turns with {listing(report.interleaved_with)}" if report.interleaved_with else "alone"
-    )
+    turns = turns_of(report)
     return (
         f"Batch {report.batch_size}, {count(report.threads, 'thread')}, "
         f"{count(report.iterations, 'timed run')} after {report.warmup} of warm-up, {turns}, "
@@ -169,12 +167,32 @@ def latency_conditions(report: LatencyReport) -> str:
     )
 
 
+def place_of(report: AccuracyReport | LatencyReport | Gate) -> str:
+    """Return precision and backend; the latter is not known of gates of format 1."""
+    return f"{report.precision} {report.backend}".strip()
+
+
+def recommendation(verdict: Verdict) -> str:
+    """Return what to ship: the precision, and on which backend where that is known."""
+    if not verdict.recommended_backend:
+        return verdict.recommended
+    return f"{verdict.recommended} on {verdict.recommended_backend}"
+
+
+def turns_of(report: LatencyReport) -> str:
+    """Return what took turns with `report`: its precisions, or how many where some ran twice."""
+    others = report.interleaved_with
+    if len(set(others)) == len(others) and report.precision not in others:
+        return f"in turns with {listing(others)}" if others else "alone"
+    return f"in turns with {len(others)} others"
+
+
 def gates_grid(verdict: Verdict) -> Grid:
     """Return one row per gate, with its limit, its value and the interval of the value."""
     rows = tuple(
         (
             gate.name,
-            gate.precision,
+            place_of(gate),
             " ".join(OUTCOME_WORDS[gate.outcome]),
             measured(gate.limit),
             measured(gate.value),

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edge_vit.files import write_atomically
+from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import VerifyReport
 from edge_vit.optional import require
-from edge_vit.report.page import make_page
+from edge_vit.report.compared import (
+    changes_grid,
+    conditions_grid,
+    entries_grid,
+    letters,
+    reports_grid,
+)
+from edge_vit.report.page import Figure, make_page
+from edge_vit.report.pareto import pareto_plot
 from edge_vit.report.svg import PURPOSE
 from edge_vit.report.wording import OUTCOME_WORDS, percent
 from edge_vit.table import CalibrationTable
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+_TONES: dict[str | None, str] = {
+    **dict.fromkeys(("slower", "worse"), "fail"),
+    **dict.fromkeys(("faster", "better"), "pass"),
+    "no difference": "same",
+    None: "undecided",
+}
+"""What is said of two reports, and the colour that it is said in."""
 
 
 def render_html(report: VerifyReport, table: CalibrationTable | None = None) -> str:
@@ -25,6 +44,39 @@ def render_html(report: VerifyReport, table: CalibrationTable | None = None) -> 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
+    page = make_page(report, table)
+    return fill_template(
+        "report.html", page=page, report=report, verdict=report.verdict, words=OUTCOME_WORDS
+    )
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return reports side by side as a page of the same kind.
+
+    Raises:
+        MissingDependencyError: jinja2 or matplotlib is not installed.
+    """
+    plot, entries = pareto_plot(comparison), entries_grid(comparison)
+    caption = "Each point is a precision on a backend. Dashed: what no other point beats."
+    return fill_template(
+        "compare.html",
+        comparison=comparison,
+        signs=letters(comparison),
+        tones=_TONES,
+        reports=reports_grid(comparison),
+        changes=changes_grid(comparison),
+        entries=entries,
+        conditions=conditions_grid(comparison),
+        pareto=Figure("Accuracy over latency", plot, caption, entries) if plot else None,
+    )
+
+
+def fill_template(name: str, **values: Any) -> str:
+    """Return the template `name` with `values` in it; text in them stays text.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
     jinja2 = require("jinja2", PURPOSE)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -34,10 +86,7 @@ def render_html(report: VerifyReport, table: CalibrationTable | None = None) -> 
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    page = make_page(report, table)
-    text: str = environment.get_template("report.html").render(
-        page=page, report=report, verdict=report.verdict, words=OUTCOME_WORDS
-    )
+    text: str = environment.get_template(name).render(**values)
     return text
 
 

@@ -6,6 +6,7 @@ import re
 from xml.etree import ElementTree as ET
 
 from edge_vit.measure.results import Gate, VerifyReport
+from edge_vit.report.grids import place_of, recommendation
 
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write, as a file's name may hold them."""
@@ -50,16 +51,14 @@ def _properties(report: VerifyReport) -> dict[str, str]:
     return {
         "bundle": report.bundle,
         "bundle_digest": report.bundle_digest,
-        "recommended": " ".join(
-            filter(None, (report.verdict.recommended, report.verdict.recommended_backend))
-        ),
+        "recommended": recommendation(report.verdict),
         "device": report.environment.device,
         **report.environment.packages,
     }
 
 
 def _add_case(suite: ET.Element, gate: Gate, *, is_of_candidate: bool) -> None:
-    place = " ".join(filter(None, (gate.precision, gate.backend)))
+    place = place_of(gate)
     attributes = {"classname": f"edgevit.{place.replace(' ', '.')}", "name": f"{place} {gate.name}"}
     case = ET.SubElement(suite, "testcase", attributes)
     message = {"message": _text(gate.sentence)}

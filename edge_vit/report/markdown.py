@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import AccuracyReport, VerifyReport
+from edge_vit.report.compared import all_grids, letters
 from edge_vit.report.conditions import conditions
-from edge_vit.report.grids import Grid, accuracy_grid, gates_grid, is_reference, latency_grid
+from edge_vit.report.grids import (
+    Grid,
+    accuracy_grid,
+    gates_grid,
+    is_reference,
+    latency_grid,
+    place_of,
+)
 from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import MISSING, OUTCOME_WORDS, percent, significant
 from edge_vit.table import CalibrationTable
@@ -29,6 +38,19 @@ def render_markdown(report: VerifyReport, table: CalibrationTable | None = None)
     return "\n".join(_lines(report, table)) + "\n"
 
 
+def render_comparison_markdown(comparison: Comparison) -> str:
+    """Return reports side by side as text."""
+    lines = [f"## {len(letters(comparison))} reports side by side", ""]
+    lines += [
+        f"- {letters(comparison)[change.report]} {change.place}, {change.measure}: "
+        f"{escaped(change.sentence)}"
+        for change in comparison.changes
+    ]
+    for grid in all_grids(comparison):
+        lines += ["", *_section(grid)]
+    return "\n".join(lines) + "\n"
+
+
 def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str]:
     verdict = report.verdict
     word = OUTCOME_WORDS[verdict.outcome][1]
@@ -38,8 +60,8 @@ def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str
     yield ""
     if verdict.gates:
         for gate in verdict.gates:
-            place = " ".join(filter(None, (gate.precision, gate.backend)))
-            yield f"- {_SIGNS[gate.outcome]} {place} `{gate.name}`: {escaped(gate.sentence)}"
+            where, sentence = escaped(place_of(gate)), escaped(gate.sentence)
+            yield f"- {_SIGNS[gate.outcome]} {where} `{gate.name}`: {sentence}"
         yield ""
         yield from _folded(gates_grid(verdict))
     if report.latency:

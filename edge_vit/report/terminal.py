@@ -13,7 +13,7 @@ from rich.text import Text
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
 from edge_vit.report.conditions import model_grid, preprocess_grid
-from edge_vit.report.grids import Grid, accuracy_grid, latency_grid
+from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, place_of, recommendation
 from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import (
     MISSING,
@@ -82,13 +82,13 @@ def verdict_panel(verdict: Verdict) -> Panel:
     gates = Table.grid(padding=(0, 2))
     for gate in verdict.gates:
         outcome = Text(" ".join(OUTCOME_WORDS[gate.outcome]), OUTCOME_STYLES[gate.outcome])
-        precision = Text(gate.precision, _style_of(gate.precision))
+        precision = Text(place_of(gate), _style_of(gate.precision))
         gates.add_row(outcome, precision, Text(gate.name, "bold"), Text(gate.sentence))
     style = OUTCOME_STYLES[verdict.outcome]
     return Panel(
         Group(Text(verdict.sentence, "bold"), Text(), gates),
         title=Text(" ".join(OUTCOME_WORDS[verdict.outcome]), f"bold {style}"),
-        subtitle=Text(f"recommended: {verdict.recommended}"),
+        subtitle=Text(f"recommended: {recommendation(verdict)}"),
         title_align="left",
         subtitle_align="right",
         border_style=style,

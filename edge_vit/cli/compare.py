@@ -1,0 +1,94 @@
+"""``edgevit compare``: reports side by side, like with like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_vit.cli.options import json_option
+from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.reports import check_output, read_measured, write_text
+from edge_vit.errors import SpecError
+from edge_vit.values import to_json
+
+if TYPE_CHECKING:
+    from edge_vit.measure.compare import Comparison
+
+
+@click.command("compare")
+@click.argument(
+    "reports", metavar="REPORT...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse reports whose conditions are unlike, with exit status 1.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the comparison to this .html, .md or .json file too.",
+)
+@json_option
+def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_json: bool) -> None:
+    """Put reports side by side: like with like, and what differs.
+
+    REPORT is a .json report of verify, bench or eval, or a bundle, whose latest verdict counts. The
+    others are held against the first. Where device, power mode, clocks, versions, threads, batch or
+    images differ, no ratio is given, but what differs. "No difference" is a possible answer.
+    """
+    from edge_vit.measure.compare import compare
+
+    check_output(output)
+    names = _short_names(reports)
+    measured = [read_measured(path, name) for path, name in zip(reports, names, strict=True)]
+    comparison = compare(measured)
+    unlike = [change for change in comparison.changes if change.unlike]
+    if strict and unlike:
+        first = unlike[0]
+        raise SpecError(
+            f"{first.report} and {first.base} are not alike: {first.place} {first.measure}: "
+            f"{'; '.join(first.unlike)}. Measure both under the same conditions"
+        )
+    if as_json:
+        print_json(comparison)
+    else:
+        from edge_vit.report.compared import all_grids
+        from edge_vit.report.terminal import grid_table
+
+        print_tables(*map(grid_table, all_grids(comparison)))
+    if output is not None:
+        write_text(_rendered(comparison, output.suffix), output)
+
+
+def _rendered(comparison: Comparison, suffix: str) -> str:
+    if suffix == ".json":
+        return json.dumps(to_json(comparison), indent=1, ensure_ascii=False) + "\n"
+    if suffix == ".md":
+        from edge_vit.report.markdown import render_comparison_markdown
+
+        return render_comparison_markdown(comparison)
+    from edge_vit.report.html import render_comparison
+
+    return render_comparison(comparison)
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each: the file's own, with so much of its folder as tells it apart."""
+    return list(_unique(paths))
+
+
+def _unique(paths: Sequence[Path]) -> Iterator[str]:
+    for index, path in enumerate(paths):
+        others = [other for i, other in enumerate(paths) if i != index]
+        name = path.name
+        if any(other.name == name for other in others):
+            name = str(path)
+        repeats = sum(other == path for other in paths[:index])
+        yield f"{name} ({repeats + 1})" if repeats else name
