@@ -170,12 +170,55 @@ class TorchAttention(nn.Module):
 
 
 class NormedAttention(Attention):
-    """With queries and keys normalised, as ViT-22B has it: more than the canonical form says."""
+    """With queries and keys normalised, as ViT-22B has it; the scale before the product or behind.
+
+    A factor on what goes into a norm is lost in it, so this one has to stay behind it.
+    """
+
+    def __init__(self, attend=attend_scaled_queries):
+        super().__init__(split_unbind, None)
+        self.q_norm, self.k_norm = nn.LayerNorm(HEAD_SIZE), nn.LayerNorm(HEAD_SIZE)
+        self.attend = lambda q, k, v: attend(self.q_norm(q), self.k_norm(k), v)
+
+
+class WideNormedAttention(nn.Module):
+    """With queries and keys normalised before or after their heads are apart, tokens first."""
+
+    def __init__(self, *, heads_apart: bool):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        size = HEAD_SIZE if heads_apart else WIDTH
+        self.q_norm, self.k_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.heads_apart = heads_apart
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:2], HEADS, HEAD_SIZE)
+        q, k, v = (
+            part.reshape(shape) if self.heads_apart else part for part in self.qkv(x).chunk(3, -1)
+        )
+        parts = (self.q_norm(q), self.k_norm(k), v)
+        q, k, v = (part.reshape(shape).transpose(1, 2) for part in parts)
+        return self.proj(attend_scaled_scores(q, k, v).transpose(1, 2).reshape(x.shape))
+
+
+class SubNormAttention(Attention):
+    """With a norm between attention and proj, as BEiT-3 has it."""
+
+    def __init__(self):
+        super().__init__(split_unbind, attend_scaled_scores)
+        self.proj = nn.Sequential(nn.LayerNorm(WIDTH), self.proj)
+
+
+class ShiftedScoresAttention(Attention):
+    """With a bias on the scores that depends on the image: more than the canonical form says."""
 
     def __init__(self):
         super().__init__(split_unbind, None)
-        self.q_norm, self.k_norm = nn.LayerNorm(HEAD_SIZE), nn.LayerNorm(HEAD_SIZE)
-        self.attend = lambda q, k, v: attend_scaled_queries(self.q_norm(q), self.k_norm(k), v)
+        self.attend = self.attend_shifted
+
+    def attend_shifted(self, q, k, v):
+        scores = q @ k.transpose(-2, -1) * SCALE
+        return (scores + q.mean(-1, keepdim=True) * k.mean(-1)[:, :, None]).softmax(-1) @ v
 
 
 class CrossAttention(nn.Module):

@@ -27,8 +27,9 @@ from edge_vit.graph.sites import Block, Site, find_blocks
 from edge_vit.graph.walk import Array, Linear, array_of, consumers, data_input, is_constant
 from edge_vit.table import SiteScales
 
-FOLD_ORDER = ("proj", "qkv", "fc1")
-"""V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads."""
+FOLD_ORDER = ("proj", "qkv", "fc1", "fc2")
+"""V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads. Before
+fc2 there is something to fold only where a norm stands."""
 
 _NORM_BIAS = 2  # which input of a LayerNormalization it is
 
@@ -86,7 +87,9 @@ def find_fold_targets(block: Block) -> tuple[FoldTarget, ...]:
         sites = [site for site in block.sites if site.role == role]
         if len(sites) != 1:
             continue  # several layers share one input and would each want factors of their own
-        target = _values_before(block, sites[0]) if role == "proj" else _norm_before(sites[0])
+        target = _norm_before(sites[0])
+        if target is None and role == "proj":
+            target = _values_before(block, sites[0])
         if target is not None:
             found.append(target)
     return tuple(found)

@@ -102,7 +102,7 @@ def _decide_block(
             has_bias=site.linear.add is not None,
         )
         found[site.name] = _decide(layer, seen.stats[site.name], recipe, probe)
-        if site.role == "proj" and target is not None and found[site.name].is_folded:
+        if target is not None and target.qkv is not None and found[site.name].is_folded:
             values = found[site.name].plan.divisors
     return found
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
+import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from edge_vit.errors import SpecError
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TRACE_BATCH = 2  # with 1, exporters write the batch size into the graph
 
 
@@ -32,7 +38,7 @@ def trace_module(
     images = torch.zeros(batch or _TRACE_BATCH, 3, *image_size)
     dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
     try:
-        with torch.inference_mode(False), torch.no_grad(), _quiet():
+        with torch.inference_mode(False), torch.no_grad(), _quiet(), _plain_attention():
             program = torch.onnx.export(
                 module,
                 (images,),
@@ -44,11 +50,13 @@ def trace_module(
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever the module raised
-        line = next((s for s in str(error).splitlines() if s.strip()), type(error).__name__)
-        cause = error.__cause__ or error.__context__ or error
+        cause: BaseException = error
+        while (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
         raise SpecError(
-            f"{type(module).__name__} cannot be exported to ONNX: {line.strip()[:200]} "
-            f"({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
+            f"{type(module).__name__} cannot be exported to ONNX, its forward does what the "
+            f"exporter cannot follow: {type(cause).__name__}: "
+            f"{' '.join(_COLOUR.sub('', str(cause)).split())[:300]}"
         ) from None
     assert program is not None
     proto = program.model_proto
@@ -59,6 +67,37 @@ def trace_module(
             "it says which. Add --static-batch N with that size"
         )
     return proto
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Write out attention over more than (batch, heads, tokens): the exporter knows no other."""
+    fused = F.scaled_dot_product_attention
+
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **more: Any,
+    ) -> Tensor:
+        if query.ndim == 4 or is_causal or more:
+            return fused(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **more)
+        scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -math.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        return scores.softmax(-1) @ value
+
+    F.scaled_dot_product_attention = attend  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 import pytest
+import small_attentions as ways
+import small_vits
 import torch
 from seeded import CONFIG, Seeded, make_seeded, random_images, run_onnx, seeded_vit, sqnr_db
 
@@ -79,6 +81,29 @@ def test_folds_proj_qkv_and_fc1_of_every_block(plain):
     blocks = find_blocks(ir.from_proto(plain.model).graph)
     found = [[target.site.role for target in find_fold_targets(block)] for block in blocks]
     assert found == [["proj", "qkv", "fc1"]] * CONFIG.depth
+
+
+@pytest.mark.parametrize(
+    ("attention", "roles"),
+    [
+        (ways.RotaryAttention, ["proj", "qkv", "fc1"]),
+        (ways.NormedAttention, ["proj", "qkv", "fc1"]),
+        (ways.SubNormAttention, ["proj", "qkv", "fc1"]),
+    ],
+    ids=["rotary positions", "normed queries", "norm before proj"],
+)
+def test_folds_other_attentions_as_well(attention, roles):
+    module = small_vits.SmallViT(attention=attention)
+    seeded = make_seeded(module, small_vits.SIZE, small_vits.CLASSES)
+    blocks = find_blocks(ir.from_proto(seeded.model).graph)
+    targets = [find_fold_targets(block) for block in blocks]
+    assert [[target.site.role for target in found] for found in targets] == [roles] * len(blocks)
+    images = random_images(8, size=small_vits.SIZE)
+    table = seeded.calibrate(images, RECIPES["fast"])
+    floating = {n: dataclasses.replace(s, precision="fp16") for n, s in table.sites.items()}
+    folded = write_qdq(seeded.model, dataclasses.replace(table, sites=floating))
+    expected = run_onnx(seeded.model, images)
+    assert np.abs(run_onnx(folded, images) - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_folding_keeps_the_function(wild):

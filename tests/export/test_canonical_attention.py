@@ -24,6 +24,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, small.SIZE, small.SIZE, 3
 TANH_GELU = {"Erf": -1, "Div": -1, "Tanh": 1, "Mul": 4, "Add": 1}
 NO_GELU = {"Erf": -1, "Div": -1, "Mul": -2, "Add": -1}
 SIGMOID = {**NO_GELU, "Mul": 0, "Sigmoid": 1}
+NORMS = {"LayerNormalization": 2, "Mul": 1, "Transpose": 1}
+ROTARY = {"Slice": 4, "Neg": 2, "Concat": 2, "Mul": 5, "Add": 2, "Transpose": 1}
 
 
 def vit(**parts):
@@ -65,6 +67,22 @@ VARIANTS = {
     # a constant on the scores
     "bias": (ways.BiasedAttention, {"Add": 1}),
     "bias-before-scale": (functools.partial(ways.BiasedAttention, before_scale=True), {"Add": 1}),
+    # more than moves between the linear layers and the attention
+    "normed": (ways.NormedAttention, NORMS),
+    "normed-scaled-scores": (
+        functools.partial(ways.NormedAttention, ways.attend_scaled_scores),
+        NORMS,
+    ),
+    "normed-tokens-first": (
+        functools.partial(ways.WideNormedAttention, heads_apart=True),
+        {**NORMS, "Transpose": 0, "Reshape": 2},
+    ),
+    "normed-whole": (
+        functools.partial(ways.WideNormedAttention, heads_apart=False),
+        {**NORMS, "Transpose": 0},
+    ),
+    "rotary": (ways.RotaryAttention, ROTARY),
+    "norm-before-proj": (ways.SubNormAttention, {"LayerNormalization": 1}),
 }
 
 
@@ -148,18 +166,10 @@ def test_unfolded_constants_make_no_difference():
     assert_form(prove(source, export_legacy(source, fold=False)), {})
 
 
-@pytest.mark.parametrize(
-    ("make", "why"),
-    [
-        (ways.NormedAttention, "LayerNormalization between linear and attention"),
-        (ways.RotaryAttention, "Add between linear and attention"),
-    ],
-    ids=["normed", "rotary"],
-)
-def test_what_the_form_cannot_say_is_left_with_a_note_and_its_sites(make, why):
-    source = small_source(vit(attention=make))
+def test_what_the_form_cannot_say_is_left_with_a_note_and_its_sites():
+    source = small_source(vit(attention=ways.ShiftedScoresAttention))
     graph = prove(source, export_legacy(source))
-    assert graph.notes == (f"attention of block 0-1: {why}",)
+    assert graph.notes == ("attention of block 0-1: a computed bias on the attention scores",)
     blocks = find_blocks(ir.from_proto(graph.model).graph)
     assert [site.name for block in blocks for site in block.sites] == [
         f"block{index}/{role}" for index in range(small.DEPTH) for role in ROLES

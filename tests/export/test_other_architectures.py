@@ -17,7 +17,6 @@ ROLES = ("qkv", "proj", "fc1", "fc2")
 TINY = {"depth": 2, "embed_dim": 48, "num_heads": 4, "img_size": 64}
 SWIN = {"depths": [2, 2], "embed_dim": 24, "num_heads": [2, 4], "img_size": 56}
 CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
-ROTARY = ("attention of block 0-1: Concat between linear and attention",)
 WINDOWS = (
     "attention of block 0-1: tokens come as (2, 14, 14, 24), not (batch, tokens, width)",
     "attention of block 2-3: tokens come as (2, 7, 7, 48), not (batch, tokens, width)",
@@ -33,7 +32,9 @@ def trace(source):
     ("name", "arguments", "export", "depth", "notes"),
     [
         ("swin_tiny_patch4_window7_224", SWIN, export_legacy, 4, WINDOWS),
-        ("eva02_tiny_patch14_224", {**TINY, "img_size": 56}, trace, 2, ROTARY),
+        ("eva02_tiny_patch14_224", {**TINY, "img_size": 56}, trace, 2, ()),
+        ("vit_small_patch16_dinov3", {**TINY, "embed_dim": 64}, trace, 2, ()),
+        ("beit3_base_patch16_224", TINY, export_legacy, 2, ()),
         ("beit_base_patch16_224", TINY, export_legacy, 2, ()),
         ("vit_relpos_small_patch16_224", TINY, export_legacy, 2, ()),
         ("vit_giant_patch14_dinov2", {**TINY, "img_size": 56}, export_legacy, 2, ()),

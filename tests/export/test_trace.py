@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+import torch.nn.functional as F
 from small_vits import SIZE, small_source
 from torch import nn
 
@@ -42,6 +43,36 @@ def test_a_static_batch_is_written_into_the_graph():
     dims = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
     assert dims == [3, 3, SIZE, SIZE]
     assert run(proto, torch.zeros(3, 3, SIZE, SIZE)).shape[0] == 3
+
+
+class WindowAttention(nn.Module):
+    """On windows, as Hiera and SAM attend: one dimension more than the exporter knows."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, images):
+        windows = images.reshape(images.shape[0], 1, 2, -1, 12)
+        attended = F.scaled_dot_product_attention(windows, 2 * windows, windows, self.mask)
+        return attended.mean((1, 2, 3))
+
+
+WINDOW = 3 * SIZE * SIZE // 24
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [None, torch.ones(WINDOW, WINDOW).tril().bool(), torch.randn(WINDOW, WINDOW)],
+    ids=["no mask", "boolean mask", "added mask"],
+)
+def test_attention_over_windows_is_written_out(mask):
+    module = WindowAttention(mask).eval()
+    images = torch.randn(3, 3, SIZE, SIZE)
+    before = F.scaled_dot_product_attention
+    found = run(trace_module(module, (SIZE, SIZE)), images)
+    np.testing.assert_allclose(found, module(images).numpy(), atol=1e-5)
+    assert F.scaled_dot_product_attention is before
 
 
 class Branching(nn.Module):

@@ -3,19 +3,21 @@
 An exporter may merge or separate queries, keys and values, interleave heads, flatten tokens, swap
 axes, split by Gather. Instead of knowing each way, the positions of the elements are sent through
 the moves themselves: that tells which weight column each query, key and value element comes from,
-and the weights are arranged to say the same in the canonical order.
+and the weights are arranged to say the same in the canonical order. What is done to queries and
+keys beyond moves, such as rotary positions or a norm of each head, stays as its exporter wrote it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from edge_vit.export.rewrites.edit import Builder, replace_value
-from edge_vit.export.rewrites.probe import find_shapes, make_session
+from edge_vit.export.rewrites.moves import Moves, Stretch, move, trace_stretch
+from edge_vit.export.rewrites.probe import find_shapes
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.graph.walk import (
     Array,
@@ -29,6 +31,9 @@ from edge_vit.graph.walk import (
     scaled_by,
 )
 
+_HEADS_FIRST, _TOKENS_FIRST = (0, 2, 1, 3), (0, 1, 2, 3)
+"""How (batch, tokens, heads, channels) lies in the value that a stretch starts from."""
+
 _PROBE_BATCH = 2  # with 1, a swap of images and tokens would not show
 
 
@@ -38,11 +43,23 @@ class _NotCanonical(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class _Projection:
-    """A linear layer in canonical order: weight (K, heads * size), bias (heads * size,)."""
+    """A linear layer in canonical order: weight (K, heads * size), bias (heads * size,).
+
+    Attributes:
+        stretch: what leads from it to the attention.
+        layout: of the value that the stretch starts from; None where its heads are not apart yet.
+    """
 
     weight: Array
     bias: Array
     num_heads: int
+    stretch: Stretch
+    layout: tuple[int, ...] | None
+
+    @property
+    def takes_scale(self) -> bool:
+        """Whether a factor on the weights is the same factor on the attention's operand."""
+        return self.stretch.is_linear
 
 
 def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
@@ -60,7 +77,7 @@ def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
         outputs = [site.linear.output for site in block.sites if site.role in ("qkv", "proj")]
         inputs = [site.linear.input for site in block.sites if site.role in ("qkv", "proj")]
         context = block.attention.context.outputs[0]
-        wanted.update(dict.fromkeys([block.root, context, *outputs, *inputs]))
+        wanted.update(dict.fromkeys([block.root, context, *_operands(block), *outputs, *inputs]))
     shapes = find_shapes(model, list(wanted), _PROBE_BATCH)
     left: dict[str, list[int]] = {}
     for block in blocks:
@@ -68,6 +85,7 @@ def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
             _rewrite(model.graph, block, shapes)
         except _NotCanonical as reason:
             left.setdefault(str(reason), []).append(block.index)
+    model.graph.sort()  # a stretch that stayed comes behind what it starts from now
     return tuple(f"attention of block {_ranges(which)}: {why}" for why, which in left.items())
 
 
@@ -75,14 +93,11 @@ def _rewrite(graph: ir.Graph, block: Block, shapes: dict[ir.Value, tuple[int, ..
     attention = block.attention
     if len(shapes[block.root]) != 3:
         raise _NotCanonical(f"tokens come as {shapes[block.root]}, not (batch, tokens, width)")
-    query, key = attention.scores.inputs
-    value = attention.context.inputs[1]
-    assert query is not None
-    assert key is not None
-    assert value is not None
-    q = _read_projection(block, query, shapes, is_transposed=False)
-    k = _read_projection(block, key, shapes, is_transposed=True)
-    v = _read_projection(block, value, shapes, is_transposed=False)
+    operands = _operands(block)
+    q, k, v = (
+        _read_projection(block, operand, shapes, is_transposed=index == 1)
+        for index, operand in enumerate(operands)
+    )
     if not q.num_heads == k.num_heads == v.num_heads:
         raise _NotCanonical("queries, keys and values have different numbers of heads")
     scale, bias = _read_scores(attention.scores.outputs[0], data_input(attention.softmax))
@@ -90,8 +105,9 @@ def _rewrite(graph: ir.Graph, block: Block, shapes: dict[ir.Value, tuple[int, ..
     proj, output = _read_proj(block, shapes, v.num_heads)
 
     build = Builder(graph, block.linears("proj")[0].matmul)
-    weight = np.concatenate([q.weight * np.float32(scale), k.weight, v.weight], axis=1)
-    vector = np.concatenate([q.bias * np.float32(scale), k.bias, v.bias])
+    inside = np.float32(scale if q.takes_scale else 1.0)
+    weight = np.concatenate([q.weight * inside, k.weight, v.weight], axis=1)
+    vector = np.concatenate([q.bias * inside, k.bias, v.bias])
     qkv = build.one("MatMul", block.root, build.constant(weight))
     if vector.any():
         qkv = build.one("Add", qkv, build.constant(vector.reshape(1, 1, -1)))
@@ -103,25 +119,63 @@ def _rewrite(graph: ir.Graph, block: Block, shapes: dict[ir.Value, tuple[int, ..
         attributes={"axis": -1},
         num_outputs=3,
     )
-    heads = []
-    for part, width, order in zip(parts, widths, ("query", "key", "value"), strict=True):
-        target = np.array([0, 0, q.num_heads, width // q.num_heads], np.int64)
-        split = build.one("Reshape", part, build.constant(target))
-        perm = (0, 2, 3, 1) if order == "key" else (0, 2, 1, 3)
-        heads.append(build.one("Transpose", split, perm=perm))
-    scores = build.one("MatMul", heads[0], heads[1])
+    query, key, value = (
+        _lead_on(build, part, projection, operand, is_transposed=index == 1)
+        for index, (part, projection, operand) in enumerate(
+            zip(parts, (q, k, v), operands, strict=True)
+        )
+    )
+    if inside != np.float32(scale):
+        query = build.one("Mul", query, build.constant(np.float32(scale)))
+    scores = build.one("MatMul", query, key)
     if bias is not None:
         scores = build.one("Add", scores, build.constant(bias))
-    context = build.one("MatMul", build.one("Softmax", scores, axis=-1), heads[2])
+    context = build.one("MatMul", build.one("Softmax", scores, axis=-1), value)
     merged = build.one(
         "Reshape",
         build.one("Transpose", context, perm=(0, 2, 1, 3)),
         build.constant(np.array([0, 0, widths[2]], np.int64)),
     )
+    if proj.stretch.nodes:
+        proj.stretch.start_from(merged)
+        merged = block.linears("proj")[0].input
     result = build.one("MatMul", merged, build.constant(proj.weight))
     if proj.bias.any():
         result = build.one("Add", result, build.constant(proj.bias.reshape(1, 1, -1)))
     replace_value(output, result)
+
+
+def _operands(block: Block) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return queries, keys and values as the attention reads them."""
+    query, key = block.attention.scores.inputs
+    value = block.attention.context.inputs[1]
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    return query, key, value
+
+
+def _lead_on(
+    build: Builder,
+    part: ir.Value,
+    projection: _Projection,
+    operand: ir.Value,
+    *,
+    is_transposed: bool,
+) -> ir.Value:
+    """Return what the attention reads, made of `part`, (batch, tokens, heads * channels)."""
+    heads, stretch = projection.num_heads, projection.stretch
+    value = part
+    if projection.layout is not None:
+        shape = np.array([0, 0, heads, projection.weight.shape[1] // heads], np.int64)
+        value = build.one("Reshape", part, build.constant(shape))
+        perm = (0, 2, 3, 1) if is_transposed and not stretch.nodes else projection.layout
+        if perm != _TOKENS_FIRST:
+            value = build.one("Transpose", value, perm=perm)
+    if not stretch.nodes:
+        return value
+    stretch.start_from(value)
+    return operand
 
 
 def _read_projection(
@@ -132,27 +186,42 @@ def _read_projection(
     is_transposed: bool,
 ) -> _Projection:
     """Return the linear layer behind `operand`, its columns in the order (head, channel)."""
-    source, moves, factor = _trace_back(operand)
-    linear = next((li for li in block.linears("qkv") if li.output is source), None)
-    if linear is None:
-        what = source.producer()
-        raise _NotCanonical(f"{what.op_type if what else 'an input'} between linear and attention")
+    linears = {linear.output: linear for linear in block.linears("qkv")}
+    stretch = trace_stretch(operand, linears)
+    if stretch is None:
+        raise _NotCanonical("queries, keys or values are made of more than one linear layer")
+    linear, source = linears[stretch.source], stretch.source
     batch, tokens, width = shapes[block.root]
-    positions = _move(moves, shapes[source])
-    if is_transposed:
-        positions = np.swapaxes(positions, -1, -2)
-    rows_count, size = positions.shape[-2:]
-    num_heads = int(np.prod(positions.shape[:-2])) // batch
-    if rows_count != tokens:
-        raise _NotCanonical(f"attention over {rows_count} of {tokens} tokens")
-    positions = positions.reshape(batch, num_heads, tokens, size)
+    num_heads = math.prod(shapes[operand][:-2]) // batch
+    positions = move(stretch.moves, shapes[source])
+    if not stretch.nodes:
+        positions = np.swapaxes(positions, -1, -2) if is_transposed else positions
+        positions = positions.reshape(batch, num_heads, *positions.shape[-2:])
+    elif len(shapes[operand]) != 4:
+        raise _NotCanonical("heads are not apart from the batch")
+    layout = _find_layout(positions, num_heads, tokens)
+    if layout is not None:
+        positions = positions.transpose(layout)  # either layout is its own inverse
+    positions = positions.reshape(batch, tokens, -1)
     rows, columns = np.divmod(positions, linear.weight.shape[1])
-    if (rows != rows[:, :1, :, :1]).any() or (columns != columns[:1, :, :1, :]).any():
+    if (rows != rows[:, :, :1]).any() or (columns != columns[:1, :1]).any():
         raise _NotCanonical("heads mix tokens and channels")
-    _check_rows(linear, block.root, shapes, rows[:, 0, :, 0], width)
-    order = columns[0, :, 0, :].reshape(-1)
-    scale = np.float32(factor)
-    return _Projection(linear.weight[:, order] * scale, linear.bias[order] * scale, num_heads)
+    _check_rows(linear, block.root, shapes, rows[:, :, 0], width)
+    order, scale = columns[0, 0], np.float32(stretch.factor)
+    weight, bias = linear.weight[:, order] * scale, linear.bias[order] * scale
+    return _Projection(weight, bias, num_heads, stretch, layout)
+
+
+def _find_layout(positions: Array, num_heads: int, tokens: int) -> tuple[int, ...] | None:
+    """Return how heads and tokens lie in `positions`, whose first axis is the batch."""
+    shape = positions.shape
+    if len(shape) == 4 and shape[1:3] == (num_heads, tokens):
+        return _HEADS_FIRST
+    if len(shape) == 4 and shape[1:3] == (tokens, num_heads):
+        return _TOKENS_FIRST
+    if len(shape) == 3 and shape[1] == tokens:
+        return None
+    raise _NotCanonical(f"attention over {shape[-2]} of {tokens} tokens")
 
 
 def _check_rows(
@@ -163,10 +232,10 @@ def _check_rows(
     width: int,
 ) -> None:
     """Check that row ``rows[b, n]`` of the layer's input is token n of image b of `root`."""
-    source, moves, factor = _trace_back(linear.input)
-    if source is not root or factor != 1.0:
+    stretch = trace_stretch(linear.input, [root])
+    if stretch is None or stretch.nodes or stretch.factor != 1.0:
         raise _NotCanonical("queries, keys and values have different inputs")
-    positions = _move(moves, shapes[root]).reshape(-1, width)
+    positions = move(stretch.moves, shapes[root]).reshape(-1, width)
     if (positions[rows.reshape(-1)].reshape(-1) != np.arange(positions.size)).any():
         raise _NotCanonical("tokens are reordered before the linear layer")
 
@@ -215,14 +284,16 @@ def _read_proj(
 ) -> tuple[_Projection, ir.Value]:
     """Return the output layer, rows in the order (head, channel), and the value it becomes."""
     (linear,) = block.linears("proj")
-    source, moves, factor = _trace_back(linear.input)
-    if source is not block.attention.context.outputs[0]:
-        what = source.producer()
-        raise _NotCanonical(f"{what.op_type if what else 'nothing'} between attention and proj")
+    stretch = trace_stretch(linear.input, [block.attention.context.outputs[0]])
+    if stretch is None:
+        raise _NotCanonical("proj reads more than the attention")
     batch, tokens, _ = shapes[block.root]
     width, out_width = linear.weight.shape
     size = width // num_heads
-    positions = _move(moves, shapes[source]).reshape(-1, width)
+    positions = move(stretch.moves, shapes[stretch.source])
+    if stretch.nodes and positions.shape != (batch, tokens, width):
+        raise _NotCanonical("more than moves between attention and proj")
+    positions = positions.reshape(-1, width)
     images, heads, rows, channels = np.unravel_index(positions, (batch, num_heads, tokens, size))
     token = images * tokens + rows  # of each element of each row
     if (
@@ -231,16 +302,19 @@ def _read_proj(
         or (channels != channels[:1]).any()
     ):
         raise _NotCanonical("proj mixes tokens and channels")
+    order = heads[0] * size + channels[0]
+    if stretch.nodes and ((order != np.arange(width)).any() or stretch.factor != 1.0):
+        raise _NotCanonical("channels are reordered between attention and proj")
     weight = np.empty_like(linear.weight)
-    weight[heads[0] * size + channels[0]] = linear.weight * np.float32(factor)
+    weight[order] = linear.weight * np.float32(stretch.factor)
     row_of_token = np.argsort(token[:, 0])
     wanted = row_of_token.reshape(batch, tokens, 1) * out_width + np.arange(out_width)
     output = linear.output
-    moves = []
+    moves: Moves = []
     while True:
-        positions = _move(moves, shapes[linear.output])
+        positions = move(moves, shapes[linear.output])
         if positions.shape == wanted.shape and (positions == wanted).all():
-            return _Projection(weight, linear.bias, num_heads), output
+            return _Projection(weight, linear.bias, num_heads, stretch, None), output
         uses = list(consumers(output))
         if len(uses) != 1 or not is_movement(uses[0]) or len(uses[0].outputs) != 1:
             raise _NotCanonical("tokens are reordered behind the attention")
@@ -257,52 +331,3 @@ def _ranges(numbers: list[int]) -> str:
         else:
             groups.append([number])
     return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
-
-
-_Moves = list[tuple[ir.Node, int]]
-
-
-def _trace_back(value: ir.Value) -> tuple[ir.Value, _Moves, float]:
-    """Return (source, moves from it to `value`, product of the scale factors on the way)."""
-    moves: _Moves = []
-    factor = 1.0
-    while True:
-        node = value.producer()
-        if node is None:
-            break
-        scaled = scaled_by(node)
-        if scaled is not None:
-            value, by = scaled
-            factor *= by
-        elif is_movement(node):
-            moves.append((node, node.outputs.index(value)))
-            value = data_input(node)
-        else:
-            break
-    return value, moves[::-1], factor
-
-
-def _move(moves: _Moves, shape: tuple[int, ...]) -> Array:
-    """Return where the elements of an array of `shape` go: flat positions, moved by `moves`."""
-    positions = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
-    if not moves:
-        return positions
-    nodes, constants, name = [], {}, "positions"
-    for number, (node, output) in enumerate(moves):
-        proto = ir.to_proto(node)
-        proto.input[0] = name
-        for index in range(len(proto.output)):
-            proto.output[index] = f"moved{number}_{index}"
-        name = proto.output[output]
-        nodes.append(proto)
-        for value in node.inputs[1:]:
-            if value is not None:
-                constants[value.name] = onnx.numpy_helper.from_array(array_of(value), value.name)
-    source = onnx.helper.make_tensor_value_info("positions", onnx.TensorProto.INT64, shape)
-    graph = onnx.helper.make_graph(
-        nodes, "moves", [source], [onnx.ValueInfoProto(name=name)], list(constants.values())
-    )
-    opset = [onnx.helper.make_opsetid("", 19)]
-    session = make_session(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10))
-    moved: Array = session.run([name], {"positions": positions})[0]
-    return moved
