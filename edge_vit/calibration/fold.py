@@ -28,8 +28,8 @@ from edge_vit.graph.walk import Array, Linear, array_of, consumers, data_input, 
 from edge_vit.table import SiteScales
 
 FOLD_ORDER = ("proj", "qkv", "fc1", "fc2")
-"""V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads. Before
-fc2 there is something to fold only where a norm stands."""
+"""V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads. In
+front of fc2 there is something to fold only where a norm stands."""
 
 _NORM_BIAS = 2  # which input of a LayerNormalization it is
 
