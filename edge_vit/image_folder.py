@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_vit.errors import ImageError
+from edge_vit.errors import ImageError, SpecError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """How the names of images end, in lower or upper case."""
@@ -91,3 +91,18 @@ def _class_indices(folder: Path, labels: tuple[str, ...]) -> dict[str, int]:
                 "expected one. Pass a flat folder to measure agreement only"
             )
     return {name: labels.index(name) for name in names}
+
+
+def spread(count: int, limit: int | None) -> list[bool]:
+    """Return which of `count` things to take, so that `limit` of them lie evenly among all.
+
+    Raises:
+        SpecError: `limit` is below 1.
+    """
+    if limit is None:
+        return [True] * count
+    if limit < 1:
+        raise SpecError(f"limit: got {limit}, expected at least 1 image")
+    limit = min(limit, count)
+    chosen = {index * count // limit for index in range(limit)}
+    return [index in chosen for index in range(count)]

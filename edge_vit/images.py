@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edge_vit.errors import ImageError, ShapeError, SpecError
-from edge_vit.image_folder import list_folder
+from edge_vit.image_folder import list_folder, spread
 from edge_vit.image_lists import ARRAY_SUFFIXES, LIST_SUFFIX, read_array, read_list
 from edge_vit.preprocess import UInt8Array, check_image
+from edge_vit.video import VIDEO_SUFFIXES, VideoSource
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded: a file of a hundred bytes can claim a thousand times as many."""
@@ -126,7 +127,7 @@ class FolderSource(FileSource):
             self.has_labels = True
         self._files = [
             _File(folder / path, path.as_posix(), indices[path.parts[0]] if indices else None)
-            for path in compress(paths, _spread(len(paths), limit))
+            for path in compress(paths, spread(len(paths), limit))
         ]
 
 
@@ -173,7 +174,7 @@ class _LimitedSource:
 
     def __init__(self, source: ImageSource, limit: int) -> None:
         self._source = source
-        self._chosen = _spread(len(source), limit)
+        self._chosen = spread(len(source), limit)
         self.labels = source.labels
         self.has_labels = source.has_labels
 
@@ -190,8 +191,8 @@ def open_image_source(
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
     Args:
-        source: path of a folder, of an image, of a ``.txt`` list of images, or of a ``.npy`` or
-            ``.npz`` array; or a source, whose own labels are kept.
+        source: path of a folder, of an image, of a ``.txt`` list of images, of a ``.npy`` or
+            ``.npz`` array, or of a video; or a source, whose own labels are kept.
         labels: the model's class names, for class folders: see `FolderSource`.
         limit: take this many images at most, spread evenly.
 
@@ -203,6 +204,8 @@ def open_image_source(
         path = Path(source)
         if not path.is_file():
             return FolderSource(path, labels, limit)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return VideoSource(path, limit)
         source = _open_file(path, labels)
     if not isinstance(source, ImageSource):
         raise SpecError(
@@ -274,14 +277,3 @@ def _to_rgb(image: Image.Image) -> UInt8Array:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; straight to RGB, Pillow warns
     return np.array(image.convert("RGB"))
-
-
-def _spread(count: int, limit: int | None) -> list[bool]:
-    """Which of `count` things to take, so that `limit` of them lie evenly among all."""
-    if limit is None:
-        return [True] * count
-    if limit < 1:
-        raise SpecError(f"limit: got {limit}, expected at least 1 image")
-    limit = min(limit, count)
-    chosen = {index * count // limit for index in range(limit)}
-    return [index in chosen for index in range(count)]

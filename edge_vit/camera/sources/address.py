@@ -1,0 +1,147 @@
+"""Addresses of sources, as people write them: ``csi://0``, ``rtsp://...``, ``clip.mp4``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from edge_vit.errors import SpecError
+from edge_vit.video import VIDEO_SUFFIXES
+
+Kind = Literal["csi", "v4l2", "rtsp", "video", "folder", "gst", "test"]
+
+_SIZE = ("width", "height", "rate")
+OPTIONS: Mapping[Kind, tuple[str, ...]] = {
+    "csi": _SIZE,
+    "v4l2": (*_SIZE, "format"),
+    "rtsp": ("transport",),
+    "video": (),
+    "folder": (),
+    "gst": (),
+    "test": (*_SIZE, "count"),
+}
+"""What may be said behind the ``#`` of each kind of address."""
+
+_FORMS = (
+    "csi://0, v4l2:///dev/video0 (or 0), rtsp://HOST/PATH, FILE.mp4, FOLDER, gst:PIPELINE, test://"
+)
+_NUMBERS = (*_SIZE, "count")
+_TRANSPORTS = ("tcp", "udp")
+
+
+@dataclass(frozen=True)
+class SourceAddress:
+    """A source of frames, as it was asked for.
+
+    Attributes:
+        kind: which way it is read.
+        target: camera number, device, URL, path or pipeline.
+        name: for people: the address without user name, password and options.
+        options: by name, as typed; numbers are positive.
+    """
+
+    kind: Kind
+    target: str
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it goes on without us, so that the newest frame counts."""
+        return self.kind not in ("video", "folder")
+
+    def number(self, name: str, default: int) -> int:
+        """Return the option `name`, or `default` where it was not given."""
+        return int(self.options.get(name, default))
+
+
+def parse_address(text: str) -> SourceAddress:
+    """Return what `text` means.
+
+    Args:
+        text: an address, and behind a ``#`` its options: ``csi://0#width=1920,height=1080``.
+
+    Raises:
+        SpecError: it is no address of a source, or an option is not one of its kind.
+    """
+    if text.startswith("gst:"):
+        pipeline = text.removeprefix("gst:").strip()
+        if not pipeline:
+            raise SpecError("source gst:: got no pipeline, expected gst:ELEMENT ! ELEMENT")
+        return SourceAddress("gst", pipeline, f"gst:{pipeline.partition('!')[0].strip()}")
+    # A file's name may hold anything; a number alone is a camera.
+    if Path(text.removeprefix("file://")).exists() and not text.isdecimal():
+        return _path_address(text)
+    base, _, tail = text.partition("#")
+    kind, target, name = _split(base, text)
+    return SourceAddress(kind, target, name, _parse_options(kind, tail, text))
+
+
+def _split(base: str, text: str) -> tuple[Kind, str, str]:
+    """Kind, target and name of an address without options."""
+    scheme, separator, rest = base.partition("://")
+    if separator and scheme in ("csi", "test", "v4l2") and "?" in rest:
+        wanted = base.replace("?", "#").replace("&", ",")
+        raise SpecError(f"source {text}: options stand behind a #. Write {wanted}")
+    if separator and scheme == "csi":
+        if not re.fullmatch(r"\d*", rest):
+            raise SpecError(f"source {text}: got camera {rest!r}, expected a number: csi://0")
+        return "csi", rest or "0", f"csi://{rest or '0'}"
+    if separator and scheme == "test":
+        return "test", rest, f"test://{rest}"
+    if (separator and scheme == "v4l2") or re.fullmatch(r"\d+", base):
+        device = rest if separator else base
+        device = f"/dev/video{device}" if re.fullmatch(r"\d+", device) else device
+        if not device.startswith("/dev/"):
+            raise SpecError(f"source {text}: got {device!r}, expected v4l2:///dev/video0")
+        return "v4l2", device, f"v4l2://{device}"
+    if separator and scheme in ("rtsp", "rtsps"):
+        return "rtsp", base, hide_password(base)
+    address = _path_address(base)
+    return address.kind, address.target, address.name
+
+
+def _path_address(text: str) -> SourceAddress:
+    path = Path(text.removeprefix("file://"))
+    if path.is_dir():
+        return SourceAddress("folder", str(path), str(path))
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        return SourceAddress("video", str(path), str(path))
+    what = "is no video by its name" if path.is_file() else "does not exist"
+    if not path.exists() and "://" in text:
+        what = "is no address of a source"
+    raise SpecError(f"source {hide_password(text)} {what}, expected one of {_FORMS}")
+
+
+def hide_password(url: str) -> str:
+    """Return `url` without user name and password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _parse_options(kind: Kind, tail: str, text: str) -> dict[str, str]:
+    options = {}
+    for part in filter(None, re.split("[,&]", tail)):
+        name, _, value = part.partition("=")
+        if name not in OPTIONS[kind]:
+            known = ", ".join(OPTIONS[kind]) or "none"
+            raise SpecError(
+                f"source {hide_password(text)}: got option {name!r}, expected of {kind}: {known}"
+            )
+        if name in _NUMBERS and (not value.isdecimal() or int(value) < 1):
+            raise SpecError(f"source {text}: got {part!r}, expected {name}=N, at least 1")
+        if name == "transport" and value not in _TRANSPORTS:
+            raise SpecError(f"source {hide_password(text)}: got {part!r}, expected tcp or udp")
+        if name == "format" and not re.fullmatch("[a-z0-9_]+", value):
+            raise SpecError(f"source {text}: got {part!r}, expected format=mjpeg or yuyv422")
+        options[name] = value
+    return options

@@ -1,0 +1,42 @@
+"""A folder of images as frames, every one, in the order of their paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_vit.camera.sources.source import Capture
+from edge_vit.camera.values import SourceFormat
+from edge_vit.errors import SourceError
+from edge_vit.image_folder import list_folder
+from edge_vit.images import load_image
+
+
+class FolderFrames:
+    """Images of a folder, each decoded when its turn comes.
+
+    Args:
+        path: of the folder, flat or with folders in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_aborted = False
+
+    def open(self) -> SourceFormat:
+        """List the images; raises ImageError where there are none."""
+        self._files = iter([self._path / name for name in list_folder(self._path)[0]])
+        return SourceFormat(0, 0, 0, "as Pillow decodes it")
+
+    def read(self) -> Capture | None:
+        """Return the next image; raises ImageError for one that cannot be decoded."""
+        if self._is_aborted:
+            raise SourceError(f"source {self._path} was closed")
+        file = next(self._files, None)
+        return None if file is None else Capture(load_image(file))
+
+    def abort(self) -> None:
+        """Let no other image be read."""
+        self._is_aborted = True
+
+    def close(self) -> None:
+        """Nothing to free."""

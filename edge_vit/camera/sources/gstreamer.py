@@ -1,0 +1,177 @@
+"""CSI cameras and any GStreamer pipeline, in a child process: what hangs there is killed.
+
+``gst-launch-1.0`` runs the pipeline; ``gdppay`` puts its frames with their timestamps on a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import threading
+from collections import deque
+
+from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.sources.address import SourceAddress
+from edge_vit.camera.sources.gdp import Caps, read_packet, to_pixels
+from edge_vit.camera.sources.source import Capture
+from edge_vit.camera.values import CaptureClock, SourceFormat
+from edge_vit.errors import MissingDependencyError, SourceError, SpecError
+
+_LAUNCHER = "gst-launch-1.0"
+_PIPE_BYTES = 2**20  # what Linux grants everybody
+_PLAUSIBLE_NS = 10 * 10**9
+# Behind every pipeline: RGB, and of frames that wait the newest alone.
+_TAIL = (
+    "! videoconvert ! video/x-raw,format=RGB "
+    "! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream "
+    "! gdppay ! fdsink fd=1 sync=false"
+)
+# What the pipeline says of the instant that its timestamps count from, on the monotonic clock.
+_BASE_TIME = re.compile(r"now=\S+ base_time (\d+):(\d\d):(\d\d)\.(\d{9})")
+_WRONG = ("no element", "could not parse", "syntax error", "could not link", "no property")
+
+
+class GStreamerSource:
+    """Frames of a pipeline that a child process runs.
+
+    Args:
+        address: of kind ``csi`` or ``gst``.
+        clock: of stamps.
+    """
+
+    def __init__(self, address: SourceAddress, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._address, self._clock = address, clock
+        self._command = [_LAUNCHER, "-q", *shlex.split(f"{pipeline_of(address)} {_TAIL}")]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._is_aborted = False
+        self._said: deque[str] = deque(maxlen=20)
+        self._base_ns: int | None = None
+        self._caps: Caps | None = None
+        self._first: Capture | None = None
+
+    def open(self) -> SourceFormat:
+        """Start the child, and wait for its first frame."""
+        if shutil.which(_LAUNCHER) is None:
+            raise MissingDependencyError(
+                f"source {self._address.name} needs {_LAUNCHER}, which is not installed. Run: "
+                "sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good "
+                "gstreamer1.0-plugins-bad"
+            )
+        with self._lock:
+            if self._is_aborted:
+                raise SourceError(f"source {self._address.name} was closed")
+            self._process = process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "GST_DEBUG": "pipeline:5", "GST_DEBUG_NO_COLOR": "1"},
+                start_new_session=True,  # Ctrl-C is for us, who then stop the child
+            )
+        assert process.stdout is not None
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(process.stdout, getattr(fcntl, "F_SETPIPE_SZ", 1031), _PIPE_BYTES)
+        self._listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
+        self._listener.start()
+        self._first = self._read_frame()
+        if self._first is None or self._caps is None:
+            raise self._explain("ended before its first frame")
+        caps = self._caps
+        colour = "GStreamer's videoconvert, by the colorimetry of its caps"
+        return SourceFormat(caps.width, caps.height, caps.rate, colour, self._first.clock)
+
+    def read(self) -> Capture | None:
+        """Return the next frame."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        frame = self._read_frame()
+        if frame is None:
+            raise self._explain("ended")
+        return frame
+
+    def abort(self) -> None:
+        """Kill the child; the pipe then ends."""
+        with self._lock:
+            self._is_aborted = True
+            if self._process is not None:
+                with contextlib.suppress(OSError):
+                    self._process.kill()
+
+    def close(self) -> None:
+        """Kill the child, and wait until it is gone."""
+        self.abort()
+        if self._process is not None:
+            self._process.wait()
+            self._listener.join()
+            for pipe in (self._process.stdout, self._process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+    def _read_frame(self) -> Capture | None:
+        """The next frame; None when the child has ended."""
+        assert self._process is not None and self._process.stdout is not None
+        try:
+            while packet := read_packet(self._process.stdout):  # type: ignore[arg-type]
+                if isinstance(packet, Caps):
+                    self._caps = packet
+                    continue
+                if self._caps is None:
+                    raise SourceError("gdppay: got a frame before its format")
+                return Capture(to_pixels(packet, self._caps), *self._stamp(packet.time_ns))
+        except SourceError as error:
+            raise self._explain(str(error)) from None
+        return None
+
+    def _stamp(self, time_ns: int | None) -> tuple[int, CaptureClock]:
+        """When a frame of presentation time `time_ns` was captured, and who says so."""
+        now_ns = self._clock.now_ns()
+        if time_ns is not None and self._base_ns is not None:
+            captured_ns = self._base_ns + time_ns
+            if 0 <= now_ns - captured_ns < _PLAUSIBLE_NS:
+                return captured_ns, "driver"
+        return now_ns, "arrival"
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Read what the child says, to its end."""
+        assert process.stderr is not None
+        for line in process.stderr:
+            text = line.decode("utf-8", "replace").strip()
+            if found := _BASE_TIME.search(text):
+                hours, minutes, seconds, nanos = map(int, found.groups())
+                self._base_ns = ((hours * 60 + minutes) * 60 + seconds) * 10**9 + nanos
+            elif text and " DEBUG " not in text and " INFO " not in text:
+                self._said.append(text)
+
+    def _explain(self, what: str) -> SourceError | SpecError:
+        """Why there are no more frames, in the child's own words."""
+        if self._is_aborted:
+            return SourceError(f"source {self._address.name} was closed")
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+                self._listener.join(1)
+        errors = [line for line in self._said if "ERROR" in line or "WARNING" in line]
+        said = (errors or list(self._said) or ["it said nothing"])[0]
+        message = f"source {self._address.name} {what}: {said}"
+        is_wrong = any(word in said.lower() for word in _WRONG)
+        return SpecError(message) if is_wrong else SourceError(message)
+
+
+def pipeline_of(address: SourceAddress) -> str:
+    """Return the pipeline of `address`, up to raw video in the CPU's memory."""
+    if address.kind == "gst":
+        return address.target
+    # The sensor is reached through Argus alone; nvvidconv takes the frame out of the GPU's memory.
+    width, height = address.number("width", 1280), address.number("height", 720)
+    return (
+        f"nvarguscamerasrc sensor-id={address.target} "
+        f"! video/x-raw(memory:NVMM),width={width},height={height},"
+        f"framerate={address.number('rate', 30)}/1 ! nvvidconv ! video/x-raw,format=BGRx"
+    )

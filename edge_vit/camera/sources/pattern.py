@@ -1,0 +1,70 @@
+"""``test://``: a moving pattern at a steady rate, for trying out and for measuring."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.sources.address import SourceAddress
+from edge_vit.camera.sources.source import Capture
+from edge_vit.camera.values import SourceFormat
+from edge_vit.errors import SourceError
+
+_BAR = 16  # pixels
+
+
+class PatternSource:
+    """Colours that shift, with a bar that wanders, each frame unlike the one before.
+
+    Args:
+        address: with ``width``, ``height``, ``rate`` and, where it shall end, ``count``.
+        clock: that paces it.
+    """
+
+    def __init__(self, address: SourceAddress, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._width, self._height = address.number("width", 640), address.number("height", 480)
+        self._rate = address.number("rate", 30)
+        self._count = address.number("count", 0)
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._is_aborted = False
+        self._number = 0
+        self._start_ns = 0
+
+    def open(self) -> SourceFormat:
+        """Draw the picture that is shifted."""
+        ramp = np.linspace(0, 255, self._width + self._height, dtype=np.uint8)
+        diagonal = np.lib.stride_tricks.sliding_window_view(ramp, self._width)[: self._height]
+        picture = np.stack([diagonal, diagonal[:, ::-1], diagonal[::-1]], axis=2)
+        # Twice as wide, so that every shift of it is one copy.
+        self._picture = np.concatenate([picture, picture], axis=1)
+        self._start_ns = self._clock.now_ns()
+        return SourceFormat(self._width, self._height, self._rate, "made in RGB")
+
+    def read(self) -> Capture | None:
+        """Return the next frame when it is due, late ones at once."""
+        if self._count and self._number >= self._count:
+            return None
+        due_ns = self._start_ns + self._number * 10**9 // self._rate
+        with self._changed:
+            while self._clock.now_ns() < due_ns and not self._is_aborted:
+                self._clock.wait(self._changed, due_ns)
+            if self._is_aborted:
+                raise SourceError("source test:// was closed")
+        shift = self._number % self._width
+        pixels = self._picture[:, shift : shift + self._width].copy()
+        left = 4 * self._number % max(1, self._width - _BAR)
+        pixels[:, left : left + _BAR] = self._number % 256
+        self._number += 1
+        return Capture(pixels, max(due_ns, self._start_ns), "driver")
+
+    def abort(self) -> None:
+        """End the wait for the next frame."""
+        with self._changed:
+            self._is_aborted = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from edge_vit.errors import ImageError, SpecError
+from edge_vit.images import ImageSource, open_image_source
+from edge_vit.video import VideoSource, colour_of, to_rgb
+
+av = pytest.importorskip("av", reason="PyAV is not installed")
+from camera.videos import level_of, read_level, write_video  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=["h264.mp4", "mjpeg.avi"])
+def video(request, tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("videos") / request.param)
+
+
+def test_gives_every_frame_in_the_order_in_which_it_is_shown(video):
+    source = open_image_source(video)
+    assert isinstance(source, ImageSource)
+    assert len(source) == 60
+    items = list(source)
+    levels = [read_level(item.pixels) for item in items]
+    np.testing.assert_allclose(levels, [level_of(number) for number in range(60)], atol=3)
+    assert items[7].name == f"{video}#7"
+    assert {item.label for item in items} == {None}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 13, 59, 60, 1000])
+def test_fewer_frames_are_spread_evenly_and_are_the_right_ones(video, limit):
+    source = open_image_source(str(video), limit=limit)
+    items = list(source)
+    assert len(source) == len(items) == min(limit, 60)
+    numbers = [int(item.name.rpartition("#")[2]) for item in items]
+    assert numbers == [index * 60 // len(items) for index in range(len(items))]
+    for number, item in zip(numbers, items, strict=True):
+        assert read_level(item.pixels) == pytest.approx(level_of(number), abs=3)
+
+
+def test_the_same_frames_come_again(video):
+    source = VideoSource(video, 5)
+    first, second = ([item.pixels for item in source] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_only_what_is_needed_is_decoded(video, monkeypatch):
+    if video.suffix != ".mp4":
+        pytest.skip("every frame of MJPEG is a key frame")
+    shown = []
+    monkeypatch.setattr("edge_vit.video.colour_of", lambda frame: shown.append(1) or None)
+    monkeypatch.setattr("edge_vit.video.to_rgb", lambda frame, colour: frame)
+    decoded = []
+    decode = VideoSource._decode
+
+    def watched(self, *arguments):
+        for frame in decode(self, *arguments):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(VideoSource, "_decode", watched)
+    assert len(list(VideoSource(video, 1))) == 1
+    assert len(decoded) <= 24  # two groups of 12, of five
+
+
+@pytest.mark.parametrize(
+    ("matrix", "color_range", "expected"),
+    [
+        (av.video.reformatter.Colorspace.ITU709, 1, "yuv420p BT.709, limited range"),
+        (av.video.reformatter.Colorspace.ITU601, 2, "yuv420p BT.601, full range"),
+    ],
+)
+def test_the_matrix_and_the_range_that_a_frame_names_are_followed(matrix, color_range, expected):
+    ranges = av.video.reformatter.ColorRange
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:] = (200, 30, 90)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        format="yuv420p",
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=ranges.JPEG,
+        dst_color_range=ranges(color_range),
+    )
+    # FFmpeg's numbers: 1 is BT.709, 6 is BT.601.
+    frame.colorspace = 1 if matrix == av.video.reformatter.Colorspace.ITU709 else 6
+    frame.color_range = color_range
+    colour = colour_of(frame)
+    assert str(colour) == expected
+    np.testing.assert_allclose(to_rgb(frame, colour).mean(axis=(0, 1)), (200, 30, 90), atol=2.5)
+
+
+@pytest.mark.parametrize(("height", "matrix"), [(480, "BT.601"), (720, "BT.709")])
+def test_an_unnamed_matrix_is_assumed_by_height_and_said_to_be(height, matrix):
+    colour = colour_of(av.VideoFrame(32, height, "yuv420p"))
+    assert (colour.matrix, colour.is_matrix_assumed) == (matrix, True)
+    assert "assumed" in str(colour)
+
+
+def test_rgb_needs_no_conversion():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    np.testing.assert_array_equal(to_rgb(frame, colour_of(frame)), pixels)
+
+
+def write_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def write_nonsense(path):
+    path.write_bytes(b"not a video" * 50)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_nonsense, "cannot be read: Invalid data found"),
+        (write_sound, "holds sound alone"),
+        (lambda path: None, "does not exist"),
+    ],
+)
+def test_refuses_what_is_no_video(tmp_path, write, message):
+    path = tmp_path / "a.mp4"
+    write(path)
+    with pytest.raises(ImageError, match=rf"{re.escape(str(path))} {message}"):
+        VideoSource(path)
+
+
+def test_refuses_a_limit_below_one(video):
+    with pytest.raises(SpecError, match="limit: got 0"):
+        VideoSource(video, 0)
