@@ -1,0 +1,202 @@
+"""In which precision an engine computes, against what its bundle asked for.
+
+Two witnesses: the network as parsed (`audit_network`), before the build and on any machine, and the
+layers of the built engine (`edge_vit.runtime.trt.inspector`), where a GPU can load it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_vit.bundle import TABLE, Bundle
+from edge_vit.errors import GateFailed
+from edge_vit.runtime.trt.network import NetworkLayer, TensorFacts
+from edge_vit.spec import PRECISIONS, Precision
+
+Witness = Literal["network", "engine"]
+
+_PRECISIONS: Mapping[str, Precision] = {"INT8": "int8", "HALF": "fp16", "FLOAT": "fp32"}
+_PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION"})
+_COMPUTING = _PRODUCTS | {
+    "NORMALIZATION",
+    "SOFTMAX",
+    "ELEMENTWISE",
+    "ACTIVATION",
+    "UNARY",
+    "REDUCE",
+}
+_TRANSPARENT = frozenset({"SHUFFLE", "IDENTITY"})
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product or convolution, where nearly all of the work is.
+
+    Attributes:
+        precision: that it computes in.
+        macs: multiply-adds for one image.
+    """
+
+    precision: Precision
+    macs: int
+
+
+@dataclass(frozen=True)
+class EngineAudit:
+    """In which precision each part computes.
+
+    Attributes:
+        witness: what was looked at.
+        layers: number of computing layers, by precision.
+        products: by the name of the graph's node, such as ``block3/fc1``.
+        num_reformats: layers that only change a tensor's type or order; None before the build.
+        num_fused: blocks whose attention is one kernel; None before the build.
+        num_blocks: of the model.
+    """
+
+    witness: Witness
+    layers: Mapping[str, int]
+    products: Mapping[str, Product]
+    num_reformats: int | None = None
+    num_fused: int | None = None
+    num_blocks: int = 0
+
+    @property
+    def macs(self) -> dict[Precision, int]:
+        """Multiply-adds for one image, by precision."""
+        sums: dict[Precision, int] = dict.fromkeys(PRECISIONS, 0)
+        for product in self.products.values():
+            sums[product.precision] += product.macs
+        return sums
+
+    def share(self, precision: Precision) -> float:
+        """Return the share of the multiply-adds in `precision`, 0 to 1."""
+        total = sum(self.macs.values())
+        return self.macs[precision] / total if total else 0.0
+
+
+def audit_network(layers: Sequence[NetworkLayer]) -> EngineAudit:
+    """Return what the parser made of a graph; for batch 1 where the batch is dynamic."""
+    makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
+    counts: dict[str, int] = dict.fromkeys(PRECISIONS, 0)
+    products = {}
+    for layer in layers:
+        precision = _precision(layer, makers)
+        if precision is None:
+            continue
+        counts[precision] += 1
+        if layer.kind in _PRODUCTS:
+            products[layer.name] = Product(precision, _macs(layer))
+    return EngineAudit("network", counts, products, num_blocks=count_blocks(products))
+
+
+def count_blocks(names: Mapping[str, object]) -> int:
+    """Return how many blocks the nodes of `names` belong to, by what stands before the slash."""
+    return len({name.partition("/")[0] for name in names if name.startswith("block")})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a bundle asks of its graph of one precision.
+
+    Attributes:
+        precision: of all but the exceptions.
+        exceptions: by node, what a wider one is asked for.
+        int8_sites: where INT8 is asked for.
+    """
+
+    precision: Precision
+    exceptions: Mapping[str, Precision]
+    int8_sites: frozenset[str]
+
+    def of(self, node: str) -> Precision:
+        """Return what the product of `node` should compute in, at the widest."""
+        if self.precision == "fp32" or node in self.exceptions:
+            return self.exceptions.get(node, "fp32")
+        return "int8" if node in self.int8_sites else "fp16"
+
+
+def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
+    """Return what the calibration table of `bundle` asks of the `precision` graph.
+
+    A graph without a table, such as FP16 alone, is asked for its precision everywhere.
+
+    Raises:
+        ArtifactError: the table was edited, or belongs to another graph.
+    """
+    if precision == "fp32" or not bundle.has(TABLE):
+        return Asked(precision, {}, frozenset())
+    table = bundle.read_table()
+    exceptions: dict[str, Precision] = dict.fromkeys(table.fp32_nodes, "fp32")
+    if precision == "fp16":
+        return Asked(precision, exceptions, frozenset())
+    sites = {name for name, scales in table.sites.items() if scales.precision == "int8"}
+    return Asked(precision, exceptions, frozenset(sites))
+
+
+def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
+    """Refuse an engine that computes in a wider precision than its bundle asked for.
+
+    Args:
+        audit: of the engine, or of the network that it is built from.
+        asked: by the bundle.
+        name: of the engine, for the message.
+
+    Raises:
+        GateFailed: a product is wider than asked, or INT8 is nowhere; the message names them.
+    """
+    wider = list(_wider(audit, asked))
+    missing = sorted(asked.int8_sites - audit.products.keys())
+    if audit.witness == "network":
+        wider += [f"{site} is not there" for site in missing]
+    if wider:
+        more = f" and {len(wider) - _SHOWN} more" if len(wider) > _SHOWN else ""
+        raise GateFailed(
+            f"{name} is not what the bundle asked for: {', '.join(wider[:_SHOWN])}{more}. "
+            "Please report this with the output of: edgevit doctor --json"
+        )
+
+
+def _wider(audit: EngineAudit, asked: Asked) -> Iterator[str]:
+    for node, product in audit.products.items():
+        wanted = asked.of(node)
+        if PRECISIONS.index(product.precision) < PRECISIONS.index(wanted):
+            yield f"{node} computes in {product.precision}, asked was {wanted}"
+
+
+def _precision(layer: NetworkLayer, makers: Mapping[str, NetworkLayer]) -> Precision | None:
+    """What `layer` computes in; None where it computes no numbers that count."""
+    if layer.kind not in _COMPUTING:
+        return None
+    if layer.kind == "MATRIX_MULTIPLY" and all(_is_int8(x, makers) for x in layer.inputs[:2]):
+        return "int8"
+    kinds = [_PRECISIONS.get(tensor.dtype) for tensor in (*layer.inputs[:1], *layer.outputs[:1])]
+    return None if None in kinds else min((k for k in kinds if k), key=PRECISIONS.index)
+
+
+def _is_int8(tensor: TensorFacts, makers: Mapping[str, NetworkLayer]) -> bool:
+    """Whether `tensor` is made of INT8 numbers by a DequantizeLinear, shapes aside."""
+    maker = makers.get(tensor.name)
+    while maker is not None and maker.kind in _TRANSPARENT:
+        maker = makers.get(maker.inputs[0].name)
+    return maker is not None and maker.kind == "DEQUANTIZE" and maker.inputs[0].dtype == "INT8"
+
+
+def _macs(layer: NetworkLayer) -> int:
+    """Multiply-adds of a product for one image: the outputs, times what each sums over."""
+    if not layer.outputs or not layer.inputs:
+        return 0
+    output, first = layer.outputs[0].shape, layer.inputs[0].shape
+    num_outputs = math.prod(abs(size) for size in output)
+    if layer.kind == "CONVOLUTION":
+        # A ViT's patches do not overlap, so that each number of the image is used once per filter.
+        num_filters = output[1]
+        return math.prod(abs(size) for size in first) * num_filters
+    if len(first) < 2 or len(output) < 2:
+        return num_outputs * abs(first[-1])
+    depth = first[-1] if first[-2] == output[-2] else first[-2]  # transposed
+    return num_outputs * abs(depth)

@@ -1,0 +1,143 @@
+"""Work in a child process: what crashes or runs out of memory there does not take us with it.
+
+The child gets one JSON object on its stdin and answers with JSON lines on its stdout. While it
+works its stdin stays open: a word there cancels, its end means that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, MissingDependencyError
+from edge_vit.runtime.trt.network import CancelledError, OutOfMemoryError
+
+_LOG = logging.getLogger(__name__)
+
+SECONDS_TO_CANCEL = 3.0
+"""How long a cancelled child may take to end by itself."""
+
+ERRORS: Mapping[str, type[EdgeVitError]] = {
+    kind.__name__: kind
+    for kind in (
+        *(BackendError, ArtifactError, MissingDependencyError),
+        *(OutOfMemoryError, CancelledError, EdgeVitError),
+    )
+}
+"""What a child may raise, by the name that crosses the pipe."""
+
+Event = dict[str, Any]
+
+
+def run_child(
+    request: Mapping[str, Any], on_event: Callable[[Event], None], purpose: str
+) -> Mapping[str, Any]:
+    """Return what `edge_vit.runtime.trt.worker` answers to `request`.
+
+    Args:
+        request: see the worker.
+        on_event: is told what comes before the answer, such as progress.
+        purpose: what it is for, for messages: ``building the int8 engine``.
+
+    Raises:
+        EdgeVitError: what the child raised, of the same kind.
+        OutOfMemoryError: the system killed it, which it does when memory ran out.
+        BackendError: it crashed.
+        KeyboardInterrupt: Ctrl-C; the child is gone by then.
+    """
+    with tempfile.TemporaryFile() as stderr, _start(stderr) as child:
+        try:
+            answer = _converse(child, request, on_event)
+        except BaseException:
+            _stop(child)
+            raise
+        status = child.wait()
+        if answer is not None:
+            return answer
+        raise _crash(purpose, status, _last_words(stderr))
+
+
+def _start(stderr: IO[bytes]) -> subprocess.Popen[str]:
+    # The same modules as here, whatever the working folder; and no Ctrl-C but ours.
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        "from edge_vit.runtime.trt.worker import main; main()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _converse(
+    child: subprocess.Popen[str], request: Mapping[str, Any], on_event: Callable[[Event], None]
+) -> Mapping[str, Any] | None:
+    """The child's answer; None where it ended without one."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(request) + "\n")
+        child.stdin.flush()
+    except BrokenPipeError:  # it is gone already
+        return None
+    for line in child.stdout:
+        event = json.loads(line)
+        if "error" in event:
+            raise ERRORS.get(event["error"], BackendError)(event["text"])
+        if "answer" in event:
+            answer: Mapping[str, Any] = event["answer"]
+            child.stdin.close()
+            return answer
+        on_event(event)
+    return None
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    """Ask the child to end, then end it."""
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        if child.stdin is not None and child.poll() is None:
+            child.stdin.write("cancel\n")
+            child.stdin.flush()
+    try:
+        child.wait(SECONDS_TO_CANCEL)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    except KeyboardInterrupt:  # a second Ctrl-C: at once
+        child.kill()
+        child.wait()
+    if child.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+
+
+def _last_words(stderr: IO[bytes]) -> str:
+    stderr.seek(0)
+    text = stderr.read().decode(errors="replace")
+    if text:
+        _LOG.debug("the child said: %s", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _crash(purpose: str, status: int, words: str) -> BackendError:
+    said = f" ({words})" if words else ""
+    if status == -signal.SIGKILL:
+        return OutOfMemoryError(
+            f"{purpose}: the process was killed, as the system does when memory runs out{said}"
+        )
+    if status < 0:
+        name = signal.Signals(-status).name
+        return BackendError(f"{purpose} crashed its process with {name}{said}")
+    return BackendError(f"{purpose} ended with status {status} and no answer{said}")

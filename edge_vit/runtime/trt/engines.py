@@ -1,0 +1,315 @@
+"""The engines of a bundle: found where one fits this machine, built where none does."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_vit.bundle import ONNX_FILES, Bundle, digest_of
+from edge_vit.errors import ArtifactError, EdgeVitError
+from edge_vit.files import refuse_os_errors
+from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.trt.api import TrtBackend
+from edge_vit.runtime.trt.audit import check_audit, what_was_asked
+from edge_vit.runtime.trt.build import (
+    Builder,
+    PlanReport,
+    PlanRequest,
+    build_plan,
+    choose_targets,
+    find_builder,
+)
+from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions
+from edge_vit.runtime.trt.places import draft, engine_folders, locked, writable_folder
+from edge_vit.runtime.trt.probe import audit_plan, probe_plan, was_loaded
+from edge_vit.runtime.trt.sidecar import (
+    PLAN_SUFFIX,
+    SIDECAR_FORMAT,
+    Engine,
+    Sidecar,
+    list_engines,
+    remove_engine,
+    write_sidecar,
+)
+from edge_vit.runtime.trt.trust import TrustRecord, cache_folder, find_record, keep_record
+from edge_vit.spec import Precision
+from edge_vit.values import to_json
+
+DEFAULT_OPTIONS = EngineOptions()
+_SPARE_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildLimits:
+    """What a build may use; none of it changes what an engine is.
+
+    Attributes:
+        memory_mib: of workspace; None for what is free.
+        timing_cache: file that makes the next build quicker; None for one in the user's cache.
+    """
+
+    memory_mib: int | None = None
+    timing_cache: Path | None = None
+
+
+NO_LIMITS = BuildLimits()
+
+
+def find_engine(
+    bundle: Bundle,
+    precision: Precision,
+    backend: TrtBackend,
+    *,
+    builder: Builder | None = None,
+    options: EngineOptions | None = None,
+    may_build: bool = True,
+    trusts: bool = False,
+    progress: Progress = SILENT,
+) -> Engine:
+    """Return an engine of `bundle` that fits this machine, checked; build one where none does.
+
+    Args:
+        bundle: whose engine.
+        precision: of its graph.
+        backend: ``trt`` or ``rtx``.
+        builder: the TensorRT and the GPU that are here; None to let a child process look.
+        options: that it was built with; None for any, and the default where it is built.
+        may_build: False to refuse where none fits.
+        trusts: take an engine that was not built here, and remember that somebody vouched for it.
+        progress: is told what is stale and why, and follows the build.
+
+    Raises:
+        ArtifactError: none fits and `may_build` is False; the message says what differs.
+        EdgeVitError: whatever a build may raise, see `build_engine`.
+    """
+    builder = builder or find_builder(backend)
+    wanted = _identify(bundle, precision, builder, options or DEFAULT_OPTIONS)
+    reasons = []
+    for engine in _candidates(bundle, precision, backend):
+        reason = _unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
+        if reason is None:
+            if builder.hardware.is_here and not was_loaded(engine.sidecar.digest, builder):
+                probe_plan(engine.path, engine.sidecar.digest, builder, progress)
+            return engine
+        reasons.append(f"{engine.path.name}: {reason}")
+    if not may_build:
+        why = "; ".join(reasons[:2]) or f"{bundle.path} holds none"
+        raise ArtifactError(
+            f"no {precision} engine for this machine ({why}), and none may be built. "
+            f"Run: edgevit build {bundle.path} --backend {backend} --precision {precision}"
+        )
+    for reason in reasons[:2]:
+        progress.note(f"building a new engine: {reason}")
+    return build_engine(
+        bundle, precision, backend, options or DEFAULT_OPTIONS, builder=builder, progress=progress
+    )
+
+
+def build_engine(
+    bundle: Bundle | Path | str,
+    precision: Precision | None = None,
+    backend: TrtBackend = "trt",
+    options: EngineOptions = DEFAULT_OPTIONS,
+    *,
+    limits: BuildLimits = NO_LIMITS,
+    builder: Builder | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Engine:
+    """Return an engine of `bundle`; build it unless the very same one is there.
+
+    Args:
+        bundle: an open bundle, or the path of one.
+        precision: of the graph; None for the smallest that the bundle has.
+        backend: ``trt`` for this machine's own GPU, ``rtx`` for any desktop GPU it knows.
+        options: batches and the like.
+        limits: what the build may use.
+        builder: the TensorRT and the GPU that are here; None to let a child process look.
+        force: build it in any case.
+        progress: follows the build.
+
+    Raises:
+        SpecError: the target or the options are impossible.
+        ArtifactError: the graph is missing or edited, or the disk refuses.
+        BackendError: TensorRT refuses the graph, crashed or ran out of memory.
+        GateFailed: it would compute in a wider precision than the bundle asks for.
+        MissingDependencyError: there is no TensorRT.
+        KeyboardInterrupt: Ctrl-C; nothing is left behind.
+    """
+    if not isinstance(bundle, Bundle):
+        bundle = Bundle.open(bundle)
+    precision = precision or bundle.smallest_precision
+    bundle.artifact(ONNX_FILES[precision])
+    builder = builder or find_builder(backend)
+    wanted = _identify(bundle, precision, builder, options)
+    folder = writable_folder(bundle, progress.note)
+    with locked(folder, lambda: progress.note(f"another build holds {folder}; waiting for it")):
+        for engine in _candidates(bundle, precision, builder.backend) if not force else ():
+            if _unfit(engine, wanted) is None:
+                return engine
+        built = _build(bundle, folder, wanted, builder, limits, progress)
+        for engine in list_engines(folder):
+            if engine.path != built.path and _is_superseded(engine.sidecar.identity, wanted):
+                remove_engine(engine)
+    return built
+
+
+def _build(
+    bundle: Bundle,
+    folder: Path,
+    wanted: EngineIdentity,
+    builder: Builder,
+    limits: BuildLimits,
+    progress: Progress,
+) -> Engine:
+    onnx = ONNX_FILES[wanted.precision]
+    _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
+    what = f"{wanted.precision} engine"
+    asked = what_was_asked(bundle, wanted.precision)
+    path = folder / f"{_stem(wanted)}{PLAN_SUFFIX}"
+    with draft(folder, path.name) as plan_path:
+        request = PlanRequest(
+            onnx_path=bundle.path / onnx,
+            onnx_digest=wanted.onnx_digest,
+            plan_path=plan_path,
+            batches=wanted.batches,
+            optimization_level=wanted.optimization_level,
+            targets=wanted.targets if builder.backend == "rtx" else (),
+            memory_mib=limits.memory_mib,
+            timing_cache=_timing_cache(builder, limits),
+        )
+        report = build_plan(builder, request, asked, what, progress)
+        audit = report.audit
+        keep_record(report.digest, TrustRecord(built=_now()))
+        if builder.hardware.is_here:
+            inspected = probe_plan(plan_path, report.digest, builder, progress)
+            audit = audit_plan(inspected, report.audit, progress)
+            check_audit(audit, asked, what)
+        sidecar = _sidecar(wanted, dataclasses.replace(report, audit=audit))
+        with refuse_os_errors(path):
+            plan_path.replace(path)
+        write_sidecar(path, sidecar)
+    return Engine(path, sidecar, is_new=True)
+
+
+def _identify(
+    bundle: Bundle, precision: Precision, builder: Builder, options: EngineOptions
+) -> EngineIdentity:
+    is_rtx = builder.backend == "rtx"  # whose plans are compiled to the end on the GPU they run on
+    hardware = builder.hardware
+    return EngineIdentity(
+        precision=precision,
+        onnx_digest=bundle.artifact(ONNX_FILES[precision]).sha256,
+        backend=builder.backend,
+        version=builder.version,
+        gpu="" if is_rtx else hardware.gpu,
+        targets=choose_targets(builder, options.targets),
+        driver="" if is_rtx else hardware.driver,
+        cuda="" if is_rtx else hardware.cuda,
+        batches=None if bundle.spec.static_batch else options.batches,
+        optimization_level=options.optimization_level,
+    )
+
+
+def _candidates(bundle: Bundle, precision: Precision, backend: TrtBackend) -> Iterator[Engine]:
+    """The engines of that precision and backend, those in the bundle first."""
+    for folder in engine_folders(bundle):
+        for engine in list_engines(folder):
+            identity = engine.sidecar.identity
+            if (identity.precision, identity.backend) == (precision, backend):
+                yield engine
+
+
+def _unfit(
+    engine: Engine, wanted: EngineIdentity, *, ignores_options: bool = False, trusts: bool = False
+) -> str | None:
+    """Why `engine` will not do, in words; None where it will."""
+    found = engine.sidecar.identity
+    if ignores_options:
+        wanted = dataclasses.replace(
+            wanted, batches=found.batches, optimization_level=found.optimization_level
+        )
+    differences = found.differences(wanted)
+    if differences:
+        return "; ".join(differences)
+    try:
+        engine.read()
+    except ArtifactError as error:
+        return str(error)
+    if find_record(engine.sidecar.digest) is not None:
+        return None
+    if not trusts:
+        return (
+            "it was not built here, and an engine can run code when it loads. "
+            "If you know where it is from: --trust-engine"
+        )
+    keep_record(engine.sidecar.digest, TrustRecord())
+    return None
+
+
+def _is_superseded(old: EngineIdentity, new: EngineIdentity) -> bool:
+    """Whether `old` is of no more use to this machine, and of none to another."""
+    here = ("precision", "backend", "gpu", "targets", "batches", "optimization_level")
+    return all(getattr(old, name) == getattr(new, name) for name in here)
+
+
+def _stem(identity: EngineIdentity) -> str:
+    """A file name that people can read and that no other identity has."""
+    key = digest_of(json.dumps(to_json(identity), sort_keys=True).encode())[:10]
+    where = re.sub(r"[^A-Za-z0-9]+", "-", identity.gpu).strip("-") or "+".join(identity.targets)
+    return f"{identity.precision}-{identity.backend}{identity.version}-{where}-{key}"
+
+
+def _sidecar(identity: EngineIdentity, report: PlanReport) -> Sidecar:
+    return Sidecar(
+        format=SIDECAR_FORMAT,
+        identity=identity,
+        digest=report.digest,
+        num_bytes=report.num_bytes,
+        created=_now(),
+        seconds=report.seconds,
+        edge_vit=_own_version(),
+        warnings=report.warnings,
+        audit=report.audit,
+    )
+
+
+def _timing_cache(builder: Builder, limits: BuildLimits) -> Path | None:
+    """The file that a build reads and writes; by GPU, version and CUDA where nobody chose one."""
+    if not builder.takes_timing_cache:
+        if limits.timing_cache is not None:
+            raise EdgeVitError(
+                f"{builder.title} takes no timing cache: it times nothing when it builds. "
+                "Leave --timing-cache out"
+            )
+        return None
+    hardware = builder.hardware
+    gpu = re.sub(r"[^A-Za-z0-9]+", "-", hardware.gpu).strip("-")
+    name = f"{gpu}-{builder.backend}{builder.version}-cuda{hardware.cuda}.cache"
+    return limits.timing_cache or cache_folder() / "timing" / name
+
+
+def _refuse_a_full_disk(folder: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _SPARE_BYTES:
+        raise ArtifactError(
+            f"{folder}: {free / 2**20:.0f} MiB are left on the disk, and the engine wants about "
+            f"{num_bytes / 2**20:.0f} MiB. Free some space"
+        )
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("edge-vit")
+    except importlib.metadata.PackageNotFoundError:
+        return "source tree"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")

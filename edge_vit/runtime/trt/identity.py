@@ -1,0 +1,150 @@
+"""What an engine was built from, with what and for what: two engines with one identity are one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import Precision
+
+Batches = tuple[int, int, int]
+
+_TARGET = re.compile(r"sm_\d+")
+_MAX_LEVEL = 5
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The GPU that an engine is built for, and what drives it.
+
+    Attributes:
+        gpu: as the driver calls it; empty for a GPU that is not here.
+        compute_capability: such as ``sm_87``; empty where there is no GPU.
+        driver: newest CUDA version that the driver knows, such as ``12.6``.
+        cuda: major version of the CUDA runtime, such as ``12``.
+        is_integrated: whether GPU and CPU share one memory, as on a Jetson.
+        free_bytes: of GPU memory, at the moment.
+    """
+
+    gpu: str = ""
+    compute_capability: str = ""
+    driver: str = ""
+    cuda: str = ""
+    is_integrated: bool = False
+    free_bytes: int = 0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether there is a GPU that engines can be run on."""
+        return bool(self.gpu)
+
+
+NO_GPU = Hardware()
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a user may choose of a build, the precision apart: that is in the graph.
+
+    Attributes:
+        batches: smallest, usual and largest number of images in a run. Not for a graph whose batch
+            is fixed. One number is best: the engine is tuned for it, and CUDA graphs hold.
+        optimization_level: 0 (quick build) to 5 (fast engine); None for TensorRT's own, which is 3.
+        targets: compute capabilities to build for, such as ``sm_86``, without having that GPU; RTX
+            alone. Empty for the GPU that is here.
+    """
+
+    batches: Batches = (1, 1, 1)
+    optimization_level: int | None = None
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        least, usual, most = self.batches
+        if not 1 <= least <= usual <= most:
+            raise SpecError(
+                f"batches: got min {least}, opt {usual}, max {most}, expected "
+                "1 <= min <= opt <= max"
+            )
+        level = self.optimization_level
+        if level is not None and not 0 <= level <= _MAX_LEVEL:
+            raise SpecError(f"optimization level: got {level}, expected 0 to {_MAX_LEVEL}")
+        for target in self.targets:
+            if not _TARGET.fullmatch(target):
+                raise SpecError(
+                    f"target: got {target!r}, expected a compute capability such as sm_86"
+                )
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """All that decides what is in a plan and where it may run.
+
+    Attributes:
+        precision: of the bundle's graph.
+        onnx_digest: SHA-256 of that graph.
+        backend: ``trt`` or ``rtx``.
+        version: of TensorRT, exact: a plan fits no other.
+        gpu: its name; empty for RTX, whose plans fit every GPU of a target.
+        targets: compute capabilities that it was built for.
+        driver: newest CUDA version that the driver knew; empty for RTX, which compiles on the GPU.
+        cuda: major version of the CUDA runtime; empty for RTX.
+        batches: None where the graph's batch is fixed.
+        optimization_level: None for TensorRT's own.
+    """
+
+    precision: Precision
+    onnx_digest: str
+    backend: str
+    version: str
+    gpu: str
+    targets: tuple[str, ...]
+    driver: str
+    cuda: str
+    batches: Batches | None
+    optimization_level: int | None
+
+    def differences(self, wanted: EngineIdentity) -> tuple[str, ...]:
+        """Return in words what differs here from what is `wanted`; empty where it will do.
+
+        A plan for several targets will do for each of them.
+        """
+        return tuple(self._differ(wanted))
+
+    def _differ(self, wanted: EngineIdentity) -> Iterator[str]:
+        if self.precision != wanted.precision:
+            yield f"precision {self.precision} there, {wanted.precision} wanted"
+        if self.backend != wanted.backend:
+            yield f"backend {self.backend} there, {wanted.backend} wanted"
+        if self.onnx_digest != wanted.onnx_digest:
+            yield (
+                f"graph {self.onnx_digest[:12]} there, {wanted.onnx_digest[:12]} in the bundle now"
+            )
+        for what, there, here in (
+            ("TensorRT", self.version, wanted.version),
+            ("GPU", self.gpu, wanted.gpu),
+            ("driver", self.driver, wanted.driver),
+            ("CUDA", self.cuda, wanted.cuda),
+        ):
+            if there != here:
+                yield f"{what} {there or 'unknown'} there, {here or 'unknown'} here"
+        if not set(wanted.targets) <= set(self.targets):
+            there, here = ("+".join(t) or "none" for t in (self.targets, wanted.targets))
+            yield f"compute capability {there} there, {here} here"
+        if self.batches != wanted.batches:
+            yield f"batch {batch_words(self.batches)} there, {batch_words(wanted.batches)} wanted"
+        if self.optimization_level != wanted.optimization_level:
+            there, here = (
+                "default" if level is None else str(level)
+                for level in (self.optimization_level, wanted.optimization_level)
+            )
+            yield f"optimization level {there} there, {here} wanted"
+
+
+def batch_words(batches: Batches | None) -> str:
+    """Return `batches` for people: ``1``, ``1 to 8, tuned for 4``, or ``fixed``."""
+    if batches is None:
+        return "fixed"
+    least, usual, most = batches
+    return str(least) if least == most else f"{least} to {most}, tuned for {usual}"

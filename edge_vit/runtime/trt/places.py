@@ -1,0 +1,109 @@
+"""Where engines lie: in the bundle, or in the user's cache where the bundle is read-only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edge_vit.bundle import FP32, Bundle, digest_of
+from edge_vit.errors import ArtifactError
+from edge_vit.files import refuse_os_errors
+from edge_vit.runtime.trt.trust import cache_folder
+
+if sys.platform != "win32":
+    import fcntl
+
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_SECONDS_BETWEEN_TRIES = 0.2
+_DRAFT_SUFFIX = ".partial"
+
+
+def engine_folders(bundle: Bundle) -> tuple[Path, Path]:
+    """Return where engines of `bundle` may lie: inside it, and in the user's cache."""
+    artifacts = bundle.manifest.artifacts
+    digest = artifacts[FP32].sha256 if FP32 in artifacts else digest_of(str(bundle.path).encode())
+    return bundle.path / "engines", cache_folder() / "engines" / f"{bundle.name}-{digest[:12]}"
+
+
+def writable_folder(bundle: Bundle, note: Callable[[str], None]) -> Path:
+    """Return where a new engine of `bundle` goes, made if need be.
+
+    Args:
+        bundle: whose engine it is.
+        note: is told when it is not the bundle itself.
+
+    Raises:
+        ArtifactError: neither place can be written.
+    """
+    inside, cached = engine_folders(bundle)
+    try:
+        _try_to_write(inside)
+        return inside
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise ArtifactError(f"cannot write {inside}: {error.strerror}") from None
+        note(f"{bundle.path} is read-only ({error.strerror}), so the engine goes to {cached}")
+    with refuse_os_errors(cached):
+        _try_to_write(cached)
+    return cached
+
+
+def _try_to_write(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextlib.contextmanager
+def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold `folder` for the time of a block: others wait, and the system lets go if we die.
+
+    Args:
+        folder: the folder itself is the lock, so that nothing is left of it.
+        on_wait: called once if another process holds it.
+
+    On Windows builders do not wait for each other; the later one replaces the engine, whole.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not _lock(handle):
+            on_wait()
+            while not _lock(handle):
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def draft(folder: Path, name: str) -> Iterator[Path]:
+    """Give a path in `folder`, which has to be locked, for a file that becomes `name` later.
+
+    What the block leaves there is removed, and so is what a builder that was killed left.
+    """
+    for dead in folder.glob(f".*{_DRAFT_SUFFIX}"):
+        dead.unlink(missing_ok=True)
+    path = folder / f".{name}.{os.getpid()}{_DRAFT_SUFFIX}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""Which plans were built here: a plan can run code when it loads.
+
+Digests are kept in the user's own state folder, one small file each, and never in a bundle: who can
+write a plan into a bundle can write a sidecar too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.files import write_atomically
+from edge_vit.values import from_json, to_json
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class TrustRecord:
+    """What is remembered of one plan.
+
+    Attributes:
+        built: when it was built here, UTC; empty where it was built elsewhere and trusted.
+        loaded_with: versions of TensorRT and driver with which a child process has loaded it.
+    """
+
+    built: str = ""
+    loaded_with: tuple[str, ...] = ()
+
+
+def state_folder() -> Path:
+    """Return the user's own folder for what edge-vit remembers."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "edge-vit"
+
+
+def cache_folder() -> Path:
+    """Return the user's own folder for what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edge-vit"
+
+
+def find_record(digest: str) -> TrustRecord | None:
+    """Return what is remembered of the plan with SHA-256 `digest`; None where nothing is."""
+    try:
+        return from_json(TrustRecord, json.loads(_path(digest).read_bytes()))
+    except (OSError, ValueError, SpecError):
+        return None
+
+
+def keep_record(digest: str, record: TrustRecord) -> None:
+    """Remember `record` of the plan with SHA-256 `digest`.
+
+    Raises:
+        ArtifactError: the state folder cannot be written.
+    """
+    data = (json.dumps(to_json(record)) + "\n").encode()
+    write_atomically(_path(digest), data)
+
+
+def _path(digest: str) -> Path:
+    if not _DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{digest[:80]!r} is no SHA-256")
+    return state_folder() / "engines" / f"{digest}.json"

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from rtx import HAS_RTX
+
+from edge_vit.bundle import Bundle
+from edge_vit.progress import Silent
+from tests.runtime.trt.bundles import write_bundle
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Keep the tests out of the user's own folders."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(tmp_path_factory) -> Bundle:
+    return write_bundle(tmp_path_factory.mktemp("trt") / "vit.edgevit")
+
+
+@pytest.fixture
+def bundle(shared_bundle, tmp_path) -> Bundle:
+    """Return a bundle to write to."""
+    path = tmp_path / "vit.edgevit"
+    shutil.copytree(shared_bundle.path, path)
+    return Bundle.open(path)
+
+
+@pytest.fixture
+def rtx():
+    """Skip where there is no real builder."""
+    if not HAS_RTX:
+        pytest.skip("tensorrt_rtx comes with the dev extra on x86-64 Linux alone")
+
+
+class Watched(Silent):
+    """Progress that remembers."""
+
+    def __init__(self):
+        self.notes, self.steps, self.done = [], [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def step(self, name, total=None):
+        self.steps.append((name, total))
+        return super().step(name, total) if total is None else self._counted()
+
+    def _counted(self):
+        import contextlib
+
+        return contextlib.nullcontext(self.done.append)
+
+
+@pytest.fixture
+def watched():
+    return Watched()
