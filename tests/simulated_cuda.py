@@ -193,6 +193,9 @@ class SimulatedCuda:
                 self.counts[name] += 1
                 status = self._planned_failure(name)
                 if status:
+                    if name == "cudaStreamEndCapture":  # ends it even where it fails
+                        self.get(arguments[0], Stream).is_invalid = True
+                        value(*arguments)
                     if name != "cudaGetLastError":
                         self._last_error = status
                     return (status, *nothing)
@@ -200,6 +203,8 @@ class SimulatedCuda:
                     result: tuple[Any, ...] = value(*arguments)
                 except StickyError as error:
                     self._dead = error.status
+                    for stream in self._streams():
+                        stream.queue.clear()
                     return (error.status, *nothing)
                 if result[0] and name != "cudaGetLastError":
                     self._last_error = result[0]

@@ -14,10 +14,14 @@ from types import SimpleNamespace
 
 import numpy as np
 from simulated_cuda import Op, SimulatedCuda, StickyError, Stream
-from tiny_graph import CLASSES, SIZE, tiny_outputs
+from tiny_graph import CLASSES, SIZE, tiny_outputs, tiny_spec
 
-COPY_OF_WEIGHTS = 4096
-"""Bytes that a context takes on the GPU."""
+from edge_vit.runtime.cudart import Cuda
+from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions
+from edge_vit.runtime.trt.listeners import Complaints
+from edge_vit.runtime.trt.loaded import LoadedEngine
+from edge_vit.runtime.trt.session import EngineFile, TrtSession
+from edge_vit.spec import Precision
 
 Shape = tuple[int, ...]
 
@@ -97,22 +101,26 @@ class SimulatedContext:
         if self._cuda.is_pending(self):
             self._cuda.broken("dropped a context with work under way")
 
+    @property
+    def _is_dynamic(self) -> bool:
+        return self._engine.shapes["images"][0] == -1
+
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         with self._alone():
             self._cuda.get(stream, Stream)
             if not 0 <= index < len(self._engine.profiles):
                 return False
             self._profile, self._has_run = index, False
-            if self._engine.shapes["images"][0] == -1:
+            if self._is_dynamic:
                 self._batch = None
             self._cuda.enqueue(stream, Op("profile", lambda: None, owner=self))
             return True
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         with self._alone():
-            if self._profile is None:
+            if self._profile is None and self._is_dynamic:
                 raise self._cuda.broken("set a shape before the profile")
-            least, _, most = self._engine.profiles[self._profile]
+            least, _, most = self._engine.profiles[self._profile or 0]
             if name != "images" or tuple(shape[1:]) != (SIZE, SIZE, 3):
                 raise self._cuda.broken(f"{name} has no shape {shape}")
             if not least <= shape[0] <= most:
@@ -152,7 +160,7 @@ class SimulatedContext:
                     raise cuda.broken("captured before an ordinary run of this shape and address")
             if cuda.is_pending(self, apart_from=stream):
                 raise cuda.broken("a context has work in two streams")
-            if self._profile is None or not self._batch:
+            if (self._profile is None and self._is_dynamic) or not self._batch:
                 raise cuda.broken("ran without a profile or a shape")
             if self._addresses.keys() != engine.shapes.keys():
                 raise cuda.broken("ran without an address for every tensor")
@@ -189,3 +197,25 @@ class SimulatedContext:
                 yield
         finally:
             self._lock.release()
+
+
+TRT = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT=SimpleNamespace(name="INPUT")))
+
+
+def load_simulated(engine: SimulatedEngine) -> LoadedEngine:
+    """Return `engine` behind the adapter that real ones have."""
+    return LoadedEngine(TRT, None, None, engine, Complaints())
+
+
+def open_simulated(
+    cuda: SimulatedCuda | None = None,
+    engine: SimulatedEngine | None = None,
+    precision: Precision = "fp32",
+    options: SessionOptions = DEFAULT_OPTIONS,
+    kind: type[TrtSession] = TrtSession,
+) -> TrtSession:
+    """Return a session that runs a simulated engine on a simulated GPU."""
+    cuda = cuda or (engine.cuda if engine else SimulatedCuda())
+    file = EngineFile(load_simulated(engine or SimulatedEngine(cuda)), "tiny.engine")
+    gpu = Cuda(cuda, options.device, options.wait)
+    return kind(file, gpu, tiny_spec(), precision, options)

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_cuda import SimulatedCuda
+from simulated_engine import open_simulated
 from tiny_graph import SIZE, tiny_bundle, tiny_images, tiny_spec
 
 from edge_vit.errors import BackendError, ShapeError
 from edge_vit.runtime import Session, SessionOptions, open_session
 from edge_vit.runtime.fake import FakeSession
+from edge_vit.spec import Precision
 
 Opener = Callable[..., Session]
 
@@ -23,16 +26,27 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("contract") / "tiny.edgevit").path
 
 
-@pytest.fixture(params=["fake", "ort", "openvino"])
-def open_one(request: pytest.FixtureRequest, bundle_path: Path) -> Opener:
-    """A function (precision, threads) -> session of the backend whose turn it is."""
-    if request.param == "fake":
-        return lambda precision="fp32", threads=1: FakeSession(
-            tiny_spec(), precision, threads=threads
-        )
-    return lambda precision="fp32", threads=1: open_session(
-        bundle_path, precision, request.param, SessionOptions(threads)
+@pytest.fixture(params=["fake", "ort", "openvino", "trt"])
+def open_one(request: pytest.FixtureRequest, bundle_path: Path) -> Iterator[Opener]:
+    """A function (precision, threads) -> session of the backend whose turn it is.
+
+    A GPU is simulated, and what it holds in the end is a leak.
+    """
+    gpu = SimulatedCuda()
+    yield lambda precision="fp32", threads=1: _open(
+        request.param, gpu, bundle_path, precision, SessionOptions(threads)
     )
+    gpu.assert_clean()
+
+
+def _open(
+    backend: str, gpu: SimulatedCuda, path: Path, precision: Precision, options: SessionOptions
+) -> Session:
+    if backend == "trt":
+        return open_simulated(gpu, precision=precision, options=options)
+    if backend == "fake":
+        return FakeSession(tiny_spec(), precision, threads=options.num_threads)
+    return open_session(path, precision, backend, options)
 
 
 @pytest.fixture
@@ -43,7 +57,7 @@ def session(open_one: Opener) -> Iterator[Session]:
 
 def test_says_what_it_is(open_one):
     with open_one("int8", 2) as session:
-        assert session.backend in ("fake", "ort", "openvino")
+        assert session.backend in ("fake", "ort", "openvino", "trt")
         assert session.precision == "int8"
         assert session.threads == 2
         assert session.inputs == tiny_spec().inputs
@@ -179,6 +193,40 @@ def test_runs_again_after_a_refusal(session):
     with pytest.raises(ShapeError):
         session.run({})
     session.run({"images": tiny_images()})
+
+
+def test_two_runs_are_under_way_at_once(session):
+    batches = [tiny_images(3, seed=seed) for seed in range(4)]
+    expected = [session.run({"images": batch})["logits"] for batch in batches]
+    feeds = {"images": batches[0].copy()}
+    tickets = [session.submit(feeds), session.submit({"images": batches[1]})]
+    feeds["images"][:] = 0  # were read when submit returned
+    for batch in batches[2:]:
+        np.testing.assert_array_equal(session.collect(tickets[0])["logits"], expected[0])
+        tickets, expected = [tickets[1], session.submit({"images": batch})], expected[1:]
+    for ticket, answer in zip(tickets, expected, strict=True):
+        np.testing.assert_array_equal(session.collect(ticket)["logits"], answer)
+    assert session.last_latency_ms > 0
+
+
+def test_a_ticket_is_collected_once(session, open_one):
+    ticket = session.submit({"images": tiny_images()})
+    with open_one() as other, pytest.raises(BackendError, match="of another session"):
+        other.collect(ticket)
+    session.collect(ticket)
+    with pytest.raises(BackendError, match="this ticket was collected before"):
+        session.collect(ticket)
+
+
+def test_submit_refuses_what_run_refuses(session):
+    with pytest.raises(ShapeError, match="inputs: got none"):
+        session.submit({})
+    ticket = session.submit({"images": tiny_images()})
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session.submit({"images": tiny_images()})
+    with pytest.raises(BackendError, match="closed"):
+        session.collect(ticket)
 
 
 def test_keeps_the_time_of_the_last_run(session):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,6 +17,9 @@ import numpy.typing as npt
 from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError, ShapeError, SpecError
 from edge_vit.runtime.backends import find_backend
+from edge_vit.runtime.options import DEFAULT_OPTIONS as DEFAULT_OPTIONS
+from edge_vit.runtime.options import SessionOptions as SessionOptions
+from edge_vit.runtime.options import num_cores as num_cores
 from edge_vit.spec import PRECISIONS, Precision, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -39,27 +41,19 @@ class LatencySplit:
     to_host_ms: float
 
 
-@dataclass(frozen=True)
-class SessionOptions:
-    """How a session uses the machine; the command line gives it as `session_options`.
+@dataclass(eq=False)
+class Ticket:
+    """A run that was submitted; `Session.collect` takes it once.
 
     Attributes:
-        threads: that one run may use; None for as many as there are cores for this process.
+        session: that gave it.
+        start_ns: when, by `time.perf_counter_ns`.
+        work: the backend's own; None once it was collected.
     """
 
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise SpecError(f"threads: got {self.threads}, expected at least 1")
-
-    @property
-    def num_threads(self) -> int:
-        """`threads`, or the number of cores where that is None."""
-        return self.threads or num_cores()
-
-
-DEFAULT_OPTIONS = SessionOptions()
+    session: Session
+    start_ns: int
+    work: Any
 
 
 class Session(ABC):
@@ -117,12 +111,39 @@ class Session(ABC):
             BackendError: the session is closed, or the backend failed.
         """
         start = time.perf_counter_ns()
-        if self._closed:
-            raise BackendError(
-                f"this {self.backend} session is closed. Open another with open_session"
-            )
+        self._refuse_closed()
         outputs = self._run(self._check(feeds))
         self._last_latency_ms = (time.perf_counter_ns() - start) / 1e6
+        return outputs
+
+    def submit(self, feeds: Mapping[str, Array]) -> Ticket:
+        """Begin a run, whose outputs `collect` returns; other work can be done in between.
+
+        A GPU works on while this returns, on two runs at most; other backends run at once. The
+        feeds may be changed when it has returned.
+
+        Raises:
+            ShapeError: a feed is missing or unknown, or has another dtype or shape.
+            BackendError: the session is closed, too many runs wait to be collected, or the backend
+                failed.
+        """
+        start = time.perf_counter_ns()
+        self._refuse_closed()
+        return Ticket(self, start, self._submit(self._check(feeds)))
+
+    def collect(self, ticket: Ticket) -> dict[str, Array]:
+        """Return the outputs of the run that `submit` began; they belong to the caller.
+
+        Raises:
+            BackendError: the ticket was collected before or is of another session, the session is
+                closed, or the backend failed.
+        """
+        self._refuse_closed()
+        if ticket.session is not self or ticket.work is None:
+            raise BackendError("this ticket was collected before, or is of another session")
+        work, ticket.work = ticket.work, None
+        outputs = self._collect(work)
+        self._last_latency_ms = (time.perf_counter_ns() - ticket.start_ns) / 1e6
         return outputs
 
     def close(self) -> None:
@@ -149,6 +170,21 @@ class Session(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Free what the backend holds; called once."""
+
+    def _submit(self, feeds: dict[str, Array]) -> Any:
+        """Begin what `_run` does and return what `_collect` needs; here, all of it at once."""
+        return self._run(feeds)
+
+    def _collect(self, work: Any) -> dict[str, Array]:
+        """Return new arrays by output name, of what `_submit` returned."""
+        outputs: dict[str, Array] = work
+        return outputs
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise BackendError(
+                f"this {self.backend} session is closed. Open another with open_session"
+            )
 
     def _check(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return `feeds` as contiguous arrays, or refuse them."""
@@ -212,13 +248,6 @@ def run_batch(session: Session, images: Array) -> Array:
     chunks[-1] = _fill_up(chunks[-1], batch)
     outputs = [session.run({name: chunk})[session.outputs[0].name] for chunk in chunks]
     return np.concatenate(outputs)[: len(images)]
-
-
-def num_cores() -> int:
-    """Return how many logical cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux: a container may grant fewer cores than there are
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fits(array: Any, spec: TensorSpec) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from simulated_cuda import SimulatedCuda, Violation
 
 from edge_vit.errors import BackendError, DeviceLostError, MissingDependencyError, SpecError
-from edge_vit.runtime.cudart import Buffer, Cuda, GpuFacts, choose_strategy, gpu, open_cuda
+from edge_vit.runtime.cudart import Buffer, Cuda, GpuFacts, choose_memory, gpu, open_cuda
 
 MIB = 1 << 20
 
@@ -159,7 +159,7 @@ def test_bytes_go_to_the_gpu_and_back(strategy, concurrent):
     ],
 )
 def test_chooses_memory_by_the_gpu(strategy, machine, chosen):
-    assert choose_strategy(strategy, Cuda(SimulatedCuda(**machine)).facts) == chosen
+    assert choose_memory(strategy, Cuda(SimulatedCuda(**machine)).facts) == chosen
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_chooses_memory_by_the_gpu(strategy, machine, chosen):
 )
 def test_refuses_memory_that_the_gpu_does_not_have(strategy, machine):
     with pytest.raises(SpecError, match=f"memory: got '{strategy}', which Simulated GPU does not"):
-        choose_strategy(strategy, Cuda(SimulatedCuda(**machine)).facts)
+        choose_memory(strategy, Cuda(SimulatedCuda(**machine)).facts)
 
 
 @pytest.mark.parametrize(

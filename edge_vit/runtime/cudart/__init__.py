@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from edge_vit.runtime.cudart.buffers import STRATEGIES, Buffer, Strategy, choose_strategy
+from edge_vit.runtime.cudart.buffers import Buffer, choose_memory
 from edge_vit.runtime.cudart.device import GpuFacts
-from edge_vit.runtime.cudart.gpu import Cuda, Wait, open_cuda
+from edge_vit.runtime.cudart.gpu import Cuda, open_cuda
 
-__all__ = [
-    "STRATEGIES",
-    "Buffer",
-    "Cuda",
-    "GpuFacts",
-    "Strategy",
-    "Wait",
-    "choose_strategy",
-    "open_cuda",
-]
+__all__ = ["Buffer", "Cuda", "GpuFacts", "choose_memory", "open_cuda"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +11,11 @@ import numpy.typing as npt
 from edge_vit.errors import SpecError
 from edge_vit.runtime.cudart.device import GpuFacts
 from edge_vit.runtime.cudart.gpu import Cuda
-
-Strategy = Literal["auto", "copy", "mapped", "managed"]
-"""How a tensor gets to the GPU and back: copied between pinned and GPU memory; read and written by
-the GPU in pinned memory; in memory that the driver moves; or what suits the GPU."""
-
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+from edge_vit.runtime.options import Memory
 
 
-def choose_strategy(strategy: Strategy, facts: GpuFacts) -> Strategy:
-    """Return `strategy`, or for ``auto`` the one that suits the GPU.
+def choose_memory(memory: Memory, facts: GpuFacts) -> Memory:
+    """Return `memory`, or for ``auto`` the one that suits the GPU.
 
     A discrete GPU gets copies. An integrated one has the same memory as the CPU, where a copy would
     only move it to another place.
@@ -29,12 +23,12 @@ def choose_strategy(strategy: Strategy, facts: GpuFacts) -> Strategy:
     Raises:
         SpecError: the GPU has no such memory.
     """
-    if strategy == "auto":
+    if memory == "auto":
         return "mapped" if facts.is_integrated and facts.can_map else "copy"
     has_it = {"mapped": facts.can_map, "managed": facts.has_managed}
-    if not has_it.get(strategy, True):
-        raise SpecError(f"memory: got {strategy!r}, which {facts.name} does not have. Take 'copy'")
-    return strategy
+    if not has_it.get(memory, True):
+        raise SpecError(f"memory: got {memory!r}, which {facts.name} does not have. Take 'copy'")
+    return memory
 
 
 class Buffer:
@@ -43,7 +37,7 @@ class Buffer:
     Args:
         cuda: the GPU.
         num_bytes: how much, at least 1.
-        strategy: any but ``auto``.
+        memory: any but ``auto``.
         stream: that will use it.
 
     Attributes:
@@ -54,19 +48,19 @@ class Buffer:
         BackendError: there is not so much memory; nothing is kept then.
     """
 
-    def __init__(self, cuda: Cuda, num_bytes: int, strategy: Strategy, stream: int) -> None:
+    def __init__(self, cuda: Cuda, num_bytes: int, memory: Memory, stream: int) -> None:
         self._cuda = cuda
-        self._is_copied = strategy == "copy"
+        self._is_copied = memory == "copy"
         with contextlib.ExitStack() as stack:
-            if strategy == "managed":
+            if memory == "managed":
                 host = self.device = cuda.malloc_managed(num_bytes, stream)
                 stack.callback(cuda.free, host)
             else:
-                host = cuda.host_alloc(num_bytes, mapped=strategy == "mapped")
+                host = cuda.host_alloc(num_bytes, mapped=memory == "mapped")
                 stack.callback(cuda.host_free, host)
-            if strategy == "mapped":
+            if memory == "mapped":
                 self.device = cuda.device_pointer(host)
-            elif strategy == "copy":
+            elif memory == "copy":
                 self.device = cuda.malloc(num_bytes)
                 stack.callback(cuda.free, self.device)
             self._pointer = host

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import enum
 import threading
-from typing import Any, Literal
+from typing import Any
 
 from edge_vit.errors import EdgeVitError, MissingDependencyError
 from edge_vit.optional import require
 from edge_vit.runtime.cudart.checked import SUCCESS, CheckedCalls
 from edge_vit.runtime.cudart.ctypes_calls import load_cudart
 from edge_vit.runtime.cudart.device import check_device, read_facts
-
-Wait = Literal["block", "spin"]
-"""How a thread waits for the GPU: asleep, or asking all the time, which is some microseconds
-quicker and takes a core."""
+from edge_vit.runtime.options import Wait
 
 _SCHEDULE = {"spin": 1, "block": 4}  # cudaDeviceScheduleSpin, cudaDeviceScheduleBlockingSync
 _EVENT = {"spin": 0, "block": 1}  # cudaEventDefault, cudaEventBlockingSync

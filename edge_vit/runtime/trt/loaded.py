@@ -56,6 +56,15 @@ class Context:
         self._complaints = complaints
         self._cache = cache
 
+    def set_profile(self, index: int, stream: int) -> None:
+        """Choose the optimization profile of the runs to come; shapes are to be said again.
+
+        Raises:
+            BackendError: the engine has no such profile, or another context holds it.
+        """
+        is_taken = self._native.set_optimization_profile_async(index, stream)
+        self._check(is_taken, f"the optimization profile {index}")
+
     def set_shape(self, name: str, shape: Shape) -> None:
         """Say how large the input `name` is in the runs to come.
 
@@ -119,6 +128,7 @@ class LoadedEngine:
 
     Attributes:
         tensors: inputs and outputs, by name.
+        profiles: for each optimization profile, what the dynamic inputs may be, by name.
         device_bytes: memory that one context takes.
     """
 
@@ -132,6 +142,9 @@ class LoadedEngine:
         self._complaints = complaints
         names = [native.get_tensor_name(index) for index in range(native.num_io_tensors)]
         self.tensors: Mapping[str, EngineTensor] = {name: self._tensor(name) for name in names}
+        self.profiles: tuple[Mapping[str, ShapeRange], ...] = tuple(
+            self._profile(index) for index in range(native.num_optimization_profiles)
+        )
         self.device_bytes = int(getattr(native, "device_memory_size_v2", 0))
 
     def create_context(
@@ -201,9 +214,17 @@ class LoadedEngine:
         shape: Shape = tuple(native.get_tensor_shape(name))
         profile = None
         if is_input and -1 in shape and native.num_optimization_profiles:
-            shapes = [tuple(dims) for dims in native.get_tensor_profile_shape(name, 0)]
-            profile = ShapeRange(*shapes)
+            profile = self._range(name, 0)
         return EngineTensor(name, is_input, _DTYPES[word], shape, profile)
+
+    def _profile(self, index: int) -> Mapping[str, ShapeRange]:
+        """What the dynamic inputs may be in the profile `index`."""
+        dynamic = [t.name for t in self.tensors.values() if t.is_input and -1 in t.shape]
+        return {name: self._range(name, index) for name in dynamic}
+
+    def _range(self, name: str, profile: int) -> ShapeRange:
+        shapes = self._native.get_tensor_profile_shape(name, profile)
+        return ShapeRange(*(tuple(dims) for dims in shapes))
 
 
 def load_plan(

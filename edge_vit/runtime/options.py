@@ -1,0 +1,88 @@
+"""How a session uses the machine: one value for every command that runs a model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from edge_vit.errors import SpecError
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+"""What ONNX Runtime computes with."""
+
+Fallback = Literal["none", "cpu"]
+"""What takes over where a GPU backend cannot run a model."""
+
+Memory = Literal["auto", "copy", "mapped", "managed"]
+"""How a tensor gets to the GPU and back: copied between pinned and GPU memory; read and written by
+the GPU in pinned memory; in memory that the driver moves; or what suits the GPU."""
+
+Wait = Literal["block", "spin"]
+"""How a thread waits for the GPU: asleep, or asking all the time, which is some microseconds
+quicker and takes a core."""
+
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+FALLBACKS: tuple[Fallback, ...] = get_args(Fallback)
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session uses the machine; the command line gives it as `session_options`.
+
+    Attributes:
+        threads: that one run may use; None for as many as there are cores for this process.
+        device: number of the GPU.
+        provider: for backend ``ort``.
+        cuda_graph: launch a run of an engine as one CUDA graph.
+        may_build: build an engine that is missing or stale; else refuse.
+        trust_engine: load an engine that was not built here, which can run code of its maker.
+        fallback: what takes over where a GPU backend fails.
+        self_test: run the bundle's golden images through an engine before it is used.
+        memory: of an engine's tensors.
+        wait: how threads wait for the GPU.
+
+    Raises:
+        SpecError: a value is out of range.
+    """
+
+    threads: int | None = None
+    device: int = 0
+    provider: Provider = "cpu"
+    cuda_graph: bool = True
+    may_build: bool = True
+    trust_engine: bool = False
+    fallback: Fallback = "none"
+    self_test: bool = True
+    memory: Memory = "auto"
+    wait: Wait = "block"
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"threads: got {self.threads}, expected at least 1")
+        if self.device < 0:
+            raise SpecError(f"device: got {self.device}, expected at least 0")
+        for name, known in (
+            ("provider", PROVIDERS),
+            ("fallback", FALLBACKS),
+            ("memory", get_args(Memory)),
+            ("wait", get_args(Wait)),
+        ):
+            if getattr(self, name) not in known:
+                got = getattr(self, name)
+                raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
+
+    @property
+    def num_threads(self) -> int:
+        """`threads`, or the number of cores where that is None."""
+        return self.threads or num_cores()
+
+
+DEFAULT_OPTIONS = SessionOptions()
+
+
+def num_cores() -> int:
+    """Return how many logical cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: a container may grant fewer cores than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

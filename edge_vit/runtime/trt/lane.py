@@ -1,0 +1,226 @@
+"""What one run of an engine holds on to: a context, a stream, memory, and the graph of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edge_vit.errors import BackendError
+from edge_vit.runtime.cudart import Buffer, Cuda
+from edge_vit.runtime.options import Memory
+from edge_vit.runtime.session import Array, LatencySplit
+from edge_vit.runtime.trt.loaded import Context, EngineTensor, LoadedEngine
+from edge_vit.runtime.trt.network import Shape
+
+_LOG = logging.getLogger(__name__)
+
+_NUM_EVENTS = 4  # before the inputs are copied, before and after the engine, after the outputs
+
+
+@dataclass(frozen=True)
+class LaneOptions:
+    """How a lane runs.
+
+    Attributes:
+        memory: memory of the tensors; any but ``auto``.
+        captures: put a run into a CUDA graph once its shapes came twice.
+        context: what `LoadedEngine.create_context` takes.
+    """
+
+    memory: Memory
+    captures: bool = True
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lane:
+    """Runs an engine, one run at a time, and by one thread at a time; several lanes overlap.
+
+    `start` enqueues a run and returns, `finish` waits for it. A lane that raised is to be closed:
+    what its stream holds is not known then.
+
+    The first run of new shapes is an ordinary one, which is also what TensorRT asks for before a
+    capture. The second captures a graph, which all that follow launch, until a shape, and with it
+    perhaps an address, changes.
+
+    Args:
+        engine: outlives the lane.
+        cuda: the GPU; bound to the calling thread.
+        options: how to run.
+
+    Attributes:
+        context: that runs the engine.
+        uses_graph: whether the last run was launched as a graph.
+        graph_error: why there is no graph, where a capture failed.
+
+    Raises:
+        BackendError: there is too little memory; nothing is kept then.
+    """
+
+    def __init__(self, engine: LoadedEngine, cuda: Cuda, options: LaneOptions) -> None:
+        self._engine, self._cuda = engine, cuda
+        self._memory = options.memory
+        self._may_capture = options.captures
+        self._buffers: dict[str, Buffer] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._profile: int | None = None
+        self._graph: int | None = None
+        self._num_runs = 0  # of these shapes
+        self.uses_graph = False
+        self.graph_error = ""
+        with contextlib.ExitStack() as stack:
+            self._stream = cuda.create_stream()
+            stack.callback(cuda.destroy_stream, self._stream)
+            self._events = []
+            for _ in range(_NUM_EVENTS):
+                self._events.append(cuda.create_event())
+                stack.callback(cuda.destroy_event, self._events[-1])
+            self.context: Context = engine.create_context(**options.context)
+            stack.callback(self.context.close)
+            stack.callback(self._free_buffers)
+            stack.callback(self._drop_graph)
+            self._stack = stack.pop_all()
+
+    def start(self, feeds: Mapping[str, Array], profile: int | None) -> None:
+        """Enqueue a run of `feeds`, which are read before this returns.
+
+        Args:
+            feeds: contiguous arrays by input name.
+            profile: that holds their shapes; None for an engine without dynamic shapes.
+
+        Raises:
+            BackendError: TensorRT or CUDA refuses.
+            DeviceLostError: the GPU is lost.
+        """
+        cuda, stream = self._cuda, self._stream
+        self._prepare({name: array.shape for name, array in feeds.items()}, profile)
+        for name, array in feeds.items():
+            self._buffers[name].host[: array.nbytes] = array.reshape(-1).view(np.uint8)
+        cuda.record(self._events[0], stream)
+        for name, array in feeds.items():
+            self._buffers[name].upload(array.nbytes, stream)
+        cuda.record(self._events[1], stream)
+        self._compute()
+        cuda.record(self._events[2], stream)
+        for tensor in self._outputs():
+            self._buffers[tensor.name].download(self._num_bytes(tensor), stream)
+        cuda.record(self._events[3], stream)
+
+    def finish(self) -> tuple[dict[str, Array], LatencySplit]:
+        """Wait for the run and return its outputs, which belong to the caller, and where time went.
+
+        Raises:
+            BackendError: the run failed.
+            DeviceLostError: the GPU is lost.
+        """
+        self._cuda.wait_for(self._events[3])
+        pairs = zip(self._events, self._events[1:], strict=False)
+        split = LatencySplit(*(self._cuda.elapsed_ms(*pair) for pair in pairs))
+        outputs = {}
+        for tensor in self._outputs():
+            memory = self._buffers[tensor.name].host[: self._num_bytes(tensor)]
+            shaped = memory.view(tensor.dtype).reshape(self._shapes[tensor.name])
+            outputs[tensor.name] = shaped.copy()
+        return outputs, split
+
+    def close(self) -> None:
+        """Wait for what is under way, and free everything.
+
+        Raises:
+            DeviceLostError: the GPU is lost.
+        """
+        try:
+            if not self._cuda.is_lost:
+                self._cuda.synchronize(self._stream)
+        finally:
+            self._stack.close()
+
+    def _prepare(self, shapes: dict[str, Shape], profile: int | None) -> None:
+        """Give the context its shapes and addresses where they are not those of the last run."""
+        if profile == self._profile and all(self._shapes.get(n) == s for n, s in shapes.items()):
+            return
+        self._drop_graph()
+        self._num_runs = 0
+        self._shapes = {}  # not known until all of this succeeds
+        if profile != self._profile and profile is not None:
+            self.context.set_profile(profile, self._stream)
+            self._cuda.synchronize(self._stream)
+        self._profile = profile
+        for name, shape in shapes.items():
+            self.context.set_shape(name, shape)
+        missing = self.context.missing()
+        if missing:
+            raise BackendError(f"TensorRT still wants the shape of {', '.join(missing)}")
+        known = {tensor.name: self.context.shape_of(tensor.name) for tensor in self._outputs()}
+        for tensor in self._engine.tensors.values():
+            self._reserve(tensor, (shapes | known)[tensor.name])
+        self._shapes = shapes | known
+
+    def _reserve(self, tensor: EngineTensor, shape: Shape) -> None:
+        """Make room for `tensor` in `shape`, and tell the context where it is."""
+        if min(shape) < 1:
+            raise BackendError(f"tensor {tensor.name!r} of the engine has the shape {shape}")
+        num_bytes = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
+        old = self._buffers.get(tensor.name)
+        if old is not None and len(old.host) >= num_bytes:
+            return
+        if old is not None:
+            del self._buffers[tensor.name]
+            old.free()
+        buffer = Buffer(self._cuda, num_bytes, self._memory, self._stream)
+        self._buffers[tensor.name] = buffer
+        self.context.set_address(tensor.name, buffer.device)
+
+    def _compute(self) -> None:
+        """Enqueue the engine, as a graph where there is one."""
+        if self._graph is None and self._may_capture and self._num_runs > 0:
+            self._capture()
+        self._num_runs += 1
+        self.uses_graph = self._graph is not None
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self._stream)
+        elif not self.context.enqueue(self._stream):
+            self._cuda.take_error()
+            raise BackendError(f"TensorRT cannot run this engine: {self.context.reason}")
+
+    def _capture(self) -> None:
+        """Make a graph of a run; where that fails, say so and do without from now on."""
+        graph, is_taken, reason = 0, False, ""
+        try:
+            self._cuda.begin_capture(self._stream)
+            try:
+                is_taken = self.context.enqueue(self._stream)
+                reason = "" if is_taken else self.context.reason
+            finally:
+                graph = self._cuda.end_capture(self._stream)
+            if is_taken:
+                self._graph = self._cuda.instantiate(graph)
+        except BackendError as error:
+            reason = reason or str(error)
+        finally:
+            if graph:
+                self._cuda.destroy_graph(graph)
+        if self._graph is None:
+            self._cuda.take_error()
+            self._may_capture = False
+            self.graph_error = reason
+            _LOG.warning("running without a CUDA graph, some microseconds slower: %s", reason)
+
+    def _outputs(self) -> list[EngineTensor]:
+        return [tensor for tensor in self._engine.tensors.values() if not tensor.is_input]
+
+    def _num_bytes(self, tensor: EngineTensor) -> int:
+        return int(np.prod(self._shapes[tensor.name])) * np.dtype(tensor.dtype).itemsize
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            self._cuda.destroy_graph_exec(graph)
+
+    def _free_buffers(self) -> None:
+        while self._buffers:
+            self._buffers.popitem()[1].free()

@@ -1,0 +1,268 @@
+"""The simulation proves itself: a bug is put into the session, and the drill has to find it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from session_drill import drill
+
+import edge_vit
+
+PACKAGE = Path(edge_vit.__file__).parent
+FRESH = ("edge_vit.runtime.cudart", "edge_vit.runtime.trt", "simulated_engine")
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug: in `module`, `good` was written as `bad`."""
+
+    name: str
+    module: str
+    good: str
+    bad: str
+
+
+LANE, LANES, SESSION = "trt.lane", "trt.lanes", "trt.session"
+BUFFERS, GPU, CHECKED = "cudart.buffers", "cudart.gpu", "cudart.checked"
+
+BUGS = (
+    Bug(
+        "stale address after the memory grew",
+        LANE,
+        "self.context.set_address(tensor.name, buffer.device)",
+        "old or self.context.set_address(tensor.name, buffer.device)",
+    ),
+    Bug("does not wait for the run", LANE, "self._cuda.wait_for(self._events[3])", "pass"),
+    Bug("waits before the outputs are copied", LANE, "wait_for(self._events[3])", "wait_for(2)"),
+    Bug("outputs are a view of memory that is used again", LANE, "shaped.copy()", "shaped"),
+    Bug(
+        "no new graph after a new shape",
+        LANE,
+        "        self._drop_graph()\n        self._num_runs = 0\n",
+        "        self._num_runs = 0\n",
+    ),
+    Bug("captures a shape that never ran", LANE, "self._num_runs > 0", "self._num_runs >= 0"),
+    Bug("never captures", LANE, "self._num_runs > 0", "self._num_runs > 99"),
+    Bug("captures again each time", LANE, "            self._may_capture = False\n", ""),
+    Bug(
+        "leaves the stream in a capture that failed",
+        LANE,
+        "graph = self._cuda.end_capture(self._stream)\n",
+        "graph = self._cuda.end_capture(self._stream) if is_taken else 0\n",
+    ),
+    Bug("leaks the graph", LANE, "self._cuda.destroy_graph(graph)", "pass"),
+    Bug("leaks the graph that is ready", LANE, "self._cuda.destroy_graph_exec(graph)", "pass"),
+    Bug(
+        "frees the graph that is ready twice",
+        LANE,
+        "graph, self._graph = self._graph, None",
+        "graph = self._graph",
+    ),
+    Bug(
+        "copies the inputs before they are there",
+        LANE,
+        "        cuda.record(self._events[0], stream)\n",
+        "        cuda.record(self._events[0], stream)\n"
+        "        self._buffers['images'].upload(feeds['images'].nbytes, stream)\n"
+        "        self._buffers['images'].host[:] = 1\n",
+    ),
+    Bug(
+        "forgets to copy the inputs",
+        LANE,
+        "self._buffers[name].upload(array.nbytes, stream)",
+        "pass",
+    ),
+    Bug(
+        "copies the outputs before they are computed",
+        LANE,
+        "        self._compute()\n        cuda.record(self._events[2], stream)\n",
+        "        cuda.record(self._events[2], stream)\n",
+    ),
+    Bug(
+        "copies outputs of the last shape",
+        LANE,
+        "download(self._num_bytes(tensor), stream)",
+        "download(20, stream)",
+    ),
+    Bug(
+        "keeps the shapes of the last run",
+        LANE,
+        "all(self._shapes.get(n) == s for n, s in shapes.items())",
+        "self._shapes",
+    ),
+    Bug(
+        "keeps the profile of the last run",
+        LANE,
+        "if profile != self._profile and profile is not None:",
+        "if self._profile is None and profile is not None:",
+    ),
+    Bug("does not free memory that was too small", LANE, "            old.free()\n", ""),
+    Bug(
+        "takes memory that is too small",
+        LANE,
+        "len(old.host) >= num_bytes",
+        "len(old.host) >= 1",
+    ),
+    Bug(
+        "goes on where TensorRT refused",
+        LANE,
+        'raise BackendError(f"TensorRT cannot run this engine: {self.context.reason}")',
+        "pass",
+    ),
+    Bug(
+        "frees while work is under way",
+        LANE,
+        "self._cuda.synchronize(self._stream)\n        fin",
+        "pass\n        fin",
+    ),
+    Bug("leaks the context", LANE, "stack.callback(self.context.close)", "pass"),
+    Bug("leaks an event", LANE, "stack.callback(cuda.destroy_event, self._events[-1])", "pass"),
+    Bug("leaks the stream", LANE, "stack.callback(cuda.destroy_stream, self._stream)", "pass"),
+    Bug(
+        "the split mixes up its parts",
+        LANE,
+        "        cuda.record(self._events[1], stream)\n        self._compute()\n",
+        "        self._compute()\n        cuda.record(self._events[1], stream)\n",
+    ),
+    Bug(
+        "gives the same lane to two runs",
+        LANES,
+        "lane = self._idle.pop()\n",
+        "lane = self._idle[-1]\n",
+    ),
+    Bug(
+        "gives a lane back while its run is under way",
+        LANES,
+        "        with self._turn:\n"
+        "            self._num_opening -= 1\n            self._in_use[lane]",
+        "        with self._turn:\n            self._idle.append(lane)\n"
+        "            self._num_opening -= 1\n            self._in_use[lane]",
+    ),
+    Bug(
+        "keeps a lane that failed",
+        LANES,
+        "                lane.close()\n",
+        "                pass\n",
+    ),
+    Bug(
+        "forgets runs that nobody collected",
+        LANES,
+        "(*self._idle, *self._in_use)\n",
+        "(*self._idle,)\n",
+    ),
+    Bug(
+        "wakes nobody when a lane is free",
+        LANES,
+        "            self._idle.append(lane)\n            self._turn.notify()\n",
+        "            self._idle.append(lane)\n",
+    ),
+    Bug(
+        "uses the wrong GPU on another thread",
+        SESSION,
+        "        self._cuda.bind_thread()\n        lane = self._lanes.take",
+        "        lane = self._lanes.take",
+    ),
+    Bug("does not close the engine", SESSION, "stack.callback(self._file.engine.close)", "pass"),
+    Bug(
+        "takes the first profile for all",
+        SESSION,
+        "return min(fitting, key=lambda index: _largest_batch(profiles[index]))",
+        "return 0",
+    ),
+    Bug("leaks pinned memory", BUFFERS, "stack.callback(cuda.host_free, host)", "pass"),
+    Bug("leaks the GPU's memory", BUFFERS, "stack.callback(cuda.free, self.device)", "pass"),
+    Bug(
+        "frees pinned memory by the wrong function",
+        BUFFERS,
+        "stack.callback(cuda.host_free, host)",
+        "stack.callback(cuda.free, host)",
+    ),
+    Bug(
+        "gives the GPU the address of the CPU",
+        BUFFERS,
+        "self.device = cuda.device_pointer(host)",
+        "self.device = host",
+    ),
+    Bug(
+        "copies memory that is shared",
+        BUFFERS,
+        'memory == "copy"\n        with',
+        "True\n        with",
+    ),
+    Bug(
+        "lets the CPU at managed memory of a GPU at work",
+        GPU,
+        "if not self.facts.has_concurrent_managed:",
+        "if False:",
+    ),
+    Bug("captures what other threads do", GPU, "THREAD_LOCAL = 1", "THREAD_LOCAL = 0"),
+    Bug(
+        "swallows an error of CUDA",
+        CHECKED,
+        "raise self.failure(name, status)\n        return t",
+        "pass\n        return t",
+    ),
+    Bug("frees on a GPU that is lost", CHECKED, "if not self.is_lost:", "if True:"),
+)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_finds(bug):
+    with with_bug(bug) as tools, pytest.raises((Exception, pytest.fail.Exception)):
+        drill(tools)
+
+
+def test_finds_nothing_where_there_is_none():
+    with with_bug(Bug("none", LANE, "Lane", "Lane")) as tools:
+        drill(tools)
+
+
+@contextlib.contextmanager
+def with_bug(bug: Bug) -> Iterator[ModuleType]:
+    """Give `simulated_engine` over sessions of their own, in which the bug is."""
+    path = PACKAGE / "runtime" / (bug.module.replace(".", "/") + ".py")
+    source = path.read_text()
+    assert bug.name == "none" or source.count(bug.good) == 1, f"{path} has no such line, or several"
+    finder = _Finder(f"edge_vit.runtime.{bug.module}", path, source.replace(bug.good, bug.bad))
+    kept = {name: module for name, module in sys.modules.items() if name.startswith(FRESH)}
+    for name in kept:
+        del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    try:
+        yield importlib.import_module("simulated_engine")
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if name.startswith(FRESH)]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+        for name, module in kept.items():
+            parent, _, child = name.rpartition(".")
+            if parent in sys.modules:
+                setattr(sys.modules[parent], child, module)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Gives one module another source."""
+
+    def __init__(self, name: str, path: Path, source: str) -> None:
+        self._name, self._path, self._source = name, path, textwrap.dedent(source)
+
+    def find_spec(self, name, path, target=None):
+        return (
+            importlib.machinery.ModuleSpec(name, self, origin=str(self._path))
+            if name == self._name
+            else None
+        )
+
+    def get_source(self, name: str) -> str:
+        return self._source
