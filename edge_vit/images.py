@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.image_folder import list_folder, spread
 from edge_vit.image_lists import ARRAY_SUFFIXES, LIST_SUFFIX, read_array, read_list
+from edge_vit.image_parts import limit_images
 from edge_vit.preprocess import UInt8Array, check_image
 from edge_vit.video import VIDEO_SUFFIXES, VideoSource
 
@@ -24,6 +26,7 @@ MAX_PIXELS = 50_000_000
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _EXIF_ORIENTATION = 0x0112
+_KEY_BYTES = 4096
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -76,20 +79,57 @@ class _File:
 
 
 class FileSource:
-    """Images of `paths`, in that order, without labels; each is decoded when its turn comes."""
+    """Images of `paths`, in that order; each is decoded when its turn comes.
 
-    labels: tuple[str, ...] = ()
-    has_labels = False
+    Args:
+        paths: of the files.
+        image_labels: index of each image's class; None where they are not known.
+        labels: class names by index.
+    """
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self._files = [_File(Path(path), str(path), None) for path in paths]
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        image_labels: Sequence[int] | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
+        known: Sequence[int | None] = [None] * len(paths) if image_labels is None else image_labels
+        self._files = [
+            _File(Path(path), str(path), label) for path, label in zip(paths, known, strict=True)
+        ]
+        self.labels = tuple(labels)
+        self.has_labels = image_labels is not None
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __iter__(self) -> Iterator[ImageItem]:
-        for file in self._files:
-            yield ImageItem(file.name, load_image(file.path), file.label)
+        return map(self.item, range(len(self._files)))
+
+    def item(self, index: int) -> ImageItem:
+        """Return one image, decoded."""
+        file = self._files[index]
+        return ImageItem(file.name, load_image(file.path), file.label)
+
+    def name(self, index: int) -> str:
+        """Return the name of one image."""
+        return self._files[index].name
+
+    def content_key(self, index: int) -> bytes:
+        """Return the file's size, its beginning and its end, which tell any two images apart.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        path = self._files[index].path
+        try:
+            with path.open("rb") as file:
+                head = file.read(_KEY_BYTES)
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _KEY_BYTES))
+                return b"%d " % size + head + file.read()
+        except OSError as error:
+            raise ImageError(f"image {path} cannot be read: {error.strerror}") from None
 
 
 class FolderSource(FileSource):
@@ -122,9 +162,8 @@ class FolderSource(FileSource):
     ) -> None:
         folder = Path(path)
         paths, indices = list_folder(folder, labels)
-        if indices is not None:
-            self.labels = tuple(labels) or tuple(indices)
-            self.has_labels = True
+        self.labels = tuple(labels) or tuple(indices) if indices is not None else ()
+        self.has_labels = indices is not None
         self._files = [
             _File(folder / path, path.as_posix(), indices[path.parts[0]] if indices else None)
             for path in compress(paths, spread(len(paths), limit))
@@ -164,25 +203,20 @@ class ArraySource:
         return len(self._images)
 
     def __iter__(self) -> Iterator[ImageItem]:
-        for index, pixels in enumerate(self._images):
-            label = None if self._image_labels is None else int(self._image_labels[index])
-            yield ImageItem(f"{index:05d}", pixels, label)
+        return map(self.item, range(len(self._images)))
 
+    def item(self, index: int) -> ImageItem:
+        """Return one image."""
+        label = None if self._image_labels is None else int(self._image_labels[index])
+        return ImageItem(self.name(index), self._images[index], label)
 
-class _LimitedSource:
-    """Some images of another source, spread evenly over it."""
+    def name(self, index: int) -> str:
+        """Return the name of one image: its place."""
+        return f"{index:05d}"
 
-    def __init__(self, source: ImageSource, limit: int) -> None:
-        self._source = source
-        self._chosen = spread(len(source), limit)
-        self.labels = source.labels
-        self.has_labels = source.has_labels
-
-    def __len__(self) -> int:
-        return sum(self._chosen)
-
-    def __iter__(self) -> Iterator[ImageItem]:
-        return compress(self._source, self._chosen)
+    def content_key(self, index: int) -> bytes:
+        """Return one image's pixels."""
+        return self._images[index].tobytes()
 
 
 def open_image_source(
@@ -212,7 +246,7 @@ def open_image_source(
             f"images: got {type(source).__name__}, expected the path of a folder or of an image, "
             "or an ImageSource such as edge_vit.images.ArraySource"
         )
-    return source if limit is None else _LimitedSource(source, limit)
+    return source if limit is None else limit_images(source, limit)
 
 
 def _open_file(path: Path, labels: Sequence[str]) -> ImageSource:

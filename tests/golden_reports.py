@@ -138,7 +138,6 @@ ACCURACY_2 = dataclasses.replace(
     ),
     confusion=((0, 0, 490), (0, 1, 10), (1, 0, 9), (1, 1, 491)),
     reference_confusion=((0, 0, 490), (0, 1, 10), (1, 0, 8), (1, 1, 492)),
-    num_shards=4,
 )
 LATENCY_2 = dataclasses.replace(
     LATENCY,

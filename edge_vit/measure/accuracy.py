@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterator, Sequence, Set
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import numpy as np
 
 from edge_vit.errors import BackendError, ImageError, SpecError
-from edge_vit.images import ImageSource
-from edge_vit.measure.comparison import Comparison, DataFacts
+from edge_vit.image_parts import skip_images
+from edge_vit.images import ImageItem, ImageSource
+from edge_vit.measure.comparison import Comparison
 from edge_vit.measure.environment import read_environment
+from edge_vit.measure.exact import add_digest
 from edge_vit.measure.metrics import FloatArray, nearest_neighbours
+from edge_vit.measure.partial import PartialAccuracy, Subject, report_of
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.measure.worst import SeenImage
 from edge_vit.preprocess import digest, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import ModelSpec
+
+Save = Callable[[tuple[PartialAccuracy, ...]], None]
+"""Is told of the totals so far, one for each candidate, after a whole number of batches."""
+
+SECONDS_BETWEEN_SAVES = 10.0
 
 
 def evaluate(
@@ -36,8 +44,8 @@ def evaluate(
     """Return how each of `candidates` compares with `reference`, in their order.
 
     Every image is decoded and preprocessed once and goes through each session once. Memory does not
-    grow with the images beyond a digest each; for `features` the feature vectors of every session
-    are kept too, since a nearest neighbour can only be found among all images.
+    grow with the images; only for `features` the feature vectors of every session are kept, since a
+    nearest neighbour can only be found among all images.
 
     Args:
         reference: usually fp32. It may be one of `candidates` as well: its own accuracy, agreement
@@ -48,7 +56,7 @@ def evaluate(
         data: where the images are from, for the report.
         calibration_digests: `edge_vit.preprocess.digest` of each image that was calibrated on.
         num_worst: how many of the worst disagreements to keep.
-        batch_size: images per run.
+        batch_size: images per run. With 1, the default, an image's outputs cannot depend on others.
         progress: is told of each batch.
 
     Raises:
@@ -56,47 +64,138 @@ def evaluate(
         SpecError: a label is none of the model's classes, or one image has no neighbour to find.
         BackendError: an output is not finite; the message names the image and the precision.
     """
+    parts = evaluate_part(
+        reference,
+        candidates,
+        spec,
+        source,
+        data=data,
+        calibration_digests=calibration_digests,
+        num_worst=num_worst,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    if not all(part.tally.num_images for part in parts):
+        raise ImageError("images to evaluate on: got none, expected at least 1")
+    return tuple(map(report_of, parts))
+
+
+def evaluate_part(
+    reference: Session,
+    candidates: Sequence[Session],
+    spec: ModelSpec,
+    source: ImageSource,
+    *,
+    data: str = "",
+    bundle_digest: str = "",
+    part: tuple[int, int] = (1, 1),
+    calibration_digests: Set[str] = frozenset(),
+    num_worst: int = 12,
+    batch_size: int = 1,
+    start: Sequence[PartialAccuracy] = (),
+    save: Save | None = None,
+    seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
+    progress: Progress = SILENT,
+) -> tuple[PartialAccuracy, ...]:
+    """Return the totals of each of `candidates` over the images of `source`, which may be none.
+
+    Args:
+        reference: as in `evaluate`; likewise `candidates`, `spec` and `source`.
+        candidates: sessions of the same model.
+        spec: the model.
+        source: the images of this part.
+        data: where the images are from.
+        calibration_digests: of each image that was calibrated on.
+        num_worst: how many of the worst disagreements to keep.
+        batch_size: images per run; parts add up to the same whole only with 1.
+        progress: is told of each batch.
+        bundle_digest: SHA-256 of the manifest of the bundle that the sessions came from.
+        part: which of how many parts of the images `source` is.
+        start: what `save` was told last, to go on from there.
+        save: is told of the totals now and then; not for `features`.
+        seconds_between_saves: at least.
+
+    Raises:
+        SpecError: as `evaluate`; or `features` in parts: a neighbour is found among all images.
+        ImageError: an image cannot be read.
+        BackendError: as `evaluate`.
+    """
     _check_options(batch_size, num_worst)
-    comparisons = [Comparison(spec, num_worst) for _ in candidates]
-    digests: list[str] = []
+    if spec.task == "features" and (part != (1, 1) or save is not None or start):
+        raise SpecError(
+            f"{spec.name} gives features, which are judged by their nearest neighbour among all "
+            "images: evaluate them in one piece, without --shard and --resume"
+        )
+    subjects = [
+        Subject(
+            bundle_digest=bundle_digest,
+            task=spec.task,
+            backend=session.backend,
+            precision=session.precision,
+            reference=f"{reference.precision} {reference.backend}",
+            labels=tuple(source.labels or spec.labels),
+            data=data,
+            num_worst=num_worst,
+        )
+        for session in candidates
+    ]
+    befores: Sequence[PartialAccuracy | None] = start or [None] * len(candidates)
+    environment = read_environment()
+    comparisons = [
+        Comparison(spec, subject.labels, num_worst, *((old.tally, old.worst) if old else ()))
+        for subject, old in zip(subjects, befores, strict=True)
+    ]
+    images, num_calibrated_on, num_done = 0, 0, 0
+    if start:
+        images, num_calibrated_on = start[0].images, start[0].num_calibrated_on
+        num_done = start[0].tally.num_images
     gallery: list[FloatArray] = []
+    saved_at = time.monotonic()
+
+    def totals() -> tuple[PartialAccuracy, ...]:
+        return tuple(
+            PartialAccuracy(
+                subject, part, environment, images, num_calibrated_on, each.tally, each.worst
+            )
+            for subject, each in zip(subjects, comparisons, strict=True)
+        )
+
     with progress.step("evaluating", len(source)) as advance:
-        for images in _batches(source, spec, batch_size):
-            digests += [digest(image.pixels) for image in images]
-            expected = _run(reference, images)
+        if num_done:
+            advance(num_done)
+        for batch in _batches(skip_images(source, num_done), spec, batch_size, num_done):
+            expected = _run(reference, batch)
             if spec.task == "features":
                 gallery.append(expected)
             for session, comparison in zip(candidates, comparisons, strict=True):
-                outputs = expected if session is reference else _run(session, images)
-                comparison.add(images, expected, outputs)
-            advance(len(images))
-    if not digests:
-        raise ImageError("images to evaluate on: got none, expected at least 1")
-    if spec.task == "features":
+                outputs = expected if session is reference else _run(session, batch)
+                comparison.add(batch, expected, outputs)
+            for image in batch:
+                images = add_digest(images, image.digest)
+                num_calibrated_on += image.digest in calibration_digests
+            if save is not None and time.monotonic() - saved_at >= seconds_between_saves:
+                save(totals())
+                saved_at = time.monotonic()
+            advance(len(batch))
+    if gallery:
         _find_neighbours(comparisons, np.concatenate(gallery))
-    facts = DataFacts(
-        data=data,
-        data_digest=_digest_of_all(digests),
-        num_calibrated_on=sum(value in calibration_digests for value in digests),
-        labels=source.labels,
-    )
-    name, environment = f"{reference.precision} {reference.backend}", read_environment()
-    return tuple(
-        comparison.report((session.backend, session.precision), name, facts, environment)
-        for session, comparison in zip(candidates, comparisons, strict=True)
-    )
+    return totals()
 
 
-def _batches(source: ImageSource, spec: ModelSpec, batch_size: int) -> Iterator[list[SeenImage]]:
-    """The images of `source` as the model sees them, `batch_size` at a time, at last fewer."""
-    images = (
-        SeenImage(index, item.name, preprocess(item.pixels, spec.preprocess), item.label)
-        for index, item in enumerate(source)
-    )
+def _batches(
+    source: Iterator[ImageItem], spec: ModelSpec, batch_size: int, first: int
+) -> Iterator[list[SeenImage]]:
+    """The images as the model sees them, counted from `first`, `batch_size` at a time."""
+    images = (_see(index, item, spec) for index, item in enumerate(source, first))
     while batch := list(itertools.islice(images, batch_size)):
-        for image in batch:
-            _check_label(image, spec)
         yield batch
+
+
+def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
+    pixels = preprocess(item.pixels, spec.preprocess)
+    image = SeenImage(index, item.name, pixels, item.label, digest(pixels))
+    _check_label(image, spec)
+    return image
 
 
 def _run(session: Session, images: Sequence[SeenImage]) -> FloatArray:
@@ -121,11 +220,6 @@ def _find_neighbours(comparisons: Sequence[Comparison], gallery: FloatArray) -> 
     nearest = nearest_neighbours(gallery, gallery)
     for comparison in comparisons:
         comparison.find_neighbours(gallery, nearest)
-
-
-def _digest_of_all(digests: Sequence[str]) -> str:
-    """SHA-256 of the images, whatever their order: a renamed file does not make it other data."""
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def _check_label(image: SeenImage, spec: ModelSpec) -> None:

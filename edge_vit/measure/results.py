@@ -191,7 +191,6 @@ class AccuracyReport:
         per_class: classes that have labelled images, by index.
         confusion: (true class, answered class, how many) of the candidate, by class.
         reference_confusion: the reference's.
-        num_shards: parts that were measured apart and merged.
     """
 
     backend: str
@@ -229,7 +228,6 @@ class AccuracyReport:
     per_class: tuple[ClassAccuracy, ...] = ()
     confusion: tuple[tuple[int, int, int], ...] = ()
     reference_confusion: tuple[tuple[int, int, int], ...] = ()
-    num_shards: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,115 @@
-"""Running totals of one precision against the reference: a few numbers, however many images."""
+"""Running totals of one precision against the reference: exact, bounded, and parts add up.
+
+Everything is a whole number or a smallest value, so neither the order of the images nor the part
+that each came in changes a bit of the result. What is counted per image does not depend on the
+others of its batch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from edge_vit.answers import softmax
 from edge_vit.measure import metrics
+from edge_vit.measure.exact import exact_sum
 from edge_vit.measure.metrics import BoolArray, Float64Array, FloatArray, IntArray
 
 TOP_K = 5
+NUM_BINS = 15
+"""Of the expected calibration error, as Guo et al. 2017 (arXiv 1706.04599) have them."""
 
+Counts = dict[str, int]
+"""How many, by a name that JSON can have as a key."""
 
-@dataclass
-class Tally:
-    """What is added up over images, for any task.
-
-    Sums are of one float64 per image, in the order of the images: the batch that an image travels
-    in does not matter.
-    """
-
-    num_images: int = 0
-    cosine_sum: float = 0.0
-    cosine_min: float = 1.0
-    signal: float = 0.0
-    noise: float = 0.0
-
-    def add(self, reference: FloatArray, candidate: FloatArray) -> None:
-        """Count the images of one batch, (rows, values) each."""
-        cosine = metrics.cosine_rows(reference, candidate)
-        signal, noise = metrics.power_rows(reference, candidate)
-        self.num_images += len(cosine)
-        self.cosine_min = min(self.cosine_min, *cosine.tolist())
-        self.cosine_sum = _add_one_by_one(self.cosine_sum, cosine)
-        self.signal = _add_one_by_one(self.signal, signal)
-        self.noise = _add_one_by_one(self.noise, noise)
-
-    @property
-    def cosine_mean(self) -> float:
-        """Mean cosine over the images."""
-        return self.cosine_sum / self.num_images
-
-    @property
-    def sqnr_db(self) -> float | None:
-        """Over all outputs; None where both are equal."""
-        return metrics.sqnr_db(self.signal, self.noise)
+_LOG_GROWTH = math.log(1.01)
+_NOTHING = "least"  # the bucket of what is too small to matter
+_LEAST = 1e-18
 
 
 @dataclass
 class AnswerTally:
-    """What is added up over images of a `classification` task, labelled or not."""
+    """The first answers of one session to labelled images.
 
-    num_agreeing: int = 0
-    kl_sum: float = 0.0
-    num_labelled: int = 0
-    top1: int = 0
+    Attributes:
+        top5: how many have their class among the first five.
+        confusion: ``"true answered"`` -> images.
+        bin_images: bin of the answer's softmax score -> images.
+        bin_right: the same -> images answered right.
+        bin_score: the same -> sum of the scores, in the units of `exact_sum`.
+    """
+
     top5: int = 0
-    reference_top1: int = 0
-    reference_top5: int = 0
+    confusion: Counts = field(default_factory=dict)
+    bin_images: Counts = field(default_factory=dict)
+    bin_right: Counts = field(default_factory=dict)
+    bin_score: Counts = field(default_factory=dict)
+
+    def add(self, logits: FloatArray, labels: IntArray) -> BoolArray:
+        """Count logits (rows, classes) and labels (rows,); return which are right, (rows,)."""
+        answers, scores = metrics.top1(logits), softmax(logits).max(axis=1)
+        right: BoolArray = answers == labels
+        self.top5 += _count(metrics.in_top_k(logits, labels, TOP_K))
+        rows = zip(labels.tolist(), answers.tolist(), scores.tolist(), right.tolist(), strict=True)
+        for label, answer, score, is_right in rows:
+            place = str(min(int(score * NUM_BINS), NUM_BINS - 1))
+            _add(self.confusion, f"{label} {answer}", 1)
+            _add(self.bin_images, place, 1)
+            _add(self.bin_right, place, int(is_right))
+            _add(self.bin_score, place, exact_sum([score]))
+        return right
+
+
+@dataclass
+class Tally:
+    """What is added up over images: the first fields for any task, the rest for classification.
+
+    Attributes:
+        cosine: sum over images, in the units of `exact_sum`; likewise `signal`, `noise` and `kl`.
+        cosine_min: the smallest.
+        distances: bucket of ``1 - cosine`` -> images; each bucket ends 1 % above where it begins.
+        divergences: the same of the KL divergence.
+        num_agreeing: images with the same first answer, or nearest neighbour.
+        num_lost: labelled images that only the reference gets right.
+        num_gained: labelled images that only the candidate gets right.
+    """
+
+    num_images: int = 0
+    cosine: int = 0
+    cosine_min: float = 1.0
+    signal: int = 0
+    noise: int = 0
+    distances: Counts = field(default_factory=dict)
+    num_agreeing: int = 0
+    kl: int = 0
+    divergences: Counts = field(default_factory=dict)
+    num_labelled: int = 0
     num_lost: int = 0
     num_gained: int = 0
+    reference: AnswerTally = field(default_factory=AnswerTally)
+    candidate: AnswerTally = field(default_factory=AnswerTally)
 
-    def add(self, reference: FloatArray, candidate: FloatArray, labels: IntArray) -> Float64Array:
-        """Count the images of one batch and return their divergence, (rows,), nats.
+    def add(self, reference: FloatArray, candidate: FloatArray) -> Float64Array:
+        """Count the outputs of one batch, (rows, values) each; return ``1 - cosine``, (rows,)."""
+        cosine = metrics.cosine_rows(reference, candidate)
+        signal, noise = metrics.power_rows(reference, candidate)
+        self.num_images += len(cosine)
+        self.cosine_min = min(self.cosine_min, *cosine.tolist())
+        self.cosine += exact_sum(cosine.tolist())
+        self.signal += exact_sum(signal.tolist())
+        self.noise += exact_sum(noise.tolist())
+        distance: Float64Array = 1 - cosine
+        for value in distance.tolist():
+            _add(self.distances, _bucket(value), 1)
+        return distance
+
+    def add_answers(
+        self, reference: FloatArray, candidate: FloatArray, labels: IntArray
+    ) -> Float64Array:
+        """Count the answers of one batch and return their divergence, (rows,), nats.
 
         Args:
             reference: logits, (rows, classes).
@@ -71,28 +118,60 @@ class AnswerTally:
         """
         self.num_agreeing += _count(metrics.top1(reference) == metrics.top1(candidate))
         divergence = metrics.kl_rows(reference, candidate)
-        self.kl_sum = _add_one_by_one(self.kl_sum, divergence)
+        self.kl += exact_sum(divergence.tolist())
+        for value in divergence.tolist():
+            _add(self.divergences, _bucket(value), 1)
         known = labels >= 0
         if known.any():
-            self._add_labelled(reference[known], candidate[known], labels[known])
+            reference_right = self.reference.add(reference[known], labels[known])
+            right = self.candidate.add(candidate[known], labels[known])
+            self.num_labelled += len(right)
+            self.num_lost += _count(reference_right & ~right)
+            self.num_gained += _count(right & ~reference_right)
         return divergence
 
-    def _add_labelled(self, reference: FloatArray, candidate: FloatArray, labels: IntArray) -> None:
-        reference_right = metrics.in_top_k(reference, labels, 1)
-        right = metrics.in_top_k(candidate, labels, 1)
-        self.num_labelled += len(labels)
-        self.top1 += _count(right)
-        self.top5 += _count(metrics.in_top_k(candidate, labels, TOP_K))
-        self.reference_top1 += _count(reference_right)
-        self.reference_top5 += _count(metrics.in_top_k(reference, labels, TOP_K))
-        self.num_lost += _count(reference_right & ~right)
-        self.num_gained += _count(right & ~reference_right)
+
+def merge_tallies(first: Tally, second: Tally) -> Tally:
+    """Return the totals over the images of both."""
+    return _merge(first, second)
 
 
-def _add_one_by_one(total: float, values: Float64Array) -> float:
-    for value in values.tolist():
-        total += value
-    return total
+def percentile_of(counts: Counts, percent: float) -> float:
+    """Return the value that `percent` of those in a Tally's buckets do not exceed, within 1 %."""
+    by_bucket = {-math.inf if key == _NOTHING else int(key): n for key, n in counts.items()}
+    wanted, seen = math.ceil(percent / 100 * sum(counts.values())), 0
+    for bucket, count in sorted(by_bucket.items()):
+        seen += count
+        if seen >= wanted:
+            return 0.0 if bucket == -math.inf else math.exp(_LOG_GROWTH * (bucket + 0.5))
+    raise AssertionError("some bucket holds the last value")
+
+
+def _merge(first: object, second: object) -> Tally:
+    """Add field by field; both are of the same dataclass."""
+    merged: dict[str, object] = {}
+    for each in fields(first):  # type: ignore[arg-type]
+        one, other = getattr(first, each.name), getattr(second, each.name)
+        if isinstance(one, int):
+            merged[each.name] = one + other
+        elif isinstance(one, float):
+            merged[each.name] = min(one, other)
+        elif isinstance(one, dict):
+            total = Counter(one)
+            total.update(other)
+            merged[each.name] = dict(total)
+        else:
+            merged[each.name] = _merge(one, other)
+    result: Tally = type(first)(**merged)  # type: ignore[assignment]
+    return result
+
+
+def _add(counts: Counts, key: str, number: int) -> None:
+    counts[key] = counts.get(key, 0) + number
+
+
+def _bucket(value: float) -> str:
+    return str(math.floor(math.log(value) / _LOG_GROWTH)) if value > _LEAST else _NOTHING
 
 
 def _count(flags: BoolArray) -> int:

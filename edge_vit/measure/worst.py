@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import heapq
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from edge_vit.measure.metrics import FloatArray
+from edge_vit.measure.results import Disagreement
 from edge_vit.preprocess import UInt8Array
 
 THUMBNAIL_PIXELS = 128
@@ -27,53 +26,69 @@ class SeenImage:
         name: its name in the data.
         pixels: uint8 (height, width, 3) RGB, preprocessed.
         label: index of its class, or None where it is not known.
+        digest: `edge_vit.preprocess.digest` of the pixels.
     """
 
     index: int
     name: str
     pixels: UInt8Array
     label: int | None
+    digest: str
 
 
-@dataclass(frozen=True, eq=False)
-class Divergent:
-    """An image and both outputs for it, (values,) each."""
+@dataclass(frozen=True)
+class Kept:
+    """An image that is among the worst so far.
 
-    divergence: float
-    image: SeenImage
-    reference: FloatArray
-    candidate: FloatArray
+    Attributes:
+        index: its place in the data.
+        digest: of its pixels.
+        shown: what a report shows of it.
+    """
+
+    index: int
+    digest: str
+    shown: Disagreement
+
+    @property
+    def rank(self) -> tuple[float, str, str]:
+        """Worst first, equal ones by what they are: whatever the order that they came in."""
+        return (-self.shown.divergence, self.digest, self.shown.image)
 
 
 class WorstImages:
-    """The `size` images of largest divergence among all that were offered; of equal ones the first.
+    """The `size` images of largest divergence among all that were offered.
 
-    Memory is that of `size` preprocessed images and outputs, however many are offered. Images
-    without any divergence are left out.
+    Memory is that of `size` thumbnails, however many are offered. Images without any divergence are
+    left out.
+
+    Args:
+        size: how many to keep.
+        kept: those that were kept before.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kept: Sequence[Kept] = ()) -> None:
         self._size = size
-        self._heap: list[tuple[float, int, Divergent]] = []
+        self._kept = worst_of(kept, size)
 
-    def offer(
-        self, divergence: float, image: SeenImage, reference: FloatArray, candidate: FloatArray
-    ) -> None:
-        """Keep the image if it is among the worst so far; outputs are copied."""
+    def offer(self, divergence: float, image: SeenImage, show: Callable[[], Disagreement]) -> None:
+        """Keep the image if it is among the worst so far; only then `show` is called."""
         if self._size == 0 or divergence <= 0:
             return
-        rank = (divergence, -image.index)
-        if len(self._heap) == self._size and rank < self._heap[0][:2]:
+        rank = (-divergence, image.digest, image.name)
+        if len(self._kept) == self._size and rank >= self._kept[-1].rank:
             return
-        entry = (*rank, Divergent(divergence, image, reference.copy(), candidate.copy()))
-        push: Callable[..., object] = (
-            heapq.heappush if len(self._heap) < self._size else heapq.heappushpop
-        )
-        push(self._heap, entry)
+        entry = Kept(image.index, image.digest, show())
+        self._kept = worst_of((*self._kept, entry), self._size)
 
-    def worst_first(self) -> list[Divergent]:
+    def worst_first(self) -> tuple[Kept, ...]:
         """Return what was kept, largest divergence first."""
-        return [entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+        return self._kept
+
+
+def worst_of(kept: Iterable[Kept], size: int) -> tuple[Kept, ...]:
+    """Return the `size` worst of those that were kept in several parts, worst first."""
+    return tuple(sorted(kept, key=lambda entry: entry.rank)[:size])
 
 
 def thumbnail_png(pixels: UInt8Array) -> str:

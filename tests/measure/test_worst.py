@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_vit.measure.worst import SeenImage, WorstImages, thumbnail_png
+from edge_vit.measure.results import Disagreement
+from edge_vit.measure.worst import SeenImage, WorstImages, thumbnail_png, worst_of
 
 
-def _offer_all(worst, divergences):
-    for index, divergence in enumerate(divergences):
-        image = SeenImage(index, f"{index}.png", np.zeros((2, 2, 3), np.uint8), None)
-        worst.offer(divergence, image, np.zeros(3), np.ones(3))
+def _offer_all(worst, divergences, names="abcdefgh"):
+    for index, (divergence, name) in enumerate(zip(divergences, names, strict=False)):
+        image = SeenImage(index, name, np.zeros((2, 2, 3), np.uint8), None, digest=name)
+        shown = Disagreement(name, "", None, (), (), divergence, False)
+        worst.offer(divergence, image, lambda shown=shown: shown)
 
 
 @pytest.mark.parametrize(
@@ -34,15 +36,26 @@ def _offer_all(worst, divergences):
 def test_keeps_the_most_divergent_worst_first(size, divergences, expected):
     worst = WorstImages(size)
     _offer_all(worst, divergences)
-    assert [entry.image.index for entry in worst.worst_first()] == expected
+    assert [entry.index for entry in worst.worst_first()] == expected
 
 
-def test_keeps_copies_of_the_outputs():
-    worst, batch = WorstImages(1), np.zeros((1, 3))
-    image = SeenImage(0, "0.png", np.zeros((2, 2, 3), np.uint8), None)
-    worst.offer(1.0, image, batch[0], batch[0])
-    batch[:] = 7
-    assert (worst.worst_first()[0].reference == 0).all()
+def test_the_order_and_the_parts_do_not_matter():
+    whole, first, second = WorstImages(3), WorstImages(3), WorstImages(3)
+    _offer_all(whole, [2, 7, 7, 1, 7, 7], "fbcdae")
+    _offer_all(first, [7, 7, 1], "eca")
+    _offer_all(second, [7, 7, 2], "bxf")
+    _offer_all(second, [7], "a")
+    names = [entry.shown.image for entry in whole.worst_first()]
+    assert names == ["a", "b", "c"]
+    merged = worst_of((*second.worst_first(), *first.worst_first()), 3)
+    assert [entry.shown.image for entry in merged] == names
+
+
+def test_only_what_is_kept_is_drawn():
+    worst = WorstImages(1)
+    _offer_all(worst, [3.0])
+    image = SeenImage(1, "b", np.zeros((2, 2, 3), np.uint8), None, digest="b")
+    worst.offer(2.0, image, lambda: pytest.fail("drawn for nothing"))
 
 
 @pytest.mark.parametrize(
