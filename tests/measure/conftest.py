@@ -1,24 +1,12 @@
 """Reports and models made to order, for the tests of this folder."""
 
 import pytest
+from small_models import make_model
 
 from edge_vit.measure.latency import summarize
 from edge_vit.measure.results import AccuracyReport, Environment, LatencyReport
-from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 ENVIRONMENT = Environment("CPU", ("avx2",), 2, 8.0, "Linux", "3.10", {"edge-vit": "0"})
-
-
-def make_model(task="classification", size=4, batch=None, labels=()):
-    return ModelSpec(
-        name="tiny",
-        source="edgevit:tiny",
-        task=task,
-        labels=labels,
-        inputs=(image_input((8, 8), batch),),
-        outputs=(task_output(task, size, batch),),
-        preprocess=PreprocessSpec((8, 8), crop_pct=1.0),
-    )
 
 
 def make_accuracy(
