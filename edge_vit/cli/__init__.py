@@ -19,6 +19,7 @@ COMMANDS = {
     "quantize": "Write the FP16 and INT8 graphs, from the calibration table.",
     "run": "Say what a bundle sees in images.",
     "eval": "Compare the answers of a precision with those of fp32.",
+    "merge": "Put the parts of an evaluation together.",
     "bench": "Measure the latency of one precision.",
     "verify": "Judge every precision on your images, and say what to ship.",
     "compare": "Put reports side by side: like with like, and what differs.",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
 
-from edge_vit.bundle import TABLE, Bundle
+from edge_vit.cli.evaluation import print_accuracy, print_part, write_accuracy
 from edge_vit.cli.options import (
     bundle_argument,
     data_option,
@@ -16,11 +15,25 @@ from edge_vit.cli.options import (
     precision_option,
     session_options,
 )
-from edge_vit.cli.output import print_json, print_tables, without_thumbnails
 from edge_vit.cli.talk import Talk
-from edge_vit.images import open_image_source
-from edge_vit.runtime.session import SessionOptions, open_session
+from edge_vit.image_parts import Part
+from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
+
+
+class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
+    """``I/N`` as a `Part`."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Part:
+        """Return the part that `value` names."""
+        index, _, count = str(value).partition("/")
+        if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+            return Part(int(index), int(count))
+        return self.fail(f"{value!r} is not of the form I/N, such as 1/16 to 16/16", param, ctx)
 
 
 @click.command("eval")
@@ -29,6 +42,20 @@ from edge_vit.spec import Precision
 @num_images_option
 @precision_option
 @session_options
+@click.option(
+    "--shard",
+    metavar="I/N",
+    type=_PartType(),
+    help="Evaluate part I of N and write it to -o FILE, for edgevit merge.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the result as JSON to FILE; while it is made, FILE.state can be resumed from.",
+)
+@click.option("--resume", "is_resumed", is_flag=True, help="Go on from FILE.state, if it is there.")
 @json_option
 @click.pass_obj
 def command(
@@ -39,32 +66,42 @@ def command(
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
+    shard: Part | None,
+    output: Path | None,
+    is_resumed: bool,
     as_json: bool,
 ) -> None:
-    """Compare the answers of a precision with those of fp32."""
-    from edge_vit.measure.accuracy import evaluate
+    """Compare the answers of a precision with those of fp32.
 
-    opened = Bundle.open(bundle)
-    precision = precision or opened.smallest_precision
-    source = open_image_source(data, opened.spec.labels, num_images)
-    calibrated_on = opened.read_table().image_digests if opened.has(TABLE) else ()
-    with contextlib.ExitStack() as stack:
-        reference = stack.enter_context(open_session(opened, "fp32", backend, options))
-        candidate = reference
-        if precision != "fp32":
-            candidate = stack.enter_context(open_session(opened, precision, backend, options))
-        reports = evaluate(
-            reference,
-            [candidate],
-            opened.spec,
-            source,
-            data=str(data),
-            calibration_digests=frozenset(calibrated_on),
-            progress=stack.enter_context(talk.progress()),
+    With -o an evaluation that was interrupted, even by a power cut, goes on with --resume. A large
+    set of images can be evaluated in parts, on one machine or many: edgevit eval ... --shard 1/16
+    -o part1.json, and so on, then edgevit merge part*.json. Which part an image belongs to follows
+    from its content.
+    """
+    if output is None and (shard or is_resumed):
+        raise click.UsageError(f"{'--shard' if shard else '--resume'} needs -o FILE, got none")
+    from edge_vit.measure.evaluation import Evaluation, evaluate_bundle
+    from edge_vit.measure.partial import report_of
+    from edge_vit.measure.resumable import state_path_of
+
+    what = Evaluation(str(bundle), str(data), precision, backend, options, num_images)
+    state_path = None if output is None else state_path_of(output)
+    with talk.progress() as progress:
+        totals = evaluate_bundle(
+            what,
+            shard or Part(),
+            state_path=state_path,
+            is_resumed=is_resumed,
+            progress=progress,
         )
-    if as_json:
-        print_json(without_thumbnails(reports)[0])
-        return
-    from edge_vit.report.terminal import accuracy_table
-
-    print_tables(accuracy_table(reports))
+    if shard is None:
+        report = report_of(totals)
+        if output is not None:
+            write_accuracy(report, output)
+        print_accuracy(report, as_json=as_json)
+    else:
+        assert output is not None, "checked above"
+        totals.write(output)
+        print_part(totals, output, as_json=as_json)
+    if state_path is not None:
+        state_path.unlink(missing_ok=True)

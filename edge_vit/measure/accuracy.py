@@ -27,6 +27,8 @@ Save = Callable[[tuple[PartialAccuracy, ...]], None]
 """Is told of the totals so far, one for each candidate, after a whole number of batches."""
 
 SECONDS_BETWEEN_SAVES = 10.0
+NUM_WORST = 12
+"""Disagreements that a report shows."""
 
 
 def evaluate(
@@ -37,7 +39,7 @@ def evaluate(
     *,
     data: str = "",
     calibration_digests: Set[str] = frozenset(),
-    num_worst: int = 12,
+    num_worst: int = NUM_WORST,
     batch_size: int = 1,
     progress: Progress = SILENT,
 ) -> tuple[AccuracyReport, ...]:
@@ -90,7 +92,7 @@ def evaluate_part(
     bundle_digest: str = "",
     part: tuple[int, int] = (1, 1),
     calibration_digests: Set[str] = frozenset(),
-    num_worst: int = 12,
+    num_worst: int = NUM_WORST,
     batch_size: int = 1,
     start: Sequence[PartialAccuracy] = (),
     save: Save | None = None,
@@ -127,23 +129,14 @@ def evaluate_part(
             "images: evaluate them in one piece, without --shard and --resume"
         )
     subjects = [
-        Subject(
-            bundle_digest=bundle_digest,
-            task=spec.task,
-            backend=session.backend,
-            precision=session.precision,
-            reference=f"{reference.precision} {reference.backend}",
-            labels=tuple(source.labels or spec.labels),
-            data=data,
-            num_worst=num_worst,
-        )
+        subject_of(reference, session, spec, source, data, bundle_digest, num_worst)
         for session in candidates
     ]
-    befores: Sequence[PartialAccuracy | None] = start or [None] * len(candidates)
+    earlier: Sequence[PartialAccuracy | None] = start or [None] * len(candidates)
     environment = read_environment()
     comparisons = [
         Comparison(spec, subject.labels, num_worst, *((old.tally, old.worst) if old else ()))
-        for subject, old in zip(subjects, befores, strict=True)
+        for subject, old in zip(subjects, earlier, strict=True)
     ]
     images, num_calibrated_on, num_done = 0, 0, 0
     if start:
@@ -180,6 +173,28 @@ def evaluate_part(
     if gallery:
         _find_neighbours(comparisons, np.concatenate(gallery))
     return totals()
+
+
+def subject_of(
+    reference: Session,
+    candidate: Session,
+    spec: ModelSpec,
+    source: ImageSource,
+    data: str,
+    bundle_digest: str,
+    num_worst: int = NUM_WORST,
+) -> Subject:
+    """Return what an evaluation is about; the arguments are those of `evaluate_part`."""
+    return Subject(
+        bundle_digest=bundle_digest,
+        task=spec.task,
+        backend=candidate.backend,
+        precision=candidate.precision,
+        reference=f"{reference.precision} {reference.backend}",
+        labels=tuple(source.labels or spec.labels),
+        data=data,
+        num_worst=num_worst,
+    )
 
 
 def _batches(

@@ -70,8 +70,8 @@ class PartialAccuracy:
     format: int = PARTIAL_FORMAT
 
     def to_bytes(self) -> bytes:
-        """Return the content of a part's file: the same value gives the same bytes."""
-        return (json.dumps(to_json(self), indent=1, sort_keys=True) + "\n").encode()
+        """Return the content of a part's file."""
+        return (json.dumps(to_json(self), indent=1) + "\n").encode()
 
     def write(self, path: Path) -> None:
         """Write the part to `path`, completely or not at all.
@@ -179,6 +179,15 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
     )
 
 
+def find_mismatch(one: Subject, other: Subject) -> str | None:
+    """Return in words the first thing in which two subjects differ, None where in none."""
+    for each in dataclasses.fields(Subject):
+        first, second = getattr(one, each.name), getattr(other, each.name)
+        if first != second:
+            return f"{each.name} is {first!r} in one and {second!r} in the other"
+    return None
+
+
 def num_right(answers: AnswerTally) -> int:
     """Return how many images were answered with their class."""
     return sum(count for true, answered, count in _triples(answers.confusion) if true == answered)
@@ -211,13 +220,9 @@ def _check_together(parts: Sequence[PartialAccuracy]) -> None:
     """Refuse parts that are not the whole of one evaluation; they are sorted."""
     first = parts[0]
     for part in parts[1:]:
-        for each in dataclasses.fields(Subject):
-            one, other = getattr(first.subject, each.name), getattr(part.subject, each.name)
-            if one != other:
-                raise SpecError(
-                    f"parts to merge: {each.name} is {one!r} in one and {other!r} in another, "
-                    "expected parts of one evaluation"
-                )
+        mismatch = find_mismatch(first.subject, part.subject)
+        if mismatch:
+            raise SpecError(f"parts to merge: {mismatch}, expected parts of one evaluation")
     count = first.part[1]
     got = [part.part for part in parts]
     wanted = [(index, count) for index in range(1, count + 1)]

@@ -223,7 +223,7 @@ UNFIT = {
                 parts[2], subject=dataclasses.replace(parts[2].subject, data="train")
             ),
         ],
-        "data is 'val' in one and 'train' in another",
+        "data is 'val' in one and 'train' in the other",
     ),
 }
 

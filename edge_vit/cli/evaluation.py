@@ -1,0 +1,52 @@
+"""What the commands that evaluate share: how an accuracy report is printed and written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_vit.cli.output import print_json, print_tables, without_thumbnails
+from edge_vit.files import write_atomically
+from edge_vit.values import to_json
+
+if TYPE_CHECKING:
+    from edge_vit.measure.partial import PartialAccuracy
+    from edge_vit.measure.results import AccuracyReport
+
+_LOG = logging.getLogger(__name__)
+
+
+def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
+    """Print `report` on stdout, as a table or as JSON without pictures."""
+    if as_json:
+        print_json(without_thumbnails([report])[0])
+        return
+    from edge_vit.report.terminal import accuracy_table
+
+    print_tables(accuracy_table([report]))
+
+
+def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:
+    """Print what one part of an evaluation holds, and what to do with it."""
+    index, count = totals.part
+    num_images = totals.tally.num_images
+    if as_json:
+        print_json({"file": str(path), "part": totals.part, "num_images": num_images})
+        return
+    click.echo(f"{path}: part {index} of {count}, {num_images:,} images")
+    _LOG.info("When all %d are there: edgevit merge FILE...", count)
+
+
+def write_accuracy(report: AccuracyReport, path: Path) -> None:
+    """Write `report` as JSON, pictures included, to `path`.
+
+    Raises:
+        ArtifactError: the disk refuses.
+    """
+    text = json.dumps(to_json(report), indent=1, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
+    _LOG.info("Report: %s", path)

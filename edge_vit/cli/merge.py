@@ -1,0 +1,36 @@
+"""``edgevit merge``: the parts of an evaluation put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_vit.cli.evaluation import print_accuracy, write_accuracy
+from edge_vit.cli.options import json_option
+
+
+@click.command("merge")
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the result as JSON to FILE too.",
+)
+@json_option
+def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Put the parts of an evaluation together.
+
+    FILE... are all that edgevit eval --shard 1/N to N/N wrote with -o, in any order. The result is
+    the same, to the last digit, as that of one evaluation of all the images.
+    """
+    from edge_vit.measure.partial import merge_partials, read_partial, report_of
+
+    report = report_of(merge_partials([read_partial(path) for path in files]))
+    if output is not None:
+        write_accuracy(report, output)
+    print_accuracy(report, as_json=as_json)
