@@ -16,7 +16,6 @@ from edge_vit.image_parts import (
     fingerprint,
     limit_images,
     skip_images,
-    spread,
     take_part,
 )
 from edge_vit.images import ArraySource, FileSource, FolderSource
@@ -126,10 +125,3 @@ def test_refuses_parts_of_what_can_only_be_gone_through():
 def test_names_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ImageError, match=r"image .*gone\.png cannot be read: No such file"):
         take_part(FileSource([tmp_path / "gone.png"]), Part(1, 2))
-
-
-def test_spread_takes_evenly():
-    assert spread(5, None) == [True] * 5
-    assert spread(6, 3) == [True, False] * 3
-    with pytest.raises(SpecError, match="limit: got 0"):
-        spread(6, 0)
