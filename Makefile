@@ -26,7 +26,7 @@ endef
 
 SPELLED = $(wildcard *.md *.toml *.txt Makefile .ci/run edge_vit tests docs examples benchmarks)
 STYLED = $(wildcard edge_vit tests examples benchmarks)
-PY310_TOOLS = pytest hypothesis onnx openvino scikit-image scikit-learn scipy statsmodels
+PY310_TOOLS = 'cuda-bindings<13' pytest hypothesis onnx openvino scikit-image scikit-learn scipy statsmodels
 # What needs neither torch nor the tools of a desk.
 PY310_TESTS = $(wildcard tests/runtime tests/measure tests/test_session_contract.py $(patsubst %,tests/test_%.py, \
   answers bundle files floors image_folder images lean_import optional spec table values))
