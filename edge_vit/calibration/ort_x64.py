@@ -3,7 +3,8 @@
 The portable Q/DQ graph gives ONNX Runtime the same INT8 products, but leaves their bias and the
 split of queries, keys and values as passes of their own over memory. Here the bias is an input of
 the product, and queries, keys and values are three products of one quantized activation. VNNI
-multiplies uint8 by int8, so activations are uint8 with zero point 128: the same levels.
+multiplies uint8 by int8, so activations are uint8 with zero point 128: the same levels. Attention
+is one operator, and so is the way from pixels to tokens.
 
 Operator: ``com.microsoft.MatMulIntegerToFloat``,
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -19,10 +20,11 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from edge_vit.calibration.ort_attention import DOMAIN, fuse_attention
+from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
 
-_DOMAIN = "com.microsoft"
 _ZERO_POINT = 128
 
 
@@ -53,7 +55,7 @@ class _Product:
 def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the graph that `write_qdq` wrote, its INT8 products in the faster form.
 
-    What is not INT8 stays as it is. The outputs agree up to the rounding of float32 sums.
+    The outputs agree up to the rounding of float32 sums.
     """
     model = ir.from_proto(portable)
     graph = model.graph
@@ -63,7 +65,9 @@ def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
         if key not in shared:
             shared[key] = _quantize(graph, product)
         _replace(graph, product, shared[key])
-    model.opset_imports[_DOMAIN] = 1
+    fuse_attention(graph)
+    fold_pixels(graph)
+    model.opset_imports[DOMAIN] = 1
     passes.RemoveUnusedNodesPass()(model)
     return ir.to_proto(model)
 
@@ -126,7 +130,7 @@ def _replace(graph: ir.Graph, product: _Product, activation: ir.Value) -> None:
             add_constant(graph, f"{name}/{kind}", array) for kind, array in constants
         )
         inputs = [activation, weight, product.scale, scales, zero, zeros, bias]
-        node = ir.node("MatMulIntegerToFloat", inputs, domain=_DOMAIN, name=name)
+        node = ir.node("MatMulIntegerToFloat", inputs, domain=DOMAIN, name=name)
         node.outputs[0].name = f"{name}:0"
         graph.insert_before(product.matmul, node)
         value.replace_all_uses_with(node.outputs[0])

@@ -7,12 +7,17 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
 import pytest
 from seeded import SITES, random_images, run_onnx
 
 from edge_vit.bundle import INT8_CPU, INT8_ORT_X64
+from edge_vit.calibration.ort_attention import fuse_attention
+from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
+from edge_vit.graph.constant import add_constant
 from edge_vit.runtime import ort as runtime_ort
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
@@ -42,8 +47,10 @@ def test_every_site_is_one_product_with_its_bias_and_no_split_is_left(portable):
     assert after["MatMulIntegerToFloat"] == len(SITES) + 2 * num_blocks  # q, k and v apart
     assert after["QuantizeLinear"] == len(SITES)
     assert after["DequantizeLinear"] == after["Split"] == 0
-    assert before["Add"] - after["Add"] == len(SITES)
-    assert before["MatMul"] - after["MatMul"] == len(SITES)
+    assert after["MultiHeadAttention"] == num_blocks
+    # Two products of each attention are inside it; one makes the tokens, in place of Conv.
+    assert before["MatMul"] - after["MatMul"] == len(SITES) + 2 * num_blocks - 1
+    assert after["Conv"] == after["Softmax"] == 0
 
 
 def test_leaves_what_is_not_int8_alone(vit, table):
@@ -67,6 +74,56 @@ def test_a_lost_quantization_loses_the_kernel(portable):
     (reader,) = [n for n in portable.graph.node if n.name == "block0/fc1"]
     reader.input[0] = node.input[0]
     assert operators(write_ort_x64(portable))["QuantizeLinear"] == len(SITES) - 1
+
+
+def test_pixels_to_tokens_is_one_exact_product(either_vit):
+    model, images = ir.from_proto(either_vit.model), random_images(3)
+    assert fold_pixels(model.graph)
+    passes.RemoveUnusedNodesPass()(model)
+    folded = ir.to_proto(model)
+    assert operators(folded)["Conv"] == 0
+    expected = run_onnx(either_vit.model, images)
+    np.testing.assert_allclose(
+        run_onnx(folded, images), expected, atol=2e-5 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("strides", [1, 1]), ("pads", [1, 1, 1, 1]), ("group", 3)],
+    ids=["overlapping", "padded", "grouped"],
+)
+def test_leaves_another_patch_embedding_alone(either_vit, name, values):
+    model = ir.from_proto(either_vit.model)
+    (conv,) = [node for node in model.graph if node.op_type == "Conv"]
+    conv.attributes[name] = ir.convenience.convert_attribute(name, values)
+    before = [node.op_type for node in model.graph]
+    assert not fold_pixels(model.graph)
+    assert [node.op_type for node in model.graph] == before
+
+
+def test_attention_is_one_operator_of_the_same_function(either_vit):
+    model, images = ir.from_proto(either_vit.model), random_images(3)
+    assert fuse_attention(model.graph) == len(SITES) // 4
+    model.opset_imports["com.microsoft"] = 1
+    passes.RemoveUnusedNodesPass()(model)
+    fused = ir.to_proto(model)
+    assert operators(fused)["Softmax"] == 0
+    expected = run_onnx(either_vit.model, images)
+    np.testing.assert_allclose(
+        run_onnx(fused, images), expected, atol=2e-5 * np.abs(expected).max()
+    )
+
+
+def test_leaves_a_masked_attention_alone(either_vit):
+    """What stands between scores and softmax is not for one operator."""
+    model = ir.from_proto(either_vit.model)
+    (first, *_) = [node for node in model.graph if node.op_type == "Softmax"]
+    mask = ir.node("Add", [first.inputs[0], add_constant(model.graph, "mask", np.float32(1))])
+    mask.outputs[0].name = "masked"
+    model.graph.insert_before(first, mask)
+    first.replace_input_with(0, mask.outputs[0])
+    assert fuse_attention(model.graph) == len(SITES) // 4 - 1
 
 
 class Shelf:
