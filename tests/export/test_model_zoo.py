@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import kernels
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -19,8 +20,7 @@ from onnx import numpy_helper
 from reseed import reseed
 from torchvision.models import vision_transformer
 
-from edge_vit.calibration.qdq import write_qdq
-from edge_vit.calibration.ranges import weight_scales
+from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.errors import ParityError
 from edge_vit.export.canonical import CanonicalGraph, make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
@@ -28,7 +28,7 @@ from edge_vit.export.sources import SourceRequest, TorchSource, open_source
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
 from edge_vit.record import Parity
-from edge_vit.table import CalibrationTable, Recipe, SiteScales
+from edge_vit.runtime.cpu import has_vnni
 
 LAYER_SCALE = {"Mul": 2}
 
@@ -157,11 +157,7 @@ def swap_channels(model: onnx.ModelProto, weight_name: str) -> bytes:
 
 def quantized_sites(model: onnx.ModelProto) -> set[str]:
     """Return the names of the layers that have INT8 weights once every site is quantized."""
-    scales = {
-        site.name: SiteScales("int8", "", 0.05, tuple(weight_scales(site.linear.weight)), 1, 1)
-        for site in find_sites(ir.from_proto(model).graph)
-    }
-    quantized = write_qdq(model, CalibrationTable(Recipe(), "", scales, ()))
+    quantized = kernels.quantize_blindly(model)
     made_by = {value: node for node in quantized.graph.node for value in node.output}
     return {
         node.name
@@ -212,6 +208,23 @@ def test_says_depth_heads_width_and_tokens(cut):
 def test_exactly_the_sites_are_quantized(cut):
     sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
     assert quantized_sites(cut.graph.model) == sites
+
+
+@pytest.mark.parametrize("write", [lambda m: m, write_ort_x64], ids=["portable", "x64"])
+def test_onnx_runtime_runs_every_site_in_int8(cut, write, tmp_path):
+    model = write(kernels.quantize_blindly(cut.graph.model))
+    products = kernels.onnx_runtime_products(model, tmp_path)
+    sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
+    assert products.int8 == sites
+    assert not products.floating & sites
+
+
+@pytest.mark.skipif(not has_vnni(), reason="without VNNI, OpenVINO is told to compute in float")
+def test_openvino_runs_every_site_in_int8(cut):
+    products = kernels.openvino_products(kernels.quantize_blindly(cut.graph.model))
+    sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
+    assert products.int8 == sites
+    assert not products.floating & sites
 
 
 @pytest.mark.full
