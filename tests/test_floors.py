@@ -52,6 +52,7 @@ ROOMS = {
         ),
     ),
     "calibration": Room(3, frozenset({*_ARRAYS, *_ONNX, "onnxscript"})),
+    "explain": Room(3, frozenset({*_ARRAYS, "onnx", "onnx_ir"})),
     "pipeline": Room(4, frozenset({*_ARRAYS, "torch", "onnx", "onnx_ir", "onnxruntime"})),
     "camera": Room(4, frozenset({*_ARRAYS, "av", "cv2"})),
     "report": Room(4, frozenset({*_ARRAYS, "rich", "jinja2", "markupsafe", "matplotlib"})),

@@ -69,7 +69,16 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         ArtifactError: the disk refuses.
     """
-    write_atomically(path, text.encode())
+    write_bytes(text.encode(), path)
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write `data` to `path`, completely or not at all.
+
+    Raises:
+        ArtifactError: the disk refuses.
+    """
+    write_atomically(path, data)
     _LOG.info("Written: %s", path)
 
 

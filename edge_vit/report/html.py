@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_vit.explain.values import Explanation
 from edge_vit.files import write_atomically
 from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import VerifyReport
@@ -16,6 +18,7 @@ from edge_vit.report.compared import (
     letters,
     reports_grid,
 )
+from edge_vit.report.looks import looks, looks_grid
 from edge_vit.report.page import Figure, make_page
 from edge_vit.report.pareto import pareto_plot
 from edge_vit.report.svg import PURPOSE
@@ -68,6 +71,25 @@ def render_comparison(comparison: Comparison) -> str:
         entries=entries,
         conditions=conditions_grid(comparison),
         pareto=Figure("Accuracy over latency", plot, caption, entries) if plot else None,
+    )
+
+
+def render_looks(explanations: Sequence[Explanation], name: str) -> str:
+    """Return the maps of where the model `name` looks, as a page of the same kind.
+
+    Args:
+        explanations: at least one.
+        name: of the model.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    return fill_template(
+        "looks.html",
+        model=name,
+        precision=explanations[0].candidate.precision,
+        looks=looks(explanations),
+        grid=looks_grid(explanations),
     )
 
 

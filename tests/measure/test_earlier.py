@@ -87,7 +87,7 @@ def test_unlike_conditions_are_named_and_decide_nothing(
     [
         ({}, "pass", "those of the earlier report, to the last digit"),
         ({"lost": 11, "gained": 6, "sqnr_db": 24.0}, "pass", "0.00 points of accuracy"),
-        ({"lost": 300, "gained": 0}, "fail", "9.83 points of accuracy are lost"),
+        ({"lost": 311, "top1": 0.4}, "fail", "10.00 points of accuracy are lost"),
         ({"data_digest": "f" * 64}, "undecided", "images ffffffffffff, not 000000000000"),
     ],
     ids=["the same", "other answers", "worse", "other images"],
@@ -96,7 +96,7 @@ def test_accuracy_is_held_against_the_earlier_report(
     make_accuracy, make_latencies, make_earlier, now, outcome, words
 ):
     (latency,) = make_latencies(int8=10.0)
-    same = {"images": 3000, "lost": 11, "gained": 6}
+    same = {"images": 3000, "lost": 11, "gained": 6, "top1": 0.5, "reference_top1": 0.502}
     earlier = make_earlier((make_accuracy(**same),), (latency,))
     _, gate = judge_earlier(make_accuracy(**{**same, **now}), latency, earlier, Limits())
     assert (gate.name, gate.outcome) == ("baseline-accuracy", outcome)

@@ -1,0 +1,113 @@
+"""``edgevit explain``: where fp32 and the quantized model look in an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_vit.bundle import Bundle
+from edge_vit.cli.options import (
+    bundle_argument,
+    json_option,
+    precision_option,
+    threads_option,
+)
+from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.reports import write_bytes
+from edge_vit.cli.talk import Talk
+from edge_vit.errors import SpecError
+from edge_vit.image_folder import list_folder
+from edge_vit.images import FileSource
+from edge_vit.runtime import SessionOptions
+from edge_vit.spec import Precision
+from edge_vit.values import to_json
+
+if TYPE_CHECKING:
+    from edge_vit.explain.values import Explanation
+
+SUFFIXES = (".html", ".png", ".json")
+
+
+@click.command("explain")
+@bundle_argument
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@precision_option
+@threads_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the maps over the images: an .html page or a .png sheet; .json has the numbers.",
+)
+@json_option
+@click.pass_obj
+def command(
+    talk: Talk,
+    bundle: Path,
+    images: tuple[Path, ...],
+    precision: Precision | None,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Show where fp32 and the quantized model look in images.
+
+    IMAGE is a file, or a folder, all of whose images are taken. Attention rollout says how much of
+    each patch is in the tokens that the answer is read from; two numbers say how alike both maps
+    are. Runs on ONNX Runtime.
+    """
+    if output is not None and output.suffix not in SUFFIXES:
+        raise click.UsageError(f"-o {output}: expected a name that ends in {', '.join(SUFFIXES)}")
+    from edge_vit.explain.explain import explain
+    from edge_vit.report.looks import looks_grid
+
+    opened = Bundle.open(bundle)
+    precision = precision or opened.smallest_precision
+    if precision == "fp32":
+        raise SpecError(
+            f"nothing to hold against fp32 in {bundle}. Run: edgevit calibrate {bundle} --calib DIR"
+        )
+    with talk.progress() as progress:
+        found = explain(
+            opened,
+            FileSource(list(_files(images))),
+            precision,
+            options=SessionOptions(threads),
+            progress=progress,
+        )
+    if as_json:
+        print_json(found)
+    else:
+        from edge_vit.report.terminal import grid_table
+
+        print_tables(grid_table(looks_grid(found)))
+    if output is not None:
+        write_bytes(_rendered(found, opened.spec.name, output.suffix), output)
+
+
+def _files(images: tuple[Path, ...]) -> Iterator[Path]:
+    """The files that are meant, those of a folder in their order."""
+    for path in images:
+        if path.is_dir():
+            yield from (path / name for name in list_folder(path)[0])
+        else:
+            yield path
+
+
+def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:
+    if suffix == ".png":
+        from edge_vit.report.looks import look_sheet
+
+        return look_sheet(found)
+    if suffix == ".json":
+        return (json.dumps(to_json(tuple(found)), ensure_ascii=False) + "\n").encode()
+    from edge_vit.report.html import render_looks
+
+    return render_looks(found, name).encode()
