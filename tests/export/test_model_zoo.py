@@ -31,6 +31,7 @@ from edge_vit.record import Parity
 from edge_vit.runtime.cpu import has_vnni
 
 LAYER_SCALE = {"Mul": 2}
+ROTARY = {"Mul": 4, "Add": 2, "Neg": 2, "Slice": 4, "Split": 2, "Concat": 4, "Transpose": 1}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ CASES = (
     _transformers("ViTForImageClassification", 197),
     _transformers("DeiTForImageClassification", 198),
     _transformers("Dinov2Model", 257, task="features", more=LAYER_SCALE, patch_size=14),
+    _transformers("DINOv3ViTModel", 197, task="features", more=ROTARY | {"Mul": 6}),
 )
 """With the facts that each model's paper or config states."""
 

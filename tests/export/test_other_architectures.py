@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import pytest
+import transformers
 from reseed import reseed
 from small_vits import export_legacy
 
@@ -55,3 +56,22 @@ def test_sites_are_found_or_a_note_says_why_not(name, arguments, export, depth, 
     assert graph.notes == notes
     blocks = find_blocks(ir.from_proto(graph.model).graph)
     assert [tuple(site.role for site in block.sites) for block in blocks] == [ROLES] * depth
+
+
+@pytest.mark.parametrize("name", ["SiglipVisionModel", "CLIPVisionModelWithProjection"])
+def test_models_of_transformers_have_their_sites(tmp_path, name):
+    model_class = getattr(transformers, name)
+    small = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+    config = model_class.config_class(**small, num_hidden_layers=2, image_size=64, patch_size=16)
+    model_class(config).save_pretrained(tmp_path)
+    size, halves = (64, 64), (0.5, 0.5, 0.5)
+    request = SourceRequest(f"hf:{tmp_path}", image_size=size, mean=halves, std=halves)
+    source = open_source(request)
+    reseed(source.module)
+    graph = make_canonical(trace(source), source.preprocess, source.task)
+    photos = sample_photos(source.preprocess)
+    parity, _ = check_parity(source, graph.model.SerializeToString(), photos, "photographs")
+    assert parity.spread > 100 * max(parity.max_error, 1e-7)
+    assert (graph.notes, graph.depth, graph.num_heads) == ((), 2, 4)
+    blocks = find_blocks(ir.from_proto(graph.model).graph)
+    assert [tuple(site.role for site in block.sites) for block in blocks] == [ROLES] * 2

@@ -43,6 +43,20 @@ FAMILIES = {
     "deit-base": "DeiTModel",
     "dinov2-base": "Dinov2Model",
     "dinov2-registers-base": "Dinov2WithRegistersModel",
+    "dinov3-base": "DINOv3ViTModel",
+    "msn": "ViTMSNForImageClassification",
+    "msn-base": "ViTMSNModel",
+    "ijepa": "IJepaForImageClassification",
+    "ijepa-base": "IJepaModel",
+    "siglip-base": "SiglipVisionModel",
+    "clip-base": "CLIPVisionModel",
+    "clip-projected": "CLIPVisionModelWithProjection",
+}
+TWO_HALVES = {
+    "siglip": "SiglipModel",
+    "siglip-classifier": "SiglipForImageClassification",
+    "clip": "CLIPModel",
+    "clip-classifier": "CLIPForImageClassification",
 }
 
 
@@ -67,7 +81,13 @@ def open_folder(folder, **said):
 def run(model, images, **arguments):
     with torch.no_grad():
         output = model(pixel_values=images, **arguments)
-    return output.logits if "logits" in output else output.last_hidden_state[:, 0]
+    for name in ("logits", "image_embeds"):
+        if name in output:
+            return output[name]
+    if isinstance(model, transformers.IJepaModel):
+        return output.last_hidden_state.mean(1)
+    has_pool = isinstance(model, transformers.SiglipVisionModel | transformers.CLIPVisionModel)
+    return output.pooler_output if has_pool else output.last_hidden_state[:, 0]
 
 
 @pytest.mark.parametrize("class_name", FAMILIES.values(), ids=FAMILIES)
@@ -81,6 +101,33 @@ def test_gives_the_numbers_of_the_model_in_the_folder(tmp_path, class_name, capf
     assert source.labels == (("cat", "dog", "cow") if has_head else ())
     assert source.name == tmp_path.name
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("class_name", TWO_HALVES.values(), ids=TWO_HALVES)
+def test_takes_the_half_that_sees_of_a_model_that_reads_too(tmp_path, class_name):
+    text = {key: SMALL[key] for key in list(SMALL)[:4]}
+    halves = {"vision_config": SMALL, "text_config": text, "projection_dim": 7}
+    model = make(tmp_path, class_name, **halves)
+    source = open_folder(tmp_path)
+    images = torch.randn(2, 3, 32, 32)
+    if class_name.endswith("Model"):
+        with torch.no_grad():
+            wanted = model.get_image_features(pixel_values=images).pooler_output
+    else:
+        wanted = run(model, images)
+    assert torch.allclose(source.module(images), wanted, atol=1e-5)
+    assert source.task == ("features" if class_name.endswith("Model") else "classification")
+    with pytest.raises(SpecError, match=r"64 x 64 pixels, but positions of .* Add --image-size 32"):
+        open_folder(tmp_path, image_size=(64, 64))
+
+
+def test_rotary_positions_take_any_image_size(tmp_path):
+    model = make(tmp_path, "DINOv3ViTModel")
+    images = torch.randn(2, 3, 48, 40)
+    source = open_folder(tmp_path, image_size=(48, 40))
+    assert torch.allclose(source.module(images), run(model, images), atol=1e-5)
+    with pytest.raises(SpecError, match=r"no classifier in transformers. Export it with --num-cla"):
+        open_folder(tmp_path, num_classes=3)
 
 
 def test_attention_has_no_mask_that_would_be_in_every_graph(tmp_path):

@@ -1,4 +1,4 @@
-"""``hf:FOLDER_OR_NAME``: transformers' ViT, DeiT and DINOv2, from a local folder or the hub."""
+"""``hf:FOLDER_OR_NAME``: a Vision Transformer of transformers, from a local folder or the hub."""
 
 from __future__ import annotations
 
@@ -14,25 +14,17 @@ from torch import Tensor, nn
 from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
 from edge_vit.export.checkpoint import read_weights
 from edge_vit.export.misfit import Misfit, grid_side
+from edge_vit.export.sources.huggingface_families import FAMILIES, choose_class
 from edge_vit.export.sources.huggingface_images import read_preprocess
-from edge_vit.export.sources.huggingface_modules import ClassToken, Logits, attend
+from edge_vit.export.sources.huggingface_modules import Features, Logits, attend
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
-from edge_vit.spec import Task
 
-# config.model_type -> name of the class without a head
-_BASES = {
-    "vit": "ViTModel",
-    "deit": "DeiTModel",
-    "dinov2": "Dinov2Model",
-    "dinov2_with_registers": "Dinov2WithRegistersModel",
-}
-_HEAD = "ForImageClassification"
 _ATTENTION = "edge_vit"
-# Parts of a checkpoint that no image passes through on its way to the class token.
-_UNUSED = ("pooler.", "mask_token")
+# Parts of a checkpoint that no image passes through on its way to the answer.
+_UNUSED = ("pooler.", "mask_token", "text_model.", "text_projection.", "logit_scale", "logit_bias")
 
 
 def open_huggingface(request: SourceRequest) -> TorchSource:
@@ -53,16 +45,21 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
     ):
         config = _read_config(transformers, request, place, is_local)
         preprocess = read_preprocess(transformers, request, place, is_local)
-        model_class, task = _find_class(transformers, request, config)
-        model = _create(transformers, request, model_class, config, place)
+        choice = choose_class(config, request.classes, request.address)
+        model_class = getattr(transformers, choice.class_name)
+        model = _create(transformers, request, model_class, choice.config, place)
+    sizes = FAMILIES[config.model_type].sizes
     # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
-    if request.image_size is not None or config.model_type.startswith("dinov2"):
+    if sizes == "interpolated" and (request.image_size or config.model_type.startswith("dinov2")):
         _fix_positions(model, preprocess.image_size)
+    elif sizes == "fixed":
+        _refuse_other_size(request, model, preprocess.image_size)
+    is_classifier = choice.task == "classification"
     return torch_source(
         request,
-        Logits(model) if task == "classification" else ClassToken(model),
+        Logits(model) if is_classifier else Features(model, choice.feature),
         name=Path(place).name,
-        task=task,
+        task=choice.task,
         preprocess=preprocess,
         labels=_read_labels(config),
     )
@@ -119,22 +116,12 @@ def _read_config(
         raise SpecError(
             f"{request.address} has no option {sorted(unknown)[0]!r}, see its config.json"
         )
-    if config.model_type not in _BASES:
+    if config.model_type not in FAMILIES:
         raise SpecError(
             f"{request.address} is a {config.model_type!r} model, expected one of "
-            f"{', '.join(_BASES)}"
+            f"{', '.join(FAMILIES)}"
         )
     return config
-
-
-def _find_class(transformers: ModuleType, request: SourceRequest, config: Any) -> tuple[Any, Task]:
-    """Return the class to make: the config's own classifier, or the bare model."""
-    base = _BASES[config.model_type]
-    family = base.removesuffix("Model") + _HEAD
-    named = next(iter(config.architectures or ()), base)
-    if request.classes == 0 or (request.classes is None and _HEAD not in named):
-        return getattr(transformers, base), "features"
-    return getattr(transformers, named if named.startswith(family) else family), "classification"
 
 
 def _create(
@@ -211,6 +198,16 @@ def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
     embeddings.image_size = patches.image_size = image_size
     patches.num_patches = num_patches
     embeddings.interpolate_pos_encoding = lambda *_: embeddings.position_embeddings
+
+
+def _refuse_other_size(request: SourceRequest, model: Any, image_size: tuple[int, int]) -> None:
+    config = getattr(model.config, "vision_config", model.config)
+    if image_size != (config.image_size, config.image_size):
+        raise SpecError(
+            f"{request.address}: got images of {image_size[0]} x {image_size[1]} pixels, but "
+            f"positions of {model.config.model_type} are for {config.image_size} alone. "
+            f"Add --image-size {config.image_size}"
+        )
 
 
 def _read_labels(config: Any) -> tuple[str, ...]:

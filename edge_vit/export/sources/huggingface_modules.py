@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from edge_vit.export.sources.huggingface_families import Feature
+
 
 class Logits(nn.Module):
     """A transformers classifier that returns its logits as one tensor."""
@@ -20,17 +22,27 @@ class Logits(nn.Module):
         return logits
 
 
-class ClassToken(nn.Module):
-    """A transformers model without a head that returns its class token as features."""
+class Features(nn.Module):
+    """A transformers model without a head that returns one vector for an image.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: the model.
+        feature: which vector.
+    """
+
+    def __init__(self, model: nn.Module, feature: Feature) -> None:
         super().__init__()
         self.model = model
+        self.feature = feature
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class token (B, channels), normalised, of `images` (B, 3, H, W)."""
-        tokens: Tensor = self.model(pixel_values=images).last_hidden_state
-        return tokens[:, 0]
+        """Return features (B, channels) of `images` (B, 3, H, W)."""
+        outputs = self.model(pixel_values=images)
+        if self.feature in ("pooler_output", "image_embeds"):
+            pooled: Tensor = outputs[self.feature]
+            return pooled
+        tokens: Tensor = outputs.last_hidden_state
+        return tokens[:, 0] if self.feature == "class token" else tokens.mean(dim=1)
 
 
 def attend(
