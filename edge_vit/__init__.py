@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from edge_vit.runtime import Session as Session
     from edge_vit.runtime import SessionOptions as SessionOptions
     from edge_vit.runtime import open_session as open_session
+    from edge_vit.runtime.trt.engines import build_engine as build_engine
+    from edge_vit.runtime.trt.identity import EngineOptions as EngineOptions
     from edge_vit.spec import ModelSpec as ModelSpec
     from edge_vit.spec import PreprocessSpec as PreprocessSpec
     from edge_vit.table import Recipe as Recipe
@@ -33,6 +35,8 @@ _HOMES = {
     "export_bundle": "edge_vit.pipeline",
     "calibrate": "edge_vit.pipeline",
     "quantize": "edge_vit.pipeline",
+    "build_engine": "edge_vit.runtime.trt.engines",
+    "EngineOptions": "edge_vit.runtime.trt.identity",
     "verify": "edge_vit.measure.verify",
     "open_session": "edge_vit.runtime",
     "Session": "edge_vit.runtime",

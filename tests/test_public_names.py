@@ -14,7 +14,16 @@ NAMES = [name for name in edge_vit.__all__ if name != "__version__"]
 
 def test_holds_exactly_the_promised_names():
     assert set(edge_vit.__all__) == {
-        *("export_bundle", "calibrate", "quantize", "verify", "evaluate", "measure_latency"),
+        *(
+            "build_engine",
+            "EngineOptions",
+            "export_bundle",
+            "calibrate",
+            "quantize",
+            "verify",
+            "evaluate",
+            "measure_latency",
+        ),
         *("open_session", "Session", "SessionOptions", "Predictor"),
         *("Bundle", "ModelSpec", "PreprocessSpec", "Recipe", "Limits", "SourceRequest"),
         *("EdgeVitError", "__version__"),

@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "Write a trained model into a bundle, on request as INT8 too.",
     "calibrate": "Compute a bundle's calibration table from images.",
     "quantize": "Write the FP16 and INT8 graphs, from the calibration table.",
+    "build": "Build TensorRT engines for this machine.",
     "run": "Say what a bundle sees in images.",
     "eval": "Compare the answers of a precision with those of fp32.",
     "merge": "Put the parts of an evaluation together.",

@@ -12,6 +12,8 @@ from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.cli.options import bundle_argument, json_option
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.record import ExportRecord
+from edge_vit.runtime.trt.places import engine_folders
+from edge_vit.runtime.trt.sidecar import Engine, list_engines
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 def command(bundle: Path, check: bool, as_json: bool) -> None:
     """Show what is inside a bundle.
 
-    The model's facts, each file, and each layer's precision and why.
+    The model's facts, each file, each layer's precision and why, and the engines that were built.
     """
     opened = Bundle.open(bundle)
     if check:
@@ -35,6 +37,12 @@ def command(bundle: Path, check: bool, as_json: bool) -> None:
     from edge_vit.report.terminal import inspect_tables
 
     print_tables(inspect_tables(opened))
+    engines = _engines(opened)
+    if engines:
+        from edge_vit.report.engines import engines_grid
+        from edge_vit.report.terminal import grid_table
+
+        print_tables(grid_table(engines_grid(engines)))
 
 
 def _to_json(bundle: Bundle) -> dict[str, Any]:
@@ -44,4 +52,9 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
         "manifest": bundle.manifest,
         "export": record,
         "calibration": bundle.read_table() if bundle.has(TABLE) else None,
+        "engines": [{"path": str(e.path)} | vars(e.sidecar) for e in _engines(bundle)],
     }
+
+
+def _engines(bundle: Bundle) -> list[Engine]:
+    return [engine for folder in engine_folders(bundle) for engine in list_engines(folder)]

@@ -71,7 +71,8 @@ def test_help_of_every_command_loads_nothing_heavy():
 
 def test_shared_options_mean_the_same_everywhere():
     helps = {}
-    for name in set(COMMANDS) - {"quickstart"}:  # whose model is too small for many threads
+    # The model of quickstart is too small for many threads; what builds is not what runs.
+    for name in set(COMMANDS) - {"quickstart", "build"}:
         for parameter in importlib.import_module(f"edge_vit.cli.{name}").command.params:
             if parameter.name in ("backend", "precision", "threads", "recipe", "as_json"):
                 words = (parameter.help, str(parameter.type))

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_vit.errors import SpecError
 from edge_vit.progress import Progress
-from edge_vit.runtime.trt.api import TrtBackend
+from edge_vit.runtime.trt.api import TrtApi, TrtBackend
 from edge_vit.runtime.trt.audit import Asked, EngineAudit, check_audit
 from edge_vit.runtime.trt.child import run_child
 from edge_vit.runtime.trt.identity import NO_GPU, Batches, Hardware
@@ -29,6 +29,7 @@ class Builder:
         backend: ``trt`` or ``rtx``.
         version: exact.
         title: for messages, such as ``TensorRT 10.3.0``.
+        can_build: the lean and dispatch runtimes cannot.
         targets: compute capabilities that it builds for without that GPU.
         takes_timing_cache: whether one makes the next build quicker.
         hardware: the GPU that is here, or `NO_GPU`.
@@ -37,6 +38,7 @@ class Builder:
     backend: TrtBackend
     version: str
     title: str
+    can_build: bool = True
     targets: tuple[str, ...] = ()
     takes_timing_cache: bool = False
     hardware: Hardware = NO_GPU
@@ -96,14 +98,19 @@ def find_builder(backend: TrtBackend) -> Builder:
     found = run_child(
         {"operation": "describe", "backend": backend}, lambda event: None, "looking for TensorRT"
     )
-    capabilities = found["capabilities"]
+    return from_json(Builder, found, "the answer of the child process")
+
+
+def builder_of(api: TrtApi, hardware: Hardware) -> Builder:
+    """Return `api` and the GPU of this process as what builds and loads engines."""
     return Builder(
-        backend=backend,
-        version=found["version"],
-        title=found["title"],
-        targets=tuple(capabilities["targets"]),
-        takes_timing_cache=capabilities["takes_timing_cache"],
-        hardware=from_json(Hardware, found["hardware"]),
+        backend=api.backend,
+        version=api.version,
+        title=api.title,
+        can_build=api.capabilities.can_build,
+        targets=api.capabilities.targets,
+        takes_timing_cache=api.capabilities.takes_timing_cache,
+        hardware=hardware,
     )
 
 
@@ -214,7 +221,7 @@ def _build_once(
             nonlocal shown
             if "audit" in event:
                 check_audit(from_json(EngineAudit, event["audit"]), asked, what)
-            percent = int(100 * event.get("share", 0))
+            percent = event.get("percent", 0)
             if percent > shown:
                 advance(percent - shown)
                 shown = percent

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-from edge_vit.bundle import ONNX_FILES, Bundle, digest_of
-from edge_vit.errors import ArtifactError, EdgeVitError
+from edge_vit.bundle import ONNX_FILES, Bundle
+from edge_vit.errors import ArtifactError, BackendError, EdgeVitError
 from edge_vit.files import refuse_os_errors
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.trt.api import TrtBackend
@@ -22,11 +20,11 @@ from edge_vit.runtime.trt.build import (
     PlanReport,
     PlanRequest,
     build_plan,
-    choose_targets,
     find_builder,
 )
 from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions
-from edge_vit.runtime.trt.places import draft, engine_folders, locked, writable_folder
+from edge_vit.runtime.trt.matching import candidates, identify, is_superseded, stem, unfit
+from edge_vit.runtime.trt.places import draft, locked, writable_folder
 from edge_vit.runtime.trt.probe import audit_plan, probe_plan, was_loaded
 from edge_vit.runtime.trt.sidecar import (
     PLAN_SUFFIX,
@@ -37,9 +35,8 @@ from edge_vit.runtime.trt.sidecar import (
     remove_engine,
     write_sidecar,
 )
-from edge_vit.runtime.trt.trust import TrustRecord, cache_folder, find_record, keep_record
+from edge_vit.runtime.trt.trust import TrustRecord, cache_folder, keep_record
 from edge_vit.spec import Precision
-from edge_vit.values import to_json
 
 DEFAULT_OPTIONS = EngineOptions()
 _SPARE_BYTES = 4 << 20
@@ -89,10 +86,10 @@ def find_engine(
         EdgeVitError: whatever a build may raise, see `build_engine`.
     """
     builder = builder or find_builder(backend)
-    wanted = _identify(bundle, precision, builder, options or DEFAULT_OPTIONS)
+    wanted = identify(bundle, precision, builder, options or DEFAULT_OPTIONS)
     reasons = []
-    for engine in _candidates(bundle, precision, backend):
-        reason = _unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
+    for engine in candidates(bundle, precision, backend):
+        reason = unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
         if reason is None:
             if builder.hardware.is_here and not was_loaded(engine.sidecar.digest, builder):
                 probe_plan(engine.path, engine.sidecar.digest, builder, progress)
@@ -145,17 +142,22 @@ def build_engine(
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
-    bundle.artifact(ONNX_FILES[precision])
+    bundle.artifact(ONNX_FILES[precision])  # or say how to make it, before any work
     builder = builder or find_builder(backend)
-    wanted = _identify(bundle, precision, builder, options)
+    if not builder.can_build:
+        raise BackendError(
+            f"{builder.title} runs engines and builds none. Install the full TensorRT, or build on "
+            "another machine with the same GPU and version"
+        )
+    wanted = identify(bundle, precision, builder, options)
     folder = writable_folder(bundle, progress.note)
     with locked(folder, lambda: progress.note(f"another build holds {folder}; waiting for it")):
-        for engine in _candidates(bundle, precision, builder.backend) if not force else ():
-            if _unfit(engine, wanted) is None:
+        for engine in candidates(bundle, precision, builder.backend) if not force else ():
+            if unfit(engine, wanted) is None:
                 return engine
         built = _build(bundle, folder, wanted, builder, limits, progress)
         for engine in list_engines(folder):
-            if engine.path != built.path and _is_superseded(engine.sidecar.identity, wanted):
+            if engine.path != built.path and is_superseded(engine.sidecar.identity, wanted):
                 remove_engine(engine)
     return built
 
@@ -172,7 +174,7 @@ def _build(
     _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
     what = f"{wanted.precision} engine"
     asked = what_was_asked(bundle, wanted.precision)
-    path = folder / f"{_stem(wanted)}{PLAN_SUFFIX}"
+    path = folder / f"{stem(wanted)}{PLAN_SUFFIX}"
     with draft(folder, path.name) as plan_path:
         request = PlanRequest(
             onnx_path=bundle.path / onnx,
@@ -196,74 +198,6 @@ def _build(
             plan_path.replace(path)
         write_sidecar(path, sidecar)
     return Engine(path, sidecar, is_new=True)
-
-
-def _identify(
-    bundle: Bundle, precision: Precision, builder: Builder, options: EngineOptions
-) -> EngineIdentity:
-    is_rtx = builder.backend == "rtx"  # whose plans are compiled to the end on the GPU they run on
-    hardware = builder.hardware
-    return EngineIdentity(
-        precision=precision,
-        onnx_digest=bundle.artifact(ONNX_FILES[precision]).sha256,
-        backend=builder.backend,
-        version=builder.version,
-        gpu="" if is_rtx else hardware.gpu,
-        targets=choose_targets(builder, options.targets),
-        driver="" if is_rtx else hardware.driver,
-        cuda="" if is_rtx else hardware.cuda,
-        batches=None if bundle.spec.static_batch else options.batches,
-        optimization_level=options.optimization_level,
-    )
-
-
-def _candidates(bundle: Bundle, precision: Precision, backend: TrtBackend) -> Iterator[Engine]:
-    """The engines of that precision and backend, those in the bundle first."""
-    for folder in engine_folders(bundle):
-        for engine in list_engines(folder):
-            identity = engine.sidecar.identity
-            if (identity.precision, identity.backend) == (precision, backend):
-                yield engine
-
-
-def _unfit(
-    engine: Engine, wanted: EngineIdentity, *, ignores_options: bool = False, trusts: bool = False
-) -> str | None:
-    """Why `engine` will not do, in words; None where it will."""
-    found = engine.sidecar.identity
-    if ignores_options:
-        wanted = dataclasses.replace(
-            wanted, batches=found.batches, optimization_level=found.optimization_level
-        )
-    differences = found.differences(wanted)
-    if differences:
-        return "; ".join(differences)
-    try:
-        engine.read()
-    except ArtifactError as error:
-        return str(error)
-    if find_record(engine.sidecar.digest) is not None:
-        return None
-    if not trusts:
-        return (
-            "it was not built here, and an engine can run code when it loads. "
-            "If you know where it is from: --trust-engine"
-        )
-    keep_record(engine.sidecar.digest, TrustRecord())
-    return None
-
-
-def _is_superseded(old: EngineIdentity, new: EngineIdentity) -> bool:
-    """Whether `old` is of no more use to this machine, and of none to another."""
-    here = ("precision", "backend", "gpu", "targets", "batches", "optimization_level")
-    return all(getattr(old, name) == getattr(new, name) for name in here)
-
-
-def _stem(identity: EngineIdentity) -> str:
-    """A file name that people can read and that no other identity has."""
-    key = digest_of(json.dumps(to_json(identity), sort_keys=True).encode())[:10]
-    where = re.sub(r"[^A-Za-z0-9]+", "-", identity.gpu).strip("-") or "+".join(identity.targets)
-    return f"{identity.precision}-{identity.backend}{identity.version}-{where}-{key}"
 
 
 def _sidecar(identity: EngineIdentity, report: PlanReport) -> Sidecar:

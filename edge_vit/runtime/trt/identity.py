@@ -44,27 +44,30 @@ class Hardware:
 NO_GPU = Hardware()
 
 
+ONE_IMAGE: Batches = (1, 1, 1)
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """What a user may choose of a build, the precision apart: that is in the graph.
 
     Attributes:
-        batches: smallest, usual and largest number of images in a run. Not for a graph whose batch
-            is fixed. One number is best: the engine is tuned for it, and CUDA graphs hold.
+        batches: smallest, usual and largest number of images in a run; None for one image, or for
+            what the graph insists on. One number is best: the engine is tuned for it.
         optimization_level: 0 (quick build) to 5 (fast engine); None for TensorRT's own, which is 3.
         targets: compute capabilities to build for, such as ``sm_86``, without having that GPU; RTX
             alone. Empty for the GPU that is here.
     """
 
-    batches: Batches = (1, 1, 1)
+    batches: Batches | None = None
     optimization_level: int | None = None
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        least, usual, most = self.batches
+        least, usual, most = self.batches or ONE_IMAGE
         if not 1 <= least <= usual <= most:
             raise SpecError(
-                f"batches: got min {least}, opt {usual}, max {most}, expected "
+                f"batch sizes: got min {least}, opt {usual}, max {most}, expected "
                 "1 <= min <= opt <= max"
             )
         level = self.optimization_level

@@ -20,12 +20,12 @@ from edge_vit.errors import ArtifactError, EdgeVitError
 from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.runtime.trt.api import TrtApi, open_api
 from edge_vit.runtime.trt.audit import audit_network
+from edge_vit.runtime.trt.build import builder_of
+from edge_vit.runtime.trt.child import ERRORS
 from edge_vit.runtime.trt.hardware import find_hardware
 from edge_vit.runtime.trt.network import BuilderSettings, ParsedNetwork, ShapeRange
 from edge_vit.runtime.trt.phases import Phases
 from edge_vit.values import to_json
-
-SECONDS_BETWEEN_EVENTS = 0.1
 
 Answer = dict[str, Any]
 
@@ -72,20 +72,13 @@ def _listen(cancelled: threading.Event) -> None:
 
 def _kind(error: EdgeVitError) -> str:
     """The nearest kind of error that the parent knows."""
-    from edge_vit.runtime.trt.child import ERRORS
-
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
 
 
 def _describe(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
     """Say which TensorRT and which GPU are here."""
-    api = open_api(request["backend"])
-    return {
-        "version": api.version,
-        "title": api.title,
-        "capabilities": to_json(api.capabilities),
-        "hardware": to_json(find_hardware()),
-    }
+    described: Answer = to_json(builder_of(open_api(request["backend"]), find_hardware()))
+    return described
 
 
 def _load(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
@@ -130,14 +123,14 @@ def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event
 
 
 def _report(lines: _Lines) -> Callable[[float, str], None]:
-    last = 0.0
+    last = 0
 
     def report(share: float, phase: str) -> None:
         nonlocal last
-        now = time.monotonic()
-        if share >= 1 or now - last >= SECONDS_BETWEEN_EVENTS:
-            last = now
-            lines.say({"share": round(share, 4), "phase": phase})
+        percent = int(100 * share)
+        if percent > last:
+            last = percent
+            lines.say({"percent": percent, "phase": phase})
 
     return report
 

@@ -12,7 +12,7 @@ from edge_vit.calibration.qdq import write_qdq
 from edge_vit.runtime.trt.build import Builder
 from edge_vit.runtime.trt.identity import Hardware
 
-RTX = Builder("rtx", "1.7.1.116", "TensorRT-RTX 1.7.1.116", ("sm_86", "sm_89"))
+RTX = Builder("rtx", "1.7.1.116", "TensorRT-RTX 1.7.1.116", targets=("sm_86", "sm_89"))
 ORIN = Builder(
     "trt",
     "10.3.0",

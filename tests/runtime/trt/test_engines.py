@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import threading
 
 import pytest
 
+from edge_vit.bundle import Bundle
 from edge_vit.errors import ArtifactError, EdgeVitError, GateFailed, SpecError
 from edge_vit.progress import Silent
 from edge_vit.runtime.trt import engines, places, trust
@@ -123,7 +125,7 @@ STALE = {
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory, real_builder):
+def kept(shared_bundle, tmp_path_factory, real_builder):
     """Return a bundle with one engine in it, to copy."""
     from rtx import HAS_RTX
 
@@ -132,7 +134,8 @@ def kept(tmp_path_factory, real_builder):
     monkeypatch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("kept")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    bundle = write_bundle(folder / "vit.edgevit")
+    shutil.copytree(shared_bundle.path, folder / "vit.edgevit")
+    bundle = Bundle.open(folder / "vit.edgevit")
     engine = build_engine(bundle, "int8", "rtx", SM86, builder=real_builder)
     monkeypatch.undo()
     return bundle, engine

@@ -1,0 +1,177 @@
+"""``edgevit build``: TensorRT engines from a bundle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from edge_vit.bundle import Bundle
+from edge_vit.cli.options import POSITIVE, bundle_argument, json_option
+from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.talk import Talk
+from edge_vit.runtime.trt.choose import BuildBackend
+from edge_vit.runtime.trt.identity import Batches, EngineOptions
+from edge_vit.spec import PRECISIONS, Precision
+
+_LOG = logging.getLogger(__name__)
+
+
+@click.command("build")
+@bundle_argument
+@click.option(
+    "--backend",
+    type=click.Choice(get_args(BuildBackend)),
+    default="auto",
+    show_default=True,
+    help="trt is TensorRT, for the GPU that is here; rtx is TensorRT-RTX, for desktop GPUs.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice([*PRECISIONS, "all"]),
+    help="Of which graph; all for each that the bundle has.  [default: int8 where it has it]",
+)
+@click.option(
+    "--batch-size",
+    "--batch",
+    metavar="N",
+    type=POSITIVE,
+    help="Images per run.  [default: 1, or the graph's fixed batch]",
+)
+@click.option("--min", "least", metavar="N", type=POSITIVE, help="Fewest images per run.")
+@click.option("--opt", "usual", metavar="N", type=POSITIVE, help="Images that it is tuned for.")
+@click.option("--max", "most", metavar="N", type=POSITIVE, help="Most images per run.")
+@click.option(
+    "--optimization-level",
+    metavar="0-5",
+    type=click.IntRange(0, 5),
+    help="0 builds quickly, 5 runs fastest.  [default: TensorRT's own, 3]",
+)
+@click.option(
+    "--target",
+    "targets",
+    metavar="SM",
+    multiple=True,
+    help="Build for a GPU that is not here, such as sm_86; may be repeated. TensorRT-RTX alone.",
+)
+@click.option(
+    "--memory",
+    "memory_mib",
+    metavar="MIB",
+    type=POSITIVE,
+    help="Most memory for a kernel's workspace.  [default: half of what is free]",
+)
+@click.option(
+    "--timing-cache",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What earlier builds measured; read and written.  [default: one in the user's cache]",
+)
+@click.option("--force", is_flag=True, help="Build even what is there already.")
+@click.option(
+    "--print-trtexec", is_flag=True, help="Build nothing; print the same as trtexec's command."
+)
+@json_option
+@click.pass_obj
+def command(
+    talk: Talk,
+    bundle: Path,
+    backend: BuildBackend,
+    precision: str | None,
+    batch_size: int | None,
+    least: int | None,
+    usual: int | None,
+    most: int | None,
+    optimization_level: int | None,
+    targets: tuple[str, ...],
+    memory_mib: int | None,
+    timing_cache: Path | None,
+    force: bool,
+    print_trtexec: bool,
+    as_json: bool,
+) -> None:
+    """Build TensorRT engines for this machine.
+
+    They go into the bundle, or into the user's cache where it is read-only. An engine fits one GPU
+    and one version of TensorRT. One that is there already is not built again. Exit status 3: the
+    engine would compute in a wider precision than the bundle asks for.
+    """
+    from edge_vit.runtime.trt.choose import choose_builder
+    from edge_vit.runtime.trt.engines import BuildLimits, build_engine
+
+    opened = Bundle.open(bundle)
+    precisions = _precisions(opened, precision)
+    options = EngineOptions(_batches(batch_size, least, usual, most), optimization_level, targets)
+    if print_trtexec:
+        _print_trtexec(opened, precisions, options, memory_mib)
+        return
+    limits = BuildLimits(memory_mib, timing_cache)
+    with talk.progress() as progress:
+        with progress.step("looking for TensorRT and a GPU"):
+            builder = choose_builder(backend, targets)
+        engines = [
+            build_engine(
+                opened,
+                each,
+                builder.backend,
+                options,
+                limits=limits,
+                builder=builder,
+                force=force,
+                progress=progress,
+            )
+            for each in precisions
+        ]
+    if as_json:
+        print_json([{"path": str(e.path), "is_new": e.is_new} | vars(e.sidecar) for e in engines])
+        return
+    from edge_vit.report.engines import engines_grid
+    from edge_vit.report.terminal import grid_table
+
+    print_tables(grid_table(engines_grid(engines)))
+    for engine in engines:
+        click.echo(engine.path)
+    if builder.hardware.is_here:
+        _LOG.info("Next, run it: edgevit run %s IMAGE --backend %s", bundle, builder.backend)
+    else:
+        _LOG.info(
+            "Copied to a machine with such a GPU and %s, it has to be trusted once there: "
+            "edgevit run %s IMAGE --backend rtx --trust-engine",
+            builder.title,
+            bundle,
+        )
+
+
+def _precisions(bundle: Bundle, precision: str | None) -> Sequence[Precision]:
+    if precision == "all":
+        return bundle.precisions
+    return [next((p for p in PRECISIONS if p == precision), bundle.smallest_precision)]
+
+
+def _batches(
+    batch_size: int | None, least: int | None, usual: int | None, most: int | None
+) -> Batches | None:
+    """The batches that are meant: what is left out of a range follows from what is there."""
+    if batch_size is not None:
+        if least or usual or most:
+            raise click.UsageError("--batch-size excludes --min, --opt and --max")
+        return batch_size, batch_size, batch_size
+    if not (least or usual or most):
+        return None
+    least = least or 1
+    most = most or max(usual or 1, least)
+    return least, usual or most, most
+
+
+def _print_trtexec(
+    bundle: Bundle, precisions: Sequence[Precision], options: EngineOptions, memory_mib: int | None
+) -> None:
+    from edge_vit.runtime.trt.trtexec import GENERATIONS, trtexec_line
+
+    for precision in precisions:
+        for generation in GENERATIONS:
+            click.echo(f"# {precision}, TensorRT {generation}")
+            click.echo(trtexec_line(bundle, precision, options, generation, memory_mib))

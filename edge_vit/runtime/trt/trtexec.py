@@ -1,0 +1,58 @@
+"""The same engine by NVIDIA's own tool: one line to paste for each generation of trtexec."""
+
+from __future__ import annotations
+
+import shlex
+
+from edge_vit.bundle import ONNX_FILES, Bundle
+from edge_vit.runtime.trt.identity import ONE_IMAGE, EngineOptions
+from edge_vit.runtime.trt.sidecar import PLAN_SUFFIX
+from edge_vit.spec import Precision
+
+GENERATIONS = (10, 11)
+"""Major versions of TensorRT whose trtexec differ."""
+
+# What edge-vit's own numbers have: transfers in, CUDA graph on, the CPU waiting without sleep.
+_SAME_CONDITIONS = {10: ("--useCudaGraph", "--useSpinWait"), 11: ("--includeDataTransfers",)}
+
+
+def trtexec_line(
+    bundle: Bundle,
+    precision: Precision,
+    options: EngineOptions,
+    generation: int,
+    memory_mib: int | None = None,
+) -> str:
+    """Return the command that builds and times an engine of `bundle` with trtexec.
+
+    Args:
+        bundle: whose graph.
+        precision: of the graph; no flag of trtexec chooses it.
+        options: batches and optimization level.
+        generation: of TensorRT, one of `GENERATIONS`.
+        memory_mib: limit of the workspace.
+
+    Raises:
+        ArtifactError: the bundle has no such graph.
+    """
+    onnx = ONNX_FILES[precision]
+    bundle.artifact(onnx)
+    words = [
+        "trtexec",
+        f"--onnx={bundle.path / onnx}",
+        f"--saveEngine={bundle.name}-{precision}{PLAN_SUFFIX}",
+        "--noTF32",
+        "--profilingVerbosity=detailed",
+    ]
+    if generation == 10:
+        words.insert(2, "--stronglyTyped")
+    if not bundle.spec.static_batch:
+        image = bundle.spec.inputs[0]
+        for name, batch in zip(("min", "opt", "max"), options.batches or ONE_IMAGE, strict=True):
+            sizes = "x".join(map(str, (batch, *image.shape[1:])))
+            words.append(f"--{name}Shapes={image.name}:{sizes}")
+    if options.optimization_level is not None:
+        words.append(f"--builderOptimizationLevel={options.optimization_level}")
+    if memory_mib is not None:
+        words.append(f"--memPoolSize=workspace:{memory_mib}")
+    return shlex.join([*words, *_SAME_CONDITIONS[generation]])
