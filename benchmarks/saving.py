@@ -15,11 +15,13 @@ from edge_vit.values import to_json
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def read_arguments(description: str | None) -> argparse.Namespace:
-    """Return ``--threads`` and ``--results`` as typed."""
+def read_arguments(description: str | None, **flags: str) -> argparse.Namespace:
+    """Return ``--threads``, ``--results`` and the benchmark's own `flags`, help by name."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=1, help="of one run (default: 1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser.parse_args()
 
 
