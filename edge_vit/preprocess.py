@@ -33,7 +33,7 @@ def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
         ShapeError: `pixels` is no uint8 (H, W, 3) array, or too long and thin to be resized.
     """
     check_image(pixels)
-    height, width = _resized_size(pixels.shape[:2], spec)
+    height, width = resized_size(pixels.shape[:2], spec)
     if height * width > MAX_RESIZED_PIXELS:
         raise ShapeError(
             f"image: got {pixels.shape}, to be resized to {height} x {width} before the crop, "
@@ -41,10 +41,11 @@ def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
         )
     resample = Image.Resampling[spec.interpolation.upper()]
     resized = np.asarray(Image.fromarray(pixels).resize((width, height), resample))
-    # The border gets the mean colour, which is zero after normalisation. Elsewhere nothing is left
-    # to pad, save for a pixel that rounding lost: torchvision makes it black.
-    fill = spec.mean if spec.crop_mode == "border" else (0.0, 0.0, 0.0)
-    return _center_crop_or_pad(resized, spec.image_size, fill)
+    canvas = empty_input(spec)
+    from_rows, to_rows = center_window(resized.shape[0], spec.image_size[0])
+    from_columns, to_columns = center_window(resized.shape[1], spec.image_size[1])
+    canvas[to_rows, to_columns] = resized[from_rows, from_columns]
+    return canvas
 
 
 def digest(pixels: UInt8Array) -> str:
@@ -77,8 +78,13 @@ def check_image(pixels: UInt8Array, name: str = "image") -> None:
         )
 
 
-def _resized_size(size: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int]:
-    """(height, width) of an image of `size` (height, width) after the resize, before the crop."""
+def resized_size(size: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int]:
+    """Return (height, width) of an image of `size` after the resize, before the crop.
+
+    Args:
+        size: (height, width) in pixels.
+        spec: what the model expects.
+    """
     height, width = size
     target_height, target_width = spec.resize_size
     if spec.crop_mode == "squash":
@@ -94,20 +100,19 @@ def _resized_size(size: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int
     return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
-def _center_crop_or_pad(
-    pixels: UInt8Array, size: tuple[int, int], fill: tuple[float, float, float]
-) -> UInt8Array:
-    """The centre of `pixels` (H, W, 3), cropped or padded to `size`; `fill` R, G, B is 0 to 1."""
-    from_rows, to_rows = _center_window(pixels.shape[0], size[0])
-    from_columns, to_columns = _center_window(pixels.shape[1], size[1])
+def empty_input(spec: PreprocessSpec) -> UInt8Array:
+    """Return an input without a picture: what is seen where the resized image does not reach.
+
+    The border gets the mean colour, which is zero after normalisation. Elsewhere nothing is left to
+    pad, save for a pixel that rounding lost: torchvision makes it black.
+    """
+    fill = spec.mean if spec.crop_mode == "border" else (0.0, 0.0, 0.0)
     colour = [min(max(round(255 * value), 0), 255) for value in fill]
-    canvas = np.full((*size, 3), colour, dtype=np.uint8)
-    canvas[to_rows, to_columns] = pixels[from_rows, from_columns]
-    return canvas
+    return np.full((*spec.image_size, 3), colour, dtype=np.uint8)
 
 
-def _center_window(have: int, want: int) -> tuple[slice, slice]:
-    """Where to read among `have` values, and where to write among `want`, to keep the centre.
+def center_window(have: int, want: int) -> tuple[slice, slice]:
+    """Return where to read among `have` values, and where to write among `want`: the centre.
 
     A crop rounds half to even and a padding rounds down, as in torchvision's `center_crop`.
     """

@@ -12,13 +12,13 @@ from edge_vit.camera.capture import Patience, SourceCapture
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.meter import Meter, percentiles_of
 from edge_vit.camera.notify import Notifier
+from edge_vit.camera.preparation import Preparation
 from edge_vit.camera.sink import Sink, SinkRunner
 from edge_vit.camera.sources.source import SourceMaker
-from edge_vit.camera.stages import Ledger, Prepare, Stages, Step
+from edge_vit.camera.stages import Ledger, Stages, Step
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import STAGES, CameraAnswer
 from edge_vit.errors import DeviceLostError, EdgeVitError, SourceError, SpecError
-from edge_vit.preprocess import preprocess
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec
 
@@ -64,8 +64,7 @@ class CameraLoop:
         spec: of the model.
         sinks: where every answer goes.
         steps: of post-processing, in order.
-        prepare: makes the model's input; None for the reference of `edge_vit.preprocess`.
-        preprocessing: what the summary says about `prepare`.
+        prepare: makes the model's input; None for the reference.
         options: batch, deadline, patience.
         clock: of stamps and timeouts.
         notifier: tells the service manager.
@@ -79,8 +78,7 @@ class CameraLoop:
         *,
         sinks: Sequence[Sink] = (),
         steps: Sequence[Step] = (),
-        prepare: Prepare | None = None,
-        preprocessing: str = "pillow, the reference",
+        prepare: Preparation | None = None,
         options: LoopOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
         notifier: Notifier | None = None,
@@ -89,7 +87,7 @@ class CameraLoop:
             raise SpecError("sources: got none, expected at least one")
         self._options = options or LoopOptions()
         self._session, self._spec, self._sinks = session, spec, tuple(sinks)
-        self._preprocessing, self._clock = preprocessing, clock
+        self._prepare, self._clock = prepare or Preparation(spec.preprocess), clock
         self._notifier = notifier or Notifier(None)
         self._changed = threading.Condition()
         self._num_ended = 0
@@ -104,7 +102,7 @@ class CameraLoop:
             is_live,
             session,
             spec,
-            prepare or (lambda pixels: preprocess(pixels, spec.preprocess)),
+            self._prepare,
             steps,
             self._emit,
             self._ledger,
@@ -177,7 +175,8 @@ class CameraLoop:
             interval_ms=histograms["interval"],
             stage_ms={stage: histograms[stage] for stage in STAGES},
             clocks=self._meter.clocks,
-            preprocessing=self._preprocessing,
+            preprocessing=self._prepare.description,
+            parity=self._prepare.parity,
         )
 
     def _emit(self, answer: CameraAnswer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge_vit.camera.preparation import PreprocessParity
 from edge_vit.camera.values import CaptureClock, Counts, SinkStatus, SourceStatus
 from edge_vit.spec import Precision
 
@@ -46,7 +47,8 @@ class CameraSummary:
         interval_ms: between two answers of one source.
         stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
         clocks: whose capture stamps `latency_ms` and `age_ms` were taken from.
-        preprocessing: which path made the model's input, and why.
+        preprocessing: which way made the model's input, and why.
+        parity: how that way, and those that were refused, compare with the reference.
     """
 
     model: str
@@ -65,6 +67,7 @@ class CameraSummary:
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
     clocks: tuple[CaptureClock, ...] = ()
     preprocessing: str = ""
+    parity: tuple[PreprocessParity, ...] = ()
 
     @property
     def counts(self) -> Counts:

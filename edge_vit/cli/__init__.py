@@ -19,6 +19,7 @@ COMMANDS = {
     "quantize": "Write the FP16 and INT8 graphs, from the calibration table.",
     "build": "Build TensorRT engines for this machine.",
     "run": "Say what a bundle sees in images.",
+    "camera": "Answer the newest frame of a camera, again and again.",
     "eval": "Compare the answers of a precision with those of fp32.",
     "merge": "Put the parts of an evaluation together.",
     "bench": "Measure the latency of one precision.",

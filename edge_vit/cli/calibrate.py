@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from pathlib import Path
 
 import click
 
-from edge_vit.bundle import TABLE
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.options import (
     FOLDER,
     bundle_argument,
@@ -16,9 +18,11 @@ from edge_vit.cli.options import (
     threads_option,
 )
 from edge_vit.cli.talk import Talk
+from edge_vit.progress import Progress
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
 
 _LOG = logging.getLogger(__name__)
+_NUM_FRAMES = 256
 
 
 @click.command("calibrate")
@@ -27,8 +31,30 @@ _LOG = logging.getLogger(__name__)
     "--calib",
     metavar="DIR",
     type=FOLDER,
-    required=True,
-    help="Images like those of the deployment, a few hundred: a folder, .txt list, .npy or .npz.",
+    help="Images like those of the deployment, a few hundred: a folder, .txt list, .npy, .npz or "
+    "a video, whose frames are taken.",
+)
+@click.option(
+    "--from-camera",
+    "camera",
+    metavar="ADDRESS",
+    help="Take the images from a live source instead, --num-images of them (default: 256); "
+    "addresses as of edgevit camera.",
+)
+@click.option(
+    "--interval",
+    "interval_s",
+    metavar="S",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="With --from-camera: seconds from one image to the next.",
+)
+@click.option(
+    "--keep-frames",
+    metavar="DIR",
+    type=FOLDER,
+    help="With --from-camera: leave the images in this new folder.",
 )
 @num_images_option
 @recipe_option
@@ -37,7 +63,10 @@ _LOG = logging.getLogger(__name__)
 def command(
     talk: Talk,
     bundle: Path,
-    calib: Path,
+    calib: Path | None,
+    camera: str | None,
+    interval_s: float,
+    keep_frames: Path | None,
     num_images: int | None,
     recipe: str | None,
     threads: int | None,
@@ -48,7 +77,18 @@ def command(
     """
     from edge_vit.pipeline import calibrate
 
-    with talk.progress() as progress:
+    if (calib is None) == (camera is None):
+        raise click.UsageError("expected either --calib DIR or --from-camera ADDRESS")
+    if keep_frames is not None and (camera is None or keep_frames.exists()):
+        raise click.UsageError("--keep-frames wants --from-camera, and a folder that is not there")
+    Bundle.open(bundle)  # before minutes of taking pictures
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(talk.progress())
+        if camera is not None:
+            folder = keep_frames or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            calib = _take_frames(camera, folder, num_images or _NUM_FRAMES, interval_s, progress)
+            num_images = None
+        assert calib is not None
         calibrated = calibrate(
             bundle,
             calib,
@@ -62,3 +102,15 @@ def command(
         f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images"
     )
     _LOG.info("Next, write the graphs from it: edgevit quantize %s", bundle)
+
+
+def _take_frames(
+    address: str, folder: Path, num_images: int, interval_s: float, progress: Progress
+) -> Path:
+    """Take frames of a live source into `folder`, and return it."""
+    from edge_vit.camera.collect import collect_frames
+    from edge_vit.camera.sources.opening import source_maker
+
+    maker = source_maker(address)
+    collect_frames(maker, folder, num_images, interval_s=interval_s, progress=progress)
+    return folder

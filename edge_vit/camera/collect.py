@@ -1,0 +1,143 @@
+"""Frames of a live source to calibrate on: spread over time, near-duplicates left out."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_vit.camera.capture import Patience, SourceCapture
+from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.values import Counts, Frame
+from edge_vit.errors import SourceError, SpecError
+from edge_vit.files import write_atomically
+from edge_vit.preprocess import UInt8Array
+from edge_vit.progress import SILENT, Progress
+
+_THUMBNAIL = (16, 16)
+_MIN_DIFF = 3.0
+"""Two frames whose thumbnails differ by less, in mean levels, are near-duplicates."""
+_PATIENCE = 4  # times the time that the frames would take if none were alike,
+_LEAST_PATIENCE_S = 60  # and this at least
+
+
+def collect_frames(
+    maker: SourceMaker,
+    folder: Path,
+    num_images: int,
+    *,
+    interval_s: float = 1.0,
+    clock: Clock = SYSTEM_CLOCK,
+    patience: Patience | None = None,
+    progress: Progress = SILENT,
+) -> list[Path]:
+    """Write frames of a live source to `folder` as PNG, and return their paths.
+
+    Ends early, with what there is, when the scene gives no new frame for long.
+
+    Args:
+        maker: of the source.
+        folder: is made.
+        num_images: to collect.
+        interval_s: from one frame to the next, at least.
+        clock: that says so.
+        patience: with the source.
+        progress: told about each frame.
+
+    Raises:
+        SpecError: the source is a file or a folder, or an argument is not positive.
+        SourceError: not one frame came.
+        EdgeVitError: the source can never work, or the disk refuses.
+    """
+    if not maker.is_live:
+        raise SpecError(f"{maker.name} is no camera: its frames are taken with --calib instead")
+    if num_images < 1 or not interval_s > 0:
+        raise SpecError(f"got {num_images} images every {interval_s} s, expected both above 0")
+    newest = _Newest(clock)
+    capture = SourceCapture(
+        maker, newest.put, newest.end, clock=clock, patience=patience or Patience()
+    )
+    paths: list[Path] = []
+    seen: list[NDArray[np.float32]] = []
+    start_ns = due_ns = clock.now_ns()
+    interval_ns = round(interval_s * 1e9)
+    end_ns = start_ns + max(_PATIENCE * num_images * interval_ns, _LEAST_PATIENCE_S * 10**9)
+    capture.start()
+    try:
+        with progress.step(f"taking frames of {maker.name}", num_images) as advance:
+            while len(paths) < num_images:
+                frame = newest.take(due_ns, capture, end_ns)
+                if frame is None:
+                    break
+                thumbnail = _thumbnail(frame.pixels)
+                if any(np.abs(thumbnail - other).mean() < _MIN_DIFF for other in seen):
+                    continue
+                seen.append(thumbnail)
+                due_ns = frame.stamps.received_ns + interval_ns
+                path = folder / f"{frame.number:08d}.png"
+                _write_png(path, frame.pixels)
+                paths.append(path)
+                advance(1)
+    finally:
+        capture.stop()
+    if capture.error is not None:
+        raise capture.error
+    if not paths:
+        why = capture.status(Counts()).last_error or "it is silent"
+        raise SourceError(f"source {maker.name} gave no frame: {why}")
+    if len(paths) < num_images:
+        progress.note(
+            f"{len(paths)} of {num_images} frames: the scene showed nothing else for long. "
+            "Move the camera, or take frames by day and by night"
+        )
+    return paths
+
+
+class _Newest:
+    """The newest frame, waited for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._frame: Frame | None = None
+        self._is_ended = False
+
+    def put(self, frame: Frame) -> None:
+        """Take the place of the frame before."""
+        with self._changed:
+            self._frame = frame
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
+
+    def take(self, due_ns: int, capture: SourceCapture, end_ns: int) -> Frame | None:
+        """Return the first frame from `due_ns` on; None after `end_ns`, or when none will come."""
+        while True:
+            soon_ns = capture.check()
+            with self._changed:
+                frame, self._frame = self._frame, None
+                if frame is not None and frame.stamps.received_ns >= due_ns:
+                    return frame
+                if self._is_ended or self._clock.now_ns() >= end_ns:
+                    return None
+                self._clock.wait(self._changed, min(end_ns, soon_ns or end_ns))
+
+
+def _thumbnail(pixels: UInt8Array) -> NDArray[np.float32]:
+    small = Image.fromarray(pixels).resize(_THUMBNAIL, Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32)
+
+
+def _write_png(path: Path, pixels: UInt8Array) -> None:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", compress_level=1)
+    write_atomically(path, data.getvalue())

@@ -1,0 +1,129 @@
+"""Drift seen in the field: frames that fp32 on the CPU answers otherwise, kept on disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from edge_vit.camera.values import CameraAnswer
+from edge_vit.errors import ArtifactError
+from edge_vit.files import refuse_os_errors, write_atomically
+from edge_vit.preprocess import preprocess
+from edge_vit.runtime.predictor import Prediction, interpret
+from edge_vit.runtime.session import Session, run_batch
+from edge_vit.spec import ModelSpec
+from edge_vit.values import to_json
+
+if TYPE_CHECKING:
+    from edge_vit.camera.summary import CameraSummary
+
+_LOG = logging.getLogger(__name__)
+_MIN_COSINE = 0.99  # below it, features differ
+
+
+class DisagreementSink:
+    """Answers some frames once more, by a reference, and keeps those that it answers otherwise.
+
+    A kept frame is ``TIME-NUMBER.png`` with a ``.json`` that says both answers. The newest are
+    kept, so that the disk never fills up.
+
+    Args:
+        reference: session of fp32 on the CPU; closed with the sink.
+        spec: of the model.
+        folder: where frames are kept, those of earlier runs included.
+        every: frames of a source from one check to the next, at least.
+        limit: frames that are kept at most.
+    """
+
+    queue_size = 1  # a frame that waits longer is replaced by a newer one
+
+    def __init__(
+        self, reference: Session, spec: ModelSpec, folder: Path, *, every: int, limit: int
+    ) -> None:
+        self.name = f"disagreements:{folder}"
+        self.num_checked = self.num_differ = 0
+        self._reference, self._spec, self._folder = reference, spec, folder
+        self._every, self._limit = every, limit
+        self._checked: dict[str, int] = {}  # source -> number of the frame that was checked last
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Make the folder.
+
+        Raises:
+            ArtifactError: it cannot be made.
+        """
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ArtifactError(f"{self._folder} is a file, expected a folder to keep frames in")
+        with refuse_os_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Check the frame, if it is its turn.
+
+        Raises:
+            ArtifactError: it differs, and cannot be written.
+        """
+        frame = answer.frame
+        last = self._checked.get(frame.source)
+        if last is not None and frame.number - last < self._every:
+            return
+        self._checked[frame.source] = frame.number
+        model_input = preprocess(frame.pixels, self._spec.preprocess)
+        output = run_batch(self._reference, model_input[None])[0]
+        reference = interpret(answer.prediction.image, output, self._spec, "fp32")
+        self.num_checked += 1
+        if not _differ(answer.prediction, reference):
+            return
+        self.num_differ += 1
+        self._keep(answer, reference)
+
+    def close(self) -> None:
+        """Say what was found, and close the reference."""
+        self._reference.close()
+        _LOG.info(
+            "%s of %s frames that fp32 answered too differ%s",
+            self.num_differ,
+            self.num_checked,
+            f", see {self._folder}" if self.num_differ else "",
+        )
+
+    def _keep(self, answer: CameraAnswer, reference: Prediction) -> None:
+        frame = answer.frame
+        name = f"{frame.stamps.captured_unix_ns // 10**6:015d}-{frame.number:08d}"
+        picture = io.BytesIO()
+        Image.fromarray(frame.pixels).save(picture, "PNG")
+        facts: dict[str, Any] = {
+            "source": frame.source,
+            "number": frame.number,
+            "model": self._spec.name,
+            "answered": to_json(answer.prediction),
+            "fp32": to_json(reference),
+        }
+        write_atomically(self._folder / f"{name}.json", json.dumps(facts, indent=1).encode())
+        write_atomically(self._folder / f"{name}.png", picture.getvalue())
+        with refuse_os_errors(self._folder):
+            for old in _kept(self._folder)[: -self._limit]:
+                old.unlink(missing_ok=True)
+                old.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Frames that a sink like this has kept, oldest first."""
+    return sorted(p for p in folder.iterdir() if re.fullmatch(r"\d{15}-\d{8,}\.png", p.name))
+
+
+def _differ(answered: Prediction, reference: Prediction) -> bool:
+    """Whether the first answers differ; of features, whether they point elsewhere."""
+    if answered.features is None or reference.features is None:
+        return answered.answers[0].index != reference.answers[0].index
+    one, other = np.array(answered.features), np.array(reference.features)
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) < _MIN_COSINE * lengths

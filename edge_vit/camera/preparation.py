@@ -1,0 +1,244 @@
+"""Preprocessing fast enough for a camera, allowed only where it gives the reference's pixels.
+
+`edge_vit.preprocess` stays the truth. Two ways are faster, both with Pillow's own filters:
+
+- ``cropped`` resamples only what the crop keeps. The filter sees the same pixels at the same
+  places; Pillow may take rows before columns then, so that values between are rounded otherwise.
+- ``reduced`` averages whole blocks of pixels first, until the picture is at least twice as large
+  as it shall be, as Pillow's ``reducing_gap`` does. That changes a little more.
+
+A way is taken when, on the bundle's golden images, its pixels are close and the model's first
+answer is the same; and its pixels are compared once more on the first frame of each size.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from edge_vit.bundle import Bundle
+from edge_vit.errors import SpecError
+from edge_vit.preprocess import (
+    UInt8Array,
+    center_window,
+    check_image,
+    empty_input,
+    preprocess,
+    resized_size,
+)
+from edge_vit.runtime.session import Session, run_batch
+from edge_vit.spec import PreprocessSpec
+
+_LOG = logging.getLogger(__name__)
+
+REFERENCE = "pillow"
+MAX_MEAN_DIFF = 1.0
+"""Largest mean difference from the reference that is allowed, in levels of 0 to 255."""
+MIN_COSINE = 0.999
+"""Least cosine between the features of both, for a model without classes."""
+_REDUCING_GAP = 2.0
+
+
+@dataclass(frozen=True)
+class PreprocessParity:
+    """How one way compares with the reference, on images of the bundle.
+
+    Attributes:
+        name: of the way.
+        num_images: that were compared.
+        mean_diff: mean absolute difference of the inputs, levels of 0 to 255.
+        max_diff: the largest.
+        agreement: share of images with the same first answer; for features, with a cosine of at
+            least `MIN_COSINE`.
+        is_allowed: whether it may be taken.
+    """
+
+    name: str
+    num_images: int
+    mean_diff: float
+    max_diff: int
+    agreement: float
+    is_allowed: bool
+
+
+class Preparation:
+    """Makes the model's input of a frame; safe for several threads.
+
+    Args:
+        spec: what the model expects.
+        name: of the way, one of `WAYS`.
+        parity: what was found when ways were compared.
+        reason: why this way was taken, for people.
+    """
+
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        name: str = REFERENCE,
+        parity: Sequence[PreprocessParity] = (),
+        reason: str = "the reference",
+    ) -> None:
+        self._spec, self.name, self.parity, self._reason = spec, name, tuple(parity), reason
+        self._apply = WAYS[name]
+        self._lock = threading.Lock()
+        self._is_good: dict[tuple[int, ...], bool] = {}
+
+    def __call__(self, pixels: UInt8Array) -> UInt8Array:
+        """Return `pixels`, uint8 (H, W, 3) RGB, as the model's input, uint8 (*image_size, 3).
+
+        Raises:
+            ShapeError: as `edge_vit.preprocess.preprocess` does.
+        """
+        is_good = self.name == REFERENCE or self._is_good.get(np.shape(pixels))
+        if is_good is None:
+            return self._compare(pixels)
+        return (self._apply if is_good else preprocess)(pixels, self._spec)
+
+    @property
+    def description(self) -> str:
+        """Which way makes the inputs, and why."""
+        refused = [shape for shape, is_good in self._is_good.items() if not is_good]
+        sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in refused)
+        return f"{self.name}, {self._reason}" + (f"; pillow for {sizes}" if refused else "")
+
+    def _compare(self, pixels: UInt8Array) -> UInt8Array:
+        """The reference's input of the first frame of a size, after a look at ours."""
+        expected = preprocess(pixels, self._spec)
+        mean_diff, max_diff = differ(self._apply(pixels, self._spec), expected)
+        is_good = mean_diff <= MAX_MEAN_DIFF
+        with self._lock:
+            self._is_good[pixels.shape] = is_good
+        height, width = pixels.shape[:2]
+        told = f"preprocessing {self.name} at {width}x{height}: mean difference {mean_diff:.3f} "
+        told += f"levels, largest {max_diff}"
+        if is_good:
+            _LOG.debug("%s", told)
+        else:
+            _LOG.warning("%s; the reference takes its place", told)
+        return expected
+
+
+def choose_preparation(bundle: Bundle, session: Session, name: str = "auto") -> Preparation:
+    """Return the preprocessing called `name`, or for ``auto`` the fastest that is allowed.
+
+    Args:
+        bundle: whose golden images decide.
+        session: which gives the answers to compare.
+        name: ``auto``, or one of `WAYS`.
+
+    Raises:
+        SpecError: there is no such way, or it is not allowed.
+        ArtifactError: the golden images are damaged.
+    """
+    spec = bundle.spec.preprocess
+    if name != "auto" and name not in WAYS:
+        raise SpecError(f"preprocess: got {name!r}, expected one of auto, {', '.join(WAYS)}")
+    if name == REFERENCE:
+        return Preparation(spec, reason="the reference, as asked")
+    images = _golden_images(bundle)
+    if not images:
+        if name != "auto":
+            raise SpecError(
+                f"preprocess {name}: {bundle.path} holds no decoded golden images to compare it "
+                "on. Take --preprocess pillow, or export the bundle again"
+            )
+        return Preparation(spec, reason="the reference: no golden images to compare others on")
+    ways = [way for way in WAYS if way != REFERENCE] if name == "auto" else [name]
+    found: list[PreprocessParity] = []
+    for way in ways:
+        found.append(parity := compare_on(images, bundle, session, way))
+        if parity.is_allowed:
+            reason = (
+                f"on {parity.num_images} golden images {parity.mean_diff:.3f} levels from the "
+                "reference, same answers"
+            )
+            return Preparation(spec, way, found, reason)
+    worst = "; ".join(_describe(parity) for parity in found)
+    if name != "auto":
+        raise SpecError(f"preprocess {worst}. Take --preprocess auto or pillow")
+    return Preparation(spec, REFERENCE, found, f"the reference: {worst}")
+
+
+def compare_on(
+    images: Sequence[UInt8Array], bundle: Bundle, session: Session, name: str
+) -> PreprocessParity:
+    """Return how the way called `name` compares with the reference on `images`."""
+    spec = bundle.spec.preprocess
+    expected = np.stack([preprocess(pixels, spec) for pixels in images])
+    got = np.stack([WAYS[name](pixels, spec) for pixels in images])
+    mean_diff, max_diff = differ(got, expected)
+    outputs, wanted = run_batch(session, got), run_batch(session, expected)
+    if bundle.spec.task == "classification":
+        same = outputs.argmax(axis=1) == wanted.argmax(axis=1)
+    else:
+        norms = np.linalg.norm(outputs, axis=1) * np.linalg.norm(wanted, axis=1)
+        same = (outputs * wanted).sum(axis=1) >= MIN_COSINE * norms
+    agreement = float(same.mean())
+    is_allowed = mean_diff <= MAX_MEAN_DIFF and agreement == 1
+    return PreprocessParity(name, len(images), mean_diff, max_diff, agreement, is_allowed)
+
+
+def differ(got: UInt8Array, expected: UInt8Array) -> tuple[float, int]:
+    """Return the mean and the largest absolute difference, in levels."""
+    apart = np.abs(got.astype(np.int16) - expected.astype(np.int16))
+    return float(apart.mean()), int(apart.max())
+
+
+def _cropped(pixels: UInt8Array, spec: PreprocessSpec, gap: float | None = None) -> UInt8Array:
+    """The input of `pixels`, resampled only where the crop keeps it."""
+    check_image(pixels)
+    height, width = pixels.shape[:2]
+    resized_height, resized_width = resized_size((height, width), spec)
+    from_rows, to_rows = center_window(resized_height, spec.image_size[0])
+    from_columns, to_columns = center_window(resized_width, spec.image_size[1])
+    down, across = height / resized_height, width / resized_width
+    box = (
+        from_columns.start * across,
+        from_rows.start * down,
+        min(width, from_columns.stop * across),
+        min(height, from_rows.stop * down),
+    )
+    size = (from_columns.stop - from_columns.start, from_rows.stop - from_rows.start)
+    resample = Image.Resampling[spec.interpolation.upper()]
+    part = Image.fromarray(pixels).resize(size, resample, box=box, reducing_gap=gap)
+    if size == spec.image_size[::-1]:
+        return np.asarray(part)
+    canvas = empty_input(spec)
+    canvas[to_rows, to_columns] = np.asarray(part)
+    return canvas
+
+
+def _reduced(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
+    """The input of `pixels`, of which whole blocks were averaged first."""
+    return _cropped(pixels, spec, _REDUCING_GAP)
+
+
+WAYS: Mapping[str, Callable[[UInt8Array, PreprocessSpec], UInt8Array]] = {
+    "reduced": _reduced,
+    "cropped": _cropped,
+    REFERENCE: preprocess,
+}
+"""Every way to make an input, the fastest first."""
+
+
+def _golden_images(bundle: Bundle) -> list[UInt8Array]:
+    names = sorted(
+        name
+        for name in bundle.manifest.artifacts
+        if name.startswith("golden/") and name.endswith(".png")
+    )
+    images = (Image.open(io.BytesIO(bundle.read(name)), formats=["PNG"]) for name in names)
+    return [np.array(image.convert("RGB")) for image in images]
+
+
+def _describe(parity: PreprocessParity) -> str:
+    return (
+        f"{parity.name} is {parity.mean_diff:.2f} levels from the reference (at most "
+        f"{MAX_MEAN_DIFF:g}), agreement {parity.agreement:.0%} (100% wanted)"
+    )

@@ -1,0 +1,70 @@
+"""How the loop went, in lines for people."""
+
+from __future__ import annotations
+
+from edge_vit.camera.summary import CameraSummary, Percentiles
+from edge_vit.camera.values import CameraAnswer, SourceStatus
+
+_CLOCKS = {"driver": "the driver's stamp", "arrival": "the frame's arrival"}
+
+
+def summary_lines(summary: CameraSummary) -> list[str]:
+    """Return what there is to say at the end."""
+    counts = summary.counts
+    lines = [
+        f"{counts.answered} of {counts.captured} frames answered, {counts.dropped} dropped, "
+        f"{counts.failed} failed, in {summary.seconds:.1f} s: {summary.fps:.1f} a second",
+    ]
+    if counts.answered:
+        clocks = " and ".join(_CLOCKS[clock] for clock in summary.clocks)
+        lines.append(f"latency from {clocks} to the answer: {_percentiles(summary.latency_ms)}")
+        lines.append(f"age when the model began: {_percentiles(summary.age_ms)}")
+        parts = ", ".join(
+            f"{stage} {parts.p50:.2f}"
+            for stage, parts in summary.stage_ms.items()
+            if parts.p50 is not None
+        )
+        lines.append(f"its parts, p50 in ms: {parts}")
+    lines.append(
+        f"{summary.model} in {summary.precision} on {summary.backend}, threads {summary.threads}, "
+        f"batch {summary.batch_size}; preprocessing: {summary.preprocessing}"
+    )
+    lines += [_source_line(source) for source in summary.sources]
+    for sink in summary.sinks:
+        if sink.dropped or sink.failed:
+            why = f" ({sink.last_error})" if sink.last_error else ""
+            lines.append(
+                f"{sink.name}: {sink.written} written, {sink.dropped} dropped, "
+                f"{sink.failed} failed{why}"
+            )
+    return lines
+
+
+def answer_line(answer: CameraAnswer) -> str:
+    """Return one line that says what was seen, where and how late."""
+    frame = answer.frame
+    prediction = answer.smoothed or answer.prediction
+    if prediction.answers:
+        best = prediction.answers[0]
+        what = f"{best.label} {best.score:.3f}" + ("" if answer.is_confident else " (unsure)")
+    else:
+        what = f"{len(answer.output)} features"
+    return f"{frame.source} #{frame.number}: {what}  {frame.stamps.latency_ms:.1f} ms"
+
+
+def _source_line(source: SourceStatus) -> str:
+    given = source.format
+    if given is None:
+        return f"{source.name}: never opened. {source.last_error}".strip()
+    size = f"{given.width}x{given.height}" if given.width else "any size"
+    rate = f" at {given.rate:.4g} frames/s" if given.rate else ""
+    line = f"{source.name}: {size}{rate}, colour: {given.colour}"
+    if source.num_reopened:
+        line += f"; opened anew {source.num_reopened} times, last because: {source.last_error}"
+    return line
+
+
+def _percentiles(latency: Percentiles) -> str:
+    named = {"p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "p99.9": latency.p999}
+    shown = [f"{name} {value:.1f}" for name, value in named.items() if value is not None]
+    return ", ".join(shown) + f", max {latency.max:.1f} ms"

@@ -1,0 +1,285 @@
+"""``edgevit camera``: the newest frame in, an answer out, for weeks."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_vit.bundle import Bundle
+from edge_vit.cli.options import (
+    POSITIVE,
+    bundle_argument,
+    precision_option,
+    session_options,
+)
+from edge_vit.cli.talk import Talk
+from edge_vit.runtime import SessionOptions, open_session
+from edge_vit.spec import Precision
+from edge_vit.values import to_json
+
+if TYPE_CHECKING:
+    from edge_vit.camera.sink import Sink
+    from edge_vit.camera.summary import CameraSummary
+    from edge_vit.camera.values import CameraAnswer
+
+_LOG = logging.getLogger(__name__)
+_ARGUMENTS = "edge_vit.camera.arguments"
+_UNIT_FLAG = "--print-systemd-unit"
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+class _KeepsArguments(click.Command):
+    """A command that remembers how it was called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command("camera", cls=_KeepsArguments)
+@bundle_argument
+@click.option(
+    "--source",
+    "sources",
+    metavar="ADDRESS",
+    multiple=True,
+    required=True,
+    help="csi://0, v4l2:///dev/video0 (or 0), rtsp://..., FILE.mp4, FOLDER, gst:PIPELINE or "
+    "test://; options behind a #, such as csi://0#width=1920,height=1080. Repeat it for more.",
+)
+@click.option("--top", metavar="N", type=POSITIVE, default=5, show_default=True, help="Answers.")
+@click.option(
+    "--batch",
+    "batch_size",
+    metavar="N",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    help="Frames that one run takes at most.",
+)
+@click.option(
+    "--deadline",
+    "deadline_ms",
+    metavar="MS",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="How long a run waits for more frames.  [default: 0]",
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["auto", "reduced", "cropped", "pillow"]),
+    default="auto",
+    show_default=True,
+    help="auto takes the fastest that this bundle's golden images allow; pillow is the reference.",
+)
+@click.option(
+    "--stale-after",
+    metavar="S",
+    type=_SECONDS,
+    default=5.0,
+    show_default=True,
+    help="Open a live source anew after so many seconds without a frame.",
+)
+@click.option(
+    "--answer-timeout",
+    metavar="S",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Exit with status 4 after so many seconds without an answer; 0 for never.",
+)
+@click.option(
+    "--record-disagreements",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Keep frames there that fp32 on the CPU answers differently.",
+)
+@click.option(
+    "--check-every",
+    metavar="N",
+    type=POSITIVE,
+    default=100,
+    show_default=True,
+    help="With --record-disagreements: every so many frames.",
+)
+@click.option(
+    "--max-disagreements",
+    metavar="N",
+    type=POSITIVE,
+    default=500,
+    show_default=True,
+    help="With --record-disagreements: keep so many at most.",
+)
+@click.option(
+    "--report",
+    "report_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the final summary there, as JSON.",
+)
+@click.option("--json", "json_lines", is_flag=True, help="Print each answer as a line of JSON.")
+@click.option(
+    _UNIT_FLAG,
+    "print_unit",
+    is_flag=True,
+    help="Print a systemd unit for this very command, and exit.",
+)
+@precision_option
+@session_options
+@click.pass_obj
+def command(
+    talk: Talk,
+    bundle: Path,
+    sources: tuple[str, ...],
+    top: int,
+    batch_size: int,
+    deadline_ms: float,
+    preprocess: str,
+    stale_after: float,
+    answer_timeout: float,
+    record_disagreements: Path | None,
+    check_every: int,
+    max_disagreements: int,
+    report_path: Path | None,
+    json_lines: bool,
+    print_unit: bool,
+    precision: Precision | None,
+    backend: str,
+    options: SessionOptions,
+) -> None:
+    """Answer the newest frame of a camera, again and again.
+
+    The camera may be a stream or a file too.
+
+    Of a live source old frames are dropped and counted; of files and folders every frame is
+    answered, in order. A source that is lost is opened anew. SIGTERM ends the loop with status 0.
+    """
+    from edge_vit.camera.capture import Patience
+    from edge_vit.camera.loop import CameraLoop, LoopOptions
+    from edge_vit.camera.notify import Notifier
+    from edge_vit.camera.preparation import choose_preparation
+    from edge_vit.camera.sources.opening import source_maker
+    from edge_vit.cli.camera_run import Signals, run_loop
+
+    makers = [source_maker(source, timeout_s=stale_after) for source in sources]
+    opened = Bundle.open(bundle)
+    if print_unit:
+        click.echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
+        return
+    settings = LoopOptions(
+        batch_size, deadline_ms, top, answer_timeout, Patience(stale_after_s=stale_after)
+    )
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        with talk.progress() as progress, progress.step("loading the model"):
+            session = open_session(opened, precision, backend, options)
+        sinks: list[Sink] = [_Printer(_json_line if json_lines else _changes())]
+        if record_disagreements is not None:
+            sinks.append(
+                _disagreements(opened, record_disagreements, check_every, max_disagreements)
+            )
+        with talk.progress() as progress, progress.step("checking the preprocessing"):
+            preparation = choose_preparation(opened, session, preprocess)
+        loop = CameraLoop(
+            makers,
+            session,
+            opened.spec,
+            sinks=sinks,
+            prepare=preparation,
+            options=settings,
+            notifier=Notifier.from_environment(),
+        )
+        signals.stop_loop = loop.stop
+        run_loop(loop, signals, report_path)
+        session.close()
+
+
+def _unit_of(bundle: Bundle, arguments: list[str]) -> str:
+    """The unit that runs this command, called with `arguments`."""
+    from edge_vit.camera.unit import systemd_unit
+
+    program = shutil.which("edgevit")
+    inline = [sys.executable, "-c", "from edge_vit.cli import main; main()"]
+    start = [program] if program else inline
+    rest = [argument for argument in arguments if argument != _UNIT_FLAG]
+    return systemd_unit(
+        [*start, "camera", *rest], title=bundle.name, folder=Path.cwd(), user=getpass.getuser()
+    )
+
+
+def _disagreements(bundle: Bundle, folder: Path, every: int, limit: int) -> Sink:
+    """The sink that has fp32 on the CPU answer too."""
+    from edge_vit.camera.disagreements import DisagreementSink
+
+    reference = open_session(bundle, "fp32", "ort", SessionOptions(threads=1))
+    return DisagreementSink(reference, bundle.spec, folder, every=every, limit=limit)
+
+
+class _Printer:
+    """A sink that prints lines.
+
+    Args:
+        to_line: makes one of an answer, or None where there is nothing to say.
+    """
+
+    name = "stdout"
+    queue_size = 1000
+
+    def __init__(self, to_line: Callable[[CameraAnswer], str | None]) -> None:
+        self._to_line = to_line
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Nothing to get ready."""
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Print what there is to say of `answer`."""
+        line = self._to_line(answer)
+        if line is not None:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Every line was flushed."""
+
+
+def _json_line(answer: CameraAnswer) -> str:
+    """Everything about `answer` but its pixels."""
+    frame = answer.frame
+    record = {
+        "source": frame.source,
+        "number": frame.number,
+        "captured_unix_s": frame.stamps.captured_unix_ns / 1e9,
+        "clock": frame.stamps.clock,
+        "latency_ms": frame.stamps.latency_ms,
+        "stage_ms": frame.stamps.stage_ms(),
+        "num_dropped": answer.num_dropped,
+        "prediction": answer.prediction,
+        "smoothed": answer.smoothed,
+        "is_confident": answer.is_confident,
+    }
+    return json.dumps(to_json(record))
+
+
+def _changes() -> Callable[[CameraAnswer], str | None]:
+    """What was seen, when it is not what was seen before."""
+    from edge_vit.camera.wording import answer_line
+
+    seen: dict[str, object] = {}
+
+    def to_line(answer: CameraAnswer) -> str | None:
+        prediction = answer.smoothed or answer.prediction
+        best = prediction.answers[0].index if prediction.answers else None
+        is_same = answer.frame.source in seen and seen[answer.frame.source] == best
+        seen[answer.frame.source] = best
+        return None if is_same else answer_line(answer)
+
+    return to_line

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from camera.scripted import tiny_spec
+from PIL import Image
+
+from edge_vit.bundle import Bundle, draft_bundle
+from edge_vit.camera import preparation
+from edge_vit.camera.preparation import (
+    MAX_MEAN_DIFF,
+    WAYS,
+    Preparation,
+    choose_preparation,
+    compare_on,
+    differ,
+)
+from edge_vit.errors import ShapeError, SpecError
+from edge_vit.preprocess import preprocess
+from edge_vit.runtime.fake import FakeSession
+from edge_vit.spec import PreprocessSpec
+
+SPEC = tiny_spec(image_size=32)
+SIZES = [(480, 640), (64, 48), (33, 32), (20, 30), (400, 33), (1080, 1920)]
+
+
+def photo(height, width, seed=0):
+    """Return a picture with large shapes and fine detail, as a camera gives it."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(smooth + random.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def golden_bundle(path, images):
+    with draft_bundle(path, SPEC) as bundle:
+        files = {}
+        for index, pixels in enumerate(images):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            files[f"golden/{index}.png"] = buffer.getvalue()
+        bundle.add(files)
+    return Bundle.open(path)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return golden_bundle(tmp_path / "a.edgevit", [photo(480, 640, seed) for seed in range(4)])
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "interpolation"),
+    list(
+        itertools.product(SIZES, ["center", "squash", "border"], ["bicubic", "bilinear", "lanczos"])
+    ),
+)
+def test_cropping_first_changes_little_but_rounding(size, mode, interpolation):
+    spec = PreprocessSpec((32, 32), interpolation, 0.875, mode)
+    pixels = photo(*size)
+    mean_diff, max_diff = differ(WAYS["cropped"](pixels, spec), preprocess(pixels, spec))
+    assert max_diff <= 12  # where two edges meet
+    assert mean_diff < 0.5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_reducing_first_stays_within_the_limit_on_pictures(size):
+    spec = PreprocessSpec((32, 32))
+    pixels = photo(*size)
+    assert differ(WAYS["reduced"](pixels, spec), preprocess(pixels, spec))[0] <= MAX_MEAN_DIFF
+
+
+def test_a_size_that_is_not_square_is_met():
+    spec = PreprocessSpec((24, 40), crop_pct=0.9)
+    pixels = photo(480, 640)
+    for way in WAYS.values():
+        assert way(pixels, spec).shape == (24, 40, 3)
+    assert differ(WAYS["cropped"](pixels, spec), preprocess(pixels, spec))[1] <= 1
+
+
+def test_auto_takes_the_fastest_that_the_golden_images_allow(bundle):
+    class Tolerant(FakeSession):
+        def _row(self, spec, digest):
+            return np.eye(10, dtype=np.float32)[3]
+
+    chosen = choose_preparation(bundle, Tolerant(SPEC))
+    assert chosen.name == "reduced"
+    (parity,) = chosen.parity
+    assert parity.is_allowed
+    assert parity.num_images == 4
+    assert "same answers" in chosen.description
+
+
+def test_auto_keeps_the_reference_where_another_way_changes_an_answer(bundle):
+    # A fake session answers otherwise as soon as one pixel differs.
+    chosen = choose_preparation(bundle, FakeSession(SPEC))
+    allowed = [parity for parity in chosen.parity if parity.is_allowed]
+    assert chosen.name == (allowed[0].name if allowed else "pillow")
+    refused = [parity for parity in chosen.parity if not parity.is_allowed]
+    assert refused
+    assert refused[0].agreement < 1
+
+
+def test_pixels_that_are_far_away_are_refused_even_with_the_same_answer(bundle, monkeypatch):
+    monkeypatch.setitem(WAYS, "reduced", lambda pixels, spec: preprocess(pixels, spec) // 2)
+
+    class Tolerant(FakeSession):
+        def _row(self, spec, digest):
+            return np.eye(10, dtype=np.float32)[3]
+
+    chosen = choose_preparation(bundle, Tolerant(SPEC))
+    assert chosen.name == "cropped"
+    assert [parity.is_allowed for parity in chosen.parity] == [False, True]
+    with pytest.raises(
+        SpecError, match=r"preprocess reduced is \d+\.\d+ levels from the reference"
+    ):
+        choose_preparation(bundle, Tolerant(SPEC), "reduced")
+
+
+def test_features_have_to_point_the_same_way(tmp_path):
+    import dataclasses
+
+    from edge_vit.spec import task_output
+
+    spec = dataclasses.replace(SPEC, task="features", outputs=(task_output("features", 10),))
+    with draft_bundle(tmp_path / "f.edgevit", spec):
+        pass
+    bundle = Bundle.open(tmp_path / "f.edgevit")
+    parity = compare_on([photo(480, 640)], bundle, FakeSession(spec), "reduced")
+    assert parity.agreement == 0  # a fake session's features are those of another image at once
+    assert compare_on([photo(120, 160)], bundle, FakeSession(spec), "pillow").agreement == 1
+
+
+def test_without_golden_images_the_reference_is_taken(tmp_path):
+    bundle = golden_bundle(tmp_path / "b.edgevit", [])
+    chosen = choose_preparation(bundle, FakeSession(SPEC))
+    assert chosen.description == "pillow, the reference: no golden images to compare others on"
+    with pytest.raises(SpecError, match="holds no decoded golden images"):
+        choose_preparation(bundle, FakeSession(SPEC), "reduced")
+
+
+def test_refuses_an_unknown_way(bundle):
+    with pytest.raises(SpecError, match="got 'opengl', expected one of auto, reduced, cropped"):
+        choose_preparation(bundle, FakeSession(SPEC), "opengl")
+
+
+def test_the_first_frame_of_each_size_is_compared(monkeypatch, caplog):
+    calls = []
+
+    def way(pixels, spec):
+        calls.append(pixels.shape)
+        return preprocess(pixels, spec) // (2 if pixels.shape[0] == 64 else 1)
+
+    monkeypatch.setitem(WAYS, "reduced", way)
+    prepare = Preparation(SPEC.preprocess, "reduced", reason="for this test")
+    good, bad = photo(48, 64), photo(64, 48)
+    for pixels in (good, good, bad, bad, bad):
+        np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
+    assert calls == [good.shape, good.shape, bad.shape]  # never again where it was refused
+    assert "the reference takes its place" in caplog.text
+    assert prepare.description == "reduced, for this test; pillow for 48x64"
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_refuses_what_is_no_image(name):
+    with pytest.raises(ShapeError):
+        Preparation(SPEC.preprocess, name)(np.zeros((4, 4), np.uint8))
+
+
+def test_every_way_is_in_the_order_of_its_speed():
+    assert list(preparation.WAYS) == ["reduced", "cropped", "pillow"]
