@@ -18,9 +18,10 @@ from edge_vit.cli.reports import VERIFY_HTML, check_output, newest_report, write
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Where to write it, .html or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
+    help=f"Where to write it, .html, .md or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
 )
-def command(bundle: Path, output: Path | None) -> None:
+@click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
+def command(bundle: Path, output: Path | None, opens: bool) -> None:
     """Write the HTML report of the latest verdict again.
 
     Measures nothing: the numbers are those that edgevit verify saved in the bundle.
@@ -30,3 +31,5 @@ def command(bundle: Path, output: Path | None) -> None:
     output = output or opened.reports_path / VERIFY_HTML
     write_report(newest_report(opened), opened, output)
     click.echo(output)
+    if opens:
+        click.launch(output.absolute().as_uri())

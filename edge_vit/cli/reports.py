@@ -53,13 +53,15 @@ def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     from edge_vit.report.html import write_html
     from edge_vit.report.markdown import render_markdown
     from edge_vit.report.saved import write_json
+    from edge_vit.runtime.trt.sidecar import list_engines
 
     if path.suffix == ".json":
         write_json(report, path)
     elif path.suffix == ".md":
         write_atomically(path, render_markdown(report, matching_table(report, bundle)).encode())
     else:
-        write_html(report, path, matching_table(report, bundle))
+        engines = tuple(list_engines(bundle.path / "engines"))
+        write_html(report, path, matching_table(report, bundle), engines)
     _LOG.info("Report: %s", path)
 
 

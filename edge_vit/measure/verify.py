@@ -162,5 +162,7 @@ def _notes(
             "FP16 on a CPU is mostly float32 between casts: its speed says nothing about a GPU, "
             "and its accuracy does not prove that nothing overflows there."
         )
+    for report in latency:
+        notes += [f"{report.precision} on {report.backend}: {w.sentence}" for w in report.warnings]
     notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
     return tuple(notes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_vit.measure.results import AccuracyReport, Gate
 from edge_vit.measure.statistics import wilson_interval
-from edge_vit.report.grids import is_reference
+from edge_vit.report.grids import is_reference, name_in, place_of
 from edge_vit.report.svg import Plot, draw_plot, role_color
 from edge_vit.report.wording import count, listing, measured, percent
 
@@ -28,18 +28,27 @@ GATE_AXES = {
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of images with its 95 % Wilson interval, each from 0 to 1."""
+    """A share of images with its 95 % Wilson interval, each from 0 to 1.
 
-    precision: str
+    Attributes:
+        name: what it is of: a precision, with its backend where there are several.
+    """
+
+    name: str
     value: float
     low: float
     high: float
 
+    @property
+    def precision(self) -> str:
+        """The precision alone, which chooses colour and shape."""
+        return self.name.partition(" ")[0]
 
-def make_rate(precision: str, value: float, num_images: int) -> Rate:
+
+def make_rate(name: str, value: float, num_images: int) -> Rate:
     """Return the share `value` of `num_images` with its interval."""
     low, high = wilson_interval(round(value * num_images), num_images)
-    return Rate(precision, value, low, high)
+    return Rate(name, value, low, high)
 
 
 def accuracy_panels(reports: Sequence[AccuracyReport]) -> dict[str, tuple[Rate, ...]]:
@@ -47,14 +56,14 @@ def accuracy_panels(reports: Sequence[AccuracyReport]) -> dict[str, tuple[Rate, 
     panels: dict[str, tuple[Rate, ...]] = {}
     others = [report for report in reports if not is_reference(report)]
     top1: list[tuple[str, float | None, int]]
-    top1 = [(r.precision, r.top1, r.num_labelled) for r in others]
+    top1 = [(name_in(r, reports), r.top1, r.num_labelled) for r in others]
     first, reference = reports[0], reports[0].reference.partition(" ")[0]
     top1.insert(0, (reference, first.reference_top1, first.num_labelled))
     rates = tuple(make_rate(name, value, n) for name, value, n in top1 if value is not None)
     if rates:
         panels["top-1"] = rates
     if others:
-        agreement = tuple(make_rate(r.precision, r.agreement, r.num_images) for r in others)
+        agreement = tuple(make_rate(name_in(r, reports), r.agreement, r.num_images) for r in others)
         panels[f"same answer as {reference}"] = agreement
     return panels
 
@@ -63,7 +72,7 @@ def accuracy_plot(reports: Sequence[AccuracyReport]) -> Plot:
     """Return each precision's top-1 and agreement as a dot in its 95 % interval."""
     panels = accuracy_panels(reports)
     parts = [
-        f"{title}: {listing([f'{rate.precision} {percent(rate.value)}' for rate in rates])}"
+        f"{title}: {listing([f'{rate.name} {percent(rate.value)}' for rate in rates])}"
         for title, rates in panels.items()
     ]
     alt = f"Rates with their 95 % intervals. {'; '.join(parts)}."
@@ -93,13 +102,18 @@ def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
             ha="right" if rate.value == 1 else "center",
             va="bottom",
         )
-    axes.set_yticks(range(len(rates)), [rate.precision for rate in rates])
+    axes.set_yticks(range(len(rates)), [rate.name for rate in rates])
     for label, rate in zip(axes.get_yticklabels(), rates, strict=True):
         label.set_color(role_color(rate.precision))
     axes.set_ylim(len(rates) - 0.5, -0.75)
     lowest = min(100 * rate.low for rate in rates)
     margin = max(0.15, 0.12 * (100 - lowest))
-    axes.set_xlim(max(-1.0, lowest - margin), 100 + 0.04 * (100 - lowest + margin))
+    highest = max(100 * rate.high for rate in rates)
+    if highest < 90:  # far from 100 there is nothing to see
+        margin = max(0.5, 0.3 * (highest - lowest))
+        axes.set_xlim(max(0.0, lowest - margin), min(100.0, highest + margin))
+    else:
+        axes.set_xlim(max(-1.0, lowest - margin), 100 + 0.04 * (100 - lowest + margin))
     axes.set_title(title)
     axes.set_xlabel("% of images")
     _rest(axes)
@@ -111,7 +125,9 @@ def gates_plot(gates: Sequence[Gate]) -> Plot:
     Args:
         gates: that have a value.
     """
-    parts = [f"{g.name} {measured(g.value)}, limit {measured(g.limit)}" for g in gates]
+    parts = [
+        f"{place_of(g)} {g.name} {measured(g.value)}, limit {measured(g.limit)}" for g in gates
+    ]
     alt = f"{count(len(gates), 'gate')}: {'; '.join(parts)}."
     num_rows = math.ceil(len(gates) / 2)
 
@@ -152,7 +168,7 @@ def _paint_gate(axes: Any, gate: Gate) -> None:
     axes.set_xlim(left, right)
     axes.set_ylim(-0.6, 1)
     axes.set_yticks([])
-    axes.set_title(f"{gate.precision}: {gate.name} {measured(gate.limit)}")
+    axes.set_title(f"{place_of(gate)}: {gate.name} {measured(gate.limit)}")
     axes.set_xlabel(GATE_AXES.get(gate.name, gate.name))
     _rest(axes)
 

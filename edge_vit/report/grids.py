@@ -60,7 +60,7 @@ def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
     )
     columns = [_reference_column(reports[0])]
     columns += [_accuracy_column(report) for report in reports if not is_reference(report)]
-    return _side_by_side("Accuracy", measures, columns, accuracy_conditions(reports[0]))
+    return side_by_side("Accuracy", measures, columns, accuracy_conditions(reports[0]))
 
 
 def _reference_column(report: AccuracyReport) -> Row:
@@ -90,7 +90,7 @@ def _accuracy_column(report: AccuracyReport) -> Row:
     )
 
 
-def _side_by_side(title: str, measures: Sequence[str], columns: Sequence[Row], note: str) -> Grid:
+def side_by_side(title: str, measures: Sequence[str], columns: Sequence[Row], note: str) -> Grid:
     """Return `columns` (a heading, then one cell per measure) as a grid with a row per measure.
 
     Short columns are filled up; measures of which no column says anything are left out.
@@ -146,7 +146,7 @@ def latency_grid(reports: Sequence[LatencyReport]) -> Grid:
                 ratio(speedup_over_fp32(report, reports)),
             )
         )
-    return _side_by_side("Latency", measures, columns, latency_conditions(reports[0]))
+    return side_by_side("Latency", measures, columns, latency_conditions(reports[0]))
 
 
 def speedup_over_fp32(report: LatencyReport, reports: Sequence[LatencyReport]) -> float | None:
@@ -177,6 +177,14 @@ def recommendation(verdict: Verdict) -> str:
     if not verdict.recommended_backend:
         return verdict.recommended
     return f"{verdict.recommended} on {verdict.recommended_backend}"
+
+
+def name_in(
+    report: AccuracyReport | LatencyReport, reports: Sequence[AccuracyReport | LatencyReport]
+) -> str:
+    """Return how a plot calls `report`: its precision, and its backend where there are several."""
+    is_only = len({other.backend for other in reports}) == 1
+    return report.precision if is_only else place_of(report)
 
 
 def turns_of(report: LatencyReport) -> str:

@@ -18,11 +18,14 @@ from edge_vit.report.compared import (
     letters,
     reports_grid,
 )
+from edge_vit.report.figure import Figure
+from edge_vit.report.grids import recommendation
 from edge_vit.report.looks import looks, looks_grid
-from edge_vit.report.page import Figure, make_page
+from edge_vit.report.page import make_page
 from edge_vit.report.pareto import pareto_plot
 from edge_vit.report.svg import PURPOSE
 from edge_vit.report.wording import OUTCOME_WORDS, percent
+from edge_vit.runtime.trt.sidecar import Engine
 from edge_vit.table import CalibrationTable
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -37,19 +40,27 @@ _TONES: dict[str | None, str] = {
 """What is said of two reports, and the colour that it is said in."""
 
 
-def render_html(report: VerifyReport, table: CalibrationTable | None = None) -> str:
+def render_html(
+    report: VerifyReport, table: CalibrationTable | None = None, engines: Sequence[Engine] = ()
+) -> str:
     """Return the page as text.
 
     Args:
         report: what `verify` measured.
         table: of the bundle that was measured, for where the precision went and why.
+        engines: that TensorRT made of it.
 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    page = make_page(report, table)
+    page = make_page(report, table, engines)
     return fill_template(
-        "report.html", page=page, report=report, verdict=report.verdict, words=OUTCOME_WORDS
+        "report.html",
+        page=page,
+        report=report,
+        verdict=report.verdict,
+        words=OUTCOME_WORDS,
+        recommended=recommendation(report.verdict),
     )
 
 
@@ -113,7 +124,10 @@ def fill_template(name: str, **values: Any) -> str:
 
 
 def write_html(
-    report: VerifyReport, path: Path | str, table: CalibrationTable | None = None
+    report: VerifyReport,
+    path: Path | str,
+    table: CalibrationTable | None = None,
+    engines: Sequence[Engine] = (),
 ) -> None:
     """Write the page to `path`, completely or not at all.
 
@@ -121,4 +135,4 @@ def write_html(
         ArtifactError: the disk refuses.
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    write_atomically(Path(path), render_html(report, table).encode())
+    write_atomically(Path(path), render_html(report, table, engines).encode())

@@ -9,12 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.measure.results import LatencyReport
+from edge_vit.report.grids import name_in
 from edge_vit.report.svg import Plot, draw_plot, role_color
 from edge_vit.report.wording import listing, significant
 
 NUM_BINS = 90
 DRAWN_SHARE = 99
 """Percentile up to which samples are drawn; a few stragglers would flatten all the rest."""
+
+LINES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
+"""Of the curves of each backend; the colour is the precision's."""
+
+DRAWN_MEDIANS = 4
+"""Medians up to which samples are drawn: on a busy machine even p99 lies far out."""
 
 MAX_POINTS = 60
 """Points of a curve over the run; more samples than that are summed up in groups."""
@@ -24,7 +31,7 @@ Samples = npt.NDArray[np.float64]
 
 def distribution_plot(reports: Sequence[LatencyReport]) -> Plot:
     """Return one histogram per precision, below each other on one axis in milliseconds."""
-    medians = [f"{r.precision} {significant(r.latency_ms.p50)} ms" for r in reports]
+    medians = [f"{name_in(r, reports)} {significant(r.latency_ms.p50)} ms" for r in reports]
     alt = f"Histograms of the latency of each precision. Medians: {listing(medians)}."
     low, high = drawn_range(reports)
     bins = np.linspace(low, high, NUM_BINS + 1)
@@ -32,7 +39,7 @@ def distribution_plot(reports: Sequence[LatencyReport]) -> Plot:
     def paint(figure: Any, is_narrow: bool) -> None:
         rows = figure.subplots(len(reports), sharex=True, squeeze=False)[:, 0]
         for axes, report in zip(rows, reports, strict=True):
-            _paint_histogram(axes, report, bins)
+            _paint_histogram(axes, report, bins, name_in(report, reports))
         for axes in rows[:-1]:
             axes.tick_params(axis="x", length=0)
         rows[-1].set_xlabel("latency of one run (ms)")
@@ -45,7 +52,10 @@ def distribution_plot(reports: Sequence[LatencyReport]) -> Plot:
 def drawn_range(reports: Sequence[LatencyReport]) -> tuple[float, float]:
     """Return the milliseconds between which the distributions are drawn."""
     low = min(r.latency_ms.min for r in reports)
-    high = max(float(np.percentile(r.samples_ms, DRAWN_SHARE)) for r in reports)
+    high = max(
+        min(float(np.percentile(r.samples_ms, DRAWN_SHARE)), DRAWN_MEDIANS * r.latency_ms.p50)
+        for r in reports
+    )
     margin = 0.06 * (high - low) or 0.05 * high
     return max(0.0, low - margin), high + margin
 
@@ -56,7 +66,7 @@ def num_beyond(reports: Sequence[LatencyReport]) -> int:
     return sum(sample > high for report in reports for sample in report.samples_ms)
 
 
-def _paint_histogram(axes: Any, report: LatencyReport, bins: Samples) -> None:
+def _paint_histogram(axes: Any, report: LatencyReport, bins: Samples, name: str) -> None:
     color, summary = role_color(report.precision), report.latency_ms
     counts, _ = np.histogram(report.samples_ms, bins)
     axes.stairs(counts, bins, fill=True, color=color, alpha=0.28, linewidth=0)
@@ -65,7 +75,7 @@ def _paint_histogram(axes: Any, report: LatencyReport, bins: Samples) -> None:
     axes.set_ylim(0, top)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_title(report.precision, color=color, loc="left", pad=2)
+    axes.set_title(name, color=color, loc="left", pad=2)
     axes.axvline(summary.p50, 0, 0.8, color=role_color("ink"), linewidth=1.2)
     if summary.p99 <= bins[-1]:
         axes.axvline(summary.p99, 0, 0.4, color=role_color("ink"), linewidth=1, linestyle=":")
@@ -87,13 +97,17 @@ def course_plot(reports: Sequence[LatencyReport]) -> Plot:
         "a level curve means steady conditions."
     )
 
+    backends = list(dict.fromkeys(report.backend for report in reports))
+
     def paint(figure: Any, is_narrow: bool) -> None:
         axes = figure.subplots()
         for report in reports:
             color = role_color(report.precision)
             turns, low, middle, high = course(report.samples_ms)
             axes.fill_between(turns, low, high, color=color, alpha=0.2, linewidth=0)
-            axes.plot(turns, middle, color=color, label=report.precision)
+            line = LINES[backends.index(report.backend) % len(LINES)]
+            name = name_in(report, reports)
+            axes.plot(turns, middle, color=color, linestyle=line, label=name)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         axes.grid(axis="y")
@@ -101,7 +115,7 @@ def course_plot(reports: Sequence[LatencyReport]) -> Plot:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("turn")
         axes.set_ylabel("ms")
-        figure.legend(loc="outside upper left", ncols=len(reports), frameon=False)
+        figure.legend(loc="outside upper left", ncols=min(3, len(reports)), frameon=False)
 
     return draw_plot("course", alt, paint, wide_height=250, narrow_height=250)
 

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_vit.measure.results import AccuracyReport, Disagreement, LatencyReport, VerifyReport
+from edge_vit.measure.results import (
+    AccuracyReport,
+    Disagreement,
+    LatencyReport,
+    Verdict,
+    VerifyReport,
+)
 from edge_vit.report.accuracy_plots import accuracy_plot, gates_plot
 from edge_vit.report.conditions import conditions
+from edge_vit.report.details import accuracy_details, latency_details
+from edge_vit.report.figure import Figure
 from edge_vit.report.grids import (
     Grid,
     accuracy_grid,
     gates_grid,
     is_reference,
     latency_grid,
+    name_in,
     speedup_over_fp32,
 )
 from edge_vit.report.latency_plots import course, course_plot, distribution_plot, num_beyond
-from edge_vit.report.range_plots import HIGH_CREST, ranges_plot
-from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
-from edge_vit.report.svg import Plot
+from edge_vit.report.precision import engines_grid, precision_figures, recipe_grid
 from edge_vit.report.wording import count, number, percent, ratio, significant
+from edge_vit.runtime.trt.sidecar import Engine
 from edge_vit.spec import Precision
 from edge_vit.table import CalibrationTable
 
@@ -29,19 +37,10 @@ MAX_PICTURES = 12
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A plot with its caption and the table that says the same."""
-
-    title: str
-    plot: Plot
-    caption: str
-    grid: Grid
-
-
-@dataclass(frozen=True)
 class KeyFigures:
     """The few numbers of one precision that people look for first: (what, how much)."""
 
+    name: str
     precision: Precision
     is_recommended: bool
     median_ms: str
@@ -61,6 +60,7 @@ class Picture:
 class Gallery:
     """The worst images of one precision."""
 
+    name: str
     precision: Precision
     reference: str
     pictures: tuple[Picture, ...]
@@ -77,7 +77,10 @@ class Page:
     latency: tuple[Figure, ...]
     accuracy: Figure | None
     galleries: tuple[Gallery, ...]
-    sites: Figure | None
+    latency_details: tuple[Grid, ...]
+    accuracy_details: tuple[Grid, ...]
+    precision: tuple[Figure, ...]
+    precision_details: tuple[Grid, ...]
     conditions: tuple[Grid, ...]
 
     @property
@@ -91,17 +94,25 @@ class Page:
         return self.report.created.replace("T", " ").replace("+00:00", " UTC")
 
 
-def make_page(report: VerifyReport, table: CalibrationTable | None) -> Page:
+def make_page(
+    report: VerifyReport, table: CalibrationTable | None, engines: Sequence[Engine] = ()
+) -> Page:
     """Return all that the page shows of `report`, plots drawn."""
     compared = any(not is_reference(accuracy) for accuracy in report.accuracy)
+    details = [engines_grid(engines)] if engines else []
+    if table and table.sites:
+        details.insert(0, recipe_grid(table))
     return Page(
         report,
         key_figures(report),
         gates_figure(report),
-        latency_figures(report.latency) if report.latency else (),
+        latency_figures(report.latency),
         accuracy_figure(report.accuracy) if compared else None,
         galleries(report),
-        sites_figure(table) if table and table.sites else None,
+        latency_details(report.latency),
+        accuracy_details(report.accuracy, report.verdict, report.model),
+        precision_figures(table) if table and table.sites else (),
+        tuple(grid for grid in details if grid.rows),
         conditions(report, table),
     )
 
@@ -125,13 +136,19 @@ def key_figures(report: VerifyReport) -> tuple[KeyFigures, ...]:
             facts.append(("role", "reference"))
         figures.append(
             KeyFigures(
+                name_in(latency, report.latency),
                 latency.precision,
-                latency.precision == report.verdict.recommended,
+                _is_recommended(latency, report.verdict),
                 significant(latency.latency_ms.p50),
                 tuple(facts),
             )
         )
     return tuple(figures)
+
+
+def _is_recommended(latency: LatencyReport, verdict: Verdict) -> bool:
+    place = (latency.precision, latency.backend)
+    return place == (verdict.recommended, verdict.recommended_backend or latency.backend)
 
 
 def _facts_of(top1: float | None) -> list[tuple[str, str]]:
@@ -158,7 +175,10 @@ def gates_figure(report: VerifyReport) -> Figure | None:
 
 
 def latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
-    """Return the distribution of the latency and its course over the run."""
+    """Return the distribution of the latency and its course; nothing where no run was kept."""
+    reports = [report for report in reports if report.samples_ms]
+    if not reports:
+        return ()
     beyond = num_beyond(reports)
     num_samples = sum(len(report.samples_ms) for report in reports)
     caption = (
@@ -180,7 +200,7 @@ def latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
 def course_grid(reports: Sequence[LatencyReport]) -> Grid:
     """Return the medians that the course plot draws, one block of rows per precision."""
     rows = tuple(
-        (report.precision, number(turn, 0), *map(significant, (low, middle, high)))
+        (name_in(report, reports), number(turn, 0), *map(significant, (low, middle, high)))
         for report in reports
         for turn, low, middle, high in zip(*course(report.samples_ms), strict=True)
     )
@@ -197,14 +217,22 @@ def accuracy_figure(reports: Sequence[AccuracyReport]) -> Figure:
 def galleries(report: VerifyReport) -> tuple[Gallery, ...]:
     """Return the worst images of each precision, the candidate's first."""
     compared = [a for a in report.accuracy if a.worst and not is_reference(a)]
-    compared.sort(key=lambda a: a.precision != report.verdict.candidate)
+    verdict = report.verdict
+    chosen = (verdict.candidate, verdict.backend)
+    compared.sort(
+        key=lambda a: ((a.precision, a.backend) != chosen, a.precision != verdict.candidate)
+    )
     return tuple(_gallery(a, report) for a in compared)
 
 
 def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
-    is_candidate = accuracy.precision == report.verdict.candidate
+    verdict = report.verdict
+    is_candidate = (accuracy.precision, accuracy.backend) == (
+        verdict.candidate,
+        verdict.backend or accuracy.backend,
+    )
     most = MAX_PICTURES if is_candidate else MAX_PICTURES // 2
-    reference = _precision_of(accuracy)
+    reference, name = _precision_of(accuracy), name_in(accuracy, report.accuracy)
     measure = "KL {} nats" if report.model.task == "classification" else "1 − cosine {}"
     pictures = tuple(
         Picture(
@@ -214,7 +242,9 @@ def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
         )
         for worst in accuracy.worst[:most]
     )
-    return Gallery(accuracy.precision, reference, pictures, len(accuracy.worst) - len(pictures))
+    return Gallery(
+        name, accuracy.precision, reference, pictures, len(accuracy.worst) - len(pictures)
+    )
 
 
 def picture_alt(worst: Disagreement, reference: str, candidate: str) -> str:
@@ -226,15 +256,3 @@ def picture_alt(worst: Disagreement, reference: str, candidate: str) -> str:
         if answers:
             parts.append(f"{precision} answers {answers[0].label}, {percent(answers[0].score, 1)}")
     return "; ".join(parts)
-
-
-def sites_figure(table: CalibrationTable) -> Figure:
-    """Return range and crest of every linear layer, and where its precision comes from."""
-    sites = sites_in_order(table)
-    caption = (
-        f"{precision_summary(sites)}. Ranges by recipe {table.recipe.name} from "
-        f"{count(table.num_images, 'image')}. amax: largest absolute value at the layer's input. "
-        f"crest: amax / rms; above {HIGH_CREST} (dashed) INT8 levels are mostly spent on outliers. "
-        "LayerNorm, softmax, residual additions, patch embedding and head stay in floating point."
-    )
-    return Figure("Ranges by block", ranges_plot(sites), caption, sites_grid(sites))

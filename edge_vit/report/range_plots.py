@@ -72,11 +72,16 @@ def _paint_panel(
     axes.yaxis.set_major_locator(_ticks().LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(_ticks().NullLocator())
+    rest_axes(axes)
+    axes.set_xlim(-0.5, len(blocks) - 0.5)
+
+
+def rest_axes(axes: Any) -> None:
+    """Leave of `axes` what a value per block needs."""
     axes.xaxis.set_major_locator(_ticks().MaxNLocator(integer=True, nbins=6))
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(-0.5, len(blocks) - 0.5)
 
 
 def _ticks() -> Any:

@@ -160,7 +160,7 @@ def test_holds_every_condition(page, report, table):
     conditions = [
         *(report.bundle, report.bundle_digest, report.environment.device, report.notes[0]),
         *(report.accuracy[0].data, report.accuracy[0].data_digest, "onnxruntime", "1.23.2"),
-        "batch 1, 2 threads, 20 warm-up and 600 timed runs, in turns with fp32, fp16",
+        "batch 1, 2 threads, 20 warm-up and 600 timed runs, in turns with fp32 and fp16",
         f"{table.num_images} images",
     ]
     for condition in conditions:
@@ -287,12 +287,12 @@ def test_names_the_extra_that_is_missing(report, monkeypatch):
 
 
 def test_writes_the_file(report, tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_vit.report.html.render_html", lambda report, table: "<p>µ</p>")
+    monkeypatch.setattr("edge_vit.report.html.render_html", lambda *values: "<p>µ</p>")
     write_html(report, tmp_path / "new" / "report.html")
     assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == "<p>µ</p>"
 
 
 def test_refuses_a_place_that_cannot_be_written(report, monkeypatch):
-    monkeypatch.setattr("edge_vit.report.html.render_html", lambda report, table: "")
+    monkeypatch.setattr("edge_vit.report.html.render_html", lambda *values: "")
     with pytest.raises(ArtifactError, match="cannot write"):
         write_html(report, Path("/proc/report.html"))

@@ -1,0 +1,126 @@
+"""Where the precision went: ranges, what each layer costs, what the recipe did, what was built."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from edge_vit.report.figure import Figure
+from edge_vit.report.grids import Grid
+from edge_vit.report.range_plots import HIGH_CREST, ranges_plot
+from edge_vit.report.sites import NamedSite, precision_summary, sites_grid, sites_in_order
+from edge_vit.report.sqnr_plots import fallback_plot, site_sqnr, sqnr_plot
+from edge_vit.report.wording import MISSING, count, number, percent, significant
+from edge_vit.runtime.trt.sidecar import Engine
+from edge_vit.spec import PRECISIONS
+from edge_vit.table import CalibrationTable
+
+
+def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:
+    """Return the plots of a table that has sites, each with its own table."""
+    sites = sites_in_order(table)
+    figures = [_ranges(table, sites)]
+    cost = sqnr_plot(sites)
+    if cost is not None:
+        foreseen = "" if table.sqnr is None else f" All together: {number(table.sqnr, 1)} dB."
+        caption = (
+            "SQNR of the model's output with this layer alone in INT8: the lower, the more it "
+            f"costs. Errors of layers add up in energy.{foreseen}"
+        )
+        figures.append(Figure("What each layer costs", cost, caption, ablation_grid(table)))
+    curve = fallback_plot(table)
+    if curve is not None:
+        caption = (
+            "Foreseen for the output if the costliest layers stay in FP16, one more at each point."
+        )
+        figures.append(Figure("What more FP16 would bring", curve, caption, fallback_grid(table)))
+    return tuple(figures)
+
+
+def _ranges(table: CalibrationTable, sites: tuple[NamedSite, ...]) -> Figure:
+    caption = (
+        f"{precision_summary(sites)}. Ranges by recipe {table.recipe.name} from "
+        f"{count(table.num_images, 'image')}. amax: largest absolute value at the layer's input. "
+        f"crest: amax / rms; above {HIGH_CREST} (dashed) INT8 levels are mostly spent on outliers. "
+        "LayerNorm, softmax, residual additions, patch embedding and head stay in floating point."
+    )
+    return Figure("Ranges by block", ranges_plot(sites), caption, sites_grid(sites))
+
+
+def ablation_grid(table: CalibrationTable) -> Grid:
+    """Return what the recipe did to each layer, and what is left of its error."""
+    total = sum(s.output_error for s in table.sites.values() if s.precision == "int8")
+    rows = tuple(
+        (
+            site.name,
+            site.scales.precision,
+            ", ".join(site.scales.steps) or MISSING,
+            number(site_sqnr(site.scales), 1),
+            percent(site.scales.output_error / total, 1)
+            if total and site.scales.precision == "int8"
+            else MISSING,
+        )
+        for site in sites_in_order(table)
+    )
+    columns = ("layer", "precision", "done to it", "output SQNR alone (dB)", "of all error")
+    return Grid("What each layer costs", columns, rows, 3)
+
+
+def recipe_grid(table: CalibrationTable) -> Grid:
+    """Return how many layers each step of the recipe was taken for: what it was good for here."""
+    taken = Counter(step.split(" ")[0] for s in table.sites.values() for step in s.steps)
+    errors: dict[str, list[float]] = {}
+    for scales in table.sites.values():
+        for step in {step.split(" ")[0] for step in scales.steps}:
+            errors.setdefault(step, []).append(scales.output_error)
+    names = dict.fromkeys((*(("fold",) if taken["fold"] else ()), *table.recipe.steps, *taken))
+    rows = tuple(
+        (
+            name,
+            f"{taken[name]} of {len(table.sites)}",
+            significant(max(errors.get(name, ()), default=None)),
+        )
+        for name in names
+    )
+    columns = ("step", "layers that gained by it", "largest output error of those")
+    note = (
+        "A step is taken for a layer only where the model's output gains by it on held-out images."
+    )
+    return Grid("What the recipe did", columns, rows, 1, note if table.recipe.is_judged else "")
+
+
+def fallback_grid(table: CalibrationTable) -> Grid:
+    """Return the curve as a table: the layer that goes to FP16 at each point."""
+    rows = tuple(
+        (point.site, percent(point.share, 1), number(point.sqnr, 1)) for point in table.fallback
+    )
+    return Grid("What more FP16 would bring", ("layer", "work in FP16", "foreseen SQNR (dB)"), rows)
+
+
+def engines_grid(engines: Sequence[Engine]) -> Grid:
+    """Return one row per engine: where and of what it was built, and in which precision it runs."""
+    rows = []
+    for engine in engines:
+        sidecar, audit = engine.sidecar, engine.sidecar.audit
+        shares = [f"{percent(audit.share(p), 0)} {p}" for p in PRECISIONS if audit.share(p)]
+        layers = [f"{number} {name}" for name, number in audit.layers.items() if number]
+        rows.append(
+            (
+                engine.path.name,
+                sidecar.created[:10],
+                audit.witness,
+                ", ".join(shares) or MISSING,
+                ", ".join(layers) or MISSING,
+                MISSING if audit.num_reformats is None else str(audit.num_reformats),
+                MISSING if audit.num_fused is None else f"{audit.num_fused} of {audit.num_blocks}",
+            )
+        )
+    columns = (
+        *("engine", "built", "seen in", "multiply-adds", "layers", "reformats"),
+        "fused attention",
+    )
+    note = (
+        "Read back from the network as parsed or from the engine as built, not from what was "
+        "asked for."
+    )
+    return Grid("What TensorRT made of it", columns, tuple(rows), 5, note)
