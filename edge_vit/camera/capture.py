@@ -25,7 +25,7 @@ from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceErr
 _LOG = logging.getLogger(__name__)
 _ABORT_GRACE_NS = 2 * 10**9  # what an aborted read may take before its thread is given up
 
-_MAX_THREADS = 4  # that hang, each holding what it holds, before the process is left
+_MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class SourceCapture:
         self._last_error = ""
         self._is_stopping = False
         self._thread: threading.Thread | None = None
+        self._hung: list[threading.Thread] = []  # given up, and not back yet
         self.num_captured = self.num_undecoded = 0
 
     def start(self) -> None:
@@ -171,10 +172,13 @@ class SourceCapture:
     def _refuse_to_hang(self) -> None:
         """Note that the thread does not come back from an aborted read; bear that a few times."""
         self._last_error = "hung"
-        if self._generation >= _MAX_THREADS:
+        self._hung = [thread for thread in self._hung if thread.is_alive()]
+        if self._thread is not None:
+            self._hung.append(self._thread)
+        if len(self._hung) >= _MAX_HUNG:
             raise DeviceLostError(
-                f"source {self.maker.name} hangs, the {_MAX_THREADS}th time: its driver needs a "
-                "new process"
+                f"source {self.maker.name}: {_MAX_HUNG} threads hang in it, its driver needs a new "
+                "process"
             )
         _LOG.warning("source %s hangs; another thread opens it anew", self.maker.name)
 

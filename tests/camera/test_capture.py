@@ -114,19 +114,27 @@ def test_a_thread_that_hangs_for_good_is_left_behind_and_what_it_gives_later_is_
 
 
 def test_a_driver_that_hangs_every_time_needs_a_new_process():
-    clock, release = ScriptedClock(), threading.Event()
+    clock, release, hangs = ScriptedClock(), threading.Event(), threading.Semaphore(0)
 
     def hang(source):
+        hangs.release()
         release.wait(60)
-        return
 
     watched = Watched(iter([hang] * 9), clock)
     capture = watched.start()
-    with pytest.raises(DeviceLostError, match="cam hangs, the 4th time"):
-        for _ in range(20):
-            clock.advance(20)
-            capture.check()
-    assert len(watched.openings) <= 4
+    for _ in range(3):
+        assert hangs.acquire(timeout=30)
+        clock.advance(20)
+        capture.check()  # silent: aborted
+        clock.advance(3)
+        capture.check()  # not back: given up
+    assert hangs.acquire(timeout=30)
+    clock.advance(20)
+    capture.check()
+    clock.advance(3)
+    with pytest.raises(DeviceLostError, match="cam: 4 threads hang in it") as caught:
+        capture.check()
+    assert caught.value.exit_status == 4
     capture.stop()
     release.set()
 
