@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge_vit.errors import EdgeVitError as EdgeVitError
     from edge_vit.export.sources import SourceRequest as SourceRequest
     from edge_vit.measure.accuracy import evaluate as evaluate
+    from edge_vit.measure.bench import benchmark as benchmark
     from edge_vit.measure.latency import measure_latency as measure_latency
     from edge_vit.measure.limits import Limits as Limits
     from edge_vit.measure.verify import verify as verify
@@ -43,6 +44,7 @@ _HOMES = {
     "SessionOptions": "edge_vit.runtime",
     "Predictor": "edge_vit.runtime",
     "evaluate": "edge_vit.measure.accuracy",
+    "benchmark": "edge_vit.measure.bench",
     "measure_latency": "edge_vit.measure.latency",
     "Limits": "edge_vit.measure.limits",
     "SourceRequest": "edge_vit.export.sources",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
 import click
 
-from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -17,20 +18,51 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.talk import Talk
-from edge_vit.runtime.session import SessionOptions, open_session
+from edge_vit.files import write_atomically
+from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
+from edge_vit.values import to_json
+
+SCENARIOS = ("saturated", "paced", "single-stream", "multi-stream", "offline")
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("bench")
 @bundle_argument
 @click.option(
+    "--scenario",
+    type=click.Choice(SCENARIOS),
+    default="saturated",
+    show_default=True,
+    help="How runs follow each other. paced leaves the gaps of a camera, in which a GPU clocks "
+    "down; the last three are MLPerf's definitions, shortened.",
+)
+@click.option(
+    "--fps",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Runs per second of --scenario paced.  [default: 30]",
+)
+@click.option(
     "--batch-size",
     metavar="N",
     type=POSITIVE,
-    help="Images per run.  [default: 1, or the graph's fixed batch]",
+    help="Images per run.  [default: what the scenario has: 1, or 8; or the graph's fixed batch]",
 )
 @click.option(
-    "--iterations", metavar="N", type=POSITIVE, default=200, show_default=True, help="Timed runs."
+    "--iterations",
+    metavar="N",
+    type=POSITIVE,
+    help="Timed runs, at least.  [default: 200; multi-stream 1000, offline 100; 1 with --duration]",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    metavar="S",
+    type=click.FloatRange(min=0),
+    default=0,
+    help="Seconds that the timed runs take, at least.",
 )
 @click.option(
     "--warmup",
@@ -40,19 +72,44 @@ from edge_vit.spec import Precision
     show_default=True,
     help="Runs before them that do not count.",
 )
+@click.option(
+    "--image",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Image or folder to time on, from decoding to the answer.  [default: noise]",
+)
+@click.option(
+    "--cold-start/--no-cold-start",
+    default=True,
+    show_default=True,
+    help="Also measure the first answer of a process that has done nothing else.",
+)
 @precision_option
 @session_options
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the result as JSON to FILE too, for edgevit compare.",
+)
 @json_option
 @click.pass_obj
 def command(
     talk: Talk,
     bundle: Path,
+    scenario: str,
+    fps: float | None,
     batch_size: int | None,
-    iterations: int,
+    iterations: int | None,
+    duration_s: float,
     warmup: int,
+    image: Path | None,
+    cold_start: bool,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Measure the latency of one precision.
@@ -60,24 +117,32 @@ def command(
     To compare precisions, take edgevit verify: it times them in turns, so that a busy machine
     slows all alike.
     """
-    from edge_vit.measure.latency import measure_latency
+    from edge_vit.measure.bench import benchmark
+    from edge_vit.measure.scenarios import Plan
 
-    opened = Bundle.open(bundle)
-    precision = precision or opened.smallest_precision
-    with (
-        open_session(opened, precision, backend, options) as session,
-        talk.progress() as progress,
-    ):
-        report = measure_latency(
-            session,
-            batch_size=batch_size or opened.spec.static_batch or 1,
-            warmup=warmup,
-            iterations=iterations,
+    if fps is not None and scenario != "paced":
+        raise click.UsageError(f"--fps is of --scenario paced, got {scenario}")
+    plan = Plan(scenario, batch_size, iterations, duration_s, warmup, fps or 30.0)  # type: ignore[arg-type]
+    with talk.progress() as progress:
+        report = benchmark(
+            bundle,
+            precision,
+            backend,
+            options,
+            plan,
+            images=image,
+            has_cold_start=cold_start,
             progress=progress,
         )
+    if output is not None:
+        write_atomically(output, (json.dumps(to_json(report), indent=1) + "\n").encode())
+        _LOG.info("Report: %s", output)
     if as_json:
         print_json(report)
         return
-    from edge_vit.report.terminal import latency_table
+    from edge_vit.report.terminal import grid_table
+    from edge_vit.report.timing import bench_grids, warning_lines
 
-    print_tables(latency_table([report]))
+    print_tables(*map(grid_table, bench_grids(report)))
+    for line in warning_lines(report):
+        click.echo(f"· {line}")

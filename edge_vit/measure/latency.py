@@ -10,7 +10,9 @@ import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.measure.environment import read_environment
-from edge_vit.measure.results import Environment, LatencyReport, LatencySummary
+from edge_vit.measure.recorder import Recorder
+from edge_vit.measure.recorder import summarize as summarize
+from edge_vit.measure.results import LatencyReport
 from edge_vit.preprocess import UInt8Array
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session
@@ -73,9 +75,9 @@ def measure_interleaved(
     """
     _check(sessions, batch_size, warmup, iterations, duration_s)
     name = sessions[0].inputs[0].name
-    batches = _batches(sessions[0].inputs[0], batch_size, images)
+    batches = make_batches(sessions[0].inputs[0], batch_size, images)
     feeds = itertools.cycle([{name: batch} for batch in batches])
-    samples: list[list[int]] = [[] for _ in sessions]  # nanoseconds
+    recorders = [Recorder(session) for session in sessions]
 
     def run_round(first: int) -> None:
         feed = next(feeds)
@@ -83,15 +85,14 @@ def measure_interleaved(
             index = (first + turn) % len(sessions)
             start = time.perf_counter_ns()
             sessions[index].run(feed)
-            samples[index].append(time.perf_counter_ns() - start)
+            recorders[index].add(time.perf_counter_ns() - start)
 
     total = None if duration_s else warmup + iterations
     with progress.step("timing", total) as advance:
         for number in range(warmup):
             run_round(number)
             advance(1)
-        for counted in samples:
-            counted.clear()
+        recorders[:] = map(Recorder, sessions)  # warm-up does not count
         begin = time.perf_counter()
         for number in itertools.count():
             if number >= iterations and time.perf_counter() - begin >= duration_s:
@@ -100,44 +101,19 @@ def measure_interleaved(
             advance(1)
     environment = read_environment()
     return tuple(
-        _report(session, nanoseconds, sessions, batch_size, warmup, environment)
-        for session, nanoseconds in zip(sessions, samples, strict=True)
+        recorder.report(
+            batch_size=batch_size,
+            warmup=warmup,
+            environment=environment,
+            others=[other.precision for other in sessions if other is not session],
+        )
+        for session, recorder in zip(sessions, recorders, strict=True)
     )
 
 
-def summarize(samples_ms: Sequence[float]) -> LatencySummary:
-    """Return percentiles, mean and extremes of latencies in milliseconds."""
-    p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99]).tolist()
-    mean = float(np.mean(samples_ms))
-    return LatencySummary(p50, p90, p99, mean, min(samples_ms), max(samples_ms))
-
-
-def _report(
-    session: Session,
-    nanoseconds: Sequence[int],
-    sessions: Sequence[Session],
-    batch_size: int,
-    warmup: int,
-    environment: Environment,
-) -> LatencyReport:
-    samples_ms = tuple(value / 1e6 for value in nanoseconds)
-    summary = summarize(samples_ms)
-    return LatencyReport(
-        backend=session.backend,
-        precision=session.precision,
-        batch_size=batch_size,
-        threads=session.threads,
-        warmup=warmup,
-        iterations=len(samples_ms),
-        latency_ms=summary,
-        throughput_ips=1000 * batch_size / summary.mean,
-        samples_ms=samples_ms,
-        interleaved_with=tuple(other.precision for other in sessions if other is not session),
-        environment=environment,
-    )
-
-
-def _batches(tensor: TensorSpec, batch_size: int, images: UInt8Array | None) -> list[UInt8Array]:
+def make_batches(
+    tensor: TensorSpec, batch_size: int, images: UInt8Array | None
+) -> list[UInt8Array]:
     """A few batches of `images`, which are taken round and round; of noise where there are none."""
     if images is None:
         shape = tuple(map(int, tensor.shape[1:]))

@@ -50,8 +50,9 @@ class Stage:
     """A part of the way from an image to its answer, over all runs, in milliseconds.
 
     Attributes:
-        name: ``preprocess``, ``host-to-device``, ``GPU``, ``device-to-host``, ``run`` (the call of
-            `Session.run` as a whole) or ``end-to-end`` (preprocess and run).
+        name: ``decode`` (an image file), ``preprocess`` (resize and crop), ``host-to-device``,
+            ``GPU``, ``device-to-host``, ``run`` (the call of `Session.run` as a whole) or
+            ``end-to-end`` (preprocess, run and reading the answer, as for a camera's frame).
     """
 
     name: str
@@ -65,8 +66,8 @@ class ColdStart:
     """From nothing to the first answer, in a process of its own that did nothing else.
 
     Attributes:
-        process_ms: starting Python and importing what a session needs.
-        load_ms: opening the bundle and loading the model, its digest checked.
+        process_ms: starting Python and importing edge-vit and numpy.
+        load_ms: importing the backend, and loading the model, its digest checked.
         first_run_ms: the first run, which later ones are quicker than.
         memory_peak_mib: most memory that the process held until then; None where not told.
     """
@@ -97,7 +98,7 @@ class TimingWarning:
     """What makes a latency doubtful, or could be done better.
 
     Attributes:
-        name: ``launch-bound``, ``transfer-bound`` or ``unsteady``.
+        name: ``launch-bound``, ``transfer-bound``, ``unsteady`` or ``throttled``.
         sentence: what was seen, and what to do.
     """
 

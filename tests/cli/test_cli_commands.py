@@ -161,8 +161,36 @@ def test_bench_measures_under_the_conditions_that_it_states(edgevit, shared_bund
     assert from_json(LatencyReport, data).iterations == 7
 
 
-def test_bench_prints_a_table(edgevit, shared_bundle):
-    assert "p99 (ms)" in edgevit("bench", shared_bundle.path, "--iterations", 3).stdout
+def test_bench_prints_tables(edgevit, shared_bundle, image):
+    arguments = ("--iterations", 3, "--threads", 1, "--image", image, "--duration", 0.01)
+    result = edgevit("bench", shared_bundle.path, "--backend", "ort", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "Latency of int8 ort: saturated" in result.stdout
+    words = ("p99.9", "n/a", "wanted:", "preprocess", "end-to-end", "cold start", "images/s")
+    assert all(word in result.stdout for word in words)
+
+
+def test_bench_paces_itself_and_writes_its_report(edgevit, shared_bundle, tmp_path):
+    out = tmp_path / "paced.json"
+    arguments = ("--scenario", "paced", "--fps", 200, "--iterations", 4, "--no-cold-start")
+    result = edgevit("bench", shared_bundle.path, *arguments, "--json", "-o", out)
+    assert result.exit_code == 0, result.output
+    report = from_json(LatencyReport, json.loads(out.read_bytes()))
+    assert report == from_json(LatencyReport, json.loads(result.stdout))
+    assert (report.scenario, report.interval_ms, report.cold_start) == ("paced", 5, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--fps", "30"], 2, "--fps is of --scenario paced, got saturated"),
+        (["--scenario", "multi-stream", "--batch-size", "4"], 1, "expected 8, which multi-stream"),
+        (["--image", "none.png"], 1, "does not exist"),
+    ],
+    ids=["fps", "batch", "image"],
+)
+def test_bench_refuses_what_does_not_fit(refused, shared_bundle, options, status, message):
+    assert message in refused("bench", shared_bundle.path, *options, status=status)
 
 
 def test_inspect_shows_model_files_and_layers(edgevit, shared_bundle):

@@ -1,0 +1,176 @@
+"""All that `edgevit bench` says of one precision of a bundle on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edge_vit.answers import top_answers
+from edge_vit.bundle import Bundle
+from edge_vit.device import EnergyMeter, EnergyReport, TelemetryReader, open_telemetry
+from edge_vit.image_parts import IndexedSource
+from edge_vit.images import ImageSource, open_image_source
+from edge_vit.measure.cold_start import measure_cold_start
+from edge_vit.measure.recorder import stage_of
+from edge_vit.measure.results import LatencyReport
+from edge_vit.measure.scenarios import Plan, time_scenario
+from edge_vit.measure.timing import Energy, Stage, TimingWarning
+from edge_vit.preprocess import UInt8Array, preprocess
+from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.session import (
+    DEFAULT_OPTIONS,
+    Session,
+    SessionOptions,
+    open_session,
+    run_batch,
+)
+from edge_vit.spec import ModelSpec, Precision
+
+_NUM_TIMED_IMAGES = 8
+_NUM_STAGE_RUNS = 50
+
+
+def benchmark(
+    bundle: Bundle | Path | str,
+    precision: Precision | None = None,
+    backend: str = "auto",
+    options: SessionOptions = DEFAULT_OPTIONS,
+    plan: Plan = Plan(),  # noqa: B008  # frozen
+    *,
+    images: Path | str | ImageSource | None = None,
+    has_cold_start: bool = True,
+    progress: Progress = SILENT,
+) -> LatencyReport:
+    """Return the latency of one precision of `bundle`, its parts, cold start and energy.
+
+    Args:
+        bundle: an open bundle, or the path of one.
+        precision: which graph; the smallest that the bundle has where None.
+        backend: what runs it.
+        options: threads and the like.
+        plan: how runs follow each other.
+        images: real ones to time on, which also gives the time from decoding to the answer; seeded
+            noise where None.
+        has_cold_start: also load and run the model in a process of its own, before all else.
+        progress: is told of each step.
+
+    Raises:
+        SpecError: an option is out of range.
+        ImageError: there are no images, or one cannot be read.
+        ArtifactError: a file of the bundle is missing, truncated or edited.
+        BackendError: the graph cannot be loaded or run.
+        ShapeError: the graph has another fixed batch.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    precision = precision or bundle.smallest_precision
+    spec, source, pixels = bundle.spec, None, None
+    if images is not None:
+        source = open_image_source(images, limit=_NUM_TIMED_IMAGES)
+        pixels = np.stack([preprocess(item.pixels, spec.preprocess) for item in source])
+    cold_start = None
+    if has_cold_start:
+        with progress.step("cold start"):
+            cold_start = measure_cold_start(
+                bundle.path, precision, backend, options, batch_size=spec.static_batch or 1
+            )
+    with open_session(bundle, precision, backend, options) as session:
+        report = _time(session, plan, pixels, progress)
+        stages = report.stages
+        if source is not None:
+            stages = (*time_stages(session, spec, source, progress), *stages)
+    return dataclasses.replace(
+        report,
+        cold_start=cold_start,
+        stages=tuple(sorted(stages, key=lambda stage: _ORDER.index(stage.name))),
+        timed_on="noise" if images is None else str(images),
+    )
+
+
+_ORDER = (
+    *("decode", "preprocess", "host-to-device", "GPU", "device-to-host"),
+    *("run", "end-to-end"),
+)
+
+
+def time_stages(
+    session: Session, spec: ModelSpec, source: ImageSource, progress: Progress = SILENT
+) -> tuple[Stage, ...]:
+    """Return how long it takes from an image to its answer, and what of it is not the model's run.
+
+    Args:
+        session: that runs the model, one image at a time.
+        spec: the model.
+        source: a few images, which are gone through several times; at least one.
+        progress: is told of each image.
+    """
+    times: dict[str, list[float]] = {"decode": [], "preprocess": [], "end-to-end": []}
+    with progress.step("timing from image to answer", _NUM_STAGE_RUNS) as advance:
+        for index in range(_NUM_STAGE_RUNS):
+            start = time.perf_counter()
+            pixels = _pixels(source, index % len(source))
+            decoded = time.perf_counter()
+            model_input = preprocess(pixels, spec.preprocess)
+            preprocessed = time.perf_counter()
+            output = run_batch(session, model_input[None])[0]
+            if spec.task == "classification":
+                top_answers(output, spec.labels)
+            end = time.perf_counter()
+            times["decode"].append(1000 * (decoded - start))
+            times["preprocess"].append(1000 * (preprocessed - decoded))
+            times["end-to-end"].append(1000 * (end - decoded))
+            advance(1)
+    return tuple(stage_of(name, samples) for name, samples in times.items())
+
+
+def _pixels(source: ImageSource, index: int) -> UInt8Array:
+    if isinstance(source, IndexedSource):
+        return source.item(index).pixels
+    return next(itertools.islice(source, index, None)).pixels
+
+
+def _time(
+    session: Session, plan: Plan, pixels: UInt8Array | None, progress: Progress
+) -> LatencyReport:
+    """Time the scenario, with the power measured where the machine tells it."""
+    with open_telemetry() as reader:
+        if reader.read().power_w is None:
+            return time_scenario(session, plan, images=pixels, progress=progress)
+        return _time_with_energy(session, plan, pixels, progress, reader)
+
+
+def _time_with_energy(
+    session: Session,
+    plan: Plan,
+    pixels: UInt8Array | None,
+    progress: Progress,
+    reader: TelemetryReader,
+) -> LatencyReport:
+    meter = EnergyMeter(reader.read)
+    report = time_scenario(session, plan, images=pixels, meter=meter, progress=progress)
+    return add_energy(report, meter.report)
+
+
+def add_energy(report: LatencyReport, measured: EnergyReport) -> LatencyReport:
+    """Return `report` with what its timed runs drew, and a warning where they were slowed down."""
+    warnings = report.warnings
+    if measured.was_throttled:
+        why = ", ".join(measured.throttling) or f"{measured.num_throttle_events} events"
+        warnings = (
+            *warnings,
+            TimingWarning(
+                "throttled",
+                f"The machine was slowed down while it was timed ({why}): cool it, or allow it "
+                "more power, and measure again.",
+            ),
+        )
+    energy = None
+    if measured.joules is not None and measured.mean_w is not None:
+        # Power is known for `measured_s` of the block; what it drew on average it drew throughout.
+        joules = measured.mean_w * measured.duration_s
+        num_images = report.iterations * report.batch_size
+        energy = Energy(joules / num_images, measured.mean_w, measured.power_source)
+    return dataclasses.replace(report, energy=energy, warnings=warnings)

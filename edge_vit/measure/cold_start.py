@@ -1,0 +1,104 @@
+"""From nothing to the first answer, measured in a process of its own that has done nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edge_vit.errors import BackendError
+from edge_vit.measure.timing import ColdStart
+from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions
+from edge_vit.spec import Precision
+from edge_vit.values import from_json, to_json
+
+_STATUS = Path("/proc/self/status")
+
+
+def measure_cold_start(
+    bundle: Path,
+    precision: Precision,
+    backend: str = "auto",
+    options: SessionOptions = DEFAULT_OPTIONS,
+    *,
+    batch_size: int = 1,
+) -> ColdStart:
+    """Return how long the first answer of a bundle takes, in a fresh process of this Python.
+
+    Files that were read before are in the system's memory: that is a warm disk.
+
+    Args:
+        bundle: its path.
+        precision: which graph.
+        backend: what runs it.
+        options: threads and the like.
+        batch_size: images of the first run.
+
+    Raises:
+        BackendError: the process failed; the message is its own.
+    """
+    request = {
+        "bundle": str(bundle),
+        "precision": precision,
+        "backend": backend,
+        "options": to_json(options),
+        "batch_size": batch_size,
+        "started_ns": time.monotonic_ns(),
+    }
+    home = str(Path(__file__).parents[2])  # where this very package lies, installed or not
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    child = subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import _main; _main()"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if child.returncode:
+        reason = (child.stderr.strip() or f"exit status {child.returncode}").splitlines()[-1]
+        raise BackendError(f"the cold start of {bundle} failed: {reason}")
+    return from_json(ColdStart, json.loads(child.stdout.splitlines()[-1]), "cold start")
+
+
+def _main() -> None:
+    """Answer the request on stdin with a `ColdStart` on stdout; runs in the fresh process."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    import numpy as np
+
+    from edge_vit.bundle import Bundle
+    from edge_vit.runtime.session import open_session
+
+    imported_ns = time.monotonic_ns()
+    options = from_json(SessionOptions, request["options"])
+    bundle = Bundle.open(Path(request["bundle"]))
+    with open_session(bundle, request["precision"], request["backend"], options) as session:
+        loaded_ns = time.monotonic_ns()
+        tensor = session.inputs[0]
+        shape = (request["batch_size"], *map(int, tensor.shape[1:]))
+        session.run({tensor.name: np.zeros(shape, np.uint8)})
+        answered_ns = time.monotonic_ns()
+    cold_start = ColdStart(
+        process_ms=(imported_ns - request["started_ns"]) / 1e6,
+        load_ms=(loaded_ns - imported_ns) / 1e6,
+        first_run_ms=(answered_ns - loaded_ns) / 1e6,
+        memory_peak_mib=read_memory_peak(),
+    )
+    sys.stdout.write(json.dumps(to_json(cold_start)) + "\n")
+
+
+def read_memory_peak() -> float | None:
+    """Return the most memory that this process has held, MiB; None where Linux does not tell.
+
+    The GPU's own memory is not in it, but on a Jetson, where both are one.
+    """
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) / 1024 if found else None
