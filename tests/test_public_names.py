@@ -22,6 +22,7 @@ def test_holds_exactly_the_promised_names():
             "quantize",
             "verify",
             "evaluate",
+            "benchmark",
             "measure_latency",
         ),
         *("open_session", "Session", "SessionOptions", "Predictor"),
