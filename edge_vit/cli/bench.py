@@ -140,9 +140,8 @@ def command(
     if as_json:
         print_json(report)
         return
-    from edge_vit.report.terminal import grid_table
-    from edge_vit.report.timing import bench_grids, warning_lines
+    from edge_vit.report.details import latency_details
+    from edge_vit.report.terminal import grid_table, latency_table
 
-    print_tables(*map(grid_table, bench_grids(report)))
-    for line in warning_lines(report):
-        click.echo(f"· {line}")
+    print_tables(latency_table([report]), *map(grid_table, latency_details([report])))
+    click.echo(f"· {report.scenario}: {report.label}. Timed on {report.timed_on}.")

@@ -25,9 +25,12 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
     if as_json:
         print_json(without_thumbnails([report])[0])
         return
-    from edge_vit.report.terminal import accuracy_table
+    from edge_vit.report.details import drops_grid
+    from edge_vit.report.grids import is_reference
+    from edge_vit.report.terminal import accuracy_table, grid_table
 
-    print_tables(accuracy_table([report]))
+    details = [] if is_reference(report) else [grid_table(drops_grid([report]))]
+    print_tables(accuracy_table([report]), *details)
 
 
 def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, LatencyReport, Verdict
-from edge_vit.report.grids import Grid, is_reference, place_of, side_by_side
+from edge_vit.report.grids import TOO_FEW, Grid, is_reference, place_of, side_by_side
 from edge_vit.report.wording import MISSING, number, percent, significant
 from edge_vit.spec import ModelSpec
 
@@ -26,7 +26,7 @@ def latency_details(reports: Sequence[LatencyReport]) -> tuple[Grid, ...]:
         for percent_ in percents:
             found = by_percent.get(percent_)
             if found is None or found.ms is None:
-                cells.append("n/a")
+                cells.append(TOO_FEW)
             else:
                 cells.append(f"{significant(found.ms)} {_bounds(found.low_ms, found.high_ms)}")
         percentiles.append((place_of(report), *cells))
@@ -101,7 +101,7 @@ def accuracy_details(
 ) -> tuple[Grid, ...]:
     """Return intervals and tests of every drop, then classes and confusions of the candidate."""
     compared = [report for report in reports if not is_reference(report)]
-    grids = [_drops(compared)]
+    grids = [drops_grid(compared)]
     for report in compared:
         if (report.precision, report.backend) == (
             verdict.candidate,
@@ -111,7 +111,8 @@ def accuracy_details(
     return tuple(grid for grid in grids if grid.rows)
 
 
-def _drops(reports: Sequence[AccuracyReport]) -> Grid:
+def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
+    """Return the drop of each precision with its intervals and tests, and calibration errors."""
     measures = (
         *("drop (points)", "95 % score interval", "paired bootstrap", "McNemar's p, exact"),
         *("drop at most, without labels", "calibration error (ECE)", "ECE of the reference"),

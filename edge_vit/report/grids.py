@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_vit.measure.percentiles import runs_needed
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.wording import (
@@ -22,6 +23,9 @@ from edge_vit.report.wording import (
 )
 
 Row = tuple[str, ...]
+
+TOO_FEW = "n/a"
+"""Stands for a percentile that fewer than ten runs lie beyond."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,9 @@ def latency_grid(reports: Sequence[LatencyReport]) -> Grid:
         columns.append(
             (
                 f"{report.precision} {report.backend}",
-                *(significant(time) for time in times),
+                *(significant(time) for time in times[:2]),
+                significant(times[2]) if report.iterations >= runs_needed(99) else TOO_FEW,
+                *(significant(time) for time in times[3:]),
                 number(report.throughput_ips, 1),
                 ratio(speedup_over_fp32(report, reports)),
             )
