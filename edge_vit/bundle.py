@@ -25,6 +25,7 @@ BUNDLE_FORMAT = 1
 MANIFEST = "manifest.json"
 TABLE = "calibration.json"
 RECORD = "export.json"
+HALF_PROOF = "fp16.json"
 GOLDEN = "golden/golden.npz"
 FP32, FP16, INT8 = "onnx/fp32.onnx", "onnx/fp16.onnx", "onnx/int8.onnx"
 INT8_CPU = "onnx/int8.cpu.onnx"

@@ -14,6 +14,7 @@ from edge_vit.bundle import (
     FP16,
     FP32,
     GOLDEN,
+    HALF_PROOF,
     INT8,
     INT8_CPU,
     INT8_ORT_X64,
@@ -174,13 +175,14 @@ def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
             amax = observe_amax(model, bundle.spec, list(golden.images))
             fp32_nodes = choose_fp32_nodes(model, amax)
         half = write_half(model, fp32_nodes)
-        cosine = prove_half(half, bundle.spec, golden)
+        proof = prove_half(half, bundle.spec, golden, len(fp32_nodes))
     progress.note(
-        f"FP16, each node rounded: cosine {cosine:.6f} with fp32 on the golden images, "
+        f"FP16, each node rounded: cosine {proof.cosine_min:.6f} with fp32 on the golden images, "
         f"nothing overflows; {_name_some(fp32_nodes)}"
     )
     made_by = _versions("onnx", "onnx-ir", "onnxruntime")
-    return bundle.add({FP16: half.SerializeToString()}, parents=parents, made_by=made_by)
+    files = {FP16: half.SerializeToString(), HALF_PROOF: proof.to_bytes()}
+    return bundle.add(files, parents=parents, made_by=made_by)
 
 
 def _name_some(fp32_nodes: Mapping[str, str]) -> str:

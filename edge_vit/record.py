@@ -62,3 +62,37 @@ class ExportRecord:
             return from_json(cls, json.loads(data), "export.json")
         except (ValueError, RecursionError, SpecError) as error:
             raise ArtifactError(f"export.json is not an export record: {error}") from None
+
+
+@dataclass(frozen=True)
+class HalfProof:
+    """What running the FP16 graph node by node, each output rounded to float16, has shown.
+
+    ONNX Runtime and OpenVINO keep float32 between the nodes of such a graph on a CPU, so that their
+    own runs of it say little about a GPU.
+
+    Attributes:
+        num_images: that were run; in none did a value overflow.
+        cosine_min: smallest cosine of its outputs with those of fp32.
+        float32_nodes: how many nodes stay in float32 for it.
+    """
+
+    num_images: int
+    cosine_min: float
+    float32_nodes: int
+
+    def to_bytes(self) -> bytes:
+        """Return the proof as JSON."""
+        return (json.dumps(to_json(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> HalfProof:
+        """Return what `to_bytes` wrote.
+
+        Raises:
+            ArtifactError: the bytes are no such proof.
+        """
+        try:
+            return from_json(cls, json.loads(data), "fp16.json")
+        except (ValueError, RecursionError, SpecError) as error:
+            raise ArtifactError(f"fp16.json is not a proof of FP16: {error}") from None

@@ -15,6 +15,7 @@ from edge_vit.calibration.observer import open_exact_session
 from edge_vit.errors import BackendError
 from edge_vit.graph.extremes import add_extremes, float_values, read_amax
 from edge_vit.graph.walk import Array
+from edge_vit.record import HalfProof
 from edge_vit.spec import ModelSpec
 
 MAX_IN_HALF = 8192.0
@@ -107,13 +108,16 @@ def emulate_half(
     return first, tuple(rounded[name] for name in names if not np.isfinite(amax[name]))
 
 
-def prove_half(model: onnx.ModelProto, spec: ModelSpec, golden: Golden) -> float:
-    """Return the smallest cosine of float16 and fp32 outputs over the golden images.
+def prove_half(
+    model: onnx.ModelProto, spec: ModelSpec, golden: Golden, float32_nodes: int = 0
+) -> HalfProof:
+    """Return how float16 and fp32 outputs compare over the golden images, node by node.
 
     Args:
         model: what `write_half` returned.
         spec: its facts.
         golden: images and what fp32 says of them.
+        float32_nodes: how many nodes `write_half` was told to leave.
 
     Raises:
         BackendError: a node overflows.
@@ -130,7 +134,7 @@ def prove_half(model: onnx.ModelProto, spec: ModelSpec, golden: Golden) -> float
             )
         norms = float(np.linalg.norm(output[0]) * np.linalg.norm(exact))
         lowest = min(lowest, float(output[0] @ exact) / norms if norms else 1.0)
-    return lowest
+    return HalfProof(len(golden.images), lowest, float32_nodes)
 
 
 def _why_unheld(constant: onnx.TensorProto) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.bundle import FP32, MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.bundle import FP32, HALF_PROOF, MANIFEST, TABLE, Bundle, digest_of
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
@@ -21,6 +21,7 @@ from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.verdict import choose_candidate, decide
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
+from edge_vit.record import HalfProof
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec import ModelSpec
@@ -101,7 +102,7 @@ def verify(
         verdict=decide(accuracy, latency, limits, earlier=earlier),
         accuracy=accuracy,
         latency=latency,
-        notes=(*left_out, *_notes(accuracy, latency, knows_calibration=table is not None)),
+        notes=(*left_out, *_notes(accuracy, latency, bundle)),
         environment=read_environment(),
     )
 
@@ -137,8 +138,7 @@ def _timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:
 def _notes(
     accuracy: Sequence[AccuracyReport],
     latency: Sequence[LatencyReport],
-    *,
-    knows_calibration: bool,
+    bundle: Bundle,
 ) -> tuple[str, ...]:
     """What a reader of the numbers has to know."""
     data, timing = accuracy[0], latency[0]
@@ -148,7 +148,7 @@ def _notes(
             f"{data.num_calibrated_on:,} of {data.num_images:,} images were also calibrated on, "
             "which flatters INT8. Verify on other images."
         )
-    if not knows_calibration:
+    if not bundle.has(TABLE):
         notes.append(
             f"The bundle has no {TABLE}: whether images were also calibrated on was not checked."
         )
@@ -158,11 +158,19 @@ def _notes(
             "wanted."
         )
     if any(r.precision == "fp16" and not r.is_on_gpu for r in latency):
-        notes.append(
-            "FP16 on a CPU is mostly float32 between casts: its speed says nothing about a GPU, "
-            "and its accuracy does not prove that nothing overflows there."
-        )
-    for report in latency:
-        notes += [f"{report.precision} on {report.backend}: {w.sentence}" for w in report.warnings]
+        notes.append(_say_half(bundle))
     notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
     return tuple(notes)
+
+
+def _say_half(bundle: Bundle) -> str:
+    """What may be concluded about a GPU from FP16 on a CPU."""
+    speed = "FP16 on a CPU is mostly float32 between casts: its speed says nothing about a GPU"
+    if not bundle.has(HALF_PROOF):
+        return f"{speed}, and its accuracy does not prove that nothing overflows there."
+    proof = HalfProof.from_bytes(bundle.read(HALF_PROOF))
+    return (
+        f"{speed}. That nothing overflows there was proven when it was written, node by node with "
+        f"every output rounded to float16: {proof.num_images:,} images, cosine at least "
+        f"{proof.cosine_min:.6f} with fp32."
+    )

@@ -12,10 +12,18 @@ import rtx
 from onnx import numpy_helper
 from seeded import SITES, Seeded, random_images, run_onnx
 
+from edge_vit.bundle import Golden
 from edge_vit.calibration.half import write_half
-from edge_vit.calibration.half_ranges import choose_fp32_nodes, emulate_half, observe_amax
+from edge_vit.calibration.half_ranges import (
+    choose_fp32_nodes,
+    emulate_half,
+    observe_amax,
+    prove_half,
+)
 from edge_vit.calibration.qdq import write_qdq
-from edge_vit.table import RECIPES
+from edge_vit.errors import BackendError
+from edge_vit.record import HalfProof
+from edge_vit.table import MIN_SCALE, RECIPES
 
 IMAGES = random_images(6)
 
@@ -67,6 +75,69 @@ def with_logits(vit: Seeded) -> Seeded:
     return edited(vit, change)
 
 
+def with_both(vit: Seeded) -> Seeded:
+    """The scores of block 1 pass 65,504, and its MLP lifts the residual stream to 5,000."""
+
+    def lift(name, array):
+        array = array.copy()
+        if name == "block1/fc2/bias.1":
+            array[..., 3] = 5_000
+        return array
+
+    return edited(with_logits(vit), lift)
+
+
+def near_dead(vit: Seeded) -> Seeded:
+    """Columns of proj and fc2 as small as a dead LayerScale leaves them, one rather large."""
+
+    def change(name, array):
+        if name in ("block0/proj.1", "block1/fc2.1"):
+            array = array.copy()
+            array[:, ::2] *= 1e-7
+            array[:, 1] *= 40
+        return array
+
+    return edited(vit, change)
+
+
+def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with its LayerNormalizations written out, as older exporters do."""
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    del written.graph.node[:]
+    written.graph.initializer.extend(
+        [numpy_helper.from_array(np.array([-1]), "last"), numpy_helper.from_array(EPS, "eps")]
+    )
+    for node in model.graph.node:
+        if node.op_type != "LayerNormalization":
+            written.graph.node.append(node)
+            continue
+        x, gamma, beta = node.input
+        chain = [
+            ("ReduceMean", [x, "last"], "mean"),
+            ("Sub", [x, "mean"], "centred"),
+            ("Mul", ["centred", "centred"], "squares"),
+            ("ReduceMean", ["squares", "last"], "variance"),
+            ("Add", ["variance", "eps"], "more"),
+            ("Sqrt", ["more"], "deviation"),
+            ("Div", ["centred", "deviation"], "normal"),
+            ("Mul", ["normal", gamma], "scaled"),
+            ("Add", ["scaled", beta], "result"),
+        ]
+        own = {name: f"{node.name}/{name}" for _, _, name in chain} | {"result": node.output[0]}
+        for op_type, inputs, name in chain:
+            written.graph.node.add(
+                op_type=op_type,
+                name=f"{node.name}/{name}",
+                input=[own.get(i, i) for i in inputs],
+                output=[own[name]],
+            )
+    return written
+
+
+EPS = np.array(1e-6, np.float32)
+
+
 def test_an_ordinary_model_keeps_no_node_in_float32(vit):
     amax = observe_amax(vit.model, vit.spec, IMAGES)
     assert choose_fp32_nodes(vit.model, amax) == {}
@@ -98,8 +169,12 @@ def residual_of_100_000(vit):
 
 @pytest.mark.parametrize(
     ("build", "overflows"),
-    [(residual_of_100_000, "block0/Add_3"), (with_logits, "block1/scores")],
-    ids=["residual", "logits"],
+    [
+        (residual_of_100_000, "block0/Add_3"),
+        (with_logits, "block1/scores"),
+        (with_both, "block1/scores"),
+    ],
+    ids=["residual", "logits", "both"],
 )
 def test_what_overflows_stays_in_float32_and_nothing_else(vit, build, overflows):
     large = build(vit)
@@ -117,6 +192,62 @@ def test_what_overflows_stays_in_float32_and_nothing_else(vit, build, overflows)
     assert not overflowed
     assert cosine(output, exact) > 0.999
     assert len(chosen) < len(large.model.graph.node) / 3
+
+
+def test_both_at_once_keep_few_nodes(vit):
+    """5,000 in the residual stream needs none: only what the scores pass through stays."""
+    large = with_both(vit)
+    amax = observe_amax(large.model, large.spec, IMAGES)
+    assert amax["block1/Add_3:0"] > 4_990
+    assert amax["block1/scores:0"] > 65_504
+    chosen = choose_fp32_nodes(large.model, amax)
+    assert "block1/softmax" in chosen
+    assert not [name for name in chosen if not name.startswith("block1/")]
+    assert len(chosen) < 8
+    assert all(chosen.values())
+
+
+def test_five_thousand_overflow_a_norm_that_is_written_out(vit):
+    """Its squares pass 65,504: the blanket cast of such a graph fails where the operator holds."""
+    large = with_residual(vit, 5_000.0)
+    written = decomposed(large.model)
+    exact = run_onnx(large.model, IMAGES)
+    np.testing.assert_allclose(run_onnx(written, IMAGES), exact, atol=1e-2)
+    output, overflowed = emulate_half(write_half(written), {"images": IMAGES})
+    assert "block1/LayerNormalization/squares" in overflowed
+    assert not cosine(output, exact) > 0.999
+    amax = observe_amax(written, large.spec, IMAGES)
+    half = write_half(written, choose_fp32_nodes(written, amax))
+    output, overflowed = emulate_half(half, {"images": IMAGES})
+    assert not overflowed
+    assert cosine(output, exact) > 0.999
+
+
+@pytest.mark.parametrize("quantize", [False, True], ids=["fp16", "int8"])
+def test_near_dead_columns_hold(vit, quantize):
+    small = near_dead(vit)
+    exact = run_onnx(small.model, IMAGES)
+    model = small.model
+    if quantize:
+        table = small.calibrate(IMAGES, RECIPES["fast"])
+        scales = [s for site in table.sites.values() for s in site.weight_scales]
+        assert min(scales) == MIN_SCALE >= 6.1e-5
+        model = write_qdq(small.model, table)
+    output, overflowed = emulate_half(write_half(model), {"images": IMAGES})
+    assert not overflowed
+    assert cosine(output, exact) > (0.99 if quantize else 0.999)
+
+
+def test_a_proof_says_what_was_run(vit):
+    golden = Golden(IMAGES, run_onnx(vit.model, IMAGES))
+    proof = prove_half(write_half(vit.model), vit.spec, golden)
+    assert (proof.num_images, proof.float32_nodes) == (6, 0)
+    assert 0.9999 < proof.cosine_min < 1
+    assert HalfProof.from_bytes(proof.to_bytes()) == proof
+    large = with_logits(vit)
+    golden = Golden(IMAGES, run_onnx(large.model, IMAGES))
+    with pytest.raises(BackendError, match="FP16 overflows at block1/scores"):
+        prove_half(write_half(large.model), large.spec, golden)
 
 
 @pytest.mark.parametrize("build", [residual_of_100_000, with_logits], ids=["residual", "logits"])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from edge_vit.bundle import ONNX_FILES, TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.bundle import HALF_PROOF, ONNX_FILES, TABLE, Bundle, digest_of, draft_bundle
 from edge_vit.errors import ArtifactError, BackendError, SpecError
 from edge_vit.images import ArraySource
 from edge_vit.measure import verify as verify_module
@@ -11,6 +11,7 @@ from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import VerifyReport
 from edge_vit.measure.verify import verify
 from edge_vit.preprocess import digest
+from edge_vit.record import HalfProof
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import SessionOptions, run_batch
 from edge_vit.table import RECIPES, CalibrationTable
@@ -134,8 +135,19 @@ def test_notes_what_a_reader_has_to_know(make_bundle, fake_backend, source, imag
     assert "7 of 50 images were also calibrated on" in notes
     assert "p99 is rough: it rests on 5 timed runs" in notes
     assert "FP16 on a CPU is mostly float32" in notes
+    assert "does not prove that nothing overflows there" in notes
     assert report.accuracy[0].data_digest in notes
     assert report.accuracy[2].num_calibrated_on == 7
+
+
+def test_says_that_fp16_was_proven(make_bundle, fake_backend, source):
+    fake_backend()
+    bundle = make_bundle("fp32", "fp16")
+    bundle = bundle.add({HALF_PROOF: HalfProof(5, 0.999987, 0).to_bytes()})
+    notes = "\n".join(verify(bundle, source, iterations=5).notes)
+    assert "proven when it was written, node by node" in notes
+    assert "5 images, cosine at least 0.999987 with fp32" in notes
+    assert "does not prove" not in notes
 
 
 def test_notes_nothing_that_is_not_so(make_bundle, fake_backend, source):
