@@ -11,7 +11,7 @@ from edge_vit.measure.results import AccuracyReport, Gate
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.grids import is_reference, name_in, place_of
 from edge_vit.report.svg import Plot, draw_plot, role_color
-from edge_vit.report.wording import count, listing, measured, percent
+from edge_vit.report.wording import count, is_known, listing, measured, percent
 
 MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
 """Shapes tell the precisions apart where colours do not."""
@@ -147,8 +147,8 @@ def gates_plot(gates: Sequence[Gate]) -> Plot:
 def _paint_gate(axes: Any, gate: Gate) -> None:
     color = role_color(gate.precision)
     assert gate.value is not None
-    low = gate.value if gate.low is None else gate.low
-    high = gate.value if gate.high is None else gate.high
+    low = gate.low if is_known(gate.low) else gate.value
+    high = gate.high if is_known(gate.high) else gate.value
     ends = (low, high, gate.value, gate.limit)
     margin = 0.18 * (max(ends) - min(ends)) or 0.5
     left, right = min(ends) - margin, max(ends) + margin

@@ -51,9 +51,12 @@ def distribution_plot(reports: Sequence[LatencyReport]) -> Plot:
 
 def drawn_range(reports: Sequence[LatencyReport]) -> tuple[float, float]:
     """Return the milliseconds between which the distributions are drawn."""
-    low = min(r.latency_ms.min for r in reports)
+    low = min(min(r.samples_ms) for r in reports)
     high = max(
-        min(float(np.percentile(r.samples_ms, DRAWN_SHARE)), DRAWN_MEDIANS * r.latency_ms.p50)
+        min(
+            float(np.percentile(r.samples_ms, DRAWN_SHARE)),
+            DRAWN_MEDIANS * float(np.median(r.samples_ms)),
+        )
         for r in reports
     )
     margin = 0.06 * (high - low) or 0.05 * high

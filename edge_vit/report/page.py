@@ -15,6 +15,7 @@ from edge_vit.measure.results import (
 from edge_vit.report.accuracy_plots import accuracy_plot, gates_plot
 from edge_vit.report.conditions import conditions
 from edge_vit.report.details import accuracy_details, latency_details
+from edge_vit.report.engines import engines_grid
 from edge_vit.report.figure import Figure
 from edge_vit.report.grids import (
     Grid,
@@ -26,8 +27,8 @@ from edge_vit.report.grids import (
     speedup_over_fp32,
 )
 from edge_vit.report.latency_plots import course, course_plot, distribution_plot, num_beyond
-from edge_vit.report.precision import engines_grid, precision_figures, recipe_grid
-from edge_vit.report.wording import count, number, percent, ratio, significant
+from edge_vit.report.precision import precision_figures, recipe_grid
+from edge_vit.report.wording import count, is_known, number, percent, ratio, significant
 from edge_vit.runtime.trt.sidecar import Engine
 from edge_vit.spec import Precision
 from edge_vit.table import CalibrationTable
@@ -162,7 +163,7 @@ def _precision_of(accuracy: AccuracyReport) -> str:
 
 def gates_figure(report: VerifyReport) -> Figure | None:
     """Return the gates that have a value on their axes, or None where there are none."""
-    gates = [gate for gate in report.verdict.gates if gate.value is not None]
+    gates = [gate for gate in report.verdict.gates if is_known(gate.value)]
     if not gates:
         return None
     caption = (

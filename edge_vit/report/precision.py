@@ -1,9 +1,8 @@
-"""Where the precision went: ranges, what each layer costs, what the recipe did, what was built."""
+"""Where the precision went: ranges, what each layer costs, what the recipe did."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from edge_vit.report.figure import Figure
 from edge_vit.report.grids import Grid
@@ -11,8 +10,6 @@ from edge_vit.report.range_plots import HIGH_CREST, ranges_plot
 from edge_vit.report.sites import NamedSite, precision_summary, sites_grid, sites_in_order
 from edge_vit.report.sqnr_plots import fallback_plot, site_sqnr, sqnr_plot
 from edge_vit.report.wording import MISSING, count, number, percent, significant
-from edge_vit.runtime.trt.sidecar import Engine
-from edge_vit.spec import PRECISIONS
 from edge_vit.table import CalibrationTable
 
 
@@ -95,32 +92,3 @@ def fallback_grid(table: CalibrationTable) -> Grid:
         (point.site, percent(point.share, 1), number(point.sqnr, 1)) for point in table.fallback
     )
     return Grid("What more FP16 would bring", ("layer", "work in FP16", "foreseen SQNR (dB)"), rows)
-
-
-def engines_grid(engines: Sequence[Engine]) -> Grid:
-    """Return one row per engine: where and of what it was built, and in which precision it runs."""
-    rows = []
-    for engine in engines:
-        sidecar, audit = engine.sidecar, engine.sidecar.audit
-        shares = [f"{percent(audit.share(p), 0)} {p}" for p in PRECISIONS if audit.share(p)]
-        layers = [f"{number} {name}" for name, number in audit.layers.items() if number]
-        rows.append(
-            (
-                engine.path.name,
-                sidecar.created[:10],
-                audit.witness,
-                ", ".join(shares) or MISSING,
-                ", ".join(layers) or MISSING,
-                MISSING if audit.num_reformats is None else str(audit.num_reformats),
-                MISSING if audit.num_fused is None else f"{audit.num_fused} of {audit.num_blocks}",
-            )
-        )
-    columns = (
-        *("engine", "built", "seen in", "multiply-adds", "layers", "reformats"),
-        "fused attention",
-    )
-    note = (
-        "Read back from the network as parsed or from the engine as built, not from what was "
-        "asked for."
-    )
-    return Grid("What TensorRT made of it", columns, tuple(rows), 5, note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from edge_vit.measure.results import Outcome
 
@@ -17,14 +18,19 @@ OUTCOME_WORDS: dict[Outcome, tuple[str, str]] = {
 """Sign and word of each outcome: colour alone would not reach everybody."""
 
 
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Say whether `value` is a number that can be told: neither None nor NaN nor infinite."""
+    return value is not None and math.isfinite(value)
+
+
 def percent(rate: float | None, decimals: int = 2) -> str:
     """Return a rate from 0 to 1 as ``97.25 %``."""
-    return MISSING if rate is None else f"{100 * rate:.{decimals}f} %"
+    return MISSING if not is_known(rate) else f"{100 * rate:.{decimals}f} %"
 
 
 def number(value: float | None, decimals: int = 2) -> str:
     """Return `value` with its thousands apart from 10 000 on: ``1204.50``, ``12 040.00``."""
-    if value is None:
+    if not is_known(value):
         return MISSING
     if abs(value) < 10_000:
         return f"{value:.{decimals}f}"
@@ -34,14 +40,14 @@ def number(value: float | None, decimals: int = 2) -> str:
 
 def significant(value: float | None) -> str:
     """Return `value` with three significant digits: ``0.00412``, ``12.3``, ``1204``."""
-    if value is None:
+    if not is_known(value):
         return MISSING
     return number(value, 0) if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def measured(value: float | None) -> str:
     """Return what stands beside a limit, close enough to tell the two apart: ``1.046``, ``0.5``."""
-    return MISSING if value is None else f"{value:.4g}"
+    return MISSING if not is_known(value) else f"{value:.4g}"
 
 
 def span(low: float | None, high: float | None) -> str:
@@ -53,7 +59,7 @@ def span(low: float | None, high: float | None) -> str:
 
 def ratio(value: float | None) -> str:
     """Return a ratio as ``1.72×``, rounded down: what is below a limit never reads as the limit."""
-    return MISSING if value is None else f"{math.floor(value * 100 + 1e-9) / 100:.2f}×"
+    return MISSING if not is_known(value) else f"{math.floor(value * 100 + 1e-9) / 100:.2f}×"
 
 
 def count(value: int, noun: str) -> str:
