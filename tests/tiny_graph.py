@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_vit.bundle import FP32, INT8, INT8_CPU, Bundle, draft_bundle
+from edge_vit.bundle import FP32, GOLDEN, INT8, INT8_CPU, Bundle, Golden, draft_bundle
 from edge_vit.spec import ModelSpec, PreprocessSpec, Task, image_input, task_output
 
 SIZE, CLASSES = 8, 5
@@ -122,3 +122,10 @@ def tiny_bundle(path: Path, batch: int | None = None, task: Task = "classificati
         bundle = bundle.add({FP32: tiny_onnx(batch, task=task)}, made_by={"test": "1"})
         bundle.add({INT8: quantized, INT8_CPU: quantized}, parents=(FP32,))
     return Bundle.open(path)
+
+
+def golden_bundle(path: Path, batch: int | None = None) -> Bundle:
+    """Write and open `tiny_bundle` with golden images, as an export writes them."""
+    images = tiny_images(5)
+    golden = Golden(images, tiny_outputs(images))
+    return tiny_bundle(path, batch).add({GOLDEN: golden.to_bytes()}, parents=(FP32,))

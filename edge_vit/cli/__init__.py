@@ -69,8 +69,8 @@ def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | No
     """Take a trained Vision Transformer to a device, and prove that its answers are still right.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate of the verdict failed, 4 a camera or a
-    GPU was lost, 5 undecided (too few images to tell), 130 interrupted. Results go to stdout, all
-    else to stderr.
+    GPU was lost, 5 undecided (too few images to tell), 6 done, but on a fallback that was allowed,
+    130 interrupted. Results go to stdout, all else to stderr.
     """
     from edge_vit.cli.talk import open_talk
 

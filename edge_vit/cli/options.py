@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from edge_vit.runtime.backends import BACKENDS
-from edge_vit.runtime.session import SessionOptions
+from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
+from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
 from edge_vit.spec import PRECISIONS
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
@@ -25,6 +26,53 @@ _BACKEND_HELP = (
 threads_option = click.option(
     "--threads", metavar="N", type=POSITIVE, help="CPU threads of one run.  [default: all cores]"
 )
+_FLAGS = {
+    "threads": threads_option,
+    "provider": click.option(
+        "--provider",
+        type=click.Choice(PROVIDERS),
+        default="cpu",
+        show_default=True,
+        help="What ONNX Runtime computes with.",
+    ),
+    "device": click.option(
+        "--device",
+        metavar="N",
+        type=NOT_NEGATIVE,
+        default=0,
+        show_default=True,
+        help="Number of the GPU.",
+    ),
+    "cuda_graph": click.option(
+        "--cuda-graph/--no-cuda-graph",
+        default=True,
+        help="Launch each run of an engine as one CUDA graph.  [default: do]",
+    ),
+    "may_build": click.option(
+        "--build/--no-build",
+        "may_build",
+        default=True,
+        help="Build an engine that is missing or stale, or refuse.  [default: build]",
+    ),
+    "trust_engine": click.option(
+        "--trust-engine",
+        is_flag=True,
+        help="Load an engine that was not built here; it can run code of whoever made it.",
+    ),
+    "fallback": click.option(
+        "--fallback",
+        type=click.Choice(FALLBACKS),
+        default="none",
+        show_default=True,
+        help="What takes over where a GPU cannot run the model; the exit status is then 6.",
+    ),
+    "self_test": click.option(
+        "--self-test/--no-self-test",
+        default=True,
+        help="Run the golden images on a GPU before its answers count.  [default: do]",
+    ),
+}
+"""What `SessionOptions` holds, by its names."""
 precision_option = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -80,18 +128,29 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes non
 
 
 def session_options(
-    command: Callable[..., None], *, takes_all: bool = False
+    command: Callable[..., None], *, takes_all: bool = False, wait: Wait = "block"
 ) -> Callable[..., None]:
     """Give `command` the flags of everything that runs a model, as `backend` and `options`.
+
+    A command that did its work on a fallback ends with status 6, unless it ended with another.
 
     Args:
         command: to be called with them.
         takes_all: whether ``--backend all`` stands for every one that this machine has.
+        wait: how it waits for a GPU: measuring spins, everything else leaves the core to others.
     """
 
     @functools.wraps(command)
-    def run(*args: Any, threads: int | None, **others: Any) -> None:
-        command(*args, options=SessionOptions(threads), **others)
+    def run(*args: Any, **others: Any) -> None:
+        options = SessionOptions(wait=wait, **{name: others.pop(name) for name in _FLAGS})
+        with collect_degraded() as degraded:
+            try:
+                command(*args, options=options, **others)
+            except click.exceptions.Exit as ending:
+                if ending.exit_code:
+                    raise
+        if degraded:
+            raise click.exceptions.Exit(DEGRADED_STATUS)
 
     backend_option = click.option(
         "--backend",
@@ -100,4 +159,6 @@ def session_options(
         show_default=True,
         help=_BACKEND_HELP + (" all takes each that this machine has." if takes_all else ""),
     )
-    return backend_option(threads_option(run))
+    for option in (*reversed(_FLAGS.values()), backend_option):
+        run = option(run)
+    return run

@@ -63,8 +63,8 @@ def command(
     bad: list[str] = []
     paths = list(_files(images))
     with (
-        Predictor.open(opened, precision, backend, options) as predictor,
         talk.progress() as progress,
+        Predictor.open(opened, precision, backend, options, progress) as predictor,
         progress.step(f"running {precision}", len(paths)) as advance,
     ):
         for path in paths:

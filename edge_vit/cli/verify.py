@@ -87,7 +87,7 @@ from edge_vit.runtime import SessionOptions
     show_default=True,
     help="Timed runs of each precision.",
 )
-@functools.partial(session_options, takes_all=True)
+@functools.partial(session_options, takes_all=True, wait="spin")
 @click.option(
     "--report/--no-report",
     "keeps_report",

@@ -71,11 +71,13 @@ def evaluate_bundle(
     calibrated_on = frozenset(bundle.read_table().image_digests if bundle.has(TABLE) else ())
     manifest = digest_of((bundle.path / MANIFEST).read_bytes())
     with contextlib.ExitStack() as stack:
-        reference = stack.enter_context(open_session(bundle, "fp32", what.backend, what.options))
+        reference = stack.enter_context(
+            open_session(bundle, "fp32", what.backend, what.options, progress)
+        )
         candidate = reference
         if precision != "fp32":
             candidate = stack.enter_context(
-                open_session(bundle, precision, what.backend, what.options)
+                open_session(bundle, precision, what.backend, what.options, progress)
             )
         if state_path is not None and (spec.task != "features" or is_resumed):
             return evaluate_resumably(

@@ -75,7 +75,7 @@ def verify(
     images = open_image_source(source, spec.labels, num_images)
     table = bundle.read_table() if bundle.has(TABLE) else None
     with contextlib.ExitStack() as stack:
-        sessions, left_out = _open_all(stack, bundle, backend, options)
+        sessions, left_out = _open_all(stack, bundle, backend, options, progress)
         accuracy = evaluate(
             sessions[0],
             sessions,
@@ -108,20 +108,27 @@ def verify(
 
 
 def _open_all(
-    stack: contextlib.ExitStack, bundle: Bundle, backend: str, options: SessionOptions
+    stack: contextlib.ExitStack,
+    bundle: Bundle,
+    backend: str,
+    options: SessionOptions,
+    progress: Progress,
 ) -> tuple[list[Session], list[str]]:
     """Open every precision on each backend, the reference first; say what is left out."""
     if backend != "all":
-        return [
-            stack.enter_context(open_session(bundle, precision, backend, options))
+        opened = [
+            stack.enter_context(open_session(bundle, precision, backend, options, progress))
             for precision in bundle.precisions
-        ], []
+        ]
+        return opened, [f"Degraded: {s.degraded}." for s in opened if s.degraded]
     names = sorted(available_backends(), key=lambda name: name != EVERYWHERE)
     sessions: list[Session] = []
     left_out = []
     for name, precision in itertools.product(names, bundle.precisions):
         try:
-            sessions.append(stack.enter_context(open_session(bundle, precision, name, options)))
+            sessions.append(
+                stack.enter_context(open_session(bundle, precision, name, options, progress))
+            )
         except (BackendError, MissingDependencyError) as error:
             left_out.append(f"{precision} on {name} is left out: {error}")
     if not sessions or sessions[0].precision != "fp32":

@@ -7,12 +7,15 @@ measured by invented numbers.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from edge_vit.errors import SpecError
 from edge_vit.runtime.cpu import has_vnni
+from edge_vit.runtime.options import SessionOptions
 
 
 @dataclass(frozen=True)
@@ -20,28 +23,47 @@ class Backend:
     """What runs a model.
 
     Attributes:
-        module: imported when a session is opened; has
-            ``open_backend(bundle, precision, options) -> Session``.
+        module: imported when a session is opened.
         package: that the module needs beyond numpy.
         help: what it is, in a few words.
-        is_on_cpu: whether it never uses a GPU.
+        is_on_cpu: whether it never needs a GPU.
+        others: packages that serve instead of `package`.
+        opener: function of the module that opens sessions:
+            ``(bundle, precision, options, progress) -> Session``.
     """
 
     module: str
     package: str
     help: str
     is_on_cpu: bool = True
+    others: tuple[str, ...] = ()
+    opener: str = "open_backend"
 
     @property
     def is_installed(self) -> bool:
-        """Whether its package is there; it is not imported."""
-        return _has_package(self.package)
+        """Whether a package that it needs is there; none is imported."""
+        return any(_has_package(name) for name in (self.package, *self.others))
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
         "ort": Backend("edge_vit.runtime.ort", "onnxruntime", "ONNX Runtime"),
         "openvino": Backend("edge_vit.runtime.ov", "openvino", "OpenVINO on the CPU"),
+        "trt": Backend(
+            "edge_vit.runtime.trt.opening",
+            "tensorrt",
+            "TensorRT on a Jetson or another NVIDIA GPU",
+            is_on_cpu=False,
+            others=("tensorrt_lean", "tensorrt_dispatch"),
+            opener="open_trt",
+        ),
+        "rtx": Backend(
+            "edge_vit.runtime.trt.opening",
+            "tensorrt_rtx",
+            "TensorRT-RTX on a desktop GPU",
+            is_on_cpu=False,
+            opener="open_rtx",
+        ),
     }
 )
 """By the name that users type."""
@@ -52,33 +74,55 @@ CPU_BACKENDS = frozenset({"fake", *(n for n, backend in BACKENDS.items() if back
 EVERYWHERE = "ort"
 """What `auto` takes where nothing faster is installed, and names where nothing is."""
 
+_DEV = Path("/dev")
+_GPU_NODES = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg")
+"""What a driver puts into /dev: desktop, Jetson of JetPack 6 and before, WSL."""
 
-def find_backend(name: str) -> Backend:
-    """Return the backend that is called `name`; ``auto`` stands for `choose_backend`.
+
+def resolve_backend(name: str, options: SessionOptions) -> str:
+    """Return the backend that is called `name`; ``auto`` stands for what suits `options` best.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is none, or it has no such provider.
     """
-    if name == "auto":
-        return BACKENDS[choose_backend()]
-    if name not in BACKENDS:
+    if name not in ("auto", *BACKENDS):
         raise SpecError(f"backend: got {name!r}, expected one of auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name]
+    if options.provider == "cpu":
+        return choose_backend() if name == "auto" else name
+    if name not in ("auto", EVERYWHERE):
+        raise SpecError(
+            f"provider: got {options.provider!r}, which is one of ONNX Runtime. "
+            f"Leave --provider out, or take --backend {EVERYWHERE}"
+        )
+    return EVERYWHERE
 
 
-def available_backends() -> tuple[str, ...]:
+def runs_on_cpu(name: str, options: SessionOptions) -> bool:
+    """Say whether the backend `name` needs no GPU with these `options`."""
+    return BACKENDS[name].is_on_cpu and options.provider == "cpu"
+
+
+def available_backends(*, cpu_only: bool = False) -> tuple[str, ...]:
     """Return the names of the backends that this machine can run, the fastest first.
 
-    OpenVINO is ahead where it was measured to be: on x86 with VNNI. Elsewhere it comes after ONNX
-    Runtime, which has INT8 kernels of its own for ARM and exact ones for older x86.
+    OpenVINO is ahead of ONNX Runtime where it was measured to be: on x86 with VNNI. Elsewhere it
+    comes after, which has INT8 kernels of its own for ARM and exact ones for older x86.
     """
+    on_gpu = ("trt", "rtx") if has_gpu() and not cpu_only else ()
     order = ("openvino", "ort") if has_vnni() else ("ort", "openvino")
-    return tuple(name for name in order if BACKENDS[name].is_installed)
+    return tuple(name for name in (*on_gpu, *order) if BACKENDS[name].is_installed)
 
 
-def choose_backend() -> str:
+def choose_backend(*, cpu_only: bool = False) -> str:
     """Return what ``auto`` takes here."""
-    return next(iter(available_backends()), EVERYWHERE)
+    return next(iter(available_backends(cpu_only=cpu_only)), EVERYWHERE)
+
+
+def has_gpu() -> bool:
+    """Say whether an NVIDIA driver shows a GPU; CUDA is not asked, as it would stay loaded."""
+    if os.name == "nt":
+        return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32/nvcuda.dll").exists()
+    return any(next(_DEV.glob(pattern), None) for pattern in _GPU_NODES)
 
 
 def _has_package(name: str) -> bool:

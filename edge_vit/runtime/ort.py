@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that is everywhere; no other file speaks its words."""
+"""ONNX Runtime: the backend that is everywhere, on the CPU or, by a provider, on a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 from edge_vit.bundle import INT8_CPU, INT8_ORT_X64, ONNX_FILES, Bundle
 from edge_vit.errors import BackendError
 from edge_vit.optional import require
+from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
+from edge_vit.runtime.ort_providers import (
+    check_provider,
+    check_used,
+    lost_error,
+    provider_arguments,
+    record_nodes,
+    run_bound,
+)
+from edge_vit.runtime.self_test import check_session
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
@@ -23,43 +33,55 @@ _SLOWER = ["SkipLayerNormFusion"]  # one operator that takes longer than the two
 _PRECISE_INT8 = "session.x64quantprecision"
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are numpy's own names
 _TOO_NEW = re.compile(r"IR version|opset \d+ is under development", re.IGNORECASE)
-_NO_MEMORY = re.compile(r"bad_alloc|failed to allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"bad_alloc|failed to allocate memory|out of memory", re.IGNORECASE)
 
 
-def open_backend(bundle: Bundle, precision: Precision, options: SessionOptions) -> OrtSession:
+def open_backend(
+    bundle: Bundle, precision: Precision, options: SessionOptions, progress: Progress = SILENT
+) -> OrtSession:
     """Return a session that runs the `precision` graph of `bundle`: see `choose_graph`.
+
+    On a GPU it passed the self-test, unless `options` say otherwise.
 
     Raises:
         ArtifactError: the graph is missing, truncated or edited.
-        BackendError: ONNX Runtime cannot load it.
+        BackendError: ONNX Runtime cannot load it, or not with that provider.
         MissingDependencyError: onnxruntime is not installed.
     """
-    name = choose_graph(bundle, precision)
-    return OrtSession(bundle.read(name), precision, options, name=str(bundle.path / name))
+    name = choose_graph(bundle, precision, is_on_gpu=options.provider != "cpu")
+    session = OrtSession(bundle.read(name), precision, options, name=str(bundle.path / name))
+    if session.is_on_gpu and options.self_test:
+        try:
+            with progress.step(f"testing {precision} on the golden images"):
+                check_session(session, bundle, f"{name} by {options.provider}")
+        except BaseException:
+            session.close()
+            raise
+    return session
 
 
-def choose_graph(bundle: Bundle, precision: Precision) -> str:
+def choose_graph(bundle: Bundle, precision: Precision, *, is_on_gpu: bool = False) -> str:
     """Return the name of the file that a session runs.
 
-    For INT8 that is the portable one, or where the processor has VNNI and the bundle holds it, the
-    one in ONNX Runtime's own operators, which would saturate elsewhere.
+    For INT8 on a CPU that is the portable one, or where the processor has VNNI and the bundle holds
+    it, the one in ONNX Runtime's own operators, which would saturate elsewhere.
     """
-    if precision != "int8":
+    if precision != "int8" or is_on_gpu:
         return ONNX_FILES[precision]
     return INT8_ORT_X64 if has_vnni() and bundle.has(INT8_ORT_X64) else INT8_CPU
 
 
 class OrtSession(Session):
-    """An ONNX graph in memory, run by ONNX Runtime on the CPU.
+    """An ONNX graph in memory, run by ONNX Runtime.
 
     Args:
         model: the ONNX file's bytes.
         precision: what the caller calls it; the graph alone decides how it is computed.
-        options: threads.
+        options: threads, provider, GPU.
         name: of the graph, for messages.
 
     Raises:
-        BackendError: ONNX Runtime cannot load the graph.
+        BackendError: ONNX Runtime cannot load the graph, or would not run it where it was asked to.
         MissingDependencyError: onnxruntime is not installed.
     """
 
@@ -73,30 +95,42 @@ class OrtSession(Session):
         *,
         name: str = "the graph",
     ) -> None:
-        ort = require("onnxruntime", "running on the CPU")
+        ort = require("onnxruntime", "running with ONNX Runtime")
+        self.provider, self.is_on_gpu = options.provider, options.provider != "cpu"
+        native = _native_options(ort, options)
+        extra: dict[str, Any] = {"disabled_optimizers": _SLOWER}
+        if self.is_on_gpu:
+            check_provider(ort, options.provider)
+            record_nodes(native)
+            extra = {"enable_fallback": 0}  # else it would run on the CPU and print so to stdout
         try:
             self._session: Any = ort.InferenceSession(
-                model,
-                _native_options(ort, options),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOWER,
+                model, native, providers=provider_arguments(precision, options), **extra
             )
         except Exception as error:
             raise _load_error(error, name, f"ONNX Runtime {ort.__version__}") from error
+        if self.is_on_gpu:
+            check_used(ort, self._session, options.provider)
         super().__init__(
             precision=precision,
             inputs=tuple(map(_tensor_spec, self._session.get_inputs())),
             outputs=tuple(map(_tensor_spec, self._session.get_outputs())),
             threads=options.num_threads,
         )
-        self._name = name
+        self._ort, self._name, self._device = ort, name, ("cuda", options.device)
         self._output_names = [spec.name for spec in self.outputs]
 
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         try:
+            if self.is_on_gpu:
+                results, self._last_split = run_bound(
+                    self._ort, self._session, feeds, self._output_names, self._device
+                )
+                return results
             outputs = self._session.run(self._output_names, feeds)
         except Exception as error:
-            raise _run_error(error, self._name, feeds) from error
+            lost = lost_error(_reason(error), self._name) if self.is_on_gpu else None
+            raise lost or _run_error(error, self._name, feeds) from error
         return dict(zip(self._output_names, outputs, strict=True))
 
     def _close(self) -> None:

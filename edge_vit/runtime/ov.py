@@ -10,6 +10,7 @@ from typing import Any
 from edge_vit.bundle import INT8_CPU, ONNX_FILES, Bundle
 from edge_vit.errors import BackendError
 from edge_vit.optional import require
+from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
@@ -23,7 +24,9 @@ _NO_INT8_KERNELS = {"LP_TRANSFORMS_MODE": "NO"}
 _WHERE = re.compile(r"Exception from \S+:\d+:\s*")
 
 
-def open_backend(bundle: Bundle, precision: Precision, options: SessionOptions) -> OpenVinoSession:
+def open_backend(
+    bundle: Bundle, precision: Precision, options: SessionOptions, progress: Progress = SILENT
+) -> OpenVinoSession:
     """Return a session that runs the `precision` graph of `bundle`, for INT8 the portable one.
 
     Raises:

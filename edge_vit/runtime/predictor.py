@@ -14,6 +14,7 @@ from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError
 from edge_vit.images import ImageSource, load_image, open_image_source
 from edge_vit.preprocess import UInt8Array, preprocess
+from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import (
     DEFAULT_OPTIONS,
     Array,
@@ -59,11 +60,12 @@ class Predictor:
         precision: Precision | None = None,
         backend: str = "auto",
         options: SessionOptions = DEFAULT_OPTIONS,
+        progress: Progress = SILENT,
     ) -> Predictor:
         """Return the predictor of `bundle`; arguments and errors are those of `open_session`."""
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
-        return cls(open_session(bundle, precision, backend, options), bundle.spec)
+        return cls(open_session(bundle, precision, backend, options, progress), bundle.spec)
 
     def predict(self, image: Path | str | UInt8Array, top: int = 5) -> Prediction:
         """Return the model's `top` best answers, or its features, for one image.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from abc import ABC, abstractmethod
@@ -15,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.bundle import Bundle
-from edge_vit.errors import BackendError, ShapeError, SpecError
-from edge_vit.runtime.backends import find_backend
+from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError, ShapeError, SpecError
+from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.backends import BACKENDS, choose_backend, resolve_backend, runs_on_cpu
+from edge_vit.runtime.degraded import tell_degraded
 from edge_vit.runtime.options import DEFAULT_OPTIONS as DEFAULT_OPTIONS
 from edge_vit.runtime.options import SessionOptions as SessionOptions
 from edge_vit.runtime.options import num_cores as num_cores
@@ -68,10 +71,16 @@ class Session(ABC):
         outputs: what `run` returns.
         threads: that one run may use.
         is_on_gpu: whether a GPU runs it; FP16 is then real, and what INT8 has to beat.
+        provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
+        uses_graph: whether the last run was a CUDA graph; None where there are none.
+        degraded: why this session runs in place of the one that was asked for; else empty.
     """
 
     backend: ClassVar[str]
     is_on_gpu: bool = False
+    provider: str = ""
+    uses_graph: bool | None = None
+    degraded: str = ""
 
     def __init__(
         self,
@@ -89,6 +98,12 @@ class Session(ABC):
         self._last_latency_ms: float | None = None
         self._last_split: LatencySplit | None = None
         self._closed = False
+
+    @property
+    def batch_range(self) -> tuple[int, int] | None:
+        """Smallest and largest batch that `run` takes; None where any will do."""
+        batch = self.inputs[0].shape[0]
+        return (batch, batch) if isinstance(batch, int) else None
 
     @property
     def last_latency_ms(self) -> float | None:
@@ -203,36 +218,66 @@ def open_session(
     precision: Precision | None = None,
     backend: str = "auto",
     options: SessionOptions = DEFAULT_OPTIONS,
+    progress: Progress = SILENT,
 ) -> Session:
     """Return a session that runs the `precision` graph of `bundle`; close it when done.
+
+    Where a GPU backend fails and `options` allow a fallback, the session runs on the CPU and its
+    `degraded` says why.
 
     Args:
         bundle: an open bundle, or the path of one.
         precision: which graph; None for the smallest that the bundle has.
         backend: ``auto`` or the name of a backend.
         options: threads and the like.
+        progress: follows what has to be built before the session can be opened.
 
     Raises:
-        SpecError: there is no such precision or backend.
-        ArtifactError: the bundle or its graph is missing, truncated or edited.
-        BackendError: the backend cannot load the graph.
+        SpecError: there is no such precision or backend, or the options contradict it.
+        ArtifactError: the bundle or its graph is missing, truncated or edited; or there is no
+            engine, and none may be built.
+        BackendError: the backend cannot load the graph, or gives other answers than the model.
+        DeviceLostError: the GPU is lost.
         MissingDependencyError: the backend's package is not installed.
     """
     if precision is not None and precision not in PRECISIONS:
         raise SpecError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    module = find_backend(backend).module
+    name = resolve_backend(backend, options)
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
-    session: Session = importlib.import_module(module).open_backend(bundle, precision, options)
+    try:
+        return _open(name, bundle, precision, options, progress)
+    except DeviceLostError:
+        raise
+    except EdgeVitError as error:
+        if options.fallback == "none" or runs_on_cpu(name, options):
+            raise
+        reason = f"{name} cannot run {precision} of {bundle.path}: {error}"
+    options = dataclasses.replace(options, provider="cpu")
+    session = _open(choose_backend(cpu_only=True), bundle, precision, options, progress)
+    session.degraded = reason
+    tell_degraded(f"{reason} -- Running on {session.backend} instead, as --fallback cpu allows")
+    return session
+
+
+def _open(
+    name: str,
+    bundle: Bundle,
+    precision: Precision,
+    options: SessionOptions,
+    progress: Progress,
+) -> Session:
+    opener = getattr(importlib.import_module(BACKENDS[name].module), BACKENDS[name].opener)
+    session: Session = opener(bundle, precision, options, progress)
     return session
 
 
 def run_batch(session: Session, images: Array) -> Array:
     """Return the first output of `session` for any number of `images`, (count, ...), in order.
 
-    A graph whose batch is fixed runs as often as needed; its last batch is filled up by repeating
-    the last image, and what comes of the repetitions is cut off.
+    Where the batch is limited the session runs as often as needed; a last batch that is too small
+    is filled up by repeating the last image, and what comes of the repetitions is cut off.
 
     Args:
         session: of a graph with one input.
@@ -241,11 +286,12 @@ def run_batch(session: Session, images: Array) -> Array:
     Raises:
         ShapeError: the images are not what the graph takes, or there are none.
     """
-    batch, name = session.inputs[0].shape[0], session.inputs[0].name
-    if not isinstance(batch, int):
+    name = session.inputs[0].name
+    if session.batch_range is None:
         return session.run({name: images})[session.outputs[0].name]
-    chunks = [images[start : start + batch] for start in range(0, len(images) or 1, batch)]
-    chunks[-1] = _fill_up(chunks[-1], batch)
+    least, most = session.batch_range
+    chunks = [images[start : start + most] for start in range(0, len(images) or 1, most)]
+    chunks[-1] = _fill_up(chunks[-1], least)
     outputs = [session.run({name: chunk})[session.outputs[0].name] for chunk in chunks]
     return np.concatenate(outputs)[: len(images)]
 
@@ -271,4 +317,5 @@ def _describe(array: Any) -> str:
 
 def _fill_up(images: Array, count: int) -> Array:
     """`images` with the last one repeated until there are `count`; none stay none."""
-    return np.concatenate([images, np.repeat(images[-1:], count - len(images), axis=0)])
+    missing = max(count - len(images), 0)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])

@@ -64,7 +64,7 @@ def fake_backend(monkeypatch, spec):
     opened = []
 
     def use(**behaviour):
-        def open_fake(bundle, precision, backend, options):
+        def open_fake(bundle, precision, backend, options, progress=None):
             session = FakeSession(
                 spec, precision, threads=options.num_threads, **behaviour.get(precision, {})
             )
@@ -176,7 +176,7 @@ def test_takes_every_backend_that_this_machine_has(make_bundle, fake_backend, so
     monkeypatch.setattr(verify_module, "available_backends", lambda: ("openvino", "ort", "trt"))
     open_fake = verify_module.open_session
 
-    def open_session(bundle, precision, backend, options):
+    def open_session(bundle, precision, backend, options, progress):
         if (backend, precision) == ("trt", "int8"):
             raise BackendError("no engine")
         session = open_fake(bundle, precision, backend, options)
@@ -195,7 +195,7 @@ def test_takes_every_backend_that_this_machine_has(make_bundle, fake_backend, so
 
 
 def test_refuses_where_no_backend_runs_the_reference(make_bundle, source, monkeypatch):
-    def refuse(bundle, precision, backend, options):
+    def refuse(bundle, precision, backend, options, progress):
         raise BackendError("broken")
 
     monkeypatch.setattr(verify_module, "open_session", refuse)
@@ -221,3 +221,17 @@ def test_refuses_a_bundle_with_nothing_to_verify(make_bundle, source):
 def test_refuses_a_bundle_without_the_reference(make_bundle, source):
     with pytest.raises(ArtifactError, match=r"holds no onnx/fp32.onnx"):
         verify(make_bundle("int8"), source)
+
+
+def test_a_fallback_stands_in_the_report(make_bundle, fake_backend, source, monkeypatch):
+    fake_backend(fp32=SLOW)
+    open_fake = verify_module.open_session
+
+    def open_degraded(*args):
+        session = open_fake(*args)
+        session.degraded = "trt cannot run fp32 of x: no driver"
+        return session
+
+    monkeypatch.setattr(verify_module, "open_session", open_degraded)
+    report = verify(make_bundle("fp32", "int8"), source, iterations=5)
+    assert report.notes[0] == "Degraded: trt cannot run fp32 of x: no driver."

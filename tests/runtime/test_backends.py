@@ -12,15 +12,19 @@ from edge_vit.runtime.backends import (
     CPU_BACKENDS,
     available_backends,
     choose_backend,
-    find_backend,
+    has_gpu,
+    resolve_backend,
+    runs_on_cpu,
 )
+from edge_vit.runtime.options import SessionOptions
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A function (VNNI?, installed packages) that lets this machine look like another."""
 
-    def set_up(vnni, *packages):
+    def set_up(vnni, *packages, gpu=False):
+        monkeypatch.setattr(backends, "has_gpu", lambda: gpu)
         monkeypatch.setattr(backends, "has_vnni", lambda: vnni)
         monkeypatch.setattr(backends, "_has_package", lambda name: name in packages)
 
@@ -29,7 +33,8 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_is_a_module_that_opens_sessions(name):
-    assert callable(importlib.import_module(BACKENDS[name].module).open_backend)
+    module = importlib.import_module(BACKENDS[name].module)
+    assert callable(getattr(module, BACKENDS[name].opener))
     assert BACKENDS[name].help
 
 
@@ -46,7 +51,46 @@ def test_auto_takes_the_fastest_that_is_installed(machine, vnni, packages, expec
     machine(vnni, *packages)
     assert available_backends() == expected
     assert choose_backend() == expected[0]
-    assert find_backend("auto") is BACKENDS[expected[0]]
+    assert resolve_backend("auto", SessionOptions()) == expected[0]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "packages", "expected"),
+    [
+        (True, ("tensorrt",), ("trt", "ort")),
+        (True, ("tensorrt_lean",), ("trt", "ort")),
+        (True, ("tensorrt_rtx", "tensorrt"), ("trt", "rtx", "ort")),
+        (True, (), ("ort",)),
+        (False, ("tensorrt_rtx", "tensorrt"), ("ort",)),
+    ],
+)
+def test_auto_takes_a_gpu_where_there_is_one_and_what_runs_on_it(machine, gpu, packages, expected):
+    machine(False, "onnxruntime", *packages, gpu=gpu)
+    assert available_backends() == expected
+    assert choose_backend(cpu_only=True) == "ort"
+
+
+@pytest.mark.parametrize("node", ["nvidia0", "nvidia3", "nvgpu", "nvhost-gpu", "dxg"])
+def test_a_driver_shows_its_gpu(monkeypatch, tmp_path, node):
+    monkeypatch.setattr(backends, "_DEV", tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert not has_gpu()
+    (tmp_path / node).touch()
+    assert has_gpu()
+
+
+@pytest.mark.parametrize("backend", ["auto", "ort"])
+def test_a_provider_is_one_of_onnx_runtime(machine, backend):
+    machine(True, "openvino", "onnxruntime", "tensorrt", gpu=True)
+    options = SessionOptions(provider="cuda")
+    assert resolve_backend(backend, options) == "ort"
+    assert not runs_on_cpu("ort", options)
+    assert runs_on_cpu("ort", SessionOptions())
+
+
+def test_refuses_a_provider_of_another_backend():
+    with pytest.raises(SpecError, match=r"provider: got 'cuda', .* Leave --provider out"):
+        resolve_backend("trt", SessionOptions(provider="cuda"))
 
 
 def test_with_nothing_installed_auto_names_what_to_install(machine):
@@ -69,8 +113,10 @@ def test_finding_out_imports_nothing(monkeypatch):
 
 
 def test_refuses_an_unknown_name():
-    with pytest.raises(SpecError, match="backend: got 'onnx', expected one of auto, ort, openvino"):
-        find_backend("onnx")
+    with pytest.raises(
+        SpecError, match="backend: got 'onnx', expected one of auto, ort, openvino, trt, rtx"
+    ):
+        resolve_backend("onnx", SessionOptions())
 
 
 def test_the_cpu_backends_are_those_of_the_table_and_the_fake_one():

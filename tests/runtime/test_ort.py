@@ -176,6 +176,6 @@ def test_says_how_to_install_onnx_runtime(tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError) as caught:
         open_session(bundle, backend="ort")
     assert str(caught.value) == (
-        "running on the CPU needs onnxruntime, which is not installed. "
+        "running with ONNX Runtime needs onnxruntime, which is not installed. "
         "Run: pip install 'edge-vit[cpu]'"
     )

@@ -28,9 +28,9 @@ def test_opens_a_bundle_or_its_path(bundle, convert):
     [
         (
             ("fp32", "onnxruntime"),
-            "backend: got 'onnxruntime', expected one of auto, ort, openvino",
+            "backend: got 'onnxruntime', expected one of auto, ort, openvino, trt, rtx",
         ),
-        (("fp32", "fake"), "backend: got 'fake', expected one of auto, ort, openvino"),
+        (("fp32", "fake"), "backend: got 'fake', expected one of auto, ort, openvino, trt, rtx"),
         (("int4",), "precision: got 'int4', expected one of fp32, fp16, int8"),
     ],
 )

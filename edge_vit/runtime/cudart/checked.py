@@ -15,6 +15,10 @@ _STICKY = frozenset({46, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 72
 device and the like. NVIDIA's own advice is to end the process."""
 
 
+class GpuMemoryError(BackendError):
+    """There is less GPU or pinned memory than was wanted."""
+
+
 class CheckedCalls:
     """CUDA's runtime functions, each called by its own name.
 
@@ -53,12 +57,12 @@ class CheckedCalls:
         """Return the pointer of `num_bytes` that the function `name` allocates.
 
         Raises:
-            BackendError: there is not so much; the message says how much there is.
+            GpuMemoryError: there is not so much; the message says how much there is.
         """
         status, *results = getattr(self._calls, name)(num_bytes, *arguments)
         if int(status) == OUT_OF_MEMORY:
             self._calls.cudaGetLastError()
-            raise BackendError(
+            raise GpuMemoryError(
                 f"{name} of {num_bytes / 2**20:.1f} MiB on GPU {self.device}: "
                 f"{self.error_name(status)}{self._free_text()}. "
                 "Use a smaller batch, or end what else uses the GPU"

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_vit.errors import BackendError
 from edge_vit.runtime.trt.listeners import Complaints
-from edge_vit.runtime.trt.network import Shape, ShapeRange
+from edge_vit.runtime.trt.network import OutOfMemoryError, Shape, ShapeRange
 
 _DTYPES: Mapping[str, str] = {
     "FLOAT": "float32",
@@ -158,7 +158,7 @@ class LoadedEngine:
                 for a new cache, None for none.
 
         Raises:
-            BackendError: there is too little memory for it.
+            OutOfMemoryError: there is too little memory for it.
         """
         self._complaints.clear()
         config, cache = self._runtime_config(captures_graphs, runtime_cache)
@@ -167,7 +167,7 @@ class LoadedEngine:
         else:
             native = self._native.create_execution_context(config)
         if native is None:
-            raise BackendError(f"no context for this engine: {self._complaints.reason}")
+            raise OutOfMemoryError(f"no context for this engine: {self._complaints.reason}")
         return Context(self, native, self._complaints, cache)
 
     def inspect(self) -> str | None:

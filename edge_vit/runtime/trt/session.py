@@ -95,6 +95,19 @@ class TrtSession(Session):
         cuda.bind_thread()
         self._lanes = Lanes(lambda: Lane(file.engine, cuda, lane_options), NUM_LANES)
 
+    @property
+    def batch_range(self) -> tuple[int, int] | None:
+        """Smallest and largest batch that the engine was built for."""
+        batches = [
+            (allowed.min[0], allowed.max[0])
+            for profile in self._file.engine.profiles
+            for allowed in profile.values()
+        ]
+        if not batches:
+            return super().batch_range
+        least, most = zip(*batches, strict=True)
+        return min(least), max(most)
+
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         return self._collect(self._begin(feeds, is_submitted=False))
 

@@ -1,0 +1,93 @@
+"""The bundle's golden images through a session: is it the model that it says?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.bundle import GOLDEN, Bundle
+from edge_vit.errors import BackendError
+from edge_vit.runtime.session import Session, run_batch
+from edge_vit.spec import Precision
+
+_LOG = logging.getLogger(__name__)
+
+MAX_ERROR: Mapping[Precision, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
+"""Largest `output_error` of each precision. Another model's answers are off by about 1.4; fp32 on
+another machine by 0.0001, FP16 by 0.005, INT8 of a recipe that holds by 0.02 to 0.2."""
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How the answers to the golden images compare with the fp32 ones that the bundle keeps.
+
+    Attributes:
+        num_images: that were run.
+        error: see `output_error`; infinite where an output is not finite.
+        limit: what is allowed.
+    """
+
+    num_images: int
+    error: float
+    limit: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether the session is the model that it says."""
+        return self.error <= self.limit
+
+
+def output_error(outputs: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """Return the root mean square error, over the spread of `expected` within each image.
+
+    Both are float32 (count, classes or channels). The spread is the standard deviation from each
+    row's own mean: what is common to all classes says nothing.
+    """
+    wanted = expected.astype(np.float64)
+    error = np.sqrt(np.mean((outputs - wanted) ** 2))
+    spread = np.sqrt(np.mean((wanted - wanted.mean(axis=1, keepdims=True)) ** 2))
+    return float(error / spread) if spread else float(error)
+
+
+def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
+    """Return how `session` answers the golden images of `bundle`; None where it has none.
+
+    Raises:
+        ArtifactError: the golden images are missing, truncated or edited.
+        BackendError: the session fails.
+    """
+    if not bundle.has(GOLDEN):
+        return None
+    golden = bundle.read_golden()
+    outputs = run_batch(session, golden.images)
+    error = output_error(outputs, golden.outputs) if np.isfinite(outputs).all() else float("inf")
+    return SelfTest(len(outputs), error, MAX_ERROR[session.precision])
+
+
+def check_session(session: Session, bundle: Bundle, name: str) -> None:
+    """Refuse a session whose answers are not those of the model in `bundle`.
+
+    Args:
+        session: to check.
+        bundle: whose golden images are run.
+        name: of the engine or graph, for the message.
+
+    Raises:
+        BackendError: the answers are wrong; the message holds the figures.
+    """
+    result = run_self_test(session, bundle)
+    if result is None:
+        _LOG.warning("%s was not tested: the bundle has no %s. Export it again", name, GOLDEN)
+    elif result.passes:
+        _LOG.debug("self-test of %s: error %.2g, limit %g", name, result.error, result.limit)
+    else:
+        raise BackendError(
+            f"{name} gives other answers than the model: on {result.num_images} golden images they "
+            f"are off by {result.error:.2g} of the spread of the fp32 outputs, "
+            f"{session.precision} may be off by {result.limit:g}. To use it all the same: "
+            "--no-self-test"
+        )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from tiny_graph import golden_bundle, tiny_bundle, tiny_images, tiny_outputs, tiny_spec
+
+from edge_vit.errors import BackendError
+from edge_vit.runtime import open_session
+from edge_vit.runtime.fake import FakeSession
+from edge_vit.runtime.self_test import MAX_ERROR, check_session, output_error, run_self_test
+
+IMAGES = tiny_images(5)
+
+
+class Wrong(FakeSession):
+    """Says what the model says, changed."""
+
+    def __init__(self, change, precision="fp32", batch=None):
+        super().__init__(tiny_spec(batch), precision)
+        self._change = change
+
+    def _run(self, feeds):
+        return {"logits": self._change(tiny_outputs(feeds["images"])).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return golden_bundle(tmp_path_factory.mktemp("golden") / "tiny.edgevit")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("backend", ["ort", "openvino"])
+def test_the_model_itself_passes(bundle, backend, precision):
+    with open_session(bundle, precision, backend) as session:
+        result = run_self_test(session, bundle)
+    assert result.passes
+    assert result.num_images == 5
+    assert result.error < MAX_ERROR[precision] / 4
+
+
+def test_a_fixed_batch_is_filled_up(bundle):
+    assert run_self_test(Wrong(lambda logits: logits, batch=3), bundle).passes
+
+
+@pytest.mark.parametrize(
+    ("change", "precision"),
+    [
+        pytest.param(lambda logits: logits[:, ::-1], "int8", id="classes in another order"),
+        pytest.param(lambda logits: -logits, "int8", id="sign"),
+        pytest.param(lambda logits: logits * 0, "int8", id="zeros"),
+        pytest.param(lambda logits: logits * 1.2, "fp16", id="scale"),
+        pytest.param(lambda logits: np.roll(logits, 1, axis=0), "fp16", id="another image"),
+        pytest.param(lambda logits: logits + 0.1 * logits.std(), "fp32", id="bias"),
+    ],
+)
+def test_refuses_wrong_answers_with_the_figures(bundle, change, precision):
+    with pytest.raises(BackendError) as caught:
+        check_session(Wrong(change, precision), bundle, "tiny.engine")
+    message = str(caught.value)
+    assert message.startswith("tiny.engine gives other answers than the model: on 5 golden images")
+    assert f"{precision} may be off by {MAX_ERROR[precision]:g}" in message
+    assert message.endswith("--no-self-test")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_refuses_what_is_not_finite(bundle, value):
+    with pytest.raises(BackendError, match="off by inf"):
+        check_session(Wrong(lambda logits: logits * value, "int8"), bundle, "tiny.engine")
+
+
+def test_a_rounding_of_each_precision_passes(bundle):
+    rng = np.random.default_rng(0)
+    for precision, size in (("fp32", 1e-4), ("fp16", 0.005), ("int8", 0.2)):
+        noise = size * tiny_outputs(IMAGES).std() * rng.standard_normal((5, 5))
+        check_session(Wrong(lambda logits, noise=noise: logits + noise, precision), bundle, "x")
+
+
+def test_the_error_is_one_of_the_spread_within_an_image():
+    expected = np.array([[101.0, 99.0], [201.0, 199.0]], np.float32)
+    assert output_error(expected + np.float32(0.5), expected) == pytest.approx(0.5)
+    assert output_error(expected, expected) == 0
+    assert output_error(np.ones((1, 1)), np.zeros((1, 1), np.float32)) == 1
+
+
+def test_without_golden_images_it_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        check_session(FakeSession(tiny_spec()), tiny_bundle(tmp_path / "t.edgevit"), "tiny.engine")
+    assert "tiny.engine was not tested: the bundle has no golden/golden.npz" in caplog.text
