@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -85,7 +86,7 @@ _LOG = logging.getLogger(__name__)
     help="Also measure the first answer of a process that has done nothing else.",
 )
 @precision_option
-@session_options
+@functools.partial(session_options, wait="spin")
 @click.option(
     "-o",
     "--output",

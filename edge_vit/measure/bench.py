@@ -77,7 +77,7 @@ def benchmark(
             cold_start = measure_cold_start(
                 bundle.path, precision, backend, options, batch_size=spec.static_batch or 1
             )
-    with open_session(bundle, precision, backend, options) as session:
+    with open_session(bundle, precision, backend, options, progress) as session:
         report = _time(session, plan, pixels, progress)
         stages = report.stages
         if source is not None:
