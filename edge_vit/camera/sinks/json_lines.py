@@ -1,0 +1,128 @@
+"""One line of JSON per answer: on stdout, or in a file that is rotated before it grows large."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from edge_vit.camera.sinks.record import answer_record, to_line
+from edge_vit.camera.values import CameraAnswer
+from edge_vit.errors import ArtifactError
+from edge_vit.files import refuse_os_errors
+
+if TYPE_CHECKING:
+    from edge_vit.camera.summary import CameraSummary
+
+MAX_BYTES = 64 << 20
+NUM_KEPT = 5
+
+
+class StdoutSink:
+    """Lines on stdout, each whole, none held back."""
+
+    name = "stdout"
+    queue_size = 1000
+
+    def __init__(self, stream: BinaryIO | None = None) -> None:
+        self._stream = stream
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Take stdout as it is now."""
+        self._stream = self._stream or sys.stdout.buffer
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Print `answer`."""
+        assert self._stream is not None
+        self._stream.write(to_line(answer_record(answer)))
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to finish: every line was flushed."""
+
+
+class JsonLinesSink:
+    """Lines in a file that becomes ``NAME.1`` before it grows too large, and that ``NAME.2``.
+
+    Every line is written by one call, so a process that is killed leaves whole lines; should the
+    power fail in the middle of one, the next run begins on a line of its own.
+
+    Args:
+        path: of the newest lines.
+        max_bytes: of one file.
+        num_kept: older files that are kept.
+    """
+
+    queue_size = 1000
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES, num_kept: int = NUM_KEPT) -> None:
+        self.name = f"jsonl:{path}"
+        self._path, self._max_bytes, self._num_kept = path, max_bytes, num_kept
+        self._file: int | None = None
+        self._size = 0
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Open the file, folders made as needed.
+
+        Raises:
+            ArtifactError: it cannot be written.
+        """
+        if self._path.is_dir():
+            raise ArtifactError(f"{self._path} is a folder, expected a file to write lines to")
+        with refuse_os_errors(self._path):
+            self._open()
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Append `answer`.
+
+        Raises:
+            ArtifactError: the disk is full or gone; the next answer is tried all the same.
+        """
+        line = to_line(answer_record(answer))
+        with refuse_os_errors(self._path):
+            if self._file is None or os.fstat(self._file).st_nlink == 0:
+                self.close()  # somebody removed it
+                self._open()
+            if self._size and self._size + len(line) > self._max_bytes:
+                self._rotate()
+            self._append(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = os.fstat(self._file).st_size
+        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+            self._append(b"\n")
+
+    def _append(self, line: bytes) -> None:
+        """Write `line` whole; what of it was written before the disk was full is taken back."""
+        assert self._file is not None
+        rest = line
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(line)
+
+    def _rotate(self) -> None:
+        self.close()
+        if self._num_kept == 0:
+            self._path.unlink()
+        for number in range(self._num_kept, 0, -1):
+            newer = self._path if number == 1 else self._numbered(number - 1)
+            if newer.exists():
+                newer.replace(self._numbered(number))
+        self._open()
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")

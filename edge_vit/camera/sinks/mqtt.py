@@ -1,0 +1,118 @@
+"""Answers published over MQTT, with a status topic that says when the camera is gone.
+
+``TOPIC`` takes each answer as JSON; ``TOPIC/status`` says ``online`` or ``offline``, retained: the
+broker itself says ``offline`` when the connection is lost (its last will).
+"""
+
+from __future__ import annotations
+
+import ssl
+import urllib.parse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edge_vit.camera.sinks.record import answer_record, to_line
+from edge_vit.camera.values import CameraAnswer
+from edge_vit.errors import BackendError, SpecError
+from edge_vit.optional import require
+
+if TYPE_CHECKING:
+    from edge_vit.camera.summary import CameraSummary
+
+TIMEOUT_S = 5.0
+_KEEP_ALIVE_S = 30
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class MqttSink:
+    """Publishes every answer; connects by itself, and again after the connection was lost.
+
+    Args:
+        url: ``mqtt://[user:password@]host[:port]/topic``, or ``mqtts://`` for TLS.
+        qos: 0 at most once, 1 at least once.
+        timeout_s: seconds that one answer may take to be on its way.
+    """
+
+    queue_size = 100
+
+    def __init__(self, url: str, qos: int = 0, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._topic = urllib.parse.unquote(parts.path).strip("/")
+        if parts.scheme not in _PORTS or not parts.hostname or not self._topic:
+            raise SpecError(
+                f"mqtt: got {parts.scheme}://{parts.hostname or ''}/{self._topic}, "
+                "expected mqtt://HOST/TOPIC"
+            )
+        if set("+#") & set(self._topic):
+            raise SpecError(f"mqtt: topic {self._topic!r}, expected one without + and #")
+        if qos not in (0, 1):
+            raise SpecError(f"mqtt: got qos {qos}, expected 0 or 1")
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{self._topic}"
+        self._parts, self._qos, self._timeout_s = parts, qos, timeout_s
+        self._client: Any = None
+        self._reason, self._is_welcome = "not connected yet", False
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Begin to connect; a broker that is not there yet is tried again and again.
+
+        Raises:
+            MissingDependencyError: paho-mqtt is not installed.
+        """
+        mqtt: Any = require("paho.mqtt.client", "publishing over MQTT")
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        client.will_set(self._status_topic, "offline", qos=1, retain=True)
+        if self._parts.username is not None:
+            user = urllib.parse.unquote(self._parts.username)
+            client.username_pw_set(user, urllib.parse.unquote(self._parts.password or ""))
+        if self._parts.scheme == "mqtts":
+            client.tls_set_context(ssl.create_default_context())
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.reconnect_delay_set(1, 60)
+        client.connect_async(
+            self._parts.hostname, self._parts.port or _PORTS[self._parts.scheme], _KEEP_ALIVE_S
+        )
+        client.loop_start()
+        self._client = client
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Publish `answer`.
+
+        Raises:
+            BackendError: there is no connection, or the broker takes nothing.
+        """
+        if not self._client.is_connected():
+            raise BackendError(f"{self.name}: {self._reason}")
+        line = to_line(answer_record(answer)).rstrip()
+        message = self._client.publish(self._topic, line, qos=self._qos)
+        try:
+            message.wait_for_publish(self._timeout_s)
+            is_sent = message.is_published()
+        except (RuntimeError, ValueError) as error:
+            raise BackendError(f"{self.name}: {error}") from None
+        if not is_sent:
+            raise BackendError(f"{self.name}: the broker took nothing for {self._timeout_s:g} s")
+
+    def close(self) -> None:
+        """Say ``offline`` and leave."""
+        if self._client is None:
+            return
+        if self._client.is_connected():
+            message = self._client.publish(self._status_topic, "offline", qos=1, retain=True)
+            message.wait_for_publish(min(1.0, self._timeout_s))
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def _status_topic(self) -> str:
+        return f"{self._topic}/status"
+
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
+        if reason.is_failure:
+            self._reason = f"the broker refused: {reason}"  # and hangs up; this stays the reason
+            return
+        self._is_welcome = True
+        client.publish(self._status_topic, "online", qos=1, retain=True)
+
+    def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
+        if self._is_welcome:
+            self._reason, self._is_welcome = f"connection lost: {reason}", False

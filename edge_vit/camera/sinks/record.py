@@ -1,0 +1,66 @@
+"""An answer as one JSON object: what every sink that writes text says."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from edge_vit.answers import Answer
+from edge_vit.camera.values import CameraAnswer
+
+_SCORE_DIGITS, _MS_DIGITS = 6, 3
+
+
+def answer_record(answer: CameraAnswer) -> dict[str, Any]:
+    """Return `answer` as what JSON takes: raw scores always, smoothed ones where there are any."""
+    frame, stamps = answer.frame, answer.frame.stamps
+    height, width = frame.pixels.shape[:2]
+    record: dict[str, Any] = {
+        "source": frame.source,
+        "number": frame.number,
+        "captured": iso_time(stamps.captured_unix_ns),
+        "clock": stamps.clock,
+        "width": width,
+        "height": height,
+        "latency_ms": _ms(stamps.latency_ms),
+        "age_ms": _ms(stamps.age_ms),
+        "stage_ms": {stage: _ms(value) for stage, value in stamps.stage_ms().items()},
+        "dropped": answer.num_dropped,
+        "is_confident": answer.is_confident,
+        "answers": _answers(answer.prediction.answers),
+    }
+    if answer.smoothed is not None:
+        record["smoothed"] = _answers(answer.smoothed.answers)
+    if answer.prediction.features is not None:
+        record["features"] = list(answer.prediction.features)
+    return record
+
+
+def to_line(record: dict[str, Any]) -> bytes:
+    """Return `record` as one line of JSON, its newline included."""
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8", errors="replace") + b"\n"
+
+
+def best_answer(answer: CameraAnswer) -> Answer | None:
+    """Return what to show first: the smoothed answer where there is one; None for features."""
+    answers = (answer.smoothed or answer.prediction).answers
+    return answers[0] if answers else None
+
+
+def iso_time(unix_ns: int) -> str:
+    """Return wall time as ISO 8601 in UTC, with milliseconds."""
+    moment = datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _answers(answers: tuple[Answer, ...]) -> list[dict[str, Any]]:
+    return [
+        {"index": item.index, "label": item.label, "score": round(item.score, _SCORE_DIGITS)}
+        for item in answers
+    ]
+
+
+def _ms(value: float) -> float:
+    return round(value, _MS_DIGITS)

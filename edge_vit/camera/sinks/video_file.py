@@ -1,0 +1,139 @@
+"""Frames with their answers as a video file; one that is cut off still plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_vit.camera.sinks.drawing import draw_answer
+from edge_vit.camera.values import CameraAnswer
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.optional import require
+
+if TYPE_CHECKING:
+    from edge_vit.camera.summary import CameraSummary
+
+SUFFIXES = (".mp4", ".mkv")
+_CODECS = (
+    ("libx264", {"preset": "veryfast", "crf": "23", "tune": "zerolatency"}),
+    ("mpeg4", {"qscale": "4"}),
+)
+_MILLISECONDS = Fraction(1, 1000)
+_KEY_FRAME_EVERY = 30
+_AT_ONCE = {"flush_packets": "1"}
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}  # no index at the end
+
+
+class VideoFileSink:
+    """One video per source, each frame at the time that it was captured.
+
+    An existing file is never written over: the next is called ``NAME-1.mp4``, ``NAME-2.mp4`` …
+
+    Args:
+        path: of the video, .mp4 or .mkv.
+    """
+
+    queue_size = 30
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise SpecError(f"video {path}: got {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
+        self.name = f"video:{path}"
+        self._path = path
+        self._av: ModuleType | None = None
+        self._videos: dict[str, _Video] = {}
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Load PyAV and make the folder.
+
+        Raises:
+            MissingDependencyError: PyAV is not installed.
+            ArtifactError: the folder cannot be made.
+        """
+        self._av = require("av", "writing video")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {self._path}: {error.strerror}") from None
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Add the frame of `answer`.
+
+        Raises:
+            ArtifactError: the video cannot be written; it is ended, the next frame begins another.
+        """
+        assert self._av is not None
+        source = answer.frame.source
+        try:
+            if source not in self._videos:
+                self._videos[source] = _Video(self._av, claim_path(self._path), answer)
+            self._videos[source].add(answer)
+        except (OSError, ValueError) as error:  # PyAV's errors are one or the other
+            video = self._videos.pop(source, None)
+            if video is not None:
+                video.abandon()
+            raise ArtifactError(f"cannot write {self._path}: {error}") from None
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and end every video."""
+        for video in self._videos.values():
+            video.close()
+        self._videos.clear()
+
+
+class _Video:
+    """One file that is being written."""
+
+    def __init__(self, av: ModuleType, path: Path, answer: CameraAnswer) -> None:
+        height, width = answer.frame.pixels.shape[:2]
+        self._av = av
+        self._width, self._height = max(2, width // 2 * 2), max(2, height // 2 * 2)
+        self._first_ns, self._last_pts = answer.frame.stamps.captured_ns, -1
+        options = {**_AT_ONCE, **(_FRAGMENTS if path.suffix.lower() == ".mp4" else {})}
+        self._container: Any = av.open(str(path), "w", options=options)
+        name, settings = next(pair for pair in _CODECS if pair[0] in av.codecs_available)
+        self._stream = self._container.add_stream(name, rate=30, options=settings)
+        self._stream.width, self._stream.height = self._width, self._height
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = _MILLISECONDS
+        self._stream.codec_context.gop_size = _KEY_FRAME_EVERY
+
+    def add(self, answer: CameraAnswer) -> None:
+        """Encode one frame; one of another size is scaled to that of the first."""
+        pixels = np.asarray(draw_answer(answer))
+        elapsed_ms = (answer.frame.stamps.captured_ns - self._first_ns) // 10**6
+        self._last_pts = max(self._last_pts + 1, int(elapsed_ms))
+        frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame = frame.reformat(self._width, self._height, "yuv420p")
+        frame.pts, frame.time_base = self._last_pts, _MILLISECONDS
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Flush the encoder and end the file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        """End the file as it is."""
+        try:
+            self._container.close()
+        except (OSError, ValueError):
+            return
+
+
+def claim_path(path: Path) -> Path:
+    """Make an empty file at `path`, or at the first of ``NAME-1`` … that is free; return which."""
+    number, claimed = 0, path
+    while True:
+        try:
+            claimed.touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            claimed = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        else:
+            return claimed

@@ -1,0 +1,107 @@
+"""Who may see the dashboard: this machine alone, or whoever knows the token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.cookies
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from typing import Literal
+
+from edge_vit.errors import SpecError
+
+COOKIE = "edgevit"
+TOKEN_VARIABLE = "EDGEVIT_TOKEN"
+SHORTEST_TOKEN = 16
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+Verdict = Literal["granted", "new cookie", "token", "host", "cross-site"]
+"""``new cookie``: the token stood in the address, to be swapped for a cookie; the last three are
+refusals: no or a wrong token, a strange host name, a page of another site.
+"""
+
+
+class Access:
+    """Decides about each request.
+
+    Args:
+        host: that the server listens on.
+        token: that everybody has to know; None for none, on a loopback address alone.
+
+    Raises:
+        SpecError: others could reach the server without a token, or the token is easily guessed.
+    """
+
+    def __init__(self, host: str, token: str | None) -> None:
+        if token is None and not is_loopback(host):
+            raise SpecError(
+                f"dashboard on {host}: anybody could watch. Give a token: export {TOKEN_VARIABLE}="
+                "$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')"
+            )
+        if token is not None and len(token) < SHORTEST_TOKEN:
+            raise SpecError(
+                f"{TOKEN_VARIABLE}: got {len(token)} characters, expected {SHORTEST_TOKEN} at least"
+            )
+        self._token = None if token is None else token.encode()
+        self._hosts = _LOCAL_NAMES | {host.lower()}
+        key = secrets.token_bytes(32)  # a cookie is worth nothing once this process has ended
+        self._cookie = None if token is None else _keyed(key, token.encode()).hex()
+
+    @property
+    def cookie(self) -> str:
+        """What the header ``Set-Cookie`` says to whoever showed the token."""
+        return f"{COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
+
+    def judge(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Verdict:
+        """Return what to do with a request.
+
+        Args:
+            headers: of it, by lower-case name.
+            query: the arguments in its address.
+        """
+        is_navigation = headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_navigation:
+            return "cross-site"
+        if self._token is None:
+            return "granted" if self._is_known_host(headers.get("host", "")) else "host"
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and _equal(given.strip().encode(), self._token):
+            return "granted"
+        if self._cookie and _equal(_cookie_of(headers).encode(), self._cookie.encode()):
+            return "granted"
+        if _equal(query.get("token", "").encode(), self._token):
+            return "new cookie"
+        return "token"
+
+    def _is_known_host(self, host: str) -> bool:
+        """Whether `host` is a name of this machine, not one that a stranger has pointed at it."""
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+        return name.strip("[]").lower() in self._hosts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _equal(given: bytes, wanted: bytes) -> bool:
+    """Whether both are the same, in a time that tells nothing of either, their length included."""
+    key = b"edge-vit"
+    return hmac.compare_digest(_keyed(key, given), _keyed(key, wanted))
+
+
+def _keyed(key: bytes, message: bytes) -> bytes:
+    return hmac.new(key, message, hashlib.sha256).digest()
+
+
+def _cookie_of(headers: Mapping[str, str]) -> str:
+    try:
+        jar = http.cookies.SimpleCookie(headers.get("cookie", ""))
+    except http.cookies.CookieError:
+        return ""
+    return jar[COOKIE].value if COOKIE in jar else ""

@@ -1,0 +1,98 @@
+"""Answers posted as JSON to an address on the web: when they change, or every so often."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from edge_vit.camera.sinks.record import answer_record, best_answer, to_line
+from edge_vit.camera.values import CameraAnswer, describe
+from edge_vit.errors import BackendError, SpecError
+
+if TYPE_CHECKING:
+    from edge_vit.camera.summary import CameraSummary
+
+TIMEOUT_S = 5.0
+
+
+class WebhookSink:
+    """Posts an answer when it deserves it. Redirects are not followed, replies are not read.
+
+    Args:
+        url: http:// or https://, with ``user:password@`` where the server wants that.
+        on: ``change``: when a source's first answer, a confident one, is another than the last
+            that arrived; ``every``: any answer.
+        interval_s: seconds between two posts of one source at least.
+        timeout_s: seconds that the server may take for each step.
+        clock: seconds, running forward.
+    """
+
+    queue_size = 100
+
+    def __init__(
+        self,
+        url: str,
+        on: Literal["change", "every"] = "change",
+        interval_s: float = 0.0,
+        timeout_s: float = TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SpecError(f"webhook: got {parts.scheme}:, expected http://HOST or https://HOST")
+        self._parts, self._on, self._interval_s = parts, on, interval_s
+        self._timeout_s, self._clock = timeout_s, clock
+        self._sent: dict[str, tuple[object, float]] = {}  # source -> last label that arrived, when
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+        """Nothing to get ready: a connection is made for each post."""
+
+    def write(self, answer: CameraAnswer) -> None:
+        """Post `answer` if it deserves it.
+
+        Raises:
+            BackendError: the server cannot be reached, or does not answer with 2xx.
+        """
+        source, best = answer.frame.source, best_answer(answer)
+        label, now_s = (best.index if best else None), self._clock()
+        last_label, last_s = self._sent.get(source, (object(), float("-inf")))
+        is_news = answer.is_confident and label != last_label
+        if (self._on == "change" and not is_news) or now_s - last_s < self._interval_s:
+            return
+        self._post(to_line(answer_record(answer)))
+        self._sent[source] = (label, now_s)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _post(self, body: bytes) -> None:
+        parts = self._parts
+        headers = {"Content-Type": "application/json", "User-Agent": "edge-vit"}
+        if parts.username is not None:
+            pair = f"{urllib.parse.unquote(parts.username)}:"
+            pair += urllib.parse.unquote(parts.password or "")
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection = self._connect()
+        try:
+            connection.request("POST", target, body, headers)
+            response = connection.getresponse()
+            if not 200 <= response.status < 300:
+                raise BackendError(f"{self.name} answered {response.status} {response.reason}")
+        except (OSError, http.client.HTTPException) as error:
+            raise BackendError(f"{self.name}: {describe(error)}") from None
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)

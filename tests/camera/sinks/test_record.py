@@ -1,0 +1,54 @@
+import json
+
+import numpy as np
+from made_answers import make_answer
+
+from edge_vit.camera.sinks.record import answer_record, best_answer, iso_time, to_line
+from edge_vit.camera.smoothing import Smoothing
+
+
+def test_says_what_was_seen_where_when_and_how_late():
+    record = json.loads(to_line(answer_record(make_answer(7))))
+    assert (record["source"], record["number"], record["clock"]) == ("test://", 7, "driver")
+    assert record["captured"] == "2023-11-14T22:13:20.700Z"
+    assert (record["width"], record["height"]) == (64, 48)
+    assert (record["latency_ms"], record["age_ms"]) == (21, 10)
+    assert sum(record["stage_ms"].values()) == record["latency_ms"]
+    assert [answer["label"] for answer in record["answers"]] == ["cat", "dog", 'say "owl"\nloudly']
+    assert "smoothed" not in record
+    assert "features" not in record
+
+
+def test_a_line_is_one_line_whatever_the_label():
+    line = to_line(answer_record(make_answer(0, (0, 0, 9, 1))))
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["answers"][0]["label"] == 'say "owl"\nloudly'
+    assert "Füchsin 🦊" in to_line(answer_record(make_answer(0, (0, 0, 0, 9)))).decode()
+
+
+def test_raw_scores_stand_beside_smoothed_ones():
+    step = Smoothing("ema", 9)
+    step(make_answer(0, (9, 0, 0, 0)))
+    record = answer_record(step(make_answer(1, (0, 9, 0, 0))))
+    assert record["answers"][0]["label"] == "dog"
+    assert record["smoothed"][0]["index"] == 0
+
+
+def test_features_are_said_as_they_are():
+    record = answer_record(make_answer(0, features=(0.5, -1.0)))
+    assert (record["answers"], record["features"]) == ([], [0.5, -1.0])
+    assert best_answer(make_answer(0, features=(0.5,))) is None
+
+
+def test_broken_text_does_not_stop_a_line():
+    assert to_line({"source": "caf\udce9"}) == b'{"source":"caf?"}\n'
+
+
+def test_wall_time_is_utc():
+    assert iso_time(0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_the_record_does_not_hold_the_pixels():
+    big = make_answer(0, size=(1080, 1920))
+    assert len(to_line(answer_record(big))) < 1500
+    assert isinstance(big.frame.pixels, np.ndarray)

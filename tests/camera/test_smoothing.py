@@ -1,0 +1,132 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "sinks"))
+from made_answers import LABELS, make_answer
+
+from edge_vit.answers import softmax
+from edge_vit.camera.smoothing import LONGEST_GAP_S, ConfidenceFloor, Smoothing
+from edge_vit.errors import SpecError
+
+CAT, DOG = (4.0, 0.0, 0.0, 0.0), (0.0, 4.0, 0.0, 0.0)
+
+
+def first(step, *frames):
+    """Return the first smoothed answer of the last of `frames`."""
+    for frame in frames:
+        answer = step(frame)
+    return answer.smoothed.answers[0]
+
+
+def test_ema_is_the_textbook_mean_of_the_scores():
+    step = Smoothing("ema", 3, LABELS, top=4)
+    logits = [CAT, DOG, DOG, (1.0, 2.0, 3.0, 4.0)]
+    wanted = softmax(np.array(logits[0]))
+    for number, one in enumerate(logits):
+        smoothed = step(make_answer(number, one)).smoothed
+        wanted = wanted + 0.5 * (softmax(np.array(one)) - wanted)
+    found = {answer.index: answer.score for answer in smoothed.answers}
+    assert [found[i] for i in range(4)] == pytest.approx(wanted.tolist())
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_one_odd_frame_does_not_change_the_answer():
+    for kind in ("ema", "majority"):
+        frames = [make_answer(number, CAT) for number in range(5)]
+        assert first(Smoothing(kind, 5, LABELS), *frames, make_answer(5, DOG)).label == "cat"
+
+
+def test_a_lasting_change_does():
+    for kind in ("ema", "majority"):
+        frames = [make_answer(number, CAT if number < 5 else DOG) for number in range(12)]
+        assert first(Smoothing(kind, 5, LABELS), *frames).label == "dog"
+
+
+def test_majority_scores_are_shares_of_the_last_frames():
+    step = Smoothing("majority", 4, LABELS)
+    frames = [make_answer(number, (CAT, CAT, DOG, CAT, DOG)[number]) for number in range(5)]
+    for frame in frames:
+        answers = step(frame).smoothed.answers
+    assert [(answer.label, answer.score) for answer in answers] == [("dog", 0.5), ("cat", 0.5)]
+
+
+def test_of_equal_shares_the_newest_comes_first():
+    step = Smoothing("majority", 2)
+    assert first(step, make_answer(0, DOG), make_answer(1, CAT)).label == "0"
+
+
+def test_the_raw_answer_stays_as_it_was():
+    step = Smoothing("ema", 5)
+    step(make_answer(0, CAT))
+    raw = make_answer(1, DOG)
+    answer = step(raw)
+    assert answer.prediction is raw.prediction
+    assert answer.output is raw.output
+
+
+def test_sources_are_smoothed_apart():
+    step = Smoothing("ema", 9)
+    first(step, *(make_answer(number, CAT, source="a") for number in range(9)))
+    assert first(step, make_answer(9, DOG, source="b")).index == 1
+    assert first(step, make_answer(9, DOG, source="a")).index == 0
+
+
+@pytest.mark.parametrize("later_ms", [LONGEST_GAP_S * 1000 + 1, -500], ids=["gap", "back"])
+def test_begins_anew_after_a_gap_or_a_jump_back(later_ms):
+    for kind in ("ema", "majority"):
+        step = Smoothing(kind, 9)
+        before = [make_answer(number, CAT, at_ms=1000 + number) for number in range(9)]
+        assert first(step, *before, make_answer(9, DOG, at_ms=1008 + later_ms)).index == 1
+
+
+def test_memory_does_not_grow_with_frames():
+    step = Smoothing("majority", 3)
+    for number in range(100):
+        step(make_answer(number, CAT))
+    (history,) = step._histories.values()
+    assert len(history.first) == 3
+
+
+def test_features_are_left_alone():
+    answer = make_answer(0, features=(1.0, 2.0))
+    assert Smoothing("ema", 3)(answer) is answer
+    assert ConfidenceFloor(0.9)(answer).is_confident
+
+
+def test_gives_as_many_answers_as_asked_for():
+    for kind in ("ema", "majority"):
+        step = Smoothing(kind, 4, top=1)
+        step(make_answer(0, CAT))
+        assert len(step(make_answer(1, DOG)).smoothed.answers) == 1
+
+
+def test_a_floor_marks_what_is_below_it():
+    sure, unsure = make_answer(0, CAT), make_answer(1, (0.1, 0.0, 0.0, 0.0))
+    floor = ConfidenceFloor(0.5)
+    assert floor(sure).is_confident
+    assert not floor(unsure).is_confident
+    assert floor(unsure).prediction is unsure.prediction
+
+
+def test_the_floor_is_held_against_the_smoothed_score():
+    step, floor = Smoothing("ema", 9), ConfidenceFloor(0.8)
+    assert floor(step(make_answer(0, CAT))).is_confident
+    assert not floor(step(make_answer(1, DOG))).is_confident  # sure of itself, but it is one frame
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Smoothing("ema", 0),
+        lambda: Smoothing("ema", 3, top=0),
+        lambda: ConfidenceFloor(-0.1),
+        lambda: ConfidenceFloor(float("nan")),
+        lambda: ConfidenceFloor(1.1),
+    ],
+)
+def test_refuses_what_cannot_be(make):
+    with pytest.raises(SpecError):
+        make()
