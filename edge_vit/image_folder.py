@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vit.errors import ImageError, SpecError
+from edge_vit.image_net import synset_indices
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """How the names of images end, in lower or upper case."""
@@ -76,6 +77,9 @@ def _class_indices(folder: Path, labels: tuple[str, ...]) -> dict[str, int]:
         if entry.is_dir() and not entry.name.startswith(".")
     )
     unknown = [name for name in names if name not in labels]
+    by_synset = synset_indices(folder, names) if unknown else None
+    if by_synset is not None:
+        return by_synset
     if unknown and labels and len(labels) != len(names):
         raise ImageError(
             f"class folder {folder / unknown[0]} is none of the model's {len(labels)} labels "

@@ -15,8 +15,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edge_vit.errors import ImageError, ShapeError, SpecError
+from edge_vit.image_cifar import map_classes, read_cifar
 from edge_vit.image_folder import list_folder, spread
-from edge_vit.image_lists import ARRAY_SUFFIXES, LIST_SUFFIX, read_array, read_list
+from edge_vit.image_lists import (
+    ARRAY_SUFFIXES,
+    LIST_SUFFIX,
+    TABLE_SUFFIX,
+    read_array,
+    read_list,
+    read_table,
+)
+from edge_vit.image_net import flat_truth
 from edge_vit.image_parts import limit_images
 from edge_vit.preprocess import UInt8Array, check_image
 from edge_vit.video import VIDEO_SUFFIXES, VideoSource
@@ -142,8 +151,9 @@ class FolderSource(FileSource):
     2. else the folder's place among the sorted names, as torchvision's `ImageFolder` counts, where
        `labels` is empty or as long as there are folders. An empty class folder keeps its place.
 
-    Anything else is refused, images beside class folders too. Hidden files and folders, whose names
-    start with a dot, are left out.
+    Class folders that are called by synset, and a flat folder beside a list of the truth, are read
+    as ImageNet comes: see `edge_vit.image_net`. Anything else is refused, images beside class
+    folders too. Hidden files and folders, whose names start with a dot, are left out.
 
     Args:
         path: the folder.
@@ -162,12 +172,15 @@ class FolderSource(FileSource):
     ) -> None:
         folder = Path(path)
         paths, indices = list_folder(folder, labels)
-        self.labels = tuple(labels) or tuple(indices) if indices is not None else ()
-        self.has_labels = indices is not None
-        self._files = [
-            _File(folder / path, path.as_posix(), indices[path.parts[0]] if indices else None)
-            for path in compress(paths, spread(len(paths), limit))
+        truth = [indices[path.parts[0]] for path in paths] if indices else flat_truth(folder, paths)
+        self.has_labels = truth is not None
+        self.labels = tuple(labels) or tuple(indices or ()) if self.has_labels else ()
+        known: Sequence[int | None] = truth or [None] * len(paths)
+        files = [
+            _File(folder / path, path.as_posix(), label)
+            for path, label in zip(paths, known, strict=True)
         ]
+        self._files = list(compress(files, spread(len(files), limit)))
 
 
 class ArraySource:
@@ -225,8 +238,9 @@ def open_image_source(
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
     Args:
-        source: path of a folder, of an image, of a ``.txt`` list of images, of a ``.npy`` or
-            ``.npz`` array, or of a video; or a source, whose own labels are kept.
+        source: path of a folder, of an image, of a ``.txt`` list or ``.csv`` table of images, of a
+            ``.npy`` or ``.npz`` array, of CIFAR's archive or what was in it, or of a video; or a
+            source, whose own labels are kept.
         labels: the model's class names, for class folders: see `FolderSource`.
         limit: take this many images at most, spread evenly.
 
@@ -236,11 +250,16 @@ def open_image_source(
     """
     if isinstance(source, str | Path):
         path = Path(source)
-        if not path.is_file():
+        cifar = read_cifar(path)
+        if cifar is not None:
+            found = map_classes(cifar, tuple(labels), path)
+            source = ArraySource(found.images, found.classes, found.names)
+        elif not path.is_file():
             return FolderSource(path, labels, limit)
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoSource(path, limit)
-        source = _open_file(path, labels)
+        else:
+            source = _open_file(path, labels)
     if not isinstance(source, ImageSource):
         raise SpecError(
             f"images: got {type(source).__name__}, expected the path of a folder or of an image, "
@@ -253,6 +272,9 @@ def _open_file(path: Path, labels: Sequence[str]) -> ImageSource:
     if path.suffix.lower() in ARRAY_SUFFIXES:
         images, image_labels = read_array(path)
         return ArraySource(images, image_labels, labels)
+    if path.suffix.lower() == TABLE_SUFFIX:
+        paths, classes = read_table(path, labels)
+        return FileSource(paths, classes, labels if classes is not None else ())
     return FileSource(read_list(path) if path.suffix.lower() == LIST_SUFFIX else [path])
 
 

@@ -105,3 +105,47 @@ def test_refuses_a_limit_of_nothing(tmp_path):
     np.save(tmp_path / "images.npy", PIXELS)
     with pytest.raises(SpecError, match="limit: got 0"):
         open_image_source(tmp_path / "images.npy", limit=0)
+
+
+TABLES = {
+    "indices": ("photos/2.png,1\nphotos/0.png,0\n", [1, 0]),
+    "names": ("path,label\nphotos/2.png,dog\n\nphotos/0.png, cat\n", [1, 0]),
+    "quoted": ('"photos/2.png","dog"\nphotos/0.png,0\n', [1, 0]),
+    "without labels": ("photos/2.png\nphotos/0.png\n", None),
+    "without labels, with a head": ("path\nphotos/2.png\nphotos/0.png\n", None),
+    "empty labels": ("path,label\nphotos/2.png,\nphotos/0.png,\n", None),
+}
+
+
+@pytest.mark.parametrize(("content", "classes"), TABLES.values(), ids=TABLES)
+def test_a_table_gives_images_and_their_classes(folder, content, classes):
+    (folder / "val.csv").write_text(content)
+    source = open_image_source(folder / "val.csv", ("cat", "dog"))
+    np.testing.assert_array_equal(pixels_of(source), PIXELS[[2, 0]])
+    assert source.has_labels == (classes is not None)
+    assert [item.label for item in source] == (classes or [None, None])
+    assert source.labels == (("cat", "dog") if classes else ())
+
+
+def test_a_class_that_is_called_like_a_number_is_meant_by_its_name(folder):
+    (folder / "val.csv").write_text("photos/2.png,7\n")
+    assert [item.label for item in open_image_source(folder / "val.csv", ("7", "0"))] == [0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"photos/2.png,cow\n", "line 1: label 'cow', expected one of the model's 2 labels or a"),
+        (b"photos/9.png,1\n", "line 1: .*9.png does not exist"),
+        (b"photos/2.png,1\nphotos/0.png\n", "1 of 2 images have a label, expected all or none"),
+        (b"photos/2.png,1,2\n", "line 1: got 3 cells, expected path,label or path"),
+        (b"path,label\n", "names no image"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+    ids=["class", "missing image", "half", "cells", "empty", "binary"],
+)
+def test_refuses_a_bad_table_in_one_line(folder, content, message):
+    (folder / "val.csv").write_bytes(content)
+    with pytest.raises(ImageError, match=message) as error:
+        open_image_source(folder / "val.csv", ("cat", "dog"))
+    assert "\n" not in str(error.value)

@@ -83,7 +83,8 @@ data_option = click.option(
     metavar="DIR",
     type=FOLDER,
     required=True,
-    help="Images: class folders give labels, a flat folder agreement only; or a list or array.",
+    help="Images: class folders, ImageNet's layouts, CIFAR, a .csv of path,label or a .npz give "
+    "labels; a flat folder or a .txt list agreement only.",
 )
 num_images_option = click.option(
     "--num-images",
