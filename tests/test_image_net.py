@@ -99,7 +99,10 @@ DAMAGED = {
         lambda home: _write(home / "val.txt", f"{VAL[0]} 3"),
         rf"{VAL[1]} is not in .*val\.txt, which knows the class of others",
     ),
-    "no place": (lambda home: _write(home / "val.txt", f"{VAL[0]} x"), r"val\.txt, line 1: expec"),
+    "no place": (
+        lambda home: _write(home / "val.txt", f"{VAL[0]} x"),
+        r"val\.txt, line 1: expected",
+    ),
     "no mapping": (
         lambda home: _write(home / "LOC_val_solution.csv", f"{VAL[0][:-5]},n01440764 1 2 3 4"),
         r"LOC_synset_mapping\.txt or synset_words\.txt or synsets\.txt with their order is",
