@@ -5,6 +5,7 @@ Each function takes and returns bundles; a bundle that a stage fails on is as it
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ _TOOLS = {
     "hf": ("torch", "onnxscript", "transformers"),
 }
 """Scheme of the source -> what makes its graph, where that is more or less than torch alone."""
+
+_CALIBRATION_STATE = "calibration.state.npz"  # in the bundle's folder while it is calibrated
 
 _MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
 
@@ -114,7 +117,8 @@ def calibrate(
 ) -> Bundle:
     """Compute the calibration table from `images` and put it into the bundle; return the bundle.
 
-    Graphs that were made from an older table are taken out.
+    Graphs that were made from an older table are taken out. A calibration that was cut off goes on
+    from the images that it had seen, if it is asked for again with the same ones.
     """
     require("onnxruntime", "calibrating")
     require("onnx_ir", "calibrating")
@@ -122,18 +126,28 @@ def calibrate(
 
     bundle = _open(bundle)
     source = open_image_source(images, limit=num_images)
+    state_path = bundle.path / _CALIBRATION_STATE
     table = calibrate_model(
-        bundle.read(FP32), bundle.spec, source, recipe, threads=threads, progress=progress
+        bundle.read(FP32),
+        bundle.spec,
+        source,
+        recipe,
+        threads=threads,
+        state_path=state_path,
+        progress=progress,
     )
     old = bundle.artifact(TABLE).sha256 if bundle.has(TABLE) else ""
     artifacts = bundle.manifest.artifacts.items()
     stale = tuple(name for name, artifact in artifacts if old in artifact.parents)
-    return bundle.add(
+    bundle = bundle.add(
         {TABLE: table.to_bytes()},
         parents=(FP32,),
         made_by=_versions("onnxruntime", "onnx", "onnx-ir"),
         drop=stale,
     )
+    with contextlib.suppress(OSError):
+        state_path.unlink(missing_ok=True)
+    return bundle
 
 
 def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bundle:

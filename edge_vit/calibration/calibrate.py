@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -31,6 +32,7 @@ def calibrate_model(
     recipe: Recipe,
     *,
     threads: int | None = None,
+    state_path: Path | None = None,
     progress: Progress = SILENT,
 ) -> CalibrationTable:
     """Return the table that `recipe` makes of `images`.
@@ -41,6 +43,7 @@ def calibrate_model(
         images: each is read once; their order does not matter.
         recipe: the choices to make.
         threads: of ONNX Runtime; None for all cores.
+        state_path: see `observe`.
         progress: told about each image.
 
     Raises:
@@ -56,7 +59,15 @@ def calibrate_model(
         )
     model = onnx.load_from_string(fp32)
     hold_out = _count_held_out(recipe, spec, len(images))
-    seen = observe(model, spec, images, hold_out=hold_out, threads=threads, progress=progress)
+    seen = observe(
+        model,
+        spec,
+        images,
+        hold_out=hold_out,
+        threads=threads,
+        state_path=state_path,
+        progress=progress,
+    )
     decisions = search_plans(model, spec, seen, recipe, threads=threads, progress=progress)
     graph = ir.from_proto(model).graph
     work = {site.name: float(site.linear.weight.size) for site in find_sites(graph)}

@@ -74,6 +74,15 @@ class HeldOut:
             self._rest = _merge(self._rest, ranges)
 
     @property
+    def state(self) -> tuple[Ranges, dict[str, tuple[UInt8Array, Ranges]]]:
+        """All that there is: the ranges of the others, and by digest each image with its own."""
+        return self._rest, self._kept
+
+    @state.setter
+    def state(self, state: tuple[Ranges, dict[str, tuple[UInt8Array, Ranges]]]) -> None:
+        self._rest, self._kept = state
+
+    @property
     def images(self) -> tuple[UInt8Array, ...]:
         """The images that were kept, by digest."""
         return tuple(self._kept[digest][0] for digest in sorted(self._kept))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edge_vit.calibration.held_out import ChannelRange, HeldOut, Ranges
+from edge_vit.bundle import digest_of
+from edge_vit.calibration.held_out import Ranges
+from edge_vit.calibration.seen import SECONDS_BETWEEN_SAVES, SeenFile
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.graph.expose import expose
@@ -19,6 +22,7 @@ from edge_vit.images import ImageSource
 from edge_vit.preprocess import UInt8Array, digest, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
+from edge_vit.values import to_json
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def observe(
     *,
     hold_out: int = 0,
     threads: int | None = None,
+    state_path: Path | None = None,
     progress: Progress = SILENT,
 ) -> Observation:
     """Run every image of `images` once, one at a time, and return the statistics.
@@ -57,6 +62,9 @@ def observe(
         images: what to calibrate on.
         hold_out: how many images to keep for judging; they leave no trace in `ranges`.
         threads: of ONNX Runtime; None for all cores.
+        state_path: a file that what was seen is kept in while it runs. Images that it holds from a
+            run that was cut off are not run again, in whatever order they come. Remove it when what
+            is returned is safe.
         progress: told about each image.
 
     Raises:
@@ -71,36 +79,57 @@ def observe(
         )
     names = list(dict.fromkeys(inputs.values()))
     session = open_exact_session(expose(model, names, only=True), threads)
-    stats: dict[str, ActivationStats] = {}
-    digests: list[str] = []
-    held_out = HeldOut(hold_out)
-    with progress.step(f"calibrating on {len(images)} images", len(images)) as advance:
-        for item in images:
-            pixels = preprocess(item.pixels, spec.preprocess)
-            digests.append(digest(pixels))
-            batch = np.broadcast_to(pixels, (spec.static_batch or 1, *pixels.shape))
-            outputs = session.run(names, {spec.inputs[0].name: np.ascontiguousarray(batch)})
-            seen_here = {
-                name: ActivationStats.of(output)
-                for name, output in zip(names, outputs, strict=True)
-            }
-            for name, seen in seen_here.items():
-                if not seen.is_finite:
-                    site = next(site for site, value in inputs.items() if value == name)
-                    raise BackendError(
-                        f"{site}: its input is NaN or infinite for image {item.name}. "
-                        "The fp32 model itself fails there; check its weights and the image"
-                    )
-                stats[name] = stats[name].merge(seen) if name in stats else seen
-            ranges = {name: ChannelRange.of(seen) for name, seen in seen_here.items()}
-            held_out.add(digests[-1], pixels, ranges)
-            advance(1)
+    key = f"{digest_of(model.SerializeToString())} {to_json(spec.preprocess)} {hold_out}"
+    kept = SeenFile(state_path, key, hold_out)
+    if kept.num_resumed:
+        progress.note(f"going on from {kept.num_resumed:,} images of a calibration cut off before")
+    try:
+        with progress.step(f"calibrating on {len(images)} images", len(images)) as advance:
+            for item in images:
+                pixels = preprocess(item.pixels, spec.preprocess)
+                image_digest = digest(pixels)
+                if not kept.knows(image_digest):
+                    stats = _look(session, names, spec, pixels)
+                    _refuse_nonfinite(stats, inputs, item.name)
+                    kept.seen.add(image_digest, pixels, stats)
+                    kept.save(SECONDS_BETWEEN_SAVES)
+                advance(1)
+    except BaseException:
+        kept.save()
+        raise
+    if kept.num_resumed:  # the file holds images that are not among these
+        progress.note("the images are not those of the calibration cut off before: beginning anew")
+        assert state_path is not None
+        state_path.unlink(missing_ok=True)
+        return observe(model, spec, images, hold_out=hold_out, threads=threads, progress=progress)
+    seen = kept.seen
     return Observation(
-        {site: stats[value] for site, value in inputs.items()},
-        tuple(sorted(digests)),
-        {site: held_out.ranges[value] for site, value in inputs.items()},
-        held_out.images,
+        {site: seen.stats[value] for site, value in inputs.items()},
+        tuple(sorted(seen.digests)),
+        {site: seen.held_out.ranges[value] for site, value in inputs.items()},
+        seen.held_out.images,
     )
+
+
+def _look(
+    session: ort.InferenceSession, names: list[str], spec: ModelSpec, pixels: UInt8Array
+) -> dict[str, ActivationStats]:
+    """Return the statistics of one image, by the name of the value."""
+    batch = np.broadcast_to(pixels, (spec.static_batch or 1, *pixels.shape))
+    outputs = session.run(names, {spec.inputs[0].name: np.ascontiguousarray(batch)})
+    return {name: ActivationStats.of(output) for name, output in zip(names, outputs, strict=True)}
+
+
+def _refuse_nonfinite(
+    stats: Mapping[str, ActivationStats], inputs: Mapping[str, str], image: str
+) -> None:
+    for name, seen in stats.items():
+        if not seen.is_finite:
+            site = next(site for site, value in inputs.items() if value == name)
+            raise BackendError(
+                f"{site}: its input is NaN or infinite for image {image}. "
+                "The fp32 model itself fails there; check its weights and the image"
+            )
 
 
 def open_exact_session(model: onnx.ModelProto, threads: int | None) -> ort.InferenceSession:

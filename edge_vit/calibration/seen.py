@@ -1,0 +1,161 @@
+"""What calibration has seen so far, and a file of it, so that it can go on where it was cut off."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from edge_vit.calibration.held_out import ChannelRange, HeldOut, Ranges
+from edge_vit.calibration.stats import ActivationStats
+from edge_vit.errors import ArtifactError
+from edge_vit.files import write_atomically
+from edge_vit.graph.walk import Array
+from edge_vit.preprocess import UInt8Array
+
+STATE_FORMAT = 1
+SECONDS_BETWEEN_SAVES = 10.0
+
+_STATS = ("channel_max", "channel_min", "channel_sum", "histogram")
+
+
+class Seen:
+    """Statistics, digests and held-out images of a stream; its size does not grow with the stream.
+
+    Args:
+        key: says what the statistics are of; a file with another one is of no use.
+        num_held_out: see `HeldOut`.
+
+    Attributes:
+        stats: by the name of the value.
+        digests: of each image, in the order in which they came.
+        held_out: the images kept for judging.
+    """
+
+    def __init__(self, key: str, num_held_out: int) -> None:
+        self._key = key
+        self.stats: dict[str, ActivationStats] = {}
+        self.digests: list[str] = []
+        self.held_out = HeldOut(num_held_out)
+
+    def add(self, digest: str, pixels: UInt8Array, stats: dict[str, ActivationStats]) -> None:
+        """Take the next image in.
+
+        Args:
+            digest: of `pixels`.
+            pixels: uint8 (height, width, 3) RGB, as preprocessed.
+            stats: of this image alone, by the name of the value.
+        """
+        for name, here in stats.items():
+            self.stats[name] = self.stats[name].merge(here) if name in self.stats else here
+        self.digests.append(digest)
+        self.held_out.add(digest, pixels, {n: ChannelRange.of(here) for n, here in stats.items()})
+
+    def to_bytes(self) -> bytes:
+        """Return all of it as an ``.npz`` file."""
+        rest, kept = self.held_out.state
+        header = {
+            "format": STATE_FORMAT,
+            "key": self._key,
+            "digests": self.digests,
+            "names": list(self.stats),
+            "kept": list(kept),
+            "has_rest": bool(rest),
+        }
+        arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
+        for index, (name, stats) in enumerate(self.stats.items()):
+            arrays[f"rows/{index}"] = np.array(stats.num_rows)
+            arrays |= {f"{field}/{index}": getattr(stats, field) for field in _STATS}
+            if rest:
+                arrays[f"rest/{index}"] = np.stack([rest[name].low, rest[name].high])
+        for image, (pixels, ranges) in enumerate(kept.values()):
+            arrays[f"pixels/{image}"] = pixels
+            for index, name in enumerate(self.stats):
+                arrays[f"range/{image}/{index}"] = np.stack([ranges[name].low, ranges[name].high])
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, key: str, num_held_out: int) -> Seen | None:
+        """Return what `to_bytes` wrote; None where it is damaged or of something else."""
+        seen = cls(key, num_held_out)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                header = json.loads(str(arrays["header"]))
+                if (header["format"], header["key"]) != (STATE_FORMAT, key):
+                    return None
+                seen._fill(header, dict(arrays))
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile):
+            return None
+        return seen
+
+    def _fill(self, header: dict[str, list[str]], arrays: dict[str, Array]) -> None:
+        names = header["names"]
+        self.digests = list(header["digests"])
+        for index, name in enumerate(names):
+            fields = {field: arrays[f"{field}/{index}"] for field in _STATS}
+            self.stats[name] = ActivationStats(num_rows=int(arrays[f"rows/{index}"]), **fields)
+        rest: Ranges = {
+            name: ChannelRange(*arrays[f"rest/{index}"])
+            for index, name in enumerate(names)
+            if header["has_rest"]
+        }
+        kept: dict[str, tuple[UInt8Array, Ranges]] = {
+            digest: (
+                arrays[f"pixels/{image}"],
+                {
+                    name: ChannelRange(*arrays[f"range/{image}/{index}"])
+                    for index, name in enumerate(names)
+                },
+            )
+            for image, digest in enumerate(header["kept"])
+        }
+        self.held_out.state = rest, kept
+
+
+class SeenFile:
+    """A file that holds a `Seen` every few seconds; images that are in it need no run again.
+
+    A place that cannot be written is no reason to stop: then there is nothing to go on from.
+
+    Args:
+        path: of the file; None for none.
+        key: see `Seen`.
+        num_held_out: see `HeldOut`.
+    """
+
+    def __init__(self, path: Path | None, key: str, num_held_out: int) -> None:
+        self._path, self._last = path, time.monotonic()
+        old = None
+        if path is not None and path.is_file():
+            old = Seen.from_bytes(path.read_bytes(), key, num_held_out)
+        self.seen = old or Seen(key, num_held_out)
+        self._open = Counter(self.seen.digests)
+
+    @property
+    def num_resumed(self) -> int:
+        """How many images of the file have not come again yet."""
+        return self._open.total()
+
+    def knows(self, digest: str) -> bool:
+        """Whether the image was seen before the interruption; each one is asked for once."""
+        if not self._open[digest]:
+            return False
+        self._open[digest] -= 1
+        return True
+
+    def save(self, seconds: float = 0.0) -> None:
+        """Write the file, if the last time is `seconds` ago."""
+        if self._path is None or time.monotonic() - self._last < seconds:
+            return
+        self._last = time.monotonic()
+        try:
+            write_atomically(self._path, self.seen.to_bytes())
+        except ArtifactError:
+            self._path = None
