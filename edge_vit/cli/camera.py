@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli.camera_sinks import Outputs, output_options
 from edge_vit.cli.options import (
     POSITIVE,
     bundle_argument,
@@ -24,11 +24,9 @@ from edge_vit.cli.options import (
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.spec import Precision
-from edge_vit.values import to_json
 
 if TYPE_CHECKING:
     from edge_vit.camera.sink import Sink
-    from edge_vit.camera.summary import CameraSummary
     from edge_vit.camera.values import CameraAnswer
 
 _LOG = logging.getLogger(__name__)
@@ -133,6 +131,7 @@ class _KeepsArguments(click.Command):
     is_flag=True,
     help="Print a systemd unit for this very command, and exit.",
 )
+@output_options
 @precision_option
 @session_options
 @click.pass_obj
@@ -152,6 +151,7 @@ def command(
     report_path: Path | None,
     json_lines: bool,
     print_unit: bool,
+    outputs: Outputs,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -167,6 +167,7 @@ def command(
     from edge_vit.camera.loop import CameraLoop, LoopOptions
     from edge_vit.camera.notify import Notifier
     from edge_vit.camera.preparation import choose_preparation
+    from edge_vit.camera.sinks.json_lines import json_line
     from edge_vit.camera.sources.opening import source_maker
     from edge_vit.cli.camera_run import Signals, run_loop
 
@@ -180,9 +181,10 @@ def command(
     )
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
+        stdout = json_line if json_lines else _changes()
+        sinks = stack.enter_context(outputs.open_sinks(signals.stop, stdout))
         with talk.progress() as progress, progress.step("loading the model"):
             session = open_session(opened, precision, backend, options)
-        sinks: list[Sink] = [_Printer(_json_line if json_lines else _changes())]
         if record_disagreements is not None:
             sinks.append(
                 _disagreements(opened, record_disagreements, check_every, max_disagreements)
@@ -194,6 +196,7 @@ def command(
             session,
             opened.spec,
             sinks=sinks,
+            steps=outputs.steps(opened.spec, top),
             prepare=preparation,
             options=settings,
             notifier=Notifier.from_environment(),
@@ -224,62 +227,17 @@ def _disagreements(bundle: Bundle, folder: Path, every: int, limit: int) -> Sink
     return DisagreementSink(reference, bundle.spec, folder, every=every, limit=limit)
 
 
-class _Printer:
-    """A sink that prints lines.
-
-    Args:
-        to_line: makes one of an answer, or None where there is nothing to say.
-    """
-
-    name = "stdout"
-    queue_size = 1000
-
-    def __init__(self, to_line: Callable[[CameraAnswer], str | None]) -> None:
-        self._to_line = to_line
-
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Nothing to get ready."""
-
-    def write(self, answer: CameraAnswer) -> None:
-        """Print what there is to say of `answer`."""
-        line = self._to_line(answer)
-        if line is not None:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-
-    def close(self) -> None:
-        """Every line was flushed."""
-
-
-def _json_line(answer: CameraAnswer) -> str:
-    """Everything about `answer` but its pixels."""
-    frame = answer.frame
-    record = {
-        "source": frame.source,
-        "number": frame.number,
-        "captured_unix_s": frame.stamps.captured_unix_ns / 1e9,
-        "clock": frame.stamps.clock,
-        "latency_ms": frame.stamps.latency_ms,
-        "stage_ms": frame.stamps.stage_ms(),
-        "num_dropped": answer.num_dropped,
-        "prediction": answer.prediction,
-        "smoothed": answer.smoothed,
-        "is_confident": answer.is_confident,
-    }
-    return json.dumps(to_json(record))
-
-
-def _changes() -> Callable[[CameraAnswer], str | None]:
+def _changes() -> Callable[[CameraAnswer], bytes | None]:
     """What was seen, when it is not what was seen before."""
     from edge_vit.camera.wording import answer_line
 
     seen: dict[str, object] = {}
 
-    def to_line(answer: CameraAnswer) -> str | None:
+    def to_line(answer: CameraAnswer) -> bytes | None:
         prediction = answer.smoothed or answer.prediction
         best = prediction.answers[0].index if prediction.answers else None
         is_same = answer.frame.source in seen and seen[answer.frame.source] == best
         seen[answer.frame.source] = best
-        return None if is_same else answer_line(answer)
+        return None if is_same else f"{answer_line(answer)}\n".encode(errors="replace")
 
     return to_line

@@ -77,6 +77,11 @@ class Signals:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
+    def stop(self) -> None:
+        """Stop the loop, if there is one, as nothing is left to do for it."""
+        if self.stop_loop is not None:
+            threading.Thread(target=self.stop_loop, daemon=True).start()
+
     def _handle(self, number: int, frame: object) -> None:
         if self.stop_loop is None:
             if number == signal.SIGTERM:

@@ -50,7 +50,7 @@ def test_answers_as_run_does(edgevit, shared_bundle, pictures):
 
 
 def first_label(line):
-    return line["prediction"]["answers"][0]["label"]
+    return line["answers"][0]["label"]
 
 
 def test_says_in_words_what_is_seen_when_it_changes(edgevit, shared_bundle, pictures):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -20,24 +21,55 @@ MAX_BYTES = 64 << 20
 NUM_KEPT = 5
 
 
+def json_line(answer: CameraAnswer) -> bytes:
+    """Return everything about `answer` but its pixels."""
+    return to_line(answer_record(answer))
+
+
 class StdoutSink:
-    """Lines on stdout, each whole, none held back."""
+    """Lines on stdout, each whole, none held back.
+
+    Args:
+        to_line: makes a line of an answer; None where there is nothing to say.
+        reader_left: called once nobody reads stdout any more, as after ``| head``.
+        stream: None for that of the process.
+    """
 
     name = "stdout"
     queue_size = 1000
 
-    def __init__(self, stream: BinaryIO | None = None) -> None:
-        self._stream = stream
+    def __init__(
+        self,
+        to_line: Callable[[CameraAnswer], bytes | None] = json_line,
+        reader_left: Callable[[], None] = lambda: None,
+        stream: BinaryIO | None = None,
+    ) -> None:
+        self._to_line, self._reader_left, self._stream = to_line, reader_left, stream
+        self._is_left = False
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Take stdout as it is now."""
         self._stream = self._stream or sys.stdout.buffer
 
     def write(self, answer: CameraAnswer) -> None:
-        """Print `answer`."""
+        """Print what there is to say of `answer`.
+
+        Raises:
+            BrokenPipeError: nobody reads it.
+        """
+        line = None if self._is_left else self._to_line(answer)
+        if line is None:
+            return
         assert self._stream is not None
-        self._stream.write(to_line(answer_record(answer)))
-        self._stream.flush()
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except BrokenPipeError:
+            self._is_left = True
+            with contextlib.suppress(OSError):  # what is buffered would fail again at the exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._reader_left()
+            raise
 
     def close(self) -> None:
         """Nothing to finish: every line was flushed."""
@@ -80,7 +112,7 @@ class JsonLinesSink:
         Raises:
             ArtifactError: the disk is full or gone; the next answer is tried all the same.
         """
-        line = to_line(answer_record(answer))
+        line = json_line(answer)
         with refuse_os_errors(self._path):
             if self._file is None or os.fstat(self._file).st_nlink == 0:
                 self.close()  # somebody removed it

@@ -118,11 +118,33 @@ def test_refuses_at_once_what_it_can_never_write(tmp_path, name):
 
 def test_lines_on_stdout_are_not_held_back():
     stream = io.BytesIO()
-    sink = StdoutSink(stream)
+    sink = StdoutSink(stream=stream)
     sink.open(make_summary)
     sink.write(make_answer(3))
     assert json.loads(stream.getvalue())["number"] == 3
     sink.close()
+
+
+def test_what_there_is_nothing_to_say_of_prints_nothing():
+    stream = io.BytesIO()
+    sink = StdoutSink(lambda answer: b"odd\n" if answer.frame.number % 2 else None, stream=stream)
+    sink.open(make_summary)
+    for number in range(4):
+        sink.write(make_answer(number))
+    assert stream.getvalue() == b"odd\n" * 2
+
+
+def test_tells_once_that_nobody_reads_any_more():
+    reader, writer = os.pipe()
+    left = []
+    with os.fdopen(writer, "wb") as stream:
+        sink = StdoutSink(reader_left=lambda: left.append(True), stream=stream)
+        sink.open(make_summary)
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            sink.write(make_answer(0))
+        sink.write(make_answer(1))
+    assert left == [True]
 
 
 def test_stdout_is_that_of_the_process(tmp_path):

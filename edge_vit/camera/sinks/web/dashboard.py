@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import logging
 import re
 import threading
 import time
@@ -28,6 +29,8 @@ from edge_vit.errors import SpecError
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
+
+_LOG = logging.getLogger(__name__)
 
 HOST, PORT = "127.0.0.1", 8080
 _STATE_LIFETIME_S = 0.2  # all who ask within it get the same
@@ -97,6 +100,7 @@ class DashboardSink:
                 f"Choose another port: dashboard:{self._port + 1}"
             ) from None
         self._server, self.name = server, _address(self._host, server.server_port)
+        _LOG.info("dashboard on %s", self.name)
         server.start()
         threading.Thread(target=self._sample, name="dashboard sensors", daemon=True).start()
 
