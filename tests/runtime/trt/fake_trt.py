@@ -93,7 +93,8 @@ def fake_trt(version: str, **habits: Any) -> Any:
     Args:
         version: one of `VERSIONS`.
         **habits: ``refuses_graph``, ``refuses_plan``, ``says`` (what the builder complains of, and
-            fails), ``dtype`` of the engine's output.
+            fails), ``dtype`` of the engine's output, ``layers`` (name and precision of each matrix
+            product of the network), ``inspected`` (what the inspector says).
     """
     trt = SimpleNamespace(__name__="tensorrt_rtx" if version == "rtx" else "tensorrt")
     trt.__version__ = VERSIONS[version]
@@ -119,6 +120,27 @@ def _tensor(trt: Any, version: str, name: str, word: str, shape: tuple[int, ...]
     return tensor
 
 
+def _product(trt: Any, version: str, name: str, precision: str) -> list[Any]:
+    """Return the layers of one matrix product, its inputs dequantized where it is ``int8``."""
+    word = "FLOAT" if precision == "fp32" else "HALF"
+    shapes = {"x": (-1, 17, 32), "w": (1, 32, 64), "y": (-1, 17, 64)}
+    x, w, y = (_tensor(trt, version, f"{name}.{key}", word, s) for key, s in shapes.items())
+    layers = [("MATRIX_MULTIPLY", name, (x, w), y)]
+    if precision == "int8":
+        for tensor in (x, w):
+            numbers = _tensor(trt, version, f"{tensor.name}.q", "INT8", tensor.shape)
+            layers.insert(0, ("DEQUANTIZE", f"{tensor.name}.dq", (numbers,), tensor))
+    return [_layer(trt, version, *layer) for layer in layers]
+
+
+def _layer(trt: Any, version: str, kind: str, name: str, inputs: tuple, output: Any) -> Any:
+    layer = strict(version, "ILayer")()
+    layer.name, layer.type = name, getattr(trt.LayerType, kind)
+    layer.num_inputs, layer.num_outputs = len(inputs), 1
+    layer.get_input, layer.get_output = inputs.__getitem__, lambda index: output
+    return layer
+
+
 def _give_life(trt: Any, version: str, habits: dict[str, Any]) -> None:
     image = _tensor(trt, version, "images", "UINT8", (-1, 8, 8, 3))
     logits = _tensor(trt, version, "logits", habits.get("dtype", "FLOAT"), (-1, 10))
@@ -135,8 +157,15 @@ def _give_life(trt: Any, version: str, habits: dict[str, Any]) -> None:
         def get_output(self, index):
             return logits
 
+    layers = [strict(version, "ILayer", Layer)()]
+    layers += [
+        layer
+        for name, precision in habits.get("layers", ())
+        for layer in _product(trt, version, name, precision)
+    ]
+
     class Network:
-        num_inputs, num_outputs, num_layers = 1, 1, 1
+        num_inputs, num_outputs, num_layers = 1, 1, len(layers)
 
         def get_input(self, index):
             return image
@@ -145,7 +174,7 @@ def _give_life(trt: Any, version: str, habits: dict[str, Any]) -> None:
             return logits
 
         def get_layer(self, index):
-            return strict(version, "ILayer", Layer)()
+            return layers[index]
 
     class Error:
         def desc(self):
@@ -247,7 +276,8 @@ def _give_life(trt: Any, version: str, habits: dict[str, Any]) -> None:
 
     class Inspector:
         def get_engine_information(self, kind):
-            return '{"Layers": []}' if kind is trt.LayerInformationFormat.JSON else ""
+            assert kind is trt.LayerInformationFormat.JSON
+            return habits.get("inspected", '{"Layers": []}')
 
     class RuntimeConfig:
         def create_runtime_cache(self):
