@@ -8,11 +8,11 @@ import onnx
 import pytest
 import rtx
 from onnx import numpy_helper
-from seeded import SITES, Seeded, make_seeded, random_images
+from seeded import SITES, Seeded
 
 from edge_vit.calibration.half import write_half
 from edge_vit.calibration.qdq import write_qdq
-from edge_vit.table import DEFAULT_RECIPE, MIN_SCALE
+from edge_vit.table import MIN_SCALE
 
 pytestmark = pytest.mark.skipif(
     not rtx.HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
@@ -134,63 +134,3 @@ def test_the_smallest_scale_builds(vit, table):
             tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
     with pytest.raises(rtx.BuildRefusedError, match="must all be positive"):
         rtx.build(model)
-
-
-def timm_vit():
-    import timm
-
-    return timm.create_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=10)
-
-
-def timm_deit3():
-    import timm
-
-    return timm.create_model("deit3_small_patch16_224", depth=2, img_size=64, num_classes=10)
-
-
-def torchvision_vit():
-    import torchvision
-
-    return torchvision.models.VisionTransformer(
-        image_size=64, patch_size=16, num_layers=2, num_heads=3, hidden_dim=96, mlp_dim=192,
-        num_classes=10,
-    )  # fmt: skip
-
-
-def huggingface_vit():
-    import torch
-    import transformers
-
-    class Logits(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            config = transformers.ViTConfig(
-                image_size=64, hidden_size=96, num_hidden_layers=2, num_attention_heads=3,
-                intermediate_size=192, num_labels=10,
-            )  # fmt: skip
-            self.model = transformers.ViTForImageClassification(config)
-
-        def forward(self, images):
-            return self.model(pixel_values=images).logits
-
-    return Logits()
-
-
-ZOO = {
-    "timm": timm_vit,
-    "timm layer scale": timm_deit3,
-    "torchvision": torchvision_vit,
-    "transformers": huggingface_vit,
-}
-
-
-@pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
-def test_builds_int8_of_other_libraries(make):
-    zoo = make_seeded(make(), size=64, classes=10)
-    table = zoo.calibrate(random_images(2, size=64), DEFAULT_RECIPE)
-    assert tuple(table.sites) == SITES
-    network = rtx.build(precisions(zoo, table)["int8"])
-    assert network.complaints == ()
-    assert network.int8_layers(SITES) == set(SITES)
-    assert (network.count("QUANTIZE"), network.count("DEQUANTIZE")) == (8, 16)
-    assert network.outputs == (("logits", "FLOAT", (-1, 10)),)

@@ -33,6 +33,7 @@ class Builder:
         targets: compute capabilities that it builds for without that GPU.
         takes_timing_cache: whether one makes the next build quicker.
         hardware: the GPU that is here, or `NO_GPU`.
+        device: CUDA's number of it.
     """
 
     backend: TrtBackend
@@ -42,6 +43,7 @@ class Builder:
     targets: tuple[str, ...] = ()
     takes_timing_cache: bool = False
     hardware: Hardware = NO_GPU
+    device: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,20 @@ class PlanReport:
     audit: EngineAudit
 
 
-def find_builder(backend: TrtBackend) -> Builder:
-    """Return what a child process finds of `backend`; nothing of it is loaded here.
+def find_builder(backend: TrtBackend, device: int = 0) -> Builder:
+    """Return what a child process finds of `backend` and the GPU; nothing of it is loaded here.
 
     Raises:
         MissingDependencyError: it is not installed.
         BackendError: it cannot be loaded.
     """
-    found = run_child(
-        {"operation": "describe", "backend": backend}, lambda event: None, "looking for TensorRT"
-    )
+    request = {"operation": "describe", "backend": backend, "device": device}
+    found = run_child(request, lambda event: None, "looking for TensorRT")
     return from_json(Builder, found, "the answer of the child process")
 
 
-def builder_of(api: TrtApi, hardware: Hardware) -> Builder:
-    """Return `api` and the GPU of this process as what builds and loads engines."""
+def builder_of(api: TrtApi, hardware: Hardware, device: int = 0) -> Builder:
+    """Return `api` and the GPU `device` of this process as what builds and loads engines."""
     return Builder(
         backend=api.backend,
         version=api.version,
@@ -111,6 +112,7 @@ def builder_of(api: TrtApi, hardware: Hardware) -> Builder:
         targets=api.capabilities.targets,
         takes_timing_cache=api.capabilities.takes_timing_cache,
         hardware=hardware,
+        device=device,
     )
 
 
@@ -235,6 +237,7 @@ def _to_json(builder: Builder, request: PlanRequest, limit: int | None) -> dict[
     return {
         "operation": "build",
         "backend": builder.backend,
+        "device": builder.device,
         "onnx_path": str(request.onnx_path),
         "onnx_digest": request.onnx_digest,
         "plan_path": str(request.plan_path),

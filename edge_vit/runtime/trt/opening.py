@@ -11,11 +11,14 @@ from edge_vit.runtime.cudart import Cuda, GpuMemoryError, open_cuda
 from edge_vit.runtime.self_test import check_session
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.runtime.trt.api import TrtApi, TrtBackend, open_api
+from edge_vit.runtime.trt.build import builder_of
 from edge_vit.runtime.trt.engines import build_engine, find_engine
+from edge_vit.runtime.trt.hardware import hardware_of
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.runtime.trt.session import EngineFile, RtxSession, TrtSession
 from edge_vit.runtime.trt.sidecar import Engine
+from edge_vit.runtime.trt.trust import cache_folder
 from edge_vit.spec import Precision
 
 _LOG = logging.getLogger(__name__)
@@ -64,10 +67,13 @@ def open_engine_session(
     """
     cuda = open_cuda(options.device, options.wait)  # first: without a driver TensorRT may crash
     api = open_api(backend)
+    hardware = hardware_of(cuda.facts, cuda.free_memory()[0])
+    builder = builder_of(api, hardware, options.device)
     engine = find_engine(
         bundle,
         precision,
         backend,
+        builder=builder,
         may_build=options.may_build,
         trusts=options.trust_engine,
         progress=progress,
@@ -81,7 +87,13 @@ def open_engine_session(
             raise
         _LOG.warning("%s: %s. Building it once more", engine.path.name, error)
     engine = build_engine(
-        bundle, precision, backend, _options_of(engine), force=True, progress=progress
+        bundle,
+        precision,
+        backend,
+        _options_of(engine),
+        builder=builder,
+        force=True,
+        progress=progress,
     )
     return _open(engine, bundle, precision, options, api, cuda, progress)
 
@@ -99,8 +111,11 @@ def _open(
     name = engine.path.name
     with progress.step(f"loading {name}"):
         loaded = api.load(engine.read())
-    has_kernels = api.capabilities.has_runtime_cache
-    kernels = engine.path.with_suffix(_KERNELS_SUFFIX) if has_kernels else None
+    kernels = None
+    if api.capabilities.has_runtime_cache:  # code too, so it is kept where the user alone writes
+        sm = "sm_{}{}".format(*cuda.facts.compute_capability)
+        kept = cache_folder() / "kernels"
+        kernels = kept / f"{engine.sidecar.digest[:24]}-{sm}{_KERNELS_SUFFIX}"
     file = EngineFile(loaded, name, api.capabilities.captures_graphs, kernels)
     kind = RtxSession if api.backend == "rtx" else TrtSession
     try:

@@ -48,6 +48,7 @@ def probe_plan(path: Path, digest: str, builder: Builder, progress: Progress) ->
             {
                 "operation": "load",
                 "backend": builder.backend,
+                "device": builder.device,
                 "plan_path": str(path),
                 "digest": digest,
             },

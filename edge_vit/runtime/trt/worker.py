@@ -77,13 +77,16 @@ def _kind(error: EdgeVitError) -> str:
 
 def _describe(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
     """Say which TensorRT and which GPU are here."""
-    described: Answer = to_json(builder_of(open_api(request["backend"]), find_hardware()))
+    device = request["device"]
+    described: Answer = to_json(
+        builder_of(open_api(request["backend"]), find_hardware(device), device)
+    )
     return described
 
 
 def _load(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
     """Load a plan and make a context; say what the inspector says."""
-    find_hardware(must_exist=True)
+    find_hardware(request["device"], must_exist=True)
     api = open_api(request["backend"])
     engine = api.load(_read(Path(request["plan_path"]), request["digest"]))
     engine.create_context()
@@ -92,7 +95,8 @@ def _load(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event)
 
 
 def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
-    """Build a plan into a file."""
+    """Build a plan into a file, for the GPU that CUDA now takes for this process's own."""
+    find_hardware(request["device"])
     api = open_api(request["backend"])
     network = api.parse(_read(Path(request["onnx_path"]), request["onnx_digest"]))
     settings = BuilderSettings(

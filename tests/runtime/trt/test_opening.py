@@ -18,6 +18,7 @@ from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.runtime.cudart import Cuda
 from edge_vit.runtime.degraded import collect_degraded
 from edge_vit.runtime.trt import opening
+from edge_vit.runtime.trt.api import Capabilities
 
 FEEDS = {"images": tiny_images(3)}
 
@@ -81,8 +82,13 @@ def machine(monkeypatch):
 
     def make(*engines, **settings):
         machine = Machine(list(engines), **settings)
-        capabilities = SimpleNamespace(has_runtime_cache=False, captures_graphs=False)
-        api = SimpleNamespace(backend="trt", load=machine.load, capabilities=capabilities)
+        api = SimpleNamespace(
+            backend="trt",
+            version="10.3.0",
+            title="TensorRT 10.3.0",
+            load=machine.load,
+            capabilities=Capabilities(True, True, (), True, False, False, False),
+        )
         monkeypatch.setattr(
             opening, "open_cuda", lambda device, wait: Cuda(machine.cuda, device, wait)
         )

@@ -29,7 +29,7 @@ class Device:
         self.version, self.habits, self.hardware = version, {}, ORIN.hardware
         self.requests, self.opened = [], []
         monkeypatch.setattr(worker, "open_api", lambda backend: self.api())
-        monkeypatch.setattr(worker, "find_hardware", lambda **options: self.hardware)
+        monkeypatch.setattr(worker, "find_hardware", lambda *device, **options: self.hardware)
         for module in (build, probe):
             monkeypatch.setattr(module, "run_child", self.run)
 
