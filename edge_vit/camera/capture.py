@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
 from edge_vit.camera.values import (
     Counts,
@@ -98,6 +99,7 @@ class SourceCapture:
         self._num_failures = self._num_opened = 0
         self._last_error = ""
         self._is_stopping = False
+        self._complaints = Complaints(_LOG)  # of single frames
         self._thread: threading.Thread | None = None
         self._hung: list[threading.Thread] = []  # given up, and not back yet
         self.num_captured = self.num_undecoded = 0
@@ -256,7 +258,8 @@ class SourceCapture:
             capture = source.read()
         except ImageError as error:
             is_bad = True
-            _LOG.warning("source %s: %s", self.maker.name, describe(error))
+            reason = describe(error)
+            self._complaints.tell(reason, f"source {self.maker.name}: {reason}")
         if capture is None and not is_bad:
             if self.maker.is_live and self._is_mine(generation):
                 raise SourceError(f"source {self.maker.name} came to its end")

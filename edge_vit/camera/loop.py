@@ -25,6 +25,7 @@ from edge_vit.spec import ModelSpec
 _LOG = logging.getLogger(__name__)
 _STAGES_END_NS = 500 * 10**6  # what a run that is under way may take when the loop is stopped
 _SINKS_END_NS = 250 * 10**6  # what sinks may take after that
+_LET_GO_NS = 50 * 10**6  # what a stage needs to end once no sink makes it wait
 
 
 @dataclass(frozen=True)
@@ -248,12 +249,13 @@ class CameraLoop:
             capture.stop()
         self._stages.clear()
         until_ns = SYSTEM_CLOCK.now_ns() + _STAGES_END_NS
-        self.is_stuck = not self._stages.join(until_ns)
+        is_over = self._stages.join(until_ns)
+        for runner in self._runners:
+            runner.stop()  # which also lets go of a stage that waits for room in its queue
+        until_ns = max(until_ns, SYSTEM_CLOCK.now_ns() + _SINKS_END_NS)
+        self.is_stuck = not is_over and not self._stages.join(SYSTEM_CLOCK.now_ns() + _LET_GO_NS)
         for capture in self._captures:
             self.is_stuck |= not capture.join(until_ns)
-        until_ns = SYSTEM_CLOCK.now_ns() + _SINKS_END_NS
-        for runner in self._runners:
-            runner.stop()
         for runner in self._runners:
             if not runner.join(until_ns):
                 self.is_stuck = True

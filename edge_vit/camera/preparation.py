@@ -43,6 +43,7 @@ MAX_MEAN_DIFF = 1.0
 MIN_COSINE = 0.999
 """Least cosine between the features of both, for a model without classes."""
 _REDUCING_GAP = 2.0
+_MAX_SIZES = 64  # frame sizes that are remembered; others get the reference
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Preparation:
             ShapeError: as `edge_vit.preprocess.preprocess` does.
         """
         is_good = self.name == REFERENCE or self._is_good.get(np.shape(pixels))
-        if is_good is None:
+        if is_good is None and len(self._is_good) < _MAX_SIZES:
             return self._compare(pixels)
         return (self._apply if is_good else preprocess)(pixels, self._spec)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.values import CameraAnswer, SinkStatus, describe
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class SinkRunner:
         self._is_done = False  # the sink is closed
         self._written = self._dropped = self._failed = 0
         self._last_error = ""
+        self._complaints = Complaints(_LOG)
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
         self._thread.start()
 
@@ -155,11 +157,9 @@ class SinkRunner:
             return answer
 
     def _count_failure(self, error: Exception) -> None:
-        """Count an answer that the sink raised on; the first of its kind in a row is told."""
+        """Count an answer that the sink raised on, and tell why."""
         reason = describe(error)
         with self._changed:
             self._failed += 1
-            is_news = reason != self._last_error
             self._last_error = reason
-        if is_news:
-            _LOG.warning("sink %s failed: %s", self.sink.name, reason)
+        self._complaints.tell(reason, f"sink {self.sink.name} failed: {reason}")

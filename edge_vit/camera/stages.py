@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.mailbox import Mailbox
 from edge_vit.camera.meter import Meter
 from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
@@ -58,6 +59,7 @@ class Ledger:
         self._failed = [0] * num_sources
         self._told = [0] * num_sources  # drops that an answer has reported
         self._last_reason = ""
+        self._complaints = Complaints(_LOG)
 
     def drop(self, work: Work | None) -> None:
         """Count `work`, if there is any, as dropped."""
@@ -66,14 +68,12 @@ class Ledger:
                 self._dropped[work.place] += 1
 
     def fail(self, work: Work, error: Exception) -> None:
-        """Count `work` as failed; the first failure of a kind in a row is told."""
+        """Count `work` as failed, and tell why."""
         reason = describe(error)
         with self._lock:
             self._failed[work.place] += 1
-            is_news = reason != self._last_reason
             self._last_reason = reason
-        if is_news:
-            _LOG.warning("frame %s of %s: %s", work.frame.number, work.frame.source, reason)
+        self._complaints.tell(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
 
     def answer(self, work: Work) -> None:
         """Count `work` as answered."""

@@ -176,9 +176,9 @@ def command(
     if print_unit:
         click.echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
         return
-    settings = LoopOptions(
-        batch_size, deadline_ms, top, answer_timeout, Patience(stale_after_s=stale_after)
-    )
+    # A stream is opened, probed and read for its first frame, each within `stale_after`.
+    patience = Patience(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
+    settings = LoopOptions(batch_size, deadline_ms, top, answer_timeout, patience)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         stdout = json_line if json_lines else _changes()

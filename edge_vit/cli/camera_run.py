@@ -42,11 +42,11 @@ def run_loop(loop: CameraLoop, signals: Signals, report_path: Path | None) -> No
     if signals.number == signal.SIGINT:
         status = INTERRUPTED
     if loop.is_stuck:
-        # A thread hangs in a driver or in a pipe that nobody reads: Python would wait for it.
+        # A thread hangs in a driver, or in a pipe that nobody reads: Python would wait for it, and
+        # so would flushing stdout. Sinks flush what they print.
         _LOG.warning("leaving a thread behind that does not end")
         if failure is not None:
             Failure(str(failure), status).show()
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     if status == INTERRUPTED:

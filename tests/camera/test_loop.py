@@ -319,3 +319,31 @@ def test_refuses_impossible_options(options):
 def test_needs_a_source():
     with pytest.raises(SpecError, match="sources: got none"):
         CameraLoop([], FakeSession(SPEC), SPEC)
+
+
+def test_stopping_is_no_hang_though_a_file_waits_for_a_slow_sink():
+    clock, sink, release = ScriptedClock(), Recorder(), threading.Event()
+    began = threading.Event()
+
+    def write(answer):
+        began.set()
+        release.wait(0.4)
+
+    sink.write = write
+    loop = CameraLoop(
+        [scripted_maker(range(10**6), clock, is_live=False)],
+        FakeSession(SPEC),
+        SPEC,
+        sinks=[sink],
+        options=LoopOptions(answer_timeout_s=0),
+        clock=clock,
+    )
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    assert began.wait(30)
+    loop.stop()
+    thread.join(30)
+    release.set()
+    assert loop._stages.join(0)
+    counts = loop.summary().counts
+    assert counts.captured == counts.answered + counts.dropped

@@ -171,3 +171,10 @@ def test_refuses_what_is_no_image(name):
 
 def test_every_way_is_in_the_order_of_its_speed():
     assert list(preparation.WAYS) == ["reduced", "cropped", "pillow"]
+
+
+def test_frames_of_ever_new_sizes_are_not_remembered_for_ever():
+    prepare = Preparation(SPEC.preprocess, "cropped")
+    for width in range(100):
+        prepare(photo(40, 40 + width))
+    assert len(prepare._is_good) == preparation._MAX_SIZES
