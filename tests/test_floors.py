@@ -55,6 +55,7 @@ ROOMS = {
     "explain": Room(3, frozenset({*_ARRAYS, "onnx", "onnx_ir"})),
     "pipeline": Room(4, frozenset({*_ARRAYS, "torch", "onnx", "onnx_ir", "onnxruntime"})),
     "camera": Room(4, frozenset({*_ARRAYS, "av", "paho"})),
+    "cluster": Room(4, frozenset({"ray"})),
     "report": Room(4, frozenset({*_ARRAYS, "rich", "jinja2", "markupsafe", "matplotlib"})),
     "__init__": Room(5, frozenset()),
     "cli": Room(6, frozenset({*_ARRAYS, "click", "rich"})),

@@ -8,6 +8,7 @@ import click
 
 from edge_vit.cli.evaluation import print_accuracy, print_part, write_accuracy
 from edge_vit.cli.options import (
+    POSITIVE,
     bundle_argument,
     data_option,
     json_option,
@@ -55,6 +56,13 @@ class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes n
     type=click.Path(path_type=Path),
     help="Write the result as JSON to FILE; while it is made, FILE.state can be resumed from.",
 )
+@click.option(
+    "--ray",
+    "num_ray_parts",
+    metavar="N",
+    type=POSITIVE,
+    help="Evaluate in N parts on a Ray cluster, on this machine where RAY_ADDRESS names none.",
+)
 @click.option("--resume", "is_resumed", is_flag=True, help="Go on from FILE.state, if it is there.")
 @json_option
 @click.pass_obj
@@ -68,6 +76,7 @@ def command(
     options: SessionOptions,
     shard: Part | None,
     output: Path | None,
+    num_ray_parts: int | None,
     is_resumed: bool,
     as_json: bool,
 ) -> None:
@@ -80,20 +89,27 @@ def command(
     """
     if output is None and (shard or is_resumed):
         raise click.UsageError(f"{'--shard' if shard else '--resume'} needs -o FILE, got none")
-    from edge_vit.measure.evaluation import Evaluation, evaluate_bundle
+    if num_ray_parts is not None and (shard or is_resumed):
+        raise click.UsageError("--ray makes all the parts: it goes without --shard and --resume")
+    from edge_vit.measure.evaluation import Evaluation, Evaluator
     from edge_vit.measure.partial import report_of
     from edge_vit.measure.resumable import state_path_of
 
     what = Evaluation(str(bundle), str(data), precision, backend, options, num_images)
     state_path = None if output is None else state_path_of(output)
     with talk.progress() as progress:
-        totals = evaluate_bundle(
-            what,
-            shard or Part(),
-            state_path=state_path,
-            is_resumed=is_resumed,
-            progress=progress,
-        )
+        if num_ray_parts is not None:
+            from edge_vit.cluster import evaluate_on_ray
+
+            totals = evaluate_on_ray(what, num_ray_parts, progress=progress)
+        else:
+            with Evaluator(what) as evaluator:
+                totals = evaluator.evaluate(
+                    shard or Part(),
+                    state_path=state_path,
+                    is_resumed=is_resumed,
+                    progress=progress,
+                )
     if shard is None:
         report = report_of(totals)
         if output is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
 from edge_vit.image_parts import Part, take_part
@@ -38,70 +39,100 @@ class Evaluation:
     num_images: int | None = None
 
 
-def evaluate_bundle(
-    what: Evaluation,
-    part: Part = Part(),  # noqa: B008  # frozen
-    *,
-    state_path: Path | None = None,
-    is_resumed: bool = False,
-    progress: Progress = SILENT,
-) -> PartialAccuracy:
-    """Return the totals over one part of the images; `merge_partials` and `report_of` do the rest.
+class Evaluator:
+    """Sessions and images of an evaluation, open for any number of parts; closes both sessions.
 
     Args:
         what: bundle, images and conditions.
-        part: which of how many parts.
-        state_path: of the file that an interrupted evaluation goes on from: see
-            `evaluate_resumably`. None to keep none; for `features` none is kept.
-        is_resumed: go on from `state_path`.
-        progress: is told of each image.
 
     Raises:
-        SpecError: an option is out of range, or `features` are asked for in parts.
-        ImageError: there are no images, or one cannot be read.
-        ArtifactError: a file of the bundle is missing, truncated or edited; or the state does not
-            fit.
-        BackendError: a graph cannot be loaded or run, or its output is not finite.
+        SpecError: an option is out of range.
+        ImageError: there are no images.
+        ArtifactError: a file of the bundle is missing, truncated or edited.
+        BackendError: a graph cannot be loaded.
     """
-    bundle = Bundle.open(Path(what.bundle))
-    spec = bundle.spec
-    precision = what.precision or bundle.smallest_precision
-    source = open_image_source(what.data, spec.labels, what.num_images)
-    source = take_part(source, part, progress)
-    calibrated_on = frozenset(bundle.read_table().image_digests if bundle.has(TABLE) else ())
-    manifest = digest_of((bundle.path / MANIFEST).read_bytes())
-    with contextlib.ExitStack() as stack:
-        reference = stack.enter_context(
-            open_session(bundle, "fp32", what.backend, what.options, progress)
-        )
-        candidate = reference
-        if precision != "fp32":
-            candidate = stack.enter_context(
-                open_session(bundle, precision, what.backend, what.options, progress)
+
+    def __init__(self, what: Evaluation) -> None:
+        self._what = what
+        bundle = Bundle.open(Path(what.bundle))
+        self._spec = bundle.spec
+        self._source = open_image_source(what.data, bundle.spec.labels, what.num_images)
+        table = bundle.read_table() if bundle.has(TABLE) else None
+        self._calibrated_on = frozenset(table.image_digests if table else ())
+        self._manifest = digest_of((bundle.path / MANIFEST).read_bytes())
+        precision = what.precision or bundle.smallest_precision
+        with contextlib.ExitStack() as stack:
+            self._reference = self._candidate = stack.enter_context(
+                open_session(bundle, "fp32", what.backend, what.options)
             )
-        if state_path is not None and (spec.task != "features" or is_resumed):
+            if precision != "fp32":
+                self._candidate = stack.enter_context(
+                    open_session(bundle, precision, what.backend, what.options)
+                )
+            self._sessions = stack.pop_all()
+
+    def evaluate(
+        self,
+        part: Part = Part(),  # noqa: B008  # frozen
+        *,
+        state_path: Path | None = None,
+        is_resumed: bool = False,
+        progress: Progress = SILENT,
+    ) -> PartialAccuracy:
+        """Return the totals over one part; `merge_partials` and `report_of` do the rest.
+
+        Args:
+            part: which of how many parts.
+            state_path: of the file that an interrupted evaluation goes on from: see
+                `evaluate_resumably`. None to keep none; for `features` none is kept.
+            is_resumed: go on from `state_path`.
+            progress: is told of each image.
+
+        Raises:
+            SpecError: `features` are asked for in parts, or a label is none of the model's classes.
+            ImageError: an image cannot be read.
+            ArtifactError: the state does not fit.
+            BackendError: a graph cannot be run, or its output is not finite.
+        """
+        source = take_part(self._source, part, progress)
+        if state_path is not None and (self._spec.task != "features" or is_resumed):
             return evaluate_resumably(
-                reference,
-                candidate,
-                spec,
+                self._reference,
+                self._candidate,
+                self._spec,
                 source,
                 state_path,
                 is_resumed=is_resumed,
-                data=what.data,
-                bundle_digest=manifest,
+                data=self._what.data,
+                bundle_digest=self._manifest,
                 part=part,
-                calibration_digests=calibrated_on,
+                calibration_digests=self._calibrated_on,
                 progress=progress,
             )
         (totals,) = evaluate_part(
-            reference,
-            [candidate],
-            spec,
+            self._reference,
+            [self._candidate],
+            self._spec,
             source,
-            data=what.data,
-            bundle_digest=manifest,
+            data=self._what.data,
+            bundle_digest=self._manifest,
             part=(part.index, part.count),
-            calibration_digests=calibrated_on,
+            calibration_digests=self._calibrated_on,
             progress=progress,
         )
         return totals
+
+    def close(self) -> None:
+        """Close the sessions; closing again does nothing."""
+        self._sessions.close()
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

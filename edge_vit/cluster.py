@@ -1,0 +1,126 @@
+"""The parts of an evaluation on a Ray cluster: the numbers are those of one machine, bit for bit.
+
+Each worker is an actor that holds its sessions and takes one part after another; what comes back is
+a few kilobytes per part. Bundle and images have to lie at the same path on every node.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from edge_vit.errors import BackendError, EdgeVitError, SpecError
+from edge_vit.image_parts import Part
+from edge_vit.measure.evaluation import Evaluation, Evaluator
+from edge_vit.measure.partial import PartialAccuracy, merge_partials
+from edge_vit.optional import require
+from edge_vit.progress import SILENT, Progress
+from edge_vit.values import from_json, to_json
+
+_PURPOSE = "evaluating on a cluster"
+
+
+def evaluate_on_ray(
+    what: Evaluation,
+    num_parts: int,
+    *,
+    num_workers: int | None = None,
+    num_gpus: float = 0.0,
+    progress: Progress = SILENT,
+) -> PartialAccuracy:
+    """Return the totals over all images, each part evaluated by one of the cluster's workers.
+
+    A Ray that runs already is used; else one is started, at the address that ``RAY_ADDRESS`` names
+    or on this machine, and stopped in the end.
+
+    Args:
+        what: bundle, images and conditions; `options.threads` is what a worker is given of a node.
+        num_parts: that the images are split into; several per worker even out their sizes.
+        num_workers: at once; as many as there are cores for, at most one per part, where None.
+        num_gpus: that each worker is given, such as 0.5 for two on one GPU.
+        progress: is told of each part.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        SpecError: a number is out of range.
+        BackendError: a worker failed; the message is its own.
+    """
+    if num_parts < 1 or (num_workers is not None and num_workers < 1):
+        raise SpecError(
+            f"parts and workers: got {num_parts} and {num_workers}, expected at least 1 of each"
+        )
+    ray = require("ray", _PURPOSE)
+    require("ray.data", _PURPOSE)
+    threads = what.options.num_threads
+    with _running(ray):
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        workers = num_workers or max(1, min(num_parts, cores // threads))
+        dataset = ray.data.from_items(
+            [{"part": index} for index in range(1, num_parts + 1)], override_num_blocks=num_parts
+        ).map_batches(
+            _Worker,
+            fn_constructor_args=(to_json(what), num_parts),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=min(threads, cores),
+            num_gpus=num_gpus,
+        )
+        parts = []
+        with progress.step(f"evaluating on {workers} workers", num_parts) as advance:
+            try:
+                for row in dataset.iter_rows():
+                    if row["error"]:
+                        raise BackendError(f"a worker of the cluster: {row['error'].decode()}")
+                    parts.append(from_json(PartialAccuracy, json.loads(row["totals"])))
+                    advance(1)
+            except ray.exceptions.RayError as error:
+                raise BackendError(f"a worker of the cluster failed: {_reason(error)}") from None
+    return merge_partials(parts)
+
+
+class _Worker:
+    """Evaluates the parts that Ray hands it; its sessions stay open in between."""
+
+    def __init__(self, what: dict[str, Any], num_parts: int) -> None:
+        self._what, self._num_parts = from_json(Evaluation, what), num_parts
+        self._evaluator: Evaluator | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        """Return the totals of each part in `batch`, as the bytes of its file, or what failed."""
+        answers = [self._answer(Part(int(index), self._num_parts)) for index in batch["part"]]
+        return {"totals": [totals for totals, _ in answers], "error": [why for _, why in answers]}
+
+    def _answer(self, part: Part) -> tuple[bytes, bytes]:
+        try:
+            self._evaluator = self._evaluator or Evaluator(self._what)
+            return self._evaluator.evaluate(part).to_bytes(), b""
+        except EdgeVitError as error:  # Ray would bury its line under pages of traceback
+            return b"", str(error).encode()
+
+
+@contextmanager
+def _running(ray: Any) -> Iterator[None]:
+    """Ray, for the time of a block: what ran already goes on running."""
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says of its own trouble, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
