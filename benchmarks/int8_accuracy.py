@@ -1,115 +1,69 @@
-"""How close INT8 comes to fp32 on models trained on photographs, by recipe and beside ONNX Runtime.
+"""How close INT8 comes to fp32 on models trained on photographs, beside ModelOpt, ORT and NNCF.
 
 Every way of quantizing sees the same fp32 graph and the same 256 calibration images, and is judged
 on the same held-out images: the models as trained, and variants with the outliers of large
-pretrained models, whose function is the same. Models are trained once and kept (``--models``).
+pretrained models, whose function is the same. Models, quantized graphs and their outputs are kept
+under ``build/``, so that a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import onnx
-import onnxruntime as ort
-from onnxruntime import quantization
 from outliers import variants
+from peers import BUILD, EDGE_VIT, PEERS, WAYS, open_runner, quantize_by
 from real_models import RealModel, real_models
 from saving import RESULTS, load_average, write_result
 
 from edge_vit.bundle import FP32
-from edge_vit.calibration.calibrate import calibrate_model
-from edge_vit.calibration.qdq import write_qdq
-from edge_vit.images import ArraySource
-from edge_vit.table import RECIPES
+from edge_vit.table import CalibrationTable
 
 matplotlib.use("Agg")
 
 CHUNK = 50
-Quantizer = Callable[[onnx.ModelProto, RealModel], onnx.ModelProto]
+DEFAULT = "edge-vit balanced"
+AS_TRAINED = "as trained"
+MAX_DROP, MIN_AGREEMENT = 0.5, 99.0
+MIN_MEAN_GAIN, MIN_GAIN, MAX_LOSS = 1.5, 0.5, 0.5
+"""In dB: over the best peer on the models as trained, on average and anywhere; and what a rescaled
+variant may be below the model as trained."""
+
+Row = dict[str, Any]
 
 
-class CalibrationImages(quantization.CalibrationDataReader):
-    """The calibration images as ONNX Runtime's quantizer wants them, one at a time."""
-
-    def __init__(self, model: RealModel) -> None:
-        self._images = iter(model.calibration)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next feed, or None behind the last."""
-        image = next(self._images, None)
-        return None if image is None else {"images": image[None]}
-
-
-def by_recipe(name: str) -> Quantizer:
-    def quantize(graph: onnx.ModelProto, model: RealModel) -> onnx.ModelProto:
-        source = ArraySource(list(model.calibration))
-        table = calibrate_model(
-            graph.SerializeToString(), model.bundle.spec, source, RECIPES[name], threads=2
-        )
-        return write_qdq(graph, table)
-
-    return quantize
+def run(path: Path, images: np.ndarray) -> np.ndarray:
+    """Return the output of the graph in `path`, kept beside it for the next time."""
+    digest = hashlib.sha256(images.tobytes()).hexdigest()[:16]
+    kept = path.with_name(f"{path.stem}-{digest}.npy")
+    if not kept.exists():
+        runner = open_runner(path)
+        chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+        np.save(kept, np.concatenate([runner(chunk) for chunk in chunks]))
+    return np.load(kept)
 
 
-def by_onnx_runtime(kind: str) -> Quantizer:
-    def quantize(graph: onnx.ModelProto, model: RealModel) -> onnx.ModelProto:
-        with tempfile.TemporaryDirectory() as folder:
-            source, target = f"{folder}/fp32.onnx", f"{folder}/int8.onnx"
-            onnx.save(graph, source)
-            if kind == "dynamic":
-                quantization.quantize_dynamic(source, target)
-            else:
-                linear = {"op_types_to_quantize": ["MatMul", "Gemm"], "per_channel": True}
-                quantization.quantize_static(
-                    source,
-                    target,
-                    CalibrationImages(model),
-                    activation_type=quantization.QuantType.QInt8,
-                    extra_options={"ActivationSymmetric": True},
-                    **(linear if kind == "static, linear only" else {}),
-                )
-            return onnx.load(target)
-
-    return quantize
-
-
-WAYS: dict[str, Quantizer] = {
-    **{f"edge-vit {name}": by_recipe(name) for name in ("minmax", "fast", "balanced")},
-    **{
-        f"ONNX Runtime {kind}": by_onnx_runtime(kind)
-        for kind in ("static", "static, linear only", "dynamic")
-    },
-}
-
-
-def run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
-    return np.concatenate([session.run(None, {"images": chunk})[0] for chunk in chunks])
-
-
-def measure(model: RealModel, num_images: int) -> Iterator[dict[str, object]]:
+def measure(model: RealModel, num_images: int, ways: tuple[str, ...]) -> Iterator[Row]:
     """Yield one row per variant and way."""
     images, labels = model.images[:num_images], model.labels[:num_images]
-    for variant, graph in variants(onnx.load_from_string(model.bundle.read(FP32))):
-        exact = run(graph, images)
-        for way, quantize in WAYS.items():
-            start = time.perf_counter()
-            quantized = quantize(graph, model)
-            seconds = time.perf_counter() - start
-            output = run(quantized, images)
+    graph = onnx.load_from_string(model.bundle.read(FP32))
+    for variant, changed in variants(graph):
+        fp32 = changed.SerializeToString()
+        source = BUILD / "quantized" / f"fp32-{hashlib.sha256(fp32).hexdigest()[:16]}" / "fp32.onnx"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_bytes(fp32)
+        exact = run(source, images)
+        for way in ways:
+            quantized = quantize_by(way, fp32, model.bundle.spec, model.calibration)
+            output = run(quantized.path, images)
             noise = np.square(output - exact, dtype=np.float64).sum()
-            row = {
+            row: Row = {
                 "model": model.name,
                 "variant": variant,
                 "way": way,
@@ -118,46 +72,99 @@ def measure(model: RealModel, num_images: int) -> Iterator[dict[str, object]]:
                 "top1": round(100 * float((output.argmax(1) == labels).mean()), 2),
                 "agreement": round(100 * float((output.argmax(1) == exact.argmax(1)).mean()), 2),
                 "sqnr_db": round(10 * float(np.log10(np.square(exact).sum() / noise)), 2),
-                "seconds": round(seconds, 1),
+                "seconds": quantized.seconds,
+                "peak_mib": quantized.peak_mib,
+                "versions": quantized.versions,
             }
+            if way in EDGE_VIT:
+                row |= _forecast(quantized.path.with_suffix(".json"))
             print(
-                f"{model.name:12} {variant:14} {way:34} {row['sqnr_db']:6.1f} dB  same answer "
+                f"{model.name:12} {variant:14} {way:28} {row['sqnr_db']:6.1f} dB  same answer "
                 f"{row['agreement']:6.2f} %  top-1 {row['top1']:6.2f} of {row['fp32_top1']:.2f}",
                 flush=True,
             )
             yield row
 
 
-def draw(rows: list[dict[str, object]], path: Path) -> None:
+def _forecast(path: Path) -> Row:
+    """Return what the calibration table itself says: dB foreseen, layers in FP16."""
+    table = CalibrationTable.from_bytes(path.read_bytes())
+    spared = sorted(name for name, site in table.sites.items() if site.precision == "fp16")
+    return {"foreseen_db": round(table.sqnr, 2) if table.sqnr else None, "in_fp16": spared}
+
+
+def judge(rows: list[Row]) -> Row:
+    """Return what the default recipe reaches and what it misses."""
+    found = {(row["model"], row["variant"], row["way"]): row for row in rows}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    peers = [way for way in PEERS if any(row["way"] == way for row in rows)]
+    sqnr = {key: row["sqnr_db"] for key, row in found.items()}
+    gains = {
+        model: round(
+            sqnr[model, AS_TRAINED, DEFAULT] - max(sqnr[model, AS_TRAINED, way] for way in peers), 2
+        )
+        for model in models
+        if peers
+    }
+    losses = {
+        f"{model}, {variant}": round(sqnr[model, AS_TRAINED, DEFAULT] - sqnr[key], 2)
+        for key in found
+        for model, variant, way in [key]
+        if way == DEFAULT and variant.startswith("channels")
+    }
+    mine = [row for row in rows if row["way"] == DEFAULT]
+    drops = {f"{r['model']}, {r['variant']}": round(r["fp32_top1"] - r["top1"], 2) for r in mine}
+    agreements = {f"{row['model']}, {row['variant']}": row["agreement"] for row in mine}
+    holds = {
+        f"drop of top-1 at most {MAX_DROP} points": max(drops.values()) <= MAX_DROP,
+        f"agreement at least {MIN_AGREEMENT} %": min(agreements.values()) >= MIN_AGREEMENT,
+        f"rescaled at most {MAX_LOSS} dB below as trained": max(losses.values()) <= MAX_LOSS,
+    }
+    if gains:
+        mean = sum(gains.values()) / len(gains)
+        holds[f"mean gain over the best peer at least {MIN_MEAN_GAIN} dB"] = mean >= MIN_MEAN_GAIN
+        holds[f"gain at least {MIN_GAIN} dB everywhere"] = min(gains.values()) >= MIN_GAIN
+    return {"holds": holds, "gain_db": gains, "loss_db": losses, "drop": drops}
+
+
+def draw(rows: list[Row], path: Path) -> None:
     """Draw SQNR by variant, one panel per model."""
     from matplotlib import pyplot
 
     models = list(dict.fromkeys(row["model"] for row in rows))
-    figure, panels = pyplot.subplots(1, len(models), figsize=(4.2 * len(models), 3.6), sharey=True)
-    for panel, model in zip(panels, models, strict=True):
+    figure, panels = pyplot.subplots(1, len(models), figsize=(4.2 * len(models), 3.8), sharey=True)
+    for panel, model in zip(np.atleast_1d(panels), models, strict=True):
         for way in WAYS:
             mine = [row for row in rows if (row["model"], row["way"]) == (model, way)]
-            style = "o-" if way.startswith("edge-vit") else "s--"
-            names = [str(row["variant"]) for row in mine]
+            style = "o-" if way in EDGE_VIT else "s--"
+            names = [row["variant"] for row in mine]
             panel.plot(names, [row["sqnr_db"] for row in mine], style, label=way, markersize=4)
         panel.set_title(model)
         panel.tick_params(axis="x", rotation=35)
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("SQNR of the logits (dB)")
-    panels[-1].legend(fontsize=7)
-    figure.tight_layout()
+    np.atleast_1d(panels)[0].set_ylabel("SQNR of the logits (dB)")
+    figure.legend(*np.atleast_1d(panels)[0].get_legend_handles_labels(), fontsize=7, ncols=4)
+    figure.tight_layout(rect=(0, 0, 1, 0.9))
     figure.savefig(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("build/models"))
-    parser.add_argument("--images", type=int, default=2500, help="held-out images per model")
+    parser.add_argument("--models", type=Path, default=BUILD / "models")
+    parser.add_argument("--images", type=int, default=2000, help="held-out images per model")
+    parser.add_argument("--own", action="store_true", help="edge-vit alone, nothing written")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     load = load_average()
+    ways = EDGE_VIT if arguments.own else WAYS
     models = real_models(arguments.models)
-    rows = [row for model in models for row in measure(model, arguments.images)]
+    rows = [row for model in models for row in measure(model, arguments.images, ways)]
+    verdict = judge(rows)
+    for claim, is_so in verdict["holds"].items():
+        print(f"{claim}: {'kept' if is_so else 'NOT kept'}")
+    print({name: verdict[name] for name in ("gain_db", "loss_db")})
+    if arguments.own:
+        return
     path = write_result(
         arguments.results,
         "int8_accuracy",
@@ -167,9 +174,9 @@ def main() -> None:
             "models": "benchmarks/real_models.py, 256 calibration images",
             "variants": "benchmarks/outliers.py, the same function",
             "sqnr": "10 log10(sum fp32**2 / sum (int8 - fp32)**2) of the logits",
-            "run": "ONNX Runtime on the CPU, the portable graph",
+            "run": "ONNX Runtime, the portable graph; NNCF's in OpenVINO, float32 around it",
         },
-        results=rows,
+        results={**verdict, "rows": rows},
     )
     draw(rows, path.with_suffix(".svg"))
     print(path)

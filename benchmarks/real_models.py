@@ -18,6 +18,7 @@ from PIL import Image
 import edge_vit
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.spec import PreprocessSpec
+from edge_vit.training.loop import FinetuneProgress
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -26,7 +27,8 @@ PHOTOS = (
     *("hubble_deep_field", "ihc", "moon", "motorcycle_left", "page", "retina", "rocket"),
     *("china", "flower"),
 )
-NUM_TRAIN, NUM_CALIBRATION, NUM_HELD_OUT = 8000, 256, 2500
+NUM_TRAIN, NUM_CALIBRATION, NUM_HELD_OUT = 4000, 256, 2000
+EPOCHS = 6
 TRAIN_SHARE = 0.6  # of a photograph's width
 NOISE = 12.0
 
@@ -83,7 +85,7 @@ def cut_crops(side: int, count: int, *, is_held_out: bool, seed: int) -> tuple[U
 
 
 def train_photos96(folder: Path, epochs: int) -> Path:
-    """Train the reference model, patches of 12 pixels; return the checkpoint."""
+    """Train the reference model, patches of 16 pixels; return the checkpoint."""
     from edge_vit.training.datasets import Dataset
     from edge_vit.training.finetune import FinetuneOptions, finetune
     from edge_vit.training.vit import VisionTransformerConfig
@@ -94,16 +96,16 @@ def train_photos96(folder: Path, epochs: int) -> Path:
     )
     preprocess = PreprocessSpec((96, 96), crop_pct=1.0)
     dataset = Dataset("photos", PHOTOS, preprocess, *train, *held_out)
-    config = VisionTransformerConfig(96, 12, len(PHOTOS), 128, 6, 4)
+    config = VisionTransformerConfig(96, 16, len(PHOTOS), 128, 6, 4)
     options = FinetuneOptions(epochs=epochs, learning_rate=1e-3, augment=False)
     path = folder / "photos96.safetensors"
-    result = finetune(config, dataset, options, path, resume=True)
+    result = finetune(config, dataset, options, path, resume=True, on_progress=_say)
     print(f"photos96: {100 * result.held_out_accuracy:.1f} %, {result.seconds:.0f} s", flush=True)
     return path
 
 
 TIMM_ARGUMENTS = {
-    **{"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
+    **{"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 5, "num_heads": 2},
     **{"init_values": 0.1, "reg_tokens": 4, "num_classes": len(PHOTOS)},
 }
 TIMM_NAME = "vit_tiny_patch16_224"
@@ -121,8 +123,16 @@ def train_registers64(folder: Path, epochs: int) -> Path:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
     steps = epochs * (NUM_TRAIN // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps)
-    for _ in range(epochs):
-        for batch in torch.randperm(NUM_TRAIN).split(64)[: NUM_TRAIN // 64]:
+    path = folder / "registers64.safetensors"
+    parts, state = (model, optimizer, schedule), path.with_suffix(".resume")
+    first = 0
+    if state.exists():
+        first, *saved = torch.load(state, weights_only=True)
+        for part, values in zip(parts, saved, strict=True):
+            part.load_state_dict(values)
+    for epoch in range(first, epochs):
+        order = torch.randperm(NUM_TRAIN, generator=torch.Generator().manual_seed(epoch))
+        for batch in order.split(64)[: NUM_TRAIN // 64]:
             images = torch.from_numpy(crops[batch.numpy()]).permute(0, 3, 1, 2) / 127.5 - 1
             loss = torch.nn.functional.cross_entropy(
                 model(images), torch.from_numpy(labels[batch.numpy()])
@@ -131,13 +141,23 @@ def train_registers64(folder: Path, epochs: int) -> Path:
             loss.backward()
             optimizer.step()
             schedule.step()
-        print(f"registers64: loss {loss.item():.3f}", flush=True)
-    path = folder / "registers64.safetensors"
+        print(f"registers64: epoch {epoch + 1} of {epochs}, loss {loss.item():.3f}", flush=True)
+        torch.save((epoch + 1, *(part.state_dict() for part in parts)), state)
     save_file(model.state_dict(), path)
+    state.unlink()
     return path
 
 
-def real_models(folder: Path, epochs: int = 12) -> list[RealModel]:
+def _say(event: FinetuneProgress) -> None:
+    if event.held_out_accuracy is not None:
+        print(
+            f"epoch {event.epoch} of {event.num_epochs}: loss {event.loss:.3f}, held out "
+            f"{100 * event.held_out_accuracy:.1f} %, {event.seconds_left:.0f} s left",
+            flush=True,
+        )
+
+
+def real_models(folder: Path, epochs: int = EPOCHS) -> list[RealModel]:
     """Return the models, trained where `folder` does not hold them yet."""
     from edge_vit.training.datasets import load_digits
     from edge_vit.training.finetune import QUICKSTART_OPTIONS, finetune
@@ -146,11 +166,12 @@ def real_models(folder: Path, epochs: int = 12) -> list[RealModel]:
     paths = {name: folder / f"{name}.safetensors" for name in ("photos96", "registers64", "digits")}
     digits = load_digits()
     if not paths["digits"].exists():
-        finetune("vit_digits", digits, QUICKSTART_OPTIONS, paths["digits"], resume=True)
-    if not paths["registers64"].exists():
-        train_registers64(folder, epochs)
+        path = paths["digits"]
+        finetune("vit_digits", digits, QUICKSTART_OPTIONS, path, resume=True, on_progress=_say)
     if not paths["photos96"].exists():
         train_photos96(folder, epochs)
+    if not paths["registers64"].exists():
+        train_registers64(folder, epochs)
     timm_request = SourceRequest(
         f"timm:{TIMM_NAME}",
         checkpoint=paths["registers64"],
@@ -191,7 +212,7 @@ def _export(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where checkpoints and bundles go")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     arguments = parser.parse_args()
     for model in real_models(arguments.folder, arguments.epochs):
         print(model.name, model.bundle.spec.num_tokens, model.images.shape)

@@ -163,9 +163,11 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
     table = bundle.read_table()
     bundle = _write_fp16(bundle, progress)
     with progress.step("writing INT8"):
-        portable = write_qdq(onnx.load_from_string(bundle.read(FP32)), table)
+        model = onnx.load_from_string(bundle.read(FP32))
+        portable = write_qdq(model, table)
+        symmetric = write_qdq(model, table, is_symmetric=True)
         files = {
-            INT8: write_half(portable, table.fp32_nodes).SerializeToString(),
+            INT8: write_half(symmetric, table.fp32_nodes).SerializeToString(),
             INT8_CPU: portable.SerializeToString(),
             INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
         }

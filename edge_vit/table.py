@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, to_json
 
-TABLE_FORMAT = 2
-"""What this version writes; it reads all before as well. Format 1 had no steps."""
+TABLE_FORMAT = 3
+"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points."""
 
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
@@ -33,6 +33,8 @@ class Recipe:
         percentile: of |x|, where `range_method` is ``percentile``.
         fold_strength: how much of a channel's range moves from the activation into the weight
             before ranges are taken, 0 for nothing to 1 for all (`edge_vit.calibration.fold`).
+        has_zero_points: an activation on one side of zero, such as GELU's, gets a range of its own
+            shape. In the graph for TensorRT that is one subtraction per block.
         steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
         search_tokens: of calibration images, that the steps and their judgement see. So many whole
             images are held out from the ranges, a quarter of all at most.
@@ -46,6 +48,7 @@ class Recipe:
     range_method: RangeMethod = "minmax"
     percentile: float = 99.99
     fold_strength: float = 0.0
+    has_zero_points: bool = False
     steps: tuple[StepName, ...] = ()
     search_tokens: int = 0
     is_judged: bool = True
@@ -70,12 +73,20 @@ class Recipe:
             raise SpecError(f"max_fallback: got {self.max_fallback}, expected 0 to 1")
 
 
+_BALANCED = Recipe(
+    "balanced",
+    fold_strength=0.7,
+    has_zero_points=True,
+    steps=STEP_NAMES,
+    search_tokens=1024,
+    min_sqnr=25.0,
+)
+
 RECIPES: Mapping[str, Recipe] = {
-    "fast": Recipe("fast", fold_strength=0.5),
-    "balanced": Recipe(
-        "balanced", fold_strength=0.5, steps=STEP_NAMES, search_tokens=1024, min_sqnr=25.0
-    ),
-    "best": Recipe("best", fold_strength=0.5, steps=STEP_NAMES, search_tokens=8192, min_sqnr=25.0),
+    "fast": Recipe("fast", fold_strength=0.7, has_zero_points=True),
+    "balanced": _BALANCED,
+    "best": replace(_BALANCED, name="best", search_tokens=8192),
+    "symmetric": replace(_BALANCED, name="symmetric", has_zero_points=False),
     "minmax": Recipe("minmax"),
     "percentile": Recipe("percentile", range_method="percentile"),
 }
@@ -95,7 +106,7 @@ def find_recipe(name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class SiteScales:
-    """How one linear layer is quantized: ``x_int8 = round(x / scale)``, symmetric, -127 to 127.
+    """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127.
 
     Attributes:
         precision: `int8`, or `fp16` where the layer stays in floating point.
@@ -110,6 +121,8 @@ class SiteScales:
         offsets: (K,), that are subtracted from the input's channels before that, and undone in the
             layer's bias; empty where nothing is.
         correction: (N,), that is added to the layer's bias; empty where nothing is.
+        activation_zero: the level that stands for 0, -127 to 127: 0 where the range is symmetric.
+            The graph for TensorRT, which knows no zero points, subtracts a constant instead.
         steps: what was done to this layer, for the report.
         output_error: energy of the model's output error over energy of its output, with this layer
             alone quantized; 0 where nobody looked.
@@ -124,6 +137,7 @@ class SiteScales:
     divisors: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     correction: tuple[float, ...] = ()
+    activation_zero: int = 0
     steps: tuple[str, ...] = ()
     output_error: float = 0.0
 
@@ -133,6 +147,8 @@ class SiteScales:
                 raise SpecError(f"divisor: got {divisor}, expected a finite number above 0")
         if not all(map(math.isfinite, (*self.offsets, *self.correction))):
             raise SpecError("offsets and correction: got NaN or infinity, expected finite numbers")
+        if not -127 <= self.activation_zero <= 127:
+            raise SpecError(f"zero point: got {self.activation_zero}, expected -127 to 127")
         for scale in (self.activation_scale, *self.weight_scales):
             if not (math.isfinite(scale) and scale >= MIN_SCALE):
                 raise SpecError(

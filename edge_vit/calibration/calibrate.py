@@ -92,6 +92,7 @@ def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> Site
         precision="fp16" if is_spared else "int8",
         reason="INT8 costs the output most here" if is_spared else "linear layer of a block",
         activation_scale=plan.input_scale,
+        activation_zero=plan.input_zero,
         weight_scales=tuple(plan.weight_scales.tolist()),
         activation_amax=stats.amax,
         activation_crest=stats.crest,

@@ -89,11 +89,17 @@ def _find_wide(graph: ir.Graph, fp32_nodes: Mapping[str, str]) -> set[ir.Node]:
     """Return the nodes that compute in float32: those named, and the Q/DQ nodes beside them."""
     wide = {node for node in graph if node.name in fp32_nodes}
     for node in graph:
-        if node.op_type == "QuantizeLinear" and data_input(node).producer() in wide:
+        if _leads_to_int8(node) and data_input(node).producer() in wide:
             wide.add(node)
         if node.op_type == "DequantizeLinear" and wide.issuperset(consumers(node.outputs[0])):
             wide.add(node)
     return wide
+
+
+def _leads_to_int8(node: ir.Node) -> bool:
+    """Say whether `node` quantizes, or subtracts a constant from what is then quantized."""
+    below = list(consumers(node.outputs[0])) if node.op_type == "Sub" else [node]
+    return bool(below) and all(reader.op_type == "QuantizeLinear" for reader in below)
 
 
 def _preprocessing(graph: ir.Graph) -> list[ir.Node]:

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from edge_vit.calibration.ranges import QMAX, quantize_weight, round_scale
 from edge_vit.graph.walk import Array
 
+ONE_SIDED = 0.75
+"""A zero point is given where the range becomes at least so much shorter by it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -43,7 +46,8 @@ class Plan:
     Attributes:
         divisors: (K,) float32; ones where nothing is folded.
         offsets: (K,) float32; zeros where nothing is shifted.
-        input_amax: end of the range of x'.
+        low: where the range of x' begins, 0 at most; ``-high`` where it is symmetric.
+        high: where it ends, 0 at least.
         weight_amax: (N,), end of the range of each column of W'.
         correction: (N,) float32, added to the bias.
         steps: what was done, in words for the report.
@@ -51,7 +55,8 @@ class Plan:
 
     divisors: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.float32]
-    input_amax: float
+    low: float
+    high: float
     weight_amax: npt.NDArray[np.float64]
     correction: npt.NDArray[np.float32]
     steps: tuple[str, ...] = ()
@@ -59,26 +64,45 @@ class Plan:
     @property
     def input_scale(self) -> float:
         """The per-tensor scale of x', rounded to float16."""
-        return float(round_scale(np.float64(self.input_amax / QMAX)))
+        return float(round_scale(np.float64((self.high - self.low) / (2 * QMAX))))
+
+    @property
+    def input_zero(self) -> int:
+        """The level that stands for x' = 0, -127 to 127; 0 where the range is symmetric."""
+        return -int(np.rint((self.high + self.low) / 2 / self.input_scale))
 
     @property
     def weight_scales(self) -> npt.NDArray[np.float64]:
         """(N,), rounded to float16."""
         return round_scale(self.weight_amax / QMAX)
 
-    def did(self, step: str) -> Plan:
-        """Return the plan with `step` written down."""
-        return replace(self, steps=(*self.steps, step))
+    def did(self, *steps: str) -> Plan:
+        """Return the plan with `steps` written down."""
+        return replace(self, steps=(*self.steps, *steps))
 
 
 def plan_minmax(layer: Layer, divisors: Array | None = None, offsets: Array | None = None) -> Plan:
-    """Return the plan whose ranges hold all that was seen, folded by `divisors` and `offsets`."""
+    """Return the symmetric plan that holds all that was seen, folded by divisors and offsets."""
     inputs, outputs = layer.weight.shape
     factors = np.ones(inputs, np.float32) if divisors is None else np.asarray(divisors, np.float32)
     centres = np.zeros(inputs, np.float32) if offsets is None else np.asarray(offsets, np.float32)
-    reach = np.maximum(layer.high - centres, centres - layer.low) / factors
+    reach = float((np.maximum(layer.high - centres, centres - layer.low) / factors).max())
     columns = np.abs(layer.weight * factors[:, None]).max(axis=0).astype(np.float64)
-    return Plan(factors, centres, float(reach.max()), columns, np.zeros(outputs, np.float32))
+    return Plan(factors, centres, -reach, reach, columns, np.zeros(outputs, np.float32))
+
+
+def give_zero_point(layer: Layer, plan: Plan) -> Plan:
+    """Let the range of `plan` follow an input that lies mostly on one side of zero, as GELU's does.
+
+    The level that stands for zero moves, so that no levels are spent on what never comes. Kernels
+    that know no zero point are fed ``x' - centre`` instead, which the bias undoes; so a layer needs
+    one. Where channels can be shifted one by one, that does more and costs nothing.
+    """
+    low = min(0.0, float(((layer.low - plan.offsets) / plan.divisors).min()))
+    high = max(0.0, float(((layer.high - plan.offsets) / plan.divisors).max()))
+    if layer.is_shiftable or not layer.has_bias or high - low > ONE_SIDED * (plan.high - plan.low):
+        return plan
+    return replace(plan, low=low, high=high).did("zero point")
 
 
 def output_error(layer: Layer, plan: Plan, rows: Array) -> npt.NDArray[np.float32]:
@@ -92,15 +116,15 @@ def output_error(layer: Layer, plan: Plan, rows: Array) -> npt.NDArray[np.float3
     exact = (rows - plan.offsets) / plan.divisors
     weight = layer.weight * plan.divisors[:, None]
     levels = quantize_weight(weight, plan.weight_scales) * plan.weight_scales
-    seen = round_to_levels(exact, plan.input_scale)
+    seen = round_to_levels(exact, plan.input_scale, plan.input_zero)
     # x'W' - xW in two parts, each small, so that float32 products lose nothing of the difference.
     error = (seen - exact) @ weight + seen @ (levels - weight).astype(np.float32)
     result: npt.NDArray[np.float32] = (error + plan.correction) * layer.column_factors
     return result
 
 
-def round_to_levels(values: Array, scale: float) -> npt.NDArray[np.float32]:
-    """Return `values` as QuantizeLinear and DequantizeLinear leave them: int8, zero point 0."""
-    levels = np.clip(np.rint(values / np.float32(scale)), -QMAX - 1, QMAX)
+def round_to_levels(values: Array, scale: float, zero: int = 0) -> npt.NDArray[np.float32]:
+    """Return `values` as QuantizeLinear and DequantizeLinear to int8 leave them."""
+    levels = np.clip(np.rint(values / np.float32(scale)) + zero, -QMAX - 1, QMAX) - zero
     result: npt.NDArray[np.float32] = (levels * np.float32(scale)).astype(np.float32)
     return result

@@ -3,8 +3,8 @@
 The portable Q/DQ graph gives ONNX Runtime the same INT8 products, but leaves their bias and the
 split of queries, keys and values as passes of their own over memory. Here the bias is an input of
 the product, and queries, keys and values are three products of one quantized activation. VNNI
-multiplies uint8 by int8, so activations are uint8 with zero point 128: the same levels. Attention
-is one operator, and so is the way from pixels to tokens.
+multiplies uint8 by int8, so activations are uint8 with a zero point 128 higher: the same levels.
+Attention is one operator, and so is the way from pixels to tokens.
 
 Operator: ``com.microsoft.MatMulIntegerToFloat``,
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -25,7 +25,7 @@ from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
 
-_ZERO_POINT = 128
+_OFFSET = 128  # from int8 to uint8
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class _Product:
     add: ir.Node | None
     activation: ir.Value
     scale: ir.Value
+    zero: int
     weight: Array
     weight_scales: Array
 
@@ -59,9 +60,9 @@ def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
     """
     model = ir.from_proto(portable)
     graph = model.graph
-    shared: dict[tuple[ir.Value, float], ir.Value] = {}
+    shared: dict[tuple[ir.Value, float, int], ir.Value] = {}
     for product in [p for p in map(_find_product, graph) if p is not None]:
-        key = (product.activation, float(array_of(product.scale)))
+        key = (product.activation, float(array_of(product.scale)), product.zero)
         if key not in shared:
             shared[key] = _quantize(graph, product)
         _replace(graph, product, shared[key])
@@ -85,13 +86,15 @@ def _find_product(matmul: ir.Node) -> _Product | None:
         return None
     assert levels is not None
     assert scales is not None
-    scale = quantize.inputs[1]
+    scale, zero = quantize.inputs[1:3]
     assert scale is not None
+    assert zero is not None
     return _Product(
         matmul,
         find_bias(matmul, array_of(levels).shape[1]),
         data_input(quantize),
         scale,
+        int(array_of(zero)),
         array_of(levels),
         array_of(scales),
     )
@@ -104,7 +107,7 @@ def _is_dequantize(node: ir.Node | None) -> bool:
 def _quantize(graph: ir.Graph, product: _Product) -> ir.Value:
     """Return the activation of `product` as uint8; made before its first reader."""
     name = product.matmul.name
-    zero = add_constant(graph, f"{name}/zero", np.uint8(_ZERO_POINT))
+    zero = add_constant(graph, f"{name}/zero", np.uint8(_OFFSET + product.zero))
     node = ir.node("QuantizeLinear", [product.activation, product.scale, zero], name=f"{name}/u8")
     node.outputs[0].name = f"{name}/u8:0"
     graph.insert_before(product.matmul, node)
@@ -116,7 +119,8 @@ def _replace(graph: ir.Graph, product: _Product, activation: ir.Value) -> None:
     split = _find_split(product.output)
     old = [product.output] if split is None else list(split.outputs)
     ends = [product.weight.shape[1]] if split is None else list(np.cumsum(_sizes(split)))
-    zero = add_constant(graph, f"{product.matmul.name}/zero_point", np.uint8(_ZERO_POINT))
+    zero_level = np.uint8(_OFFSET + product.zero)
+    zero = add_constant(graph, f"{product.matmul.name}/zero_point", zero_level)
     start = 0
     for index, (value, end) in enumerate(zip(old, ends, strict=True)):
         part, name = slice(start, end), f"{product.matmul.name}/{index}"

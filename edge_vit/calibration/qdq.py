@@ -1,7 +1,8 @@
 """Writes INT8 into the graph: QuantizeLinear and DequantizeLinear around each linear layer.
 
-Activations per tensor, weights per output channel, both symmetric: what TensorRT builds INT8
-kernels from, and what ONNX Runtime and OpenVINO read as well.
+Activations per tensor, weights per output channel: what TensorRT builds INT8 kernels from, and what
+ONNX Runtime and OpenVINO read as well. TensorRT wants both symmetric, so that in its graph a
+constant is subtracted from an activation where the others have a zero point.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.calibration.fold import apply_folds
+from edge_vit.calibration.fold import apply_folds, replace_bias
 from edge_vit.calibration.ranges import quantize_weight
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.constant import add_constant
@@ -21,8 +22,15 @@ from edge_vit.graph.sites import Site, find_sites
 from edge_vit.table import CalibrationTable, SiteScales
 
 
-def write_qdq(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProto:
+def write_qdq(
+    model: onnx.ModelProto, table: CalibrationTable, *, is_symmetric: bool = False
+) -> onnx.ModelProto:
     """Return a copy of `model` whose sites are quantized as `table` says, float32 around them.
+
+    Args:
+        model: the fp32 graph in canonical form.
+        table: what to do.
+        is_symmetric: write ``Sub`` in place of zero points, for TensorRT. The levels are the same.
 
     Each site has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where several share
     one QuantizeLinear.
@@ -36,7 +44,7 @@ def write_qdq(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProt
     apply_folds(quantized.graph, table.sites)
     for name, site in sites.items():
         if table.sites[name].precision == "int8":
-            _quantize(quantized.graph, site, table.sites[name])
+            _quantize(quantized.graph, site, table.sites[name], is_symmetric)
     passes.RemoveUnusedNodesPass()(quantized)
     return ir.to_proto(quantized)
 
@@ -45,7 +53,10 @@ def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
     widths = {name: site.linear.weight.shape[1] for name, site in sites.items()}
     tables = {name: len(scales.weight_scales) for name, scales in table.sites.items()}
     wrong = sorted(
-        name for name in widths.keys() | tables.keys() if widths.get(name) != tables.get(name)
+        name
+        for name in widths.keys() | tables.keys()
+        if widths.get(name) != tables.get(name)
+        or (table.sites[name].activation_zero and sites[name].linear.add is None)
     )
     if wrong:
         raise ArtifactError(
@@ -55,13 +66,20 @@ def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
         )
 
 
-def _quantize(graph: ir.Graph, site: Site, scales: SiteScales) -> None:
+def _quantize(graph: ir.Graph, site: Site, scales: SiteScales, is_symmetric: bool) -> None:
     matmul = site.linear.matmul
     activation, weight = site.linear.input, site.linear.weight
     per_channel = np.asarray(scales.weight_scales)
+    zero_level = scales.activation_zero
+    if is_symmetric and zero_level:
+        centre = -zero_level * scales.activation_scale
+        activation = _subtract(graph, site, activation, centre)
+        undone = centre * (quantize_weight(weight, per_channel) * per_channel).sum(axis=0)
+        replace_bias(graph, site.linear, (site.linear.bias + undone).astype(np.float32))
+        zero_level = 0
 
     scale = add_constant(graph, f"{site.name}/input_scale", np.float32(scales.activation_scale))
-    zero = add_constant(graph, f"{site.name}/input_zero", np.int8(0))
+    zero = add_constant(graph, f"{site.name}/input_zero", np.int8(zero_level))
     levels = add_constant(graph, f"{site.name}/weight", quantize_weight(weight, per_channel))
     weight_scale = add_constant(graph, f"{site.name}/weight_scale", per_channel.astype(np.float32))
     weight_zero = add_constant(
@@ -78,6 +96,13 @@ def _quantize(graph: ir.Graph, site: Site, scales: SiteScales) -> None:
     graph.insert_before(matmul, [quantize, dequantize, weights])
     matmul.replace_input_with(0, dequantize.outputs[0])
     matmul.replace_input_with(1, weights.outputs[0])
+
+
+def _subtract(graph: ir.Graph, site: Site, value: ir.Value, centre: float) -> ir.Value:
+    constant = add_constant(graph, f"{site.name}/centre.1", np.float32(centre))
+    node = _node("Sub", f"{site.name}/centre", value, constant)
+    graph.insert_before(site.linear.matmul, node)
+    return node.outputs[0]
 
 
 def _node(op_type: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.Node:

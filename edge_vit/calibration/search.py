@@ -1,4 +1,4 @@
-"""Finds a plan for every layer: folds and ranges, then the steps that the output gains by."""
+"""Finds a plan for every layer: folds and ranges, then the changes that the output gains by."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import onnx_ir as ir
 
 from edge_vit.calibration.fold import choose_divisors, find_fold_targets
 from edge_vit.calibration.held_out import ChannelRange
-from edge_vit.calibration.layer import Layer, Plan, output_error, plan_minmax
+from edge_vit.calibration.layer import (
+    Layer,
+    Plan,
+    give_zero_point,
+    output_error,
+    plan_minmax,
+)
 from edge_vit.calibration.observer import Observation
 from edge_vit.calibration.probe import BlockProbe, probe_blocks
 from edge_vit.calibration.stats import ActivationStats
-from edge_vit.calibration.steps import STEPS, mean_square
+from edge_vit.calibration.steps import STEPS, Change, mean_square
 from edge_vit.graph.sites import Block, Role, find_blocks
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
@@ -110,36 +116,55 @@ def _decide_block(
 def _decide(
     layer: Layer, stats: ActivationStats, recipe: Recipe, probe: BlockProbe | None
 ) -> Decision:
-    plan = plan_minmax(layer)
-    if layer.is_foldable:
-        divisors = choose_divisors(
-            np.maximum(layer.high, -layer.low), layer.weight, recipe.fold_strength
-        )
-        plan = plan_minmax(layer, divisors).did("fold")
-    if recipe.range_method == "percentile":
-        plan = replace(plan, input_amax=stats.percentile(recipe.percentile)).did("percentile")
-    error = 0.0
+    """Return what to do with `layer`: the changes that pay on images its ranges have not seen.
+
+    They are then made to the ranges of all images.
+    """
+    plan, error = _first_plan(layer, stats, recipe), 0.0
     if probe is not None:
-        plan, error = _improve(layer, plan, recipe, probe)
+        error, changes = _find_changes(layer, plan, recipe, probe)
+        whole = replace(layer, low=stats.channel_min, high=stats.channel_max)
+        plan = _first_plan(whole, stats, recipe)
+        for change in changes:
+            plan = change(whole, plan)
     is_folded = bool((plan.divisors != 1).any() or plan.offsets.any())
     return Decision(plan, is_folded, error)
 
 
-def _improve(layer: Layer, plan: Plan, recipe: Recipe, probe: BlockProbe) -> tuple[Plan, float]:
-    """Return the best plan that the recipe's steps lead to, and what it costs at the output.
+def _first_plan(layer: Layer, stats: ActivationStats, recipe: Recipe) -> Plan:
+    plan = plan_minmax(layer)
+    if layer.is_foldable:
+        amax = np.maximum(layer.high, -layer.low)
+        divisors = choose_divisors(amax, layer.weight, recipe.fold_strength)
+        plan = plan_minmax(layer, divisors).did("fold")
+    if recipe.range_method == "percentile":
+        end = stats.percentile(recipe.percentile)
+        plan = replace(plan, low=-end, high=end).did("percentile")
+    return give_zero_point(layer, plan) if recipe.has_zero_points else plan
+
+
+def _find_changes(
+    layer: Layer, plan: Plan, recipe: Recipe, probe: BlockProbe
+) -> tuple[float, list[Change]]:
+    """Return the changes that pay, and what the layer then costs at the output.
 
     A step is taken where the product of both errors falls, the layer's and the output's: the first
     is an average over all tokens, the second tells which of them matter, but from few images.
     """
     rows = probe.inputs[layer.name]
+    changes: list[Change] = []
     cost = mean_square(layer, plan, rows)
     error = probe.relative_error(layer.name, output_error(layer, plan, rows))
     for name in recipe.steps:
-        proposal = STEPS[name](layer, plan, rows)
+        change = STEPS[name](layer, plan, rows, recipe.fold_strength)
+        if change is None:
+            continue
+        proposal = change(layer, plan)
         new_cost = mean_square(layer, proposal, rows)
-        if proposal is plan or new_cost > cost * _MIN_GAIN:
+        if new_cost > cost * _MIN_GAIN:
             continue
         new_error = probe.relative_error(layer.name, output_error(layer, proposal, rows))
         if not recipe.is_judged or new_cost * new_error < cost * error:
             plan, cost, error = proposal, new_cost, new_error
-    return plan, error
+            changes.append(change)
+    return error, changes

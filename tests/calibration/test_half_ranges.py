@@ -254,7 +254,7 @@ def test_a_proof_says_what_was_run(vit):
 def test_int8_layers_stay_int8_beside_float32(vit, build):
     large = build(vit)
     chosen = choose_fp32_nodes(large.model, observe_amax(large.model, large.spec, IMAGES))
-    portable = write_qdq(large.model, large.calibrate(IMAGES, RECIPES["fast"]))
+    portable = write_qdq(large.model, large.calibrate(IMAGES, RECIPES["fast"]), is_symmetric=True)
     half = write_half(portable, chosen)
     onnx.checker.check_model(half, full_check=True)
     makers = {name: node for node in half.graph.node for name in node.output}
@@ -298,6 +298,6 @@ def test_rounding_happens_at_every_node(vit):
 def test_tensorrt_builds_graphs_of_both_types(vit, build):
     large = build(vit)
     chosen = choose_fp32_nodes(large.model, observe_amax(large.model, large.spec, IMAGES))
-    portable = write_qdq(large.model, large.calibrate(IMAGES, RECIPES["fast"]))
+    portable = write_qdq(large.model, large.calibrate(IMAGES, RECIPES["fast"]), is_symmetric=True)
     assert rtx.build(write_half(large.model, chosen)).plan_bytes
     assert rtx.build(write_half(portable, chosen)).int8_layers(SITES) == set(SITES)

@@ -1,0 +1,137 @@
+"""An activation on one side of zero: all its levels used, and the same levels on every runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import rtx
+from layers import layer_of
+from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
+
+from edge_vit.calibration.half import write_half
+from edge_vit.calibration.half_ranges import emulate_half
+from edge_vit.calibration.layer import give_zero_point, output_error, plan_minmax
+from edge_vit.calibration.ort_x64 import write_ort_x64
+from edge_vit.calibration.qdq import write_qdq
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.table import RECIPES, CalibrationTable, SiteScales
+
+IMAGES, SEEN = random_images(24, seed=3), random_images(64)
+BEHIND_GELU = tuple(site for site in SITES if site.endswith("fc2"))
+NO_SHIFT = {"is_foldable": False, "is_shiftable": False}
+
+
+@pytest.fixture(scope="module")
+def table(vit: Seeded) -> CalibrationTable:
+    return vit.calibrate(SEEN, RECIPES["fast"])
+
+
+@pytest.fixture
+def gelu_rows() -> np.ndarray:
+    """Rows (400, 32) as GELU leaves them: from -0.17 to a few."""
+    x = np.random.default_rng(0).normal(0, 1.5, (400, 32))
+    return (0.5 * x * (1 + np.tanh(0.7978845608 * (x + 0.044715 * x**3)))).astype(np.float32)
+
+
+@pytest.fixture
+def weight() -> np.ndarray:
+    return np.random.default_rng(1).normal(0, 0.1, (32, 16)).astype(np.float32)
+
+
+def test_they_are_given_behind_gelu_and_there_alone(table):
+    zeros = {name: site.activation_zero for name, site in table.sites.items()}
+    assert {name for name, zero in zeros.items() if zero} == set(BEHIND_GELU)
+    assert all(zeros[name] < -100 for name in BEHIND_GELU)  # nearly all levels are positive
+
+
+def test_recipes_for_comparison_are_symmetric(vit):
+    for name in ("minmax", "percentile", "symmetric"):
+        table = vit.calibrate(SEEN[:4], RECIPES[name])
+        assert not any(site.activation_zero for site in table.sites.values())
+
+
+def test_they_halve_the_step_and_quarter_the_noise(gelu_rows, weight):
+    layer = layer_of(gelu_rows, weight, **NO_SHIFT)
+    symmetric = plan_minmax(layer)
+    plan = give_zero_point(layer, symmetric)
+    assert plan.input_scale < 0.55 * symmetric.input_scale
+    noises = [np.square(output_error(layer, p, gelu_rows)).mean() for p in (plan, symmetric)]
+    assert noises[0] < 0.45 * noises[1]  # weights add their part to both
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.0), (2.5, 2.5), (-3.0, -3.0), (0.0, 60_000.0), (-0.1, 1e-9)]
+)
+def test_zero_stays_a_level_whatever_the_range(low, high, weight):
+    ends = {"low": np.full(32, low, np.float32), "high": np.full(32, high, np.float32)}
+    layer = layer_of(np.zeros((1, 32)), weight, **NO_SHIFT, **ends)
+    plan = give_zero_point(layer, plan_minmax(layer))
+    assert -127 <= plan.input_zero <= 127
+    assert np.abs(output_error(layer, plan, np.zeros((1, 32), np.float32))).max() == 0
+
+
+@pytest.mark.parametrize("facts", [{"has_bias": False}, {"is_shiftable": True}])
+def test_none_is_given_where_none_helps_or_nothing_undoes_it(gelu_rows, weight, facts):
+    layer = layer_of(gelu_rows, weight, **(NO_SHIFT | facts))
+    assert give_zero_point(layer, plan_minmax(layer)).input_zero == 0
+
+
+def test_a_graph_without_zero_points_has_the_same_levels(vit, table):
+    with_zeros = run_onnx(write_qdq(vit.model, table), IMAGES)
+    without = run_onnx(write_qdq(vit.model, table, is_symmetric=True), IMAGES)
+    exact = run_onnx(vit.model, IMAGES)
+    # A value on the border of two levels may fall to either side, and only there do they differ.
+    assert sqnr_db(with_zeros, without) > sqnr_db(exact, with_zeros) + 6
+    half = write_half(write_qdq(vit.model, table, is_symmetric=True))
+    emulated, overflowed = emulate_half(half, {"images": IMAGES})
+    assert not overflowed
+    assert sqnr_db(exact, emulated) > sqnr_db(exact, with_zeros) - 2  # FP16 costs 1 without, too
+
+
+def test_the_noise_of_the_whole_model_falls(vit, table):
+    exact = run_onnx(vit.model, IMAGES)
+    sites = {
+        name: dataclasses.replace(
+            site, activation_zero=0, activation_scale=site.activation_amax / 127
+        )
+        if site.activation_zero
+        else site
+        for name, site in table.sites.items()
+    }
+    symmetric = run_onnx(write_qdq(vit.model, dataclasses.replace(table, sites=sites)), IMAGES)
+    assert sqnr_db(exact, run_onnx(write_qdq(vit.model, table), IMAGES)) > sqnr_db(exact, symmetric)
+
+
+def test_onnx_runtimes_own_form_has_them_too(vit, table):
+    portable = write_qdq(vit.model, table)
+    expected = run_onnx(portable, IMAGES)
+    got = run_onnx(write_ort_x64(portable), IMAGES)
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is not installed")
+def test_tensorrt_builds_the_graph_without_them_and_refuses_the_other(vit, table):
+    symmetric = write_qdq(vit.model, table, is_symmetric=True)
+    assert rtx.build(write_half(symmetric)).int8_layers(SITES) == set(SITES)
+    with pytest.raises(rtx.BuildRefusedError, match="zero point"):
+        rtx.build(write_half(write_qdq(vit.model, table)))
+
+
+def test_a_zero_point_out_of_int8_is_refused():
+    with pytest.raises(SpecError, match="zero point: got 128, expected -127 to 127"):
+        SiteScales("int8", "", 1.0, (1.0,), 1.0, 1.0, activation_zero=128)
+
+
+def test_a_table_with_one_where_no_bias_can_undo_it_is_refused(vit, table):
+    sites = dict(table.sites)
+    model, name = type(vit.model)(), "block0/fc2"
+    model.CopyFrom(vit.model)
+    (product,) = [n for n in model.graph.node if n.name == name]
+    (add,) = [n for n in model.graph.node if product.output[0] in n.input]
+    product.output[0] = add.output[0]
+    model.graph.node.remove(add)
+    assert sites[name].activation_zero
+    with pytest.raises(ArtifactError, match="does not fit the graph: block0/fc2"):
+        write_qdq(model, table)
