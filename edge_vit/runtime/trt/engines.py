@@ -24,6 +24,7 @@ from edge_vit.runtime.trt.build import (
 )
 from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions
 from edge_vit.runtime.trt.matching import candidates, identify, is_superseded, stem, unfit
+from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.runtime.trt.places import draft, locked, writable_folder
 from edge_vit.runtime.trt.probe import audit_plan, probe_plan, was_loaded
 from edge_vit.runtime.trt.sidecar import (
@@ -71,12 +72,15 @@ def find_engine(
 ) -> Engine:
     """Return an engine of `bundle` that fits this machine, checked; build one where none does.
 
+    One that fits and does not load all the same is built anew.
+
     Args:
         bundle: whose engine.
         precision: of its graph.
         backend: ``trt`` or ``rtx``.
         builder: the TensorRT and the GPU that are here; None to let a child process look.
-        options: that it was built with; None for any, and the default where it is built.
+        options: that it was built with; None for any; then a new one gets those of the newest that
+            is stale, else the default.
         may_build: False to refuse where none fits.
         trusts: take an engine that was not built here, and remember that somebody vouched for it.
         progress: is told what is stale and why, and follows the build.
@@ -87,13 +91,22 @@ def find_engine(
     """
     builder = builder or find_builder(backend)
     wanted = identify(bundle, precision, builder, options or DEFAULT_OPTIONS)
-    reasons = []
+    reasons: list[str] = []
+    is_broken = False
+    known = options or DEFAULT_OPTIONS
     for engine in candidates(bundle, precision, backend):
         reason = unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
         if reason is None:
-            if builder.hardware.is_here and not was_loaded(engine.sidecar.digest, builder):
-                probe_plan(engine.path, engine.sidecar.digest, builder, progress)
-            return engine
+            try:
+                if builder.hardware.is_here and not was_loaded(engine.sidecar.digest, builder):
+                    probe_plan(engine.path, engine.sidecar.digest, builder, progress)
+                return engine
+            except OutOfMemoryError:
+                raise  # another engine would want as much
+            except BackendError as error:
+                reason, is_broken = str(error), True
+        if options is None and not reasons:
+            known = engine.sidecar.identity.options  # the newest: it is to be replaced by its like
         reasons.append(f"{engine.path.name}: {reason}")
     if not may_build:
         why = "; ".join(reasons[:2]) or f"{bundle.path} holds none"
@@ -104,7 +117,13 @@ def find_engine(
     for reason in reasons[:2]:
         progress.note(f"building a new engine: {reason}")
     return build_engine(
-        bundle, precision, backend, options or DEFAULT_OPTIONS, builder=builder, progress=progress
+        bundle,
+        precision,
+        backend,
+        known,
+        builder=builder,
+        force=is_broken,
+        progress=progress,
     )
 
 

@@ -108,6 +108,11 @@ class EngineIdentity:
     batches: Batches | None
     optimization_level: int | None
 
+    @property
+    def options(self) -> EngineOptions:
+        """The options that build such an engine for the machine at hand."""
+        return EngineOptions(self.batches, self.optimization_level)
+
     def differences(self, wanted: EngineIdentity) -> tuple[str, ...]:
         """Return in words what differs here from what is `wanted`; empty where it will do.
 

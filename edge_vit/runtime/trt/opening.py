@@ -14,7 +14,6 @@ from edge_vit.runtime.trt.api import TrtApi, TrtBackend, open_api
 from edge_vit.runtime.trt.build import builder_of
 from edge_vit.runtime.trt.engines import build_engine, find_engine
 from edge_vit.runtime.trt.hardware import hardware_of
-from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.runtime.trt.session import EngineFile, RtxSession, TrtSession
 from edge_vit.runtime.trt.sidecar import Engine
@@ -90,7 +89,7 @@ def open_engine_session(
         bundle,
         precision,
         backend,
-        _options_of(engine),
+        engine.sidecar.identity.options,
         builder=builder,
         force=True,
         progress=progress,
@@ -131,11 +130,3 @@ def _open(
             session.close()
             raise
     return session
-
-
-def _options_of(engine: Engine) -> EngineOptions:
-    """The options that would build `engine` again."""
-    identity = engine.sidecar.identity
-    targets = identity.targets if identity.backend == "rtx" else ()
-    batches = {} if identity.batches is None else {"batches": identity.batches}
-    return EngineOptions(**batches, optimization_level=identity.optimization_level, targets=targets)

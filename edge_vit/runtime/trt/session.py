@@ -59,7 +59,7 @@ class TrtSession(Session):
 
     Attributes:
         memory: how tensors get to the GPU and back.
-        uses_graph: whether the last run was a CUDA graph that this session captured.
+        uses_graph: whether the last run was a CUDA graph; RTX was asked for one and does not tell.
 
     Raises:
         BackendError: the engine is not one of this model, or there is too little memory.
@@ -86,7 +86,7 @@ class TrtSession(Session):
         )
         self._file, self._cuda = file, cuda
         self.memory = choose_memory(options.memory, cuda.facts)
-        self.uses_graph = False
+        self.uses_graph = self._makes_graphs = file.captures_graphs and options.cuda_graph
         context: dict[str, Any] = {}
         if file.captures_graphs:
             context = {"captures_graphs": options.cuda_graph, "runtime_cache": self._read_cache()}
@@ -126,7 +126,7 @@ class TrtSession(Session):
         self._cuda.bind_thread()
         with self._lanes.discarding(work):
             outputs, self._last_split = work.finish()
-        self.uses_graph = work.uses_graph
+        self.uses_graph = work.uses_graph or self._makes_graphs
         self._lanes.give_back(work)
         return outputs
 

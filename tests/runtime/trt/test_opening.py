@@ -19,6 +19,7 @@ from edge_vit.runtime.cudart import Cuda
 from edge_vit.runtime.degraded import collect_degraded
 from edge_vit.runtime.trt import opening
 from edge_vit.runtime.trt.api import Capabilities
+from edge_vit.runtime.trt.identity import EngineOptions
 
 FEEDS = {"images": tiny_images(3)}
 
@@ -50,9 +51,7 @@ class Machine:
         return self.engine(self.num_builds, True)
 
     def engine(self, number, is_new):
-        identity = SimpleNamespace(
-            backend="trt", batches=(1, 4, 8), optimization_level=2, targets=("sm_87",)
-        )
+        identity = SimpleNamespace(options=EngineOptions((1, 4, 8), 2))
         return SimpleNamespace(
             path=Path(f"{number}.engine"),
             is_new=is_new,

@@ -11,12 +11,14 @@ import threading
 
 import pytest
 
-from edge_vit.errors import BackendError, EdgeVitError, GateFailed
-from edge_vit.runtime.trt import build, memory, probe, worker
+from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, GateFailed
+from edge_vit.runtime.trt import build, engines, memory, probe, worker
 from edge_vit.runtime.trt.api import TrtApi
 from edge_vit.runtime.trt.engines import BuildLimits, build_engine, find_engine
+from edge_vit.runtime.trt.identity import EngineOptions
+from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.runtime.trt.sidecar import list_engines
-from edge_vit.runtime.trt.trust import find_record
+from edge_vit.runtime.trt.trust import TrustRecord, find_record, keep_record
 from tests.runtime.trt.bundles import ORIN
 from tests.runtime.trt.fake_trt import Severity, fake_trt
 from tests.runtime.trt.inspected import ROLES, inspected, vit_layers
@@ -116,6 +118,15 @@ def test_a_new_driver_makes_a_new_engine(old_device, bundle, watched):
     assert [engine.path for engine in list_engines(bundle.path / "engines")] == [again.path]
 
 
+def test_a_stale_engine_is_replaced_by_its_like(old_device, bundle):
+    options = EngineOptions((1, 4, 8), 2)
+    build_engine(bundle, "int8", "trt", options, builder=old_device.builder)
+    old_device.hardware = dataclasses.replace(old_device.hardware, driver="12.8")
+    again = find_engine(bundle, "int8", "trt", builder=old_device.builder)
+    assert again.is_new
+    assert again.sidecar.identity.options == options
+
+
 def test_the_timing_cache_is_read_again(old_device, bundle, tmp_path):
     limits = BuildLimits(timing_cache=tmp_path / "my.cache")
     for _ in range(2):
@@ -152,6 +163,45 @@ def test_a_plan_of_another_version_is_built_again(old_device, bundle, watched):
     engine = find_engine(bundle, "int8", "trt", builder=old_device.builder, progress=watched)
     assert engine.sidecar.identity.version == "10.16.2"
     assert watched.notes[0].endswith("TensorRT 10.3.0 there, 10.16.2 here")
+
+
+def fail_first_load(monkeypatch, error):
+    """Let the next load of a plan in a child fail; those after it are as ever."""
+    errors = [error]
+
+    def probe_or_fail(*arguments):
+        if errors:
+            raise errors.pop()
+        return probe.probe_plan(*arguments)
+
+    monkeypatch.setattr(engines, "probe_plan", probe_or_fail)
+
+
+@pytest.mark.parametrize("may_build", [True, False])
+def test_an_engine_that_does_not_load_any_more_is_built_again(
+    old_device, bundle, watched, monkeypatch, may_build
+):
+    first = build_engine(bundle, "int8", "trt", builder=old_device.builder)
+    keep_record(first.sidecar.digest, TrustRecord(built="here"))  # and not loaded so far
+    fail_first_load(monkeypatch, BackendError("the child crashed while loading it"))
+    asked = {"builder": old_device.builder, "may_build": may_build, "progress": watched}
+    if not may_build:
+        with pytest.raises(ArtifactError, match=r"crashed while loading it\), and none may be"):
+            find_engine(bundle, "int8", "trt", **asked)
+        return
+    again = find_engine(bundle, "int8", "trt", **asked)
+    assert again.is_new
+    assert watched.notes[0].endswith("the child crashed while loading it")
+    assert old_device.requests.count("build") == 2
+
+
+def test_too_little_memory_is_no_reason_to_build_again(old_device, bundle, monkeypatch):
+    first = build_engine(bundle, "int8", "trt", builder=old_device.builder)
+    keep_record(first.sidecar.digest, TrustRecord(built="here"))
+    fail_first_load(monkeypatch, OutOfMemoryError("no memory"))
+    with pytest.raises(OutOfMemoryError):
+        find_engine(bundle, "int8", "trt", builder=old_device.builder)
+    assert old_device.requests.count("build") == 1
 
 
 def test_memory_runs_out(old_device, bundle, watched):
