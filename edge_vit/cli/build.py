@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from edge_vit.bundle import Bundle
+from edge_vit.bundle import FP32, Bundle
 from edge_vit.cli.options import POSITIVE, bundle_argument, json_option
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime.trt.choose import BuildBackend
 from edge_vit.runtime.trt.identity import Batches, EngineOptions
 from edge_vit.spec import PRECISIONS, Precision
+
+if TYPE_CHECKING:
+    from edge_vit.runtime.trt.build import Builder
 
 _LOG = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ def command(
     with talk.progress() as progress:
         with progress.step("looking for TensorRT and a GPU"):
             builder = choose_builder(backend, targets)
+        _warn_of_little_memory(opened, builder)
         engines = [
             build_engine(
                 opened,
@@ -142,6 +146,24 @@ def command(
             "edgevit run %s IMAGE --backend rtx --trust-engine",
             builder.title,
             bundle,
+        )
+
+
+def _warn_of_little_memory(bundle: Bundle, builder: Builder) -> None:
+    """Say it where a build may not fit; an estimate is no reason to refuse."""
+    from edge_vit.device.findings import build_memory_gib
+    from edge_vit.runtime.trt.memory import available_bytes
+
+    available = available_bytes()
+    if not builder.hardware.is_here or available is None or not bundle.has(FP32):
+        return
+    wanted = build_memory_gib(bundle.artifact(FP32).num_bytes)
+    if available < wanted * 2**30:
+        _LOG.warning(
+            "%.1f GiB of memory are free, and a build takes about %.1f. Close what else uses the "
+            "GPU, or add swap",
+            available / 2**30,
+            wanted,
         )
 
 

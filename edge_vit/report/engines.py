@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, megabytes, percent
-from edge_vit.runtime.trt.audit import EngineAudit
 from edge_vit.runtime.trt.identity import batch_words
 from edge_vit.runtime.trt.sidecar import Engine
 from edge_vit.spec import PRECISIONS
@@ -15,7 +14,7 @@ _MEASURES = (
     *("built with", "for", "batch", "size", "built in", "state"),
     *(f"multiply-adds in {precision}" for precision in reversed(PRECISIONS)),
     *(f"layers in {precision}" for precision in reversed(PRECISIONS)),
-    *("reformats", "fused attention"),
+    *("products named by the engine", "reformats", "fused attention", "warnings of TensorRT"),
 )
 
 
@@ -44,19 +43,15 @@ def _column(engine: Engine) -> tuple[str, ...]:
         "built now" if engine.is_new else "there already",
         *(percent(audit.share(precision), 1) for precision in reversed(PRECISIONS)),
         *(str(audit.layers.get(precision, 0)) for precision in reversed(PRECISIONS)),
-        _known(audit.num_reformats),
-        _attention(audit),
+        _of(audit.num_named, len(audit.products)),
+        MISSING if audit.num_reformats is None else str(audit.num_reformats),
+        _of(audit.num_fused, audit.num_blocks, " blocks"),
+        str(len(sidecar.warnings)) if sidecar.warnings else MISSING,
     )
 
 
-def _known(value: int | None) -> str:
-    return MISSING if value is None else str(value)
-
-
-def _attention(audit: EngineAudit) -> str:
-    if audit.num_fused is None:
-        return MISSING
-    return f"{audit.num_fused} of {audit.num_blocks} blocks"
+def _of(part: int | None, whole: int, noun: str = "") -> str:
+    return MISSING if part is None else f"{part} of {whole}{noun}"
 
 
 def _note(engines: Sequence[Engine]) -> str:

@@ -56,6 +56,8 @@ class EngineAudit:
         num_reformats: layers that only change a tensor's type or order; None before the build.
         num_fused: blocks whose attention is one kernel; None before the build.
         num_blocks: of the model.
+        num_named: products that the built engine's layers name; None before the build. Of the
+            others the network speaks.
     """
 
     witness: Witness
@@ -64,6 +66,7 @@ class EngineAudit:
     num_reformats: int | None = None
     num_fused: int | None = None
     num_blocks: int = 0
+    num_named: int | None = None
 
     @property
     def macs(self) -> dict[Precision, int]:

@@ -20,6 +20,7 @@ from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, MissingDe
 from edge_vit.runtime.trt.network import CancelledError, OutOfMemoryError
 
 _LOG = logging.getLogger(__name__)
+_KILLED = 9  # SIGKILL, for which Windows has no word
 
 SECONDS_TO_CANCEL = 3.0
 """How long a cancelled child may take to end by itself."""
@@ -133,7 +134,7 @@ def _last_words(stderr: IO[bytes]) -> str:
 
 def _crash(purpose: str, status: int, words: str) -> BackendError:
     said = f" ({words})" if words else ""
-    if status == -signal.SIGKILL:
+    if status == -_KILLED:
         return OutOfMemoryError(
             f"{purpose}: the process was killed, as the system does when memory runs out{said}"
         )

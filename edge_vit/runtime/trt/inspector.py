@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_vit.errors import BackendError
-from edge_vit.runtime.trt.audit import EngineAudit, Product, count_blocks
+from edge_vit.runtime.trt.audit import EngineAudit, Product
 from edge_vit.spec import PRECISIONS, Precision
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
@@ -88,7 +88,7 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
     Args:
         text: of all layers.
         network: the audit of the network it was built from: which products there are, and their
-            work. A product that no layer names is left out.
+            work. It speaks for those that no layer names, as types are strong.
 
     Raises:
         BackendError: as `read_layers`.
@@ -115,10 +115,11 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
     return EngineAudit(
         witness="engine",
         layers=counts,
-        products=products,
+        products={**network.products, **products},
         num_reformats=sum("reformat" in layer.kind.lower() for layer in layers),
         num_fused=len(fused) + num_nameless,
-        num_blocks=network.num_blocks or count_blocks(products),
+        num_blocks=network.num_blocks,
+        num_named=len(products),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from edge_vit.runtime.trt.trust import cache_folder
 if sys.platform != "win32":
     import fcntl
 
+_LOG = logging.getLogger(__name__)
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _SECONDS_BETWEEN_TRIES = 0.2
 _DRAFT_SUFFIX = ".partial"
@@ -91,6 +93,8 @@ def _lock(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # some network file systems have no locks
+        _LOG.warning("builders here cannot wait for each other: %s", error.strerror)
     return True
 
 

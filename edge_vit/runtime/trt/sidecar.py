@@ -63,8 +63,8 @@ class Engine:
     def read(self) -> bytes:
         """Return the plan's bytes, whose digest was checked.
 
-        The digest proves that the plan is whole, not where it came from: see `edge_vit.runtime.
-        trt.trust`.
+        The digest proves that the plan is whole, not where it came from; that is the business of
+        `edge_vit.runtime.trt.trust`.
 
         Raises:
             ArtifactError: it is missing, truncated or edited.

@@ -44,6 +44,7 @@ def test_reads_both_forms(major, long):
     assert audit.witness == "engine"
     assert {n for n, p in audit.products.items() if p.precision == "int8"} == set(SITES)
     assert audit.products.keys() == NETWORK.products.keys()
+    assert audit.num_named == len(NETWORK.products)
     assert audit.macs == {"fp32": 0, "fp16": 600, "int8": 800}
     assert audit.share("int8") == pytest.approx(8 / 14)
     assert audit.num_reformats == 1
@@ -82,6 +83,16 @@ def test_weights_alone_in_int8_do_not_count():
 def test_a_fused_layer_without_metadata_is_known_by_its_name():
     layers = [layer("block0/fc1 + PWN(block0/gelu)", "CaskGemm", ["int8"], ["int8"])]
     assert audit_engine(inspected(10, layers), NETWORK).products["block0/fc1"].precision == "int8"
+
+
+def test_the_network_speaks_for_what_no_layer_names():
+    layers = [layer("block0/fc1", "gemm", ["fp32"], ["fp32"], "block0/fc1")]
+    audit = audit_engine(inspected(10, layers), NETWORK)
+    assert audit.num_named == 1
+    assert audit.products.keys() == NETWORK.products.keys()
+    assert audit.products["block0/fc2"].precision == "int8"
+    with pytest.raises(GateFailed, match=r"block0/fc1 computes in fp32, asked was int8\. Please"):
+        check_audit(audit, INT8, "int8 engine")
 
 
 def test_a_nameless_fused_attention_counts():

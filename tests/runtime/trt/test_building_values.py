@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import threading
 
 import pytest
 
+from edge_vit.cli.build import _warn_of_little_memory
 from edge_vit.errors import BackendError, MissingDependencyError, SpecError
-from edge_vit.runtime.trt import choose
+from edge_vit.runtime.trt import choose, memory, places
 from edge_vit.runtime.trt.choose import choose_builder
 from edge_vit.runtime.trt.identity import EngineOptions, batch_words
 from edge_vit.runtime.trt.memory import available_bytes, workspace_bytes
@@ -228,3 +230,26 @@ def test_trtexec_of_a_fixed_batch_has_no_shapes(shared_bundle):
     manifest = dataclasses.replace(shared_bundle.manifest, spec=spec)
     fixed = dataclasses.replace(shared_bundle, manifest=manifest)
     assert "Shapes" not in trtexec_line(fixed, "fp16", EngineOptions(), 10)
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
+    def refuse(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(places.fcntl, "flock", refuse)
+    with places.locked(tmp_path, lambda: pytest.fail("nobody holds it")):
+        pass
+    assert "builders here cannot wait for each other: No locks available" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("available", "builder", "warned"),
+    [(1 << 30, ORIN, True), (8 << 30, ORIN, False), (1 << 30, RTX, False), (None, ORIN, False)],
+    ids=["little", "enough", "no gpu", "unknown"],
+)
+def test_little_memory_is_said_before_the_build(
+    shared_bundle, monkeypatch, caplog, available, builder, warned
+):
+    monkeypatch.setattr(memory, "available_bytes", lambda: available)
+    _warn_of_little_memory(shared_bundle, builder)
+    assert ("1.0 GiB of memory are free, and a build takes about 1.5" in caplog.text) == warned
