@@ -1,0 +1,86 @@
+"""An evaluation keeps totals, not images: ten times the images is the same memory."""
+
+from __future__ import annotations
+
+import contextlib
+import tracemalloc
+
+import numpy as np
+from small_models import make_model
+
+from edge_vit.images import ImageItem
+from edge_vit.measure.accuracy import evaluate_part
+from edge_vit.progress import Silent
+from edge_vit.runtime.session import Session
+
+SPEC = make_model(size=5)
+
+
+class Scripted(Session):
+    """Answers from a table, by two bytes of the image."""
+
+    backend = "scripted"
+
+    def __init__(self, precision, noise):
+        super().__init__(precision=precision, inputs=SPEC.inputs, outputs=SPEC.outputs, threads=1)
+        self._rows = np.random.default_rng(0).standard_normal((256, 5)).astype(np.float32)
+        self._noise = noise
+
+    def _run(self, feeds):
+        low, high = feeds["images"][0, 0, 0, :2]
+        return {"logits": (self._rows[low] + self._noise * self._rows[high])[None]}
+
+    def _close(self):
+        """Nothing to free."""
+
+
+class Generated:
+    """Images that are made when their turn comes, all of them different."""
+
+    labels, has_labels = (), True
+
+    def __init__(self, count):
+        self._count = count
+
+    def __len__(self):
+        return self._count
+
+    def __iter__(self):
+        for index in range(self._count):
+            pixels = np.zeros((8, 8, 3), np.uint8)
+            pixels[0, 0] = np.frombuffer(index.to_bytes(3, "little"), np.uint8)
+            yield ImageItem(f"{index}", pixels, index % 5)
+
+
+class FromFirstImage(Silent):
+    """Begins to watch the memory when the first image is done: what comes before is no image's."""
+
+    @contextlib.contextmanager
+    def step(self, name, total=None):
+        seen = []
+
+        def advance(count):
+            if not seen:
+                seen.append(count)
+                tracemalloc.reset_peak()
+
+        yield advance
+
+
+def _peak_of(count):
+    sessions = Scripted("fp32", 0), Scripted("int8", 0.2)
+    tracemalloc.start()
+    (part,) = evaluate_part(
+        sessions[0], [sessions[1]], SPEC, Generated(count), progress=FromFirstImage()
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert part.tally.num_images == count
+    return peak
+
+
+def test_memory_does_not_grow_with_the_images():
+    _peak_of(50)  # what is loaded once is loaded now
+    few, many = _peak_of(300), _peak_of(2000)
+    # A digest of each image alone would be 170 kB more, were they kept.
+    assert many - few < 100_000
