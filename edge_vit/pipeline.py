@@ -26,7 +26,7 @@ from edge_vit.bundle import (
     draft_bundle,
     refuse_existing,
 )
-from edge_vit.errors import SpecError
+from edge_vit.errors import MissingDependencyError, SpecError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
@@ -46,6 +46,9 @@ _TOOLS = {
     "hf": ("torch", "onnxscript", "transformers"),
 }
 """Scheme of the source -> what makes its graph, where that is more or less than torch alone."""
+
+NUM_COVERAGE_IMAGES = 32
+"""How many images tell whether all stay within the calibrated ranges."""
 
 _CALIBRATION_STATE = "calibration.state.npz"  # in the bundle's folder while it is calibrated
 
@@ -173,6 +176,51 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
         }
         made_by = _versions("onnx", "onnx-ir")
         return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
+
+
+def check_coverage(
+    bundle: Bundle | Path | str,
+    images: Images,
+    *,
+    num_images: int = NUM_COVERAGE_IMAGES,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> tuple[str, ...]:
+    """Return a sentence where `images` leave the ranges that INT8 was calibrated for, else nothing.
+
+    So it is with the images of another camera, another season, another exposure.
+
+    Args:
+        bundle: with a table; without one there is nothing to say.
+        images: that the model is to meet.
+        num_images: look at so many of them, spread evenly.
+        threads: of ONNX Runtime; None for all cores.
+        progress: told about each image.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if not (bundle.has(TABLE) and "int8" in bundle.precisions):
+        return ()
+    try:
+        require("onnxruntime", "checking ranges")
+        require("onnx_ir", "checking ranges")
+    except MissingDependencyError as error:
+        return (f"Whether the images stay within the calibrated ranges was not checked: {error}",)
+    import onnx
+
+    from edge_vit.calibration.coverage import find_overshoots, say_overshoots
+    from edge_vit.preprocess import preprocess
+
+    source, table = open_image_source(images, limit=num_images), bundle.read_table()
+    with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:
+        found = find_overshoots(
+            onnx.load_from_string(bundle.read(FP32)),
+            bundle.spec,
+            table,
+            (preprocess(item.pixels, bundle.spec.preprocess) for item in source),
+            threads=threads,
+            advance=advance,
+        )
+    return say_overshoots(found, len(source))
 
 
 def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:

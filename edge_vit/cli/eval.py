@@ -94,6 +94,7 @@ def command(
     from edge_vit.measure.evaluation import Evaluation, Evaluator
     from edge_vit.measure.partial import report_of
     from edge_vit.measure.resumable import state_path_of
+    from edge_vit.pipeline import NUM_COVERAGE_IMAGES, check_coverage
 
     what = Evaluation(str(bundle), str(data), precision, backend, options, num_images)
     state_path = None if output is None else state_path_of(output)
@@ -110,6 +111,10 @@ def command(
                     is_resumed=is_resumed,
                     progress=progress,
                 )
+        if shard is None:
+            looked_at = min(num_images or NUM_COVERAGE_IMAGES, NUM_COVERAGE_IMAGES)
+            for note in check_coverage(bundle, data, num_images=looked_at, progress=progress):
+                progress.note(note)
     if shard is None:
         report = report_of(totals)
         if output is not None:

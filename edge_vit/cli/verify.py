@@ -145,6 +145,7 @@ def command(
     """
     from edge_vit.measure.limits import Limits
     from edge_vit.measure.verify import verify
+    from edge_vit.pipeline import NUM_COVERAGE_IMAGES, check_coverage
     from edge_vit.report.junit import render_junit
     from edge_vit.report.markdown import render_markdown
 
@@ -164,6 +165,14 @@ def command(
             earlier=earlier,
             progress=progress,
         )
+        coverage = check_coverage(
+            opened,
+            data,
+            num_images=min(num_images or NUM_COVERAGE_IMAGES, NUM_COVERAGE_IMAGES),
+            threads=options.threads,
+            progress=progress,
+        )
+    report = dataclasses.replace(report, notes=(*coverage, *report.notes))
     if as_json:
         print_json(dataclasses.replace(report, accuracy=without_thumbnails(report.accuracy)))
     else:

@@ -8,11 +8,12 @@ import importlib
 import json
 import os
 import shutil
+import sys
 
 import pytest
 from click.testing import CliRunner
 
-from edge_vit.bundle import Bundle
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli import main
 from edge_vit.errors import MissingDependencyError
 from edge_vit.report import html
@@ -58,6 +59,29 @@ def test_exit_status_is_the_verdict(edgevit, bundle, held_out, outcome, word, st
     assert result.exit_code == status
     assert word in result.stdout
     assert not bundle.reports_path.exists()
+
+
+@pytest.mark.parametrize("command", ["verify", "eval"])
+def test_says_where_images_leave_the_calibrated_ranges(edgevit, bundle, held_out, command):
+    arguments = [command, bundle.path, "--data", held_out]
+    arguments += [*FAST, "--no-report"] if command == "verify" else []
+    result = edgevit(*arguments)
+    assert "leave the calibrated ranges" not in result.stdout + result.stderr
+    table = bundle.read_table()
+    name, site = "block1/fc2", table.sites["block1/fc2"]
+    sites = {**table.sites, name: dataclasses.replace(site, activation_amax=1e-3)}
+    narrow = dataclasses.replace(table, sites=sites)
+    bundle.add({TABLE: narrow.to_bytes()})
+    result = edgevit(*arguments)
+    said = " ".join((result.stdout + result.stderr).split())
+    assert "Images leave the calibrated ranges, where INT8 clips: block1/fc2 reaches" in said
+
+
+def test_says_that_ranges_were_not_checked_without_onnx(edgevit, bundle, held_out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    result = edgevit("verify", bundle.path, "--data", held_out, *FAST, "--no-report", "--json")
+    notes = " ".join(json.loads(result.stdout)["notes"])
+    assert "stay within the calibrated ranges was not checked: checking ranges needs onnx" in notes
 
 
 def test_limits_reach_the_gates(edgevit, bundle, held_out):
