@@ -140,7 +140,7 @@ def command(
         click.echo(engine.path)
     if builder.hardware.is_here:
         _LOG.info("Next, run it: edgevit run %s IMAGE --backend %s", bundle, builder.backend)
-    else:
+    elif engines[0].path.is_relative_to(opened.path):
         _LOG.info(
             "Copied to a machine with such a GPU and %s, it has to be trusted once there: "
             "edgevit run %s IMAGE --backend rtx --trust-engine",

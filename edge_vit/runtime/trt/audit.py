@@ -191,9 +191,9 @@ def _is_int8(tensor: TensorFacts, makers: Mapping[str, NetworkLayer]) -> bool:
 
 def _macs(layer: NetworkLayer) -> int:
     """Multiply-adds of a product for one image: the outputs, times what each sums over."""
-    if not layer.outputs or not layer.inputs:
-        return 0
     output, first = layer.outputs[0].shape, layer.inputs[0].shape
+    if not output or not first:
+        return 0
     num_outputs = math.prod(abs(size) for size in output)
     if layer.kind == "CONVOLUTION":
         # A ViT's patches do not overlap, so that each number of the image is used once per filter.

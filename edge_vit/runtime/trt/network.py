@@ -33,7 +33,7 @@ class TensorFacts:
     Attributes:
         name: unique in the network.
         dtype: in TensorRT's words, such as ``HALF``.
-        shape: -1 for a dynamic dimension.
+        shape: -1 for a dynamic dimension; () where not even the rank is known.
     """
 
     name: str
@@ -193,7 +193,10 @@ class ParsedNetwork:
         if settings.timing_cache is None:
             return None
         cache = config.create_timing_cache(settings.timing_cache)
-        config.set_timing_cache(cache, False)
+        if cache is None or not config.set_timing_cache(cache, False):
+            self._complaints.add("warning", "the timing cache is unusable here, and begun anew")
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
         return cache
 
     def _failure(self) -> BackendError:
@@ -241,4 +244,8 @@ def _call(error: Any, name: str) -> str:
 
 
 def _facts(tensor: Any) -> TensorFacts:
-    return TensorFacts(tensor.name, tensor.dtype.name, tuple(tensor.shape))
+    try:
+        shape = tuple(tensor.shape)
+    except ValueError:  # of unknown rank: its length is -1
+        shape = ()
+    return TensorFacts(tensor.name, tensor.dtype.name, shape)

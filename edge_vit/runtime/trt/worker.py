@@ -111,7 +111,7 @@ def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event
     start = time.monotonic()
     built = network.build(settings, Phases(_report(lines), lambda: not cancelled.is_set()))
     plan_path = Path(request["plan_path"])
-    with refuse_os_errors(plan_path), plan_path.open("wb") as file:
+    with refuse_os_errors(plan_path.parent), plan_path.open("wb") as file:
         file.write(built.plan)
         file.flush()
         os.fsync(file.fileno())

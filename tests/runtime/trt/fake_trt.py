@@ -93,8 +93,9 @@ def fake_trt(version: str, **habits: Any) -> Any:
     Args:
         version: one of `VERSIONS`.
         **habits: ``refuses_graph``, ``refuses_plan``, ``says`` (what the builder complains of, and
-            fails), ``dtype`` of the engine's output, ``layers`` (name and precision of each matrix
-            product of the network), ``inspected`` (what the inspector says).
+            fails), ``takes_cache`` (called for each timing cache), ``dtype`` of the engine's
+            output, ``layers`` (name and precision of each matrix product of the network),
+            ``inspected`` (what the inspector says).
     """
     trt = SimpleNamespace(__name__="tensorrt_rtx" if version == "rtx" else "tensorrt")
     trt.__version__ = VERSIONS[version]
@@ -222,7 +223,7 @@ def _give_life(trt: Any, version: str, habits: dict[str, Any]) -> None:
             return strict(version, "ITimingCache", Cache)()
 
         def set_timing_cache(self, cache, ignore_mismatch):
-            return True
+            return habits.get("takes_cache", lambda: True)()
 
         def get_timing_cache(self):
             return strict(version, "ITimingCache", Cache)()

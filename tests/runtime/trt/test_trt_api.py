@@ -179,6 +179,15 @@ def test_a_failure_without_a_word_says_so():
         TrtApi("trt", trt).parse(b"graph").build(BuilderSettings(), Watch())
 
 
+def test_a_timing_cache_of_another_gpu_is_begun_anew():
+    answers = iter([False, True])
+    trt_api = adapter("10.3", takes_cache=lambda: next(answers))
+    built = trt_api.parse(b"graph").build(BuilderSettings(timing_cache=b"old"), Watch())
+    assert calls(trt_api, "create_timing_cache") == [(b"old",), (b"",)]
+    assert built.timing_cache == b"timed"
+    assert built.warnings == ("the timing cache is unusable here, and begun anew",)
+
+
 def test_warnings_come_back_with_the_plan():
     says = ((Severity.WARNING, "slow"), (Severity.INFO, "chatter"))
     built = adapter("11.0", says=says).parse(b"graph").build(BuilderSettings(), Watch())
