@@ -140,7 +140,7 @@ function drawTiles(state) {
   put("fps-note", `${whole(counts.answered)} since the start`);
   drawSpark("fps-line", past.fps);
   put("latency", ms(summary.latency_ms.p50));
-  put("latency-note", summary.latency_ms.p99 === null ? "median" : `median · p99 ${ms(summary.latency_ms.p99)} ms`);
+  put("latency-note", summary.latency_ms.p99 === null ? "median" : `median · p99 ${ms(summary.latency_ms.p99)}`);
   drawSpark("latency-line", past.latency);
   const share = counts.captured ? counts.dropped / counts.captured : 0;
   put("dropped", `${(share * 100).toFixed(share && share < 0.1 ? 1 : 0)} %`);
@@ -150,8 +150,8 @@ function drawTiles(state) {
   drawSpark("temperature-line", past.temperature);
   $("temperature").classList.toggle("hot", Boolean(telemetry && telemetry.throttling.length));
   const power = telemetry ? telemetry.power_w : null;
-  const each = power !== null && summary.recent_fps > 0 ? ` · ${(power / summary.recent_fps * 1000).toFixed(0)} mJ per answer` : "";
-  drawSensor("power", power, power === null ? "" : `${telemetry.power_source}${each}`);
+  const each = power !== null && summary.recent_fps > 0 ? `${(power / summary.recent_fps * 1000).toFixed(0)} mJ each · ` : "";
+  drawSensor("power", power, power === null ? "" : `${each}${telemetry.power_source}`);
   drawSpark("power-line", past.power);
 }
 
