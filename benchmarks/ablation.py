@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from outliers import variants
 from peers import BUILD, ROOT
-from real_models import RealModel, real_models
+from real_models import MODELS, RealModel, real_models
 from saving import RESULTS, load_average, write_result
 
 from edge_vit.bundle import FP32
@@ -114,12 +114,13 @@ def earnings(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=BUILD / "models")
+    parser.add_argument("--only", action="append", choices=MODELS, help="this model; repeatable")
     parser.add_argument("--images", type=int, default=500, help="held-out images per model")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     load, folder = load_average(), BUILD / "ablation"
     folder.mkdir(parents=True, exist_ok=True)
-    models = real_models(arguments.models)
+    models = real_models(arguments.models, arguments.only or tuple(MODELS))
     rows = [row for m in models for row in measure(m, m.images[: arguments.images], folder)]
     earned = earnings(rows)
     for name, gains in earned.items():

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from outliers import variants
 from peers import BUILD, EDGE_VIT, PEERS, WAYS, open_runner, quantize_by
-from real_models import RealModel, real_models
+from real_models import MODELS, RealModel, real_models
 from saving import RESULTS, load_average, write_result
 
 from edge_vit.bundle import FP32
@@ -151,13 +151,14 @@ def draw(rows: list[Row], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=BUILD / "models")
+    parser.add_argument("--only", action="append", choices=MODELS, help="this model; repeatable")
     parser.add_argument("--images", type=int, default=2000, help="held-out images per model")
     parser.add_argument("--own", action="store_true", help="edge-vit alone, nothing written")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     load = load_average()
     ways = EDGE_VIT if arguments.own else WAYS
-    models = real_models(arguments.models)
+    models = real_models(arguments.models, arguments.only or tuple(MODELS))
     rows = [row for model in models for row in measure(model, arguments.images, ways)]
     verdict = judge(rows)
     for claim, is_so in verdict["holds"].items():

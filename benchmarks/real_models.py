@@ -1,13 +1,14 @@
 """Trains the models that accuracy is measured on, from photographs that ship in packages.
 
 A crop is to be recognised: which photograph is it from? Training crops come from the left of each
-photograph, held-out crops from the right, so that no pixel is in both. Crops are zoomed, mirrored
-and lit at random, and some noise is added.
+photograph, held-out crops from the part right of it, so that no pixel is in both. Crops are zoomed,
+mirrored and lit at random, and some noise is added; to those held out less of it.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,7 @@ PHOTOS = (
 )
 NUM_TRAIN, NUM_CALIBRATION, NUM_HELD_OUT = 4000, 256, 2000
 EPOCHS = 6
-TRAIN_SHARE = 0.6  # of a photograph's width
-NOISE = 12.0
+TRAIN_END, HELD_OUT_END = 0.6, 0.85  # of a photograph's width
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,18 @@ def cut_crops(side: int, count: int, *, is_held_out: bool, seed: int) -> tuple[U
     """Return `count` crops, uint8 (count, side, side, 3), and which photograph each is from."""
     random, photos = np.random.default_rng(seed), load_photos()
     crops, labels = np.empty((count, side, side, 3), np.uint8), np.arange(count) % len(photos)
+    contrast, light, noise = (0.2, 15, 6) if is_held_out else (0.5, 40, 12)
     for index, label in enumerate(labels):
         photo = photos[label]
-        border = int(photo.shape[1] * TRAIN_SHARE)
-        photo = photo[:, border:] if is_held_out else photo[:, :border]
+        ends = TRAIN_END * photo.shape[1], HELD_OUT_END * photo.shape[1]
+        photo = photo[:, int(ends[0]) : int(ends[1])] if is_held_out else photo[:, : int(ends[0])]
         zoom = int(min(*photo.shape[:2], side * random.uniform(0.7, 1.6)))
         top = random.integers(photo.shape[0] - zoom + 1)
         left = random.integers(photo.shape[1] - zoom + 1)
         crop = Image.fromarray(photo[top : top + zoom, left : left + zoom]).resize((side, side))
         pixels = np.asarray(crop, np.float32)[:, :: random.choice([-1, 1])]
-        pixels = (pixels - 128) * random.uniform(0.5, 1.3) + 128 + random.uniform(-40, 40)
-        pixels += random.normal(0, NOISE, pixels.shape)
+        pixels = (pixels - 128) * random.uniform(1 - contrast, 1 + 0.6 * contrast) + 128
+        pixels += random.uniform(-light, light) + random.normal(0, noise, pixels.shape)
         crops[index] = np.clip(pixels, 0, 255).astype(np.uint8)
     return crops, labels.astype(np.int64)
 
@@ -157,42 +158,63 @@ def _say(event: FinetuneProgress) -> None:
         )
 
 
-def real_models(folder: Path, epochs: int = EPOCHS) -> list[RealModel]:
-    """Return the models, trained where `folder` does not hold them yet."""
+def make_digits(folder: Path, epochs: int) -> RealModel:
+    """Return the quickstart's model of scikit-learn's handwritten digits."""
     from edge_vit.training.datasets import load_digits
     from edge_vit.training.finetune import QUICKSTART_OPTIONS, finetune
 
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.safetensors" for name in ("photos96", "registers64", "digits")}
-    digits = load_digits()
-    if not paths["digits"].exists():
-        path = paths["digits"]
+    digits, path = load_digits(), folder / "digits.safetensors"
+    if not path.exists():
         finetune("vit_digits", digits, QUICKSTART_OPTIONS, path, resume=True, on_progress=_say)
-    if not paths["photos96"].exists():
+    chosen = np.linspace(0, len(digits.train_labels) - 1, NUM_CALIBRATION).astype(int)
+    test = digits.test_images, digits.test_labels
+    return _export("digits", folder, f"edgevit:{path}", digits.train_images[chosen], *test)
+
+
+def make_photos96(folder: Path, epochs: int) -> RealModel:
+    """Return the reference model, patches of 16 pixels, on photographs of 96 pixels."""
+    path = folder / "photos96.safetensors"
+    if not path.exists():
         train_photos96(folder, epochs)
-    if not paths["registers64"].exists():
+    return _export("photos96", folder, f"edgevit:{path}", *_held_out(96))
+
+
+def make_registers64(folder: Path, epochs: int) -> RealModel:
+    """Return a model of timm with LayerScale and registers, on photographs of 64 pixels."""
+    path = folder / "registers64.safetensors"
+    if not path.exists():
         train_registers64(folder, epochs)
-    timm_request = SourceRequest(
+    request = SourceRequest(
         f"timm:{TIMM_NAME}",
-        checkpoint=paths["registers64"],
+        checkpoint=path,
         model_args=TIMM_ARGUMENTS,
         labels=PHOTOS,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         crop_pct=1.0,
     )
-    models = []
-    for name, side in (("photos96", 96), ("registers64", 64)):
-        request = timm_request if name == "registers64" else f"edgevit:{paths[name]}"
-        calibration, _ = cut_crops(side, NUM_CALIBRATION, is_held_out=True, seed=4)
-        images, labels = cut_crops(side, NUM_HELD_OUT, is_held_out=True, seed=5)
-        models.append(_export(name, folder, request, calibration, images, labels))
-    chosen = np.linspace(0, len(digits.train_labels) - 1, NUM_CALIBRATION).astype(int)
-    test = digits.test_images, digits.test_labels
-    models.append(
-        _export("digits", folder, f"edgevit:{paths['digits']}", digits.train_images[chosen], *test)
-    )
-    return models
+    return _export("registers64", folder, request, *_held_out(64))
+
+
+MODELS: Mapping[str, Callable[[Path, int], RealModel]] = {
+    "digits": make_digits,
+    "photos96": make_photos96,
+    "registers64": make_registers64,
+}
+
+
+def real_models(
+    folder: Path, names: Sequence[str] = tuple(MODELS), epochs: int = EPOCHS
+) -> Iterator[RealModel]:
+    """Yield the models called `names`, trained where `folder` does not hold them yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        yield MODELS[name](folder, epochs)
+
+
+def _held_out(side: int) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.int64]]:
+    calibration, _ = cut_crops(side, NUM_CALIBRATION, is_held_out=True, seed=4)
+    return calibration, *cut_crops(side, NUM_HELD_OUT, is_held_out=True, seed=5)
 
 
 def _export(
@@ -214,7 +236,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where checkpoints and bundles go")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     arguments = parser.parse_args()
-    for model in real_models(arguments.folder, arguments.epochs):
+    for model in real_models(arguments.folder, epochs=arguments.epochs):
         print(model.name, model.bundle.spec.num_tokens, model.images.shape)
 
 
