@@ -160,6 +160,7 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
 
     from edge_vit.calibration.half import write_half
     from edge_vit.calibration.ort_x64 import write_ort_x64
+    from edge_vit.calibration.proof import prove_int8
     from edge_vit.calibration.qdq import write_qdq
 
     bundle = _open(bundle)
@@ -174,8 +175,11 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
             INT8_CPU: portable.SerializeToString(),
             INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
         }
-        made_by = _versions("onnx", "onnx-ir")
-        return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
+    with progress.step("trying INT8 on the golden images"):
+        proof = prove_int8(portable, bundle.spec, bundle.read_golden())
+    progress.note(str(proof))
+    made_by = _versions("onnx", "onnx-ir")
+    return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
 
 
 def check_coverage(

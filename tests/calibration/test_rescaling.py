@@ -1,0 +1,63 @@
+"""Rescaled weights of the same function quantize as well as the weights they came from."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seeded import Seeded, random_images, run_onnx, sqnr_db
+
+from edge_vit.calibration.fold import apply_fold, find_fold_targets
+from edge_vit.calibration.qdq import write_qdq
+from edge_vit.graph.sites import find_blocks
+from edge_vit.table import RECIPES
+
+SEEN, IMAGES = random_images(24), random_images(32, seed=11)
+MAX_LOSS = 0.5
+"""In dB."""
+
+
+def rescale(vit: Seeded, strengths: list[float], num_channels: int, seed: int) -> Seeded:
+    """Scale up channels of every LayerNorm and of the values; the next layer undoes it."""
+    copy, random = ir.from_proto(vit.model), np.random.default_rng(seed)
+    for block in find_blocks(copy.graph):
+        for target in find_fold_targets(block):
+            divisors = np.ones(target.site.linear.weight.shape[0], np.float32)
+            chosen = random.choice(len(divisors), num_channels, replace=False)
+            divisors[chosen] = 1 / random.choice(strengths, num_channels)
+            apply_fold(copy.graph, target, divisors)
+    return Seeded(ir.to_proto(copy), vit.spec)
+
+
+def quality(vit: Seeded, recipe: str) -> float:
+    quantized: onnx.ModelProto = write_qdq(vit.model, vit.calibrate(SEEN, RECIPES[recipe]))
+    return sqnr_db(run_onnx(vit.model, IMAGES), run_onnx(quantized, IMAGES))
+
+
+@pytest.fixture(scope="module")
+def plain(vit) -> dict[str, float]:
+    return {name: quality(vit, name) for name in ("minmax", "fast", "balanced")}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    strengths=st.lists(st.sampled_from([1 / 100, 1 / 10, 3, 10, 30, 100]), min_size=1, max_size=3),
+    num_channels=st.integers(1, 32),
+    seed=st.integers(0, 1000),
+)
+def test_any_rescaling_costs_next_to_nothing(vit, plain, strengths, num_channels, seed):
+    rescaled = rescale(vit, strengths, num_channels, seed)
+    assert quality(rescaled, "fast") > plain["fast"] - MAX_LOSS
+
+
+@pytest.mark.parametrize("strengths", [[10], [100], [1 / 100, 10, 100]], ids=str)
+def test_neither_does_it_cost_the_default(vit, plain, strengths):
+    rescaled = rescale(vit, strengths, 2, seed=0)
+    assert quality(rescaled, "balanced") > plain["balanced"] - MAX_LOSS
+
+
+def test_without_folds_it_costs_the_model(vit, plain):
+    assert quality(rescale(vit, [100], 2, seed=0), "minmax") < plain["minmax"] - 10
