@@ -40,6 +40,7 @@ class Counter:
 
     name = "counter"
     queue_size = 8
+    needs_pixels = False
 
     def __init__(self, wanted: int) -> None:
         self._left = wanted

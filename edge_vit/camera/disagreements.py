@@ -44,6 +44,7 @@ class DisagreementSink:
     """
 
     queue_size = 1  # a frame that waits longer is replaced by a newer one
+    needs_pixels = True
 
     def __init__(
         self, reference: Session, spec: ModelSpec, folder: Path, *, every: int, limit: int

@@ -176,6 +176,7 @@ class CameraLoop:
             interval_ms=histograms["interval"],
             stage_ms={stage: histograms[stage] for stage in STAGES},
             clocks=self._meter.clocks,
+            degraded=self._session.degraded,
             preprocessing=self._prepare.description,
             parity=self._prepare.parity,
         )

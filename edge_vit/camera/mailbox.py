@@ -18,13 +18,21 @@ class Mailbox(Generic[T]):
     Args:
         is_live: of each source: whether the newest item replaces the oldest in a full queue;
             else whoever puts one waits for room.
-        depth: items that a queue holds.
+        depth: items that the queue of a live source holds.
+        file_depth: items that the queue of another source holds; None for `depth`.
         clock: for deadlines.
     """
 
-    def __init__(self, is_live: Sequence[bool], depth: int, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        is_live: Sequence[bool],
+        depth: int,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        file_depth: int | None = None,
+    ) -> None:
         self._is_live = tuple(is_live)
-        self._depth = depth
+        self._depths = [depth if live else file_depth or depth for live in is_live]
         self._clock = clock
         self._queues: list[deque[T]] = [deque() for _ in is_live]
         self._changed = threading.Condition()
@@ -37,12 +45,12 @@ class Mailbox(Generic[T]):
         Waits for room where the source is not live.
         """
         with self._changed:
-            queue = self._queues[place]
-            while len(queue) >= self._depth and not self._is_live[place] and not self._is_closed:
+            queue, depth = self._queues[place], self._depths[place]
+            while len(queue) >= depth and not self._is_live[place] and not self._is_closed:
                 self._changed.wait()
             if self._is_closed:
                 return item
-            lost = queue.popleft() if len(queue) >= self._depth else None
+            lost = queue.popleft() if len(queue) >= depth else None
             queue.append(item)
             self._changed.notify_all()
             return lost

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
@@ -28,10 +31,13 @@ class Sink(Protocol):
         name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
         queue_size: answers that may wait before it. Of live sources the oldest is dropped when the
             queue is full; for the answers of files and folders the loop waits.
+        needs_pixels: whether it looks at pictures. Else they do not wait with their answers, which
+            would be megabytes each: `Frame.pixels` then has its shape, and is black.
     """
 
     name: str
     queue_size: int
+    needs_pixels: bool
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Get ready; called once, before the first frame.
@@ -79,6 +85,8 @@ class SinkRunner:
 
     def offer(self, answer: CameraAnswer) -> None:
         """Queue `answer`; of a live source at once, else when there is room."""
+        if not self.sink.needs_pixels:
+            answer = _without_pixels(answer)
         with self._changed:
             is_full = len(self._queue) >= self.sink.queue_size
             while is_full and not answer.frame.is_live and not self._is_stopping:
@@ -163,3 +171,9 @@ class SinkRunner:
             self._failed += 1
             self._last_error = reason
         self._complaints.tell(reason, f"sink {self.sink.name} failed: {reason}")
+
+
+def _without_pixels(answer: CameraAnswer) -> CameraAnswer:
+    """`answer` with a picture of the same shape that takes no memory."""
+    black = np.broadcast_to(np.uint8(0), answer.frame.pixels.shape)
+    return dataclasses.replace(answer, frame=dataclasses.replace(answer.frame, pixels=black))

@@ -145,8 +145,10 @@ class Stages:
         self._prepare_pixels, self._steps, self._emit = prepare, tuple(steps), emit
         self._ledger, self._meter, self._clock = ledger, meter, clock
         self._batch_size, self._patience_ns, self._top = batch_size, round(deadline_ms * 1e6), top
-        self.captured: Mailbox[Work] = Mailbox(is_live, batch_size, clock)
-        self._ready: Mailbox[Work] = Mailbox(is_live, batch_size, clock)
+        # Of live sources a batch of all together: what waits longer is not the newest.
+        depth = -(-batch_size // len(is_live))
+        self.captured: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=batch_size)
+        self._ready: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=batch_size)
         # What has run is answered, whatever comes after: nothing is dropped here.
         self._inferred: Mailbox[Work] = Mailbox([False] * len(is_live), 2 * batch_size, clock)
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs

@@ -47,6 +47,7 @@ class CameraSummary:
         interval_ms: between two answers of one source.
         stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
         clocks: whose capture stamps `latency_ms` and `age_ms` were taken from.
+        degraded: why another session runs than the one that was asked for; else empty.
         preprocessing: which way made the model's input, and why.
         parity: how that way, and those that were refused, compare with the reference.
     """
@@ -66,6 +67,7 @@ class CameraSummary:
     interval_ms: Percentiles
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
     clocks: tuple[CaptureClock, ...] = ()
+    degraded: str = ""
     preprocessing: str = ""
     parity: tuple[PreprocessParity, ...] = ()
 

@@ -29,6 +29,8 @@ def summary_lines(summary: CameraSummary) -> list[str]:
         f"{summary.model} in {summary.precision} on {summary.backend}, threads {summary.threads}, "
         f"batch {summary.batch_size}; preprocessing: {summary.preprocessing}"
     )
+    if summary.degraded:
+        lines.append(f"a fallback runs: {summary.degraded}")
     lines += [_source_line(source) for source in summary.sources]
     for sink in summary.sinks:
         if sink.dropped or sink.failed:
@@ -60,7 +62,8 @@ def _source_line(source: SourceStatus) -> str:
     rate = f" at {given.rate:.4g} frames/s" if given.rate else ""
     line = f"{source.name}: {size}{rate}, colour: {given.colour}"
     if source.num_reopened:
-        line += f"; opened anew {source.num_reopened} times, last because: {source.last_error}"
+        times = "once" if source.num_reopened == 1 else f"{source.num_reopened} times"
+        line += f"; opened anew {times}, last because: {source.last_error}"
     return line
 
 

@@ -152,6 +152,7 @@ class Recorder:
 
     name = "recorder"
     queue_size = 8
+    needs_pixels = True
 
     def __init__(self, fails_on: Callable[[int], bool] = lambda number: False) -> None:
         self.fails_on = fails_on

@@ -72,6 +72,7 @@ class Books:
 
     name = "books"
     queue_size = 16
+    needs_pixels = False
 
     def __init__(self) -> None:
         self.last: dict[str, int] = {}
@@ -94,6 +95,7 @@ class Faulty(Books):
 
     name = "faulty"
     queue_size = 4
+    needs_pixels = False
 
     def write(self, answer: CameraAnswer) -> None:
         if answer.frame.is_live and answer.frame.number % 5003 == 0:

@@ -15,6 +15,7 @@ class Recorder:
     """A sink that keeps what it took, as slow and as faulty as a test wants it."""
 
     name = "recorder"
+    needs_pixels = True
 
     def __init__(self, queue_size=4, fails_on=()):
         self.queue_size = queue_size
@@ -133,3 +134,21 @@ def test_whoever_waits_for_room_is_let_go_at_the_end(is_live):
     assert runner.join(until_later())
     status = runner.status()
     assert status.written + status.dropped == 5
+
+
+def test_pictures_do_not_wait_with_the_answers_of_a_sink_that_looks_at_none():
+    seen = []
+
+    class Blind(Recorder):
+        needs_pixels = False
+
+        def write(self, answer):
+            seen.append(answer.frame.pixels)
+
+    answer = make_answer(7)
+    runner = SinkRunner(Blind())
+    runner.offer(answer)
+    assert runner.join(until_later())
+    assert seen[0].shape == answer.frame.pixels.shape
+    assert seen[0].strides == (0, 0, 0)
+    assert answer.frame.pixels.any()

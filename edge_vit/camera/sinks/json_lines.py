@@ -37,6 +37,7 @@ class StdoutSink:
 
     name = "stdout"
     queue_size = 1000
+    needs_pixels = False
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class JsonLinesSink:
     """
 
     queue_size = 1000
+    needs_pixels = False
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, num_kept: int = NUM_KEPT) -> None:
         self.name = f"jsonl:{path}"

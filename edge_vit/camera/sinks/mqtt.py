@@ -34,6 +34,7 @@ class MqttSink:
     """
 
     queue_size = 100
+    needs_pixels = False
 
     def __init__(self, url: str, qos: int = 0, timeout_s: float = TIMEOUT_S) -> None:
         parts = urllib.parse.urlsplit(url)

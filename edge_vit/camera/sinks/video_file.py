@@ -39,6 +39,7 @@ class VideoFileSink:
     """
 
     queue_size = 30
+    needs_pixels = True
 
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() not in SUFFIXES:

@@ -33,6 +33,7 @@ class WebhookSink:
     """
 
     queue_size = 100
+    needs_pixels = False
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class DashboardSink:
     """
 
     queue_size = 2
+    needs_pixels = True
 
     def __init__(
         self,
