@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -102,10 +101,15 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
         examine_machine,
         examine_memory,
     )
+    from edge_vit.runtime.trt.trust import cache_folder, state_folder
 
     weights = bundle.artifact("onnx/fp32.onnx").num_bytes if bundle else _VIT_SMALL_BYTES
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-vit"
-    folders = [cache, Path(tempfile.gettempdir()), *([bundle.path.resolve()] if bundle else [])]
+    folders = [
+        cache_folder(),
+        state_folder(),
+        Path(tempfile.gettempdir()),
+        *([bundle.path.resolve()] if bundle else []),
+    ]
     has_gstreamer = shutil.which("gst-launch-1.0") is not None
     return [
         *examine_machine(ROOT, facts, reading, sees_tensorrt=_is_there("tensorrt")),

@@ -20,7 +20,8 @@ from edge_vit.optional import module_of
 
 IMPORT_TIMEOUT_S = 120.0
 
-_REQUIREMENT = re.compile(r"""^([\w.-]+).*\bextra == ["']([\w-]+)["']""")
+_REQUIREMENT = re.compile(r"""^([\w.-]+)\s*([<>=!~\d.,\w ]*);.*\bextra == ["']([\w-]+)["']""")
+_BOUND = re.compile(r"(>=|<)(?!=)\s*([\d.]+)")
 _MACHINE = re.compile(r"""platform_machine == ["']([\w-]+)["']""")
 _FOR_DEVELOPERS = ("all", "dev")
 _CHILD = """
@@ -39,6 +40,22 @@ for name in sys.argv[1:]:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A package that an extra asks for: its distribution, and bounds such as ``>=12.6,<13``."""
+
+    name: str
+    bounds: str = ""
+
+    def admits(self, version: str) -> bool:
+        """Whether `version` is within the bounds; only ``>=`` and ``<`` are known."""
+        release = _release(version)
+        return all(
+            release >= _release(limit) if sign == ">=" else release < _release(limit)
+            for sign, limit in _BOUND.findall(self.bounds)
+        )
+
+
+@dataclass(frozen=True)
 class Package:
     """One package of an extra.
 
@@ -46,31 +63,34 @@ class Package:
         name: of the distribution.
         version: that is installed; None where it is not.
         error: why it cannot be imported; "" where it can, or is not installed.
+        wanted: the bounds that the version is not within; "" where it is.
     """
 
     name: str
     version: str | None
     error: str = ""
+    wanted: str = ""
 
 
-def read_extras(requirements: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def read_extras(requirements: Iterable[str]) -> dict[str, tuple[Wanted, ...]]:
     """Return the packages of each extra that are for this kind of processor.
 
     Args:
         requirements: as a distribution states them, such as ``torch>=2.6; extra == "export"``.
     """
-    extras: dict[str, tuple[str, ...]] = {}
+    extras: dict[str, tuple[Wanted, ...]] = {}
     for requirement in requirements:
         found, machine = _REQUIREMENT.match(requirement), _MACHINE.search(requirement)
-        if not found or found[2] in _FOR_DEVELOPERS:
+        if not found or found[3] in _FOR_DEVELOPERS:
             continue
-        is_ours = machine is None or machine[1] == platform.machine()
-        extras[found[2]] = extras.get(found[2], ()) + ((found[1],) if is_ours else ())
-    return {extra: packages for extra, packages in extras.items() if packages}
+        if machine is None or machine[1] == platform.machine():
+            wanted = Wanted(found[1], found[2].replace(" ", ""))
+            extras[found[3]] = (*extras.get(found[3], ()), wanted)
+    return extras
 
 
 def try_extras(
-    extras: Mapping[str, Sequence[str]], advance: Callable[[int], None]
+    extras: Mapping[str, Sequence[Wanted]], advance: Callable[[int], None]
 ) -> dict[str, tuple[Package, ...]]:
     """Return the state of every package, once it was imported.
 
@@ -80,16 +100,21 @@ def try_extras(
     """
     errors: dict[str, str] = {}
     states: dict[str, tuple[Package, ...]] = {}
-    for extra, names in extras.items():
-        versions = {name: version_of(name) for name in names}
-        modules = {name: module_of(name) for name in names if versions[name] is not None}
-        errors |= try_imports([module for module in modules.values() if module not in errors])
-        states[extra] = tuple(
-            Package(name, versions[name], errors[modules[name]] if name in modules else "")
-            for name in names
-        )
+    for extra, packages in extras.items():
+        here = [wanted.name for wanted in packages if version_of(wanted.name) is not None]
+        modules = [module_of(name) for name in here]
+        errors |= try_imports([module for module in modules if module not in errors])
+        states[extra] = tuple(_state(wanted, errors) for wanted in packages)
         advance(1)
     return states
+
+
+def _state(wanted: Wanted, errors: Mapping[str, str]) -> Package:
+    version = version_of(wanted.name)
+    if version is None:
+        return Package(wanted.name, None)
+    misses = "" if wanted.admits(version) else wanted.bounds
+    return Package(wanted.name, version, errors[module_of(wanted.name)], misses)
 
 
 def version_of(distribution: str) -> str | None:
@@ -114,6 +139,15 @@ def try_imports(modules: Sequence[str], timeout_s: float = IMPORT_TIMEOUT_S) -> 
         if blamed is not None:
             errors[blamed] = end
     return errors
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers before any suffix: (13, 5) of ``13.5.0rc1``, trailing zeros left out."""
+    found = re.match(r"[\d.]*", version)
+    numbers = [int(part) for part in (found[0] if found else "").split(".") if part]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _run(modules: Sequence[str], timeout_s: float) -> tuple[dict[str, str], str]:

@@ -52,6 +52,8 @@ def backends_grid(backends: Sequence[str]) -> Grid:
     def state(name: str) -> str:
         if name in backends:
             return "works; auto takes it" if name == choose_backend() else "works"
+        if BACKENDS[name].is_installed:
+            return "installed; there is no GPU for it"
         extra = extra_of(BACKENDS[name].package)
         return "not here" + (f". Run: pip install 'edge-vit[{extra}]'" if extra else "")
 
@@ -68,6 +70,9 @@ def extras_grid(extras: Mapping[str, Sequence[Package]]) -> Grid:
         broken = [package.name for package in packages if package.error]
         if broken:
             return f"{', '.join(broken)} fails, see below"
+        other = [f"{p.name} {p.version} is not {p.wanted}" for p in packages if p.wanted]
+        if other:
+            return ", ".join(other)
         if missing:
             return f"lacks {', '.join(missing)}. Run: pip install 'edge-vit[{extra}]'"
         return ", ".join(f"{package.name} {package.version}" for package in packages)

@@ -7,6 +7,7 @@ import json
 import sys
 
 import device_trees
+import numpy as np
 import pytest
 
 from edge_vit.cli import doctor
@@ -38,7 +39,12 @@ def test_says_which_extras_work(edgevit):
     extras = json.loads(edgevit("doctor", "--json").stdout)["extras"]
     assert set(extras) == {"cpu", "web"}
     assert extras["cpu"][0]["version"]
-    assert extras["web"] == [{"name": "nonsense-pkg", "version": None, "error": ""}]
+    assert extras["web"] == [{"name": "nonsense-pkg", "version": None, "error": "", "wanted": ""}]
+
+
+def test_says_when_a_package_is_of_another_version(edgevit, monkeypatch):
+    monkeypatch.setattr(doctor, "_requirements", lambda: ['numpy>=99,<100; extra == "cpu"'])
+    assert f"numpy {np.__version__} is not >=99,<100" in edgevit("doctor").stdout
 
 
 def test_says_which_backends_there_are_and_what_auto_takes(edgevit):
@@ -53,6 +59,14 @@ def test_says_which_backends_there_are_and_what_auto_takes(edgevit):
 def test_names_what_can_be_installed_for_another_backend(edgevit, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert "not here. Run: pip install 'edge-vit[openvino]'" in edgevit("doctor").stdout
+
+
+def test_says_that_a_backend_has_no_gpu(edgevit, monkeypatch):
+    from edge_vit.runtime import backends
+
+    monkeypatch.setattr(backends, "has_gpu", lambda: False)
+    monkeypatch.setattr(backends, "_has_package", lambda name: True)
+    assert "installed; there is no GPU for it" in edgevit("doctor").stdout
 
 
 def test_nothing_that_runs_a_model_is_a_problem(edgevit, monkeypatch):
