@@ -52,15 +52,16 @@ def look_pictures(explanation: Explanation) -> tuple[Picture, ...]:
     """Return the image, the two maps over it, and their difference."""
     image = _image(explanation)
     reference, candidate = explanation.reference, explanation.candidate
-    top = max(_map(reference.rollout).max(), _map(candidate.rollout).max())
+    both = np.stack([_map(reference.rollout), _map(candidate.rollout)])
+    low, reach = both.min(), max(both.max() - both.min(), 1e-12)  # one scale for both maps
     pictures = [Picture("image", _png(image), f"{explanation.image} as the model sees it")]
     for look in (reference, candidate):
-        heated = _heat(image, _map(look.rollout) / top)
+        heated = _heat(image, (_map(look.rollout) - low) / reach)
         alt = f"Where {look.precision} looks in {explanation.image}: {_brightest(look)}"
         pictures.append(Picture(look.precision, _png(heated), alt))
     difference = _map(candidate.rollout) - _map(reference.rollout)
     alt = f"Difference of the two maps; they correlate by {explanation.correlation:.3f}"
-    pictures.append(Picture("difference", _png(_signed(image, difference / top)), alt))
+    pictures.append(Picture("difference", _png(_signed(image, difference / reach)), alt))
     return tuple(pictures)
 
 
@@ -178,7 +179,7 @@ def _mix(
 
 def _png(pixels: Pixels) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).quantize(64).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pixels).quantize(128).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -41,6 +41,32 @@ def front_of(points: Sequence[Point]) -> list[int]:
     return front
 
 
+def label_heights(places: Sequence[Point], names: Sequence[str]) -> list[int]:
+    """Return how far above its point (or below, where negative) each label is free of the others.
+
+    Args:
+        places: of the points, in points of the plot.
+        names: the labels, centred over them.
+    """
+    taken: list[tuple[float, float, float]] = []  # centre, height, half the width
+    heights = []
+    for (x, y), name in zip(places, names, strict=True):
+        half = 3.2 * len(name) + 3
+        options = [sign * (14 + 13 * level) for level in range(6) for sign in (1, -1)]
+        free = (
+            up
+            for up in options
+            if not any(
+                abs(x - other_x) < half + other_half and abs(y + up - other_y) < 13
+                for other_x, other_y, other_half in taken
+            )
+        )
+        up = next(free, options[0])
+        taken.append((x, y + up, half))
+        heights.append(up)
+    return heights
+
+
 def pareto_plot(comparison: Comparison) -> Plot | None:
     """Return accuracy over latency, one point per entry; None where no entry has both."""
     entries = comparison.entries
@@ -71,22 +97,31 @@ def pareto_plot(comparison: Comparison) -> Plot | None:
                 linewidth=1,
                 linestyle=(0, (3, 2)),
             )
-        for entry, (ms, share) in zip(chosen, points, strict=True):
+        names = [f"{signs[e.report]} {e.precision if is_narrow else e.place}" for e in chosen]
+        right = 1.15 * max(ms for ms, _ in points)
+        shown = [100 * share for _, share in points]
+        margin = 0.3 * (max(shown) - min(shown)) or 1.0
+        low, high = min(shown) - margin, max(shown) + margin
+        width, height = (290, 210) if is_narrow else (770, 240)
+        places = [
+            (width * ms / right, height * (100 * share - low) / (high - low))
+            for ms, share in points
+        ]
+        heights = label_heights(places, names)
+        for entry, name, (ms, share), up in zip(chosen, names, points, heights, strict=True):
             color = role_color(entry.precision)
             axes.plot(ms, 100 * share, MARKERS[entry.precision], color=color, markersize=8)
             axes.annotate(
-                f"{signs[entry.report]} {entry.precision if is_narrow else entry.place}",
+                name,
                 (ms, 100 * share),
-                xytext=(0, 9),
+                xytext=(0, up),
                 textcoords="offset points",
                 ha="center",
-                va="bottom",
+                va="center",
                 color=color,
             )
-        axes.set_xlim(left=0, right=1.15 * max(ms for ms, _ in points))
-        shown = [100 * share for _, share in points]
-        margin = 0.3 * (max(shown) - min(shown)) or 1.0
-        axes.set_ylim(min(shown) - margin, max(shown) + margin)
+        axes.set_xlim(0, right)
+        axes.set_ylim(low, high)
         axes.set_xlabel("median latency (ms)")
         axes.set_title(f"{axis} (%)")
         axes.grid(axis="both")

@@ -13,7 +13,7 @@ from edge_vit.measure.compare import compare, measured_of
 from edge_vit.report.compared import all_grids, conditions_grid, letters
 from edge_vit.report.html import render_comparison
 from edge_vit.report.markdown import render_comparison_markdown
-from edge_vit.report.pareto import front_of, pareto_plot
+from edge_vit.report.pareto import front_of, label_heights, pareto_plot
 from edge_vit.report.saved import read_measured, write_json
 from edge_vit.values import to_json
 
@@ -81,6 +81,12 @@ def test_markdown_has_every_table(comparison):
 )
 def test_the_front_holds_what_no_other_beats(points, front):
     assert front_of(points) == front
+
+
+def test_labels_of_near_points_stand_apart():
+    heights = label_heights([(100, 50), (110, 50), (120, 52), (400, 50)], ["A int8 ort"] * 4)
+    assert len(set(heights[:3])) == 3
+    assert heights[3] == heights[0]
 
 
 def test_reads_what_bench_and_eval_print(report, tmp_path):
