@@ -14,12 +14,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import rtx
 import transformers
 from canonical_form import ROLES, assert_canonical
 from onnx import numpy_helper
 from reseed import reseed
 from torchvision.models import vision_transformer
 
+from edge_vit.calibration.half import write_half
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.errors import ParityError
 from edge_vit.export.canonical import CanonicalGraph, make_canonical
@@ -227,6 +229,36 @@ def test_openvino_runs_every_site_in_int8(cut):
     sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
     assert products.int8 == sites
     assert not products.floating & sites
+
+
+@pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is for x86-64 Linux alone")
+def test_tensorrt_builds_fp16_and_int8(cut):
+    """Strongly typed, with INT8 on both inputs of every site and float16 in all other products."""
+    assert_builds(cut.graph.model, 2)
+
+
+def assert_builds(model: onnx.ModelProto, depth: int) -> None:
+    sites = {f"block{index}/{role}" for index in range(depth) for role in ROLES}
+    for quantize in (False, True):
+        half = write_half(kernels.quantize_blindly(model) if quantize else model)
+        network = rtx.build(half)
+        assert network.complaints == ()
+        assert network.int8_layers(sites) == (sites if quantize else set())
+        for layer in network.layers.values():
+            if layer.kind in ("MATRIX_MULTIPLY", "CONVOLUTION", "NORMALIZATION", "SOFTMAX"):
+                assert {*layer.input_types, *layer.output_types} == {"HALF"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("batch", [None, 1], ids=["dynamic", "static"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.address)
+@pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is for x86-64 Linux alone")
+def test_tensorrt_builds_the_whole_model(case, batch, tmp_path):
+    source = open_case(case, tmp_path, None)
+    reseed(source.module)
+    proto = trace_module(source.module, source.preprocess.image_size, batch)
+    graph = make_canonical(proto, source.preprocess, source.task)
+    assert_builds(graph.model, case.depth)
 
 
 @pytest.mark.full
