@@ -12,11 +12,15 @@ from seeded import SITES, random_images
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
+from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
 
-@pytest.fixture
-def portable(either_vit) -> onnx.ModelProto:
-    return write_qdq(either_vit.model, either_vit.calibrate(random_images(4)))
+@pytest.fixture(params=["minmax", DEFAULT_RECIPE.name])
+def portable(request, either_vit) -> onnx.ModelProto:
+    """Without zero points, and as it is made by default."""
+    return write_qdq(
+        either_vit.model, either_vit.calibrate(random_images(16), RECIPES[request.param])
+    )
 
 
 def test_onnx_runtime_runs_every_site_of_the_portable_graph_in_int8(portable, tmp_path):
