@@ -22,6 +22,7 @@ from edge_vit.runtime.trt.build import (
     build_plan,
     find_builder,
 )
+from edge_vit.runtime.trt.choose import BuildBackend, choose_builder
 from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions
 from edge_vit.runtime.trt.matching import candidates, identify, is_superseded, stem, unfit
 from edge_vit.runtime.trt.network import OutOfMemoryError
@@ -36,7 +37,12 @@ from edge_vit.runtime.trt.sidecar import (
     remove_engine,
     write_sidecar,
 )
-from edge_vit.runtime.trt.trust import TrustRecord, cache_folder, keep_record
+from edge_vit.runtime.trt.trust import (
+    TrustRecord,
+    cache_folder,
+    keep_record,
+    refuse_an_unwritable_state,
+)
 from edge_vit.spec import Precision
 
 DEFAULT_OPTIONS = EngineOptions()
@@ -107,6 +113,8 @@ def find_engine(
                 reason, is_broken = str(error), True
         if options is None and not reasons:
             known = engine.sidecar.identity.options  # the newest: it is to be replaced by its like
+            if bundle.spec.static_batch:
+                known = dataclasses.replace(known, batches=None)
         reasons.append(f"{engine.path.name}: {reason}")
     if not may_build:
         why = "; ".join(reasons[:2]) or f"{bundle.path} holds none"
@@ -130,7 +138,7 @@ def find_engine(
 def build_engine(
     bundle: Bundle | Path | str,
     precision: Precision | None = None,
-    backend: TrtBackend = "trt",
+    backend: BuildBackend = "auto",
     options: EngineOptions = DEFAULT_OPTIONS,
     *,
     limits: BuildLimits = NO_LIMITS,
@@ -143,7 +151,8 @@ def build_engine(
     Args:
         bundle: an open bundle, or the path of one.
         precision: of the graph; None for the smallest that the bundle has.
-        backend: ``trt`` for this machine's own GPU, ``rtx`` for any desktop GPU it knows.
+        backend: ``trt`` for this machine's own GPU, ``rtx`` for any desktop GPU that it knows,
+            ``auto`` for the first of them that can.
         options: batches and the like.
         limits: what the build may use.
         builder: the TensorRT and the GPU that are here; None to let a child process look.
@@ -162,13 +171,14 @@ def build_engine(
         bundle = Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
     bundle.artifact(ONNX_FILES[precision])  # or say how to make it, before any work
-    builder = builder or find_builder(backend)
+    builder = builder or choose_builder(backend, options.targets)
     if not builder.can_build:
         raise BackendError(
             f"{builder.title} runs engines and builds none. Install the full TensorRT, or build on "
             "another machine with the same GPU and version"
         )
     wanted = identify(bundle, precision, builder, options)
+    refuse_an_unwritable_state()
     folder = writable_folder(bundle, progress.note)
     with locked(folder, lambda: progress.note(f"another build holds {folder}; waiting for it")):
         for engine in candidates(bundle, precision, builder.backend) if not force else ():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +35,30 @@ class TrustRecord:
 
 def state_folder() -> Path:
     """Return the user's own folder for what edge-vit remembers."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "edge-vit"
+    return _base("XDG_STATE_HOME", ".local/state") / "edge-vit"
 
 
 def cache_folder() -> Path:
     """Return the user's own folder for what can be made again."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edge-vit"
+    return _base("XDG_CACHE_HOME", ".cache") / "edge-vit"
+
+
+def refuse_an_unwritable_state() -> None:
+    """Refuse, before any work, where nothing can be remembered.
+
+    Raises:
+        ArtifactError: the state folder cannot be written; the message says which to set.
+    """
+    folder = state_folder() / "engines"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {folder}: {error.strerror}. It remembers which engines were built here. "
+            "Name a folder of yours: export XDG_STATE_HOME=DIR"
+        ) from None
 
 
 def find_record(digest: str) -> TrustRecord | None:
@@ -60,6 +77,19 @@ def keep_record(digest: str, record: TrustRecord) -> None:
     """
     data = (json.dumps(to_json(record)) + "\n").encode()
     write_atomically(_path(digest), data)
+
+
+def _base(variable: str, below_home: str) -> Path:
+    """The folder that the environment names, or that one in the user's home."""
+    named = os.environ.get(variable)
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / below_home
+    except RuntimeError:
+        raise ArtifactError(
+            f"this user has no home folder. Name one: export {variable}=DIR"
+        ) from None
 
 
 def _path(digest: str) -> Path:

@@ -115,13 +115,17 @@ def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event
         file.write(built.plan)
         file.flush()
         os.fsync(file.fileno())
+    warnings = list(built.warnings)
     if built.timing_cache is not None:
-        write_atomically(Path(request["timing_cache"]), built.timing_cache)
+        try:
+            write_atomically(Path(request["timing_cache"]), built.timing_cache)
+        except ArtifactError as error:  # the next build takes longer; this one is done
+            warnings.append(f"the timing cache is lost: {error}")
     return {
         "digest": hashlib.sha256(built.plan).hexdigest(),
         "num_bytes": len(built.plan),
         "seconds": round(time.monotonic() - start, 3),
-        "warnings": built.warnings,
+        "warnings": warnings,
         "audit": to_json(audit),
     }
 

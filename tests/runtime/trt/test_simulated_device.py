@@ -19,6 +19,7 @@ from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.runtime.trt.sidecar import list_engines
 from edge_vit.runtime.trt.trust import TrustRecord, find_record, keep_record
+from edge_vit.spec import image_input
 from tests.runtime.trt.bundles import ORIN
 from tests.runtime.trt.fake_trt import Severity, fake_trt
 from tests.runtime.trt.inspected import ROLES, inspected, vit_layers
@@ -133,6 +134,25 @@ def test_the_timing_cache_is_read_again(old_device, bundle, tmp_path):
         build_engine(bundle, "int8", "trt", limits=limits, builder=old_device.builder, force=True)
     assert old_device.calls("create_timing_cache") == [(b"",), (b"timed",)]
     assert limits.timing_cache.read_bytes() == b"timed"
+
+
+def test_a_timing_cache_that_cannot_be_written_loses_no_engine(old_device, bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    limits = BuildLimits(timing_cache=tmp_path / "file" / "my.cache")
+    engine = build_engine(bundle, "int8", "trt", limits=limits, builder=old_device.builder)
+    (warning,) = engine.sidecar.warnings
+    assert warning.startswith("the timing cache is lost: cannot write ")
+
+
+def test_a_graph_whose_batch_is_fixed_now_asks_for_no_range(old_device, bundle):
+    options = EngineOptions((1, 4, 8))
+    build_engine(bundle, "int8", "trt", options, builder=old_device.builder)
+    spec = dataclasses.replace(bundle.spec, inputs=(image_input((32, 32), 2),))
+    manifest = dataclasses.replace(bundle.manifest, spec=spec)
+    fixed = dataclasses.replace(bundle, manifest=manifest)
+    old_device.hardware = dataclasses.replace(old_device.hardware, driver="12.8")
+    again = find_engine(fixed, "int8", "trt", builder=old_device.builder)
+    assert again.sidecar.identity.batches is None
 
 
 def test_the_workspace_follows_from_the_device(old_device, bundle, monkeypatch):
