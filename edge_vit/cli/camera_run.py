@@ -17,27 +17,31 @@ from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.wording import summary_lines
 from edge_vit.cli.group import INTERRUPTED, Failure
+from edge_vit.device import EnergyMeter, EnergyReport, open_telemetry
 from edge_vit.errors import EdgeVitError
 from edge_vit.files import write_atomically
 from edge_vit.measure.environment import read_environment
 from edge_vit.values import to_json
 
 _LOG = logging.getLogger(__name__)
+_ENERGY_INTERVAL_S = 1.0
+_LEAST_MEASURED = 0.95  # of the time; below it joules per answer would be too few
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_loop(loop: CameraLoop, signals: Signals, report_path: Path | None) -> None:
     """Run the loop, and tell how it went, however it ended."""
     failure: EdgeVitError | None = None
-    try:
-        loop.run()
-    except EdgeVitError as error:
-        failure = error
+    with open_telemetry() as telemetry, EnergyMeter(telemetry.read, _ENERGY_INTERVAL_S) as meter:
+        try:
+            loop.run()
+        except EdgeVitError as error:
+            failure = error
     summary = loop.summary()
-    for line in summary_lines(summary):
+    for line in (*summary_lines(summary), *_energy_lines(meter.report, summary)):
         _LOG.info("%s", line)
     if report_path is not None:
-        _write_report(report_path, summary)
+        _write_report(report_path, summary, meter.report)
     status = failure.exit_status if failure else 0
     if signals.number == signal.SIGINT:
         status = INTERRUPTED
@@ -92,12 +96,38 @@ class Signals:
         threading.Thread(target=self.stop_loop, daemon=True).start()
 
 
-def _write_report(path: Path, summary: CameraSummary) -> None:
-    """Write `summary`, with the machine that it was taken on."""
+def _joules_per_answer(energy: EnergyReport, summary: CameraSummary) -> float | None:
+    """Joules over the answers; None where too little of the time was measured."""
+    is_whole = energy.measured_s >= _LEAST_MEASURED * energy.duration_s
+    if energy.joules is None or not is_whole or not summary.counts.answered:
+        return None
+    return energy.joules / summary.counts.answered
+
+
+def _energy_lines(energy: EnergyReport, summary: CameraSummary) -> list[str]:
+    """What the run drew, and whether the machine was slowed down; [] where it does not tell."""
+    lines = []
+    joules = _joules_per_answer(energy, summary)
+    if joules is not None:
+        lines.append(
+            f"energy: {1000 * joules:.0f} mJ per answer, idling included; {energy.mean_w:.1f} W "
+            f"on average, {energy.max_w:.1f} W at most ({energy.power_source})"
+        )
+    if energy.was_throttled:
+        why = ", ".join(energy.throttling) or "over-current or heat"
+        lines.append(f"the machine was slowed down while it ran: {why}. Look at edgevit doctor")
+    return lines
+
+
+def _write_report(path: Path, summary: CameraSummary, energy: EnergyReport) -> None:
+    """Write `summary`, with the machine that it was taken on and what that drew."""
     report = {
         "kind": "camera",
         "format": 1,
         "summary": to_json(summary),
+        "energy": to_json(energy),
+        "joules_per_answer": _joules_per_answer(energy, summary),
+        "was_throttled": energy.was_throttled,
         "environment": to_json(read_environment()),
     }
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())

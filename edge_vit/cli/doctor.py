@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -104,12 +105,9 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
     from edge_vit.runtime.trt.trust import cache_folder, state_folder
 
     weights = bundle.artifact("onnx/fp32.onnx").num_bytes if bundle else _VIT_SMALL_BYTES
-    folders = [
-        cache_folder(),
-        state_folder(),
-        Path(tempfile.gettempdir()),
-        *([bundle.path.resolve()] if bundle else []),
-    ]
+    folders = [cache_folder(), state_folder(), Path(tempfile.gettempdir())]
+    if bundle and os.access(bundle.path, os.W_OK):  # else its engines go to the cache
+        folders.append(bundle.path.resolve())
     has_gstreamer = shutil.which("gst-launch-1.0") is not None
     return [
         *examine_machine(ROOT, facts, reading, sees_tensorrt=_is_there("tensorrt")),

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import urllib.request
 
+import device_trees
 import pytest
 from PIL import Image
+
+from edge_vit.cli import camera_run
 
 CALL = [sys.executable, "-c", "from edge_vit.cli import main; main()"]
 
@@ -112,3 +115,40 @@ def test_the_dashboard_shows_the_running_loop(shared_bundle):
             process.terminate()
             process.stderr.read()
         assert process.wait(timeout=60) == 0
+
+
+@pytest.fixture
+def run_on_board(edgevit, shared_bundle, pictures, tmp_path, monkeypatch):
+    """Return a function that runs the camera on a board of `device_trees`, and gives its report."""
+
+    def run(make):
+        root = make(tmp_path / "board")
+        real = camera_run.open_telemetry
+        monkeypatch.setattr(camera_run, "open_telemetry", lambda: real(root))
+        report = tmp_path / "report.json"
+        result = edgevit("camera", shared_bundle.path, "--source", pictures, "--report", report)
+        return json.loads(report.read_text()), result.stderr
+
+    return run
+
+
+def test_the_report_holds_what_an_answer_costs(run_on_board):
+    report, said = run_on_board(device_trees.orin_nano)
+    energy = report["energy"]
+    assert energy["mean_w"] == pytest.approx(4.984 * 1.856)
+    assert energy["joules"] == pytest.approx(energy["mean_w"] * energy["measured_s"])
+    assert report["joules_per_answer"] == pytest.approx(energy["joules"] / 6)
+    assert "mJ per answer, idling included; 9.3 W on average" in said
+    assert not report["was_throttled"]
+
+
+def test_the_report_says_that_the_machine_was_slowed_down(run_on_board):
+    report, said = run_on_board(device_trees.thor)
+    assert report["was_throttled"]
+    assert "slowed down while it ran: gpu-throttle-alert. Look at edgevit doctor" in said
+
+
+def test_a_machine_without_sensors_claims_no_energy(run_on_board):
+    report, said = run_on_board(lambda root: root)
+    assert report["joules_per_answer"] is None
+    assert "energy" not in said
