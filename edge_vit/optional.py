@@ -26,7 +26,6 @@ _EXTRAS = {
     "cuda": ("cuda-bindings", "cuda13"),
     "pynvml": ("nvidia-ml-py", "nvml"),
     "av": ("av", "camera"),
-    "cv2": ("opencv-python-headless", "camera"),
     "paho": ("paho-mqtt", "mqtt"),
     "ray": ("ray", "ray"),
     "jinja2": ("jinja2", "report"),

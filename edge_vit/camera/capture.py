@@ -171,6 +171,12 @@ class SourceCapture:
         """Whether frames are to be expected: it is live and has not ended."""
         return self.maker.is_live and self._state != "ended"
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it never worked and never can: a wrong address, a package that is missing."""
+        is_about_now = isinstance(self.error, SourceError | ImageError)
+        return self.error is not None and not is_about_now and self._num_opened == 0
+
     def _refuse_to_hang(self) -> None:
         """Note that the thread does not come back from an aborted read; bear that a few times."""
         self._last_error = "hung"
@@ -228,6 +234,7 @@ class SourceCapture:
             self._state = "ended"
             if error is not None and not self._is_stopping:
                 self.error, self._last_error = error, describe(error)
+                _LOG.debug("source %s ends: %s", self.maker.name, self._last_error)
         self._ended()
 
     def _read_once(self, generation: int) -> None:

@@ -214,6 +214,8 @@ class CameraLoop:
             with self._changed:
                 if self._is_stopping or self._stages.lost is not None:
                     return
+                if any(capture.is_hopeless for capture in self._captures):
+                    return
                 if self._is_stage_end and all(runner.is_done for runner in self._runners):
                     return
                 self._clock.wait(self._changed, due_ns)
@@ -240,7 +242,10 @@ class CameraLoop:
             why = f"the last frame failed: {self._ledger.last_reason}"
         else:
             sources = self.summary().sources
-            why = "; ".join(f"{s.name} is {s.state} {s.last_error}".strip() for s in sources)
+            why = "; ".join(
+                f"{s.name} is {s.state}" + (f" ({s.last_error})" if s.last_error else "")
+                for s in sources
+            )
         return f"no answer for {self._options.answer_timeout_s:g} s: {why}"
 
     def _end(self) -> None:

@@ -51,7 +51,9 @@ def answer_line(answer: CameraAnswer) -> str:
         what = f"{best.label} {best.score:.3f}" + ("" if answer.is_confident else " (unsure)")
     else:
         what = f"{len(answer.output)} features"
-    return f"{frame.source} #{frame.number}: {what}  {frame.stamps.latency_ms:.1f} ms"
+    # Of a file the latency is the time in queues: nobody waits for it.
+    latency = f"  {frame.stamps.latency_ms:.1f} ms" if frame.is_live else ""
+    return f"{frame.source} #{frame.number}: {what}{latency}"
 
 
 def _source_line(source: SourceStatus) -> str:

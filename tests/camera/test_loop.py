@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -276,8 +277,6 @@ def test_the_stamps_are_in_order_and_tell_whose_clock():
 
 
 def test_post_processing_is_done_in_order():
-    import dataclasses
-
     clock, sink = ScriptedClock(), Recorder()
 
     def doubt(answer):
@@ -349,3 +348,35 @@ def test_stopping_is_no_hang_though_a_file_waits_for_a_slow_sink():
     assert loop._stages.join(0)
     counts = loop.summary().counts
     assert counts.captured == counts.answered + counts.dropped
+
+
+def unopened(name, error, clock, *, is_live):
+    """Return the maker of a source whose `open` raises."""
+    maker = scripted_maker([], clock, name=name, is_live=is_live)
+
+    def make():
+        def refuse():
+            raise error
+
+        source = maker.make()
+        source.open = refuse
+        return source
+
+    return dataclasses.replace(maker, make=make)
+
+
+def test_one_wrong_address_among_several_ends_the_loop_at_once():
+    clock = ScriptedClock()
+    wrong = unopened("wrong", SpecError("no element 'nosuch'"), clock, is_live=True)
+    makers = [scripted_maker(endless(), clock), wrong]
+    with pytest.raises(SpecError, match="no element 'nosuch'"):
+        run_loop(makers, clock, answer_timeout_s=0)
+
+
+def test_a_file_that_cannot_be_opened_keeps_no_other_from_being_answered():
+    clock, sink = ScriptedClock(), Recorder()
+    bad = unopened("b.mp4", SourceError("b.mp4 cannot be opened"), clock, is_live=False)
+    makers = [scripted_maker(range(50), clock, is_live=False), bad]
+    with pytest.raises(SourceError, match=r"b\.mp4 cannot be opened"):
+        run_loop(makers, clock, [sink])
+    assert sink.numbers == list(range(50))

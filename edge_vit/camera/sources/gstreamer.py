@@ -159,7 +159,10 @@ class GStreamerSource:
                 self._listener.join(1)
         errors = [line for line in self._said if "ERROR" in line or "WARNING" in line]
         said = (errors or list(self._said) or ["it said nothing"])[0]
+        said = said.removeprefix("WARNING: ").removeprefix("erroneous pipeline: ")
         message = f"source {self._address.name} {what}: {said}"
+        if "nvarguscamerasrc" in said or "nvvidconv" in said:
+            message += ". CSI cameras are read on a Jetson, by the GStreamer plugins of its JetPack"
         is_wrong = any(word in said.lower() for word in _WRONG)
         return SpecError(message) if is_wrong else SourceError(message)
 
