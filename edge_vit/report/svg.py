@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,9 @@ def _draw(name: str, alt: str, paint: Painter, size: tuple[int, int], is_narrow:
 
 def _save(figure: Any) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True)
+    with warnings.catch_warnings():  # text stays text: the page's font has the glyph, or none has
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(buffer, format="svg", transparent=True)
     return buffer.getvalue()
 
 

@@ -157,6 +157,12 @@ def test_plots_of_odd_samples_are_drawn(report, table):
         html5lib.HTMLParser(strict=True).parse(render_html(change(report), table))
 
 
+def test_names_without_a_glyph_are_drawn_without_a_word(report, table):
+    sites = {f"块{name}\x1b": scales for name, scales in table.sites.items()}
+    page = render_html(report, dataclasses.replace(table, sites=sites))
+    assert "块block0/qkv" in page
+
+
 def test_of_many_classes_those_that_lost_most_are_shown(report):
     odd = many_classes(report)
     classes = next(
