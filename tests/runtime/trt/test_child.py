@@ -16,7 +16,7 @@ import pytest
 from edge_vit.errors import ArtifactError, BackendError, MissingDependencyError
 from edge_vit.runtime.trt import build, child
 from edge_vit.runtime.trt.audit import Asked, EngineAudit
-from edge_vit.runtime.trt.build import PlanRequest, build_plan, find_builder
+from edge_vit.runtime.trt.build import PlanRequest, build_plan
 from edge_vit.runtime.trt.child import run_child
 from edge_vit.runtime.trt.engines import build_engine
 from edge_vit.runtime.trt.identity import EngineOptions
@@ -178,12 +178,7 @@ class Interrupting(Watched):
         return contextlib.nullcontext(advance)
 
 
-@pytest.fixture(scope="module")
-def real_builder():
-    return find_builder("rtx")
-
-
-def test_a_cancelled_build_leaves_nothing(bundle, rtx, real_builder):
+def test_a_cancelled_build_leaves_nothing(bundle, real_builder):
     progress = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         build_engine(bundle, "int8", "rtx", SM86, builder=real_builder, progress=progress)
@@ -192,7 +187,7 @@ def test_a_cancelled_build_leaves_nothing(bundle, rtx, real_builder):
     assert build_engine(bundle, "int8", "rtx", SM86, builder=real_builder).is_new
 
 
-def test_a_killed_build_releases_its_lock(bundle, rtx, real_builder):
+def test_a_killed_build_releases_its_lock(bundle, real_builder):
     """As by a power cut: the parent is gone, the child follows, the next build starts clean."""
     code = (
         "import os, sys; from edge_vit.runtime.trt.engines import build_engine; "
@@ -240,7 +235,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def test_a_disk_that_fills_up_leaves_nothing(bundle, rtx, real_builder):
+def test_a_disk_that_fills_up_leaves_nothing(bundle, real_builder):
     """The child may write files of 100 kB at most, which a plan is not."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -252,7 +247,7 @@ def test_a_disk_that_fills_up_leaves_nothing(bundle, rtx, real_builder):
     assert list((bundle.path / "engines").iterdir()) == []
 
 
-def test_a_plan_is_loaded_by_nobody_without_a_driver(tmp_path, rtx):
+def test_a_plan_is_loaded_by_nobody_without_a_driver(tmp_path):
     """TensorRT 11's lean runtime crashes here; the driver is asked first."""
     plan = tmp_path / "x.engine"
     plan.write_bytes(b"plan")

@@ -13,7 +13,6 @@ from edge_vit.bundle import Bundle
 from edge_vit.errors import ArtifactError, EdgeVitError, GateFailed, SpecError
 from edge_vit.progress import Silent
 from edge_vit.runtime.trt import engines, places, trust
-from edge_vit.runtime.trt.build import find_builder
 from edge_vit.runtime.trt.engines import BuildLimits, build_engine, find_engine
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.sidecar import list_engines, read_sidecar, sidecar_path, write_sidecar
@@ -27,13 +26,8 @@ OTHER = 2 * 2 * TOKENS * TOKENS * WIDTH + 16 * WIDTH * 3 * 8 * 8 + 10 * WIDTH
 SM86 = EngineOptions(targets=("sm_86",))
 
 
-@pytest.fixture(scope="module")
-def real_builder():
-    return find_builder("rtx")
-
-
 @pytest.fixture
-def built(bundle, rtx, real_builder):
+def built(bundle, real_builder):
     return build_engine(bundle, "int8", "rtx", SM86, builder=real_builder)
 
 
@@ -41,7 +35,6 @@ def contents(bundle):
     return sorted(path.name for path in (bundle.path / "engines").iterdir())
 
 
-@pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize(
     ("precision", "macs"),
     [
@@ -79,7 +72,6 @@ def test_builds_and_keeps_how(bundle, real_builder, watched, precision, macs):
     assert (again.is_new, again.path) == (False, engine.path)
 
 
-@pytest.mark.usefixtures("rtx")
 def test_a_graph_with_a_fixed_batch_has_no_profile(tmp_path, real_builder):
     fixed = write_bundle(tmp_path / "fixed.edgevit", batch=2)
     engine = build_engine(fixed, None, "rtx", SM86, builder=real_builder)
@@ -127,10 +119,6 @@ STALE = {
 @pytest.fixture(scope="module")
 def kept(shared_bundle, tmp_path_factory, real_builder):
     """Return a bundle with one engine in it, to copy."""
-    from rtx import HAS_RTX
-
-    if not HAS_RTX:
-        pytest.skip("no real builder here")
     monkeypatch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("kept")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
@@ -281,7 +269,6 @@ def test_a_digest_is_no_path(bundle, stale, digest):
         trust.find_record(digest)
 
 
-@pytest.mark.usefixtures("rtx")
 def test_a_read_only_bundle_uses_the_cache(bundle, real_builder, watched, monkeypatch, tmp_path):
     inside = bundle.path / "engines"
     write = places._try_to_write
@@ -300,7 +287,7 @@ def test_a_read_only_bundle_uses_the_cache(bundle, real_builder, watched, monkey
     assert (again.is_new, again.path) == (False, engine.path)
 
 
-def test_two_builders_build_once(bundle, rtx, real_builder):
+def test_two_builders_build_once(bundle, real_builder):
     found, said = [], []
 
     def build():
@@ -327,7 +314,7 @@ class Notes(Silent):
         self.said.append(text)
 
 
-def test_what_a_killed_builder_left_is_removed(bundle, rtx, real_builder):
+def test_what_a_killed_builder_left_is_removed(bundle, real_builder):
     folder = bundle.path / "engines"
     folder.mkdir()
     (folder / ".int8-rtx.engine.123.partial").write_bytes(b"half")
@@ -335,7 +322,7 @@ def test_what_a_killed_builder_left_is_removed(bundle, rtx, real_builder):
     assert len(contents(bundle)) == 2
 
 
-def test_a_graph_that_is_wider_than_asked_is_refused(bundle, rtx, real_builder, monkeypatch):
+def test_a_graph_that_is_wider_than_asked_is_refused(bundle, real_builder, monkeypatch):
     """The FP16 graph in the place of the INT8 one: what silent FP32 would look like, one up."""
     bundle = bundle.add({"onnx/int8.onnx": bundle.read("onnx/fp16.onnx")})
     with pytest.raises(GateFailed, match="block0/qkv computes in fp16, asked was int8") as caught:
@@ -344,7 +331,7 @@ def test_a_graph_that_is_wider_than_asked_is_refused(bundle, rtx, real_builder, 
     assert contents(bundle) == []
 
 
-def test_an_edited_graph_reaches_no_builder(bundle, rtx, real_builder):
+def test_an_edited_graph_reaches_no_builder(bundle, real_builder):
     path = bundle.path / "onnx" / "int8.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match=r"int8\.onnx was truncated or edited"):
