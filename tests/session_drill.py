@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +55,16 @@ def ends_clean(gpu: SimulatedCuda, engine: Any) -> None:
     """Nothing is left, and nothing was done wrong."""
     assert engine.num_contexts == 0
     gpu.assert_clean()
+
+
+def in_time(call: Callable[[], Any]) -> Any:
+    """Return what `call` returns; it does not wait for what never comes."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(timeout=3)
+    assert answers, "it hangs, or failed"
+    return answers[0]
 
 
 def gpu_and_engine(tools: ModuleType, **settings: Any) -> tuple[SimulatedCuda, Any]:
@@ -164,6 +175,20 @@ def one_failing_call(tools: ModuleType) -> None:
             except EdgeVitError:
                 assert not failures
             ends_clean(gpu, engine)
+
+
+def no_second_lane(tools: ModuleType) -> None:
+    gpu, engine = gpu_and_engine(tools)
+    with tools.open_simulated(engine=engine) as session:
+        ticket = session.submit({"images": tiny_images(2)})
+        gpu.fail("cudaStreamCreateWithFlags", 2)
+        with pytest.raises(BackendError, match="cudaStreamCreateWithFlags"):
+            session.submit({"images": tiny_images(2)})
+        second = in_time(lambda: session.submit({"images": tiny_images(3)}))
+        for each, batch in ((ticket, 2), (second, 3)):
+            logits = session.collect(each)["logits"]
+            np.testing.assert_array_equal(logits, tiny_outputs(tiny_images(batch)))
+    ends_clean(gpu, engine)
 
 
 def little_memory(tools: ModuleType) -> None:
@@ -282,6 +307,7 @@ PARTS = (
     no_graph,
     refused_run,
     one_failing_call,
+    no_second_lane,
     little_memory,
     lost,
     waiting,

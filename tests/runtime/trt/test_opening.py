@@ -20,6 +20,7 @@ from edge_vit.runtime.degraded import collect_degraded
 from edge_vit.runtime.trt import opening
 from edge_vit.runtime.trt.api import Capabilities
 from edge_vit.runtime.trt.identity import EngineOptions
+from edge_vit.runtime.trt.session import EngineFile
 
 FEEDS = {"images": tiny_images(3)}
 
@@ -56,7 +57,7 @@ class Machine:
             path=Path(f"{number}.engine"),
             is_new=is_new,
             read=lambda: bytes([number]),
-            sidecar=SimpleNamespace(identity=identity),
+            sidecar=SimpleNamespace(identity=identity, digest="5" * 64),
         )
 
     def load(self, plan):
@@ -212,6 +213,39 @@ def test_what_the_machine_lacks_is_one_line_and_may_fall_back(bundle, machine, c
     with open_session(bundle, "fp32", "trt", SessionOptions(1, fallback="cpu")) as session:
         assert message in session.degraded
     assert here.num_builds == 0
+
+
+def test_a_session_that_cannot_be_opened_leaves_nothing(bundle, machine):
+    here = machine(right)
+    here.cuda.fail("cudaEventCreateWithFlags", 2)
+    with pytest.raises(BackendError, match="cudaEventCreateWithFlags"):
+        open_session(bundle, "fp32", "trt", SessionOptions(may_build=False))
+
+
+def test_rtx_keeps_its_kernels_where_the_user_alone_writes(bundle, machine, monkeypatch, tmp_path):
+    machine(right)
+    files = []
+    kind = opening.RtxSession
+
+    def remember(file, *arguments):
+        files.append(file)
+        return kind(EngineFile(file.engine, file.name), *arguments)
+
+    monkeypatch.setattr(opening, "RtxSession", remember)
+    api = opening.open_api("rtx")
+    capabilities = Capabilities(True, True, (), False, True, True, True)
+    monkeypatch.setattr(
+        opening,
+        "open_api",
+        lambda name: SimpleNamespace(
+            backend=name, version="1.7", title="RTX", load=api.load, capabilities=capabilities
+        ),
+    )
+    open_session(bundle, "fp32", "rtx").close()
+    (file,) = files
+    assert file.captures_graphs
+    assert file.cache_path.is_relative_to(tmp_path / "cache")
+    assert file.cache_path.name.endswith("-sm_87.kernels")
 
 
 def test_a_stale_engine_that_may_not_be_built_falls_back(bundle, machine, monkeypatch):

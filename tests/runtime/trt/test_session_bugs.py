@@ -161,6 +161,13 @@ BUGS = (
         "(*self._idle,)\n",
     ),
     Bug(
+        "counts a lane that could not be opened",
+        LANES,
+        "        except BaseException:\n            with self._turn:\n"
+        "                self._num_opening -= 1\n",
+        "        except BaseException:\n            with self._turn:\n                pass\n",
+    ),
+    Bug(
         "wakes nobody when a lane is free",
         LANES,
         "            self._idle.append(lane)\n            self._turn.notify()\n",
