@@ -165,11 +165,15 @@ def find_warnings(
         warnings.append(
             TimingWarning(
                 "unsteady",
-                f"The runs vary by {100 * variation:.2g} % (standard deviation over mean), above "
+                f"The runs vary by {_percent(variation)} (standard deviation over mean), above "
                 f"{100 * UNSTEADY:g} %: {advice}, and measure again.",
             )
         )
     return tuple(warnings)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
 
 
 def _split_stages(splits: Sequence[LatencySplit]) -> tuple[Stage, ...]:
