@@ -155,6 +155,7 @@ LATENCY_2 = dataclasses.replace(
     is_on_gpu=True,
     provider="cuda",
     cuda_graph=False,
+    num_openings=2,
 )
 REPORT_2 = dataclasses.replace(
     REPORT_1, accuracy=(ACCURACY_2,), latency=(LATENCY_2,), environment=ENVIRONMENT_2

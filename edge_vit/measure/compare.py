@@ -9,7 +9,12 @@ from typing import Literal
 from edge_vit.errors import SpecError
 from edge_vit.measure.earlier import loss_since
 from edge_vit.measure.likeness import accuracy_conditions, differences, latency_conditions
-from edge_vit.measure.ratio import TOLERANCE, find_difference, median_ratio_interval
+from edge_vit.measure.ratio import (
+    TOLERANCE,
+    find_difference,
+    median_ratio_interval,
+    shared_stretches,
+)
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.spec import Precision
 
@@ -209,7 +214,12 @@ def _latency_change(base: str, then: LatencyReport, name: str, now: LatencyRepor
             name, places[1], base, places[0], "latency", None, None, None, None, unlike, sentence
         )
     ratio = now.latency_ms.p50 / then.latency_ms.p50
-    interval = median_ratio_interval(now.samples_ms, then.samples_ms, paired=False)
+    interval = median_ratio_interval(
+        now.samples_ms,
+        then.samples_ms,
+        paired=False,
+        stretches=shared_stretches(now.num_openings, then.num_openings),
+    )
     difference = find_difference(interval)
     bounds = f"{interval.low:.3f} to {interval.high:.3f} with 95 % confidence"
     if difference == "no difference":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edge_vit.measure.likeness import accuracy_conditions, differences, latency_conditions
 from edge_vit.measure.limits import Limits
-from edge_vit.measure.ratio import median_ratio_interval, rounds_needed
+from edge_vit.measure.ratio import median_ratio_interval, rounds_needed, shared_stretches
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, VerifyReport
 from edge_vit.measure.speed_gates import how_many_runs
 from edge_vit.measure.statistics import Interval, paired_drop_bounds
@@ -47,7 +47,12 @@ def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -
     if not now.samples_ms or not then.samples_ms:
         return make("Latency cannot be held against the earlier report: it kept no single runs.")
     ratio = now.latency_ms.p50 / then.latency_ms.p50
-    low, high = interval = median_ratio_interval(now.samples_ms, then.samples_ms, paired=False)
+    low, high = interval = median_ratio_interval(
+        now.samples_ms,
+        then.samples_ms,
+        paired=False,
+        stretches=shared_stretches(now.num_openings, then.num_openings),
+    )
     outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
     what = (
         f"The median is {ratio:.3f} times that of the earlier report ({now.latency_ms.p50:.3g} ms "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from edge_vit.measure.recorder import Recorder
 from edge_vit.measure.recorder import summarize as summarize
 from edge_vit.measure.results import LatencyReport
 from edge_vit.preprocess import UInt8Array
-from edge_vit.progress import SILENT, Progress
+from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import TensorSpec
 
@@ -73,42 +75,112 @@ def measure_interleaved(
         SpecError: a number is out of range.
         ShapeError: the graph does not take the images, or not `batch_size` of them.
     """
-    _check(sessions, batch_size, warmup, iterations, duration_s)
-    name = sessions[0].inputs[0].name
+    _check(len(sessions), batch_size, warmup, iterations, duration_s)
     batches = make_batches(sessions[0].inputs[0], batch_size, images)
-    feeds = itertools.cycle([{name: batch} for batch in batches])
-    recorders = [Recorder(session) for session in sessions]
+    rounds = _Rounds(sessions, batches)
+    with progress.step("timing", None if duration_s else warmup + iterations) as advance:
+        rounds.run(sessions, warmup, iterations, duration_s, advance)
+    return rounds.reports(sessions, batch_size, warmup)
 
-    def run_round(first: int) -> None:
-        feed = next(feeds)
+
+def measure_reopened(
+    openers: Sequence[Callable[[], Session]],
+    *,
+    batch_size: int = 1,
+    warmup: int = 10,
+    iterations: int = 100,
+    images: UInt8Array | None = None,
+    progress: Progress = SILENT,
+) -> tuple[LatencyReport, ...]:
+    """Return how long runs take, as `measure_interleaved`, of sessions that are opened by turns.
+
+    Of two sessions of the very same graph in one process, the one that was opened first can be some
+    percent slower all the time, by where it came to lie in memory. So the sessions are closed and
+    opened anew as often as there are of them, each time another one first, and each is timed in
+    every place alike.
+
+    Args:
+        openers: each opens a session of the same model; it is closed here.
+        batch_size: images per run.
+        warmup: rounds that are not counted, each time.
+        iterations: counted rounds in all.
+        images: uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None.
+        progress: is told of each round.
+
+    Raises:
+        SpecError: a number is out of range.
+        ShapeError: the graph does not take the images, or not `batch_size` of them.
+    """
+    count = len(openers)
+    _check(count, batch_size, warmup, iterations, 0.0)
+    rounds: _Rounds | None = None
+    shares = [len(share) for share in np.array_split(range(iterations), count) if len(share)]
+    with progress.step("timing", len(shares) * warmup + iterations) as advance:
+        for first, share in enumerate(shares):
+            with contextlib.ExitStack() as stack:
+                places = [(first + turn) % count for turn in range(count)]
+                opened = {place: stack.enter_context(openers[place]()) for place in places}
+                sessions = [opened[place] for place in range(count)]
+                if rounds is None:
+                    batches = make_batches(sessions[0].inputs[0], batch_size, images)
+                    rounds = _Rounds(sessions, batches)
+                rounds.run(sessions, warmup, share, 0.0, advance)
+    assert rounds is not None, "there is at least one session and one round"
+    reports = rounds.reports(sessions, batch_size, warmup * len(shares))
+    return tuple(dataclasses.replace(report, num_openings=len(shares)) for report in reports)
+
+
+class _Rounds:
+    """Rounds in which every session runs once, on the same batch."""
+
+    def __init__(self, sessions: Sequence[Session], batches: Sequence[UInt8Array]) -> None:
+        name = sessions[0].inputs[0].name
+        self._feeds = itertools.cycle([{name: batch} for batch in batches])
+        self._recorders = [Recorder() for _ in sessions]
+
+    def run(
+        self,
+        sessions: Sequence[Session],
+        warmup: int,
+        iterations: int,
+        duration_s: float,
+        advance: Advance,
+    ) -> None:
+        """Run rounds that do not count, then rounds that do."""
+        begin = 0.0
+        for number in itertools.count(-warmup):
+            begin = time.perf_counter() if number == 0 else begin
+            if number >= iterations and time.perf_counter() - begin >= duration_s:
+                break
+            is_counted = number >= 0
+            self._run_round(sessions, number if is_counted else number + warmup, is_counted)
+            advance(1)
+
+    def _run_round(self, sessions: Sequence[Session], first: int, is_counted: bool) -> None:
+        feed = next(self._feeds)
         for turn in range(len(sessions)):
             index = (first + turn) % len(sessions)
             start = time.perf_counter_ns()
             sessions[index].run(feed)
-            recorders[index].add(time.perf_counter_ns() - start)
+            end = time.perf_counter_ns()
+            if is_counted:
+                self._recorders[index].add(end - start, sessions[index].last_split)
 
-    total = None if duration_s else warmup + iterations
-    with progress.step("timing", total) as advance:
-        for number in range(warmup):
-            run_round(number)
-            advance(1)
-        recorders[:] = map(Recorder, sessions)  # warm-up does not count
-        begin = time.perf_counter()
-        for number in itertools.count():
-            if number >= iterations and time.perf_counter() - begin >= duration_s:
-                break
-            run_round(number)
-            advance(1)
-    environment = read_environment()
-    return tuple(
-        recorder.report(
-            batch_size=batch_size,
-            warmup=warmup,
-            environment=environment,
-            others=[other.precision for other in sessions if other is not session],
+    def reports(
+        self, sessions: Sequence[Session], batch_size: int, warmup: int
+    ) -> tuple[LatencyReport, ...]:
+        """Return one report per session."""
+        environment = read_environment()
+        return tuple(
+            recorder.report(
+                session,
+                batch_size=batch_size,
+                warmup=warmup,
+                environment=environment,
+                others=[other.precision for other in sessions if other is not session],
+            )
+            for session, recorder in zip(sessions, self._recorders, strict=True)
         )
-        for session, recorder in zip(sessions, recorders, strict=True)
-    )
 
 
 def make_batches(
@@ -128,9 +200,9 @@ def make_batches(
 
 
 def _check(
-    sessions: Sequence[Session], batch_size: int, warmup: int, iterations: int, duration_s: float
+    num_sessions: int, batch_size: int, warmup: int, iterations: int, duration_s: float
 ) -> None:
-    if not sessions:
+    if not num_sessions:
         raise SpecError("sessions to time: got none, expected at least 1")
     for name, value, least in (
         ("batch_size", batch_size, 1),

@@ -40,15 +40,20 @@ def median_ratio_interval(
     second_ms: Sequence[float],
     *,
     paired: bool = True,
+    stretches: int = 1,
     confidence: float = CONFIDENCE,
 ) -> Interval:
     """Return the interval of ``median(first) / median(second)``; seeded, so repeatable.
+
+    Where sessions were opened anew in between, it is that of the geometric mean of the ratios of
+    all stretches: what opening changes is then no noise, but balanced out.
 
     Args:
         first_ms: one latency per run, in order.
         second_ms: the other's, likewise.
         paired: whether both were timed in turns. Then round i of both is resampled together, since
             what disturbs one run of a round tends to disturb the other.
+        stretches: equal parts of both in which the sessions stayed open.
         confidence: two-sided.
 
     Raises:
@@ -60,21 +65,28 @@ def median_ratio_interval(
             f"latencies: got {len(first)} and {len(second)} runs, expected at least 1 of each"
             + (", and as many of both" if paired else "")
         )
-    num_blocks = min(_NUM_BLOCKS, len(first), len(second))
-    if num_blocks < 2:
-        return Interval(0.0, math.inf)  # one run says nothing of the next
+    stretches = min(stretches, len(first), len(second))
     random = np.random.default_rng(0)
-    logs = []
-    for _ in range(_RESAMPLES // _AT_A_TIME):
-        rounds = _blocks(random, len(first), num_blocks)
-        others = rounds if paired else _blocks(random, len(second), num_blocks)
-        ratio = np.median(first[rounds], axis=1) / np.median(second[others], axis=1)
-        logs.append(np.log(ratio))
-    # Blocks vary around their own mean, which hides a part of the spread: Bessel's correction.
-    spread = float(np.std(np.concatenate(logs))) * math.sqrt(num_blocks / (num_blocks - 1))
-    half = _student(confidence, num_blocks - 1) * spread
-    ratio_of_all = float(np.median(first) / np.median(second))
-    return Interval(ratio_of_all * math.exp(-half), ratio_of_all * math.exp(half))
+    logs, variances, degrees = [], [], []
+    for one, other in zip(
+        np.array_split(first, stretches), np.array_split(second, stretches), strict=True
+    ):
+        num_blocks = min(_NUM_BLOCKS, len(one), len(other))
+        if num_blocks < 2:
+            return Interval(0.0, math.inf)  # one run says nothing of the next
+        logs.append(math.log(np.median(one) / np.median(other)))
+        # Blocks vary around their own mean, which hides a part of the spread: Bessel's correction.
+        spread = _variance(random, one, other, num_blocks, paired=paired)
+        variances.append(spread * num_blocks / (num_blocks - 1))
+        degrees.append(num_blocks - 1)
+    half = _half_width(variances, degrees, confidence) / stretches
+    middle = sum(logs) / stretches
+    return Interval(math.exp(middle - half), math.exp(middle + half))
+
+
+def shared_stretches(first: int, second: int) -> int:
+    """Return in how many stretches two runs can be held against each other, part by part."""
+    return first if first == second else 1
 
 
 def judge_ratio(interval: Interval, limit: float) -> Literal["pass", "fail", "undecided"]:
@@ -114,6 +126,27 @@ def rounds_needed(interval: Interval, limit: float, count: int) -> int | None:
     return math.ceil(needed / unit) * unit
 
 
+def _variance(
+    random: np.random.Generator, one: Samples, other: Samples, num_blocks: int, *, paired: bool
+) -> float:
+    """Of the logarithm of the ratio of the medians, over resamples."""
+    logs = []
+    for _ in range(_RESAMPLES // _AT_A_TIME):
+        rounds = _blocks(random, len(one), num_blocks)
+        others = rounds if paired else _blocks(random, len(other), num_blocks)
+        logs.append(np.log(np.median(one[rounds], axis=1) / np.median(other[others], axis=1)))
+    return float(np.var(np.concatenate(logs)))
+
+
+def _half_width(variances: Sequence[float], degrees: Sequence[int], confidence: float) -> float:
+    """Half of the interval of a sum; its degrees of freedom by Welch and Satterthwaite."""
+    total = sum(variances)
+    if total == 0:
+        return 0.0
+    shares = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+    return _student(confidence, total**2 / shares) * math.sqrt(total)
+
+
 def _blocks(random: np.random.Generator, count: int, num_blocks: int) -> Indices:
     """Indices of `_AT_A_TIME` resamples, (resamples, count), made of stretches; ends are joined."""
     length = max(1, count // num_blocks)
@@ -123,7 +156,7 @@ def _blocks(random: np.random.Generator, count: int, num_blocks: int) -> Indices
     return resamples
 
 
-def _student(confidence: float, degrees: int) -> float:
+def _student(confidence: float, degrees: float) -> float:
     """The two-sided quantile of Student's t: ``degrees / (degrees + t^2)`` is Beta distributed."""
     share = inverse_beta(1 - confidence, degrees / 2, 0.5)
     return math.sqrt(degrees * (1 / share - 1))

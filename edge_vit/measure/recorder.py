@@ -21,31 +21,27 @@ than 0.8 of the GPU's own time."""
 
 
 class Recorder:
-    """Counts every run of a session, and keeps the first `MAX_SAMPLES` in full.
+    """Counts every run of a session, and keeps the first `MAX_SAMPLES` in full."""
 
-    Args:
-        session: that is timed.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self) -> None:
         self._counter = HistogramCounter()
         self._nanoseconds: list[int] = []
         self._splits: list[LatencySplit] = []
         self._sum = self._sum_of_squares = 0
 
-    def add(self, nanoseconds: int) -> None:
-        """Count one run, which has just ended."""
+    def add(self, nanoseconds: int, split: LatencySplit | None = None) -> None:
+        """Count one run, and its parts where they are known."""
         self._counter.add(nanoseconds)
         self._sum += nanoseconds
         self._sum_of_squares += nanoseconds**2
         if len(self._nanoseconds) < MAX_SAMPLES:
             self._nanoseconds.append(nanoseconds)
-            if self._session.last_split is not None:
-                self._splits.append(self._session.last_split)
+            if split is not None:
+                self._splits.append(split)
 
     def report(
         self,
+        session: Session,
         *,
         batch_size: int,
         warmup: int,
@@ -56,6 +52,7 @@ class Recorder:
         """Return the report of all runs so far, at least one.
 
         Args:
+            session: that was timed.
             batch_size: images per run.
             warmup: runs that were not counted.
             environment: where it was.
@@ -63,7 +60,7 @@ class Recorder:
             seconds: that all runs took together, for the throughput; where None it follows from the
                 mean.
         """
-        session, histogram = self._session, self._counter.histogram()
+        histogram = self._counter.histogram()
         samples_ms = tuple(value / 1e6 for value in self._nanoseconds)
         ordered = sorted(samples_ms)
         is_whole = len(ordered) == histogram.count

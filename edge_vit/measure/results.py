@@ -84,6 +84,7 @@ class LatencyReport:
         is_on_gpu: whether a GPU did the work.
         provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
         cuda_graph: whether runs were replayed from a CUDA graph; None where there are none.
+        num_openings: how often the session was opened anew: the runs are in as many stretches.
     """
 
     backend: str
@@ -111,6 +112,7 @@ class LatencyReport:
     is_on_gpu: bool = False
     provider: str = ""
     cuda_graph: bool | None = None
+    num_openings: int = 1
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def time_scenario(
     """
     batch_size = plan.batch_of(session)
     batches = make_batches(session.inputs[0], batch_size, images)
-    recorder = Recorder(session)
+    recorder = Recorder()
     run = _runner(session, plan.scenario)
     interval = None if plan.interval_ms is None else round(plan.interval_ms * 1e6)
     total = None if plan.duration_s else plan.warmup + plan.num_iterations
@@ -188,9 +188,23 @@ def time_scenario(
                 start = clock.perf_counter_ns()
                 run(batch)
                 end = clock.perf_counter_ns()
-                recorder.add(end - start)
+                recorder.add(end - start, session.last_split)
                 advance(1)
-    return _report(recorder, plan, batch_size, (end - begin) / 1e9, images)
+    seconds = (end - begin) / 1e9 if plan.scenario in ("offline", "paced") else None
+    report = recorder.report(
+        session,
+        batch_size=batch_size,
+        warmup=plan.warmup,
+        environment=read_environment(),
+        seconds=seconds,
+    )
+    return dataclasses.replace(
+        report,
+        scenario=plan.scenario,
+        label=plan.label,
+        interval_ms=plan.interval_ms,
+        timed_on="noise" if images is None else "images",
+    )
 
 
 def _runner(session: Session, scenario: Scenario) -> Callable[[UInt8Array], object]:
@@ -209,21 +223,3 @@ def _wait_until(due: int, interval: int, clock: Clock) -> int:
         return due + interval
     missed = (now - due) // interval  # a camera does not wait: frames in between are lost
     return due + (missed + 1) * interval
-
-
-def _report(
-    recorder: Recorder, plan: Plan, batch_size: int, seconds: float, images: UInt8Array | None
-) -> LatencyReport:
-    report = recorder.report(
-        batch_size=batch_size,
-        warmup=plan.warmup,
-        environment=read_environment(),
-        seconds=seconds if plan.scenario in ("offline", "paced") else None,
-    )
-    return dataclasses.replace(
-        report,
-        scenario=plan.scenario,
-        label=plan.label,
-        interval_ms=plan.interval_ms,
-        timed_on="noise" if images is None else "images",
-    )

@@ -38,7 +38,9 @@ def judge_speed(
             "and cannot be compared. Measure both with: edgevit verify"
         )
     speedup = theirs / ours
-    low, high = interval = median_ratio_interval(baseline.samples_ms, report.samples_ms)
+    low, high = interval = median_ratio_interval(
+        baseline.samples_ms, report.samples_ms, stretches=report.num_openings
+    )
     outcome = judge_ratio(interval, min_speedup)
     name = name or baseline.precision.upper()
     medians = f"median {ours:.3g} ms against {theirs:.3g} ms"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.environment import read_environment
-from edge_vit.measure.latency import measure_interleaved
+from edge_vit.measure.latency import measure_reopened
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.verdict import choose_candidate, decide
@@ -75,7 +76,7 @@ def verify(
     images = open_image_source(source, spec.labels, num_images)
     table = bundle.read_table() if bundle.has(TABLE) else None
     with contextlib.ExitStack() as stack:
-        sessions, left_out = _open_all(stack, bundle, backend, options, progress)
+        sessions, openers, left_out = _open_all(stack, bundle, backend, options, progress)
         accuracy = evaluate(
             sessions[0],
             sessions,
@@ -85,14 +86,14 @@ def verify(
             calibration_digests=frozenset(table.image_digests if table else ()),
             progress=progress,
         )
-        latency = measure_interleaved(
-            sessions,
-            batch_size=spec.static_batch or 1,
-            warmup=_WARMUP,
-            iterations=iterations,
-            images=_timed_images(images, spec),
-            progress=progress,
-        )
+    latency = measure_reopened(
+        openers,
+        batch_size=spec.static_batch or 1,
+        warmup=_WARMUP,
+        iterations=iterations,
+        images=_timed_images(images, spec),
+        progress=progress,
+    )
     now = datetime.datetime.now(datetime.timezone.utc)
     return VerifyReport(
         bundle=str(bundle.path),
@@ -107,33 +108,40 @@ def verify(
     )
 
 
+Opener = Callable[[], Session]
+
+
 def _open_all(
     stack: contextlib.ExitStack,
     bundle: Bundle,
     backend: str,
     options: SessionOptions,
     progress: Progress,
-) -> tuple[list[Session], list[str]]:
-    """Open every precision on each backend, the reference first; say what is left out."""
-    if backend != "all":
-        opened = [
-            stack.enter_context(open_session(bundle, precision, backend, options, progress))
-            for precision in bundle.precisions
-        ]
-        return opened, [f"Degraded: {s.degraded}." for s in opened if s.degraded]
-    names = sorted(available_backends(), key=lambda name: name != EVERYWHERE)
+) -> tuple[list[Session], list[Opener], list[str]]:
+    """Open every precision on each backend, the reference first; say what is left out.
+
+    With each session comes what opens another one like it.
+    """
+    names = [backend]
+    if backend == "all":
+        names = sorted(available_backends(), key=lambda name: name != EVERYWHERE)
     sessions: list[Session] = []
+    openers: list[Opener] = []
     left_out = []
     for name, precision in itertools.product(names, bundle.precisions):
+        opener = functools.partial(open_session, bundle, precision, name, options, progress)
         try:
-            sessions.append(
-                stack.enter_context(open_session(bundle, precision, name, options, progress))
-            )
+            sessions.append(stack.enter_context(opener()))
+            openers.append(opener)
         except (BackendError, MissingDependencyError) as error:
+            if backend != "all":
+                raise
             left_out.append(f"{precision} on {name} is left out: {error}")
     if not sessions or sessions[0].precision != "fp32":
         raise BackendError(f"no backend here runs fp32, the reference. {' '.join(left_out)}")
-    return sessions, left_out
+    if backend != "all":
+        left_out += [f"Degraded: {s.degraded}." for s in sessions if s.degraded]
+    return sessions, openers, left_out
 
 
 def _timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:

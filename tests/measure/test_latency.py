@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from edge_vit.errors import ShapeError, SpecError
-from edge_vit.measure.latency import measure_interleaved, measure_latency, summarize
+from edge_vit.measure.latency import (
+    measure_interleaved,
+    measure_latency,
+    measure_reopened,
+    summarize,
+)
 from edge_vit.runtime.fake import FakeSession
 
 
@@ -89,3 +94,49 @@ def test_refuses_nothing_to_time_and_nothing_to_time_on(make_model):
 def test_refuses_another_batch_size_than_the_graph_has(make_model):
     with pytest.raises(ShapeError, match=r"expected uint8 \(4, 8, 8, 3\)"):
         measure_latency(FakeSession(make_model(batch=4)), batch_size=1)
+
+
+class ScriptedSession(FakeSession):
+    """Slower where it was opened first of those that are open, as memory can make it."""
+
+    open_now = 0
+    log = ""
+
+    def __init__(self, spec, precision):
+        super().__init__(spec, precision, delay_ms=0 if ScriptedSession.open_now else 4)
+        ScriptedSession.log += precision[-1]
+        ScriptedSession.open_now += 1
+
+    def _close(self):
+        ScriptedSession.open_now -= 1
+
+
+def test_sessions_are_opened_by_turns_so_that_none_always_lies_first(make_model):
+    ScriptedSession.log = ""
+    openers = [
+        lambda precision=precision: ScriptedSession(make_model(), precision)
+        for precision in ("fp32", "fp16", "int8")
+    ]
+    reports = measure_reopened(openers, warmup=1, iterations=10)
+    assert ScriptedSession.log == "268" + "682" + "826"
+    assert ScriptedSession.open_now == 0
+    slow = [sum(sample > 3.9 for sample in report.samples_ms) for report in reports]
+    assert slow == [4, 3, 3]  # each was first in its share of the rounds
+    assert [report.iterations for report in reports] == [10, 10, 10]
+    assert [report.warmup for report in reports] == [3, 3, 3]
+    assert reports[2].interleaved_with == ("fp32", "fp16")
+
+
+def test_sessions_are_closed_when_one_fails(make_model):
+    def fail():
+        raise SpecError("no such graph")
+
+    openers = [lambda: ScriptedSession(make_model(), "fp32"), fail]
+    with pytest.raises(SpecError, match="no such graph"):
+        measure_reopened(openers, iterations=4)
+    assert ScriptedSession.open_now == 0
+
+
+def test_fewer_rounds_than_sessions_are_not_a_problem(make_model):
+    openers = [lambda: ScriptedSession(make_model(), "fp32") for _ in range(3)]
+    assert [r.iterations for r in measure_reopened(openers, warmup=0, iterations=1)] == [1, 1, 1]

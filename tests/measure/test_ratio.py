@@ -73,6 +73,31 @@ def test_resampling_single_runs_would_see_differences_where_there_are_none():
     assert wrong > 30
 
 
+def _reopened(seed, slower, stretches=3):
+    """Sessions that take turns at a place in memory that costs 6 %: see `measure_reopened`."""
+    first, second = _pair(seed, True, slower)
+    for number, part in enumerate(np.array_split(np.arange(600), stretches)):
+        (first, second, np.ones(600))[number % 3][part] *= 1.06
+    return first, second
+
+
+@pytest.mark.parametrize(("slower", "word"), [(1.0, "no difference"), (1.05, "slower")])
+def test_what_opening_changes_is_balanced_out_and_is_no_noise(slower, word):
+    found = [
+        find_difference(median_ratio_interval(*_reopened(seed, slower), stretches=3))
+        for seed in range(50)
+    ]
+    assert found.count(word) >= 45
+
+
+def test_without_the_stretches_the_places_would_be_noise():
+    widths = []
+    for stretches in (1, 3):
+        low, high = median_ratio_interval(*_reopened(1, 1.0), stretches=stretches)
+        widths.append(high - low)
+    assert widths[0] > 1.3 * widths[1]
+
+
 def test_holds_the_ratio_of_the_medians_and_is_repeatable():
     slow, fast = _pair(3, True, 1.3)
     low, high = median_ratio_interval(slow, fast)

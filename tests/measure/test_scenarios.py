@@ -222,9 +222,9 @@ def test_says_what_ran_where():
     class OnGpu(FakeSession):
         is_on_gpu, uses_graph, provider = True, True, "cuda"
 
-    counted = Recorder(OnGpu(make_model()))
+    counted = Recorder()
     counted.add(5 * MS)
     environment = dataclasses.replace(_time([1])[0].environment)
-    report = counted.report(batch_size=1, warmup=0, environment=environment)
+    report = counted.report(OnGpu(make_model()), batch_size=1, warmup=0, environment=environment)
     assert (report.is_on_gpu, report.cuda_graph, report.provider) == (True, True, "cuda")
     assert report.variation is None

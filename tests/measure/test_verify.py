@@ -123,7 +123,7 @@ def test_measures_every_precision_in_one_run_and_closes_the_sessions(
     assert report.bundle == str(bundle.path)
     assert report.accuracy[0].data == "ArraySource"
     assert from_json(VerifyReport, json.loads(json.dumps(to_json(report)))) == report
-    assert len(opened) == 3
+    assert len(opened) == 12  # three for the answers, then each three times for the latency
     assert all(session._closed for session in opened)
 
 
