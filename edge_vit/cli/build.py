@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 @click.option(
     "--precision",
     type=click.Choice([*PRECISIONS, "all"]),
-    help="Of which graph; all for each that the bundle has.  [default: int8 where it has it]",
+    help="Of which graph; all for each that the bundle has.  [default: the smallest]",
 )
 @click.option(
     "--batch-size",
