@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
+from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
 from edge_vit.camera.values import (
     Counts,
@@ -21,46 +20,12 @@ from edge_vit.camera.values import (
     Stamps,
     describe,
 )
-from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceError, SpecError
+from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceError
 
 _LOG = logging.getLogger(__name__)
 _ABORT_GRACE_NS = 2 * 10**9  # what an aborted read may take before its thread is given up
 
 _MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a live source may be silent, and when it is tried again.
-
-    Attributes:
-        stale_after_s: silence after which it is closed and opened anew.
-        open_timeout_s: what opening it, up to its first frame, may take.
-        first_retry_s: before the first try to open it anew; doubles with every try that fails.
-        max_retry_s: what that grows to. A source that ran for so long counts as well again.
-        jitter: share of a pause that chance takes away, so that many devices do not knock at once.
-    """
-
-    stale_after_s: float = 5.0
-    open_timeout_s: float = 15.0
-    first_retry_s: float = 0.5
-    max_retry_s: float = 30.0
-    jitter: float = 0.5
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if not 0 < getattr(self, field.name) < float("inf"):
-                raise SpecError(f"{field.name}: got {getattr(self, field.name)}, expected above 0")
-
-    def retry_ns(self, num_failures: int, chance: float) -> int:
-        """Return the pause after `num_failures` failures in a row, nanoseconds.
-
-        Args:
-            num_failures: at least 1.
-            chance: 0 to 1; 0 is the longest pause.
-        """
-        seconds = min(self.first_retry_s * 2.0 ** min(num_failures - 1, 30), self.max_retry_s)
-        return round(seconds * (1 - self.jitter * chance) * 1e9)
 
 
 class SourceCapture:
@@ -175,7 +140,7 @@ class SourceCapture:
     def is_hopeless(self) -> bool:
         """Whether it never worked and never can: a wrong address, a package that is missing."""
         is_about_now = isinstance(self.error, SourceError | ImageError)
-        return self.error is not None and not is_about_now and self._num_opened == 0
+        return self.error is not None and not is_about_now and self.num_captured == 0
 
     def _refuse_to_hang(self) -> None:
         """Note that the thread does not come back from an aborted read; bear that a few times."""
@@ -219,15 +184,10 @@ class SourceCapture:
                 try:
                     self._read_once(generation)
                     break
-                except SourceError as lost:
-                    if not self.maker.is_live:
-                        raise
-                    self._pause(generation, lost)
+                except Exception as lost:
+                    self._pause(generation, self._explain(lost))
         except EdgeVitError as fatal:
             error = fatal
-        except Exception as bug:
-            _LOG.debug("source %s", self.maker.name, exc_info=True)
-            error = SourceError(f"source {self.maker.name}: {type(bug).__name__}: {describe(bug)}")
         with self._changed:
             if generation != self._generation:
                 return
@@ -236,6 +196,21 @@ class SourceCapture:
                 self.error, self._last_error = error, describe(error)
                 _LOG.debug("source %s ends: %s", self.maker.name, self._last_error)
         self._ended()
+
+    def _explain(self, lost: Exception) -> EdgeVitError:
+        """What ended a reading, if another one may go better.
+
+        Raises:
+            EdgeVitError: none can: the source is a file, or it never worked and says so itself.
+        """
+        if not isinstance(lost, EdgeVitError):
+            _LOG.debug("source %s", self.maker.name, exc_info=lost)
+            what = f"{type(lost).__name__}: {describe(lost)}"
+            lost = SourceError(f"source {self.maker.name}: {what}")
+        may_come_back = isinstance(lost, SourceError) or self.num_captured > 0
+        if self.maker.is_live and may_come_back:
+            return lost
+        raise lost
 
     def _read_once(self, generation: int) -> None:
         """Open the source and read it to its end."""
@@ -298,19 +273,20 @@ class SourceCapture:
             return False
         if state != self._state:
             self._state = state
-            self._running_since_ns = self._heard_ns = self._clock.now_ns()
+            self._heard_ns = self._clock.now_ns()
+            self._running_since_ns = self._heard_ns if state == "running" else 0
         return True
 
     def _is_mine(self, generation: int) -> bool:
         return generation == self._generation and not self._is_stopping
 
-    def _pause(self, generation: int, lost: SourceError) -> None:
+    def _pause(self, generation: int, lost: EdgeVitError) -> None:
         """Wait before the next try, longer each time."""
         with self._changed:
             if not self._is_mine(generation):
                 return
             now = self._clock.now_ns()
-            ran_ns = now - self._running_since_ns if self._state == "running" else 0
+            ran_ns = now - self._running_since_ns if self._running_since_ns else 0
             if ran_ns >= self._patience.max_retry_s * 1e9:
                 self._num_failures = 0
             self._num_failures += 1

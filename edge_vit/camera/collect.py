@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_vit.camera.capture import Patience, SourceCapture
+from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.values import Counts, Frame
 from edge_vit.errors import SourceError, SpecError

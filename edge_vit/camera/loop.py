@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge_vit.camera.capture import Patience, SourceCapture
+from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.meter import Meter, percentiles_of
 from edge_vit.camera.notify import Notifier
+from edge_vit.camera.patience import Patience
 from edge_vit.camera.preparation import Preparation
 from edge_vit.camera.sink import Sink, SinkRunner
 from edge_vit.camera.sources.source import SourceMaker

@@ -163,9 +163,9 @@ def command(
     Of a live source old frames are dropped and counted; of files and folders every frame is
     answered, in order. A source that is lost is opened anew. SIGTERM ends the loop with status 0.
     """
-    from edge_vit.camera.capture import Patience
     from edge_vit.camera.loop import CameraLoop, LoopOptions
     from edge_vit.camera.notify import Notifier
+    from edge_vit.camera.patience import Patience
     from edge_vit.camera.preparation import choose_preparation
     from edge_vit.camera.sinks.json_lines import json_line
     from edge_vit.camera.sources.opening import source_maker

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker, tiny_spec
 
-from edge_vit.camera.capture import Patience
 from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import CameraAnswer

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
+import time
 
 import pytest
 from camera.scripted import ScriptedClock, ScriptedSource
 
-from edge_vit.camera.capture import Patience, SourceCapture
+from edge_vit.camera.capture import SourceCapture
+from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.values import Counts
 from edge_vit.errors import DeviceLostError, SourceError, SpecError
@@ -157,3 +160,51 @@ def test_a_capture_stamp_from_the_future_is_taken_for_now():
     ).start()
     assert ended.wait(30)
     assert frames[0].stamps.captured_ns <= frames[0].stamps.received_ns
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (ValueError("what a decoder raises"), "source cam: ValueError: what a decoder raises"),
+        (SpecError("could not link"), "could not link"),  # it worked before: it may again
+    ],
+)
+def test_whatever_a_live_source_raises_it_is_opened_again(event, message):
+    clock = ScriptedClock()
+    watched = Watched(iter([1, event, 2, lambda source: source.hang()]), clock)
+    with clock.passing():
+        capture = watched.start()
+        for _ in range(2):
+            assert watched.has_frame.acquire(timeout=30)
+    assert capture.status(Counts()).last_error == message
+    capture.stop()
+    assert watched.ended.wait(30)
+    assert capture.error is None
+
+
+def test_a_source_that_ran_for_long_is_tried_soon_again_though_it_fell_silent():
+    clock = ScriptedClock()
+
+    def silent(source):
+        return source.hang()
+
+    # Each opening: one frame at once, one after 40 s, then silence. So it goes for weeks.
+    def after_a_while(source):
+        clock.advance(40)
+        return 2
+
+    script = itertools.cycle([1, after_a_while, silent])
+    watched = Watched(script, clock)
+    capture = watched.start()
+    for opening in range(1, 8):
+        for _ in range(2):
+            assert watched.has_frame.acquire(timeout=30)
+        clock.advance(6)
+        capture.check()
+        deadline = time.monotonic() + 30
+        while len(watched.openings) == opening and time.monotonic() < deadline:
+            clock.advance(0.1)
+            time.sleep(0.001)
+    assert capture._num_failures <= 1
+    capture.stop()
+    assert watched.ended.wait(30)

@@ -7,8 +7,8 @@ import pytest
 from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker
 from PIL import Image
 
-from edge_vit.camera.capture import Patience
 from edge_vit.camera.collect import collect_frames
+from edge_vit.camera.patience import Patience
 from edge_vit.errors import MissingDependencyError, SourceError, SpecError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker, tiny_spec
 
-from edge_vit.camera.capture import Patience
 from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.patience import Patience
 from edge_vit.errors import (
     BackendError,
     DeviceLostError,

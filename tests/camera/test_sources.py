@@ -13,8 +13,8 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, tiny_spec
 from PIL import Image
 
-from edge_vit.camera.capture import Patience
 from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.address import parse_address
 from edge_vit.camera.sources.gstreamer import pipeline_of
 from edge_vit.camera.sources.opening import source_maker
