@@ -10,6 +10,7 @@ from edge_vit.runtime.session import (
     LatencySplit,
     Session,
     SessionOptions,
+    Ticket,
     open_session,
     run_batch,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Predictor",
     "Session",
     "SessionOptions",
+    "Ticket",
     "open_session",
     "run_batch",
 ]
