@@ -63,9 +63,11 @@ class Lane:
 
     def __init__(self, engine: LoadedEngine, cuda: Cuda, options: LaneOptions) -> None:
         self._engine, self._cuda = engine, cuda
+        self._outputs = [name for name, tensor in engine.tensors.items() if not tensor.is_input]
         self._memory = options.memory
         self._may_capture = options.captures
         self._buffers: dict[str, Buffer] = {}
+        self._views: dict[str, Array] = {}  # the tensors as the CPU sees them, in their shapes
         self._shapes: dict[str, Shape] = {}
         self._profile: int | None = None
         self._graph: int | None = None
@@ -99,15 +101,15 @@ class Lane:
         cuda, stream = self._cuda, self._stream
         self._prepare({name: array.shape for name, array in feeds.items()}, profile)
         for name, array in feeds.items():
-            self._buffers[name].host[: array.nbytes] = array.reshape(-1).view(np.uint8)
+            self._views[name][...] = array
         cuda.record(self._events[0], stream)
         for name, array in feeds.items():
             self._buffers[name].upload(array.nbytes, stream)
         cuda.record(self._events[1], stream)
         self._compute()
         cuda.record(self._events[2], stream)
-        for tensor in self._outputs():
-            self._buffers[tensor.name].download(self._num_bytes(tensor), stream)
+        for name in self._outputs:
+            self._buffers[name].download(self._views[name].nbytes, stream)
         cuda.record(self._events[3], stream)
 
     def finish(self) -> tuple[dict[str, Array], LatencySplit]:
@@ -120,12 +122,7 @@ class Lane:
         self._cuda.wait_for(self._events[3])
         pairs = zip(self._events, self._events[1:], strict=False)
         split = LatencySplit(*(self._cuda.elapsed_ms(*pair) for pair in pairs))
-        outputs = {}
-        for tensor in self._outputs():
-            memory = self._buffers[tensor.name].host[: self._num_bytes(tensor)]
-            shaped = memory.view(tensor.dtype).reshape(self._shapes[tensor.name])
-            outputs[tensor.name] = shaped.copy()
-        return outputs, split
+        return {name: self._views[name].copy() for name in self._outputs}, split
 
     def close(self) -> None:
         """Wait for what is under way, and free everything.
@@ -145,7 +142,7 @@ class Lane:
             return
         self._drop_graph()
         self._num_runs = 0
-        self._shapes = {}  # not known until all of this succeeds
+        self._shapes, self._views = {}, {}  # not known until all of this succeeds
         if profile != self._profile and profile is not None:
             self.context.set_profile(profile, self._stream)
             self._cuda.synchronize(self._stream)
@@ -155,25 +152,28 @@ class Lane:
         missing = self.context.missing()
         if missing:
             raise BackendError(f"TensorRT still wants the shape of {', '.join(missing)}")
-        known = {tensor.name: self.context.shape_of(tensor.name) for tensor in self._outputs()}
-        for tensor in self._engine.tensors.values():
-            self._reserve(tensor, (shapes | known)[tensor.name])
-        self._shapes = shapes | known
+        for name in self._outputs:
+            shapes[name] = self.context.shape_of(name)
+        self._views = {
+            name: self._reserve(tensor, shapes[name])
+            for name, tensor in self._engine.tensors.items()
+        }
+        self._shapes = shapes
 
-    def _reserve(self, tensor: EngineTensor, shape: Shape) -> None:
-        """Make room for `tensor` in `shape`, and tell the context where it is."""
+    def _reserve(self, tensor: EngineTensor, shape: Shape) -> Array:
+        """Make room for `tensor` in `shape`, tell the context where, and return it for the CPU."""
         if min(shape) < 1:
             raise BackendError(f"tensor {tensor.name!r} of the engine has the shape {shape}")
         num_bytes = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
         old = self._buffers.get(tensor.name)
-        if old is not None and len(old.host) >= num_bytes:
-            return
-        if old is not None:
-            del self._buffers[tensor.name]
-            old.free()
-        buffer = Buffer(self._cuda, num_bytes, self._memory, self._stream)
-        self._buffers[tensor.name] = buffer
-        self.context.set_address(tensor.name, buffer.device)
+        if old is None or len(old.host) < num_bytes:
+            if old is not None:
+                del self._buffers[tensor.name]
+                old.free()
+            buffer = Buffer(self._cuda, num_bytes, self._memory, self._stream)
+            self._buffers[tensor.name] = buffer
+            self.context.set_address(tensor.name, buffer.device)
+        return self._buffers[tensor.name].host[:num_bytes].view(tensor.dtype).reshape(shape)
 
     def _compute(self) -> None:
         """Enqueue the engine, as a graph where there is one."""
@@ -210,17 +210,12 @@ class Lane:
             self.graph_error = reason
             _LOG.warning("running without a CUDA graph, some microseconds slower: %s", reason)
 
-    def _outputs(self) -> list[EngineTensor]:
-        return [tensor for tensor in self._engine.tensors.values() if not tensor.is_input]
-
-    def _num_bytes(self, tensor: EngineTensor) -> int:
-        return int(np.prod(self._shapes[tensor.name])) * np.dtype(tensor.dtype).itemsize
-
     def _drop_graph(self) -> None:
         if self._graph is not None:
             graph, self._graph = self._graph, None
             self._cuda.destroy_graph_exec(graph)
 
     def _free_buffers(self) -> None:
+        self._views = {}
         while self._buffers:
             self._buffers.popitem()[1].free()

@@ -92,6 +92,7 @@ class TrtSession(Session):
             context = {"captures_graphs": options.cuda_graph, "runtime_cache": self._read_cache()}
         captures = options.cuda_graph and not file.captures_graphs
         lane_options = LaneOptions(self.memory, captures, context)
+        self._last_found: tuple[Mapping[str, Shape], int] = ({}, 0)
         cuda.bind_thread()
         self._lanes = Lanes(lambda: Lane(file.engine, cuda, lane_options), NUM_LANES)
 
@@ -144,9 +145,14 @@ class TrtSession(Session):
         profiles = self._file.engine.profiles
         if not any(profiles):
             return None
+        last_shapes, last_profile = self._last_found
+        if shapes == last_shapes:
+            return last_profile
         fitting = [i for i, profile in enumerate(profiles) if _holds(profile, shapes)]
         if fitting:
-            return min(fitting, key=lambda index: _largest_batch(profiles[index]))
+            tightest = min(fitting, key=lambda index: _largest_batch(profiles[index]))
+            self._last_found = shapes, tightest
+            return tightest
         name, shape = next(iter(shapes.items()))
         ranges = [f"{p[name].min[0]} to {p[name].max[0]}" for p in profiles if name in p]
         raise ShapeError(

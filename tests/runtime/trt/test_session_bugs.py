@@ -44,7 +44,12 @@ BUGS = (
     ),
     Bug("does not wait for the run", LANE, "self._cuda.wait_for(self._events[3])", "pass"),
     Bug("waits before the outputs are copied", LANE, "wait_for(self._events[3])", "wait_for(2)"),
-    Bug("outputs are a view of memory that is used again", LANE, "shaped.copy()", "shaped"),
+    Bug(
+        "outputs are a view of memory that is used again",
+        LANE,
+        "self._views[name].copy()",
+        "self._views[name]",
+    ),
     Bug(
         "no new graph after a new shape",
         LANE,
@@ -91,7 +96,7 @@ BUGS = (
     Bug(
         "copies outputs of the last shape",
         LANE,
-        "download(self._num_bytes(tensor), stream)",
+        "download(self._views[name].nbytes, stream)",
         "download(20, stream)",
     ),
     Bug(
@@ -106,12 +111,12 @@ BUGS = (
         "if profile != self._profile and profile is not None:",
         "if self._profile is None and profile is not None:",
     ),
-    Bug("does not free memory that was too small", LANE, "            old.free()\n", ""),
+    Bug("does not free memory that was too small", LANE, "                old.free()\n", ""),
     Bug(
         "takes memory that is too small",
         LANE,
-        "len(old.host) >= num_bytes",
-        "len(old.host) >= 1",
+        "len(old.host) < num_bytes",
+        "len(old.host) < 1",
     ),
     Bug(
         "goes on where TensorRT refused",
@@ -183,8 +188,14 @@ BUGS = (
     Bug(
         "takes the first profile for all",
         SESSION,
-        "return min(fitting, key=lambda index: _largest_batch(profiles[index]))",
-        "return 0",
+        "tightest = min(fitting, key=lambda index: _largest_batch(profiles[index]))",
+        "tightest = 0",
+    ),
+    Bug(
+        "takes the profile of the last shape",
+        SESSION,
+        "if shapes == last_shapes:",
+        "if last_shapes:",
     ),
     Bug("leaks pinned memory", BUFFERS, "stack.callback(cuda.host_free, host)", "pass"),
     Bug("leaks the GPU's memory", BUFFERS, "stack.callback(cuda.free, self.device)", "pass"),
