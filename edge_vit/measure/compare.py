@@ -8,7 +8,12 @@ from typing import Literal
 
 from edge_vit.errors import SpecError
 from edge_vit.measure.earlier import loss_since
-from edge_vit.measure.likeness import accuracy_conditions, differences, latency_conditions
+from edge_vit.measure.likeness import (
+    accuracy_conditions,
+    differences,
+    latency_conditions,
+    latency_differences,
+)
 from edge_vit.measure.ratio import (
     TOLERANCE,
     find_difference,
@@ -205,7 +210,7 @@ def _counterpart(wanted: _Key, there: Mapping[_Key, object]) -> _Key | None:
 
 def _latency_change(base: str, then: LatencyReport, name: str, now: LatencyReport) -> Change:
     places = (f"{then.precision} {then.backend}", f"{now.precision} {now.backend}")
-    unlike = differences(latency_conditions(then), latency_conditions(now))
+    unlike = latency_differences(then, now)
     if not (now.samples_ms and then.samples_ms):
         unlike = (*unlike, "single runs were not kept")
     if unlike:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_vit.measure.likeness import accuracy_conditions, differences, latency_conditions
+from edge_vit.measure.likeness import accuracy_conditions, differences, latency_differences
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.ratio import median_ratio_interval, rounds_needed, shared_stretches
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, VerifyReport
@@ -41,7 +41,7 @@ def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -
     make = _maker("baseline-speed", now, limit)
     if then is None:
         return make(f"The earlier report has no latency of {now.precision} on {now.backend}.")
-    unlike = differences(latency_conditions(then), latency_conditions(now))
+    unlike = latency_differences(then, now)
     if unlike:
         return make(f"Latency cannot be held against the earlier report: {'; '.join(unlike)}.")
     if not now.samples_ms or not then.samples_ms:

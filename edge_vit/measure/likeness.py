@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_vit.measure.results import AccuracyReport, Environment, LatencyReport
+from edge_vit.measure.results import AccuracyReport, LatencyReport
 from edge_vit.values import to_json
 
 _OF_THE_RUN = (
     *("batch_size", "threads", "scenario", "interval_ms", "is_on_gpu", "provider"),
-    *("device_index", "cuda_graph", "transfers", "timed_on"),
+    "cuda_graph",
 )
-_NOT_OF_THE_MACHINE = frozenset({"packages", "memory_gib", "temperature_c", "free_memory_gib"})
-"""What may differ, or is compared by itself."""
+_OF_THE_GPU = ("gpu", "compute_capability", "driver", "cuda", "tensorrt", "l4t")
+_NOT_OF_THE_MACHINE = frozenset({*_OF_THE_GPU, "packages", "memory_gib", "python"})
+"""What may differ, or counts by itself."""
 
-_RUNTIMES = (
-    *("onnxruntime", "onnxruntime-gpu", "openvino"),
-    *("tensorrt", "tensorrt-rtx-cu13", "tensorrt-lean-cu13"),
-)
+_RUNTIMES: Mapping[str, tuple[str, ...]] = {
+    "ort": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "trt": ("tensorrt",),
+    "rtx": ("tensorrt-rtx-cu13",),
+}
+"""Packages that do the work of each backend: what else is installed makes nothing slower."""
 
 Conditions = Mapping[str, str]
 
@@ -29,21 +33,29 @@ Conditions = Mapping[str, str]
 def latency_conditions(report: LatencyReport) -> Conditions:
     """Return all that decides a latency beside the model: machine, versions, threads.
 
-    The backend is not among them: which is faster may well be asked. Its version is.
+    The backend is not among them: which is faster may well be asked. Its version is. What the
+    images show is not either: a Vision Transformer takes as long for noise.
     """
-    values: dict[str, Any] = {
-        name: getattr(report, name) for name in _OF_THE_RUN if hasattr(report, name)
-    }
-    values |= machine_conditions(report.environment)
+    machine, packages = to_json(report.environment), report.environment.packages
+    values: dict[str, Any] = {name: getattr(report, name) for name in _OF_THE_RUN}
+    values |= {name: fact for name, fact in machine.items() if name not in _NOT_OF_THE_MACHINE}
+    values["python"] = report.environment.python.rpartition(".")[0]
+    values |= {n: packages[n] for n in _RUNTIMES.get(report.backend, ()) if n in packages}
+    if report.is_on_gpu:
+        values |= {name: machine[name] for name in _OF_THE_GPU}
     return {name: _word(value) for name, value in values.items()}
 
 
-def machine_conditions(environment: Environment) -> dict[str, Any]:
-    """Return what decides a latency of the machine and of what runs on it."""
-    facts = to_json(environment)
-    values = {name: value for name, value in facts.items() if name not in _NOT_OF_THE_MACHINE}
-    versions = {name: environment.packages.get(name) for name in _RUNTIMES}
-    return values | {name: version for name, version in versions.items() if version}
+def latency_differences(first: LatencyReport, second: LatencyReport) -> tuple[str, ...]:
+    """Return what differs between the conditions of two latencies; nothing where all is alike.
+
+    Of two backends the versions say nothing, for they are of different packages.
+    """
+    conditions = [dict(latency_conditions(report)) for report in (first, second)]
+    if first.backend != second.backend:
+        of_one = {package for packages in _RUNTIMES.values() for package in packages}
+        conditions = [{n: v for n, v in c.items() if n not in of_one} for c in conditions]
+    return differences(*conditions)
 
 
 def accuracy_conditions(report: AccuracyReport) -> Conditions:
@@ -68,4 +80,4 @@ def _word(value: Any) -> str:
         return " ".join(f"{key}={item}" for key, item in sorted(value.items())) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "none" if value is None else str(value)
+    return "none" if value in (None, "") else str(value)

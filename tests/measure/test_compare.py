@@ -92,6 +92,19 @@ def test_each_is_held_against_the_same_place_of_the_first_else_the_same_precisio
     assert change(compare([single, measured("d")]), "d", "int8 ort").base_place == "fp32 ort"
 
 
+def test_versions_of_different_backends_are_not_compared(measured):
+    first, second = measured("a"), measured("b", backend="openvino")
+    packages = {"onnxruntime": "1.20", "openvino": "2026.1"}
+    environment = dataclasses.replace(first.latency[0].environment, packages=packages)
+    reports = [
+        dataclasses.replace(
+            m, latency=tuple(dataclasses.replace(r, environment=environment) for r in m.latency)
+        )
+        for m in (first, second)
+    ]
+    assert change(compare(reports), "b", "int8 openvino").unlike == ()
+
+
 def test_any_number_of_reports_keep_their_order(measured):
     comparison = compare([measured(name) for name in "abcde"])
     assert list(dict.fromkeys(entry.report for entry in comparison.entries)) == list("abcde")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge_vit.measure.earlier import judge_earlier
+from edge_vit.measure.likeness import differences, latency_conditions
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import VerifyReport
 
@@ -65,6 +66,8 @@ def test_speed_is_held_against_the_earlier_report(
         ({"cuda_graph": True}, "cuda graph none, not yes"),
         ({"device": "Orin"}, "device CPU, not Orin"),
         ({"packages": {"onnxruntime": "1.20"}}, "onnxruntime unknown, not 1.20"),
+        ({"power_mode": "15W"}, "power mode none, not 15W"),
+        ({"clocks_locked": True}, "clocks locked none, not yes"),
     ],
 )
 def test_unlike_conditions_are_named_and_decide_nothing(
@@ -118,3 +121,17 @@ def test_what_the_earlier_report_lacks_is_said(make_accuracy, make_latencies, ma
     gates = judge_earlier(make_accuracy(), latency, make_earlier((), ()), Limits())
     assert [gate.outcome for gate in gates] == ["undecided", "undecided"]
     assert "has no latency of int8 on ort" in gates[0].sentence
+
+
+def test_what_took_no_part_may_differ(make_latencies):
+    (report,) = make_latencies(int8=10.0)
+    packages = {"openvino": "1", "timm": "2", "tensorrt": "3"}
+    other = dataclasses.replace(
+        report.environment, packages=packages, driver="570", memory_gib=1.0, python="3.10.9"
+    )
+    environment = dataclasses.replace(report.environment, python="3.10.12")
+    report = dataclasses.replace(report, environment=environment, timed_on="noise")
+    changed = dataclasses.replace(report, environment=other, timed_on="val")
+    assert differences(latency_conditions(report), latency_conditions(changed)) == ()
+    on_gpu = [dataclasses.replace(r, is_on_gpu=True) for r in (report, changed)]
+    assert differences(*map(latency_conditions, on_gpu)) == ("driver 570, not none",)
