@@ -36,7 +36,7 @@ _JETPACKS = {
 }
 _RELEASE = re.compile(r"R(\d+)\b.*?REVISION:\s*([\d.]*\d)")
 _MODEL = re.compile(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", re.MULTILINE)
-_MODE = re.compile(r"pmode:0*(\d+)")
+_MODE = re.compile(r"pmode:(\d+)")
 
 
 @dataclass(frozen=True)

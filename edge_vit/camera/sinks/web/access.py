@@ -18,8 +18,8 @@ SHORTEST_TOKEN = 16
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Verdict = Literal["granted", "new cookie", "token", "host", "cross-site"]
-"""``new cookie``: the token stood in the address, to be swapped for a cookie; the last three are
-refusals: no or a wrong token, a strange host name, a page of another site.
+"""``new cookie``: granted, and the token stood in the address, where a browser's history keeps it;
+the last three are refusals: no or a wrong token, a strange host name, a page of another site.
 """
 
 

@@ -127,11 +127,9 @@ class DashboardSink:
 
     def _answer(self, request: Request) -> Reply:
         verdict = self._access.judge(request.headers, request.query)
-        if verdict == "new cookie":
-            return text_reply(
-                303, "go on", {"Location": request.path, "Set-Cookie": self._access.cookie}
-            )
-        if verdict != "granted":
+        if verdict == "new cookie" and request.path == "/":  # players keep no cookies
+            return text_reply(303, "go on", {"Location": "/", "Set-Cookie": self._access.cookie})
+        if verdict in _REFUSALS:
             return text_reply(*_REFUSALS[verdict])
         return self._content(request)
 

@@ -237,6 +237,8 @@ def test_a_viewer_who_left_is_noticed(dashboard, monkeypatch):
     sink = dashboard()
     sink.write(make_answer(0))
     viewer = Viewer(sink)
+    viewer.until(b"--edge-vit-frame")
+    assert any(sink._pictures._watchers.values())
     viewer.socket.close()
     deadline = time.monotonic() + PATIENCE_S
     while any(sink._pictures._watchers.values()):
@@ -288,6 +290,14 @@ def test_the_token_in_the_address_is_swapped_for_a_cookie(dashboard):
     assert TOKEN.encode() not in body
     cookie = response.headers["Set-Cookie"].partition(";")[0]
     assert get(sink, "/state", Cookie=cookie)[0].status == 200
+
+
+def test_players_show_the_token_in_the_address(dashboard):
+    sink = dashboard(token=TOKEN)
+    sink.write(make_answer(0))
+    response, body = get(sink, f"/frame.jpg?token={TOKEN}")
+    assert (response.status, body[:2]) == (200, b"\xff\xd8")
+    assert get(sink, f"//evil.example/?token={TOKEN}")[0].headers["Location"] in (None, "/")
 
 
 def own_address():

@@ -117,6 +117,18 @@ def test_refuses_what_is_too_large_or_no_request(serve, head, status):
     assert not answer.startswith(b"HTTP/1.1 200")
 
 
+def test_a_head_without_end_is_cut_off_by_its_size_long_before_its_time(serve):
+    server = serve(head_s=3600)
+    client = socket.create_connection(("127.0.0.1", server.server_port), timeout=PATIENCE_S)
+    with client, pytest.raises(OSError):  # reset, or nobody takes it
+        for _ in range(10_000):
+            client.sendall(b"x" * 4096)
+    deadline = time.monotonic() + PATIENCE_S
+    while server._open:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_small_refusal_arrives(serve):
     answer = send(serve(), b"GET / HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413 ")
