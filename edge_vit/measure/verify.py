@@ -141,6 +141,7 @@ def _open_all(
         raise BackendError(f"no backend here runs fp32, the reference. {' '.join(left_out)}")
     if backend != "all":
         left_out += [f"Degraded: {s.degraded}." for s in sessions if s.degraded]
+    left_out += [s.remark for s in sessions if s.remark]
     return sessions, openers, left_out
 
 

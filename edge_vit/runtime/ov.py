@@ -80,6 +80,9 @@ class OpenVinoSession(Session):
             self._single = self._compile(_fix_batch(self._graph) if self._is_dynamic else None)
         except Exception as error:
             raise _load_error(error, name, self._version) from error
+        around = str(self._single.model.get_property("INFERENCE_PRECISION_HINT").to_string())
+        if precision == "int8" and around == "bf16":
+            self.remark = "OpenVINO computes what is not INT8 in bfloat16 on this processor."
         self._several: _Compiled | None = None if self._is_dynamic else self._single
         super().__init__(
             precision=precision, inputs=inputs, outputs=outputs, threads=options.num_threads

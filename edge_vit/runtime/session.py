@@ -74,6 +74,7 @@ class Session(ABC):
         provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
         uses_graph: whether the last run was a CUDA graph; None where there are none.
         degraded: why this session runs in place of the one that was asked for; else empty.
+        remark: what a reader of its figures has to know; mostly empty.
     """
 
     backend: ClassVar[str]
@@ -81,6 +82,7 @@ class Session(ABC):
     provider: str = ""
     uses_graph: bool | None = None
     degraded: str = ""
+    remark: str = ""
 
     def __init__(
         self,

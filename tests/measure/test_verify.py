@@ -140,6 +140,13 @@ def test_notes_what_a_reader_has_to_know(make_bundle, fake_backend, source, imag
     assert report.accuracy[2].num_calibrated_on == 7
 
 
+def test_repeats_what_a_session_remarks(make_bundle, fake_backend, source, monkeypatch):
+    fake_backend()
+    monkeypatch.setattr(FakeSession, "remark", "Half of it was made up.")
+    report = verify(make_bundle("fp32", "int8"), source, iterations=5)
+    assert "Half of it was made up." in report.notes
+
+
 def test_says_that_fp16_was_proven(make_bundle, fake_backend, source):
     fake_backend()
     bundle = make_bundle("fp32", "fp16")

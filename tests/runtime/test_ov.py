@@ -55,6 +55,9 @@ def test_around_int8_it_computes_as_the_processor_likes():
     native = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     with OpenVinoSession(tiny_onnx(quantized=True), "int8") as session:
         assert session._single.model.get_property("INFERENCE_PRECISION_HINT") == native
+        assert ("bfloat16" in session.remark) == (native.to_string() == "bf16")
+    with OpenVinoSession(tiny_onnx(), "fp32") as session:
+        assert session.remark == ""
 
 
 def test_any_other_batch_is_compiled_when_it_first_comes():
