@@ -13,7 +13,7 @@ av = pytest.importorskip("av", reason="PyAV is not installed")
 from camera.videos import level_of, read_level, write_video  # noqa: E402
 
 
-@pytest.fixture(scope="module", params=["h264.mp4", "mjpeg.avi"])
+@pytest.fixture(scope="module", params=["h264.mp4", "open.mp4", "mjpeg.avi"])
 def video(request, tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("videos") / request.param)
 
@@ -38,6 +38,14 @@ def test_fewer_frames_are_spread_evenly_and_are_the_right_ones(video, limit):
     assert numbers == [index * 60 // len(items) for index in range(len(items))]
     for number, item in zip(numbers, items, strict=True):
         assert read_level(item.pixels) == pytest.approx(level_of(number), abs=3)
+
+
+@pytest.mark.parametrize("number", [9, 10, 19, 49, 59])
+def test_a_single_frame_is_right_though_it_builds_on_others(video, number):
+    source = VideoSource(video)
+    source._wanted = {pts: place for pts, place in source._wanted.items() if place == number}
+    (item,) = source
+    assert read_level(item.pixels) == pytest.approx(level_of(number), abs=3)
 
 
 def test_the_same_frames_come_again(video):

@@ -10,6 +10,12 @@ import numpy as np
 
 CODECS = {
     "h264.mp4": ("libx264", "yuv420p", {"g": "12", "bf": "2", "crf": "10"}),
+    "open.mp4": (
+        "libx264",
+        "yuv420p",
+        # Groups whose first frames build on the group before.
+        {"x264-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:b-adapt=0:scenecut=0:crf=10"},
+    ),
     "mjpeg.avi": ("mjpeg", "yuvj420p", {"qscale": "2"}),
 }
 LEVELS = 200  # gray levels that frames are told apart by
