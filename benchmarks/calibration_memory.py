@@ -14,7 +14,7 @@ from pathlib import Path
 
 from saving import load_average, read_arguments, write_result
 
-MODEL, COUNTS, PHOTO_SIDE = "vit_small_patch16_224", (64, 128, 256, 512), 300
+MODEL, COUNTS, PHOTO_SIDE = "vit_small_patch16_224", (64, 512, 2048), 300
 MAX_GROWTH = 1.02
 CHILD = """
 import sys

@@ -14,6 +14,8 @@ from edge_vit.graph.sites import find_blocks
 
 STRENGTHS = (10, 30, 100)
 NUM_CHANNELS = 2
+VARIANTS = ("as trained", *(f"channels x{strength}" for strength in STRENGTHS), "huge MLP pair")
+"""Names of what `variants` yields."""
 
 
 def scale_channels(model: onnx.ModelProto, strength: float, seed: int = 0) -> onnx.ModelProto:

@@ -69,16 +69,27 @@ class Quantized:
 
 
 def quantize_by(
-    way: str, fp32: bytes, spec: ModelSpec, calibration: np.ndarray, folder: Path = BUILD
+    way: str,
+    fp32: bytes,
+    spec: ModelSpec,
+    calibration: np.ndarray,
+    kept: Path = BUILD / "quantized",
 ) -> Quantized:
     """Return `fp32` as `way` quantizes it on `calibration`, uint8 (N, H, W, 3).
+
+    Args:
+        way: one of `WAYS`.
+        fp32: the graph.
+        spec: its facts, for edge-vit.
+        calibration: images.
+        kept: folder for what was made, where an earlier run's is found.
 
     Raises:
         RuntimeError: the tool failed; the message is the end of what it said.
     """
     key = hashlib.sha256(fp32 + calibration.tobytes() + json.dumps(to_json(spec)).encode())
     key.update(b"".join(path.read_bytes() for path in _sources(way)))
-    home = folder / "quantized" / f"{way.replace(' ', '-')}-{key.hexdigest()[:16]}"
+    home = kept / f"{way.replace(' ', '-')}-{key.hexdigest()[:16]}"
     out = home / ("int8.xml" if PEERS.get(way) == "nncf" else "int8.onnx")
     facts = home / "facts.json"
     if not facts.exists():
@@ -87,7 +98,7 @@ def quantize_by(
         np.save(home / "calibration.npy", calibration)
         (home / "spec.json").write_text(json.dumps(to_json(spec)))
         inputs = [home / name for name in ("fp32.onnx", "calibration.npy")]
-        command = [python_of(way, folder), CHILD, way, *inputs, out, home / "spec.json"]
+        command = [python_of(way), CHILD, way, *inputs, out, home / "spec.json"]
         done = subprocess.run(
             list(map(str, command)),
             capture_output=True,

@@ -63,6 +63,11 @@ TABLE_2 = CalibrationTable(
     fallback=(FallbackPoint("block0/qkv", 1.0, 200.0),),
     fp32_nodes={"block0/add": "reaches 70,000"},
 )
+TABLE_3 = dataclasses.replace(
+    TABLE_2,
+    recipe=dataclasses.replace(TABLE_2.recipe, fold_strength=0.7, has_zero_points=True),
+    sites={"block0/fc2": dataclasses.replace(TABLE_2.sites["block0/qkv"], activation_zero=-120)},
+)
 SPEC_1 = ModelSpec(
     name="vit_small_patch16_224",
     source="timm:vit_small_patch16_224",
@@ -120,6 +125,10 @@ def test_table_of_format_2_is_read():
     assert CalibrationTable.from_bytes(read("table.format2.json")) == TABLE_2
 
 
+def test_table_of_format_3_is_read():
+    assert CalibrationTable.from_bytes(read("table.format3.json")) == TABLE_3
+
+
 def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format1.json") == REPORT_1
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
@@ -133,7 +142,7 @@ def test_the_newest_report_has_every_field_filled():
 
 
 WRITTEN = {
-    "table.format2.json": TABLE_2,
+    "table.format3.json": TABLE_3,
     "manifest.format1.json": MANIFEST_1,
     "export.format1.json": RECORD_1,
     "report.format2.json": REPORT_2,

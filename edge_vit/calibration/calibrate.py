@@ -77,6 +77,12 @@ def calibrate_model(
         curve, sqnr_of(sum(errors.values())), recipe.min_sqnr, recipe.max_fallback
     )
     sites = {name: _scales(decisions[name], seen.stats[name], name in spared) for name in work}
+    left = sqnr_of(sum(error for name, error in errors.items() if name not in spared))
+    if recipe.min_sqnr and left < recipe.min_sqnr:
+        progress.note(
+            f"INT8 is foreseen at {left:.1f} dB, below the {recipe.min_sqnr:g} dB wanted, "
+            f"even with {len(spared)} layers in FP16: FP16 is the precision for this model"
+        )
     with progress.step(f"looking for FP16 overflow on {len(seen.held_out)} images"):
         amax = observe_amax(model, spec, seen.held_out[:_NUM_RANGE_IMAGES], threads)
     fp32_nodes = choose_fp32_nodes(model, amax)

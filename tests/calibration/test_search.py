@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from layers import layer_of
-from seeded import SITES, random_images, run_onnx
+from seeded import SITES, Remembered, random_images, run_onnx
 
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.held_out import ChannelRange, HeldOut
@@ -246,3 +246,11 @@ def test_sqnr_of_no_error_is_a_number():
 def test_steps_without_anything_to_look_at_are_refused(fields):
     with pytest.raises(Exception, match="search_tokens"):
         Recipe("own", **fields)
+
+
+def test_accuracy_that_fallback_cannot_reach_is_said(vit):
+    said = Remembered()
+    vit.calibrate(IMAGES, dataclasses.replace(BALANCED, min_sqnr=90.0), said)
+    (note,) = [note for note in said.notes if "foreseen" in note]
+    assert "below the 90 dB wanted" in note
+    assert "FP16 is the precision for this model" in note
