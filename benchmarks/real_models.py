@@ -106,25 +106,25 @@ def train_photos96(folder: Path, epochs: int) -> Path:
 
 
 TIMM_ARGUMENTS = {
-    **{"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 5, "num_heads": 2},
+    **{"img_size": 60, "patch_size": 12, "embed_dim": 64, "depth": 4, "num_heads": 2},
     **{"init_values": 0.1, "reg_tokens": 4, "num_classes": len(PHOTOS)},
 }
 TIMM_NAME = "vit_tiny_patch16_224"
 
 
-def train_registers64(folder: Path, epochs: int) -> Path:
+def train_registers60(folder: Path, epochs: int) -> Path:
     """Train a timm model with LayerScale and registers; return its weights."""
     import timm
     import torch
     from safetensors.torch import save_file
 
-    crops, labels = cut_crops(64, NUM_TRAIN, is_held_out=False, seed=3)
+    crops, labels = cut_crops(60, NUM_TRAIN, is_held_out=False, seed=3)
     torch.manual_seed(0)
     model = timm.create_model(TIMM_NAME, **TIMM_ARGUMENTS)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
     steps = epochs * (NUM_TRAIN // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps)
-    path = folder / "registers64.safetensors"
+    path = folder / "registers60.safetensors"
     parts, state = (model, optimizer, schedule), path.with_suffix(".resume")
     first = 0
     if state.exists():
@@ -142,7 +142,7 @@ def train_registers64(folder: Path, epochs: int) -> Path:
             loss.backward()
             optimizer.step()
             schedule.step()
-        print(f"registers64: epoch {epoch + 1} of {epochs}, loss {loss.item():.3f}", flush=True)
+        print(f"registers60: epoch {epoch + 1} of {epochs}, loss {loss.item():.3f}", flush=True)
         torch.save((epoch + 1, *(part.state_dict() for part in parts)), state)
     save_file(model.state_dict(), path)
     state.unlink()
@@ -179,11 +179,11 @@ def make_photos96(folder: Path, epochs: int) -> RealModel:
     return _export("photos96", folder, f"edgevit:{path}", *_held_out(96))
 
 
-def make_registers64(folder: Path, epochs: int) -> RealModel:
-    """Return a model of timm with LayerScale and registers, on photographs of 64 pixels."""
-    path = folder / "registers64.safetensors"
+def make_registers60(folder: Path, epochs: int) -> RealModel:
+    """Return a model of timm with LayerScale and registers, on photographs of 60 pixels."""
+    path = folder / "registers60.safetensors"
     if not path.exists():
-        train_registers64(folder, epochs)
+        train_registers60(folder, epochs)
     request = SourceRequest(
         f"timm:{TIMM_NAME}",
         checkpoint=path,
@@ -193,13 +193,13 @@ def make_registers64(folder: Path, epochs: int) -> RealModel:
         std=(0.5, 0.5, 0.5),
         crop_pct=1.0,
     )
-    return _export("registers64", folder, request, *_held_out(64))
+    return _export("registers60", folder, request, *_held_out(60))
 
 
 MODELS: Mapping[str, Callable[[Path, int], RealModel]] = {
     "digits": make_digits,
     "photos96": make_photos96,
-    "registers64": make_registers64,
+    "registers60": make_registers60,
 }
 
 
