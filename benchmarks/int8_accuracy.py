@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,20 @@ def run(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def measure(
-    model: RealModel, num_images: int, ways: tuple[str, ...], wanted: tuple[str, ...]
+    model: RealModel, num_images: int, ways_on: Mapping[str, tuple[str, ...]]
 ) -> Iterator[Row]:
-    """Yield one row per variant, of those wanted, and way."""
+    """Yield one row per way of quantizing each variant."""
     images, labels = model.images[:num_images], model.labels[:num_images]
     graph = onnx.load_from_string(model.bundle.read(FP32))
     for variant, changed in variants(graph):
-        if variant not in wanted:
+        if variant not in ways_on:
             continue
         fp32 = changed.SerializeToString()
         source = BUILD / "quantized" / f"fp32-{hashlib.sha256(fp32).hexdigest()[:16]}" / "fp32.onnx"
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_bytes(fp32)
         exact = run(source, images)
-        for way in ways:
+        for way in ways_on[variant]:
             quantized = quantize_by(way, fp32, model.bundle.spec, model.calibration)
             output = run(quantized.path, images)
             noise = np.square(output - exact, dtype=np.float64).sum()
@@ -159,19 +159,24 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=MODELS, help="this model; repeatable")
     parser.add_argument("--images", type=int, default=2000, help="held-out images per model")
     parser.add_argument("--variant", action="append", choices=VARIANTS, help="this; repeatable")
-    parser.add_argument("--own", action="store_true", help="edge-vit alone")
+    parser.add_argument(
+        "--peers-on", action="append", choices=(*VARIANTS, "none"), help="not on all; repeatable"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     load = load_average()
-    ways = EDGE_VIT if arguments.own else WAYS
+    peers_on = arguments.peers_on or VARIANTS
+    ways_on = {
+        variant: WAYS if variant in peers_on else EDGE_VIT
+        for variant in arguments.variant or VARIANTS
+    }
     models = real_models(arguments.models, arguments.only or tuple(MODELS))
-    wanted = arguments.variant or VARIANTS
-    rows = [row for model in models for row in measure(model, arguments.images, ways, wanted)]
+    rows = [row for model in models for row in measure(model, arguments.images, ways_on)]
     verdict = judge(rows)
     for claim, is_so in verdict["holds"].items():
         print(f"{claim}: {'kept' if is_so else 'NOT kept'}")
     print({name: verdict[name] for name in ("gain_db", "loss_db")})
-    if arguments.own or arguments.only or arguments.variant:
+    if arguments.only or arguments.variant:
         print("a part of the whole: nothing written")
         return
     path = write_result(
