@@ -184,7 +184,7 @@ def command(
         stdout = json_line if json_lines else _changes()
         sinks = stack.enter_context(outputs.open_sinks(signals.stop, stdout))
         with talk.progress() as progress, progress.step("loading the model"):
-            session = open_session(opened, precision, backend, options)
+            session = open_session(opened, precision, backend, options, progress)
         if record_disagreements is not None:
             sinks.append(
                 _disagreements(opened, record_disagreements, check_every, max_disagreements)
