@@ -20,7 +20,7 @@ from saving import RESULTS, load_average, write_result
 import edge_vit
 from edge_vit.export.sources import SourceRequest
 from edge_vit.measure.compare import Measured, compare
-from edge_vit.measure.latency import measure_interleaved
+from edge_vit.measure.latency import measure_reopened
 from edge_vit.measure.ratio import find_difference, median_ratio_interval
 from edge_vit.measure.results import LatencyReport
 from edge_vit.runtime.session import Session, SessionOptions, open_session
@@ -64,15 +64,12 @@ def main() -> None:
         bundle = edge_vit.export_bundle(request, Path(folder) / "vit.edgevit")
 
         def run(*factors: float) -> tuple[LatencyReport, ...]:
-            """Time sessions of the same graph, opened anew, in turns; one per factor."""
-            sessions = [
-                Slowed(open_session(bundle, "fp32", "ort", options), factor) for factor in factors
+            """Time sessions of the same graph in turns, opened by turns; one per factor."""
+            openers = [
+                lambda factor=factor: Slowed(open_session(bundle, "fp32", "ort", options), factor)
+                for factor in factors
             ]
-            try:
-                return measure_interleaved(sessions, warmup=50, iterations=arguments.iterations)
-            finally:
-                for session in sessions:
-                    session.close()
+            return measure_reopened(openers, warmup=50, iterations=arguments.iterations)
 
         def apart(factor: float) -> str:
             """What `edgevit compare` says of two runs, one after the other."""
@@ -84,7 +81,10 @@ def main() -> None:
         def in_turns(factor: float) -> str:
             """What is found between two sessions that were timed in turns, as in `verify`."""
             first, second = run(1.0, factor)
-            return find_difference(median_ratio_interval(second.samples_ms, first.samples_ms))
+            interval = median_ratio_interval(
+                second.samples_ms, first.samples_ms, stretches=first.num_openings
+            )
+            return find_difference(interval)
 
         found = {
             f"{way.__name__}, {name}": Counter(way(factor) for _ in range(arguments.repetitions))

@@ -77,7 +77,7 @@ def fake_backend(monkeypatch, spec):
     return use
 
 
-FAST, SLOW = {"delay_ms": 0}, {"delay_ms": 2}
+FAST, SLOW = {"delay_ms": 0}, {"delay_ms": 8}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_says_what_to_ship(
 ):
     fake_backend(**behaviour)
     bundle = make_bundle("fp32", "int8", calibrated_on=[])
-    report = verify(bundle, many, iterations=15, num_images=num_images)
+    report = verify(bundle, many, iterations=40, num_images=num_images)
     assert report.verdict.exit_status == exit_status
     assert report.verdict.recommended == recommended
     assert words in report.verdict.sentence
