@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, GateFailed
+from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, GateFailed, SpecError
 from edge_vit.runtime.trt import build, engines, memory, probe, worker
 from edge_vit.runtime.trt.api import TrtApi
 from edge_vit.runtime.trt.engines import BuildLimits, build_engine, find_engine
@@ -153,6 +153,17 @@ def test_a_graph_whose_batch_is_fixed_now_asks_for_no_range(old_device, bundle):
     old_device.hardware = dataclasses.replace(old_device.hardware, driver="12.8")
     again = find_engine(fixed, "int8", "trt", builder=old_device.builder)
     assert again.sidecar.identity.batches is None
+
+
+def test_a_fixed_batch_takes_no_other(old_device, bundle):
+    spec = dataclasses.replace(bundle.spec, inputs=(image_input((32, 32), 2),))
+    manifest = dataclasses.replace(bundle.manifest, spec=spec)
+    fixed = dataclasses.replace(bundle, manifest=manifest)
+    with pytest.raises(SpecError, match="batch: got 4, but the graph's is fixed at 2"):
+        build_engine(fixed, "int8", "trt", EngineOptions((4, 4, 4)), builder=old_device.builder)
+    same = EngineOptions((2, 2, 2))
+    engine = build_engine(fixed, "int8", "trt", same, builder=old_device.builder)
+    assert engine.sidecar.identity.batches is None
 
 
 def test_the_workspace_follows_from_the_device(old_device, bundle, monkeypatch):

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from edge_vit.errors import BackendError
+from edge_vit.runtime.cudart import GpuFacts
+from edge_vit.runtime.trt import hardware
+from edge_vit.runtime.trt.hardware import find_hardware
+from edge_vit.runtime.trt.identity import NO_GPU, Hardware
+
+ORIN = GpuFacts(1, "Orin", (8, 7), True, True, True, False, (12, 6), (12, 9))
+
+
+def test_translates_what_cuda_says(monkeypatch):
+    asked = []
+
+    def open_cuda(device):
+        asked.append(device)
+        return SimpleNamespace(facts=ORIN, free_memory=lambda: (5, 8))
+
+    monkeypatch.setattr(hardware, "open_cuda", open_cuda)
+    assert find_hardware(1) == Hardware("Orin", "sm_87", "12.6", "12", True, 5)
+    assert asked == [1]
+
+
+def test_without_a_gpu_there_is_none_unless_there_must_be(monkeypatch):
+    def open_cuda(device):
+        raise BackendError("this machine has no NVIDIA driver")
+
+    monkeypatch.setattr(hardware, "open_cuda", open_cuda)
+    assert find_hardware() == NO_GPU
+    assert not find_hardware().is_here
+    with pytest.raises(BackendError, match="no NVIDIA driver"):
+        find_hardware(must_exist=True)
