@@ -68,6 +68,7 @@ class MqttSink:
         if self._parts.scheme == "mqtts":
             client.tls_set_context(ssl.create_default_context())
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_connect_fail = self._on_connect_fail
         client.reconnect_delay_set(1, 60)
         client.connect_async(
             self._parts.hostname, self._parts.port or _PORTS[self._parts.scheme], _KEEP_ALIVE_S
@@ -82,16 +83,16 @@ class MqttSink:
             BackendError: there is no connection, or the broker takes nothing.
         """
         if not self._client.is_connected():
-            raise BackendError(f"{self.name}: {self._reason}")
+            raise BackendError(self._reason)
         line = to_line(answer_record(answer)).rstrip()
         message = self._client.publish(self._topic, line, qos=self._qos)
         try:
             message.wait_for_publish(self._timeout_s)
             is_sent = message.is_published()
         except (RuntimeError, ValueError) as error:
-            raise BackendError(f"{self.name}: {error}") from None
+            raise BackendError(str(error)) from None
         if not is_sent:
-            raise BackendError(f"{self.name}: the broker took nothing for {self._timeout_s:g} s")
+            raise BackendError(f"the broker took nothing for {self._timeout_s:g} s")
 
     def close(self) -> None:
         """Say ``offline`` and leave."""
@@ -113,6 +114,9 @@ class MqttSink:
             return
         self._is_welcome = True
         client.publish(self._status_topic, "online", qos=1, retain=True)
+
+    def _on_connect_fail(self, client: Any, data: Any) -> None:
+        self._reason = "no broker answers there"
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
         if self._is_welcome:

@@ -85,9 +85,9 @@ class WebhookSink:
             connection.request("POST", target, body, headers)
             response = connection.getresponse()
             if not 200 <= response.status < 300:
-                raise BackendError(f"{self.name} answered {response.status} {response.reason}")
+                raise BackendError(f"answered with {response.status} {response.reason}")
         except (OSError, http.client.HTTPException) as error:
-            raise BackendError(f"{self.name}: {describe(error)}") from None
+            raise BackendError(describe(error)) from None
         finally:
             connection.close()
 

@@ -82,7 +82,7 @@ def test_sources_change_apart(server):
 def test_a_post_that_failed_is_tried_with_the_next_answer(server):
     sink = WebhookSink(f"http://{server.address}/")
     server.status = 503
-    with pytest.raises(BackendError, match="answered 503 Service Unavailable"):
+    with pytest.raises(BackendError, match="answered with 503 Service Unavailable"):
         sink.write(make_answer(0, CAT))
     server.status = 200
     sink.write(make_answer(1, CAT))
@@ -92,7 +92,7 @@ def test_a_post_that_failed_is_tried_with_the_next_answer(server):
 
 def test_does_not_follow_where_the_server_points(server):
     server.status = 302
-    with pytest.raises(BackendError, match="answered 302"):
+    with pytest.raises(BackendError, match="answered with 302"):
         WebhookSink(f"http://{server.address}/hook").write(make_answer(0))
     assert [path for path, _, _ in server.posts] == ["/hook"]
 
@@ -108,7 +108,7 @@ def test_says_when_nobody_is_there():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(BackendError, match=f"127.0.0.1:{port}/: .*refused"):
+    with pytest.raises(BackendError, match="refused"):
         WebhookSink(f"http://u:secret@127.0.0.1:{port}/").write(make_answer(0))
 
 
