@@ -90,10 +90,10 @@ def test_refuses_damaged_table_in_one_line(data):
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("version", [0, 3, None, "1"])
+@pytest.mark.parametrize("version", [0, 4, None, "1"])
 def test_refuses_other_format_and_says_what_to_type(version):
     message = (
-        rf"calibration\.json: format {version}, this edge-vit reads 1 to 2\. Run: edgevit calibrate"
+        rf"calibration\.json: format {version}, this edge-vit reads 1 to 3\. Run: edgevit calibrate"
     )
     with pytest.raises(ArtifactError, match=message):
         CalibrationTable.from_bytes(edited(format=version))
@@ -121,7 +121,7 @@ def test_recipe_is_found_by_its_own_name(name):
 def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(
         SpecError,
-        match="recipe 'entropy' is unknown, expected one of fast, balanced, best, minmax, perc",
+        match="recipe 'entropy' is unknown, expected one of fast, balanced, best, symmetric, min",
     ):
         find_recipe("entropy")
 
