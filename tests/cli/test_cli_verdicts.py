@@ -60,8 +60,8 @@ def verify(edgevit, shared_bundle, data, monkeypatch):
     """Return a function that calls ``edgevit verify`` with sessions disturbed by precision."""
 
     def call(*arguments, **disturbed):
-        def open_disturbed(bundle, precision, backend, options):
-            real = open_session(bundle, precision, backend, options)
+        def open_disturbed(bundle, precision, backend, options, progress):
+            real = open_session(bundle, precision, backend, options, progress)
             return Disturbed(real, **disturbed.get(precision, {}))
 
         monkeypatch.setattr(verify_module, "open_session", open_disturbed)

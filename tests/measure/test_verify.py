@@ -172,7 +172,7 @@ def test_notes_that_calibration_images_are_not_known(make_bundle, fake_backend, 
 def test_takes_limits_and_a_part_of_the_images(make_bundle, fake_backend, source):
     fake_backend(fp32=SLOW)
     bundle = make_bundle("fp32", "int8", calibrated_on=[])
-    report = verify(bundle, source, Limits(20, 0.01), iterations=5, num_images=40)
+    report = verify(bundle, source, Limits(20, 0.01), iterations=40, num_images=40)
     assert {r.num_images for r in report.accuracy} == {40}
     assert {gate.limit for gate in report.verdict.gates} == {20, 0.01}
     assert report.verdict.outcome == "pass"
