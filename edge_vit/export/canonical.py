@@ -27,6 +27,7 @@ from edge_vit.export.rewrites.linear import (
     unflatten_linears,
 )
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
+from edge_vit.export.rewrites.newer import spell_out_newer
 from edge_vit.graph.sites import find_blocks
 from edge_vit.spec import PreprocessSpec, Task, image_input, task_output
 
@@ -90,6 +91,9 @@ def make_canonical(
     passes.ClearMetadataAndDocStringPass()(model)
     fold_constants(model)
     _infer_shapes(model)
+    if spell_out_newer(graph):
+        passes.RemoveUnusedNodesPass()(model)
+        _infer_shapes(model)
     restore_softmaxes(graph)
     fuse_layer_norms(graph)
     rewrite_gelus(graph)
@@ -174,6 +178,11 @@ def _read_dimensions(graph: ir.Graph) -> tuple[int, int, int]:
 
 def _finish(model: ir.Model) -> onnx.ModelProto:
     """Return the model as it is written: opset, IR version, checked."""
+    if foreign := sorted({f"{node.domain}.{node.op_type}" for node in model.graph if node.domain}):
+        raise SpecError(
+            f"the graph uses {', '.join(foreign)}, which one runtime alone knows. Take the file "
+            "from before that runtime's optimizer, of standard operators"
+        )
     model.opset_imports.clear()
     model.opset_imports[""] = OPSET
     model.ir_version = IR_VERSION

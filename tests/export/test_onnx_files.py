@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from small_attentions import Attention, attend_by_torch, split_unbind
 from small_vits import (
     CLASSES,
     DEPTH,
@@ -111,6 +115,34 @@ def test_exports_the_file_with_all_its_sites(source, tmp_path, opset, change):
     assert [value.name for value in graph.input] == ["images"]
     assert count_sites(exported) == SITES
     assert exported.record.parity.spread > 100 * exported.record.parity.max_error
+
+
+def test_exports_attention_that_is_one_operator(tmp_path):
+    attention = functools.partial(Attention, split_unbind, attend_by_torch)
+    source = small_source(functools.partial(SmallViT, attention=attention))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            source.module,
+            (torch.zeros(2, 3, SIZE, SIZE),),
+            dynamo=True,
+            opset_version=23,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    model = program.model_proto
+    assert sum(node.op_type == "Attention" for node in model.graph.node) == DEPTH
+    assert count_sites(export_file(model, tmp_path)) == SITES
+
+
+def test_names_the_operators_of_one_runtime(source, tmp_path):
+    model = export_legacy(source, 17)
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    softmax.op_type, softmax.domain = "QuickGelu", "com.microsoft"
+    del softmax.attribute[:]
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(SpecError, match=r"uses com\.microsoft\.QuickGelu, which one runtime alone"):
+        export_file(model, tmp_path)
 
 
 def test_finds_the_attention_of_an_opset_that_flattened_softmax(source):
