@@ -5,6 +5,7 @@ It takes the tools as an argument, so that the same drill meets a session with a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def no_growth(tools: ModuleType) -> None:
         spent = gpu.counts - before
         assert len(gpu.blocks) == held
         calls = {"cudaGraphLaunch": 1, "cudaMemcpyAsync": 2, "cudaEventRecord": 4}
-        calls |= {"cudaEventSynchronize": 1, "cudaEventElapsedTime": 3}
+        calls |= {"cudaEventSynchronize": 1, "cudaEventElapsedTime": 3, "cudaSetDevice": 2}
         assert spent == {name: 5 * count for name, count in calls.items()}
     ends_clean(gpu, engine)
 
@@ -238,6 +239,24 @@ def threads(tools: ModuleType) -> None:
     ends_clean(gpu, engine)
 
 
+def two_gpus(tools: ModuleType) -> None:
+    """One thread, two GPUs: each session takes the thread to its own before it works."""
+    gpu = SimulatedCuda(devices=2)
+    engines = [tools.SimulatedEngine(gpu) for _ in range(2)]
+    with contextlib.ExitStack() as stack:
+        sessions = [
+            stack.enter_context(tools.open_simulated(engine=e, options=SessionOptions(device=i)))
+            for i, e in enumerate(engines)
+        ]
+        for seed in range(3):
+            tickets = [s.submit({"images": tiny_images(2, seed)}) for s in sessions]
+            for session, ticket in zip(sessions, tickets, strict=True):
+                outputs = session.collect(ticket)["logits"]
+                np.testing.assert_array_equal(outputs, tiny_outputs(tiny_images(2, seed)))
+    for engine in engines:
+        ends_clean(gpu, engine)
+
+
 def waiting(tools: ModuleType) -> None:
     """Both lanes are taken; who waits for one gets it as soon as it is free."""
     gpu, engine = gpu_and_engine(tools)
@@ -312,6 +331,7 @@ PARTS = (
     lost,
     waiting,
     threads,
+    two_gpus,
     profiles,
     fixed_batch,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import threading
 from typing import Any
 
 from edge_vit.errors import EdgeVitError, MissingDependencyError
@@ -71,7 +70,6 @@ class Cuda:
 
     def __init__(self, calls: Any, device: int = 0, wait: Wait = "block") -> None:
         self._checked = CheckedCalls(calls, device)
-        self._threads = threading.local()
         self.wait = wait
         check_device(self._checked)
         self.bind_thread()
@@ -87,10 +85,11 @@ class Cuda:
         return self._checked.is_lost
 
     def bind_thread(self) -> None:
-        """Make this GPU the calling thread's: to be called before any other call on a thread."""
-        if not getattr(self._threads, "is_bound", False):
-            self._checked.call("cudaSetDevice", self._checked.device)
-            self._threads.is_bound = True
+        """Make this GPU the calling thread's: to be called before all work of a thread.
+
+        Each time, as whatever else uses CUDA on the thread may have chosen another GPU since.
+        """
+        self._checked.call("cudaSetDevice", self._checked.device)
 
     def free_memory(self) -> tuple[int, int]:
         """Return (free, total) bytes of the GPU's memory."""

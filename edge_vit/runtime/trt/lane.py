@@ -162,7 +162,7 @@ class Lane:
 
     def _reserve(self, tensor: EngineTensor, shape: Shape) -> Array:
         """Make room for `tensor` in `shape`, tell the context where, and return it for the CPU."""
-        if min(shape) < 1:
+        if min(shape, default=1) < 1:
             raise BackendError(f"tensor {tensor.name!r} of the engine has the shape {shape}")
         num_bytes = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
         old = self._buffers.get(tensor.name)

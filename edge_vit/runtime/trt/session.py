@@ -93,8 +93,12 @@ class TrtSession(Session):
         captures = options.cuda_graph and not file.captures_graphs
         lane_options = LaneOptions(self.memory, captures, context)
         self._last_found: tuple[Mapping[str, Shape], int] = ({}, 0)
-        cuda.bind_thread()
-        self._lanes = Lanes(lambda: Lane(file.engine, cuda, lane_options), NUM_LANES)
+
+        def open_lane() -> Lane:
+            cuda.bind_thread()
+            return Lane(file.engine, cuda, lane_options)
+
+        self._lanes = Lanes(open_lane, NUM_LANES)
 
     @property
     def batch_range(self) -> tuple[int, int] | None:
@@ -117,23 +121,24 @@ class TrtSession(Session):
 
     def _begin(self, feeds: dict[str, Array], *, is_submitted: bool) -> Lane:
         profile = self._find_profile({name: array.shape for name, array in feeds.items()})
-        self._cuda.bind_thread()
         lane = self._lanes.take(is_submitted=is_submitted)
         with self._lanes.discarding(lane):
+            self._cuda.bind_thread()
             lane.start(feeds, profile)
         return lane
 
     def _collect(self, work: Lane) -> dict[str, Array]:
-        self._cuda.bind_thread()
         with self._lanes.discarding(work):
+            self._cuda.bind_thread()
             outputs, self._last_split = work.finish()
         self.uses_graph = work.uses_graph or self._makes_graphs
         self._lanes.give_back(work)
         return outputs
 
     def _close(self) -> None:
-        self._cuda.bind_thread()
         try:
+            if not self._cuda.is_lost:
+                self._cuda.bind_thread()
             self._write_cache()
         finally:
             with contextlib.ExitStack() as stack:
@@ -157,7 +162,8 @@ class TrtSession(Session):
         ranges = [f"{p[name].min[0]} to {p[name].max[0]}" for p in profiles if name in p]
         raise ShapeError(
             f"input {name!r}: got a batch of {shape[0]}, {self._file.name} was built for "
-            f"{' or '.join(ranges)}. Build another with edgevit build --min, --opt and --max"
+            f"{' or '.join(ranges)}. Build one for it: "
+            f"edgevit build BUNDLE --backend {self.backend} --batch-size {shape[0]}"
         )
 
     def _read_cache(self) -> bytes | None:

@@ -181,8 +181,15 @@ BUGS = (
     Bug(
         "uses the wrong GPU on another thread",
         SESSION,
-        "        self._cuda.bind_thread()\n        lane = self._lanes.take",
-        "        lane = self._lanes.take",
+        "            self._cuda.bind_thread()\n            lane.start",
+        "            lane.start",
+    ),
+    Bug(
+        "chooses the GPU at a thread's first run alone",
+        GPU,
+        '        self._checked.call("cudaSetDevice", self._checked.device)\n',
+        '        if not hasattr(self, "is_bound"):\n            self.is_bound = True\n'
+        '            self._checked.call("cudaSetDevice", self._checked.device)\n',
     ),
     Bug("does not close the engine", SESSION, "stack.callback(self._file.engine.close)", "pass"),
     Bug(
