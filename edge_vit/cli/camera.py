@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import getpass
 import logging
 import shutil
@@ -184,7 +185,8 @@ def command(
         stdout = json_line if json_lines else _changes()
         sinks = stack.enter_context(outputs.open_sinks(signals.stop, stdout))
         with talk.progress() as progress, progress.step("loading the model"):
-            session = open_session(opened, precision, backend, options, progress)
+            wanted = dataclasses.replace(options, batch_size=batch_size)
+            session = open_session(opened, precision, backend, wanted, progress)
         if record_disagreements is not None:
             sinks.append(
                 _disagreements(opened, record_disagreements, check_every, max_disagreements)

@@ -21,6 +21,7 @@ from edge_vit.measure.scenarios import Plan, time_scenario
 from edge_vit.measure.timing import Energy, Stage, TimingWarning
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.backends import resolve_backend, runs_on_cpu
 from edge_vit.runtime.session import (
     DEFAULT_OPTIONS,
     Session,
@@ -71,7 +72,11 @@ def benchmark(
     if images is not None:
         source = open_image_source(images, limit=_NUM_TIMED_IMAGES)
         pixels = np.stack([preprocess(item.pixels, spec.preprocess) for item in source])
+    options = dataclasses.replace(options, batch_size=plan.batch_size_of(spec.static_batch))
     cold_start = None
+    if has_cold_start and not runs_on_cpu(resolve_backend(backend, options), options):
+        # Or the fresh process would build a missing engine, and count that as loading.
+        open_session(bundle, precision, backend, options, progress).close()
     if has_cold_start:
         with progress.step("cold start"):
             cold_start = measure_cold_start(

@@ -135,14 +135,18 @@ class Plan:
         """What the scenario is, for people."""
         return SCENARIOS[self.scenario].label.format(interval_ms=self.interval_ms or 0.0)
 
+    def batch_size_of(self, static_batch: int | None) -> int:
+        """Return how many images a run takes, of a graph whose batch is fixed or not (None)."""
+        if self.batch_size is not None:
+            return self.batch_size
+        if static_batch is not None and self.scenario in ("saturated", "paced", "offline"):
+            return static_batch
+        return SCENARIOS[self.scenario].batch_size
+
     def batch_of(self, session: Session) -> int:
         """Return how many images a run of `session` takes."""
         static = session.inputs[0].shape[0]
-        if self.batch_size is not None:
-            return self.batch_size
-        if isinstance(static, int) and self.scenario in ("saturated", "paced", "offline"):
-            return static
-        return SCENARIOS[self.scenario].batch_size
+        return self.batch_size_of(static if isinstance(static, int) else None)
 
 
 def time_scenario(

@@ -39,6 +39,8 @@ class SessionOptions:
         trust_engine: load an engine that was not built here, which can run code of its maker.
         fallback: what takes over where a GPU backend fails.
         self_test: run the bundle's golden images through an engine before it is used.
+        batch_size: images that runs will mostly take: of several engines the one that is tuned
+            closest to it is taken, and a first one is built for it; None for one image.
         memory: of an engine's tensors.
         wait: how threads wait for the GPU.
 
@@ -54,12 +56,15 @@ class SessionOptions:
     trust_engine: bool = False
     fallback: Fallback = "none"
     self_test: bool = True
+    batch_size: int | None = None
     memory: Memory = "auto"
     wait: Wait = "block"
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise SpecError(f"threads: got {self.threads}, expected at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise SpecError(f"batch_size: got {self.batch_size}, expected at least 1")
         if self.device < 0:
             raise SpecError(f"device: got {self.device}, expected at least 0")
         for name, known in (

@@ -24,7 +24,14 @@ from edge_vit.runtime.trt.build import (
 )
 from edge_vit.runtime.trt.choose import BuildBackend, choose_builder
 from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions
-from edge_vit.runtime.trt.matching import candidates, identify, is_superseded, stem, unfit
+from edge_vit.runtime.trt.matching import (
+    candidates,
+    distance,
+    identify,
+    is_superseded,
+    stem,
+    unfit,
+)
 from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.runtime.trt.places import draft, locked, writable_folder
 from edge_vit.runtime.trt.probe import audit_plan, probe_plan, was_loaded
@@ -74,6 +81,7 @@ def find_engine(
     options: EngineOptions | None = None,
     may_build: bool = True,
     trusts: bool = False,
+    batch_size: int = 1,
     progress: Progress = SILENT,
 ) -> Engine:
     """Return an engine of `bundle` that fits this machine, checked; build one where none does.
@@ -85,10 +93,12 @@ def find_engine(
         precision: of its graph.
         backend: ``trt`` or ``rtx``.
         builder: the TensorRT and the GPU that are here; None to let a child process look.
-        options: that it was built with; None for any; then a new one gets those of the newest that
-            is stale, else the default.
+        options: that it was built with; None for any; then a new one gets those of the first that
+            is stale, else the default for `batch_size`.
         may_build: False to refuse where none fits.
         trusts: take an engine that was not built here, and remember that somebody vouched for it.
+        batch_size: images that runs will mostly take; engines that take them come first, the one
+            that is tuned closest to it before the others.
         progress: is told what is stale and why, and follows the build.
 
     Raises:
@@ -96,11 +106,12 @@ def find_engine(
         EdgeVitError: whatever a build may raise, see `build_engine`.
     """
     builder = builder or find_builder(backend)
-    wanted = identify(bundle, precision, builder, options or DEFAULT_OPTIONS)
+    known = options or _for_batch(bundle, batch_size)
+    wanted = identify(bundle, precision, builder, known)
     reasons: list[str] = []
     is_broken = False
-    known = options or DEFAULT_OPTIONS
-    for engine in candidates(bundle, precision, backend):
+    found = candidates(bundle, precision, backend)
+    for engine in sorted(found, key=lambda engine: distance(engine, batch_size)):
         reason = unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
         if reason is None:
             try:
@@ -112,7 +123,7 @@ def find_engine(
             except BackendError as error:
                 reason, is_broken = str(error), True
         if options is None and not reasons:
-            known = engine.sidecar.identity.options  # the newest: it is to be replaced by its like
+            known = engine.sidecar.identity.options  # it is to be replaced by its like
             if bundle.spec.static_batch:
                 known = dataclasses.replace(known, batches=None)
         reasons.append(f"{engine.path.name}: {reason}")
@@ -189,6 +200,11 @@ def build_engine(
             if engine.path != built.path and is_superseded(engine.sidecar.identity, wanted):
                 remove_engine(engine)
     return built
+
+
+def _for_batch(bundle: Bundle, batch_size: int) -> EngineOptions:
+    """The options of a first engine: runs of `batch_size`, where the graph leaves it open."""
+    return EngineOptions(None if bundle.spec.static_batch else (batch_size,) * 3)
 
 
 def _build(

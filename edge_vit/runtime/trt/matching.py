@@ -59,6 +59,19 @@ def candidates(bundle: Bundle, precision: Precision, backend: TrtBackend) -> Ite
                 yield engine
 
 
+def distance(engine: Engine, batch_size: int) -> tuple[bool, int]:
+    """Return how far `engine` is from runs of `batch_size`, for sorting: the smallest is best.
+
+    Returns:
+        Whether it refuses that batch, and how many images the one that it is tuned for is off.
+    """
+    batches = engine.sidecar.identity.batches
+    if batches is None:  # fixed in the graph, and so in all engines alike
+        return False, 0
+    least, usual, most = batches
+    return not least <= batch_size <= most, abs(usual - batch_size)
+
+
 def unfit(
     engine: Engine, wanted: EngineIdentity, *, ignores_options: bool = False, trusts: bool = False
 ) -> str | None:

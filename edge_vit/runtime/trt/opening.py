@@ -75,6 +75,7 @@ def open_engine_session(
         builder=builder,
         may_build=options.may_build,
         trusts=options.trust_engine,
+        batch_size=options.batch_size or 1,
         progress=progress,
     )
     try:

@@ -101,6 +101,28 @@ def test_builds_loads_and_audits(device, bundle, watched, tmp_path):
     assert next(cache.iterdir()).read_bytes() == b"timed"
 
 
+def test_takes_the_engine_that_is_tuned_closest_to_the_runs(old_device, bundle):
+    builder = old_device.builder
+    for batches in ((1, 1, 1), (4, 4, 4), (2, 8, 8)):  # the newest last
+        build_engine(bundle, "int8", "trt", EngineOptions(batches), builder=builder)
+    taken = {
+        size: find_engine(bundle, "int8", "trt", builder=builder, batch_size=size, may_build=False)
+        for size in (1, 2, 4, 5, 9)
+    }
+    assert {size: engine.sidecar.identity.batches for size, engine in taken.items()} == {
+        1: (1, 1, 1),
+        2: (2, 8, 8),
+        4: (4, 4, 4),
+        5: (2, 8, 8),
+        9: (2, 8, 8),  # none holds it: runs are split
+    }
+
+
+def test_a_first_engine_is_built_for_the_runs(old_device, bundle):
+    engine = find_engine(bundle, "int8", "trt", builder=old_device.builder, batch_size=8)
+    assert engine.sidecar.identity.batches == (8, 8, 8)
+
+
 def test_a_plan_that_was_loaded_is_not_probed_again(old_device, bundle):
     build_engine(bundle, "int8", "trt", builder=old_device.builder)
     found = find_engine(bundle, "int8", "trt", builder=old_device.builder, may_build=False)
