@@ -3,7 +3,9 @@
 A machine that is busy or hot now still is so in the next run: neighbouring latencies resemble each
 other, and an interval that takes them for independent is far too narrow. Here whole stretches of a
 run are resampled, a tenth of it each (the moving blocks of Künsch 1989, Annals of Statistics 17,
-1217), and the interval is as wide as Student's t asks where the spread is known from ten parts.
+1217), and the interval is as wide as Student's t asks where the spread is known from ten
+parts. Where sessions were opened anew in between, the ten are shared out among the stretches:
+shorter ones would take neighbours for independent again.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def median_ratio_interval(
     for one, other in zip(
         np.array_split(first, stretches), np.array_split(second, stretches), strict=True
     ):
-        num_blocks = min(_NUM_BLOCKS, len(one), len(other))
+        num_blocks = min(max(2, _NUM_BLOCKS // stretches), len(one), len(other))
         if num_blocks < 2:
             return Interval(0.0, math.inf)  # one run says nothing of the next
         logs.append(math.log(np.median(one) / np.median(other)))
