@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,7 @@ from edge_vit.measure.ratio import (
     shared_stretches,
 )
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
+from edge_vit.measure.speed_gates import too_few_runs
 from edge_vit.spec import Precision
 
 COMPARISON_FORMAT = 1
@@ -225,6 +227,22 @@ def _latency_change(base: str, then: LatencyReport, name: str, now: LatencyRepor
         paired=False,
         stretches=shared_stretches(now.num_openings, then.num_openings),
     )
+    if not math.isfinite(interval.high):
+        fewest = min(now.iterations, then.iterations)
+        sentence = f"No difference can be told: {ratio:.3f} times the time, {too_few_runs(fewest)}."
+        return Change(
+            name,
+            places[1],
+            base,
+            places[0],
+            "latency",
+            "no difference",
+            ratio,
+            None,
+            None,
+            (),
+            sentence,
+        )
     difference = find_difference(interval)
     bounds = f"{interval.low:.3f} to {interval.high:.3f} with 95 % confidence"
     if difference == "no difference":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from edge_vit.measure.likeness import accuracy_conditions, differences, latency_differences
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.ratio import median_ratio_interval, rounds_needed, shared_stretches
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, VerifyReport
-from edge_vit.measure.speed_gates import how_many_runs
+from edge_vit.measure.speed_gates import how_many_runs, too_few_runs
 from edge_vit.measure.statistics import Interval, paired_drop_bounds
 
 _POINTS = 100
@@ -53,6 +54,12 @@ def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -
         paired=False,
         stretches=shared_stretches(now.num_openings, then.num_openings),
     )
+    if not math.isfinite(high):
+        fewest = min(now.iterations, then.iterations)
+        return make(
+            f"The median is {ratio:.3f} times that of the earlier report ({limit:g} allowed), "
+            f"{too_few_runs(fewest)}."
+        )
     outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
     what = (
         f"The median is {ratio:.3f} times that of the earlier report ({now.latency_ms.p50:.3g} ms "
@@ -62,7 +69,7 @@ def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -
     needed = None
     if outcome == "undecided":
         needed = rounds_needed(interval, limit, now.iterations)
-        what += f"; {how_many_runs(needed)}"
+        what += f"; {how_many_runs(needed, ' in both')}"
     return make(f"{what}.", outcome, ratio, interval, runs=needed)
 
 
@@ -104,11 +111,20 @@ def loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interv
     if now.top1 is not None and then.top1 is not None:
         right = [round(report.top1 * count) for report in (now, then) if report.top1 is not None]
         change = right[1] - right[0]
-        if now.reference_top1 != then.reference_top1:
+        if not _is_same_reference(now, then):
             most = min(2 * count - sum(right), sum(right))
     most = max(min(most, count), abs(change))
     low, high = paired_drop_bounds((most + change) / 2, (most - change) / 2, count)
     return _POINTS * change / count, Interval(_POINTS * low, _POINTS * high)
+
+
+def _is_same_reference(now: AccuracyReport, then: AccuracyReport) -> bool:
+    """Whether both were held against one fp32, as far as its answers to each class tell.
+
+    Equal accuracies alone do not: a model that was trained anew can have the same by chance.
+    """
+    names = ("reference_top1", "reference_top5", "reference_confusion")
+    return all(getattr(now, name) == getattr(then, name) for name in names)
 
 
 def _is_same(now: AccuracyReport, then: AccuracyReport) -> bool:

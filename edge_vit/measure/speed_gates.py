@@ -45,7 +45,12 @@ def judge_speed(
     name = name or baseline.precision.upper()
     medians = f"median {ours:.3g} ms against {theirs:.3g} ms"
     wanted, needed = f"wanted {min_speedup:g}x", None
-    if outcome == "undecided":
+    if outcome == "undecided" and not math.isfinite(high):
+        sentence = (
+            f"It is {ratio_words(speedup)} the speed of {name} ({wanted}; {medians}), "
+            f"{too_few_runs(report.iterations)}; --iterations 200 is a good start."
+        )
+    elif outcome == "undecided":
         needed = rounds_needed(interval, min_speedup, report.iterations)
         sentence = (
             f"It is {ratio_words(speedup)} the speed of {name}, but that can be anything from "
@@ -118,12 +123,17 @@ def judge_p99(report: LatencyReport, max_p99_ms: float) -> Gate:
     )
 
 
-def how_many_runs(needed: int | None) -> str:
-    """Say how many timed runs would decide."""
+def how_many_runs(needed: int | None, whose: str = "") -> str:
+    """Say how many timed runs would decide, and in which of several measurements."""
     if needed is None:
         return "too close to the limit for any number of runs to decide"
     unit = 10 ** max(0, len(str(needed)) - 2)  # two digits are all that it is worth
-    return f"about --iterations {math.ceil(needed / unit) * unit} would decide"
+    return f"about --iterations {math.ceil(needed / unit) * unit}{whose} would decide"
+
+
+def too_few_runs(count: int) -> str:
+    """Say that a ratio has no interval: `median_ratio_interval` takes two runs of each opening."""
+    return f"but {count:,} timed run{'s say' if count > 1 else ' says'} nothing of the next ones"
 
 
 def ratio_words(value: float) -> str:

@@ -97,7 +97,13 @@ def decide(
         candidate=candidate,
         recommended=ships[1],
         outcome=outcome,
-        sentence=_say(_name(chosen, timed), _name(ships, timed), outcome, gates[chosen]),
+        sentence=_say(
+            _name(chosen, timed),
+            _name(ships, timed),
+            outcome,
+            gates[chosen],
+            _caveat(timed[ships], limits),
+        ),
         gates=tuple(gate for of_place in gates.values() for gate in of_place),
         backend=chosen[0],
         recommended_backend=ships[0],
@@ -174,6 +180,7 @@ def _fallback(
     """The fastest other that is accurate and faster than its baseline beyond the noise, else fp32.
 
     fp32 elsewhere than the reference is the same graph: it counts unless it is proven inaccurate.
+    What keeps `max_p99_ms`, where that is asked, goes before what does not.
     """
     options = [
         place
@@ -190,7 +197,23 @@ def _fallback(
         others = [gate for gate in of_place if gate is not speed]
         if place != chosen and is_faster and _combine(others) == "pass":
             options.append(place)
-    return min(options, key=lambda place: timed[place].latency_ms.p50)
+
+    def rank(place: Place) -> tuple[int, float]:
+        late = limits.max_p99_ms is not None and not _keeps_p99(timed[place], limits.max_p99_ms)
+        return late, timed[place].latency_ms.p50
+
+    return min(options, key=rank)
+
+
+def _keeps_p99(report: LatencyReport, max_p99_ms: float) -> bool:
+    return judge_p99(report, max_p99_ms).outcome == "pass"
+
+
+def _caveat(recommended: LatencyReport, limits: Limits) -> str:
+    """What is to be said of a recommendation that is none of the user's limits' own."""
+    if limits.max_p99_ms is None or _keeps_p99(recommended, limits.max_p99_ms):
+        return ""
+    return f", which is not known to keep p99 below {limits.max_p99_ms:g} ms either"
 
 
 def _name(place: Place, timed: Mapping[Place, LatencyReport]) -> str:
@@ -200,15 +223,17 @@ def _name(place: Place, timed: Mapping[Place, LatencyReport]) -> str:
     return precision.upper() if is_only else f"{precision.upper()} on {backend}"
 
 
-def _say(candidate: str, recommended: str, outcome: Outcome, gates: Sequence[Gate]) -> str:
+def _say(
+    candidate: str, recommended: str, outcome: Outcome, gates: Sequence[Gate], caveat: str
+) -> str:
     # Speed goes first where all is well; what failed goes before it, for it is the reason.
     ordered = sorted(gates, key=lambda g: (_ORDER.index(g.outcome), g.name != "min-speedup"))
     reasons = "; ".join(_clause(gate) for gate in ordered)
     if outcome == "pass":
         return f"Ship {candidate}: {reasons}."
     if outcome == "fail":
-        return f"Do not ship {candidate}: {reasons}. Ship {recommended} instead."
-    return f"Undecided about {candidate}: {reasons}. Until then ship {recommended}."
+        return f"Do not ship {candidate}: {reasons}. Ship {recommended} instead{caveat}."
+    return f"Undecided about {candidate}: {reasons}. Until then ship {recommended}{caveat}."
 
 
 def _clause(gate: Gate) -> str:

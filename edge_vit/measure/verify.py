@@ -28,7 +28,7 @@ from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, o
 from edge_vit.spec import ModelSpec
 
 MIN_RUNS_FOR_P99 = 1000
-"""Timed runs below which p99 rests on fewer than ten of them."""
+"""Timed runs below which fewer than ten lie beyond p99, and it is not told."""
 
 _WARMUP = 10
 _NUM_TIMED_IMAGES = 8
@@ -170,8 +170,8 @@ def _notes(
         )
     if timing.iterations < MIN_RUNS_FOR_P99:
         notes.append(
-            f"p99 is rough: it rests on {timing.iterations:,} timed runs, {MIN_RUNS_FOR_P99:,} are "
-            "wanted."
+            f"p99 is not told: there were {timing.iterations:,} timed runs, and "
+            f"{MIN_RUNS_FOR_P99:,} are wanted (--iterations {MIN_RUNS_FOR_P99})."
         )
     if any(r.precision == "fp16" and not r.is_on_gpu for r in latency):
         notes.append(_say_half(bundle))

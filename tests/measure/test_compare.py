@@ -130,3 +130,25 @@ def test_runs_that_were_not_kept_are_said(measured):
 def test_refuses_a_single_report(measured):
     with pytest.raises(SpecError, match="got 1, expected at least 2"):
         compare([measured("a")])
+
+
+def test_another_fp32_of_the_same_accuracy_by_chance_is_no_common_reference(measured):
+    lost = {"lost": 3, "gained": 3}
+    first, same, other = (
+        measured(name, **lost, cosine_mean=cosine, reference_confusion=confusion)
+        for name, cosine, confusion in (
+            ("a", 0.99, ((0, 1, 1200),)),
+            ("b", 0.98, ((0, 1, 1200),)),
+            ("c", 0.98, ((1, 0, 1200),)),
+        )
+    )
+    comparison = compare([first, same, other])
+    narrow, wide = (change(comparison, name, measure="accuracy") for name in "bc")
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
+def test_one_run_each_tells_no_difference(measured):
+    few = [measured(name, changes={"samples_ms": (10.0,), "iterations": 1}) for name in "ab"]
+    found = change(compare(few), "b")
+    assert (found.difference, found.low, found.high) == ("no difference", None, None)
+    assert "1 timed run says nothing of the next ones" in found.sentence

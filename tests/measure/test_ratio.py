@@ -162,3 +162,16 @@ def test_refuses_rounds_that_are_no_pairs():
         median_ratio_interval([1, 2], [1])
     with pytest.raises(SpecError, match="got 0 and 1 runs"):
         median_ratio_interval([], [1], paired=False)
+
+
+@pytest.mark.parametrize("stretches", [2, 3, 6])
+def test_as_many_runs_as_verify_takes_rarely_miss_the_ratio(stretches):
+    """Neighbouring rounds resemble each other here: short blocks would miss it more often."""
+    missed = 0
+    for seed in range(REPETITIONS):
+        random = np.random.default_rng(seed)
+        shared = _wander(random, 200, 0.95, 0.05)
+        first, second = _latencies(random, 200, shared), _latencies(random, 200, shared)
+        low, high = median_ratio_interval(first, second, stretches=stretches)
+        missed += not low <= 1 <= high
+    assert missed <= 14

@@ -335,3 +335,23 @@ def test_p99_is_judged_by_the_runs_beyond_the_limit(
 def test_refuses_impossible_limits(limits):
     with pytest.raises(SpecError, match=f"{next(iter(limits))}: got"):
         Limits(**limits)
+
+
+def test_says_that_what_it_recommends_is_as_late(verdict_on, make_accuracy):
+    limits = Limits(max_p99_ms=1.0)
+    verdict = verdict_on(make_accuracy(images=3000), limits=limits, fp32=9.4, int8=4.1)
+    assert verdict.exit_status == 3
+    assert verdict.sentence.endswith(
+        "Ship FP32 instead, which is not known to keep p99 below 1 ms either."
+    )
+
+
+def test_one_timed_run_says_nothing_of_the_next(make_accuracy, make_latencies):
+    timed = [
+        dataclasses.replace(report, samples_ms=report.samples_ms[:1], iterations=1)
+        for report in make_latencies(fp32=9.4, int8=4.1)
+    ]
+    verdict = decide([make_accuracy(images=3000)], timed)
+    assert verdict.exit_status == 5
+    assert "but 1 timed run says nothing of the next ones; --iterations 200" in verdict.sentence
+    assert "inf" not in verdict.sentence

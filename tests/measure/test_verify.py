@@ -133,7 +133,7 @@ def test_notes_what_a_reader_has_to_know(make_bundle, fake_backend, source, imag
     report = verify(bundle, source, iterations=5)
     notes = "\n".join(report.notes)
     assert "7 of 50 images were also calibrated on" in notes
-    assert "p99 is rough: it rests on 5 timed runs" in notes
+    assert "p99 is not told: there were 5 timed runs" in notes
     assert "FP16 on a CPU is mostly float32" in notes
     assert "does not prove that nothing overflows there" in notes
     assert report.accuracy[0].data_digest in notes
