@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import click
-
 from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.wording import summary_lines
@@ -89,7 +87,7 @@ class Signals:
     def _handle(self, number: int, frame: object) -> None:
         if self.stop_loop is None:
             if number == signal.SIGTERM:
-                raise click.exceptions.Exit(0)
+                raise SystemExit(0)  # no Exception: whoever loads the model would catch that
             raise KeyboardInterrupt
         self.number = self.number or number
         # Not here: the main thread may hold the very lock that stopping needs.

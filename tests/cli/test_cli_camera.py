@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_vit.cli.camera_run import Signals
+
 CALL = [sys.executable, "-c", "from edge_vit.cli import main; main()"]
 
 
@@ -175,6 +177,17 @@ def test_a_signal_ends_it_soon_with_a_summary_and_whole_lines(shared_bundle, num
         json.loads(line)
     assert stdout.endswith("\n")
     assert seconds < 15  # a second, on a machine with nothing else to do
+
+
+def test_sigterm_while_the_model_is_loaded_is_no_error_of_the_model():
+    with Signals():
+        with pytest.raises(SystemExit) as caught:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(5)
+            except Exception:  # what loading a model makes an error of
+                pytest.fail("taken for an error")
+        assert caught.value.code == 0
 
 
 def test_a_signal_ends_it_though_nobody_reads_what_it_says(shared_bundle):
