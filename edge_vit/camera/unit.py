@@ -11,7 +11,8 @@ _TEMPLATE = """\
 [Unit]
 Description=edge-vit camera loop: {title}
 Wants=network-online.target
-After=network-online.target
+# A CSI camera is read through this daemon of JetPack; elsewhere the line means nothing.
+After=network-online.target nvargus-daemon.service
 # Try for ever: a camera may come back after days.
 StartLimitIntervalSec=0
 
@@ -21,6 +22,8 @@ Type=notify
 NotifyAccess=main
 ExecStart={command}
 WorkingDirectory={folder}
+# EDGEVIT_TOKEN=... of a dashboard for others stands here, in a file that root alone reads.
+EnvironmentFile=-/etc/edgevit/{name}.env
 User={user}
 SupplementaryGroups=video
 # Status 4: a camera or a GPU was lost. Status 2: the command is wrong, trying again is no help.
@@ -33,7 +36,7 @@ TimeoutStartSec=30min
 TimeoutStopSec=5
 NoNewPrivileges=yes
 ProtectSystem=full
-PrivateTmp=yes
+# No PrivateTmp: the socket of nvargus-daemon is in /tmp.
 
 [Install]
 WantedBy=multi-user.target

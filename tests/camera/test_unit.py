@@ -25,6 +25,8 @@ def test_restarts_after_failures_and_not_after_wrong_usage():
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"] == "2"
     assert service["User"] == "jetson"
+    assert service["EnvironmentFile"] == "-/etc/edgevit/edgevit-my-cats.env"
+    assert "PrivateTmp" not in service  # the socket of nvargus-daemon is in /tmp
     assert service["WorkingDirectory"] == "/srv/c%%d"
     assert parser["Unit"]["StartLimitIntervalSec"] == "0"
     assert "/etc/systemd/system/edgevit-my-cats.service" in unit()
