@@ -35,6 +35,14 @@ ADDRESSES = {
         ),
         {},
     ),
+    "gst:rtspsrc location=rtsp://me:secret@cam/x user-pw=secret ! decodebin": (
+        *(
+            "gst",
+            "rtspsrc location=rtsp://me:secret@cam/x user-pw=secret ! decodebin",
+            "gst:rtspsrc location=rtsp://cam/x user-pw=***",
+        ),
+        {},
+    ),
     "test://": ("test", "", "test://", {}),
     "test://#rate=15&count=3": ("test", "", "test://", {"rate": "15", "count": "3"}),
 }
@@ -66,6 +74,10 @@ WRONG = {
     "0#format=MJPG!": "got 'format=MJPG!', expected format=mjpeg or yuyv422",
     "v4l2://video0": "got 'video0', expected v4l2:///dev/video0",
     "gst:": "got no pipeline",
+    "rtsp://me:s#ecret@cam/x": "source rtsp://cam/x: got no host and port",
+    "rtsp://me:5#secret@cam/x": "In a password # is written %23",
+    "rtsp://me:secret/@cam/x": "source rtsp://cam/x: got no host and port",
+    "rtsp://cam:port/x": "got no host and port",
     "http://me:secret@cam/x": "source http://cam/x is no address of a source, expected one of csi:",
     "nowhere.mp4": "source nowhere.mp4 does not exist",
 }
@@ -91,6 +103,13 @@ def test_refuses_a_file_that_is_no_video(tmp_path):
         ("rtsp://user:p@ss@host/x", "rtsp://host/x"),
         ("rtsp://host/x", "rtsp://host/x"),
         ("rtsp://[::1", "rtsp://[::1"),
+        ("rtsp://me:secret@[::1/x", "rtsp://[::1/x"),
+        ("rtsp://me:se/cr@et@host:1/x", "rtsp://host:1/x"),
+        (
+            "rtsp://host/x?user=me&password=se%2Fcret&channel=1",
+            "rtsp://host/x?user=***&password=***&channel=1",
+        ),
+        ("rtsp://host/user=me_password=secret_channel=1.sdp", "rtsp://host/user=***"),
     ],
 )
 def test_hides_passwords(url, expected):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edge_vit.camera.sinks.record import answer_record, to_line
+from edge_vit.camera.sources.address import hide_password, split_url
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.optional import require
@@ -37,13 +38,10 @@ class MqttSink:
     needs_pixels = False
 
     def __init__(self, url: str, qos: int = 0, timeout_s: float = TIMEOUT_S) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self._topic = urllib.parse.unquote(parts.path).strip("/")
-        if parts.scheme not in _PORTS or not parts.hostname or not self._topic:
-            raise SpecError(
-                f"mqtt: got {parts.scheme}://{parts.hostname or ''}/{self._topic}, "
-                "expected mqtt://HOST/TOPIC"
-            )
+        parts = split_url(url)
+        self._topic = urllib.parse.unquote(parts.path).strip("/") if parts else ""
+        if parts is None or parts.scheme not in _PORTS or not self._topic:
+            raise SpecError(f"mqtt: got {hide_password(url)}, expected mqtt://HOST[:PORT]/TOPIC")
         if set("+#") & set(self._topic):
             raise SpecError(f"mqtt: topic {self._topic!r}, expected one without + and #")
         if qos not in (0, 1):
@@ -70,6 +68,7 @@ class MqttSink:
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail = self._on_connect_fail
         client.reconnect_delay_set(1, 60)
+        client.max_queued_messages_set(self.queue_size)  # a broker may confirm nothing for weeks
         client.connect_async(
             self._parts.hostname, self._parts.port or _PORTS[self._parts.scheme], _KEEP_ALIVE_S
         )

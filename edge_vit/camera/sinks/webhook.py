@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from edge_vit.camera.sinks.record import answer_record, best_answer, to_line
+from edge_vit.camera.sources.address import hide_password, split_url
 from edge_vit.camera.values import CameraAnswer, describe
 from edge_vit.errors import BackendError, SpecError
 
@@ -43,9 +44,11 @@ class WebhookSink:
         timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SpecError(f"webhook: got {parts.scheme}:, expected http://HOST or https://HOST")
+        parts = split_url(url)
+        if parts is None or parts.scheme not in ("http", "https"):
+            raise SpecError(
+                f"webhook: got {hide_password(url)}, expected http://HOST[:PORT]/PATH or https://"
+            )
         self._parts, self._on, self._interval_s = parts, on, interval_s
         self._timeout_s, self._clock = timeout_s, clock
         self._sent: dict[str, tuple[object, float]] = {}  # source -> last label that arrived, when

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from edge_vit.errors import SpecError
 from edge_vit.video import VIDEO_SUFFIXES
@@ -31,6 +31,8 @@ _FORMS = (
 )
 _NUMBERS = (*_SIZE, "count")
 _TRANSPORTS = ("tcp", "udp")
+_SECRET = re.compile(r"(?i)((?:user|login|pass|pwd|pw|token|secret|auth|key)[\w-]*)=[^&\s!]*")
+"""What cameras are told in queries and paths, and elements of GStreamer in properties."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def parse_address(text: str) -> SourceAddress:
         pipeline = text.removeprefix("gst:").strip()
         if not pipeline:
             raise SpecError("source gst:: got no pipeline, expected gst:ELEMENT ! ELEMENT")
-        return SourceAddress("gst", pipeline, f"gst:{pipeline.partition('!')[0].strip()}")
+        first = " ".join(map(hide_password, pipeline.partition("!")[0].split()))
+        return SourceAddress("gst", pipeline, f"gst:{first}")
     # A file's name may hold anything; a number alone is a camera.
     if Path(text.removeprefix("file://")).exists() and not text.isdecimal():
         return _path_address(text)
@@ -100,6 +103,12 @@ def _split(base: str, text: str) -> tuple[Kind, str, str]:
             raise SpecError(f"source {text}: got {device!r}, expected v4l2:///dev/video0")
         return "v4l2", device, f"v4l2://{device}"
     if separator and scheme in ("rtsp", "rtsps"):
+        if split_url(base) is None or "@" in text.removeprefix(base):
+            raise SpecError(
+                f"source {hide_password(text)}: got no host and port, expected "
+                "rtsp://USER:PASSWORD@HOST:PORT/PATH. In a password # is written %23, / is %2F, "
+                "? is %3F"
+            )
         return "rtsp", base, hide_password(base)
     address = _path_address(base)
     return address.kind, address.target, address.name
@@ -118,14 +127,24 @@ def _path_address(text: str) -> SourceAddress:
 
 
 def hide_password(url: str) -> str:
-    """Return `url` without user name and password."""
+    """Return `url` without user name and password, wherever they stand in it."""
+    parts = split_url(url)
+    if parts is not None and "@" not in parts.fragment:
+        if "@" in parts.netloc:
+            url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    elif "://" in url:  # a password that cuts it short: what comes last is no part of it
+        scheme, _, rest = url.partition("://")
+        url = f"{scheme}://{rest.rpartition('@')[2]}"
+    return _SECRET.sub(r"\1=***", url)
+
+
+def split_url(url: str) -> SplitResult | None:
+    """Return the parts of `url`; None where it has no host, or its port is no number."""
     try:
         parts = urlsplit(url)
+        return parts if parts.hostname and parts.port != 0 else None
     except ValueError:
-        return url
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return None
 
 
 def _parse_options(kind: Kind, tail: str, text: str) -> dict[str, str]:

@@ -241,10 +241,12 @@ def test_the_name_holds_no_password():
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("mqtt://host", "expected mqtt://HOST/TOPIC"),
-        ("mqtt:///topic", "expected mqtt://HOST/TOPIC"),
-        ("tcp://host/topic", "expected mqtt://HOST/TOPIC"),
+        ("mqtt://host", r"expected mqtt://HOST\[:PORT\]/TOPIC"),
+        ("mqtt:///topic", r"expected mqtt://HOST\[:PORT\]/TOPIC"),
+        ("tcp://host/topic", r"expected mqtt://HOST\[:PORT\]/TOPIC"),
         ("mqtt://host/cats/+", "without"),
+        ("mqtt://me:secret@host:port/cats", r"got mqtt://host:port/cats, expected"),
+        ("mqtt://[::1/cats", "expected mqtt://HOST"),
     ],
 )
 def test_refuses_what_is_no_address(url, message):
