@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,6 +89,7 @@ class CameraLoop:
     ) -> None:
         if not makers:
             raise SpecError("sources: got none, expected at least one")
+        makers = _with_own_names(makers)
         self._options = options or LoopOptions()
         self._session, self._spec, self._sinks = session, spec, tuple(sinks)
         self._prepare, self._clock = prepare or Preparation(spec.preprocess), clock
@@ -281,3 +284,15 @@ class CameraLoop:
                     f"{source.name}: {source.counts.failed} of {source.counts.captured} frames "
                     "have no answer"
                 )
+
+
+def _with_own_names(makers: Sequence[SourceMaker]) -> list[SourceMaker]:
+    """`makers` by names that differ: smoothing, pictures and figures are kept by name."""
+    counts: Counter[str] = Counter()
+    named = []
+    for maker in makers:
+        counts[maker.name] += 1
+        number = counts[maker.name]
+        name = maker.name if number == 1 else f"{maker.name} ({number})"
+        named.append(dataclasses.replace(maker, name=name))
+    return named

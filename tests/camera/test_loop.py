@@ -380,3 +380,11 @@ def test_a_file_that_cannot_be_opened_keeps_no_other_from_being_answered():
     with pytest.raises(SourceError, match=r"b\.mp4 cannot be opened"):
         run_loop(makers, clock, [sink])
     assert sink.numbers == list(range(50))
+
+
+def test_sources_of_one_address_have_names_that_differ():
+    clock, sink = ScriptedClock(), Recorder()
+    makers = [scripted_maker(range(3), clock, is_live=False) for _ in range(2)]
+    summary = run_loop(makers, clock, [sink])
+    name = makers[0].name
+    assert [source.name for source in summary.sources] == [name, f"{name} (2)"]
