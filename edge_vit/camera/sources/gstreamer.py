@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -23,6 +24,7 @@ from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.errors import MissingDependencyError, SourceError, SpecError
 
 _LAUNCHER = "gst-launch-1.0"
+_LISTENER_END_S = 1.0  # something that outlives the child may hold its stderr
 _PIPE_BYTES = 2**20  # what Linux grants everybody
 _PLAUSIBLE_NS = 10 * 10**9
 # Behind every pipeline: RGB, and of frames that wait the newest alone.
@@ -102,15 +104,19 @@ class GStreamerSource:
             self._is_aborted = True
             if self._process is not None:
                 with contextlib.suppress(OSError):
-                    self._process.kill()
+                    if self._process.returncode is None:  # else its number may be another's
+                        os.killpg(self._process.pid, signal.SIGKILL)  # and what it started
 
     def close(self) -> None:
         """Kill the child, and wait until it is gone."""
         self.abort()
         if self._process is not None:
             self._process.wait()
-            self._listener.join()
-            for pipe in (self._process.stdout, self._process.stderr):
+            self._listener.join(_LISTENER_END_S)
+            pipes = [self._process.stdout]
+            if not self._listener.is_alive():  # closing would wait for whoever reads
+                pipes.append(self._process.stderr)
+            for pipe in pipes:
                 if pipe is not None:
                     pipe.close()
 
