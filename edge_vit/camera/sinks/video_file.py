@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_vit.camera.sinks.drawing import draw_answer
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraAnswer, describe
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.optional import require
 
@@ -25,6 +27,7 @@ _CODECS = (
 )
 _MILLISECONDS = Fraction(1, 1000)
 _KEY_FRAME_EVERY = 30
+_RETRY_S = 30.0  # to the next file after a failure: a full disk is not to be filled with names
 _AT_ONCE = {"flush_packets": "1"}
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}  # no index at the end
 
@@ -48,6 +51,7 @@ class VideoFileSink:
         self._path = path
         self._av: ModuleType | None = None
         self._videos: dict[str, _Video] = {}
+        self._reason, self._next_try_s = "", float("-inf")
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Load PyAV and make the folder.
@@ -66,10 +70,12 @@ class VideoFileSink:
         """Add the frame of `answer`.
 
         Raises:
-            ArtifactError: the video cannot be written; it is ended, the next frame begins another.
+            ArtifactError: the video cannot be written; another is begun after a while.
         """
         assert self._av is not None
         source = answer.frame.source
+        if source not in self._videos and time.monotonic() < self._next_try_s:
+            raise ArtifactError(self._reason)
         try:
             if source not in self._videos:
                 self._videos[source] = _Video(self._av, claim_path(self._path), answer)
@@ -78,7 +84,9 @@ class VideoFileSink:
             video = self._videos.pop(source, None)
             if video is not None:
                 video.abandon()
-            raise ArtifactError(f"cannot write {self._path}: {error}") from None
+            self._reason = f"cannot write {self._path}: {describe(error)}"
+            self._next_try_s = time.monotonic() + _RETRY_S
+            raise ArtifactError(self._reason) from None
 
     def close(self) -> None:
         """Write what the encoder still holds, and end every video."""
@@ -92,7 +100,7 @@ class _Video:
 
     def __init__(self, av: ModuleType, path: Path, answer: CameraAnswer) -> None:
         height, width = answer.frame.pixels.shape[:2]
-        self._av = av
+        self._av, self._path = av, path
         self._width, self._height = max(2, width // 2 * 2), max(2, height // 2 * 2)
         self._first_ns, self._last_pts = answer.frame.stamps.captured_ns, -1
         options = {**_AT_ONCE, **(_FRAGMENTS if path.suffix.lower() == ".mp4" else {})}
@@ -120,11 +128,12 @@ class _Video:
         self._container.close()
 
     def abandon(self) -> None:
-        """End the file as it is."""
-        try:
+        """End the file as it is; one that holds nothing goes."""
+        with contextlib.suppress(OSError, ValueError):
             self._container.close()
-        except (OSError, ValueError):
-            return
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_size == 0:
+                self._path.unlink()
 
 
 def claim_path(path: Path) -> Path:

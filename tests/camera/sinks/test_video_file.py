@@ -1,9 +1,11 @@
+import time
+
 import numpy as np
 import pytest
 from made_answers import make_answer, make_summary
 
 from edge_vit.camera.sinks.drawing import draw_answer, to_jpeg
-from edge_vit.camera.sinks.video_file import VideoFileSink, claim_path
+from edge_vit.camera.sinks.video_file import VideoFileSink, _Video, claim_path
 from edge_vit.errors import ArtifactError, SpecError
 
 av = pytest.importorskip("av")
@@ -87,16 +89,33 @@ def test_every_source_has_its_own_video_and_none_is_written_over(tmp_path):
     assert claim_path(tmp_path / "seen.mp4").name == "seen-3.mp4"
 
 
-def test_a_video_that_fails_is_ended_and_the_next_frame_begins_another(tmp_path, monkeypatch):
+def test_a_video_that_fails_is_ended_and_another_begun_after_a_while(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     sink = opened(tmp_path / "seen.mp4")
     sink.write(make_answer(0))
     (video,) = sink._videos.values()
     monkeypatch.setattr(video, "add", lambda answer: (_ for _ in ()).throw(OSError("disk gone")))
     with pytest.raises(ArtifactError, match="disk gone"):
         sink.write(make_answer(1))
-    sink.write(make_answer(2))
+    with pytest.raises(ArtifactError, match="disk gone"):
+        sink.write(make_answer(2))
+    now[0] += 31
+    sink.write(make_answer(3))
     sink.close()
     assert len(read(tmp_path / "seen-1.mp4")[0]) == 1
+
+
+def test_a_full_disk_is_not_filled_with_empty_videos(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("No space left on device")
+
+    sink = opened(tmp_path / "seen.mp4")
+    monkeypatch.setattr(_Video, "add", fail)
+    for number in range(20):
+        with pytest.raises(ArtifactError, match="No space left"):
+            sink.write(make_answer(number))
+    assert len(list(tmp_path.iterdir())) <= 1
 
 
 def test_a_run_without_frames_leaves_no_file(tmp_path):
