@@ -7,6 +7,7 @@ import threading
 import time
 
 _SILENCE_S = 60.0
+_MAX_REASONS = 16  # that are told within `_SILENCE_S`, however many there are
 
 
 class Complaints:
@@ -19,12 +20,10 @@ class Complaints:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._lock = threading.Lock()
-        self._reason = ""
-        self._told_s = 0.0
-        self._num_kept = 0
+        self._told: dict[str, tuple[float, int]] = {}  # reason -> when, and how often since
 
     def tell(self, reason: str, message: str) -> None:
-        """Log `message`, unless `reason` was told within the last minute and is no other.
+        """Log `message`, unless `reason` was told within the last minute.
 
         Args:
             reason: what went wrong, the same text for the same thing.
@@ -32,9 +31,15 @@ class Complaints:
         """
         now_s = time.monotonic()
         with self._lock:
-            if reason == self._reason and now_s - self._told_s < _SILENCE_S:
-                self._num_kept += 1
+            told_s, num_kept = self._told.pop(reason, (float("-inf"), 0))
+            if now_s - told_s < _SILENCE_S:
+                self._told[reason] = told_s, num_kept + 1
                 return
-            again = f" ({self._num_kept} more like the last one)" if self._num_kept else ""
-            self._reason, self._told_s, self._num_kept = reason, now_s, 0
+            if len(self._told) >= _MAX_REASONS:
+                oldest = min(self._told, key=lambda known: self._told[known][0])
+                if now_s - self._told[oldest][0] < _SILENCE_S:
+                    return
+                del self._told[oldest]
+            self._told[reason] = now_s, 0
+        again = f" ({num_kept} more of them in between)" if num_kept else ""
         self._logger.warning("%s%s", message, again)

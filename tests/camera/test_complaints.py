@@ -19,7 +19,26 @@ def test_the_same_complaint_is_told_once_a_minute_with_a_count(monkeypatch, capl
     complaints.tell("lost", "frame 7: lost")
     assert caplog.messages == [
         "frame 0: lost",
-        "frame 5: late (4 more like the last one)",
-        "frame 6: lost",
-        "frame 7: lost",
+        "frame 5: late",
+        "frame 7: lost (5 more of them in between)",
     ]
+
+
+def test_complaints_that_take_turns_are_told_once_a_minute_too(monkeypatch, caplog):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    complaints = Complaints(logging.getLogger("edge_vit.test"))
+    for number in range(100):
+        complaints.tell("lost" if number % 2 else "late", f"frame {number}")
+        now[0] += 0.1
+    assert caplog.messages == ["frame 0", "frame 1"]
+
+
+def test_a_thing_that_is_worded_anew_each_time_does_not_fill_the_log(monkeypatch, caplog):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    complaints = Complaints(logging.getLogger("edge_vit.test"))
+    for number in range(120):
+        complaints.tell(f"frame {number} is bad", f"frame {number} is bad")
+        now[0] += 1
+    assert len(caplog.messages) == 2 * 16
