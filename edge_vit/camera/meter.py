@@ -86,4 +86,5 @@ def percentiles_of(histogram: Histogram) -> Percentiles:
         histogram.percentile_ms(percent) if count >= needed else None
         for percent, needed in _NEEDED.items()
     )
-    return Percentiles(count, p50, p90, p99, p999, histogram.max_ns / 1e6 if count else None)
+    most, mean = (histogram.max_ns / 1e6, histogram.mean_ms) if count else (None, None)
+    return Percentiles(count, p50, p90, p99, p999, most, mean)

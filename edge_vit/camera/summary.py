@@ -17,6 +17,7 @@ class Percentiles:
     Attributes:
         count: frames that it was taken from.
         max: the largest.
+        mean: of all.
     """
 
     count: int
@@ -25,6 +26,7 @@ class Percentiles:
     p99: float | None
     p999: float | None
     max: float | None
+    mean: float | None = None
 
 
 @dataclass(frozen=True)

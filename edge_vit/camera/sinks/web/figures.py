@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -36,12 +37,14 @@ class Figures:
         self._clock, self._lock = clock, threading.Lock()
         self._now, self._before = _empty(), _empty()
         self._turned_s = clock()
+        self._fresh: deque[float] = deque(maxlen=1000)  # latencies since the last point, ms
         self._past: deque[dict[str, float | None]] = deque(maxlen=HISTORY)
 
     def add(self, answer: CameraAnswer) -> None:
         """Count the stages of `answer`."""
         stamps = answer.frame.stamps
         with self._lock:
+            self._fresh.append(stamps.latency_ms)
             if self._clock() - self._turned_s >= WINDOW_S:
                 self._now, self._before = _empty(), self._now
                 self._turned_s = self._clock()
@@ -58,13 +61,16 @@ class Figures:
 
     def sample(self, summary: CameraSummary, reading: Telemetry | None) -> None:
         """Add a point to the past."""
-        point = {
+        point: dict[str, float | None] = {
             "fps": summary.recent_fps,
-            "latency": summary.latency_ms.p50,
+            "latency": None,
             "power": reading.power_w if reading else None,
             "temperature": hottest(reading),
         }
         with self._lock:
+            if self._fresh:
+                point["latency"] = statistics.median(self._fresh)
+                self._fresh.clear()
             self._past.append(point)
 
     def past(self) -> dict[str, list[float | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from edge_vit.camera.summary import CameraSummary, Percentiles
 from edge_vit.device.telemetry import Telemetry
@@ -36,21 +36,11 @@ def metrics_text(summary: CameraSummary, reading: Telemetry | None) -> str:
             [({"source": s.name}, s.num_reopened) for s in summary.sources],
         ),
         _family("edgevit_sink_answers_total", "counter", "What sinks took.", _sinks(summary)),
-        _family(
-            "edgevit_latency_seconds",
-            "summary",
-            "From capture to answer.",
-            _quantiles({}, summary.latency_ms),
-        ),
-        _family(
+        _summary("edgevit_latency_seconds", "From capture to answer.", [({}, summary.latency_ms)]),
+        _summary(
             "edgevit_stage_seconds",
-            "summary",
             "The parts of the latency.",
-            [
-                sample
-                for stage, values in summary.stage_ms.items()
-                for sample in _quantiles({"stage": stage}, values)
-            ],
+            [({"stage": stage}, values) for stage, values in summary.stage_ms.items()],
         ),
     ]
     return "".join([*families, *(_sensors(reading) if reading else ())])
@@ -111,12 +101,30 @@ def _sensors(reading: Telemetry) -> list[str]:
     ]
 
 
+def _summary(
+    name: str, what: str, latencies: Iterable[tuple[Mapping[str, str], Percentiles]]
+) -> str:
+    """A summary: quantiles since the start, and sum and count, of which rates are made."""
+    lines = []
+    for labels, values in latencies:
+        samples = [(name, *sample) for sample in _quantiles(labels, values)]
+        samples.append((f"{name}_sum", labels, (values.mean or 0) / 1e3 * values.count))
+        samples.append((f"{name}_count", labels, values.count))
+        lines += [_line(*sample) for sample in samples if sample[2] is not None]
+    return _with_help(name, "summary", what, lines)
+
+
 def _family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
-    lines = [
-        f"{name}{_labels(labels)} {float(value)!r}"
-        for labels, value in samples
-        if value is not None
-    ]
+    known = [(labels, value) for labels, value in samples if value is not None]
+    return _with_help(name, kind, what, [_line(name, *sample) for sample in known])
+
+
+def _line(name: str, labels: Mapping[str, str], value: float | None) -> str:
+    return f"{name}{_labels(labels)} {float(value or 0)!r}"
+
+
+def _with_help(name: str, kind: str, what: str, lines: Sequence[str]) -> str:
+    """The family of `name` with its head; nothing where there is no line of it."""
     if not lines:
         return ""
     return "\n".join([f"# HELP {name} {what}", f"# TYPE {name} {kind}", *lines]) + "\n"

@@ -48,8 +48,17 @@ def test_what_is_older_than_a_minute_is_forgotten():
 def test_the_past_does_not_grow():
     figures = Figures(lambda: 0.0)
     for number in range(HISTORY + 50):
+        figures.add(make_answer(number))
         figures.sample(make_summary(recent_fps=float(number)), None)
     past = figures.past()
     assert past["fps"] == [float(number) for number in range(50, HISTORY + 50)]
     assert past["latency"] == [21.0] * HISTORY
     assert set(past["power"]) == {None}
+
+
+def test_a_point_of_the_past_is_of_the_answers_since_the_last_one():
+    figures = Figures(lambda: 0.0)
+    figures.add(make_answer(0))
+    figures.sample(make_summary(), None)
+    figures.sample(make_summary(), None)
+    assert figures.past()["latency"] == [21.0, None]
