@@ -74,7 +74,7 @@ WRONG = {
     "0#format=MJPG!": "got 'format=MJPG!', expected format=mjpeg or yuyv422",
     "v4l2://video0": "got 'video0', expected v4l2:///dev/video0",
     "gst:": "got no pipeline",
-    "rtsp://me:s#ecret@cam/x": "source rtsp://cam/x: got no host and port",
+    "rtsp://me:s#secret@cam/x": "source rtsp://cam/x: got no host and port",
     "rtsp://me:5#secret@cam/x": "In a password # is written %23",
     "rtsp://me:secret/@cam/x": "source rtsp://cam/x: got no host and port",
     "rtsp://cam:port/x": "got no host and port",
