@@ -98,10 +98,12 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
         build_memory_gib,
         examine_cameras,
         examine_cuda,
+        examine_engines,
         examine_folders,
         examine_machine,
         examine_memory,
     )
+    from edge_vit.runtime.backends import BACKENDS
     from edge_vit.runtime.trt.trust import cache_folder, state_folder
 
     weights = bundle.artifact("onnx/fp32.onnx").num_bytes if bundle else _VIT_SMALL_BYTES
@@ -112,6 +114,7 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
     return [
         *examine_machine(ROOT, facts, reading, sees_tensorrt=_is_there("tensorrt")),
         *examine_cuda(facts, version_of("cuda-bindings")),
+        *examine_engines(facts, has_tensorrt=any(BACKENDS[b].is_installed for b in ("trt", "rtx"))),
         *examine_memory(facts.memory, build_memory_gib(weights), is_jetson=facts.is_jetson),
         *examine_folders(folders),
         *examine_cameras(ROOT, facts, has_gstreamer=has_gstreamer),

@@ -91,6 +91,19 @@ def examine_cuda(facts: DeviceFacts, bindings: str | None) -> list[Finding]:
     return []
 
 
+def examine_engines(facts: DeviceFacts, *, has_tensorrt: bool) -> list[Finding]:
+    """Return what is to do so that a GPU that is not a Jetson's runs models.
+
+    Args:
+        facts: of the machine.
+        has_tensorrt: whether this Python finds TensorRT or TensorRT-RTX.
+    """
+    if facts.is_jetson or not facts.gpus or has_tensorrt:
+        return []
+    detail = "a GPU is here and no TensorRT: models run on the CPU"
+    return [Finding("advice", "TensorRT", detail, "pip install 'edge-vit[rtx]'")]
+
+
 def examine_memory(memory: Memory, needed_gib: float, *, is_jetson: bool) -> list[Finding]:
     """Return what is to do so that building an engine, which takes `needed_gib`, has room."""
     free, swap = memory.free_gib, memory.swap_gib or 0

@@ -11,6 +11,7 @@ from edge_vit.device.findings import (
     build_memory_gib,
     examine_cameras,
     examine_cuda,
+    examine_engines,
     examine_folders,
     examine_machine,
     examine_memory,
@@ -77,6 +78,16 @@ def test_an_nvidia_card_without_its_driver_is_a_problem(tmp_path):
     assert examine(tmp_path) == [("problem", "driver", "sudo ubuntu-drivers install")]
     device_trees.write(tmp_path, {f"{card}/class": "0x040300\n"})  # its sound
     assert examine(tmp_path) == []
+
+
+def test_a_gpu_without_tensorrt_is_told(tmp_path):
+    desktop = read_device(device_trees.desktop(tmp_path / "desktop"))
+    assert desktop.gpus
+    (found,) = examine_engines(desktop, has_tensorrt=False)
+    assert (found.state, found.command) == ("advice", "pip install 'edge-vit[rtx]'")
+    assert examine_engines(desktop, has_tensorrt=True) == []
+    board = read_device(device_trees.agx_orin(tmp_path / "board"))
+    assert examine_engines(board, has_tensorrt=False) == []  # has a line of its own
 
 
 def test_a_desktop_wants_nvml(tmp_path):

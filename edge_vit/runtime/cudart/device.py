@@ -14,7 +14,8 @@ from edge_vit.runtime.cudart.checked import (
     CheckedCalls,
 )
 
-_ON_THE_CPU = "To run on the CPU: --backend ort"
+ON_THE_CPU = "To run on the CPU: --backend ort"
+"""How messages end that are about a missing driver or GPU."""
 
 
 class _Attribute(enum.IntEnum):
@@ -73,7 +74,7 @@ def check_device(checked: CheckedCalls) -> None:
     if int(status) == NO_DEVICE or (int(status) == SUCCESS and not count):
         raise BackendError(
             "the NVIDIA driver sees no GPU. Does nvidia-smi list it, or is it hidden by "
-            f"CUDA_VISIBLE_DEVICES? {_ON_THE_CPU}"
+            f"CUDA_VISIBLE_DEVICES? {ON_THE_CPU}"
         )
     if int(status) != SUCCESS:
         raise checked.failure("cudaGetDeviceCount", status)
@@ -108,7 +109,7 @@ def read_facts(checked: CheckedCalls) -> GpuFacts:
 def _driver_text(checked: CheckedCalls, error: str) -> str:
     driver, runtime = _versions(checked)
     if driver == (0, 0):
-        return f"this machine has no NVIDIA driver (cudaGetDeviceCount: {error}). {_ON_THE_CPU}"
+        return f"this machine has no NVIDIA driver (cudaGetDeviceCount: {error}). {ON_THE_CPU}"
     knows, wanted = (".".join(map(str, version)) for version in (driver, runtime))
     return (
         f"the NVIDIA driver knows CUDA {knows}, the CUDA runtime is {wanted} "

@@ -131,7 +131,8 @@ def choose_targets(builder: Builder, wanted: tuple[str, ...]) -> tuple[str, ...]
         if not builder.hardware.is_here:
             raise SpecError(
                 f"{builder.title} builds on the GPU that will run the engine, and there is none "
-                "here. Build on the device, or for a desktop GPU take: --backend rtx --target sm_86"
+                f"here{builder.hardware.because}. Build on the device, or for a desktop GPU take: "
+                "--backend rtx --target sm_86"
             )
         return (builder.hardware.compute_capability,)
     targets = wanted or (builder.hardware.compute_capability,)

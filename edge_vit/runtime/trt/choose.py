@@ -38,7 +38,7 @@ def choose_builder(backend: BuildBackend, targets: tuple[str, ...] = ()) -> Buil
         if not builder.can_build:
             reasons.append(f"{builder.title} builds no engines")
         elif not builder.hardware.is_here:
-            reasons.append(f"{builder.title} finds no GPU here")
+            reasons.append(f"{builder.title} finds no GPU here{builder.hardware.because}")
         elif name == "rtx" and builder.hardware.compute_capability not in builder.targets:
             reasons.append(f"{builder.title} does not know {builder.hardware.compute_capability}")
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.runtime.cudart import GpuFacts, open_cuda
-from edge_vit.runtime.trt.identity import NO_GPU, Hardware
+from edge_vit.runtime.cudart.device import ON_THE_CPU
+from edge_vit.runtime.trt.identity import Hardware
 
 
 def hardware_of(facts: GpuFacts, free_bytes: int = 0) -> Hardware:
@@ -21,7 +22,7 @@ def hardware_of(facts: GpuFacts, free_bytes: int = 0) -> Hardware:
 
 
 def find_hardware(device: int = 0, *, must_exist: bool = False) -> Hardware:
-    """Return the GPU `device`, or `NO_GPU`.
+    """Return the GPU `device`, or one that is not here and says why.
 
     CUDA stays with this process afterwards and takes memory: ask in a child process.
 
@@ -31,8 +32,8 @@ def find_hardware(device: int = 0, *, must_exist: bool = False) -> Hardware:
     """
     try:
         cuda = open_cuda(device)
-    except (BackendError, MissingDependencyError):
+    except (BackendError, MissingDependencyError) as error:
         if must_exist:
             raise
-        return NO_GPU
+        return Hardware(why_none=str(error).removesuffix(f". {ON_THE_CPU}"))
     return hardware_of(cuda.facts, cuda.free_memory()[0])

@@ -26,6 +26,7 @@ class Hardware:
         cuda: major version of the CUDA runtime, such as ``12``.
         is_integrated: whether GPU and CPU share one memory, as on a Jetson.
         free_bytes: of GPU memory, at the moment.
+        why_none: where there is no GPU, what CUDA says of it.
     """
 
     gpu: str = ""
@@ -34,11 +35,17 @@ class Hardware:
     cuda: str = ""
     is_integrated: bool = False
     free_bytes: int = 0
+    why_none: str = ""
 
     @property
     def is_here(self) -> bool:
         """Whether there is a GPU that engines can be run on."""
         return bool(self.gpu)
+
+    @property
+    def because(self) -> str:
+        """`why_none` as the end of a sentence; empty where there is nothing to say."""
+        return f": {self.why_none}" if self.why_none else ""
 
 
 NO_GPU = Hardware()

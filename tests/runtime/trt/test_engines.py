@@ -14,7 +14,7 @@ from edge_vit.errors import ArtifactError, EdgeVitError, GateFailed, SpecError
 from edge_vit.progress import Silent
 from edge_vit.runtime.trt import engines, places, trust
 from edge_vit.runtime.trt.engines import BuildLimits, build_engine, find_engine
-from edge_vit.runtime.trt.identity import EngineOptions
+from edge_vit.runtime.trt.identity import EngineOptions, Hardware
 from edge_vit.runtime.trt.sidecar import list_engines, read_sidecar, sidecar_path, write_sidecar
 from tests.runtime.trt.bundles import ORIN, RTX, write_bundle
 
@@ -348,7 +348,11 @@ def test_an_edited_graph_reaches_no_builder(bundle, real_builder):
         (RTX, EngineOptions(targets=("sm_90",)), r"sm_90 \(Hopper\).* On a server GPU take"),
         (RTX, EngineOptions(targets=("sm_110",)), r"sm_110 \(Thor\)"),
         (ORIN, SM86, "--target is for TensorRT-RTX: TensorRT builds for the GPU that it runs on"),
-        (dataclasses.replace(ORIN, hardware=RTX.hardware), EngineOptions(), "there is none here"),
+        (
+            dataclasses.replace(ORIN, hardware=Hardware(why_none="no driver")),
+            EngineOptions(),
+            "there is none here: no driver. Build on",
+        ),
     ],
     ids=["none", "orin", "instead", "hopper", "thor", "trt", "trt without gpu"],
 )

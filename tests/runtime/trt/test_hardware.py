@@ -8,7 +8,7 @@ from edge_vit.errors import BackendError
 from edge_vit.runtime.cudart import GpuFacts
 from edge_vit.runtime.trt import hardware
 from edge_vit.runtime.trt.hardware import find_hardware
-from edge_vit.runtime.trt.identity import NO_GPU, Hardware
+from edge_vit.runtime.trt.identity import Hardware
 
 ORIN = GpuFacts(1, "Orin", (8, 7), True, True, True, False, (12, 6), (12, 9))
 
@@ -27,10 +27,10 @@ def test_translates_what_cuda_says(monkeypatch):
 
 def test_without_a_gpu_there_is_none_unless_there_must_be(monkeypatch):
     def open_cuda(device):
-        raise BackendError("this machine has no NVIDIA driver")
+        raise BackendError("the NVIDIA driver sees no GPU. To run on the CPU: --backend ort")
 
     monkeypatch.setattr(hardware, "open_cuda", open_cuda)
-    assert find_hardware() == NO_GPU
+    assert find_hardware() == Hardware(why_none="the NVIDIA driver sees no GPU")
     assert not find_hardware().is_here
-    with pytest.raises(BackendError, match="no NVIDIA driver"):
+    with pytest.raises(BackendError, match="the NVIDIA driver sees no GPU"):
         find_hardware(must_exist=True)
