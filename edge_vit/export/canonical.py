@@ -28,7 +28,7 @@ from edge_vit.export.rewrites.linear import (
 )
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.newer import spell_out_newer
-from edge_vit.graph.sites import find_blocks
+from edge_vit.graph.sites import Block, find_attentions, find_blocks
 from edge_vit.spec import PreprocessSpec, Task, image_input, task_output
 
 OPSET = 19
@@ -124,10 +124,20 @@ def make_canonical(
     _infer_shapes(model)
     graph.name = "edge-vit"
     result = _finish(model)
-    if not blocks:
-        notes = ("no transformer block was found, nothing can be quantized",)
+    notes = (*notes, *_tell_unplaced(graph, blocks))
     heads, tokens, width = _read_dimensions(graph)
     return CanonicalGraph(result, num_outputs, batch, len(blocks), heads, width, tokens, notes)
+
+
+def _tell_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
+    """Return a sentence where attention is in no block; one that pools needs none."""
+    if not blocks:
+        return ("no transformer block was found, nothing can be quantized",)
+    placed = {block.attention.softmax for block in blocks}
+    others = sum(attention.softmax not in placed for attention in find_attentions(graph))
+    if others < 2:
+        return ()
+    return (f"{others} attentions beside the blocks: linear layers around them are not quantized",)
 
 
 def _set_opset(proto: onnx.ModelProto) -> onnx.ModelProto:

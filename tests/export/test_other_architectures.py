@@ -22,6 +22,8 @@ WINDOWS = (
     "attention of block 0-1: tokens come as (2, 14, 14, 24), not (batch, tokens, width)",
     "attention of block 2-3: tokens come as (2, 7, 7, 48), not (batch, tokens, width)",
 )
+PVT = {"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 32, 48], "num_heads": [1, 1, 2, 3]}
+REDUCED = ("3 attentions beside the blocks: linear layers around them are not quantized",)
 NO_BLOCK = ("no transformer block was found, nothing can be quantized",)
 
 
@@ -42,6 +44,7 @@ def trace(source):
         ("vit_base_patch16_rpn_224", TINY, export_legacy, 2, ()),
         ("vit_base_patch16_clip_quickgelu_224", TINY, export_legacy, 2, ()),
         ("vit_so150m2_patch16_reg1_gap_256", TINY, export_legacy, 2, ()),
+        ("pvt_v2_b0", PVT, export_legacy, 1, REDUCED),
         ("convnext_atto", CONVNEXT, export_legacy, 0, NO_BLOCK),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

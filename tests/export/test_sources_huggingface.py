@@ -103,6 +103,34 @@ def test_gives_the_numbers_of_the_model_in_the_folder(tmp_path, class_name, capf
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("name", ["Swin", "Swinv2", "Beit"])
+@pytest.mark.parametrize("num_classes", [None, 0])
+def test_relative_positions_are_added_to_the_scores(tmp_path, name, num_classes):
+    windows = {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+    sizes = {**SMALL, "use_relative_position_bias": True} if name == "Beit" else windows
+    class_name = f"{name}ForImageClassification"
+    config = getattr(transformers, class_name).config_class(
+        **{**sizes, "image_size": 32, "patch_size": 2, "id2label": NAMES}
+    )
+    torch.manual_seed(1)
+    model = getattr(transformers, class_name)(config).eval()
+    with torch.no_grad():  # positions that matter
+        for parameter_name, parameter in model.named_parameters():
+            parameter.normal_(std=2 if "position_bias" in parameter_name else 0.2)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT_IMAGES))
+    images = torch.randn(2, 3, 32, 32)
+    source = open_folder(tmp_path, num_classes=num_classes)
+    with torch.no_grad():
+        if num_classes is None:
+            wanted = model(images).logits
+        elif name == "Beit":
+            wanted = model.beit(images).last_hidden_state[:, 0]
+        else:
+            wanted = getattr(model, name.lower())(images).pooler_output
+    assert torch.allclose(source.module(images), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("class_name", TWO_HALVES.values(), ids=TWO_HALVES)
 def test_takes_the_half_that_sees_of_a_model_that_reads_too(tmp_path, class_name):
     text = {key: SMALL[key] for key in list(SMALL)[:4]}
@@ -313,7 +341,7 @@ def break_config(folder):
 
 
 def other_family(folder):
-    (folder / "config.json").write_text(json.dumps({"model_type": "swin"}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "convnext"}))
 
 
 def own_code(folder):
@@ -330,7 +358,7 @@ def own_code(folder):
         (lambda f: (f / "model.safetensors").unlink(), {}, ArtifactError, "no file named"),
         (break_config, {}, SpecError, "not a valid JSON"),
         (lambda f: (f / "config.json").unlink(), {}, SpecError, "config.json"),
-        (other_family, {}, SpecError, "'swin' model, expected one of vit, deit, dinov2"),
+        (other_family, {}, SpecError, "'convnext' model, expected one of vit, deit, dinov2"),
         (own_code, {}, SpecError, "mine|custom code"),
         (None, {"num_classes": 7}, ArtifactError, "2 misshapen: .*Add --num-classes 3$"),
         (None, {"model_args": {"dpth": 2}}, SpecError, "has no option 'dpth'"),

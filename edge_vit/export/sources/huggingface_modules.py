@@ -1,4 +1,4 @@
-"""What transformers' models need to be traced: one tensor out, and attention without a mask."""
+"""What transformers' models need to be traced: one tensor out, and attention without padding."""
 
 from __future__ import annotations
 
@@ -57,16 +57,20 @@ def attend(
     """Return softmax(Q Kᵀ scaling) V as (B, N, h, d_k), and the weights (B, h, N, N).
 
     Transformers' own forms mask padding, even in images, where there is none; the mask would be in
-    every graph. An implementation that it does not know gets no mask.
+    every graph. An implementation that it does not know gets no such mask, only what belongs to the
+    model: Swin's and BEiT's relative positions, added to the scores.
 
     Args:
         module: the attention layer; not used.
         query: (B, h, N, d_k), and so are key and value.
         key: see there.
         value: see there.
-        attention_mask: None.
+        attention_mask: None, or numbers that broadcast to the scores (B, h, N, N).
         scaling: 1 / √d_k.
     """
-    assert attention_mask is None
-    weights = (query @ key.transpose(-2, -1) * scaling).softmax(dim=-1)
+    scores = query @ key.transpose(-2, -1) * scaling
+    if attention_mask is not None:
+        assert attention_mask.is_floating_point()
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1)
     return (weights @ value).transpose(1, 2).contiguous(), weights
