@@ -126,8 +126,13 @@ class Bundle:
                 f"{path} holds no {MANIFEST}: not a bundle, or one that was never finished. "
                 f"Remove it, then run: edgevit export MODEL -o {path}"
             ) from None
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path / MANIFEST} cannot be read: {error}") from None
+        except OSError as error:
+            raise ArtifactError(f"{path / MANIFEST} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path / MANIFEST} cannot be read: {error}. "
+                f"Make the bundle again: edgevit export MODEL -o {path} --force"
+            ) from None
         if not isinstance(data, dict) or data.get("format") != BUNDLE_FORMAT:
             found = data.get("format") if isinstance(data, dict) else None
             raise ArtifactError(

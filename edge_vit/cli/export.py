@@ -153,7 +153,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         SpecError: the file cannot be read, or does not name every class from 0 on.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows writes a mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"labels {path} cannot be read: {error}") from None
     if not text.lstrip().startswith(("[", "{")):

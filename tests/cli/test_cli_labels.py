@@ -14,10 +14,11 @@ from edge_vit.errors import SpecError
     "text",
     [
         "cat\n dog \n\nbücher\n",
+        "\ufeffcat\ndog\nbücher\n",
         json.dumps(["cat", "dog", "bücher"]),
         json.dumps({"2": "bücher", "0": "cat", "1": "dog"}),
     ],
-    ids=["lines", "list", "object"],
+    ids=["lines", "lines of Windows", "list", "object"],
 )
 def test_reads_names_by_index(tmp_path, text):
     path = tmp_path / "labels"
