@@ -34,11 +34,13 @@ def latency_conditions(report: LatencyReport) -> Conditions:
     """Return all that decides a latency beside the model: machine, versions, threads.
 
     The backend is not among them: which is faster may well be asked. Its version is. What the
-    images show is not either: a Vision Transformer takes as long for noise.
+    images show is not either: a Vision Transformer takes as long for noise. What was timed in turns
+    with it is: other sessions in between empty the caches, which can cost a small model a third.
     """
     machine, packages = to_json(report.environment), report.environment.packages
     values: dict[str, Any] = {name: getattr(report, name) for name in _OF_THE_RUN}
     values |= {name: fact for name, fact in machine.items() if name not in _NOT_OF_THE_MACHINE}
+    values["in_turns_with"] = sorted(report.interleaved_with)
     values["python"] = report.environment.python.rpartition(".")[0]
     values |= {n: packages[n] for n in _RUNTIMES.get(report.backend, ()) if n in packages}
     if report.is_on_gpu:
