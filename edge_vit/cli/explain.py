@@ -71,6 +71,9 @@ def command(
     opened = Bundle.open(bundle)
     precision = precision or opened.smallest_precision
     if precision == "fp32":
+        others = " or ".join(other for other in opened.precisions if other != "fp32")
+        if others:
+            raise SpecError(f"fp32 is what the others are held against: take {others}")
         raise SpecError(
             f"nothing to hold against fp32 in {bundle}. Run: edgevit calibrate {bundle} --calib DIR"
         )

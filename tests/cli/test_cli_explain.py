@@ -40,7 +40,7 @@ def test_json_has_maps_and_their_likeness(edgevit, shared_bundle, held_out):
     ("arguments", "words", "status"),
     [
         (["-o", "x.pdf"], "expected a name that ends in .html, .png, .json", 2),
-        (["--precision", "fp32"], "nothing to hold against fp32", 1),
+        (["--precision", "fp32"], "what the others are held against: take fp16 or int8", 1),
     ],
 )
 def test_refuses_in_one_line(refused, shared_bundle, image, arguments, words, status):
