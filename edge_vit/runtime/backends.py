@@ -6,7 +6,9 @@ measured by invented numbers.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from types import MappingProxyType
 from edge_vit.errors import SpecError
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.options import SessionOptions
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,12 @@ def resolve_backend(name: str, options: SessionOptions) -> str:
     if name not in ("auto", *BACKENDS):
         raise SpecError(f"backend: got {name!r}, expected one of auto, {', '.join(BACKENDS)}")
     if options.provider == "cpu":
-        return choose_backend() if name == "auto" else name
+        if name != "auto":
+            return name
+        chosen = choose_backend()
+        if BACKENDS[chosen].is_on_cpu and has_gpu():
+            _tell_of_idle_gpu(chosen)
+        return chosen
     if name not in ("auto", EVERYWHERE):
         raise SpecError(
             f"provider: got {options.provider!r}, which is one of ONNX Runtime. "
@@ -123,6 +132,16 @@ def has_gpu() -> bool:
     if os.name == "nt":
         return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32/nvcuda.dll").exists()
     return any(next(_DEV.glob(pattern), None) for pattern in _GPU_NODES)
+
+
+@functools.cache
+def _tell_of_idle_gpu(chosen: str) -> None:
+    """Say it once: not every session of a command need tell it again."""
+    _LOG.info(
+        "an NVIDIA GPU is here, and no TensorRT that this Python finds: %s runs the model on the "
+        "CPU. See: edgevit doctor",
+        chosen,
+    )
 
 
 def _has_package(name: str) -> bool:

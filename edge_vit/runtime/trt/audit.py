@@ -38,7 +38,7 @@ class Product:
 
     Attributes:
         precision: that it computes in.
-        macs: multiply-adds for one image.
+        macs: multiply-adds of a run: of one image, or of the graph's fixed batch.
     """
 
     precision: Precision
@@ -70,7 +70,7 @@ class EngineAudit:
 
     @property
     def macs(self) -> dict[Precision, int]:
-        """Multiply-adds for one image, by precision."""
+        """Multiply-adds of a run, by precision."""
         sums: dict[Precision, int] = dict.fromkeys(PRECISIONS, 0)
         for product in self.products.values():
             sums[product.precision] += product.macs
@@ -190,7 +190,7 @@ def _is_int8(tensor: TensorFacts, makers: Mapping[str, NetworkLayer]) -> bool:
 
 
 def _macs(layer: NetworkLayer) -> int:
-    """Multiply-adds of a product for one image: the outputs, times what each sums over."""
+    """Multiply-adds of a product: the outputs, times what each sums over; dynamic sizes are 1."""
     output, first = layer.outputs[0].shape, layer.inputs[0].shape
     if not output or not first:
         return 0
