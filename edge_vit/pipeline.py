@@ -160,7 +160,7 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
 
     from edge_vit.calibration.half import write_half
     from edge_vit.calibration.ort_x64 import write_ort_x64
-    from edge_vit.calibration.proof import prove_int8
+    from edge_vit.calibration.proof import prove_int8, prove_int8_in_half, say_lost_in_half
     from edge_vit.calibration.qdq import write_qdq
 
     bundle = _open(bundle)
@@ -169,15 +169,19 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
     with progress.step("writing INT8"):
         model = onnx.load_from_string(bundle.read(FP32))
         portable = write_qdq(model, table)
-        symmetric = write_qdq(model, table, is_symmetric=True)
+        half = write_half(write_qdq(model, table, is_symmetric=True), table.fp32_nodes)
         files = {
-            INT8: write_half(symmetric, table.fp32_nodes).SerializeToString(),
+            INT8: half.SerializeToString(),
             INT8_CPU: portable.SerializeToString(),
             INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
         }
     with progress.step("trying INT8 on the golden images"):
-        proof = prove_int8(portable, bundle.spec, bundle.read_golden())
+        golden = bundle.read_golden()
+        proof = prove_int8(portable, bundle.spec, golden)
+        in_half = prove_int8_in_half(half, bundle.spec, golden)
     progress.note(str(proof))
+    if lost := say_lost_in_half(proof, in_half):
+        progress.note(lost)
     made_by = _versions("onnx", "onnx-ir")
     return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
 

@@ -11,7 +11,13 @@ import pytest
 from seeded import random_images, run_onnx
 
 from edge_vit.bundle import Golden
-from edge_vit.calibration.proof import prove_int8
+from edge_vit.calibration.half import write_half
+from edge_vit.calibration.proof import (
+    Int8Proof,
+    prove_int8,
+    prove_int8_in_half,
+    say_lost_in_half,
+)
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.table import RECIPES, CalibrationTable
 
@@ -59,3 +65,23 @@ def test_nan_is_a_collapse(vit, table, golden):
 
 def test_a_fixed_batch_is_filled(static_vit, table, golden):
     assert not prove_int8(write_qdq(static_vit.model, table), static_vit.spec, golden).is_collapsed
+
+
+def test_the_graph_for_tensorrt_is_tried_too(vit, table, golden):
+    half = write_half(write_qdq(vit.model, table, is_symmetric=True))
+    proof = prove_int8(write_qdq(vit.model, table), vit.spec, golden)
+    in_half = prove_int8_in_half(half, vit.spec, golden)
+    assert in_half.sqnr > proof.sqnr - 2
+    assert say_lost_in_half(proof, in_half) == ""
+    for constant in half.graph.initializer:
+        if constant.name == "block0/fc2/centre.1/half":
+            huge = np.array(-60_000, np.float16)  # the product of it overflows
+            constant.CopyFrom(onnx.numpy_helper.from_array(huge, constant.name))
+    (scale,) = [c for c in half.graph.initializer if c.name == "block0/fc2/input_scale/half"]
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.array(60_000, np.float16), scale.name))
+    assert prove_int8_in_half(half, vit.spec, golden).sqnr == -math.inf
+
+
+@pytest.mark.parametrize(("sqnr", "words"), [(36.0, "comes to 36.0 dB"), (-math.inf, "overflows")])
+def test_what_float16_loses_is_said(sqnr, words):
+    assert words in say_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr))
