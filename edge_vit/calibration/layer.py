@@ -13,6 +13,9 @@ from edge_vit.graph.walk import Array
 ONE_SIDED = 0.75
 """A zero point is given where the range becomes at least so much shorter by it."""
 
+MAX_CANCELLED = 0.25
+"""Rounding to float16 that a zero point may add, as a share of INT8's own noise energy."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -27,6 +30,7 @@ class Layer:
         is_foldable: what is in front of the layer takes a factor per channel.
         is_shiftable: it takes a constant per channel too, and the layer has a bias to undo it.
         has_bias: a correction can be added to it.
+        headroom: how many times what was seen a range holds.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Layer:
     is_foldable: bool
     is_shiftable: bool
     has_bias: bool
+    headroom: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +87,15 @@ class Plan:
 
 
 def plan_minmax(layer: Layer, divisors: Array | None = None, offsets: Array | None = None) -> Plan:
-    """Return the symmetric plan that holds all that was seen, folded by divisors and offsets."""
+    """Return the symmetric plan that holds all that was seen, folded by divisors and offsets.
+
+    It holds `Layer.headroom` times as much.
+    """
     inputs, outputs = layer.weight.shape
     factors = np.ones(inputs, np.float32) if divisors is None else np.asarray(divisors, np.float32)
     centres = np.zeros(inputs, np.float32) if offsets is None else np.asarray(offsets, np.float32)
-    reach = float((np.maximum(layer.high - centres, centres - layer.low) / factors).max())
+    seen = float((np.maximum(layer.high - centres, centres - layer.low) / factors).max())
+    reach = seen * layer.headroom
     columns = np.abs(layer.weight * factors[:, None]).max(axis=0).astype(np.float64)
     return Plan(factors, centres, -reach, reach, columns, np.zeros(outputs, np.float32))
 
@@ -97,12 +106,26 @@ def give_zero_point(layer: Layer, plan: Plan) -> Plan:
     The level that stands for zero moves, so that no levels are spent on what never comes. Kernels
     that know no zero point are fed ``x' - centre`` instead, which the bias undoes; so a layer needs
     one. Where channels can be shifted one by one, that does more and costs nothing.
+
+    The product and the bias then hold ``centre * sum of the weight's column``, of opposite signs.
+    Where the columns' sums are far from zero, float16 loses more by that than the levels gain.
     """
-    low = min(0.0, float(((layer.low - plan.offsets) / plan.divisors).min()))
-    high = max(0.0, float(((layer.high - plan.offsets) / plan.divisors).max()))
+    low = layer.headroom * min(0.0, float(((layer.low - plan.offsets) / plan.divisors).min()))
+    high = layer.headroom * max(0.0, float(((layer.high - plan.offsets) / plan.divisors).max()))
     if layer.is_shiftable or not layer.has_bias or high - low > ONE_SIDED * (plan.high - plan.low):
         return plan
-    return replace(plan, low=low, high=high).did("zero point")
+    given = replace(plan, low=low, high=high)
+    return given.did("zero point") if _cancelled(layer, given) < MAX_CANCELLED else plan
+
+
+def _cancelled(layer: Layer, plan: Plan) -> float:
+    """Return what float16 loses to the centre of `plan`, over INT8's noise; both as energies."""
+    weight = layer.weight.astype(np.float64) * plan.divisors[:, None]
+    centre = plan.input_zero * plan.input_scale
+    roundings = 2 * np.square(centre * weight.sum(axis=0) * 2.0**-11) / 12  # product and bias
+    noise = plan.input_scale**2 / 12 * np.square(weight).sum(axis=0)
+    kept, lost = float(noise.sum()), float(roundings.sum())
+    return lost / kept if kept else 0.0
 
 
 def output_error(layer: Layer, plan: Plan, rows: Array) -> npt.NDArray[np.float32]:

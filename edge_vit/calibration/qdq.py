@@ -72,7 +72,7 @@ def _quantize(graph: ir.Graph, site: Site, scales: SiteScales, is_symmetric: boo
     per_channel = np.asarray(scales.weight_scales)
     zero_level = scales.activation_zero
     if is_symmetric and zero_level:
-        centre = -zero_level * scales.activation_scale
+        centre = float(np.float16(-zero_level * scales.activation_scale))  # as the graph holds it
         activation = _subtract(graph, site, activation, centre)
         undone = centre * (quantize_weight(weight, per_channel) * per_channel).sum(axis=0)
         replace_bias(graph, site.linear, (site.linear.bias + undone).astype(np.float32))

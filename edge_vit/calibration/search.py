@@ -29,6 +29,11 @@ from edge_vit.table import Recipe
 _ORDER: tuple[Role, ...] = ("proj", "qkv", "fc1", "fc2")
 _MIN_GAIN = 0.99  # of the layer's own error: less is not worth a run of the model
 
+_VERY_FEW_IMAGES = 5
+_HEADROOM = 1.5
+"""Folding makes all channels reach equally far, so that a new image has many to leave the range
+by: on fewer images than that, clipping costs more than coarser levels do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Decision:
@@ -90,6 +95,9 @@ def _decide_block(
 ) -> dict[str, Decision]:
     targets = {target.site.name: target for target in find_fold_targets(block)}
     values = np.ones(0, np.float32)  # divisors of the values, which are the last columns of qkv
+    num_images = len(set(seen.image_digests))
+    if num_images == 1:  # what fits the image that the ranges are of says nothing of the next
+        recipe = replace(recipe, steps=())
     found: dict[str, Decision] = {}
     for site in sorted(block.sites, key=lambda site: _ORDER.index(site.role)):
         target, weight = targets.get(site.name), site.linear.weight
@@ -97,15 +105,17 @@ def _decide_block(
         factors = np.ones(weight.shape[1], np.float32)
         if site.role == "qkv" and len(values):
             factors[-len(values) :] = values
+        is_folding = target is not None and recipe.fold_strength > 0
         layer = Layer(
             name=site.name,
             weight=np.asarray(weight / factors, np.float32),
             column_factors=factors,
             low=ranges.low,
             high=ranges.high,
-            is_foldable=target is not None and recipe.fold_strength > 0,
+            is_foldable=is_folding,
             is_shiftable=target is not None and target.is_shiftable,
             has_bias=site.linear.add is not None,
+            headroom=_HEADROOM if is_folding and num_images < _VERY_FEW_IMAGES else 1.0,
         )
         found[site.name] = _decide(layer, seen.stats[site.name], recipe, probe)
         if target is not None and target.qkv is not None and found[site.name].is_folded:

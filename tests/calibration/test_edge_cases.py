@@ -136,6 +136,21 @@ def test_goes_all_the_way(case, recipe):
     assert cosine(output, exact[:1]) > 0.99
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("recipe", ["fast", DEFAULT_RECIPE.name])
+def test_very_few_images_are_enough_for_images_of_their_kind(vit, recipe, count):
+    table = vit.calibrate(random_images(count, seed=10), RECIPES[recipe])
+    unseen = random_images(24, seed=4)
+    exact = run_onnx(vit.model, unseen)
+    noise = run_onnx(write_qdq(vit.model, table), unseen) - exact
+    assert np.square(exact).sum() > 10**2.6 * np.square(noise).sum()  # 26 dB; unwidened 10 to 27
+
+
+def test_one_image_judges_no_step(vit):
+    table = vit.calibrate(np.repeat(IMAGES[:1], 5, axis=0), DEFAULT_RECIPE)
+    assert {step for site in table.sites.values() for step in site.steps} == {"fold", "zero point"}
+
+
 @pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is for x86-64 Linux alone")
 @pytest.mark.parametrize(
     "build", [dead_channels, all_zero_activations, all_zero_weights], ids=lambda f: f.__name__

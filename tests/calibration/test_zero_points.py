@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rtx
 from layers import layer_of
+from onnx import numpy_helper
 from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.half import write_half
@@ -76,6 +77,24 @@ def test_zero_stays_a_level_whatever_the_range(low, high, weight):
 def test_none_is_given_where_none_helps_or_nothing_undoes_it(gelu_rows, weight, facts):
     layer = layer_of(gelu_rows, weight, **(NO_SHIFT | facts))
     assert give_zero_point(layer, plan_minmax(layer)).input_zero == 0
+
+
+def test_none_is_given_where_float16_would_lose_more_to_the_centre():
+    """All columns sum to a large number: product and bias hold it, of opposite signs."""
+    rows = np.abs(np.random.default_rng(0).normal(0, 1, (64, 512))).astype(np.float32)
+    mixed = np.random.default_rng(1).normal(0, 0.1, (512, 16)).astype(np.float32)
+    zeros = []
+    for weight_here in (mixed, mixed + 0.2):
+        layer = layer_of(rows, weight_here, **NO_SHIFT)
+        zeros.append(give_zero_point(layer, plan_minmax(layer)).input_zero)
+    assert zeros == [-127, 0]
+
+
+def test_what_is_subtracted_is_what_float16_holds(vit, table):
+    graph = write_qdq(vit.model, table, is_symmetric=True).graph
+    centres = [numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("/centre.1")]
+    assert len(centres) == len(BEHIND_GELU)
+    assert all(np.float32(np.float16(centre)) == centre for centre in centres)
 
 
 def test_a_graph_without_zero_points_has_the_same_levels(vit, table):
