@@ -51,11 +51,12 @@ def latency_conditions(report: LatencyReport) -> Conditions:
 def latency_differences(first: LatencyReport, second: LatencyReport) -> tuple[str, ...]:
     """Return what differs between the conditions of two latencies; nothing where all is alike.
 
-    Of two backends the versions say nothing, for they are of different packages.
+    Of two backends the versions say nothing, for they are of different packages, and nor does the
+    provider, which only ONNX Runtime has.
     """
     conditions = [dict(latency_conditions(report)) for report in (first, second)]
     if first.backend != second.backend:
-        of_one = {package for packages in _RUNTIMES.values() for package in packages}
+        of_one = {package for packages in _RUNTIMES.values() for package in packages} | {"provider"}
         conditions = [{n: v for n, v in c.items() if n not in of_one} for c in conditions]
     return differences(*conditions)
 

@@ -159,3 +159,11 @@ def test_a_session_timed_alone_is_not_held_against_one_in_turns(measured):
     alone = measured("bench", changes={"interleaved_with": ()})
     found = change(compare([measured("verify"), alone]), "bench")
     assert (found.difference, found.unlike) == (None, ("in turns with none, not fp32",))
+
+
+def test_a_provider_tells_no_two_backends_apart(measured):
+    ort = measured("a", changes={"provider": "cpu"})
+    found = change(compare([ort, measured("b", backend="openvino")]), "b", "int8 openvino")
+    assert (found.difference, found.unlike) == ("no difference", ())
+    cuda = measured("c", changes={"provider": "cuda"})
+    assert change(compare([ort, cuda]), "c").unlike == ("provider cuda, not cpu",)
