@@ -291,8 +291,10 @@ class SourceCapture:
                 self._num_failures = 0
             self._num_failures += 1
             pause_ns = self._patience.retry_ns(self._num_failures, self._chance())
-            self._state, self._source = "waiting", None
+            if self._state == "stale":  # what an aborted read raises says nothing
+                lost = SourceError(f"source {self.maker.name} was silent")
             self._last_error = describe(lost)
+            self._state, self._source = "waiting", None
             _LOG.warning("%s; trying again in %.1f s", self._last_error, pause_ns / 1e9)
             while self._is_mine(generation) and self._clock.now_ns() < now + pause_ns:
                 self._clock.wait(self._changed, now + pause_ns)

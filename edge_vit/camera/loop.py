@@ -21,7 +21,7 @@ from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.stages import Ledger, Stages, Step
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import STAGES, CameraAnswer
-from edge_vit.errors import DeviceLostError, EdgeVitError, SourceError, SpecError
+from edge_vit.errors import ArtifactError, DeviceLostError, EdgeVitError, SourceError, SpecError
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec
 
@@ -135,6 +135,7 @@ class CameraLoop:
         Raises:
             DeviceLostError: no answer came for too long, or the GPU is gone.
             SourceError: a file could not be read to its end.
+            ArtifactError: all sources are files, and a sink lost answers of theirs.
             EdgeVitError: a source or a sink can never work.
         """
         try:
@@ -283,6 +284,15 @@ class CameraLoop:
                 raise SourceError(
                     f"{source.name}: {source.counts.failed} of {source.counts.captured} frames "
                     "have no answer"
+                )
+        if self._is_stopping or any(capture.maker.is_live for capture in self._captures):
+            return
+        for sink in self.summary().sinks:  # of files every answer counts
+            if sink.failed:
+                count = sink.failed + sink.written
+                raise ArtifactError(
+                    f"sink {sink.name}: {sink.failed} of {count} answers failed, the last: "
+                    f"{sink.last_error}"
                 )
 
 

@@ -12,6 +12,7 @@ from camera.scripted import Recorder, ScriptedClock, scripted_maker, tiny_spec
 from edge_vit.camera.loop import CameraLoop, LoopOptions
 from edge_vit.camera.patience import Patience
 from edge_vit.errors import (
+    ArtifactError,
     BackendError,
     DeviceLostError,
     ImageError,
@@ -261,7 +262,11 @@ def test_a_batch_holds_what_came_before_its_deadline():
 def test_a_sink_that_fails_takes_nothing_from_the_others():
     clock = ScriptedClock()
     bad, good = Recorder(fails_on=lambda number: number % 2 == 0), Recorder()
-    summary = run_loop([scripted_maker(range(40), clock, is_live=False)], clock, [bad, good])
+    makers = [scripted_maker(range(40), clock, is_live=False)]
+    loop = CameraLoop(makers, FakeSession(SPEC), SPEC, sinks=[bad, good], clock=clock)
+    with pytest.raises(ArtifactError, match="20 of 40 answers failed"):
+        loop.run()
+    summary = loop.summary()
     assert good.numbers == list(range(40))
     assert [(sink.written, sink.failed) for sink in summary.sinks] == [(20, 20), (40, 0)]
 
@@ -388,3 +393,9 @@ def test_sources_of_one_address_have_names_that_differ():
     summary = run_loop(makers, clock, [sink])
     name = makers[0].name
     assert [source.name for source in summary.sources] == [name, f"{name} (2)"]
+
+
+def test_a_file_whose_answers_a_sink_lost_is_no_success():
+    clock, sink = ScriptedClock(), Recorder(fails_on=lambda number: number == 1)
+    with pytest.raises(ArtifactError, match=r"1 of 3 answers failed, the last: "):
+        run_loop([scripted_maker(range(3), clock, is_live=False)], clock, [sink])
