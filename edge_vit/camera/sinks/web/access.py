@@ -64,6 +64,9 @@ class Access:
         is_navigation = headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_navigation:
             return "cross-site"
+        origin = headers.get("origin")  # of browsers that say nothing of sites
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
+            return "cross-site"
         if self._token is None:
             return "granted" if self._is_known_host(headers.get("host", "")) else "host"
         scheme, _, given = headers.get("authorization", "").partition(" ")

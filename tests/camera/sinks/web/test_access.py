@@ -109,3 +109,16 @@ def test_tokens_are_compared_in_constant_time(monkeypatch):
     Access("0.0.0.0", TOKEN).judge({"authorization": "Bearer x"}, {"token": "y" * 5000})
     assert len(compared) == 3  # header, cookie and query
     assert {len(side) for pair in compared for side in pair} == {32}  # no length is told either
+
+
+@pytest.mark.parametrize(
+    ("origin", "verdict"),
+    [
+        ("http://localhost:8080", "granted"),
+        ("http://evil.example", "cross-site"),
+        ("null", "cross-site"),
+    ],
+)
+def test_a_page_of_another_origin_gets_nothing(origin, verdict):
+    access = Access("127.0.0.1", None)
+    assert access.judge({"host": "localhost:8080", "origin": origin}, {}) == verdict
