@@ -105,7 +105,7 @@ def test_loads_a_checkpoint(tmp_path):
         ("user_models:text", {}, "returned a str, expected a torch.nn.Module"),
         ("user_models:plain", {}, "Add --image-size 224 --mean 0.485,0.456,0.406 --std"),
         ("user_models:plain", {**SAID, "image_size": (9, 9)}, "made for 8 pixels. Add --image"),
-        ("user_models:pair", SAID, "returns a tuple, expected one tensor"),
+        ("user_models:pair", SAID, r"returns a tuple, expected one tensor\. Wrap it"),
         ("user_models:map_", SAID, r"returns \(1, 3, 8, 8\), expected \(batch, classes\)"),
         ("user_models:told", {"num_classes": 4}, "has 5 classes, but 4 classes were given"),
         ("user_models:told", {"labels": ("a", "b")}, "has 5 classes, but 2 labels were given"),

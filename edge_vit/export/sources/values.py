@@ -143,7 +143,10 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> i
             "Add --image-size with the size it was made for"
         ) from error
     if not isinstance(output, Tensor):
-        raise SpecError(f"{address} returns a {type(output).__name__}, expected one tensor")
+        raise SpecError(
+            f"{address} returns a {type(output).__name__}, expected one tensor. Wrap it in a "
+            "module that returns the logits alone, and export that with python:"
+        )
     if output.ndim != 2:
         raise SpecError(
             f"{address} returns {tuple(output.shape)}, expected (batch, classes) or (batch, "
