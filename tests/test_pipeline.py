@@ -159,7 +159,7 @@ def test_answers_are_mostly_right(whole):
 def test_verify_judges_all_three(whole):
     digits = tiny_digits()
     source = ArraySource(digits.test_images, digits.test_labels, digits.labels)
-    report = verify(whole, source, Limits(90, 0.001), options=ONE_THREAD, iterations=5)
+    report = verify(whole, source, Limits(90, 0.001), options=ONE_THREAD, iterations=50)
     assert [r.precision for r in report.accuracy] == ["fp32", "fp16", "int8"]
     assert [r.precision for r in report.latency] == ["fp32", "fp16", "int8"]
     assert (report.verdict.candidate, report.verdict.outcome) == ("int8", "pass")
