@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edge_vit.calibration.fallback import sqnr_of
 from edge_vit.calibration.fold import choose_divisors, find_fold_targets
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.layer import (
@@ -135,8 +136,10 @@ def _decide(
         error, changes = _find_changes(layer, plan, recipe, probe)
         whole = replace(layer, low=stats.channel_min, high=stats.channel_max)
         plan = _first_plan(whole, stats, recipe)
-        for change in changes:
-            plan = change(whole, plan)
+        for change, gain_db in changes:
+            changed = change(whole, plan)
+            *before, last = changed.steps
+            plan = replace(changed, steps=(*before, f"{last} ({gain_db:+.1f} dB)"))
     is_folded = bool((plan.divisors != 1).any() or plan.offsets.any())
     return Decision(plan, is_folded, error)
 
@@ -155,14 +158,14 @@ def _first_plan(layer: Layer, stats: ActivationStats, recipe: Recipe) -> Plan:
 
 def _find_changes(
     layer: Layer, plan: Plan, recipe: Recipe, probe: BlockProbe
-) -> tuple[float, list[Change]]:
-    """Return the changes that pay, and what the layer then costs at the output.
+) -> tuple[float, list[tuple[Change, float]]]:
+    """Return what the layer costs at the output in the end, and the changes that pay, with the dB.
 
     A step is taken where the product of both errors falls, the layer's and the output's: the first
     is an average over all tokens, the second tells which of them matter, but from few images.
     """
     rows = probe.inputs[layer.name]
-    changes: list[Change] = []
+    changes: list[tuple[Change, float]] = []
     cost = mean_square(layer, plan, rows)
     error = probe.relative_error(layer.name, output_error(layer, plan, rows))
     for name in recipe.steps:
@@ -175,6 +178,6 @@ def _find_changes(
             continue
         new_error = probe.relative_error(layer.name, output_error(layer, proposal, rows))
         if not recipe.is_judged or new_cost * new_error < cost * error:
+            changes.append((change, sqnr_of(new_error) - sqnr_of(error)))
             plan, cost, error = proposal, new_cost, new_error
-            changes.append(change)
     return error, changes

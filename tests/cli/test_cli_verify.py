@@ -85,7 +85,8 @@ def test_says_that_ranges_were_not_checked_without_onnx(edgevit, bundle, held_ou
 
 
 def test_limits_reach_the_gates(edgevit, bundle, held_out):
-    arguments = ("verify", bundle.path, "--data", held_out, *FAST, "--json", "--no-report")
+    enough = ("--iterations", 40, "--threads", 1)
+    arguments = ("verify", bundle.path, "--data", held_out, *enough, "--json", "--no-report")
     data = json.loads(edgevit(*arguments, "--max-drop", 99, "--min-speedup", 0.001).stdout)
     assert {gate["limit"] for gate in data["verdict"]["gates"]} == {99, 0.001}
     assert data["verdict"]["outcome"] == "pass"
