@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edge_vit.errors import ImageError, SpecError
@@ -41,6 +41,19 @@ def list_folder(
             "expected either. Move them all into class folders, or all into one flat folder"
         )
     return paths, _class_indices(folder, tuple(labels))
+
+
+def expand_folders(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield `paths`, each folder among them as the images in it, in their order.
+
+    Raises:
+        ImageError: as `list_folder` does, when the folder's turn comes.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from (path / name for name in list_folder(path)[0])
+        else:
+            yield path
 
 
 def _find_images(folder: Path) -> list[Path]:

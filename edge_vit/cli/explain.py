@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.reports import write_bytes
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
-from edge_vit.image_folder import list_folder
+from edge_vit.image_folder import expand_folders
 from edge_vit.images import FileSource
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
@@ -80,7 +80,7 @@ def command(
     with talk.progress() as progress:
         found = explain(
             opened,
-            FileSource(list(_files(images))),
+            FileSource(list(expand_folders(images))),
             precision,
             options=SessionOptions(threads),
             progress=progress,
@@ -93,15 +93,6 @@ def command(
         print_tables(grid_table(looks_grid(found)))
     if output is not None:
         write_bytes(_rendered(found, opened.spec.name, output.suffix), output)
-
-
-def _files(images: tuple[Path, ...]) -> Iterator[Path]:
-    """The files that are meant, those of a folder in their order."""
-    for path in images:
-        if path.is_dir():
-            yield from (path / name for name in list_folder(path)[0])
-        else:
-            yield path
 
 
 def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:

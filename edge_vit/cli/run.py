@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import ImageError
-from edge_vit.image_folder import list_folder
+from edge_vit.image_folder import expand_folders
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision
 
@@ -61,7 +60,7 @@ def command(
     precision = precision or opened.smallest_precision
     predictions: list[Prediction] = []
     bad: list[str] = []
-    paths = list(_files(images))
+    paths = list(expand_folders(images))
     with (
         talk.progress() as progress,
         Predictor.open(opened, precision, backend, options, progress) as predictor,
@@ -83,15 +82,6 @@ def command(
         Failure(line, 1).show()
     if bad:
         raise Failure(bad[-1], 1)
-
-
-def _files(images: tuple[Path, ...]) -> Iterator[Path]:
-    """The files that are meant, those of a folder in their order."""
-    for path in images:
-        if path.is_dir():
-            yield from (path / name for name in list_folder(path)[0])
-        else:
-            yield path
 
 
 def _to_json(prediction: Prediction) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from edge_vit.errors import BackendError
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
+from edge_vit.runtime.failures import failed_run, no_memory_to_load
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
@@ -159,19 +160,14 @@ def _tensor_spec(port: Any) -> TensorSpec:
 
 def _load_error(error: Exception, name: str, version: str) -> BackendError:
     if _is_memory(error):
-        return BackendError(f"{version} ran out of memory while loading {name}. Free some memory")
+        return no_memory_to_load(version, name)
     return BackendError(
         f"{version} cannot load {name}: {_reason(error)}. Export it again, or use --backend ort"
     )
 
 
 def _run_error(error: Exception, name: str, feeds: dict[str, Array]) -> BackendError:
-    shapes = ", ".join(f"{key!r} {array.shape}" for key, array in feeds.items())
-    if _is_memory(error):
-        return BackendError(
-            f"OpenVINO ran out of memory while running {name} on {shapes}. Use a smaller batch"
-        )
-    return BackendError(f"OpenVINO failed to run {name} on {shapes}: {_reason(error)}")
+    return failed_run("OpenVINO", name, feeds, _reason(error), is_memory=_is_memory(error))
 
 
 def _is_memory(error: Exception) -> bool:

@@ -56,11 +56,6 @@ class _Projection:
     stretch: Stretch
     layout: tuple[int, ...] | None
 
-    @property
-    def takes_scale(self) -> bool:
-        """Whether a factor on the weights is the same factor on the attention's operand."""
-        return self.stretch.is_linear
-
 
 def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
     """Bring each block's attention into the canonical form; return why some were left as they are.
@@ -105,7 +100,7 @@ def _rewrite(graph: ir.Graph, block: Block, shapes: dict[ir.Value, tuple[int, ..
     proj, output = _read_proj(block, shapes, v.num_heads)
 
     build = Builder(graph, block.linears("proj")[0].matmul)
-    inside = np.float32(scale if q.takes_scale else 1.0)
+    inside = np.float32(scale if q.stretch.is_linear else 1.0)
     weight = np.concatenate([q.weight * inside, k.weight, v.weight], axis=1)
     vector = np.concatenate([q.bias * inside, k.bias, v.bias])
     qkv = build.one("MatMul", block.root, build.constant(weight))
