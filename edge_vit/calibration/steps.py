@@ -23,7 +23,11 @@ Change = Callable[[Layer, Plan], Plan]
 Step = Callable[[Layer, Plan, Array, float], "Change | None"]
 """From a layer, its plan, rows of its input, and the fold strength, to a change that may pay."""
 
-RANGE_RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+RANGE_RATIOS = (
+    *(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15),
+    *(0.1, 0.07, 0.05, 0.03, 0.02, 0.01),
+)
+"""Down to where hidden units whose effects cancel reach a hundred times what the others do."""
 
 
 def shift(layer: Layer, plan: Plan, rows: Array, strength: float) -> Change | None:

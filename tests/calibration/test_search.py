@@ -81,6 +81,21 @@ def test_a_narrower_range_pays_where_one_value_is_far_out(rows, weight):
     assert narrow.steps[-1].startswith("range")
 
 
+@pytest.mark.parametrize("size", [60.0, 300.0])
+def test_units_that_cancel_cost_the_others_no_levels(rows, weight, size):
+    rows = np.clip(rows, -4, 4)
+    alone = layer_of(rows, weight, is_foldable=False, is_shiftable=False)
+    pair = np.repeat(size + rows[:, :1], 2, axis=1)
+    wide = np.concatenate([rows, pair], axis=1)
+    row = np.full((1, 16), 0.1, np.float32)
+    layer = layer_of(
+        wide, np.concatenate([weight, row, -row]), is_foldable=False, is_shiftable=False
+    )
+    narrow = improve("range", layer, plan_minmax(layer), wide)
+    best = improve("range", alone, plan_minmax(alone), rows)
+    assert mean_square(layer, narrow, wide) < 2 * mean_square(alone, best, rows)
+
+
 def test_bias_correction_leaves_no_mean_error(rows, weight):
     layer = layer_of(rows, weight, column_factors=np.full(16, 3.0, np.float32))
     plan = dataclasses.replace(plan_minmax(layer), low=-2.0, high=2.0)  # clips, so that it is off
