@@ -26,7 +26,7 @@ def scale_channels(model: onnx.ModelProto, strength: float, seed: int = 0) -> on
     copy, random = ir.from_proto(model), np.random.default_rng(seed)
     for block in find_blocks(copy.graph):
         for target in find_fold_targets(block):
-            divisors = np.ones(target.site.linear.weight.shape[0], np.float32)
+            divisors = np.ones(target.width, np.float32)
             divisors[random.choice(len(divisors), NUM_CHANNELS, replace=False)] = 1 / strength
             apply_fold(copy.graph, target, divisors)
     return ir.to_proto(copy)

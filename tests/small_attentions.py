@@ -201,6 +201,18 @@ class WideNormedAttention(nn.Module):
         return self.proj(attend_scaled_scores(q, k, v).transpose(1, 2).reshape(x.shape))
 
 
+class GatedAttention(Attention):
+    """With a gate in front of proj, made from the same tokens (Qiu et al., 2025)."""
+
+    def __init__(self):
+        super().__init__(split_unbind, attend_scaled_scores)
+        self.gate = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.attend(*self.split(self.qkv(x))).transpose(1, 2).reshape(x.shape)
+        return self.proj(heads * self.gate(x).sigmoid())
+
+
 class SubNormAttention(Attention):
     """With a norm between attention and proj, as BEiT-3 has it."""
 

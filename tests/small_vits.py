@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 
 import onnx
@@ -15,6 +16,7 @@ from small_attentions import (
     HEADS,
     TOKENS,
     WIDTH,
+    GatedAttention,
     attend_scaled_queries,
     fused_attention,
 )
@@ -90,6 +92,14 @@ class ParallelBlock(Block):
         return x + self.attention(y) + self.mlp(y)
 
 
+class RmsBlock(Block):
+    """With RMSNorm (Zhang and Sennrich, 2019) in place of LayerNorm."""
+
+    def __init__(self, attention, mlp, scale):
+        super().__init__(attention, mlp, scale)
+        self.norm1, self.norm2 = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
+
+
 class RowsBlock(Block):
     """With the residual stream as rows (B N, C)."""
 
@@ -116,6 +126,19 @@ class SmallViT(nn.Module):
         patches = self.embed(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], 1)
         return self.head(self.norm(self.blocks(tokens + self.positions))[:, 0])
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "plain": SmallViT,
+    "layer scale": partial(SmallViT, scale=LayerScale),
+    "gated, packed": partial(SmallViT, mlp=partial(GatedMlp, is_packed=True)),
+    "gated, apart": partial(SmallViT, mlp=partial(GatedMlp, is_packed=False)),
+    "relu": partial(SmallViT, mlp=partial(Mlp, F.relu)),
+    "parallel": partial(SmallViT, block=ParallelBlock),
+    "rms norm": partial(SmallViT, block=RmsBlock),
+    "rms norm, gated": partial(SmallViT, mlp=partial(GatedMlp, is_packed=False), block=RmsBlock),
+    "gated attention": partial(SmallViT, attention=GatedAttention),
+}
 
 
 class PoolingViT(SmallViT):

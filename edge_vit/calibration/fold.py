@@ -1,12 +1,15 @@
 """Moves outlier channels out of the activations into the weights, without changing the function.
 
 One scale serves a whole activation, so a single channel a hundred times larger than the rest costs
-all others their resolution. Where the operator before a linear layer can take a factor per channel,
-the input channel is divided by s and the weight's row multiplied by it: LayerNorm -> linear through
-gamma and beta, V -> proj through the value columns of qkv, since attention mixes tokens and never
-channels. ``s = amax_x ** strength / rms_w ** (1 - strength)``: SmoothQuant (Xiao et al. 2023), but
-for the weight's row by its root mean square, since rounding noise of the activation reaches the
-output by the row's energy; on the models of benchmarks/real_models.py that is worth 0.2 dB.
+all others their resolution. Where something before a linear layer can take a factor per channel,
+the input channel is divided by s and the weight's row multiplied by it: norm -> linear through the
+norm's gain and bias, V -> proj through the value columns of qkv, since attention mixes tokens and
+never channels, and value -> fc2 of a gated MLP through the columns of fc1, since its gate treats
+each channel alone. Layers that share one input share its factors.
+
+``s = amax_x ** strength / rms_w ** (1 - strength)``: SmoothQuant (Xiao et al. 2023), but for the
+weight's row by its root mean square, since rounding noise of the activation reaches the output by
+the row's energy; on the models of benchmarks/real_models.py that is worth 0.2 dB.
 
 At strength 0.5 the folded ranges depend on the product of a channel's two sizes alone, which no
 rescaling of the channel changes: weights with outliers of that kind quantize as if they had none.
@@ -22,36 +25,48 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
+from edge_vit.graph.channels import ChannelSource, find_channel_source
 from edge_vit.graph.constant import add_constant
-from edge_vit.graph.sites import Block, Site, find_blocks
-from edge_vit.graph.walk import Array, Linear, array_of, consumers, data_input, is_constant
+from edge_vit.graph.sites import Block, Role, Site, find_blocks
+from edge_vit.graph.walk import Array, Linear, array_of, array_shape, find_linear, is_constant
 from edge_vit.table import SiteScales
 
-FOLD_ORDER = ("proj", "qkv", "fc1", "fc2")
-"""V -> proj goes first: huge value columns would distort the row ranges that LN -> qkv reads. In
-front of fc2 there is something to fold only where a norm stands."""
-
-_NORM_BIAS = 2  # which input of a LayerNormalization it is
+FOLD_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
+"""A layer goes before the one whose columns take its factors: huge value columns would distort the
+row ranges that norm -> qkv reads."""
 
 _SMALLEST = 1e-12  # a channel below it on either side is dead and stays as it is
 
 
 @dataclass(frozen=True)
 class FoldTarget:
-    """What in front of a linear layer can take a factor per channel.
+    """What in front of linear layers can take a factor per channel of the input that they share.
 
     Attributes:
-        site: the layer.
-        norm: the LayerNormalization that makes its input, or None.
-        qkv: the layer whose last columns are the values that attention hands to `site`, or None.
-        is_shiftable: a constant per channel can be taken from the input as well, since both sides
-            have a bias; of values, since each row of the attention's probabilities sums to 1.
+        sites: the layers that are quantized.
+        others: linear layers beside them that read the same input, and go on in floating point.
+        source: what takes the factors.
     """
 
-    site: Site
-    norm: ir.Node | None
-    qkv: Linear | None
-    is_shiftable: bool
+    sites: tuple[Site, ...]
+    others: tuple[Linear, ...]
+    source: ChannelSource
+
+    @property
+    def width(self) -> int:
+        """How many channels the input has."""
+        return _width(self.sites[0])
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """All layers that read the input."""
+        return (*(site.linear for site in self.sites), *self.others)
+
+    @property
+    def is_shiftable(self) -> bool:
+        """Whether a constant per channel can be taken from the input as well."""
+        have_bias = all(linear.add is not None for linear in self.linears)
+        return have_bias and self.source.offset is not None
 
 
 def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
@@ -64,14 +79,18 @@ def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
     """
     blocks = find_blocks(graph)
     targets = [target for block in blocks for target in find_fold_targets(block)]
-    for name in {name for name, s in sites.items() if s.divisors} - {t.site.name for t in targets}:
+    found = {site.name for target in targets for site in target.sites}
+    for name in {name for name, s in sites.items() if s.divisors} - found:
         raise _misfit(name, "folds")
     for target in targets:  # in the order of FOLD_ORDER
-        scales = sites[target.site.name]
-        if scales.divisors:
-            if len(scales.divisors) != target.site.linear.weight.shape[0]:
-                raise _misfit(target.site.name, "folds")
-            apply_fold(graph, target, np.array(scales.divisors), np.array(scales.offsets))
+        first, *rest = (sites[site.name] for site in target.sites)
+        for site, scales in zip(target.sites[1:], rest, strict=True):
+            if (scales.divisors, scales.offsets) != (first.divisors, first.offsets):
+                raise _misfit(site.name, f"folds {target.sites[0].name} otherwise than")
+        if first.divisors:
+            if len(first.divisors) != target.width:
+                raise _misfit(target.sites[0].name, "folds")
+            apply_fold(graph, target, np.array(first.divisors), np.array(first.offsets))
     for site in (site for block in blocks for site in block.sites):
         correction = np.array(sites[site.name].correction, np.float32)
         if len(correction):
@@ -82,17 +101,11 @@ def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
 
 def find_fold_targets(block: Block) -> tuple[FoldTarget, ...]:
     """Return where `block` can be folded, in the order in which folding has to happen."""
-    found = []
-    for role in FOLD_ORDER:
-        sites = [site for site in block.sites if site.role == role]
-        if len(sites) != 1:
-            continue  # several layers share one input and would each want factors of their own
-        target = _norm_before(sites[0])
-        if target is None and role == "proj":
-            target = _values_before(block, sites[0])
-        if target is not None:
-            found.append(target)
-    return tuple(found)
+    groups: dict[ir.Value, list[Site]] = {}
+    for site in sorted(block.sites, key=lambda site: FOLD_ORDER.index(site.role)):
+        groups.setdefault(site.linear.input, []).append(site)
+    targets = (_find_target(value, tuple(sites)) for value, sites in groups.items())
+    return tuple(target for target in targets if target is not None)
 
 
 def choose_divisors(channel_amax: Array, weight: Array, strength: float) -> npt.NDArray[np.float32]:
@@ -125,29 +138,24 @@ def apply_fold(
     Raises:
         ArtifactError: there are offsets, and nowhere to put them.
     """
-    factors, linear = np.asarray(divisors, np.float32), target.site.linear
+    factors = np.asarray(divisors, np.float32)
     centres = np.zeros_like(factors)
     if offsets is not None and len(offsets):
         if not target.is_shiftable:
-            raise _misfit(target.site.name, "shifts")
+            raise _misfit(target.sites[0].name, "shifts")
         centres = np.asarray(offsets, np.float32)
-        undone = centres.astype(np.float64) @ linear.weight
-        replace_bias(graph, linear, (linear.bias + undone).astype(np.float32))
-    _replace(graph, linear.matmul, 1, linear.weight * factors[:, None])
-    if target.norm is not None:
-        for index in range(1, len(target.norm.inputs)):
-            value = target.norm.inputs[index]
-            if value is not None:
-                array = array_of(value) - (centres if index == _NORM_BIAS else 0)
-                _replace(graph, target.norm, index, array / factors)
-    if target.qkv is not None:
-        qkv, width = target.qkv, len(factors)
-        weight, bias = qkv.weight.copy(), qkv.bias.copy()
-        weight[:, -width:] /= factors
-        bias[-width:] = (bias[-width:] - centres) / factors
-        _replace(graph, qkv.matmul, 1, weight)
-        if qkv.add is not None:
-            replace_bias(graph, qkv, bias)
+    for linear in target.linears:
+        if centres.any():
+            undone = centres.astype(np.float64) @ linear.weight
+            replace_bias(graph, linear, (linear.bias + undone).astype(np.float32))
+        _replace(graph, linear.matmul, 1, linear.weight * factors[:, None])
+    for handle in target.source.handles:
+        value = handle.node.inputs[handle.index]
+        assert value is not None
+        array = array_of(value).copy()
+        mine = array[..., handle.start : handle.start + len(factors)]
+        mine[...] = (mine - (centres if handle == target.source.offset else 0)) / factors
+        _replace(graph, handle.node, handle.index, array)
 
 
 def replace_bias(graph: ir.Graph, linear: Linear, bias: Array) -> None:
@@ -165,57 +173,22 @@ def _misfit(site: str, verb: str) -> ArtifactError:
     )
 
 
-def _norm_before(site: Site) -> FoldTarget | None:
-    node = site.linear.input.producer()
-    if node is None or node.op_type != "LayerNormalization":
+def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> FoldTarget | None:
+    """Return what can be folded in front of `sites`, the layers of one block that read `value`."""
+    source = find_channel_source(value, _width(sites[0]))
+    readers = [find_linear(use.node) if use.idx == 0 else None for use in value.uses()]
+    linears = [linear for linear in readers if linear is not None]
+    if source is None or len(linears) < len(readers) or value.is_graph_output():
         return None
-    if len(list(consumers(site.linear.input))) != 1:
-        return None  # somebody else reads the normalised tokens too
-    has_bias = len(node.inputs) > _NORM_BIAS and node.inputs[_NORM_BIAS] is not None
-    return FoldTarget(site, node, None, has_bias and site.linear.add is not None)
+    mine = {site.linear.matmul for site in sites}
+    others = tuple(linear for linear in linears if linear.matmul not in mine)
+    return FoldTarget(sites, others, source)
 
 
-def _values_before(block: Block, site: Site) -> FoldTarget | None:
-    """Return the target of V -> proj where both sides keep the channels in one order.
-
-    That is where the values are the last part of a Split, go to heads by Reshape and Transpose, and
-    come back by Transpose and Reshape: what canonical attention does.
-    """
-    layers, heads = block.linears("qkv"), block.attention.context.inputs[1]
-    merged = site.linear.input.producer()
-    if len(layers) != 1 or heads is None or merged is None or merged.op_type != "Reshape":
-        return None
-    tokens = data_input(merged).producer()
-    spread = _heads_above(heads)
-    if spread is None or tokens is None or not _swaps_heads(tokens):
-        return None
-    split = data_input(spread).producer()
-    is_value = (
-        split is not None
-        and split.op_type == "Split"
-        and split.outputs[-1] is data_input(spread)
-        and data_input(split) is layers[0].output
-        and data_input(tokens) is block.attention.context.outputs[0]
-    )
-    if not is_value:
-        return None
-    sums_to_one = data_input(block.attention.context) is block.attention.softmax.outputs[0]
-    have_bias = layers[0].add is not None and site.linear.add is not None
-    return FoldTarget(site, None, layers[0], sums_to_one and have_bias)
-
-
-def _heads_above(value: ir.Value) -> ir.Node | None:
-    """Return the Reshape of the ``Reshape -> Transpose`` that spreads tokens to heads `value`."""
-    transpose = value.producer()
-    if transpose is None or not _swaps_heads(transpose):
-        return None
-    reshape = data_input(transpose).producer()
-    return reshape if reshape is not None and reshape.op_type == "Reshape" else None
-
-
-def _swaps_heads(node: ir.Node) -> bool:
-    """Say whether `node` swaps tokens and heads of (batch, tokens, heads, channels), or back."""
-    return node.op_type == "Transpose" and list(node.attributes["perm"].as_ints()) == [0, 2, 1, 3]
+def _width(site: Site) -> int:
+    weight = site.linear.matmul.inputs[1]
+    assert weight is not None
+    return array_shape(weight)[0]
 
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:

@@ -31,6 +31,9 @@ class Layer:
         is_shiftable: it takes a constant per channel too, and the layer has a bias to undo it.
         has_bias: a correction can be added to it.
         headroom: how many times what was seen a range holds.
+        partners: (K, M), weights of the other layers that read the same input and are folded with
+            it; divided as `weight` is.
+        given: the plan of the layer whose divisors and offsets this one has to share.
     """
 
     name: str
@@ -42,6 +45,15 @@ class Layer:
     is_shiftable: bool
     has_bias: bool
     headroom: float = 1.0
+    partners: tuple[Array, ...] = ()
+    given: Plan | None = None
+
+    @property
+    def all_columns(self) -> Array:
+        """(K, N and more), the columns that divisors are chosen by: its own and its partners'."""
+        if not self.partners:
+            return self.weight
+        return np.concatenate([self.weight, *self.partners], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

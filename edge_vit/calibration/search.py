@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.calibration.fallback import sqnr_of
-from edge_vit.calibration.fold import choose_divisors, find_fold_targets
+from edge_vit.calibration.fold import FOLD_ORDER, choose_divisors, find_fold_targets
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.layer import (
     Layer,
@@ -22,12 +22,11 @@ from edge_vit.calibration.observer import Observation
 from edge_vit.calibration.probe import BlockProbe, probe_blocks
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.calibration.steps import STEPS, Change, mean_square
-from edge_vit.graph.sites import Block, Role, find_blocks
+from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.table import Recipe
 
-_ORDER: tuple[Role, ...] = ("proj", "qkv", "fc1", "fc2")
 _MIN_GAIN = 0.99  # of the layer's own error: less is not worth a run of the model
 
 _VERY_FEW_IMAGES = 5
@@ -94,33 +93,36 @@ def _decide_block(
     recipe: Recipe,
     probe: BlockProbe | None,
 ) -> dict[str, Decision]:
-    targets = {target.site.name: target for target in find_fold_targets(block)}
-    values = np.ones(0, np.float32)  # divisors of the values, which are the last columns of qkv
+    targets = {site.name: t for t in find_fold_targets(block) for site in t.sites}
+    # By MatMul, what the columns are divided by: V -> proj and the like go first.
+    factors = {s.linear.matmul: np.ones(len(s.linear.bias), np.float32) for s in block.sites}
     num_images = len(set(seen.image_digests))
     if num_images == 1:  # what fits the image that the ranges are of says nothing of the next
         recipe = replace(recipe, steps=())
     found: dict[str, Decision] = {}
-    for site in sorted(block.sites, key=lambda site: _ORDER.index(site.role)):
-        target, weight = targets.get(site.name), site.linear.weight
+    for site in sorted(block.sites, key=lambda site: FOLD_ORDER.index(site.role)):
+        target, columns = targets.get(site.name), factors[site.linear.matmul]
+        first, *others = (site,) if target is None else target.sites
         ranges = seen.ranges[site.name] if probe else ChannelRange.of(seen.stats[site.name])
-        factors = np.ones(weight.shape[1], np.float32)
-        if site.role == "qkv" and len(values):
-            factors[-len(values) :] = values
         is_folding = target is not None and recipe.fold_strength > 0
+        is_first = site is first
         layer = Layer(
             name=site.name,
-            weight=np.asarray(weight / factors, np.float32),
-            column_factors=factors,
+            weight=np.asarray(site.linear.weight / columns, np.float32),
+            column_factors=columns,
             low=ranges.low,
             high=ranges.high,
-            is_foldable=is_folding,
-            is_shiftable=target is not None and target.is_shiftable,
+            is_foldable=is_folding and is_first,
+            is_shiftable=target is not None and target.is_shiftable and is_first,
             has_bias=site.linear.add is not None,
             headroom=_HEADROOM if is_folding and num_images < _VERY_FEW_IMAGES else 1.0,
+            partners=tuple(o.linear.weight / factors[o.linear.matmul] for o in others),
+            given=None if is_first else found[first.name].plan,
         )
         found[site.name] = _decide(layer, seen.stats[site.name], recipe, probe)
-        if target is not None and target.qkv is not None and found[site.name].is_folded:
-            values = found[site.name].plan.divisors
+        if target is not None and is_first and target.source.matmul in factors:
+            divided = factors[target.source.matmul][target.source.start :]
+            divided[: target.width] *= found[site.name].plan.divisors
     return found
 
 
@@ -148,8 +150,11 @@ def _first_plan(layer: Layer, stats: ActivationStats, recipe: Recipe) -> Plan:
     plan = plan_minmax(layer)
     if layer.is_foldable:
         amax = np.maximum(layer.high, -layer.low)
-        divisors = choose_divisors(amax, layer.weight, recipe.fold_strength)
+        divisors = choose_divisors(amax, layer.all_columns, recipe.fold_strength)
         plan = plan_minmax(layer, divisors).did("fold")
+    elif layer.given is not None:
+        plan = plan_minmax(layer, layer.given.divisors, layer.given.offsets)
+        plan = plan.did(*(step for step in layer.given.steps if step == "fold"))
     if recipe.range_method == "percentile":
         end = stats.percentile(recipe.percentile)
         plan = replace(plan, low=-end, high=end).did("percentile")

@@ -64,7 +64,7 @@ def _centre(layer: Layer, plan: Plan, strength: float) -> Plan:
     reach = (layer.high - layer.low) / 2
     divisors = plan.divisors
     if layer.is_foldable:
-        divisors = choose_divisors(reach, layer.weight, strength)
+        divisors = choose_divisors(reach, layer.all_columns, strength)
     centred = plan_minmax(layer, divisors, (layer.high + layer.low) / 2)
     return centred.did(*plan.steps, "shift")
 

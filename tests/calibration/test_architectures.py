@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import pytest
 import small_vits
@@ -26,13 +23,6 @@ SOUND = 22.0
 """In dB: these models are narrow, their weights random; trained ones are above 35."""
 
 
-class RmsNormViT(small_vits.SmallViT):
-    def __init__(self):
-        super().__init__()
-        for block in self.blocks:
-            block.norm1, block.norm2 = nn.RMSNorm(32), nn.RMSNorm(32)
-
-
 class NoBiasViT(small_vits.SmallViT):
     """No linear layer of a block has a bias, and no norm has."""
 
@@ -43,15 +33,7 @@ class NoBiasViT(small_vits.SmallViT):
                 module.bias = None
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "plain": small_vits.SmallViT,
-    "layer scale": partial(small_vits.SmallViT, scale=small_vits.LayerScale),
-    "gated, packed": partial(small_vits.SmallViT, mlp=partial(small_vits.GatedMlp, is_packed=True)),
-    "gated, apart": partial(small_vits.SmallViT, mlp=partial(small_vits.GatedMlp, is_packed=False)),
-    "parallel": partial(small_vits.SmallViT, block=small_vits.ParallelBlock),
-    "rms norm": RmsNormViT,
-    "no bias": NoBiasViT,
-}
+MODELS = small_vits.ARCHITECTURES | {"no bias": NoBiasViT}
 
 
 def sqnr(exact: np.ndarray, output: np.ndarray) -> float:

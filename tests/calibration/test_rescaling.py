@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import small_vits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seeded import Seeded, random_images, run_onnx, sqnr_db
+from seeded import Seeded, make_seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.fold import apply_fold, find_fold_targets
 from edge_vit.calibration.qdq import write_qdq
@@ -25,16 +28,16 @@ def rescale(vit: Seeded, strengths: list[float], num_channels: int, seed: int) -
     copy, random = ir.from_proto(vit.model), np.random.default_rng(seed)
     for block in find_blocks(copy.graph):
         for target in find_fold_targets(block):
-            divisors = np.ones(target.site.linear.weight.shape[0], np.float32)
+            divisors = np.ones(target.width, np.float32)
             chosen = random.choice(len(divisors), num_channels, replace=False)
             divisors[chosen] = 1 / random.choice(strengths, num_channels)
             apply_fold(copy.graph, target, divisors)
     return Seeded(ir.to_proto(copy), vit.spec)
 
 
-def quality(vit: Seeded, recipe: str) -> float:
-    quantized: onnx.ModelProto = write_qdq(vit.model, vit.calibrate(SEEN, RECIPES[recipe]))
-    return sqnr_db(run_onnx(vit.model, IMAGES), run_onnx(quantized, IMAGES))
+def quality(vit: Seeded, recipe: str, seen=SEEN, images=IMAGES) -> float:
+    quantized: onnx.ModelProto = write_qdq(vit.model, vit.calibrate(seen, RECIPES[recipe]))
+    return sqnr_db(run_onnx(vit.model, images), run_onnx(quantized, images))
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +64,40 @@ def test_neither_does_it_cost_the_default(vit, plain, strengths):
 
 def test_without_folds_it_costs_the_model(vit, plain):
     assert quality(rescale(vit, [100], 2, seed=0), "minmax") < plain["minmax"] - 10
+
+
+SIDE = small_vits.SIZE
+SMALL_SEEN, SMALL_IMAGES = random_images(24, size=SIDE), random_images(32, seed=11, size=SIDE)
+
+
+@functools.cache
+def small(architecture: str) -> Seeded:
+    return make_seeded(small_vits.ARCHITECTURES[architecture](), SIDE, small_vits.CLASSES)
+
+
+@functools.cache
+def small_quality(architecture: str, recipe: str) -> float:
+    return quality(small(architecture), recipe, SMALL_SEEN, SMALL_IMAGES)
+
+
+@pytest.mark.parametrize("architecture", small_vits.ARCHITECTURES)
+@settings(max_examples=2, deadline=None)
+@given(
+    strengths=st.lists(st.sampled_from([1 / 100, 3, 30, 100]), min_size=1, max_size=3),
+    num_channels=st.integers(1, 8),
+    seed=st.integers(0, 1000),
+)
+def test_neither_does_it_in_other_architectures(architecture, strengths, num_channels, seed):
+    rescaled = rescale(small(architecture), strengths, num_channels, seed)
+    exact = run_onnx(small(architecture).model, SMALL_IMAGES)
+    off = np.abs(run_onnx(rescaled.model, SMALL_IMAGES) - exact).max()
+    assert off < 1e-4 * np.abs(exact).max()
+    found = quality(rescaled, "fast", SMALL_SEEN, SMALL_IMAGES)
+    assert found > small_quality(architecture, "fast") - MAX_LOSS
+
+
+@pytest.mark.parametrize("architecture", small_vits.ARCHITECTURES)
+def test_without_folds_it_costs_them_the_model(architecture):
+    rescaled = rescale(small(architecture), [100], 2, seed=0)
+    found = quality(rescaled, "minmax", SMALL_SEEN, SMALL_IMAGES)
+    assert found < small_quality(architecture, "minmax") - 10
