@@ -1,7 +1,8 @@
 """What a calibration costs on ViT-S/16 at 224 pixels with 256 images, beside ModelOpt.
 
 Each runs in a process of its own on the same graph and images: plain fp32 forward passes over the
-images, edge-vit's recipes, and ModelOpt's default. Weights are random, which cost does not notice.
+images, edge-vit's recipes, and ModelOpt's default. Weights are drawn from a seed, biases and norms
+too (tests/reseed.py), so that every step of a recipe has something to try at every layer.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from full_size import build
 from peers import EDGE_VIT, quantize_by
 from saving import load_average, read_arguments, write_result
 
 import edge_vit
-from edge_vit.bundle import FP32
 from edge_vit.export.parity import sample_photos
-from edge_vit.export.sources import SourceRequest
 
 MODEL, NUM_IMAGES = "vit_small_patch16_224", 256
 MODELOPT = "ModelOpt"
@@ -60,9 +60,8 @@ def main() -> None:
     load, images = load_average(), distinct_images()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        request = SourceRequest(f"edgevit:{MODEL}", random_weights=True)
-        bundle = edge_vit.export_bundle(request, folder / "vit.edgevit")
-        fp32 = bundle.read(FP32)
+        model, spec = build(MODEL)
+        fp32 = model.SerializeToString()
         (folder / "fp32.onnx").write_bytes(fp32)
         np.save(folder / "images.npy", images)
         command = [sys.executable, "-c", FORWARD, folder / "fp32.onnx", folder / "images.npy", "2"]
@@ -73,7 +72,7 @@ def main() -> None:
         print("fp32 forward passes", rows["fp32 forward passes"], flush=True)
         for way in (*EDGE_VIT, MODELOPT):
             # A folder of its own: nothing that an earlier run kept is taken.
-            made = quantize_by(way, fp32, bundle.spec, images, kept=folder / "made")
+            made = quantize_by(way, fp32, spec, images, kept=folder / "made")
             rows[way] = {"seconds": made.seconds, "peak_mib": made.peak_mib}
             print(f"{way:20} {made.seconds:7.1f} s  {made.peak_mib:7.0f} MiB", flush=True)
     plain = rows["fp32 forward passes"]["seconds"]
@@ -94,7 +93,7 @@ def main() -> None:
         threads=2,
         load=load,
         conditions={
-            "model": f"{MODEL}, random weights",
+            "model": f"{MODEL}, weights from a seed (tests/reseed.py)",
             "images": f"{NUM_IMAGES}, photographs with noise, in memory",
             "seconds": "calibration and writing the graph, without starting Python",
             "peak": "resident memory (VmHWM) of the process",

@@ -38,7 +38,7 @@ class Recipe:
         steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
         search_tokens: of calibration images, that the steps and their judgement see. So many whole
             images are held out from the ranges, a quarter of all at most.
-        is_judged: take a step only where the model's output gains by it, not the layer's alone.
+        is_judged: take a step that could harm only where the model's output gains by it.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.
         max_fallback: share of the layers' multiply-adds that may stay in FP16 for that.
@@ -78,7 +78,7 @@ _BALANCED = Recipe(
     fold_strength=0.7,
     has_zero_points=True,
     steps=STEP_NAMES,
-    search_tokens=1024,
+    search_tokens=768,
     min_sqnr=25.0,
 )
 

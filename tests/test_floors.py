@@ -51,7 +51,7 @@ ROOMS = {
             | {"torch", "timm", "torchvision", "transformers", "huggingface_hub"}
         ),
     ),
-    "calibration": Room(3, frozenset({*_ARRAYS, *_ONNX, "onnxscript"})),
+    "calibration": Room(3, frozenset({*_ARRAYS, *_ONNX, "onnxscript", "threadpoolctl"})),
     "explain": Room(3, frozenset({*_ARRAYS, "onnx", "onnx_ir"})),
     "pipeline": Room(4, frozenset({*_ARRAYS, "torch", "onnx", "onnx_ir", "onnxruntime"})),
     "camera": Room(4, frozenset({*_ARRAYS, "av", "paho"})),

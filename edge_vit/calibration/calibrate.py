@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import onnx
-import onnx_ir as ir
-
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
@@ -15,7 +12,7 @@ from edge_vit.calibration.observer import observe
 from edge_vit.calibration.search import Decision, search_plans
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
-from edge_vit.graph.sites import find_sites
+from edge_vit.graph.mapped import map_weights
 from edge_vit.images import ImageSource
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
@@ -57,36 +54,39 @@ def calibrate_model(
             f"{len(images)} calibration images are few: below {FEW_IMAGES} the ranges may miss "
             "what the field will bring"
         )
-    model = onnx.load_from_string(fp32)
-    hold_out = _count_held_out(recipe, spec, len(images))
-    seen = observe(
-        model,
-        spec,
-        images,
-        hold_out=hold_out,
-        threads=threads,
-        state_path=state_path,
-        progress=progress,
-    )
-    decisions = search_plans(model, spec, seen, recipe, threads=threads, progress=progress)
-    graph = ir.from_proto(model).graph
-    work = {site.name: float(site.linear.weight.size) for site in find_sites(graph)}
+    digest, hold_out = digest_of(fp32), _count_held_out(recipe, spec, len(images))
+    with map_weights(fp32) as model:
+        seen = observe(
+            model,
+            spec,
+            images,
+            hold_out=hold_out,
+            has_histogram=recipe.range_method == "percentile",
+            threads=threads,
+            state_path=state_path,
+            model_digest=digest,
+            progress=progress,
+        )
+        decisions = search_plans(model, spec, seen, recipe, threads=threads, progress=progress)
+        with progress.step(f"looking for FP16 overflow on {len(seen.held_out)} images"):
+            amax = observe_amax(model, spec, seen.held_out[:_NUM_RANGE_IMAGES], threads)
+        fp32_nodes = choose_fp32_nodes(model, amax)
+    work = {name: float(decision.plan.num_weights) for name, decision in decisions.items()}
     errors = {name: decision.output_error for name, decision in decisions.items()}
     curve = rank_fallback(errors, work) if recipe.search_tokens else ()
     spared = choose_fallback(
         curve, sqnr_of(sum(errors.values())), recipe.min_sqnr, recipe.max_fallback
     )
-    sites = {name: _scales(decisions[name], seen.stats[name], name in spared) for name in work}
+    sites = {
+        name: _scales(decisions[name], seen.stats[name], name in spared) for name in seen.stats
+    }
     left = sqnr_of(sum(error for name, error in errors.items() if name not in spared))
     if recipe.min_sqnr and left < recipe.min_sqnr:
         progress.note(
             f"INT8 is foreseen at {left:.1f} dB, below the {recipe.min_sqnr:g} dB wanted, "
             f"even with {len(spared)} layers in FP16: FP16 is the precision for this model"
         )
-    with progress.step(f"looking for FP16 overflow on {len(seen.held_out)} images"):
-        amax = observe_amax(model, spec, seen.held_out[:_NUM_RANGE_IMAGES], threads)
-    fp32_nodes = choose_fp32_nodes(model, amax)
-    return CalibrationTable(recipe, digest_of(fp32), sites, seen.image_digests, curve, fp32_nodes)
+    return CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 from onnx import numpy_helper
 
@@ -141,7 +142,7 @@ def _why_unheld(constant: onnx.TensorProto) -> str:
     """Say why float16 cannot hold a constant; empty where it can."""
     if constant.data_type != _FLOAT:
         return ""
-    values = numpy_helper.to_array(constant)
+    values = ir.serde.deserialize_tensor(constant).numpy()
     largest = float(np.abs(values).max(initial=0.0))
     if largest > HALF_MAX:
         return f"its constant {constant.name} holds {largest:,.3g}"

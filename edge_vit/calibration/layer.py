@@ -1,4 +1,4 @@
-"""One linear layer and one way to quantize it, computed in numpy exactly as the graph will."""
+"""One linear layer and one way to quantize it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.calibration.ranges import QMAX, quantize_weight, round_scale
+from edge_vit.calibration.ranges import QMAX, round_scale
 from edge_vit.graph.walk import Array
 
 ONE_SIDED = 0.75
@@ -93,6 +93,11 @@ class Plan:
         """(N,), rounded to float16."""
         return round_scale(self.weight_amax / QMAX)
 
+    @property
+    def num_weights(self) -> int:
+        """K times N: how many multiply-adds the layer takes for one token."""
+        return len(self.divisors) * len(self.weight_amax)
+
     def did(self, *steps: str) -> Plan:
         """Return the plan with `steps` written down."""
         return replace(self, steps=(*self.steps, *steps))
@@ -138,28 +143,3 @@ def _cancelled(layer: Layer, plan: Plan) -> float:
     noise = plan.input_scale**2 / 12 * np.square(weight).sum(axis=0)
     kept, lost = float(noise.sum()), float(roundings.sum())
     return lost / kept if kept else 0.0
-
-
-def output_error(layer: Layer, plan: Plan, rows: Array) -> npt.NDArray[np.float32]:
-    """Return quantized minus exact output, (R, N) float32, in the units of the unfolded model.
-
-    Args:
-        layer: the layer.
-        plan: how it is quantized.
-        rows: (R, K) float32, inputs of the unfolded model.
-    """
-    exact = (rows - plan.offsets) / plan.divisors
-    weight = layer.weight * plan.divisors[:, None]
-    levels = quantize_weight(weight, plan.weight_scales) * plan.weight_scales
-    seen = round_to_levels(exact, plan.input_scale, plan.input_zero)
-    # x'W' - xW in two parts, each small, so that float32 products lose nothing of the difference.
-    error = (seen - exact) @ weight + seen @ (levels - weight).astype(np.float32)
-    result: npt.NDArray[np.float32] = (error + plan.correction) * layer.column_factors
-    return result
-
-
-def round_to_levels(values: Array, scale: float, zero: int = 0) -> npt.NDArray[np.float32]:
-    """Return `values` as QuantizeLinear and DequantizeLinear to int8 leave them."""
-    levels = np.clip(np.rint(values / np.float32(scale)) + zero, -QMAX - 1, QMAX) - zero
-    result: npt.NDArray[np.float32] = (levels * np.float32(scale)).astype(np.float32)
-    return result

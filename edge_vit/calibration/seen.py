@@ -18,10 +18,10 @@ from edge_vit.files import write_atomically
 from edge_vit.graph.walk import Array
 from edge_vit.preprocess import UInt8Array
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 SECONDS_BETWEEN_SAVES = 10.0
 
-_STATS = ("channel_max", "channel_min", "channel_sum", "histogram")
+_STATS = ("channel_max", "channel_min", "histogram")
 
 
 class Seen:
@@ -70,6 +70,7 @@ class Seen:
         arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
         for index, (name, stats) in enumerate(self.stats.items()):
             arrays[f"rows/{index}"] = np.array(stats.num_rows)
+            arrays[f"squares/{index}"] = np.array(str(stats.square_sum))
             arrays |= {f"{field}/{index}": getattr(stats, field) for field in _STATS}
             if rest:
                 arrays[f"rest/{index}"] = np.stack([rest[name].low, rest[name].high])
@@ -100,7 +101,11 @@ class Seen:
         self.digests = list(header["digests"])
         for index, name in enumerate(names):
             fields = {field: arrays[f"{field}/{index}"] for field in _STATS}
-            self.stats[name] = ActivationStats(num_rows=int(arrays[f"rows/{index}"]), **fields)
+            self.stats[name] = ActivationStats(
+                num_rows=int(arrays[f"rows/{index}"]),
+                square_sum=int(str(arrays[f"squares/{index}"])),
+                **fields,
+            )
         rest: Ranges = {
             name: ChannelRange(*arrays[f"rest/{index}"])
             for index, name in enumerate(names)

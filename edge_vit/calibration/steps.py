@@ -1,7 +1,7 @@
 """The steps of a recipe: each proposes a change of one layer's plan, by the layer's own output.
 
-All minimise the mean square of `output_error` over rows that calibration kept. Whether a proposal
-is taken is decided elsewhere, by what it does to the model's output.
+All minimise the mean square of the output's error over rows that calibration kept. Whether a
+proposal is taken is decided elsewhere, by what it does to the model's output.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from edge_vit.calibration.fold import choose_divisors
-from edge_vit.calibration.layer import Layer, Plan, output_error, plan_minmax
-from edge_vit.graph.walk import Array
+from edge_vit.calibration.layer import Layer, Plan, plan_minmax
+from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.table import StepName
 
 Change = Callable[[Layer, Plan], Plan]
 """What is done to a plan; the same can be done for other ranges of the layer."""
 
-Step = Callable[[Layer, Plan, Array, float], "Change | None"]
-"""From a layer, its plan, rows of its input, and the fold strength, to a change that may pay."""
+Step = Callable[[LayerRows, Plan, float], "Change | None"]
+"""From a layer with rows of its input, its plan and the fold strength to a change that may pay."""
 
 RANGE_RATIOS = (
     *(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15),
@@ -30,22 +28,31 @@ RANGE_RATIOS = (
 """Down to where hidden units whose effects cancel reach a hundred times what the others do."""
 
 
-def shift(layer: Layer, plan: Plan, rows: Array, strength: float) -> Change | None:
+def shift(rows: LayerRows, plan: Plan, strength: float) -> Change | None:
     """Centre every channel, so that a symmetric range has nothing to waste on one side."""
-    return partial(_centre, strength=strength) if layer.is_shiftable else None
+    return partial(_centre, strength=strength) if rows.layer.is_shiftable else None
 
 
-def search_range(layer: Layer, plan: Plan, rows: Array, strength: float) -> Change | None:
-    """Narrow the activation's range where clipping a few costs less than rounding all finer."""
-    changes = [partial(_narrow, ratio=ratio) for ratio in RANGE_RATIOS]
-    costs = [mean_square(layer, change(layer, plan), rows) for change in changes]
-    best = int(np.argmin(costs))
-    return changes[best] if costs[best] < mean_square(layer, plan, rows) else None
+def search_range(rows: LayerRows, plan: Plan, strength: float) -> Change | None:
+    """Narrow the activation's range where clipping a few costs less than rounding all finer.
+
+    Both costs are convex in the end of the range but for chance, when few levels are in use: the
+    search stops where the sum has not fallen twice.
+    """
+    best, lowest, risen = None, rows.mean_square(plan), 0
+    for ratio in RANGE_RATIOS:
+        change = partial(_narrow, ratio=ratio)
+        cost = rows.mean_square(change(rows.layer, plan))
+        if cost < lowest:
+            best, lowest, risen = change, cost, 0
+        elif (risen := risen + 1) == 2:
+            break
+    return best
 
 
-def correct_bias(layer: Layer, plan: Plan, rows: Array, strength: float) -> Change | None:
+def correct_bias(rows: LayerRows, plan: Plan, strength: float) -> Change | None:
     """Take the mean error of each output out through the bias."""
-    return partial(_correct, rows=rows) if layer.has_bias else None
+    return partial(_correct, rows=rows) if rows.layer.has_bias else None
 
 
 STEPS: Mapping[StepName, Step] = {
@@ -53,11 +60,6 @@ STEPS: Mapping[StepName, Step] = {
     "range": search_range,
     "bias": correct_bias,
 }
-
-
-def mean_square(layer: Layer, plan: Plan, rows: Array) -> float:
-    """Return the mean square of the layer's output error."""
-    return float(np.mean(np.square(output_error(layer, plan, rows))))
 
 
 def _centre(layer: Layer, plan: Plan, strength: float) -> Plan:
@@ -76,6 +78,6 @@ def _narrow(layer: Layer, plan: Plan, ratio: float) -> Plan:
     return narrow.did(f"range {ratio}")
 
 
-def _correct(layer: Layer, plan: Plan, rows: Array) -> Plan:
-    mean = output_error(layer, plan, rows).mean(axis=0) / layer.column_factors
+def _correct(layer: Layer, plan: Plan, rows: LayerRows) -> Plan:
+    mean = rows.output_error(plan).mean(axis=0) / layer.column_factors
     return replace(plan, correction=plan.correction - mean).did("bias")

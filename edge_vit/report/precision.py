@@ -81,7 +81,8 @@ def recipe_grid(table: CalibrationTable) -> Grid:
     )
     columns = ("step", "layers that gained by it", "largest output error of those")
     note = (
-        "A step is taken for a layer only where the model's output gains by it on held-out images."
+        "A step is taken for a layer only where the model's output gains by it on held-out images; "
+        '"here": where the layer\'s own does, and nothing can be lost by it.'
     )
     return Grid("What the recipe did", columns, rows, 1, note if table.recipe.is_judged else "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -16,12 +17,13 @@ from seeded import SITES, Remembered, random_images, run_onnx
 
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.held_out import ChannelRange, HeldOut
-from edge_vit.calibration.layer import output_error, plan_minmax
+from edge_vit.calibration.layer import plan_minmax
+from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.observer import observe
-from edge_vit.calibration.probe import probe_blocks
+from edge_vit.calibration.probe import BlockProbe, probe_blocks
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.calibration.stats import ActivationStats
-from edge_vit.calibration.steps import STEPS, mean_square
+from edge_vit.calibration.steps import STEPS
 from edge_vit.graph.cut import cut_below
 from edge_vit.graph.sites import find_blocks
 from edge_vit.images import ArraySource
@@ -38,7 +40,7 @@ def sqnr_db(exact, got) -> float:
 
 def improve(name, layer, plan, rows):
     """Return `plan` as the step would have it."""
-    change = STEPS[name](layer, plan, rows, BALANCED.fold_strength)
+    change = STEPS[name](LayerRows(layer, rows), plan, BALANCED.fold_strength)
     return plan if change is None else change(layer, plan)
 
 
@@ -61,14 +63,16 @@ def test_the_error_is_what_the_graph_would_make(rows, weight):
     columns = np.rint(weight / plan.weight_scales)
     quantized = (levels * plan.input_scale) @ (columns * plan.weight_scales)
     expected = quantized - rows.astype(np.float64) @ weight
-    np.testing.assert_allclose(output_error(layer, plan, rows), expected, atol=2e-5)
+    np.testing.assert_allclose(LayerRows(layer, rows).output_error(plan), expected, atol=2e-5)
 
 
 def test_shifting_pays_where_channels_are_off_centre(rows, weight):
     layer = layer_of(rows, weight)
     plan = plan_minmax(layer)
     centred = improve("shift", layer, plan, rows)
-    assert mean_square(layer, centred, rows) < 0.6 * mean_square(layer, plan, rows)
+    assert LayerRows(layer, rows).mean_square(centred) < 0.6 * LayerRows(layer, rows).mean_square(
+        plan
+    )
 
 
 def test_a_narrower_range_pays_where_one_value_is_far_out(rows, weight):
@@ -93,15 +97,16 @@ def test_units_that_cancel_cost_the_others_no_levels(rows, weight, size):
     )
     narrow = improve("range", layer, plan_minmax(layer), wide)
     best = improve("range", alone, plan_minmax(alone), rows)
-    assert mean_square(layer, narrow, wide) < 2 * mean_square(alone, best, rows)
+    cost = LayerRows(layer, wide).mean_square(narrow)
+    assert cost < 2 * LayerRows(alone, rows).mean_square(best)
 
 
 def test_bias_correction_leaves_no_mean_error(rows, weight):
     layer = layer_of(rows, weight, column_factors=np.full(16, 3.0, np.float32))
     plan = dataclasses.replace(plan_minmax(layer), low=-2.0, high=2.0)  # clips, so that it is off
-    assert np.abs(output_error(layer, plan, rows).mean(axis=0)).max() > 0.01
+    assert np.abs(LayerRows(layer, rows).output_error(plan).mean(axis=0)).max() > 0.01
     corrected = improve("bias", layer, plan, rows)
-    assert np.abs(output_error(layer, corrected, rows).mean(axis=0)).max() < 1e-4
+    assert np.abs(LayerRows(layer, rows).output_error(corrected).mean(axis=0)).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", STEP_NAMES)
@@ -112,7 +117,7 @@ def test_steps_leave_alone_what_cannot_take_them(rows, weight, name):
     assert (proposal.divisors == 1).all()
     assert not proposal.offsets.any()
     assert not proposal.correction.any()
-    assert mean_square(layer, proposal, rows) <= mean_square(layer, plan, rows)
+    assert LayerRows(layer, rows).mean_square(proposal) <= LayerRows(layer, rows).mean_square(plan)
 
 
 @pytest.mark.parametrize("values", [0.0, 2.5], ids=["dead", "constant"])
@@ -121,7 +126,7 @@ def test_steps_stay_finite_on_channels_without_spread(rows, weight, values, name
     rows[:, :4] = values
     layer = layer_of(rows, weight)
     plan = improve(name, layer, plan_minmax(layer), rows)
-    assert np.isfinite(output_error(layer, plan, rows)).all()
+    assert np.isfinite(LayerRows(layer, rows).output_error(plan)).all()
     assert plan.input_scale > 0
 
 
@@ -172,7 +177,30 @@ def test_no_step_is_taken_that_costs_both_errors(vit):
     assert balanced.sqnr > fast.sqnr
     searched = [step for s in balanced.sites.values() for step in s.steps if "(" in step]
     assert searched
-    assert all(re.fullmatch(r"(shift|range 0\.\d|bias) \([+-]\d+\.\d dB\)", s) for s in searched)
+    judged = r"(shift|range 0\.\d) \([+-]\d+\.\d dB\)|(shift|bias) \(\+\d+\.\d dB here\)"
+    assert all(re.fullmatch(judged, s) for s in searched)
+
+
+def test_only_what_could_harm_asks_the_model(vit, monkeypatch):
+    """A narrower range always does; a bias never; a shift where its own gain is small."""
+    asked = Counter()
+    real = BlockProbe.relative_error
+
+    def count(probe, site, error):
+        asked[site] += 1
+        return real(probe, site, error)
+
+    monkeypatch.setattr(BlockProbe, "relative_error", count)
+    for name, expected in (("bias", {1}), ("range", {1, 2}), ("shift", {1, 2})):
+        asked.clear()
+        recipe = dataclasses.replace(BALANCED, steps=(name,))
+        steps = {k: s.steps for k, s in vit.calibrate(IMAGES, recipe).sites.items()}
+        assert set(asked.values()) <= expected
+        for site, done in steps.items():
+            if name == "range" and any(s.startswith("range") for s in done):
+                assert asked[site] == 2
+            if any(s.endswith("here)") for s in done):
+                assert asked[site] == 1
 
 
 def test_held_out_images_leave_no_trace_in_the_ranges(vit):

@@ -36,9 +36,9 @@ class CutOff(ArraySource):
 def calibrate(vit, tmp_path, monkeypatch):
     """A function (images, recipe) -> table, and counts of the images that were really run."""
     looked = []
-    real = observer._look
+    real = observer._run
     monkeypatch.setattr(
-        observer, "_look", lambda *given: looked.append(digest(given[3])) or real(*given)
+        observer, "_run", lambda *given: looked.append(digest(given[3])) or real(*given)
     )
 
     def run(images, recipe="fast", progress=None):

@@ -13,7 +13,8 @@ from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.half import write_half
 from edge_vit.calibration.half_ranges import emulate_half
-from edge_vit.calibration.layer import give_zero_point, output_error, plan_minmax
+from edge_vit.calibration.layer import give_zero_point, plan_minmax
+from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.errors import ArtifactError, SpecError
@@ -58,7 +59,7 @@ def test_they_halve_the_step_and_quarter_the_noise(gelu_rows, weight):
     symmetric = plan_minmax(layer)
     plan = give_zero_point(layer, symmetric)
     assert plan.input_scale < 0.55 * symmetric.input_scale
-    noises = [np.square(output_error(layer, p, gelu_rows)).mean() for p in (plan, symmetric)]
+    noises = [LayerRows(layer, gelu_rows).mean_square(p) for p in (plan, symmetric)]
     assert noises[0] < 0.45 * noises[1]  # weights add their part to both
 
 
@@ -70,7 +71,8 @@ def test_zero_stays_a_level_whatever_the_range(low, high, weight):
     layer = layer_of(np.zeros((1, 32)), weight, **NO_SHIFT, **ends)
     plan = give_zero_point(layer, plan_minmax(layer))
     assert -127 <= plan.input_zero <= 127
-    assert np.abs(output_error(layer, plan, np.zeros((1, 32), np.float32))).max() == 0
+    rows = LayerRows(layer, np.zeros((1, 32), np.float32))
+    assert np.abs(rows.output_error(plan)).max() == 0
 
 
 @pytest.mark.parametrize("facts", [{"has_bias": False}, {"is_shiftable": True}])

@@ -1,0 +1,92 @@
+"""What quantizing a linear layer changes of its output, in numpy, exactly as the graph will."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.calibration.layer import Layer, Plan
+from edge_vit.calibration.ranges import QMAX, quantize_weight
+from edge_vit.graph.walk import Array
+
+
+class LayerRows:
+    """A layer with rows of its input, over which plans of it can be tried.
+
+    Args:
+        layer: the layer.
+        rows: (R, K) float32, inputs of the unfolded model.
+    """
+
+    def __init__(self, layer: Layer, rows: Array) -> None:
+        self.layer, self.rows = layer, rows
+        self._folded: _Folded | None = None
+        self._last: tuple[Plan, npt.NDArray[np.float32]] | None = None
+
+    def output_error(self, plan: Plan) -> npt.NDArray[np.float32]:
+        """Return quantized minus exact output, (R, N), in the units of the unfolded model.
+
+        It is kept until another plan is asked for: leave it as it is.
+        """
+        if self._last is None or self._last[0] is not plan:
+            self._last = plan, self._compute(plan)
+        return self._last[1]
+
+    def mean_square(self, plan: Plan) -> float:
+        """Return the mean square of `output_error`."""
+        return mean_square(self.output_error(plan))
+
+    def _compute(self, plan: Plan) -> npt.NDArray[np.float32]:
+        folded = self._fold(plan)
+        # x'W' - xW in two parts, each small, so that float32 products lose nothing of the
+        # difference; the second is the same for every range of the input.
+        error = round_to_levels(folded.rows, plan.input_scale, plan.input_zero)
+        error -= folded.rows
+        error = error @ folded.weight + folded.weight_error
+        error += plan.correction
+        error *= self.layer.column_factors
+        return error
+
+    def _fold(self, plan: Plan) -> _Folded:
+        key = (plan.divisors, plan.offsets, plan.weight_amax)
+        kept = self._folded
+        if kept is None or any(a is not b for a, b in zip(kept.key, key, strict=True)):
+            rows = (self.rows - plan.offsets) / plan.divisors
+            exact = self.layer.weight * plan.divisors[:, None]
+            scales = plan.weight_scales
+            weight = (quantize_weight(exact, scales) * scales).astype(np.float32)
+            self._folded = kept = _Folded(key, rows, weight, rows @ (weight - exact))
+        return kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Folded:
+    """What plans that differ in the input's range or the bias alone share.
+
+    Attributes:
+        key: the arrays of the plan that decide it.
+        rows: (R, K), what comes in, folded but not rounded.
+        weight: (K, N), folded and rounded.
+        weight_error: (R, N), the output's error if only the weight is rounded.
+    """
+
+    key: tuple[Array, Array, Array]
+    rows: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+    weight_error: npt.NDArray[np.float32]
+
+
+def mean_square(error: Array) -> float:
+    """Return the mean of the squares of all elements."""
+    return float(np.vdot(error, error)) / error.size
+
+
+def round_to_levels(values: Array, scale: float, zero: int = 0) -> npt.NDArray[np.float32]:
+    """Return `values` as QuantizeLinear and DequantizeLinear to int8 leave them."""
+    levels: npt.NDArray[np.float32] = np.divide(values, np.float32(scale), dtype=np.float32)
+    np.rint(levels, out=levels)
+    np.clip(levels, -QMAX - 1 - zero, QMAX - zero, out=levels)
+    levels *= np.float32(scale)
+    return levels
