@@ -160,7 +160,12 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
 
     from edge_vit.calibration.half import write_half
     from edge_vit.calibration.ort_x64 import write_ort_x64
-    from edge_vit.calibration.proof import prove_int8, prove_int8_in_half, say_lost_in_half
+    from edge_vit.calibration.proof import (
+        prove_int8,
+        prove_int8_in_half,
+        say_lost_in_half,
+        say_unforeseen,
+    )
     from edge_vit.calibration.qdq import write_qdq
 
     bundle = _open(bundle)
@@ -180,8 +185,9 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
         proof = prove_int8(portable, bundle.spec, golden)
         in_half = prove_int8_in_half(half, bundle.spec, golden)
     progress.note(str(proof))
-    if lost := say_lost_in_half(proof, in_half):
-        progress.note(lost)
+    for said in (say_unforeseen(proof, table.sqnr, "golden"), say_lost_in_half(proof, in_half)):
+        if said:
+            progress.note(said)
     made_by = _versions("onnx", "onnx-ir")
     return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
 

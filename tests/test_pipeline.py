@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,6 +207,16 @@ def test_quantize_needs_no_images_and_writes_the_same_bytes_twice(whole, tmp_pat
     assert {name: again.read(name) for name in (FP16, INT8, INT8_CPU)} == {
         name: whole.read(name) for name in (FP16, INT8, INT8_CPU)
     }
+
+
+def test_quantize_says_what_its_table_did_not_foresee(bundle):
+    table = calibrate(bundle, tiny_calibration(), threads=1).read_table()
+    sites = {name: replace(site, output_error=1e-12) for name, site in table.sites.items()}
+    bundle = Bundle.open(bundle.path)
+    bundle.add({TABLE: replace(table, sites=sites).to_bytes()}, parents=(FP32,), made_by={})
+    progress = Notes()
+    quantize(bundle, progress=progress)
+    assert any("INT8 was foreseen at" in note for note in progress.notes)
 
 
 def test_calibrating_again_drops_the_stale_graphs(whole, tmp_path):

@@ -9,6 +9,7 @@ from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.calibration.observer import observe
+from edge_vit.calibration.proof import prove_table, say_unforeseen
 from edge_vit.calibration.search import Decision, search_plans
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
@@ -86,7 +87,16 @@ def calibrate_model(
             f"INT8 is foreseen at {left:.1f} dB, below the {recipe.min_sqnr:g} dB wanted, "
             f"even with {len(spared)} layers in FP16: FP16 is the precision for this model"
         )
-    return CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
+    table = CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
+    if table.sqnr is not None:
+        with (
+            progress.step(f"trying INT8 on {len(seen.held_out)} images"),
+            map_weights(fp32) as model,
+        ):
+            proof = prove_table(model, spec, table, seen.held_out, threads)
+        if said := say_unforeseen(proof, table.sqnr, "held-out"):
+            progress.note(said)
+    return table
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all

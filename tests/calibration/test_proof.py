@@ -8,7 +8,9 @@ import math
 import numpy as np
 import onnx
 import pytest
-from seeded import random_images, run_onnx
+import small_vits
+import torch
+from seeded import Remembered, Seeded, make_seeded, random_images, run_onnx
 
 from edge_vit.bundle import Golden
 from edge_vit.calibration.half import write_half
@@ -17,8 +19,11 @@ from edge_vit.calibration.proof import (
     prove_int8,
     prove_int8_in_half,
     say_lost_in_half,
+    say_unforeseen,
 )
 from edge_vit.calibration.qdq import write_qdq
+from edge_vit.export.canonical import make_canonical
+from edge_vit.export.trace import trace_module
 from edge_vit.table import RECIPES, CalibrationTable
 
 
@@ -85,3 +90,39 @@ def test_the_graph_for_tensorrt_is_tried_too(vit, table, golden):
 @pytest.mark.parametrize(("sqnr", "words"), [(36.0, "comes to 36.0 dB"), (-math.inf, "overflows")])
 def test_what_float16_loses_is_said(sqnr, words):
     assert words in say_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr))
+
+
+EVEN, UNEVEN = (41.0, 40.0, 39.5, 41.5), (24.0, 55.0, 57.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("sqnr", "by_image", "foreseen", "words"),
+    [
+        pytest.param(40.0, EVEN, 41.0, "", id="as foreseen"),
+        pytest.param(40.0, EVEN, None, "", id="nothing was foreseen"),
+        pytest.param(48.0, EVEN, 41.0, "", id="better than foreseen"),
+        pytest.param(33.0, (33.0,) * 4, 40.0, "foreseen at 40.0 dB and comes to 33.0", id="below"),
+        pytest.param(30.0, UNEVEN, 34.0, "come to 56.0 dB, the worst to 24.0", id="a few images"),
+        pytest.param(50.0, (44.0, 60.0, 61.0, 62.0), 50.0, "", id="a few, and harmless"),
+        pytest.param(15.0, EVEN, 40.0, "", id="a collapse, which says so itself"),
+    ],
+)
+def test_what_was_not_foreseen_is_said(sqnr, by_image, foreseen, words):
+    said = say_unforeseen(Int8Proof(4, sqnr, by_image), foreseen, "golden")
+    assert words in said
+    assert bool(said) == bool(words)
+    assert ("edgevit verify" in said) == bool(words)
+
+
+@pytest.mark.parametrize(("factor", "is_said"), [(1, False), (300, True)])
+def test_a_residual_stream_of_one_channel_is_said(factor, is_said):
+    """Its norms then hang on the sign of that channel: images where it is near zero lose most."""
+    module, size = small_vits.SmallViT(scale=small_vits.LayerScale), small_vits.SIZE
+    vit = make_seeded(module, size, small_vits.CLASSES)
+    with torch.no_grad():
+        module.blocks[1].scale1.gamma[5] *= factor
+    proto = trace_module(module.eval(), (size, size))
+    model = make_canonical(proto, vit.spec.preprocess, "classification").model
+    said = Remembered()
+    Seeded(model, vit.spec).calibrate(random_images(64, size=size), RECIPES["balanced"], said)
+    assert any("INT8 loses most on a few images" in note for note in said.notes) == is_said
