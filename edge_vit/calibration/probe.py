@@ -46,6 +46,10 @@ class BlockProbe:
             for name, linear in self._names.items()
         }
 
+    def close(self) -> None:
+        """Let go of the session and the inputs."""
+        del self._session, self.inputs
+
     def relative_error(self, site: str, error: Array) -> float:
         """Return the energy of the output's error over the energy of the output.
 
@@ -89,6 +93,7 @@ def probe_blocks(
         batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
         values = session.run(wanted, {spec.inputs[0].name: np.ascontiguousarray(batch)})
         states.append(dict(zip(wanted, values, strict=True)))
+    del session  # each holds the weights below it: one at a time
     for index, block in enumerate(blocks):
         later = {name for names in feeds_of[index + 1 :] for name in names}
         inputs = {site.linear.input.name or "" for site in block.sites}
@@ -100,7 +105,10 @@ def probe_blocks(
         for state in states:
             feeds = exact | {name: state[name] for name in cut.feeds}
             state.update(zip(wanted, session.run(wanted, feeds), strict=True))
-        yield BlockProbe(block, session, cut, states, output)
+        probe = BlockProbe(block, session, cut, states, output)
+        del session
+        yield probe
+        probe.close()
         for state in states:
             for name in state.keys() - later - {output}:
                 del state[name]
