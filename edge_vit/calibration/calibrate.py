@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
-from edge_vit.calibration.observer import observe
+from edge_vit.calibration.observer import Observation, observe
 from edge_vit.calibration.proof import prove_table, say_unforeseen
 from edge_vit.calibration.search import Decision, search_plans
 from edge_vit.calibration.stats import ActivationStats
@@ -17,7 +18,7 @@ from edge_vit.graph.mapped import map_weights
 from edge_vit.images import ImageSource
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable, Recipe, SiteScales
+from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales
 
 FEW_IMAGES = 64
 """Below so many images a range may miss what the field will bring."""
@@ -71,32 +72,40 @@ def calibrate_model(
         decisions = search_plans(model, spec, seen, recipe, threads=threads, progress=progress)
         with progress.step(f"looking for FP16 overflow on {len(seen.held_out)} images"):
             amax = observe_amax(model, spec, seen.held_out[:_NUM_RANGE_IMAGES], threads)
+        sites, curve = _settle(decisions, seen, recipe, progress)
         fp32_nodes = choose_fp32_nodes(model, amax)
+        table = CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
+        if table.sqnr is not None:
+            with progress.step(f"trying INT8 on {len(seen.held_out)} images"):
+                proof = prove_table(model, spec, table, seen.held_out, threads)
+            if said := say_unforeseen(proof, table.sqnr, "held-out"):
+                progress.note(said)
+    return table
+
+
+def _settle(
+    decisions: Mapping[str, Decision], seen: Observation, recipe: Recipe, progress: Progress
+) -> tuple[dict[str, SiteScales], tuple[FallbackPoint, ...]]:
+    """Return what becomes of each site, some left in FP16 where too little is foreseen.
+
+    The second value is the curve that this was chosen from; empty where nobody looked.
+    """
     work = {name: float(decision.plan.num_weights) for name, decision in decisions.items()}
     errors = {name: decision.output_error for name, decision in decisions.items()}
     curve = rank_fallback(errors, work) if recipe.search_tokens else ()
     spared = choose_fallback(
         curve, sqnr_of(sum(errors.values())), recipe.min_sqnr, recipe.max_fallback
     )
-    sites = {
-        name: _scales(decisions[name], seen.stats[name], name in spared) for name in seen.stats
-    }
     left = sqnr_of(sum(error for name, error in errors.items() if name not in spared))
     if recipe.min_sqnr and left < recipe.min_sqnr:
         progress.note(
             f"INT8 is foreseen at {left:.1f} dB, below the {recipe.min_sqnr:g} dB wanted, "
             f"even with {len(spared)} layers in FP16: FP16 is the precision for this model"
         )
-    table = CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
-    if table.sqnr is not None:
-        with (
-            progress.step(f"trying INT8 on {len(seen.held_out)} images"),
-            map_weights(fp32) as model,
-        ):
-            proof = prove_table(model, spec, table, seen.held_out, threads)
-        if said := say_unforeseen(proof, table.sqnr, "held-out"):
-            progress.note(said)
-    return table
+    sites = {
+        name: _scales(decisions[name], seen.stats[name], name in spared) for name in seen.stats
+    }
+    return sites, curve
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
