@@ -46,10 +46,10 @@ def write_photos(folder: Path, count: int) -> None:
     from sklearn.datasets import load_sample_images
 
     photos, random = load_sample_images().images, np.random.default_rng(0)
-    for index in range(count):
-        photo = photos[index % len(photos)]
-        top = random.integers(photo.shape[0] - PHOTO_SIDE)
-        left = random.integers(photo.shape[1] - PHOTO_SIDE)
+    down, across = (side - PHOTO_SIDE for side in photos[0].shape[:2])
+    places = random.choice(down * across, count, replace=False)
+    for index, place in enumerate(places):
+        photo, (top, left) = photos[index % len(photos)], divmod(int(place), across)
         crop = photo[top : top + PHOTO_SIDE, left : left + PHOTO_SIDE]
         Image.fromarray(crop).save(folder / f"{index:04d}.jpg", quality=90)
 

@@ -37,7 +37,7 @@ class Recipe:
             shape. In the graph for TensorRT that is one subtraction per block.
         steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
         search_tokens: of calibration images, that the steps and their judgement see. So many whole
-            images are held out from the ranges, a quarter of all at most.
+            images are held out from the ranges, four at least, a quarter of all at most.
         is_judged: take a step that could harm only where the model's output gains by it.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.

@@ -11,7 +11,7 @@ from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_o
 from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.calibration.observer import Observation, observe
 from edge_vit.calibration.proof import prove_table, say_unforeseen
-from edge_vit.calibration.search import Decision, search_plans
+from edge_vit.calibration.search import FEWEST_HELD_OUT, Decision, search_plans
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
 from edge_vit.graph.mapped import map_weights
@@ -130,7 +130,8 @@ def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> Site
 
 
 def _count_held_out(recipe: Recipe, spec: ModelSpec, num_images: int) -> int:
-    """Return how many images the steps look at: a quarter of them at most."""
+    """Return how many images the steps look at: some, but a quarter of them at most."""
     if not recipe.search_tokens:
         return _NUM_RANGE_IMAGES
-    return max(1, min(math.ceil(recipe.search_tokens / max(1, spec.num_tokens)), num_images // 4))
+    wanted = max(FEWEST_HELD_OUT, math.ceil(recipe.search_tokens / max(1, spec.num_tokens)))
+    return max(1, min(wanted, num_images // 4))

@@ -26,7 +26,7 @@ import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.channels import ChannelSource, find_channel_source
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.sites import Block, Role, Site, find_blocks
 from edge_vit.graph.walk import Array, Linear, array_of, array_shape, find_linear, is_constant
 from edge_vit.table import SiteScales
@@ -196,4 +196,4 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     data, name = np.asarray(array, np.float32), f"{node.name}.{index}/folded"
     while name in graph.initializers:  # the values of qkv are folded first, its input afterwards
         name += "/folded"
-    node.replace_input_with(index, add_constant(graph, name, data))
+    replace_input(node, index, add_constant(graph, name, data))

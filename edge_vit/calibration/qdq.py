@@ -17,7 +17,7 @@ import onnx_ir.passes.common as passes
 from edge_vit.calibration.fold import apply_folds, replace_bias
 from edge_vit.calibration.ranges import quantize_weight
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.table import CalibrationTable, SiteScales
 
@@ -95,7 +95,7 @@ def _quantize(graph: ir.Graph, site: Site, scales: SiteScales, is_symmetric: boo
     )
     graph.insert_before(matmul, [quantize, dequantize, weights])
     matmul.replace_input_with(0, dequantize.outputs[0])
-    matmul.replace_input_with(1, weights.outputs[0])
+    replace_input(matmul, 1, weights.outputs[0])
 
 
 def _subtract(graph: ir.Graph, site: Site, value: ir.Value, centre: float) -> ir.Value:

@@ -1,4 +1,4 @@
-"""Puts a new constant into a graph."""
+"""Puts new constants into a graph, and takes out those that they stand in for."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def add_constant(graph: ir.Graph, name: str, array: Array | np.generic) -> ir.Va
     )
     graph.register_initializer(value)
     return value
+
+
+def replace_input(node: ir.Node, index: int, value: ir.Value) -> None:
+    """Let `node` read `value` as its input `index`; a constant that nobody reads then goes."""
+    old = node.inputs[index]
+    node.replace_input_with(index, value)
+    if old is not None and old.is_initializer() and not old.uses() and old.graph is not None:
+        del old.graph.initializers[old.name or ""]

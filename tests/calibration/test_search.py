@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from layers import layer_of
-from seeded import SITES, Remembered, random_images, run_onnx
+from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
 from edge_vit.calibration.held_out import ChannelRange, HeldOut
@@ -214,6 +214,33 @@ def test_held_out_images_leave_no_trace_in_the_ranges(vit):
     for site, expected in alone.ranges.items():
         np.testing.assert_array_equal(seen.ranges[site].low, expected.low)
         np.testing.assert_array_equal(seen.ranges[site].high, expected.high)
+
+
+def test_no_step_is_taken_on_less_than_four_images(vit):
+    for count, is_taken in ((15, False), (16, True)):
+        table = vit.calibrate(random_images(count), BALANCED)
+        taken = {step for s in table.sites.values() for step in s.steps if "(" in step}
+        assert bool(taken) == is_taken
+
+
+def test_many_tokens_an_image_are_no_reason_to_hold_out_fewer(vit):
+    large = Seeded(vit.model, dataclasses.replace(vit.spec, num_tokens=5000))
+    steps = [step for s in large.calibrate(IMAGES, BALANCED).sites.values() for step in s.steps]
+    assert any("(" in step for step in steps)
+
+
+def test_few_images_leave_headroom_where_channels_fold(vit):
+    images = random_images(64)
+    scales = {
+        count: {
+            name: site.activation_scale
+            for name, site in vit.calibrate(images[:count], RECIPES["fast"]).sites.items()
+        }
+        for count in (63, 64)
+    }
+    for name in SITES:
+        expected = 1.25 if not name.endswith("fc2") else 1.0  # nothing folds in front of fc2
+        assert scales[63][name] / scales[64][name] == pytest.approx(expected, rel=0.02)
 
 
 def test_which_images_are_held_out_does_not_depend_on_their_order_or_repetition(vit):
