@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from onnx import numpy_helper
 
 from edge_vit.bundle import Golden
@@ -78,10 +77,8 @@ def choose_fp32_nodes(
     return found
 
 
-def emulate_half(
-    model: onnx.ModelProto, feeds: Mapping[str, Array]
-) -> tuple[Array, tuple[str, ...]]:
-    """Run a float16 graph as a GPU computes it, and say where it overflows.
+class HalfEmulator:
+    """Runs a float16 graph as a GPU computes it, and says where it overflows.
 
     Every node computes in float32, as tensor cores accumulate, and its output is rounded to
     float16. ONNX Runtime's own run of such a graph on a CPU proves nothing: it keeps float32
@@ -89,24 +86,24 @@ def emulate_half(
 
     Args:
         model: what `write_half` returned.
-        feeds: input arrays by name.
-
-    Returns:
-        The first output, and the names of the nodes whose float16 output is infinite or NaN.
     """
-    emulated, rounded = _with_rounding(model)
-    names = list(rounded)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        add_extremes(emulated, names).SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
-    first, *rest = session.run(None, dict(feeds))
-    amax = read_amax(names, rest[len(model.graph.output) - 1 :])
-    return first, tuple(rounded[name] for name in names if not np.isfinite(amax[name]))
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        emulated, self._rounded = _with_rounding(model)
+        extended = add_extremes(emulated, self._rounded)
+        self._num_own = len(model.graph.output)
+        self._session = open_exact_session(extended, None, as_written=True)
+
+    def run(self, feeds: Mapping[str, Array]) -> tuple[Array, tuple[str, ...]]:
+        """Return the first output, and the names of the nodes whose output is infinite or NaN.
+
+        Args:
+            feeds: input arrays by name.
+        """
+        outputs = self._session.run(None, dict(feeds))
+        amax = read_amax(self._rounded, outputs[self._num_own :])
+        overflowed = (node for name, node in self._rounded.items() if not np.isfinite(amax[name]))
+        return outputs[0], tuple(overflowed)
 
 
 def prove_half(
@@ -123,11 +120,11 @@ def prove_half(
     Raises:
         BackendError: a node overflows.
     """
-    lowest = 1.0
+    lowest, emulator = 1.0, HalfEmulator(model)
     for image, exact in zip(golden.images, golden.outputs, strict=True):
         batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
         feeds = {spec.inputs[0].name: np.ascontiguousarray(batch)}
-        output, overflowed = emulate_half(model, feeds)
+        output, overflowed = emulator.run(feeds)
         if overflowed:
             raise BackendError(
                 f"FP16 overflows at {', '.join(overflowed[:3])} on a golden image, which the "

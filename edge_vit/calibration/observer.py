@@ -151,8 +151,16 @@ def _refuse_nonfinite(
             )
 
 
-def open_exact_session(model: onnx.ModelProto, threads: int | None) -> ort.InferenceSession:
-    """Return ONNX Runtime on a float32 graph, on the CPU, saying nothing, its memory kept small."""
+def open_exact_session(
+    model: onnx.ModelProto, threads: int | None, *, as_written: bool = False
+) -> ort.InferenceSession:
+    """Return ONNX Runtime on a float32 graph, on the CPU, saying nothing, its memory kept small.
+
+    Args:
+        model: the graph.
+        threads: None for all cores.
+        as_written: run node by node what the graph says, nothing fused or left out.
+    """
     data, weights = read_with_weights(model)
     options = ort.SessionOptions()
     if weights:
@@ -163,4 +171,6 @@ def open_exact_session(model: onnx.ModelProto, threads: int | None) -> ort.Infer
     options.enable_cpu_mem_arena = False
     # Each value is read as soon as it is there, so that it can be freed: measured 360 MiB for 630.
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ import onnx
 
 from edge_vit.bundle import Golden
 from edge_vit.calibration.fallback import sqnr_of
-from edge_vit.calibration.half_ranges import emulate_half
+from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.observer import open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
@@ -113,9 +113,10 @@ def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) 
 
     Where a value overflows, the SQNR is minus infinity.
     """
+    emulator = HalfEmulator(graph)
 
     def run(feeds: Feeds) -> Array:
-        output, overflowed = emulate_half(graph, feeds)
+        output, overflowed = emulator.run(feeds)
         return np.full_like(output, np.nan) if overflowed else output
 
     return _prove(run, spec, golden)

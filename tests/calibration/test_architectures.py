@@ -10,7 +10,7 @@ from seeded import Remembered, Seeded, make_seeded, random_images, run_onnx
 from torch import nn
 
 from edge_vit.calibration.half import write_half
-from edge_vit.calibration.half_ranges import emulate_half
+from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.export.canonical import make_canonical
@@ -49,7 +49,7 @@ def test_every_form_of_int8_is_sound_on(make):
     assert sqnr(exact, output) > SOUND
     assert sqnr(exact, run_onnx(write_ort_x64(portable), IMAGES)) > SOUND
     half = write_half(write_qdq(vit.model, table, is_symmetric=True), table.fp32_nodes)
-    emulated, overflowed = emulate_half(half, {"images": IMAGES})
+    emulated, overflowed = HalfEmulator(half).run({"images": IMAGES})
     assert not overflowed
     assert sqnr(exact, emulated) > SOUND
 

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from seeded import SITES, Seeded, random_images, run_onnx, seeded_vit
 
 from edge_vit.calibration.half import write_half
-from edge_vit.calibration.half_ranges import choose_fp32_nodes, emulate_half, observe_amax
+from edge_vit.calibration.half_ranges import HalfEmulator, choose_fp32_nodes, observe_amax
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.table import DEFAULT_RECIPE, MIN_SCALE, RECIPES
@@ -131,7 +131,7 @@ def test_goes_all_the_way(case, recipe):
         portable, choose_fp32_nodes(vit.model, observe_amax(vit.model, vit.spec, images))
     )
     onnx.checker.check_model(half, full_check=True)
-    output, overflowed = emulate_half(half, {"images": images[:1]})
+    output, overflowed = HalfEmulator(half).run({"images": images[:1]})
     assert not overflowed
     assert cosine(output, exact[:1]) > 0.99
 

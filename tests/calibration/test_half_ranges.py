@@ -15,8 +15,8 @@ from seeded import SITES, Seeded, random_images, run_onnx
 from edge_vit.bundle import Golden
 from edge_vit.calibration.half import write_half
 from edge_vit.calibration.half_ranges import (
+    HalfEmulator,
     choose_fp32_nodes,
-    emulate_half,
     observe_amax,
     prove_half,
 )
@@ -141,7 +141,7 @@ EPS = np.array(1e-6, np.float32)
 def test_an_ordinary_model_keeps_no_node_in_float32(vit):
     amax = observe_amax(vit.model, vit.spec, IMAGES)
     assert choose_fp32_nodes(vit.model, amax) == {}
-    output, overflowed = emulate_half(write_half(vit.model), {"images": IMAGES})
+    output, overflowed = HalfEmulator(write_half(vit.model)).run({"images": IMAGES})
     assert not overflowed
     assert cosine(output, run_onnx(vit.model, IMAGES)) > 0.9999
 
@@ -158,7 +158,7 @@ def test_a_residual_stream_of_five_thousand_is_left_in_float16(vit):
     amax = observe_amax(large.model, large.spec, IMAGES)
     assert amax["block0/Add_3:0"] > 4_990
     assert choose_fp32_nodes(large.model, amax) == {}
-    output, overflowed = emulate_half(write_half(large.model), {"images": IMAGES})
+    output, overflowed = HalfEmulator(write_half(large.model)).run({"images": IMAGES})
     assert not overflowed
     assert cosine(output, run_onnx(large.model, IMAGES)) > 0.999
 
@@ -179,7 +179,7 @@ def residual_of_100_000(vit):
 def test_what_overflows_stays_in_float32_and_nothing_else(vit, build, overflows):
     large = build(vit)
     exact = run_onnx(large.model, IMAGES)
-    blanket, overflowed = emulate_half(write_half(large.model), {"images": IMAGES})
+    blanket, overflowed = HalfEmulator(write_half(large.model)).run({"images": IMAGES})
     assert overflows in overflowed
     assert not cosine(blanket, exact) > 0.999  # NaN is not above it either
 
@@ -188,7 +188,7 @@ def test_what_overflows_stays_in_float32_and_nothing_else(vit, build, overflows)
     assert re.fullmatch(r"reaches \d[\d,]+, float16 ends at 65,504", chosen[overflows])
     half = write_half(large.model, chosen)
     onnx.checker.check_model(half, full_check=True)
-    output, overflowed = emulate_half(half, {"images": IMAGES})
+    output, overflowed = HalfEmulator(half).run({"images": IMAGES})
     assert not overflowed
     assert cosine(output, exact) > 0.999
     assert len(chosen) < len(large.model.graph.node) / 3
@@ -213,12 +213,12 @@ def test_five_thousand_overflow_a_norm_that_is_written_out(vit):
     written = decomposed(large.model)
     exact = run_onnx(large.model, IMAGES)
     np.testing.assert_allclose(run_onnx(written, IMAGES), exact, atol=1e-2)
-    output, overflowed = emulate_half(write_half(written), {"images": IMAGES})
+    output, overflowed = HalfEmulator(write_half(written)).run({"images": IMAGES})
     assert "block1/LayerNormalization/squares" in overflowed
     assert not cosine(output, exact) > 0.999
     amax = observe_amax(written, large.spec, IMAGES)
     half = write_half(written, choose_fp32_nodes(written, amax))
-    output, overflowed = emulate_half(half, {"images": IMAGES})
+    output, overflowed = HalfEmulator(half).run({"images": IMAGES})
     assert not overflowed
     assert cosine(output, exact) > 0.999
 
@@ -233,7 +233,7 @@ def test_near_dead_columns_hold(vit, quantize):
         scales = [s for site in table.sites.values() for s in site.weight_scales]
         assert min(scales) == MIN_SCALE >= 6.1e-5
         model = write_qdq(small.model, table)
-    output, overflowed = emulate_half(write_half(model), {"images": IMAGES})
+    output, overflowed = HalfEmulator(write_half(model)).run({"images": IMAGES})
     assert not overflowed
     assert cosine(output, exact) > (0.99 if quantize else 0.999)
 
@@ -261,7 +261,7 @@ def test_int8_layers_stay_int8_beside_float32(vit, build):
     for name in SITES:
         (site,) = [n for n in half.graph.node if n.name == name]
         assert [makers[i].op_type for i in site.input] == ["DequantizeLinear"] * 2
-    output, overflowed = emulate_half(half, {"images": IMAGES})
+    output, overflowed = HalfEmulator(half).run({"images": IMAGES})
     assert not overflowed
     assert cosine(output, run_onnx(portable, IMAGES)) > 0.999
 
@@ -285,7 +285,7 @@ def test_a_constant_that_float16_loses_keeps_its_node(vit):
 def test_rounding_happens_at_every_node(vit):
     """A float16 run that kept float32 between nodes would be closer to float32 than this."""
     exact = run_onnx(vit.model, IMAGES)
-    emulated, _ = emulate_half(write_half(vit.model), {"images": IMAGES})
+    emulated, _ = HalfEmulator(write_half(vit.model)).run({"images": IMAGES})
     error = np.abs(emulated - exact).max() / np.abs(exact).max()
     assert 1e-5 < error < 1e-2
     assert np.array_equal(emulated, emulated.astype(np.float16).astype(np.float32))

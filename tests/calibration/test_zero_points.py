@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.half import write_half
-from edge_vit.calibration.half_ranges import emulate_half
+from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.layer import give_zero_point, plan_minmax
 from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.ort_x64 import write_ort_x64
@@ -106,7 +106,7 @@ def test_a_graph_without_zero_points_has_the_same_levels(vit, table):
     # A value on the border of two levels may fall to either side, and only there do they differ.
     assert sqnr_db(with_zeros, without) > sqnr_db(exact, with_zeros) + 6
     half = write_half(write_qdq(vit.model, table, is_symmetric=True))
-    emulated, overflowed = emulate_half(half, {"images": IMAGES})
+    emulated, overflowed = HalfEmulator(half).run({"images": IMAGES})
     assert not overflowed
     assert sqnr_db(exact, emulated) > sqnr_db(exact, with_zeros) - 2  # FP16 costs 1 without, too
 
