@@ -61,10 +61,11 @@ def by_edge_vit(recipe: str, source: Path, images: np.ndarray, out: Path, spec: 
     from edge_vit.values import from_json
 
     facts = from_json(ModelSpec, json.loads(spec.read_text()), "spec")
-    data = source.read_bytes()
-    table = calibrate_model(data, facts, ArraySource(images), RECIPES[recipe], threads=2)
+    table = calibrate_model(
+        source.read_bytes(), facts, ArraySource(images), RECIPES[recipe], threads=2
+    )
     out.with_suffix(".json").write_bytes(table.to_bytes())
-    onnx.save(write_qdq(onnx.load_from_string(data), table), out)
+    onnx.save(write_qdq(onnx.load(source), table), out)
 
 
 def by_modelopt(is_linear: bool, source: Path, images: np.ndarray, out: Path) -> None:

@@ -58,6 +58,7 @@ def calibrate_model(
         )
     digest, hold_out = digest_of(fp32), _count_held_out(recipe, spec, len(images))
     with map_weights(fp32) as model:
+        del fp32  # where the caller has let go of it too, its memory is free from here on
         seen = observe(
             model,
             spec,

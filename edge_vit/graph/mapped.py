@@ -50,6 +50,7 @@ def map_weights(model: bytes) -> Iterator[onnx.ModelProto]:
                 f"{tempfile.gettempdir()}: cannot keep {len(model):,} bytes of weights there: "
                 f"{error.strerror or error}. Set TMPDIR to a folder with room"
             ) from None
+        del model  # the file holds it now; this frame would until the end
         mapped = onnx.load(path, load_external_data=False)
         _place(mapped, str(path.with_name(_FILE_NAME)))
         yield mapped
