@@ -112,6 +112,9 @@ def _settle(
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
 
 
+_FOLDS = ("fold", "shift")  # steps that change the graph in front of a layer, in INT8 or not
+
+
 def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> SiteScales:
     plan = decision.plan
     return SiteScales(
@@ -124,8 +127,8 @@ def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> Site
         activation_crest=stats.crest,
         divisors=tuple(plan.divisors.tolist()) if decision.is_folded else (),
         offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
-        correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
-        steps=plan.steps,
+        correction=() if is_spared or not plan.correction.any() else tuple(plan.correction.tolist()),
+        steps=tuple(s for s in plan.steps if s.startswith(_FOLDS)) if is_spared else plan.steps,
         output_error=decision.output_error,
     )
 
@@ -134,5 +137,7 @@ def _count_held_out(recipe: Recipe, spec: ModelSpec, num_images: int) -> int:
     """Return how many images the steps look at: some, but a quarter of them at most."""
     if not recipe.search_tokens:
         return _NUM_RANGE_IMAGES
-    wanted = max(FEWEST_HELD_OUT, math.ceil(recipe.search_tokens / max(1, spec.num_tokens)))
+    wanted = FEWEST_HELD_OUT
+    if spec.num_tokens:  # unknown where attention is within windows: of those an image has many
+        wanted = max(wanted, math.ceil(recipe.search_tokens / spec.num_tokens))
     return max(1, min(wanted, num_images // 4))

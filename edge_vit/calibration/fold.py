@@ -72,7 +72,8 @@ class FoldTarget:
 def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
     """Fold `graph` by the divisors, offsets and corrections of `sites`; empty ones change nothing.
 
-    Its weights change; its function does too only by the corrections.
+    Its weights change; its function does too only by the corrections, which are for the mean error
+    of INT8: a layer that stays in floating point takes none.
 
     Raises:
         ArtifactError: a site cannot be folded in this graph.
@@ -93,7 +94,7 @@ def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
             apply_fold(graph, target, np.array(first.divisors), np.array(first.offsets))
     for site in (site for block in blocks for site in block.sites):
         correction = np.array(sites[site.name].correction, np.float32)
-        if len(correction):
+        if len(correction) and sites[site.name].precision == "int8":
             if site.linear.add is None or len(correction) != len(site.linear.bias):
                 raise _misfit(site.name, "corrects the bias of")
             replace_bias(graph, site.linear, site.linear.bias + correction)

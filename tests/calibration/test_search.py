@@ -306,6 +306,17 @@ def test_layers_that_cost_too_much_stay_in_floating_point(vit):
     )
 
 
+def test_a_layer_left_in_floating_point_computes_what_it_did_in_fp32(vit):
+    """Its bias is not corrected for an INT8 that it has not got."""
+    recipe = dataclasses.replace(BALANCED, steps=("bias",), min_sqnr=199.0, max_fallback=1.0)
+    table = vit.calibrate(IMAGES, recipe)
+    assert {site.precision for site in table.sites.values()} == {"fp16"}
+    images = random_images(4, seed=5)
+    exact = run_onnx(vit.model, images)
+    assert sqnr_db(exact, run_onnx(write_qdq(vit.model, table), images)) > 90
+    assert not any("bias" in step for site in table.sites.values() for step in site.steps)
+
+
 def test_sqnr_of_no_error_is_a_number():
     assert sqnr_of(0.0) == 200.0
     assert sqnr_of(1e-3) == pytest.approx(30.0)
