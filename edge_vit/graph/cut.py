@@ -22,7 +22,7 @@ class Cut:
     Attributes:
         model: its inputs are `feeds` and an error for each value that was asked for; errors are
             float32 and broadcast, so that a zero of shape (1,) stands for none.
-        feeds: values of the whole graph that flow in.
+        feeds: values of the whole graph that flow in, of the type that they have there.
         errors: input that is added to a value, by the value's name.
     """
 
@@ -37,7 +37,7 @@ def cut_below(
     """Return the part of `model` that depends on `roots`.
 
     Args:
-        model: a whole graph.
+        model: a whole graph, whose shapes and types can be inferred.
         roots: values that are fed from now on.
         disturbed: values below them that an error is to be added to.
         outputs: values that a run returns; those that are not below the roots are left out.
@@ -64,9 +64,18 @@ def cut_below(
                     op_type="Add", input=[copy.output[index], errors[name]], output=[name]
                 )
     graph.initializer.extend(constants[name] for name in read if name in constants)
+    types = _types_of(model)
     for name in (*feeds, *errors.values()):
-        graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        kind = types.get(name, onnx.TensorProto.FLOAT)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name in made)
     cut = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     cut.opset_import.extend(model.opset_import)
     return Cut(cut, feeds, errors)
+
+
+def _types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type of each value: where windows are gathered, indices flow in too."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values}
