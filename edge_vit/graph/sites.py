@@ -8,7 +8,7 @@ from the same tokens as its keys, such as the attention pooling of SigLIP, is no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,10 +89,17 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
 
     Linear layers must be MatMul, with or without Add; weights must be constant.
     """
-    linears = find_linears(graph)
+    linears, attentions = find_linears(graph), tuple(find_attentions(graph))
+    projections = {
+        node
+        for attention in attentions
+        for operand in (*attention.scores.inputs, attention.context.inputs[1])
+        if operand is not None
+        for node in _linears_above(operand, linears)
+    }
     blocks: list[Block] = []
-    for attention in find_attentions(graph):
-        block = _find_block(len(blocks), attention, linears)
+    for attention in attentions:
+        block = _find_block(len(blocks), attention, linears, projections)
         if block is not None:
             blocks.append(block)
     return tuple(blocks)
@@ -138,7 +145,17 @@ def _product_below(value: ir.Value) -> ir.Node | None:
     return None
 
 
-def _find_block(index: int, attention: Attention, linears: dict[ir.Node, Linear]) -> Block | None:
+def _find_block(
+    index: int, attention: Attention, linears: dict[ir.Node, Linear], projections: Set[ir.Node]
+) -> Block | None:
+    """Return the block around `attention`; no MLP begins with one of `projections`.
+
+    Args:
+        index: of the block.
+        attention: the middle of it.
+        linears: all there are.
+        projections: the linear layers that any attention's queries, keys or values are made by.
+    """
     qkv: dict[ir.Node, Linear] = {}
     for operand in (*attention.scores.inputs, attention.context.inputs[1]):
         assert operand is not None
@@ -151,7 +168,7 @@ def _find_block(index: int, attention: Attention, linears: dict[ir.Node, Linear]
     if len(roots) != 1 or len(proj) != 1:
         return None
     residual = _residual_below(next(iter(proj.values())).output)
-    fc1, fc2 = _find_mlp(residual, roots.copy().pop(), qkv, linears)
+    fc1, fc2 = _find_mlp(residual, roots.copy().pop(), linears, projections)
     if not fc1 or not fc2:
         return None
     roles: tuple[tuple[Role, dict[ir.Node, Linear]], ...] = (
@@ -171,14 +188,14 @@ def _find_block(index: int, attention: Attention, linears: dict[ir.Node, Linear]
 def _find_mlp(
     residual: ir.Value | None,
     root: ir.Value,
-    qkv: dict[ir.Node, Linear],
     linears: dict[ir.Node, Linear],
+    projections: Set[ir.Node],
 ) -> tuple[dict[ir.Node, Linear], dict[ir.Node, Linear]]:
     """Return the MLP's first and second layers: behind the residual, or beside the attention."""
     starts = [value for value in (residual, root) if value is not None]
     for start in starts:
         fc1 = _linears_below(start, linears, _normalises)
-        fc1 = {node: linear for node, linear in fc1.items() if node not in qkv}
+        fc1 = {node: linear for node, linear in fc1.items() if node not in projections}
         fc2: dict[ir.Node, Linear] = {}
         for linear in fc1.values():
             fc2.update(_linears_below(linear.output, linears, _any_but_residual))

@@ -45,6 +45,7 @@ def trace(source):
         ("vit_base_patch16_clip_quickgelu_224", TINY, export_legacy, 2, ()),
         ("vit_so150m2_patch16_reg1_gap_256", TINY, export_legacy, 2, ()),
         ("pvt_v2_b0", PVT, export_legacy, 1, REDUCED),
+        ("vit_small_patch16_18x2_224", TINY, trace, 0, NO_BLOCK),  # attentions side by side
         ("convnext_atto", CONVNEXT, export_legacy, 0, NO_BLOCK),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
