@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
@@ -22,6 +25,8 @@ from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales
 
 FEW_IMAGES = 64
 """Below so many images a range may miss what the field will bring."""
+
+_SHARE_HELD_OUT = 4  # one image in so many, at most
 
 
 def calibrate_model(
@@ -52,9 +57,11 @@ def calibrate_model(
     if not len(images):
         raise SpecError("no images to calibrate on. Add --calib DIR with some of the deployment's")
     if len(images) < FEW_IMAGES:
+        fewest = _SHARE_HELD_OUT * FEWEST_HELD_OUT
+        more = f", and below {fewest} no step of the recipe is tried" if recipe.steps else ""
         progress.note(
             f"{len(images)} calibration images are few: below {FEW_IMAGES} the ranges may miss "
-            "what the field will bring"
+            f"what the field will bring{more if len(images) < fewest else ''}"
         )
     digest, hold_out = digest_of(fp32), _count_held_out(recipe, spec, len(images))
     with map_weights(fp32) as model:
@@ -112,11 +119,11 @@ def _settle(
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
 
 
-_FOLDS = ("fold", "shift")  # steps that change the graph in front of a layer, in INT8 or not
-
-
 def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> SiteScales:
     plan = decision.plan
+    if is_spared:  # what is folded stays in the graph, in INT8 or not
+        kept = tuple(step for step in plan.steps if step.startswith(("fold", "shift")))
+        plan = replace(plan, correction=np.zeros_like(plan.correction), steps=kept)
     return SiteScales(
         precision="fp16" if is_spared else "int8",
         reason="INT8 costs the output most here" if is_spared else "linear layer of a block",
@@ -127,8 +134,8 @@ def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> Site
         activation_crest=stats.crest,
         divisors=tuple(plan.divisors.tolist()) if decision.is_folded else (),
         offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
-        correction=() if is_spared or not plan.correction.any() else tuple(plan.correction.tolist()),
-        steps=tuple(s for s in plan.steps if s.startswith(_FOLDS)) if is_spared else plan.steps,
+        correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
+        steps=plan.steps,
         output_error=decision.output_error,
     )
 
@@ -140,4 +147,4 @@ def _count_held_out(recipe: Recipe, spec: ModelSpec, num_images: int) -> int:
     wanted = FEWEST_HELD_OUT
     if spec.num_tokens:  # unknown where attention is within windows: of those an image has many
         wanted = max(wanted, math.ceil(recipe.search_tokens / spec.num_tokens))
-    return max(1, min(wanted, num_images // 4))
+    return max(1, min(wanted, num_images // _SHARE_HELD_OUT))

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from seeded import SITES, random_images, run_onnx
+from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 
 from edge_vit.bundle import (
     FP16,
@@ -22,6 +22,7 @@ from edge_vit.bundle import (
     draft_bundle,
 )
 from edge_vit.calibration.calibrate import calibrate_model
+from edge_vit.calibration.proof import Int8Proof
 from edge_vit.errors import ArtifactError
 from edge_vit.images import ArraySource
 from edge_vit.pipeline import calibrate, quantize
@@ -115,3 +116,28 @@ def test_refuses_a_stale_table(bundle, table):
     with pytest.raises(ArtifactError, match=r"was made for another graph .* edgevit calibrate"):
         quantize(with_stale)
     assert Bundle.open(bundle.path).precisions == ("fp32",)
+
+
+@pytest.mark.parametrize(
+    ("count", "recipe", "is_told"),
+    [(15, "balanced", True), (16, "balanced", False), (15, "fast", False)],
+)
+def test_steps_that_few_images_leave_out_are_not_left_out_silently(vit, count, recipe, is_told):
+    said = Remembered()
+    table = vit.calibrate(random_images(count), RECIPES[recipe], said)
+    assert any("below 16 no step of the recipe is tried" in n for n in said.notes) == is_told
+    has_steps = any(step.startswith("bias") for s in table.sites.values() for step in s.steps)
+    assert has_steps == (count == 16)
+
+
+def test_images_of_many_windows_are_held_out_few_at_a_time(vit, monkeypatch):
+    """Their tokens are not counted, and an image has a great many."""
+    held_out = []
+    monkeypatch.setattr(
+        "edge_vit.calibration.calibrate.prove_table",
+        lambda *args: held_out.append(len(args[3])) or Int8Proof(1, 99.0, (99.0,)),
+    )
+    for num_tokens in (0, vit.spec.num_tokens):
+        spec = dataclasses.replace(vit.spec, num_tokens=num_tokens)
+        Seeded(vit.model, spec).calibrate(random_images(32), RECIPES["balanced"])
+    assert held_out == [4, 8]
