@@ -30,6 +30,7 @@ from edge_vit.errors import MissingDependencyError, SpecError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
+from edge_vit.record import HalfProof
 from edge_vit.spec import Precision
 from edge_vit.table import DEFAULT_RECIPE, Recipe
 
@@ -184,8 +185,10 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
         golden = bundle.read_golden()
         proof = prove_int8(portable, bundle.spec, golden)
         in_half = prove_int8_in_half(half, bundle.spec, golden)
+        fp16 = HalfProof.from_bytes(bundle.read(HALF_PROOF))
     progress.note(str(proof))
-    for said in (say_unforeseen(proof, table.sqnr, "golden"), say_lost_in_half(proof, in_half)):
+    lost = say_lost_in_half(proof, in_half, fp16)
+    for said in (say_unforeseen(proof, table.sqnr, "golden"), lost):
         if said:
             progress.note(said)
     made_by = _versions("onnx", "onnx-ir")

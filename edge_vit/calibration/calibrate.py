@@ -100,7 +100,7 @@ def _settle(
     """
     work = {name: float(decision.plan.num_weights) for name, decision in decisions.items()}
     errors = {name: decision.output_error for name, decision in decisions.items()}
-    curve = rank_fallback(errors, work) if recipe.search_tokens else ()
+    curve = rank_fallback(errors, work, recipe.max_fallback) if recipe.search_tokens else ()
     spared = choose_fallback(
         curve, sqnr_of(sum(errors.values())), recipe.min_sqnr, recipe.max_fallback
     )

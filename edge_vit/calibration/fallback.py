@@ -9,9 +9,11 @@ from edge_vit.table import FallbackPoint
 
 
 def rank_fallback(
-    errors: Mapping[str, float], multiply_adds: Mapping[str, float]
+    errors: Mapping[str, float], multiply_adds: Mapping[str, float], max_share: float = 1.0
 ) -> tuple[FallbackPoint, ...]:
     """Return the layers, the one first whose FP16 buys most accuracy per multiply-add.
+
+    Those that do not fit into `max_share` any more come behind all that do.
 
     Errors of the layers are small and independent, so that their energies add up at the output:
     what remains after each step of the ranking is the sum over the layers that are left.
@@ -19,9 +21,15 @@ def rank_fallback(
     Args:
         errors: `SiteScales.output_error` of each layer quantized alone.
         multiply_adds: of each layer, in any unit.
+        max_share: of the multiply-adds that may go to FP16.
     """
     total = sum(multiply_adds.values())
-    ranked = sorted(errors, key=lambda name: (-errors[name] / multiply_adds[name], name))
+    by_worth = sorted(errors, key=lambda name: (-errors[name] / multiply_adds[name], name))
+    fitting: list[str] = []
+    for name in by_worth:
+        if sum(multiply_adds[n] for n in (*fitting, name)) <= max_share * total:
+            fitting.append(name)
+    ranked = sorted(by_worth, key=lambda name: name not in fitting)  # stable
     curve = []
     for count, name in enumerate(ranked, 1):
         left = math.fsum(errors[other] for other in ranked[count:])

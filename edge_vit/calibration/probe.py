@@ -21,6 +21,9 @@ State = dict[str, Array]
 
 _NO_ERROR = np.zeros(1, np.float32)
 
+_BROKEN = 1e6
+"""Relative error of an output that is not finite, or as bad."""
+
 
 class BlockProbe:
     """One block of the fp32 model on a few images, ready to be disturbed.
@@ -51,7 +54,7 @@ class BlockProbe:
         del self._session, self.inputs
 
     def relative_error(self, site: str, error: Array) -> float:
-        """Return the energy of the output's error over the energy of the output.
+        """Return the energy of the output's error over the energy of the output, 1e6 at most.
 
         Args:
             site: the layer that is disturbed.
@@ -68,7 +71,9 @@ class BlockProbe:
             got = self._session.run([self._output], feeds)[0]
             energy += float(np.square(got - state[self._output], dtype=np.float64).sum())
             total += float(np.square(state[self._output], dtype=np.float64).sum())
-        return energy / total if total else 0.0
+        if not total:
+            return 0.0
+        return min(energy / total, _BROKEN) if np.isfinite(energy) else _BROKEN
 
 
 def probe_blocks(

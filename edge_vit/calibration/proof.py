@@ -14,6 +14,7 @@ from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.observer import open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
+from edge_vit.record import HalfProof
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable
 
@@ -122,9 +123,19 @@ def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) 
     return _prove(run, spec, golden)
 
 
-def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof) -> str:
-    """Say where float16 around INT8 loses much that float32 around it keeps; empty elsewhere."""
-    if in_half.is_collapsed == proof.is_collapsed and in_half.sqnr >= proof.sqnr - MAX_LOST:
+def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> str:
+    """Say where float16 around INT8 loses much that float32 around it keeps; empty elsewhere.
+
+    Where FP16 without INT8 loses as much, no recipe helps.
+
+    Args:
+        proof: of INT8 with float32 around it.
+        in_half: of the same with float16.
+        half: of FP16 alone.
+    """
+    of_half = sqnr_of(2 * (1 - half.cosine_min))  # of outputs of one length
+    best = min(proof.sqnr, of_half)
+    if in_half.is_collapsed == proof.is_collapsed and in_half.sqnr >= best - MAX_LOST:
         return ""
     return (
         f"INT8 for TensorRT comes to {in_half.sqnr:.1f} dB only, its float16 emulated"

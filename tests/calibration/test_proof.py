@@ -24,7 +24,10 @@ from edge_vit.calibration.proof import (
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
+from edge_vit.record import HalfProof
 from edge_vit.table import RECIPES, CalibrationTable
+
+GOOD_HALF = HalfProof(6, 0.999999, 0)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def test_the_graph_for_tensorrt_is_tried_too(vit, table, golden):
     proof = prove_int8(write_qdq(vit.model, table), vit.spec, golden)
     in_half = prove_int8_in_half(half, vit.spec, golden)
     assert in_half.sqnr > proof.sqnr - 2
-    assert say_lost_in_half(proof, in_half) == ""
+    assert say_lost_in_half(proof, in_half, GOOD_HALF) == ""
     for constant in half.graph.initializer:
         if constant.name == "block0/fc2/centre.1/half":
             huge = np.array(-60_000, np.float16)  # the product of it overflows
@@ -89,7 +92,13 @@ def test_the_graph_for_tensorrt_is_tried_too(vit, table, golden):
 
 @pytest.mark.parametrize(("sqnr", "words"), [(36.0, "comes to 36.0 dB"), (-math.inf, "overflows")])
 def test_what_float16_loses_is_said(sqnr, words):
-    assert words in say_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr))
+    assert words in say_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr), GOOD_HALF)
+
+
+def test_what_fp16_loses_without_int8_is_no_fault_of_the_recipe():
+    half = HalfProof(6, 1 - 4e-4, 0)  # 31 dB
+    assert say_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 30.0), half) == ""
+    assert "26.0 dB" in say_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 26.0), half)
 
 
 EVEN, UNEVEN = (41.0, 40.0, 39.5, 41.5), (24.0, 55.0, 57.0, 60.0)

@@ -277,6 +277,13 @@ def test_fallback_takes_the_layer_that_buys_most_per_multiply_add():
     assert curve[-1].sqnr == 200.0
 
 
+def test_a_layer_too_large_for_the_budget_is_no_reason_to_stop():
+    errors = {"a": 4e-3, "b": 3e-4, "c": 2e-4, "d": 1e-5}
+    curve = rank_fallback(errors, {"a": 8.0, "b": 1.0, "c": 1.0, "d": 1.0}, max_share=0.2)
+    assert [point.site for point in curve] == ["b", "c", "a", "d"]
+    assert choose_fallback(curve, 20.0, 40.0, 0.2) == ("b", "c")
+
+
 @pytest.mark.parametrize(
     ("min_sqnr", "max_share", "expected"),
     [(20, 1.0, ()), (23, 1.0, ("b",)), (40, 1.0, ("b", "a")), (40, 0.5, ("b",)), (40, 0.05, ())],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
 
@@ -59,17 +60,24 @@ def test_a_full_disk_leaves_no_export(refused, full_disk, tmp_path, number):
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_inside_a_stage(refused, bundle, calibration, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_inside_a_stage(refused, bundle, calibration, tmp_path, monkeypatch, number):
     from edge_vit.calibration import calibrate
 
     def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
+        assert list(temporary.iterdir())  # the weights
+        signal.raise_signal(number)
 
+    temporary, handler = tmp_path / "temporary", signal.getsignal(signal.SIGTERM)
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     monkeypatch.setattr(calibrate, "observe", interrupt)
     before = bundle.manifest
     line = refused("calibrate", bundle.path, "--calib", calibration, status=130)
     assert line == "interrupted"
     assert Bundle.open(bundle.path).manifest == before
+    assert not list(temporary.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_ctrl_c_in_a_training_says_how_to_go_on(edgevit, held_out, tmp_path, monkeypatch):
