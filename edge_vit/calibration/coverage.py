@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_vit.calibration.observer import open_exact_session
+from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.graph.extremes import add_extremes, read_amax
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
@@ -66,8 +66,7 @@ def find_overshoots(
     wanted = [output.name for output in session.get_outputs()][own:]
     ratios: dict[str, list[float]] = {site: [] for site in inputs}
     for image in images:
-        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-        outputs = session.run(wanted, {spec.inputs[0].name: np.ascontiguousarray(batch)})
+        outputs = session.run(wanted, feed_image(spec, image))
         amax = read_amax(names, outputs)
         for site, name in inputs.items():
             seen = table.sites[site].activation_amax

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from edge_vit.bundle import Golden
 from edge_vit.calibration.half import HALF_MAX
-from edge_vit.calibration.observer import open_exact_session
+from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.errors import BackendError
 from edge_vit.graph.extremes import add_extremes, float_values, read_amax
 from edge_vit.graph.walk import Array
@@ -45,8 +45,7 @@ def observe_amax(
     wanted = [output.name for output in session.get_outputs()][len(model.graph.output) :]
     amax = dict.fromkeys(names, 0.0)
     for image in images:
-        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-        outputs = session.run(wanted, {spec.inputs[0].name: np.ascontiguousarray(batch)})
+        outputs = session.run(wanted, feed_image(spec, image))
         for name, value in read_amax(names, outputs).items():
             amax[name] = max(amax[name], value)
     return amax
@@ -122,8 +121,7 @@ def prove_half(
     """
     lowest, emulator = 1.0, HalfEmulator(model)
     for image, exact in zip(golden.images, golden.outputs, strict=True):
-        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-        feeds = {spec.inputs[0].name: np.ascontiguousarray(batch)}
+        feeds = feed_image(spec, image)
         output, overflowed = emulator.run(feeds)
         if overflowed:
             raise BackendError(

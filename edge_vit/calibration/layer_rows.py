@@ -36,7 +36,8 @@ class LayerRows:
 
     def mean_square(self, plan: Plan) -> float:
         """Return the mean square of `output_error`."""
-        return mean_square(self.output_error(plan))
+        error = self.output_error(plan)
+        return float(np.vdot(error, error)) / error.size
 
     def _compute(self, plan: Plan) -> npt.NDArray[np.float32]:
         folded = self._fold(plan)
@@ -76,11 +77,6 @@ class _Folded:
     rows: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float32]
     weight_error: npt.NDArray[np.float32]
-
-
-def mean_square(error: Array) -> float:
-    """Return the mean of the squares of all elements."""
-    return float(np.vdot(error, error)) / error.size
 
 
 def round_to_levels(values: Array, scale: float, zero: int = 0) -> npt.NDArray[np.float32]:

@@ -134,8 +134,7 @@ def _run(
     session: ort.InferenceSession, names: list[str], spec: ModelSpec, pixels: UInt8Array
 ) -> dict[str, Array]:
     """Return what one image makes of the values `names`."""
-    batch = np.broadcast_to(pixels, (spec.static_batch or 1, *pixels.shape))
-    outputs = session.run(names, {spec.inputs[0].name: np.ascontiguousarray(batch)})
+    outputs = session.run(names, feed_image(spec, pixels))
     return dict(zip(names, outputs, strict=True))
 
 
@@ -149,6 +148,17 @@ def _refuse_nonfinite(
                 f"{site}: its input is NaN or infinite for image {image}. "
                 "The fp32 model itself fails there; check its weights and the image"
             )
+
+
+def feed_image(spec: ModelSpec, image: Array) -> dict[str, Array]:
+    """Return what a session of the model is fed for `image`, as often as a static batch wants it.
+
+    Args:
+        spec: facts of the model.
+        image: uint8 (height, width, 3) RGB, as preprocessed.
+    """
+    batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
+    return {spec.inputs[0].name: np.ascontiguousarray(batch)}
 
 
 def open_exact_session(

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edge_vit.calibration.observer import open_exact_session
+from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.graph.cut import Cut, cut_below
 from edge_vit.graph.expose import expose
 from edge_vit.graph.sites import Block, find_blocks
@@ -95,8 +95,7 @@ def probe_blocks(
     session = open_exact_session(expose(model, wanted, only=True), threads)
     states: list[State] = []
     for image in pixels:
-        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-        values = session.run(wanted, {spec.inputs[0].name: np.ascontiguousarray(batch)})
+        values = session.run(wanted, feed_image(spec, image))
         states.append(dict(zip(wanted, values, strict=True)))
     del session  # each holds the weights below it: one at a time
     for index, block in enumerate(blocks):

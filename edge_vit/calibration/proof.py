@@ -11,7 +11,7 @@ import onnx
 from edge_vit.bundle import Golden
 from edge_vit.calibration.fallback import sqnr_of
 from edge_vit.calibration.half_ranges import HalfEmulator
-from edge_vit.calibration.observer import open_exact_session
+from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
 from edge_vit.record import HalfProof
@@ -101,8 +101,7 @@ def prove_table(
     """
     session, outputs = open_exact_session(model, threads), []
     for image in images:
-        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-        feeds = {spec.inputs[0].name: np.ascontiguousarray(batch)}
+        feeds = feed_image(spec, image)
         outputs.append(session.run([spec.outputs[0].name], feeds)[0][0])
     del session
     exact = Golden(np.stack(images), np.stack(outputs))
@@ -176,8 +175,7 @@ def say_unforeseen(proof: Int8Proof, foreseen: float | None, images: str) -> str
 def _prove(run: Callable[[Feeds], Array], spec: ModelSpec, golden: Golden) -> Int8Proof:
     noises = []
     for image, exact in zip(golden.images, golden.outputs, strict=True):
-        batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-        output = run({spec.inputs[0].name: np.ascontiguousarray(batch)})
+        output = run(feed_image(spec, image))
         noises.append(float(np.square(output[0].astype(np.float64) - exact).sum()))
     signals = np.square(golden.outputs, dtype=np.float64).sum(axis=1).tolist()
     noise, signal = sum(noises), sum(signals)
