@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class OpenVinoSession(Session):
         self._properties = _properties(precision, options)
         self._lock = threading.Lock()
         try:
-            self._core: Any = openvino.Core()
+            self._core = _shared_core()
             self._graph: Any = self._core.read_model(model)
             inputs = tuple(map(_tensor_spec, self._graph.inputs))
             outputs = tuple(map(_tensor_spec, self._graph.outputs))
@@ -102,7 +103,7 @@ class OpenVinoSession(Session):
         return {spec.name: outputs[index] for index, spec in enumerate(self.outputs)}
 
     def _close(self) -> None:
-        del self._single, self._several, self._graph, self._core
+        del self._single, self._several, self._graph
 
     def _compiled_for(self, feeds: dict[str, Array]) -> _Compiled:
         if len(feeds[self.inputs[0].name]) == 1:
@@ -120,6 +121,25 @@ class OpenVinoSession(Session):
         return _Compiled(
             self._core.compile_model(graph or self._graph, "CPU", self._properties), []
         )
+
+
+_CORE_LOCK = threading.Lock()
+
+
+def _shared_core() -> Any:
+    """Return the one `openvino.Core` of this process, which is never let go of.
+
+    OpenVINO's CPU plugin lays a stack for signals with each core, for the large registers of AMX,
+    and puts back what it found when the core goes. Where the lives of two cores overlap, that is
+    the stack of one that went before: the next signal, Ctrl-C among them, would end the process.
+    """
+    with _CORE_LOCK:
+        return _create_core()
+
+
+@functools.cache
+def _create_core() -> Any:
+    return require("openvino", "running with OpenVINO").Core()
 
 
 @dataclass(frozen=True)

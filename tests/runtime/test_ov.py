@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections import Counter
 
@@ -94,6 +96,33 @@ def test_gives_openvino_the_threads(threads):
     with OpenVinoSession(tiny_onnx(), "fp32", SessionOptions(threads)) as session:
         assert session._single.model.get_property("INFERENCE_NUM_THREADS") == threads
         assert session.threads == threads
+
+
+_SESSIONS_THAT_OVERLAP = """
+import signal
+from edge_vit.runtime.ov import OpenVinoSession
+from tiny_graph import tiny_images, tiny_onnx
+
+sessions = [OpenVinoSession(tiny_onnx(), "fp32") for _ in range(2)]
+for session in sessions:
+    session.run({"images": tiny_images()})
+while sessions:
+    sessions.pop(0).close()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_sessions_whose_lives_overlapped():
+    """A core of OpenVINO that outlives another would leave a stack for signals that is gone."""
+    command = [sys.executable, "-c", _SESSIONS_THAT_OVERLAP]
+    path = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_a_fixed_batch_runs(tmp_path):
