@@ -14,113 +14,27 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+from simulated_cuda_memory import SimulatedMemory
+from simulated_cuda_parts import (
+    NAMES,
+    PENDING,
+    Block,
+    Event,
+    Op,
+    StickyError,
+    Stream,
+    Violation,
+    conflict,
+    shared,
+)
 
 from edge_vit.runtime.cudart.ctypes_calls import SIGNATURES
 
-NAMES = {
-    0: "cudaSuccess",
-    2: "cudaErrorMemoryAllocation",
-    35: "cudaErrorInsufficientDriver",
-    100: "cudaErrorNoDevice",
-    400: "cudaErrorInvalidResourceHandle",
-    600: "cudaErrorNotReady",
-    700: "cudaErrorIllegalAddress",
-    708: "cudaErrorSetOnActiveProcess",
-    719: "cudaErrorLaunchFailure",
-    803: "cudaErrorSystemDriverMismatch",
-    900: "cudaErrorStreamCaptureUnsupported",
-    901: "cudaErrorStreamCaptureInvalidated",
-}
-FRESH, FREED, PENDING = 0xCD, 0xDD, 0xEE
-"""What memory holds before anything was written to it, after it was freed, before a result is."""
 
-
-class Violation(AssertionError):
-    """Something that real CUDA might not notice, and that is wrong."""
-
-
-class StickyError(Exception):
-    """Work that kills the context when it runs."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(NAMES[status])
-        self.status = status
-
-
-@dataclass(eq=False)
-class Block:
-    """Memory: where the CPU and where the GPU see it, and what is in it."""
-
-    kind: str  # device, host, mapped or managed
-    data: np.ndarray
-    host: int = 0
-    device: int = 0
-    is_free: bool = False
-    stream: int | None = None  # managed memory that one stream alone uses
-
-
-@dataclass(frozen=True, eq=False)
-class Range:
-    """Part of a block."""
-
-    block: Block
-    start: int
-    size: int
-
-    @property
-    def data(self) -> np.ndarray:
-        return self.block.data[self.start : self.start + self.size]
-
-    def overlaps(self, other: Range) -> bool:
-        return (
-            self.block is other.block
-            and self.start < other.start + other.size
-            and other.start < self.start + self.size
-        )
-
-
-@dataclass(eq=False)
-class Op:
-    """Work in a stream."""
-
-    name: str
-    run: Callable[[], None]
-    reads: list[Range] = field(default_factory=list)
-    writes: list[Range] = field(default_factory=list)
-    nanoseconds: int = 0
-    owner: object = None
-    digests: list[int] = field(default_factory=list)
-
-    def touches(self, memory: Range) -> bool:
-        return any(memory.overlaps(own) for own in (*self.reads, *self.writes))
-
-
-@dataclass(eq=False)
-class Stream:
-    """A queue of work, or of what is being captured."""
-
-    device: int
-    queue: list[Op] = field(default_factory=list)
-    captured: list[Callable[[int], None]] | None = None
-    is_invalid: bool = False
-
-
-@dataclass(eq=False)
-class Event:
-    """A point in a stream and the time when it was passed."""
-
-    flags: int
-    marker: Op | None = None
-    stream: Stream | None = None
-    time: int | None = None
-
-
-class SimulatedCuda:
+class SimulatedCuda(SimulatedMemory):
     """See the module. All statuses are numbers."""
 
     def __init__(
@@ -257,98 +171,6 @@ class SimulatedCuda:
     def cudaMemGetInfo(self) -> tuple[int, int, int]:
         return 0, self.memory - self.used, self.memory
 
-    # Memory
-
-    def cudaMalloc(self, size: int) -> tuple[int, int]:
-        return self._allocate("device", size)
-
-    def cudaMallocManaged(self, size: int, flags: int) -> tuple[int, int]:
-        return self._allocate("managed", size)
-
-    def cudaHostAlloc(self, size: int, flags: int) -> tuple[int, int]:
-        return self._allocate("mapped" if flags & 2 else "host", size)
-
-    def cudaFree(self, pointer: int) -> tuple[int]:
-        return self._free(pointer, "device", "managed")
-
-    def cudaFreeHost(self, pointer: int) -> tuple[int]:
-        return self._free(pointer, "host", "mapped")
-
-    def cudaHostGetDevicePointer(self, pointer: int, flags: int) -> tuple[int, int]:
-        block = self.find(pointer, 1, "host").block
-        if block.kind != "mapped":
-            raise self.broken("asked where the GPU sees memory that is not mapped")
-        return 0, block.device
-
-    def cudaStreamAttachMemAsync(self, stream: int, pointer: int, size: int, flags: int):
-        block = self.find(pointer, 1, "host").block
-        if block.kind != "managed" or flags != 4:
-            raise self.broken("attached what is not managed")
-        block.stream = stream
-        return (0,)
-
-    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int):
-        sides = {1: ("device", "host"), 2: ("host", "device")}[kind.value]
-        to, of = self.find(target, size, sides[0]), self.find(source, size, sides[1])
-        if "managed" in (to.block.kind, of.block.kind) or "mapped" in (
-            to.block.kind,
-            of.block.kind,
-        ):
-            raise self.broken("copied memory that both sides share")
-
-        def build(queue: int) -> None:
-            self.enqueue(
-                queue, Op("copy", lambda: to.data.__setitem__(..., of.data), [of], [to], size)
-            )
-
-        self.submit(stream, build)
-        return (0,)
-
-    def find(self, pointer: int, size: int, side: str) -> Range:
-        """Return the memory at `pointer` as `side`, host or device, sees it."""
-        pointer = int(pointer)
-        for block in (*self.blocks, *self._freed[-64:]):
-            base = block.host if side == "host" else block.device
-            if base and base <= pointer < base + len(block.data):
-                if block.is_free:
-                    raise self.broken(f"used {block.kind} memory after it was freed")
-                if pointer + size > base + len(block.data):
-                    raise self.broken(f"{size} bytes do not fit into {block.kind} memory")
-                return Range(block, pointer - base, size)
-        raise self.broken(f"{pointer:#x} is no {side} memory")
-
-    def _allocate(self, kind: str, size: int) -> tuple[int, int]:
-        if self._is_capturing():
-            return 900, 0
-        if size < 1:
-            raise self.broken("allocated nothing")
-        if kind in ("device", "managed") and self.used + size > self.memory:
-            return 2, 0
-        block = Block(kind, np.full(size, FRESH, np.uint8))
-        if kind != "device":
-            block.host = block.data.ctypes.data
-        if kind == "managed":
-            block.device = block.host
-        elif kind != "host":
-            block.device = next(self._addresses)
-        self.blocks.append(block)
-        return 0, block.device if kind == "device" else block.host
-
-    def _free(self, pointer: int, *kinds: str) -> tuple[int]:
-        for block in self.blocks:
-            if pointer == (block.device if block.kind == "device" else block.host):
-                if block.kind not in kinds:
-                    raise self.broken(f"freed {block.kind} memory by the wrong function")
-                whole = Range(block, 0, len(block.data))
-                if any(op.touches(whole) for op in self._pending()):
-                    raise self.broken(f"freed {block.kind} memory that is in use")
-                block.is_free = True
-                block.data[:] = FREED
-                self.blocks.remove(block)
-                self._freed.append(block)
-                return (0,)
-        raise self.broken("freed memory twice, or memory that is none")
-
     # Streams and events
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:
@@ -471,10 +293,10 @@ class SimulatedCuda:
             if block.kind == "managed" and not self.attributes[89] and block.stream != stream:
                 raise self.broken("the CPU may not touch this managed memory while the GPU works")
         for other in self._streams():
-            if other is not own and any(_conflict(op, pending) for pending in other.queue):
+            if other is not own and any(conflict(op, pending) for pending in other.queue):
                 raise self.broken(f"{op.name}: two streams use the same memory at the same time")
-        op.digests = [zlib.crc32(memory.data) for memory in _shared(op.reads)]
-        for memory in _shared(op.writes):
+        op.digests = [zlib.crc32(memory.data) for memory in shared(op.reads)]
+        for memory in shared(op.writes):
             if not any(pending.touches(memory) for pending in self._pending()):
                 memory.data[:] = PENDING
         own.queue.append(op)
@@ -494,7 +316,7 @@ class SimulatedCuda:
     def _work(self, stream: Stream, last: Op | None) -> None:
         while stream.queue:
             op = stream.queue[0]
-            if [zlib.crc32(memory.data) for memory in _shared(op.reads)] != op.digests:
+            if [zlib.crc32(memory.data) for memory in shared(op.reads)] != op.digests:
                 raise self.broken(f"{op.name}: its input was changed before it ran")
             op.run()
             self.clock += op.nanoseconds
@@ -524,14 +346,3 @@ class SimulatedCuda:
             raise self.broken(f"freed a graph as {kind} that is none")
         del self.handles[handle]
         return (0,)
-
-
-def _shared(ranges: list[Range]) -> list[Range]:
-    """Those that the CPU could change or read."""
-    return [memory for memory in ranges if memory.block.host]
-
-
-def _conflict(op: Op, other: Op) -> bool:
-    pairs = [(a, b) for a in op.writes for b in (*other.reads, *other.writes)]
-    pairs += [(a, b) for a in op.reads for b in other.writes]
-    return any(a.overlaps(b) for a, b in pairs)

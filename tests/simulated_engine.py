@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
-from simulated_cuda import Op, SimulatedCuda, StickyError, Stream
+from simulated_cuda import SimulatedCuda
+from simulated_cuda_parts import Op, StickyError, Stream
 from tiny_graph import CLASSES, SIZE, tiny_outputs, tiny_spec
 
 from edge_vit.runtime.cudart import Cuda

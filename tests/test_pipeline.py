@@ -166,6 +166,7 @@ def test_verify_judges_all_three(whole):
     assert (report.verdict.candidate, report.verdict.outcome) == ("int8", "pass")
     assert report.accuracy[2].agreement >= 0.9
     assert report.accuracy[2].num_calibrated_on == 0
+    assert any("FP16's answers are those of a GPU, emulated" in note for note in report.notes)
 
 
 def test_every_image_is_seen_exactly_once(bundle):

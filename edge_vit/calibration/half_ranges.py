@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import numpy_helper
 
 from edge_vit.bundle import Golden
 from edge_vit.calibration.half import HALF_MAX
 from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.errors import BackendError
 from edge_vit.graph.extremes import add_extremes, float_values, read_amax
+from edge_vit.graph.half_rounding import round_as_half
 from edge_vit.graph.walk import Array
 from edge_vit.record import HalfProof
 from edge_vit.spec import ModelSpec
@@ -22,7 +22,6 @@ MAX_IN_HALF = 8192.0
 """Largest |x| that is left in float16: eight times below overflow, for images that calibration has
 not seen; above it neighbouring float16 values are 8 apart."""
 
-_HALF = onnx.TensorProto.FLOAT16
 _FLOAT = onnx.TensorProto.FLOAT
 
 
@@ -88,7 +87,7 @@ class HalfEmulator:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        emulated, self._rounded = _with_rounding(model)
+        emulated, self._rounded = round_as_half(model)
         extended = add_extremes(emulated, self._rounded)
         self._num_own = len(model.graph.output)
         self._session = open_exact_session(extended, None, as_written=True)
@@ -144,39 +143,3 @@ def _why_unheld(constant: onnx.TensorProto) -> str:
     if values.size == 1 and largest and not np.float16(largest):
         return f"its constant {constant.name} holds {largest:.3g}, which float16 takes for 0"
     return ""
-
-
-def _with_rounding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return a float32 graph that rounds wherever `model` is float16.
-
-    The second value names what is rounded, and the node that makes it.
-    """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
-    emulated = onnx.ModelProto()
-    emulated.CopyFrom(model)
-    graph = emulated.graph
-    del graph.node[:]
-    del graph.value_info[:]
-    for tensor in graph.initializer:
-        if tensor.data_type == _HALF:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    rounded: dict[str, str] = {}
-    for node in model.graph.node:
-        copy = graph.node.add()
-        copy.CopyFrom(node)
-        for attribute in copy.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _HALF:
-                attribute.i = _FLOAT
-        for index, name in enumerate(node.output):
-            if types.get(name) == _HALF:
-                copy.output[index] = f"{name}/exact"
-                for kind, source, target in (
-                    (_HALF, f"{name}/exact", f"{name}/rounded"),
-                    (_FLOAT, f"{name}/rounded", name),
-                ):
-                    cast = graph.node.add(op_type="Cast", input=[source], output=[target])
-                    cast.attribute.append(onnx.helper.make_attribute("to", kind))
-                rounded[name] = node.name
-    return emulated, rounded

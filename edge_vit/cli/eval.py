@@ -105,6 +105,8 @@ def command(
             totals = evaluate_on_ray(what, num_ray_parts, progress=progress)
         else:
             with Evaluator(what) as evaluator:
+                if evaluator.remark:
+                    progress.note(evaluator.remark)
                 totals = evaluator.evaluate(
                     shard or Part(),
                     state_path=state_path,

@@ -11,6 +11,7 @@ from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
 from edge_vit.image_parts import Part, take_part
 from edge_vit.images import open_image_source
 from edge_vit.measure.accuracy import evaluate_part
+from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.partial import PartialAccuracy
 from edge_vit.measure.resumable import evaluate_resumably
 from edge_vit.progress import SILENT, Progress
@@ -66,10 +67,14 @@ class Evaluator:
                 open_session(bundle, "fp32", what.backend, what.options)
             )
             if precision != "fp32":
-                self._candidate = stack.enter_context(
-                    open_session(bundle, precision, what.backend, what.options)
-                )
+                session = open_session(bundle, precision, what.backend, what.options)
+                self._candidate = stack.enter_context(emulate_half(session, bundle, what.options))
             self._sessions = stack.pop_all()
+
+    @property
+    def remark(self) -> str:
+        """What a reader of the candidate's figures has to know; mostly empty."""
+        return self._candidate.remark
 
     def evaluate(
         self,

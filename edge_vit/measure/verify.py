@@ -16,6 +16,7 @@ from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.environment import read_environment
+from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.latency import measure_reopened
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
@@ -120,7 +121,8 @@ def _open_all(
 ) -> tuple[list[Session], list[Opener], list[str]]:
     """Open every precision on each backend, the reference first; say what is left out.
 
-    With each session comes what opens another one like it.
+    With each session comes what opens one to time: FP16 answers as a GPU would, and not in its
+    own time.
     """
     names = [backend]
     if backend == "all":
@@ -131,7 +133,8 @@ def _open_all(
     for name, precision in itertools.product(names, bundle.precisions):
         opener = functools.partial(open_session, bundle, precision, name, options, progress)
         try:
-            sessions.append(stack.enter_context(opener()))
+            session = emulate_half(opener(), bundle, options)
+            sessions.append(stack.enter_context(session))
             openers.append(opener)
         except (BackendError, MissingDependencyError) as error:
             if backend != "all":
@@ -141,7 +144,7 @@ def _open_all(
         raise BackendError(f"no backend here runs fp32, the reference. {' '.join(left_out)}")
     if backend != "all":
         left_out += [f"Degraded: {s.degraded}." for s in sessions if s.degraded]
-    left_out += [s.remark for s in sessions if s.remark]
+    left_out += dict.fromkeys(s.remark for s in sessions if s.remark)
     return sessions, openers, left_out
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ class Session(ABC):
         remark: what a reader of its figures has to know; mostly empty.
     """
 
-    backend: ClassVar[str]
+    backend: str
     is_on_gpu: bool = False
     provider: str = ""
     uses_graph: bool | None = None

@@ -5,7 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-from simulated_cuda import SimulatedCuda, Violation
+from simulated_cuda import SimulatedCuda
+from simulated_cuda_parts import Violation
 
 from edge_vit.errors import BackendError, DeviceLostError, MissingDependencyError, SpecError
 from edge_vit.runtime.cudart import Buffer, Cuda, GpuFacts, choose_memory, gpu, open_cuda

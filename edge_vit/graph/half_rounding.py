@@ -1,0 +1,52 @@
+"""A float16 graph as a GPU computes it, for a runtime that would keep float32 between its nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+_HALF = onnx.TensorProto.FLOAT16
+_FLOAT = onnx.TensorProto.FLOAT
+
+
+def round_as_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return a float32 graph that rounds to float16 wherever `model` is float16.
+
+    Every node computes in float32, as tensor cores accumulate, and its output is rounded.
+
+    Args:
+        model: a graph in float16, or partly; its inputs and outputs keep their types.
+
+    Returns:
+        The graph, and by the name of each value that is rounded the node that makes it.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
+    emulated = onnx.ModelProto()
+    emulated.CopyFrom(model)
+    graph = emulated.graph
+    del graph.node[:]
+    del graph.value_info[:]
+    for tensor in graph.initializer:
+        if tensor.data_type == _HALF:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    rounded: dict[str, str] = {}
+    for node in model.graph.node:
+        copy = graph.node.add()
+        copy.CopyFrom(node)
+        for attribute in copy.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _HALF:
+                attribute.i = _FLOAT
+        for index, name in enumerate(node.output):
+            if types.get(name) == _HALF:
+                copy.output[index] = f"{name}/exact"
+                for kind, source, target in (
+                    (_HALF, f"{name}/exact", f"{name}/rounded"),
+                    (_FLOAT, f"{name}/rounded", name),
+                ):
+                    cast = graph.node.add(op_type="Cast", input=[source], output=[target])
+                    cast.attribute.append(onnx.helper.make_attribute("to", kind))
+                rounded[name] = node.name
+    return emulated, rounded

@@ -1,0 +1,71 @@
+"""Ways to run the production loop on scripted frames."""
+
+from __future__ import annotations
+
+import threading
+
+from camera.scripted import ScriptedClock, scripted_maker, tiny_spec
+
+from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.runtime.fake import FakeSession
+
+SPEC = tiny_spec()
+
+
+def run_loop(makers, clock, sinks=(), session=None, **options):
+    loop = CameraLoop(
+        makers,
+        session or FakeSession(SPEC),
+        SPEC,
+        sinks=sinks,
+        options=LoopOptions(**options),
+        clock=clock,
+    )
+    return loop.run()
+
+
+class Faulty(FakeSession):
+    """A session that raises what it is told to, on the runs that it is told to."""
+
+    def __init__(self, errors):
+        super().__init__(SPEC)
+        self._errors, self._runs = errors, 0
+
+    def _run(self, feeds):
+        self._runs += 1
+        if self._runs - 1 in self._errors:
+            raise self._errors[self._runs - 1]
+        return super()._run(feeds)
+
+
+def endless(stop_at=10**9):
+    yield from range(stop_at)
+
+
+def stop_after(loop, sink, count):
+    """Let a sink stop the loop when it has taken `count` answers."""
+    write = sink.write
+
+    def write_and_stop(answer):
+        write(answer)
+        if len(sink.answers) == count:
+            threading.Thread(target=loop.stop).start()
+
+    sink.write = write_and_stop
+
+
+def live_loop(events, sink, count, clock=None, session=None, **options):
+    """Run a live source until `sink` has `count` answers; return the summary."""
+    clock = clock or ScriptedClock()
+    options.setdefault("answer_timeout_s", 0)  # scripted time flies
+    loop = CameraLoop(
+        [scripted_maker(events, clock)],
+        session or FakeSession(SPEC),
+        SPEC,
+        sinks=[sink],
+        options=LoopOptions(**options),
+        clock=clock,
+    )
+    stop_after(loop, sink, count)
+    with clock.passing():
+        return loop.run()
