@@ -17,7 +17,10 @@ from edge_vit.runtime.ov import OpenVinoSession
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.table import CalibrationTable, Recipe, SiteScales
 
-_INT8 = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul")
+_INT8 = (
+    *("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul"),
+    "QAttention",  # queries, keys and values; its other products are in float
+)
 _FLOAT = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulNBits")
 
 

@@ -2,9 +2,10 @@
 
 The portable Q/DQ graph gives ONNX Runtime the same INT8 products, but leaves their bias and the
 split of queries, keys and values as passes of their own over memory. Here the bias is an input of
-the product, and queries, keys and values are three products of one quantized activation. VNNI
-multiplies uint8 by int8, so activations are uint8 with a zero point 128 higher: the same levels.
-Attention is one operator, and so is the way from pixels to tokens.
+the product, and queries, keys and values are three products of one quantized activation, or where
+the tokens are few a part of their attention. VNNI multiplies uint8 by int8, so activations are
+uint8 with a zero point 128 higher: the same levels. Attention is one operator, and so is the way
+from pixels to tokens.
 
 Operator: ``com.microsoft.MatMulIntegerToFloat``,
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -22,6 +23,7 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.calibration.ort_attention import DOMAIN, fuse_attention
 from edge_vit.calibration.ort_embed import fold_pixels
+from edge_vit.calibration.ort_qkv import fuse_qkv
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
 
@@ -68,8 +70,10 @@ def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
         _replace(graph, product, shared[key])
     fuse_attention(graph)
     fold_pixels(graph)
-    model.opset_imports[DOMAIN] = 1
+    passes.RemoveUnusedNodesPass()(model)  # the products have one reader now
+    fuse_qkv(graph)
     passes.RemoveUnusedNodesPass()(model)
+    model.opset_imports[DOMAIN] = 1
     return ir.to_proto(model)
 
 

@@ -13,6 +13,7 @@ import pytest
 from seeded import SITES, random_images, run_onnx
 
 from edge_vit.bundle import INT8_CPU, INT8_ORT_X64
+from edge_vit.calibration import ort_qkv
 from edge_vit.calibration.ort_attention import fuse_attention
 from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.calibration.ort_x64 import write_ort_x64
@@ -26,6 +27,14 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
+@pytest.fixture(params=[True, False], ids=["few tokens", "many tokens"])
+def is_short(request, monkeypatch) -> bool:
+    """Say whether the tokens are few enough for attention to have its products inside."""
+    if not request.param:
+        monkeypatch.setattr(ort_qkv, "MAX_TOKENS", 1)
+    return request.param
+
+
 @pytest.fixture(params=["fast", DEFAULT_RECIPE.name])
 def portable(request, either_vit) -> onnx.ModelProto:
     return write_qdq(
@@ -33,6 +42,7 @@ def portable(request, either_vit) -> onnx.ModelProto:
     )
 
 
+@pytest.mark.usefixtures("is_short")
 def test_gives_the_same_outputs(either_vit, portable):
     images = random_images(3)
     expected = run_onnx(portable, images)
@@ -41,13 +51,17 @@ def test_gives_the_same_outputs(either_vit, portable):
     assert np.abs(expected - run_onnx(either_vit.model, images)).max() > 1e-3  # INT8 it is
 
 
-def test_every_site_is_one_product_with_its_bias_and_no_split_is_left(portable):
+def test_every_site_is_one_product_with_its_bias_and_no_split_is_left(portable, is_short):
     before, after = operators(portable), operators(write_ort_x64(portable))
     num_blocks = len(SITES) // 4
-    assert after["MatMulIntegerToFloat"] == len(SITES) + 2 * num_blocks  # q, k and v apart
+    if is_short:
+        assert after["MatMulIntegerToFloat"] == len(SITES) - num_blocks
+    else:
+        assert after["MatMulIntegerToFloat"] == len(SITES) + 2 * num_blocks  # q, k and v apart
     assert after["QuantizeLinear"] == len(SITES)
     assert after["DequantizeLinear"] == after["Split"] == 0
-    assert after["MultiHeadAttention"] == num_blocks
+    assert after["QAttention"] == num_blocks * is_short
+    assert after["MultiHeadAttention"] == num_blocks * (not is_short)
     # Two products of each attention are inside it; one makes the tokens, in place of Conv.
     assert before["MatMul"] - after["MatMul"] == len(SITES) + 2 * num_blocks - 1
     assert after["Conv"] == after["Softmax"] == 0
