@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 
@@ -88,6 +89,39 @@ def test_int8_layers_run_in_int8_kernels(tmp_path, batch):
     operators = Counter(node.op_type for node in nodes)
     assert operators["MatMulIntegerToFloat"] == 1
     assert "DequantizeLinear" not in operators
+
+
+def gelu_graph() -> bytes:
+    """float32 (n) -> float32 (n): GELU with erf, as canonical form writes it."""
+    scalars = {"root": 2**0.5, "one": 1.0, "half": 0.5}
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["share"]),
+        helper.make_node("Mul", ["x", "share"], ["double"]),
+        helper.make_node("Mul", ["double", "half"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "gelu",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor(name, TensorProto.FLOAT, [], [x]) for name, x in scalars.items()],
+    )
+    opset = helper.make_opsetid("", 19)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+
+
+def test_gelu_is_approximate_beside_int8_alone():
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    results = {}
+    for precision in ("fp32", "fp16", "int8"):
+        with OrtSession(gelu_graph(), precision) as session:
+            results[precision] = session.run({"x": x})["y"]
+    exact = np.array([v * 0.5 * (1 + math.erf(v / 2**0.5)) for v in x.tolist()])
+    for precision in ("fp32", "fp16"):
+        np.testing.assert_allclose(results[precision], exact, atol=1e-6)
+    assert 1e-5 < np.abs(results["int8"] - exact).max() < 6e-4
 
 
 @pytest.mark.parametrize(("threads", "native"), [(1, 1), (2, 2), (3, 3)])
