@@ -1,7 +1,11 @@
-"""The patch embedding as ONNX Runtime does it fastest on x86: one product of pixels and weights.
+"""The patch embedding as ONNX Runtime does it fastest on x86: pixels by weights, in integers.
 
-``(pixels - mean) / std`` is folded into the weights, which is exact up to the rounding of float32
-sums, and patches are cut out of the image while it is uint8, a quarter of the memory.
+``(pixels - mean) / std`` is folded into the weights. Patches are cut out of the image and go into
+the product as they are, uint8. A weight has 16 bits, in two products of INT8: the upper half and
+the lower one. That is nearer to float32 than float16 is, and takes a third of the time of float32.
+
+Operator: ``com.microsoft.MatMulIntegerToFloat``,
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
 
 from __future__ import annotations
@@ -11,8 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edge_vit.calibration.ort_attention import DOMAIN
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, is_constant
+
+_PRODUCT = "MatMulIntegerToFloat"
+_LOWER = 256  # levels of the lower half of a weight
 
 
 @dataclass(frozen=True)
@@ -37,54 +45,71 @@ class _Embedding:
 
 
 def fold_pixels(graph: ir.Graph) -> bool:
-    """Let one product of pixels make the tokens of `graph`; say whether it has the form for it."""
+    """Let products of pixels make the tokens of `graph`; say whether it has the form for it."""
     pixels, found = graph.inputs[0], _find_embedding(graph)
     if found is None:
         return False
-    weight, bias = _fold(found)
     _, height, width, channels = (int(n) if isinstance(n, int) else -1 for n in pixels.shape or ())
     rows, columns = found.kernel.shape[2:]
     down, across = height // rows, width // columns
     constants = {
         "cut": np.array((-1, down, rows, across, columns * channels)),
         "flat": np.array((-1, down * across, rows * columns * channels)),
-        "weight": weight,
-        "bias": bias,
+        **_fold(found),
     }
     values = {
         name: add_constant(graph, f"embed/pixels/{name}", array)
         for name, array in constants.items()
     }
-    value = pixels
-    for index, (op_type, constant, attributes) in enumerate(_STEPS):
-        inputs = [value] if constant is None else [value, values[constant]]
-        node = ir.node(op_type, inputs, attributes, name=f"embed/pixels/{index}")
-        value = node.outputs[0]
-        value.name = f"{node.name}:0"
+    values["pixels"] = pixels
+    for name, op_type, inputs, attributes in _STEPS:
+        node = ir.node(
+            op_type,
+            [values[key] for key in inputs.split()],
+            attributes,
+            domain=DOMAIN if op_type == _PRODUCT else "",
+            name=f"embed/pixels/{name}",
+        )
+        values[name] = node.outputs[0]
+        values[name].name = f"{node.name}:0"
         graph.insert_before(found.tokens, node)
-    found.tokens.outputs[0].replace_all_uses_with(value)
+    found.tokens.outputs[0].replace_all_uses_with(values["tokens"])
     for node in [node for node in consumers(found.planes) if node.op_type == "Shape"]:
         node.replace_input_with(0, pixels)  # it asks for the batch alone
     return True
 
 
-_STEPS: tuple[tuple[str, str | None, dict[str, ir.Attr]], ...] = (
-    ("Reshape", "cut", {}),
-    ("Transpose", None, {"perm": ir.AttrInt64s("perm", [0, 1, 3, 2, 4])}),
-    ("Reshape", "flat", {}),
-    ("Cast", None, {"to": ir.AttrInt64("to", int(ir.DataType.FLOAT))}),
-    ("MatMul", "weight", {}),
-    ("Add", "bias", {}),
+_STEPS: tuple[tuple[str, str, str, dict[str, ir.Attr]], ...] = (
+    ("rows", "Reshape", "pixels cut", {}),
+    ("patches", "Transpose", "rows", {"perm": ir.AttrInt64s("perm", [0, 1, 3, 2, 4])}),
+    ("flattened", "Reshape", "patches flat", {}),
+    ("upper", _PRODUCT, "flattened upper_weight one upper_scales zero zeros bias", {}),
+    ("lower", _PRODUCT, "flattened lower_weight one lower_scales zero zeros", {}),
+    ("tokens", "Add", "upper lower", {}),
 )
-"""Operator, the constant that it reads, and its attributes."""
+"""What each makes, operator, what it reads, and its attributes."""
 
 
-def _fold(found: _Embedding) -> tuple[Array, Array]:
-    """Return weight, float32 (patch * patch * C, width), and bias, float32 (1, 1, width)."""
+def _fold(found: _Embedding) -> dict[str, Array]:
+    """Return what the products read; weights are int8 (patch * patch * C, width)."""
     kernel = found.kernel.astype(np.float64) * found.factor.reshape(-1, 1, 1)
-    bias = found.bias - (kernel * found.mean.reshape(-1, 1, 1)).sum(axis=(1, 2, 3))
     weight = kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))
-    return weight.astype(np.float32), bias.astype(np.float32).reshape(1, 1, -1)
+    largest = np.abs(weight).max(axis=0)
+    scales = np.where(largest > 0, largest, 1) / (127 * _LOWER)
+    levels = np.rint(weight / scales)
+    upper = np.floor((levels + _LOWER / 2) / _LOWER)  # so that the rest is from -128 to 127
+    means = np.tile(found.mean, len(weight) // len(found.mean))
+    bias = found.bias - means @ (levels * scales)  # a gray image is exact
+    return {
+        "one": np.float32(1),
+        "zero": np.uint8(0),
+        "zeros": np.zeros(len(kernel), np.int8),
+        "upper_weight": upper.astype(np.int8),
+        "lower_weight": (levels - _LOWER * upper).astype(np.int8),
+        "upper_scales": (scales * _LOWER).astype(np.float32),
+        "lower_scales": scales.astype(np.float32),
+        "bias": bias.astype(np.float32),
+    }
 
 
 def _find_embedding(graph: ir.Graph) -> _Embedding | None:

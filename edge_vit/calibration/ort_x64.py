@@ -4,8 +4,8 @@ The portable Q/DQ graph gives ONNX Runtime the same INT8 products, but leaves th
 split of queries, keys and values as passes of their own over memory. Here the bias is an input of
 the product, and queries, keys and values are three products of one quantized activation, or where
 the tokens are few a part of their attention. VNNI multiplies uint8 by int8, so activations are
-uint8 with a zero point 128 higher: the same levels. Attention is one operator, and so is the way
-from pixels to tokens.
+uint8 with a zero point 128 higher: the same levels. Attention is one operator, pixels become tokens
+in integers, and nothing is computed for tokens that nobody reads.
 
 Operator: ``com.microsoft.MatMulIntegerToFloat``,
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -24,6 +24,7 @@ import onnx_ir.passes.common as passes
 from edge_vit.calibration.ort_attention import DOMAIN, fuse_attention
 from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.calibration.ort_qkv import fuse_qkv
+from edge_vit.calibration.unread_tokens import drop_unread_tokens
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
 
@@ -58,10 +59,12 @@ class _Product:
 def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the graph that `write_qdq` wrote, its INT8 products in the faster form.
 
-    The outputs agree up to the rounding of float32 sums.
+    From the tokens on, the outputs agree up to the rounding of float32 sums.
     """
     model = ir.from_proto(portable)
     graph = model.graph
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    drop_unread_tokens(graph)
     shared: dict[tuple[ir.Value, float, int], ir.Value] = {}
     for product in [p for p in map(_find_product, graph) if p is not None]:
         key = (product.activation, float(array_of(product.scale)), product.zero)

@@ -13,7 +13,7 @@ import pytest
 from seeded import SITES, random_images, run_onnx
 
 from edge_vit.bundle import INT8_CPU, INT8_ORT_X64
-from edge_vit.calibration import ort_qkv
+from edge_vit.calibration import ort_qkv, ort_x64
 from edge_vit.calibration.ort_attention import fuse_attention
 from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.calibration.ort_x64 import write_ort_x64
@@ -43,7 +43,8 @@ def portable(request, either_vit) -> onnx.ModelProto:
 
 
 @pytest.mark.usefixtures("is_short")
-def test_gives_the_same_outputs(either_vit, portable):
+def test_gives_the_same_outputs_behind_the_same_tokens(either_vit, portable, monkeypatch):
+    monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)
     images = random_images(3)
     expected = run_onnx(portable, images)
     got = run_onnx(write_ort_x64(portable), images)
@@ -51,27 +52,36 @@ def test_gives_the_same_outputs(either_vit, portable):
     assert np.abs(expected - run_onnx(either_vit.model, images)).max() > 1e-3  # INT8 it is
 
 
+def test_is_as_near_to_fp32_as_the_portable_graph(either_vit, portable):
+    """Tokens that differ in the fifth digit turn some INT8 levels into their neighbours."""
+    batches = np.split(random_images(63), 21)
+    noises = [
+        sum(np.square(run_onnx(m, b) - run_onnx(either_vit.model, b)).sum() for b in batches)
+        for m in (write_ort_x64(portable), portable)
+    ]
+    assert 10 * np.log10(noises[0] / noises[1]) < 0.3
+
+
 def test_every_site_is_one_product_with_its_bias_and_no_split_is_left(portable, is_short):
     before, after = operators(portable), operators(write_ort_x64(portable))
     num_blocks = len(SITES) // 4
-    if is_short:
-        assert after["MatMulIntegerToFloat"] == len(SITES) - num_blocks
-    else:
-        assert after["MatMulIntegerToFloat"] == len(SITES) + 2 * num_blocks  # q, k and v apart
+    products = len(SITES) + (-1 if is_short else 2) * num_blocks  # q, k and v: inside, or apart
+    assert after["MatMulIntegerToFloat"] == products + 2  # which make the tokens, in place of Conv
     assert after["QuantizeLinear"] == len(SITES)
     assert after["DequantizeLinear"] == after["Split"] == 0
     assert after["QAttention"] == num_blocks * is_short
     assert after["MultiHeadAttention"] == num_blocks * (not is_short)
-    # Two products of each attention are inside it; one makes the tokens, in place of Conv.
-    assert before["MatMul"] - after["MatMul"] == len(SITES) + 2 * num_blocks - 1
+    # Two products of each attention are inside it.
+    assert before["MatMul"] - after["MatMul"] == len(SITES) + 2 * num_blocks
     assert after["Conv"] == after["Softmax"] == 0
 
 
-def test_leaves_what_is_not_int8_alone(vit, table):
+def test_leaves_what_is_not_int8_alone(vit, table, monkeypatch):
     name = "block1/fc2"
     spared = dataclasses.replace(table.sites[name], precision="fp16")
     table = dataclasses.replace(table, sites={**table.sites, name: spared})
     portable = write_qdq(vit.model, table)
+    monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)
     model, images = write_ort_x64(portable), random_images(2)
     assert operators(model)["QuantizeLinear"] == len(SITES) - 1
     expected = run_onnx(portable, images)
@@ -90,16 +100,21 @@ def test_a_lost_quantization_loses_the_kernel(portable):
     assert operators(write_ort_x64(portable))["QuantizeLinear"] == len(SITES) - 1
 
 
-def test_pixels_to_tokens_is_one_exact_product(either_vit):
+def test_pixels_to_tokens_is_exact_in_integers(either_vit):
     model, images = ir.from_proto(either_vit.model), random_images(3)
     assert fold_pixels(model.graph)
+    model.opset_imports["com.microsoft"] = 1
     passes.RemoveUnusedNodesPass()(model)
     folded = ir.to_proto(model)
     assert operators(folded)["Conv"] == 0
+    assert operators(folded)["MatMulIntegerToFloat"] == 2
     expected = run_onnx(either_vit.model, images)
     np.testing.assert_allclose(
-        run_onnx(folded, images), expected, atol=2e-5 * np.abs(expected).max()
+        run_onnx(folded, images), expected, atol=1e-4 * np.abs(expected).max()
     )
+    gray = np.full_like(images, 124)
+    change = run_onnx(folded, gray) - run_onnx(either_vit.model, gray)
+    assert np.abs(change).max() < 2e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(

