@@ -256,6 +256,7 @@ def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
             amax = observe_amax(model, bundle.spec, list(golden.images))
             fp32_nodes = choose_fp32_nodes(model, amax)
         half = write_half(model, fp32_nodes)
+        del model  # the proof needs its room
         proof = prove_half(half, bundle.spec, golden, len(fp32_nodes))
     progress.note(
         f"FP16, each node rounded: cosine {proof.cosine_min:.6f} with fp32 on the golden images, "

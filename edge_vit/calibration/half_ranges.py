@@ -87,10 +87,13 @@ class HalfEmulator:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        emulated, self._rounded = round_as_half(model)
-        extended = add_extremes(emulated, self._rounded)
         self._num_own = len(model.graph.output)
-        self._session = open_exact_session(extended, None, as_written=True)
+        self._rounded: dict[str, str] = {}
+        self._session = open_exact_session(self._emulate(model), None, as_written=True)
+
+    def _emulate(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        emulated, self._rounded = round_as_half(model)
+        return add_extremes(emulated, self._rounded)
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[Array, tuple[str, ...]]:
         """Return the first output, and the names of the nodes whose output is infinite or NaN.
@@ -100,7 +103,9 @@ class HalfEmulator:
         """
         outputs = self._session.run(None, dict(feeds))
         amax = read_amax(self._rounded, outputs[self._num_own :])
-        overflowed = (node for name, node in self._rounded.items() if not np.isfinite(amax[name]))
+        overflowed = [node for name, node in self._rounded.items() if not np.isfinite(amax[name])]
+        if not overflowed and not np.isfinite(outputs[0]).all():
+            overflowed = ["the output"]  # NaN from a node in float32
         return outputs[0], tuple(overflowed)
 
 

@@ -172,6 +172,7 @@ def open_exact_session(
         as_written: run node by node what the graph says, nothing fused or left out.
     """
     data, weights = read_with_weights(model)
+    del model  # where the caller has let go of it too, the session has its room
     options = ort.SessionOptions()
     if weights:
         options.add_session_config_entry(_WEIGHTS_FOLDER, weights)

@@ -9,28 +9,44 @@ import onnx
 
 from edge_vit.graph.walk import Array
 
-_KINDS = ("Max", "Min")
+_KINDS = ("Max", "Min", "Sum")
+"""The sum is NaN where an element is: ONNX Runtime's largest and smallest pass over NaN."""
 
 
 def add_extremes(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return `model` with the largest and the smallest element of each value as outputs.
+    """Return `model` with the largest and the smallest element of values of its nodes as outputs.
 
-    The runtime frees each value after its last reader, as before: only two numbers of it are left.
-    They stand behind the model's own outputs, for each name the largest first.
+    The runtime frees each value after its last reader, as before: a few numbers of it are left.
+    They stand behind the model's own outputs, for each name the largest first. Each is asked for
+    right behind the node that makes the value: behind all of them, ONNX Runtime would keep the
+    values until then, whatever order it is told to take.
     """
-    extended = onnx.ModelProto()
+    extended, wanted = onnx.ModelProto(), list(names)
     extended.CopyFrom(model)
-    for name in names:
+    graph, asked = extended.graph, set(wanted)
+    del graph.node[:]
+    for node in model.graph.node:
+        graph.node.append(node)
+        for name in node.output:
+            if name in asked:
+                for kind in _KINDS:
+                    output = _output_of(name, kind)
+                    reduce = graph.node.add(
+                        op_type=f"Reduce{kind}", name=output, input=[name], output=[output]
+                    )
+                    reduce.attribute.append(onnx.helper.make_attribute("keepdims", 0))
+    for name in wanted:
         for kind in _KINDS:
-            output = f"{name}/{kind.lower()}"
-            extended.graph.node.add(
-                op_type=f"Reduce{kind}", name=output, input=[name], output=[output]
-            )
-            extended.graph.node[-1].attribute.append(onnx.helper.make_attribute("keepdims", 0))
-            extended.graph.output.append(
-                onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [])
+            graph.output.append(
+                onnx.helper.make_tensor_value_info(
+                    _output_of(name, kind), onnx.TensorProto.FLOAT, []
+                )
             )
     return extended
+
+
+def _output_of(name: str, kind: str) -> str:
+    return f"{name}/{kind.lower()}"
 
 
 def read_amax(names: Iterable[str], outputs: Iterable[Array]) -> dict[str, float]:
@@ -41,8 +57,9 @@ def read_amax(names: Iterable[str], outputs: Iterable[Array]) -> dict[str, float
         outputs: of its outputs, those behind the model's own.
     """
     numbers = np.array([float(x) for x in outputs]).reshape(-1, len(_KINDS))
-    amax = np.abs(numbers).max(axis=1)
-    return dict(zip(names, np.where(np.isnan(amax), np.inf, amax).tolist(), strict=True))
+    amax = np.abs(numbers[:, :2]).max(axis=1)
+    has_nan = np.isnan(numbers).any(axis=1)
+    return dict(zip(names, np.where(has_nan, np.inf, amax).tolist(), strict=True))
 
 
 def float_values(model: onnx.ModelProto) -> list[str]:

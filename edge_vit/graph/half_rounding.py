@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 _HALF = onnx.TensorProto.FLOAT16
 _FLOAT = onnx.TensorProto.FLOAT
@@ -28,25 +26,28 @@ def round_as_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, st
     graph = emulated.graph
     del graph.node[:]
     del graph.value_info[:]
+    widened = {}  # constants stay as small as they are
     for tensor in graph.initializer:
         if tensor.data_type == _HALF:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            widened[tensor.name] = f"{tensor.name}/widened"
+            _add_cast(graph, tensor.name, widened[tensor.name], _FLOAT)
     rounded: dict[str, str] = {}
     for node in model.graph.node:
         copy = graph.node.add()
         copy.CopyFrom(node)
+        copy.input[:] = [widened.get(name, name) for name in node.input]
         for attribute in copy.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _HALF:
                 attribute.i = _FLOAT
         for index, name in enumerate(node.output):
             if types.get(name) == _HALF:
                 copy.output[index] = f"{name}/exact"
-                for kind, source, target in (
-                    (_HALF, f"{name}/exact", f"{name}/rounded"),
-                    (_FLOAT, f"{name}/rounded", name),
-                ):
-                    cast = graph.node.add(op_type="Cast", input=[source], output=[target])
-                    cast.attribute.append(onnx.helper.make_attribute("to", kind))
+                _add_cast(graph, f"{name}/exact", f"{name}/rounded", _HALF)
+                _add_cast(graph, f"{name}/rounded", name, _FLOAT)
                 rounded[name] = node.name
     return emulated, rounded
+
+
+def _add_cast(graph: onnx.GraphProto, source: str, target: str, kind: int) -> None:
+    cast = graph.node.add(op_type="Cast", input=[source], output=[target])
+    cast.attribute.append(onnx.helper.make_attribute("to", kind))

@@ -301,3 +301,20 @@ def test_tensorrt_builds_graphs_of_both_types(vit, build):
     portable = write_qdq(large.model, large.calibrate(IMAGES, RECIPES["fast"]), is_symmetric=True)
     assert rtx.build(write_half(large.model, chosen)).plan_bytes
     assert rtx.build(write_half(portable, chosen)).int8_layers(SITES) == set(SITES)
+
+
+def test_nan_that_no_float16_node_makes_is_seen():
+    """A square root left in float32, of less than nothing, is the output."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["x"], ["half"], "to_half", to=onnx.TensorProto.FLOAT16),
+        onnx.helper.make_node("Cast", ["half"], ["wide"], "to_float", to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Sqrt", ["wide"], ["y"], "root"),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph(nodes, "root", ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid("", 19)
+    emulator = HalfEmulator(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
+    assert emulator.run({"x": np.array([[1, 4, 9]], np.float32)})[1] == ()
+    assert emulator.run({"x": np.array([[1, -4, 9]], np.float32)})[1] == ("the output",)
