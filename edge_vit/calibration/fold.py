@@ -162,9 +162,12 @@ def apply_fold(
 def replace_bias(graph: ir.Graph, linear: Linear, bias: Array) -> None:
     """Let `linear`, which has a bias, add `bias`, (N,), in place of its own."""
     assert linear.add is not None, "the layer has no bias"
-    inputs = enumerate(linear.add.inputs)
-    index = next(i for i, value in inputs if value is not None and is_constant(value))
-    _replace(graph, linear.add, index, bias.reshape(1, 1, -1))
+    constants = ((i, v) for i, v in enumerate(linear.add.inputs) if v is not None)
+    index, old = next((i, v) for i, v in constants if is_constant(v))
+    shape = linear.output.shape
+    # On tokens as `shape_biases` has it. A layer on rows, (batch, N), has to stay one.
+    rank = 3 if shape is not None and len(shape) > 2 else max(1, len(array_shape(old)))
+    _replace(graph, linear.add, index, bias.reshape(*[1] * (rank - 1), -1))
 
 
 def _misfit(site: str, verb: str) -> ArtifactError:

@@ -10,6 +10,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ _LOWER = 256  # levels of the lower half of a weight
 
 @dataclass(frozen=True)
 class _Embedding:
-    """What makes tokens of pixels: Cast, Sub, Mul, Transpose, Conv, Reshape, Transpose.
+    """What makes tokens of pixels.
 
     Attributes:
         mean: (C,), subtracted from the pixels.
@@ -74,8 +75,8 @@ def fold_pixels(graph: ir.Graph) -> bool:
         values[name].name = f"{node.name}:0"
         graph.insert_before(found.tokens, node)
     found.tokens.outputs[0].replace_all_uses_with(values["tokens"])
-    for node in [node for node in consumers(found.planes) if node.op_type == "Shape"]:
-        node.replace_input_with(0, pixels)  # it asks for the batch alone
+    for node in filter(_asks_for_batch, list(consumers(found.planes))):
+        node.replace_input_with(0, pixels)
     return True
 
 
@@ -113,26 +114,18 @@ def _fold(found: _Embedding) -> dict[str, Array]:
 
 
 def _find_embedding(graph: ir.Graph) -> _Embedding | None:
-    chain = [graph.inputs[0]]
-    nodes: list[ir.Node] = []
-    for op_type in ("Cast", "Sub", "Mul", "Transpose", "Conv", "Reshape", "Transpose"):
-        below = [node for node in consumers(chain[-1]) if node.op_type == op_type]
-        if len(below) != 1:
-            return None
-        nodes.append(below[0])
-        chain.append(below[0].outputs[0])
-    _, sub, mul, to_planes, conv, _, to_tokens = nodes
+    found = next((nodes for chain in _CHAINS if (nodes := _follow(graph, chain))), None)
+    if found is None:
+        return None
+    _, sub, mul, to_planes, conv, _, last = found
     constants = [node.inputs[index] for node, index in ((sub, 1), (mul, 1), (conv, 1))]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     if any(value is None or not is_constant(value) for value in constants):
         return None
     mean, factor, kernel = (array_of(value) for value in constants if value is not None)
-    has_form = (
-        list(to_planes.attributes["perm"].as_ints()) == [0, 3, 1, 2]
-        and list(to_tokens.attributes["perm"].as_ints()) == [0, 2, 1]
-        and _lies_side_by_side(conv, kernel, graph.inputs[0])
-    )
-    if not has_form:
+    tokens = last.outputs[0].shape
+    num_patches = _num_patches(conv, kernel, graph.inputs[0])
+    if tokens is None or not num_patches or tuple(tokens[1:]) != (num_patches, len(kernel)):
         return None
     return _Embedding(
         np.broadcast_to(mean.reshape(-1), kernel.shape[1]),
@@ -140,20 +133,52 @@ def _find_embedding(graph: ir.Graph) -> _Embedding | None:
         kernel,
         np.zeros(len(kernel)) if bias is None else array_of(bias),
         to_planes.outputs[0],
-        to_tokens,
+        last,
     )
 
 
-def _lies_side_by_side(conv: ir.Node, kernel: Array, pixels: ir.Value) -> bool:
-    """Say whether the windows of `conv` cover the image once, without a border."""
+_TO_PLANES = (("Cast", ()), ("Sub", ()), ("Mul", ()), ("Transpose", (0, 3, 1, 2)), ("Conv", ()))
+_CHAINS = (
+    (*_TO_PLANES, ("Reshape", ()), ("Transpose", (0, 2, 1))),
+    (*_TO_PLANES, ("Transpose", (0, 2, 3, 1)), ("Reshape", ())),
+)
+"""What leads from pixels to tokens: operators, and the order of axes that they make."""
+
+
+def _follow(graph: ir.Graph, chain: Sequence[tuple[str, tuple[int, ...]]]) -> list[ir.Node]:
+    """Return the nodes of `chain` from the input of `graph` on, or none."""
+    nodes: list[ir.Node] = []
+    value = graph.inputs[0]
+    for op_type, perm in chain:
+        below = [node for node in consumers(value) if not _asks_for_batch(node)]
+        if len(below) != 1 or below[0].op_type != op_type:
+            return []  # where others read it too, it is computed all the same
+        if perm and tuple(below[0].attributes["perm"].as_ints()) != perm:
+            return []
+        nodes.append(below[0])
+        value = below[0].outputs[0]
+    return nodes
+
+
+def _asks_for_batch(node: ir.Node) -> bool:
+    """Whether `node` gives the size of the first axis, and nothing else."""
+    ends = [node.attributes.get(name) for name in ("start", "end")]
+    return node.op_type == "Shape" and [None if e is None else e.as_int() for e in ends] == [0, 1]
+
+
+def _num_patches(conv: ir.Node, kernel: Array, pixels: ir.Value) -> int:
+    """Return how many windows of `conv` cover the image once, without a border; 0 where not so."""
     size = kernel.shape[2:]
-    strides, pads, group = (conv.attributes.get(name) for name in ("strides", "pads", "group"))
+    names = ("strides", "pads", "dilations", "group")
+    strides, pads, dilations, group = (conv.attributes.get(name) for name in names)
     sides = tuple(pixels.shape[1:3]) if pixels.shape is not None else ()
-    return (
-        strides is not None
-        and tuple(strides.as_ints()) == size
-        and (pads is None or not any(pads.as_ints()))
-        and (group is None or group.as_int() == 1)
-        and len(sides) == 2
-        and all(isinstance(n, int) and n % k == 0 for n, k in zip(sides, size, strict=True))
-    )
+    if (
+        strides is None
+        or tuple(strides.as_ints()) != size
+        or (pads is not None and any(pads.as_ints()))
+        or (dilations is not None and set(dilations.as_ints()) != {1})
+        or (group is not None and group.as_int() != 1)
+    ):
+        return 0
+    counts = [n // k for n, k in zip(sides, size, strict=True) if isinstance(n, int) and n % k == 0]
+    return counts[0] * counts[1] if len(counts) == 2 else 0

@@ -90,8 +90,13 @@ def probe_blocks(
         threads: of ONNX Runtime; None for all cores.
     """
     blocks, output = find_blocks(ir.from_proto(model).graph), spec.outputs[0].name
-    feeds_of = [_cut_block(model, block, output, ()).feeds for block in blocks]
-    wanted = [output, *feeds_of[0]]
+    feeds_of, wanted, reached = list[tuple[str, ...]](), [output], set[str]()
+    for block in blocks:
+        cut = _cut_block(model, block, output, ())
+        feeds_of.append(cut.feeds)
+        # The rest comes with the blocks before. Of branches side by side, not all does.
+        wanted.extend(name for name in cut.feeds if name not in reached)
+        reached.update(cut.feeds, *(node.output for node in cut.model.graph.node))
     session = open_exact_session(expose(model, wanted, only=True), threads)
     states: list[State] = []
     for image in pixels:

@@ -33,7 +33,57 @@ class NoBiasViT(small_vits.SmallViT):
                 module.bias = None
 
 
-MODELS = small_vits.ARCHITECTURES | {"no bias": NoBiasViT}
+class ClassBlock(small_vits.Block):
+    """The class token alone asks, and alone goes on (CaiT): its queries are rows, not tokens."""
+
+    def __init__(self):
+        super().__init__(nn.Identity, small_vits.Mlp, nn.Identity)
+        width = small_vits.WIDTH
+        self.query, self.key, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, token: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        x = self.norm1(torch.cat([token, patches], 1))
+        query, key, value = (
+            y.unflatten(-1, (small_vits.HEADS, -1)).transpose(1, 2)
+            for y in (self.query(x[:, 0]).unsqueeze(1), self.key(x), self.value(x))
+        )
+        answer = nn.functional.scaled_dot_product_attention(query, key, value)
+        token = token + self.proj(answer.transpose(1, 2).flatten(2))
+        return token + self.mlp(self.norm2(token))
+
+
+class ClassAttentionViT(small_vits.SmallViT):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.ModuleList(ClassBlock() for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.blocks(self.embed(images).flatten(2).transpose(1, 2))
+        token = self.class_token.expand(images.shape[0], -1, -1)
+        for block in self.last:
+            token = block(token, patches)
+        return self.head(self.norm(token)[:, 0])
+
+
+class TwoScaleViT(small_vits.SmallViT):
+    """A second branch looks at the image at another size (CrossViT): no block is below all."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = small_vits.SmallViT()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        resized = nn.functional.interpolate(images, size=(20, 20), mode="bicubic")
+        patches = self.other.embed(resized).flatten(2).transpose(1, 2)
+        other = self.other.head(self.other.norm(self.other.blocks(patches)).mean(1))
+        return super().forward(images) + other
+
+
+MODELS = small_vits.ARCHITECTURES | {
+    "no bias": NoBiasViT,
+    "class attention": ClassAttentionViT,
+    "two scales": TwoScaleViT,
+}
 
 
 def sqnr(exact: np.ndarray, output: np.ndarray) -> float:

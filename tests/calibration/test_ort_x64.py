@@ -119,8 +119,8 @@ def test_pixels_to_tokens_is_exact_in_integers(either_vit):
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("strides", [1, 1]), ("pads", [1, 1, 1, 1]), ("group", 3)],
-    ids=["overlapping", "padded", "grouped"],
+    [("strides", [1, 1]), ("pads", [1, 1, 1, 1]), ("group", 3), ("dilations", [2, 2])],
+    ids=["overlapping", "padded", "grouped", "with gaps"],
 )
 def test_leaves_another_patch_embedding_alone(either_vit, name, values):
     model = ir.from_proto(either_vit.model)
@@ -129,6 +129,44 @@ def test_leaves_another_patch_embedding_alone(either_vit, name, values):
     before = [node.op_type for node in model.graph]
     assert not fold_pixels(model.graph)
     assert [node.op_type for node in model.graph] == before
+
+
+def test_tokens_may_be_cut_with_channels_last(either_vit):
+    """Transpose and Reshape in place of Reshape and Transpose, as InternViT and DINOv3 have it."""
+    model, images = ir.from_proto(either_vit.model), random_images(3)
+    (conv,) = [node for node in model.graph if node.op_type == "Conv"]
+    (reshape,) = conv.outputs[0].consumers()
+    (transpose,) = reshape.outputs[0].consumers()
+    rows = ir.node("Transpose", [conv.outputs[0]], {"perm": (0, 2, 3, 1)})
+    shape = add_constant(model.graph, "shape", np.array([0, 16, 32]))
+    tokens = ir.node("Reshape", [rows.outputs[0], shape])
+    for node in (rows, tokens):
+        node.outputs[0].name = f"last/{node.op_type}"
+        model.graph.insert_before(transpose, node)
+    tokens.outputs[0].shape = transpose.outputs[0].shape
+    transpose.outputs[0].replace_all_uses_with(tokens.outputs[0])
+    model.graph.remove([transpose, reshape], safe=True)
+    assert fold_pixels(model.graph)
+    model.opset_imports["com.microsoft"] = 1
+    passes.RemoveUnusedNodesPass()(model)
+    folded = ir.to_proto(model)
+    assert operators(folded)["Conv"] == 0
+    expected = run_onnx(either_vit.model, images)
+    np.testing.assert_allclose(
+        run_onnx(folded, images), expected, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("reader", ["Relu", "Shape"])
+def test_planes_that_others_read_stay(either_vit, reader):
+    """A whole shape of them is another than that of the pixels."""
+    model = ir.from_proto(either_vit.model)
+    (conv,) = [node for node in model.graph if node.op_type == "Conv"]
+    other = ir.node(reader, [conv.inputs[0]])
+    other.outputs[0].name = "other"
+    model.graph.insert_before(conv, other)
+    model.graph.outputs.append(other.outputs[0])
+    assert not fold_pixels(model.graph)
 
 
 def test_attention_is_one_operator_of_the_same_function(either_vit):
