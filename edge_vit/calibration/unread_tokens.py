@@ -10,11 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_vit.graph.constant import add_constant
-from edge_vit.graph.walk import consumers, data_input, is_constant, scalar_of
+from edge_vit.graph.walk import array_of, consumers, data_input, is_constant, scalar_of
 
 _TOKENS = 1  # axis of (batch, tokens, width)
 _ELEMENTWISE = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "Cast"}
+    | {"Neg", "Reciprocal"}
 )
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -63,7 +64,8 @@ def _computed_for(pick: ir.Node) -> list[ir.Node]:
 
 def _narrow(graph: ir.Graph, pick: ir.Node, nodes: list[ir.Node]) -> None:
     """Let `nodes` read one token, and `pick` the only one that is left."""
-    token = _picked(pick)
+    token, which = _picked(pick), pick.inputs[1]
+    assert which is not None
     ends = [add_constant(graph, f"read/{name}", np.array([at])) for name, at in _ends(token)]
     inside = set(nodes)
     cut: dict[ir.Value, ir.Value] = {}
@@ -80,7 +82,8 @@ def _narrow(graph: ir.Graph, pick: ir.Node, nodes: list[ir.Node]) -> None:
             node.replace_input_with(index, cut[value])
         for output in node.outputs:
             output.shape = _one_token(output)
-    pick.replace_input_with(1, add_constant(graph, "read/only", np.array(0)))
+    only = np.zeros_like(array_of(which))
+    pick.replace_input_with(1, add_constant(graph, "read/only", only))
 
 
 def _one_token(value: ir.Value) -> ir.Shape:
@@ -106,6 +109,10 @@ def _is_by_token(node: ir.Node) -> bool:
         return axis is None or axis.as_int() in (-1, 2)
     if node.op_type in _QUANTIZERS:
         return all(scalar_of(value) is not None for value in fixed)
+    if node.op_type == "Split":  # into the gate and the value of an MLP
+        return node.attributes.get_int("axis", 0) in (-1, 2)
+    if node.op_type == "ReduceMean":  # what an RMSNorm divides by
+        return [array_of(value).tolist() for value in fixed] in ([[-1]], [[2]])
     if node.op_type == "MatMul":
         return moving == [data_input(node)] and len(fixed[0].shape or ()) == 2
     num_tokens = {value.shape[_TOKENS] for value in (*moving, *node.outputs) if value.shape}

@@ -8,7 +8,8 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import pytest
-from seeded import SITES, random_images, run_onnx
+import small_vits
+from seeded import SITES, make_seeded, random_images, run_onnx
 
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.calibration.unread_tokens import drop_unread_tokens
@@ -58,6 +59,33 @@ def test_any_token_may_be_the_one(model, token):
     expected = run_onnx(ir.to_proto(opened), images)
     assert not np.allclose(expected, run_onnx(model, images), atol=1e-3)
     assert drop_unread_tokens(opened.graph)
+    np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
+
+
+def test_a_pick_of_a_list_of_one_stays_one(model):
+    """``x[:, [0]]`` keeps its axis."""
+    opened, images = inferred(model), random_images(3)
+    pick = pick_of(opened)
+    pick.replace_input_with(1, add_constant(opened.graph, "list", np.array([0])))
+    flat = ir.node("Reshape", [pick.outputs[0], add_constant(opened.graph, "flat", [0, -1])])
+    flat.outputs[0].name = "flattened"
+    opened.graph.insert_after(pick, flat)
+    pick.outputs[0].replace_all_uses_with(flat.outputs[0])
+    flat.replace_input_with(0, pick.outputs[0])
+    expected = run_onnx(ir.to_proto(opened), images)
+    assert drop_unread_tokens(opened.graph) > 10
+    assert pick.inputs[1].const_value.numpy().shape == (1,)
+    np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["rms norm, gated", "gated, packed"])
+def test_sees_through_the_norm_and_the_gate_of_newer_models(name):
+    vit = make_seeded(small_vits.ARCHITECTURES[name](), small_vits.SIZE, small_vits.CLASSES)
+    opened, images = inferred(vit.model), random_images(3, size=small_vits.SIZE)
+    expected = run_onnx(vit.model, images)
+    assert drop_unread_tokens(opened.graph) > 10
+    last = {"block1/proj", "block1/fc1", "block1/fc2"}
+    assert all(num_tokens(opened)[site] == 1 for site in last)
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
 
 
