@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edge_vit.graph.sites import Attention, find_attentions
-from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
+from edge_vit.graph.walk import consumers, data_input
 
 DOMAIN = "com.microsoft"
 _TO_HEADS, _TO_KEYS = (0, 2, 1, 3), (0, 2, 3, 1)
@@ -39,23 +39,24 @@ def _fuse(attention: Attention) -> tuple[ir.Node, ir.Value] | None:
         and (axis is None or axis.as_int() in (-1, 3))
     )
     merged = _merged(context.outputs[0])
-    parts = [
-        _tokens_of(value, perm)
-        for value, perm in (
-            (scores.inputs[0], _TO_HEADS),
-            (scores.inputs[1], _TO_KEYS),
-            (context.inputs[1], _TO_HEADS),
-        )
-    ]
-    if not is_plain or merged is None or any(part is None for part in parts):
+    operands = (
+        (scores.inputs[0], _TO_HEADS),
+        (scores.inputs[1], _TO_KEYS),
+        (context.inputs[1], _TO_HEADS),
+    )
+    parts = [part for operand in operands if (part := _tokens_of(*operand)) is not None]
+    if not is_plain or merged is None or len(parts) < len(operands):
         return None
-    heads = {part[1] for part in parts if part is not None}
-    if len(heads) != 1:
+    (query, heads), (key, _), (value, _) = parts
+    assert query.shape is not None
+    assert value.shape is not None
+    is_same = {heads} == {num for _, num in parts}
+    if not is_same or _sizes(merged) != (query.shape[1], value.shape[2]):
         return None
     node = ir.node(
         "MultiHeadAttention",
-        [part[0] for part in parts if part is not None],
-        {"num_heads": heads.pop(), "scale": 1.0},
+        [query, key, value],
+        {"num_heads": heads, "scale": 1.0},
         domain=DOMAIN,
         name=softmax.name.rpartition("/")[0] + "/attention" if softmax.name else "attention",
     )
@@ -64,16 +65,31 @@ def _fuse(attention: Attention) -> tuple[ir.Node, ir.Value] | None:
 
 
 def _tokens_of(value: ir.Value | None, perm: tuple[int, ...]) -> tuple[ir.Value, int] | None:
-    """Return the (batch, tokens, width) that `value` is the heads of, and how many these are."""
+    """Return the (batch, tokens, width) that `value` is the heads of, and how many these are.
+
+    None where that is something else, such as windows of a few of the tokens each.
+    """
     transpose = None if value is None else value.producer()
     if transpose is None or transpose.op_type != "Transpose" or _perm(transpose) != perm:
         return None
     reshape = data_input(transpose).producer()
-    shape = reshape.inputs[1] if reshape is not None and reshape.op_type == "Reshape" else None
-    if reshape is None or shape is None or not is_constant(shape):
+    if reshape is None or reshape.op_type != "Reshape":
         return None
-    sizes = array_of(shape).tolist()
-    return (data_input(reshape), sizes[2]) if len(sizes) == 4 and sizes[2] > 0 else None
+    shape, tokens = reshape.outputs[0].shape, data_input(reshape)
+    if shape is None or len(shape) != 4:
+        return None
+    num, heads, size = shape[1:]
+    if not (isinstance(num, int) and isinstance(heads, int) and isinstance(size, int)):
+        return None
+    return (tokens, heads) if _sizes(tokens) == (num, heads * size) else None
+
+
+def _sizes(value: ir.Value) -> tuple[int, int] | None:
+    """Return tokens and width where `value` is known to be (batch, tokens, width)."""
+    if value.shape is None or len(value.shape) != 3:
+        return None
+    tokens, width = value.shape[1:]
+    return (tokens, width) if isinstance(tokens, int) and isinstance(width, int) else None
 
 
 def _merged(context: ir.Value) -> ir.Value | None:

@@ -143,6 +143,7 @@ def _replace(graph: ir.Graph, product: _Product, activation: ir.Value) -> None:
         inputs = [activation, weight, product.scale, scales, zero, zeros, bias]
         node = ir.node("MatMulIntegerToFloat", inputs, domain=DOMAIN, name=name)
         node.outputs[0].name = f"{name}:0"
+        node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
         graph.insert_before(product.matmul, node)
         value.replace_all_uses_with(node.outputs[0])
         start = end

@@ -79,10 +79,41 @@ class TwoScaleViT(small_vits.SmallViT):
         return super().forward(images) + other
 
 
+class WindowAttention(nn.Module):
+    """Over four tokens in a row at a time; nothing but shapes tells it from one over all."""
+
+    def __init__(self):
+        super().__init__()
+        width = small_vits.WIDTH
+        self.query, self.key, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            layer(x).reshape(-1, 4, small_vits.HEADS, small_vits.HEAD_SIZE).permute(order)
+            for layer, order in (
+                (self.query, (0, 2, 1, 3)),
+                (self.key, (0, 2, 3, 1)),
+                (self.value, (0, 2, 1, 3)),
+            )
+        )
+        answer = (query @ key).softmax(-1) @ value
+        return self.proj(answer.permute(0, 2, 1, 3).reshape(x.shape))
+
+
+class WindowViT(small_vits.SmallViT):
+    def __init__(self):
+        super().__init__(WindowAttention)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.embed(images).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.blocks(patches)).mean(1))
+
+
 MODELS = small_vits.ARCHITECTURES | {
     "no bias": NoBiasViT,
     "class attention": ClassAttentionViT,
     "two scales": TwoScaleViT,
+    "windows": WindowViT,
 }
 
 
