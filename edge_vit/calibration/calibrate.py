@@ -19,6 +19,8 @@ from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
 from edge_vit.graph.mapped import map_weights
 from edge_vit.images import ImageSource
+from edge_vit.preprocess import UInt8Array
+from edge_vit.preprocess import digest as image_digest
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales
@@ -78,8 +80,9 @@ def calibrate_model(
             progress=progress,
         )
         decisions = search_plans(model, spec, seen, recipe, threads=threads, progress=progress)
-        with progress.step(f"looking for FP16 overflow on {len(seen.held_out)} images"):
-            amax = observe_amax(model, spec, seen.held_out[:_NUM_RANGE_IMAGES], threads)
+        some = _choose_for_overflow(seen)
+        with progress.step(f"looking for FP16 overflow on {len(some)} images"):
+            amax = observe_amax(model, spec, some, threads)
         sites, curve = _settle(decisions, seen, recipe, progress)
         fp32_nodes = choose_fp32_nodes(model, amax)
         table = CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
@@ -117,6 +120,12 @@ def _settle(
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
+
+
+def _choose_for_overflow(seen: Observation) -> list[UInt8Array]:
+    """Return some images as they come, and those that reach farthest, each once."""
+    some = (*seen.held_out[:_NUM_RANGE_IMAGES], *seen.farthest)
+    return list({image_digest(pixels): pixels for pixels in some}.values())
 
 
 def _scales(decision: Decision, stats: ActivationStats, is_spared: bool) -> SiteScales:

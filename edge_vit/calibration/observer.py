@@ -37,12 +37,14 @@ class Observation:
         image_digests: of each image as the model saw it, sorted.
         ranges: of each site's input, by site name, over the images that were not held out.
         held_out: the others, uint8 (height, width, 3) RGB, as preprocessed.
+        farthest: the few of all images whose sites' inputs hold the largest |x|; likewise.
     """
 
     stats: Mapping[str, ActivationStats]
     image_digests: tuple[str, ...]
     ranges: Ranges
     held_out: tuple[UInt8Array, ...]
+    farthest: tuple[UInt8Array, ...]
 
 
 def observe(
@@ -127,6 +129,7 @@ def observe(
         tuple(sorted(seen.digests)),
         {site: seen.held_out.ranges[value] for site, value in inputs.items()},
         seen.held_out.images,
+        tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),
     )
 
 

@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from edge_vit.files import write_atomically
 from edge_vit.graph.walk import Array
 from edge_vit.preprocess import UInt8Array
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 SECONDS_BETWEEN_SAVES = 10.0
+
+NUM_FARTHEST = 4
+"""How many of the images with the largest values are kept: one that float16 overflows is rare."""
 
 _STATS = ("channel_max", "channel_min", "histogram")
 
@@ -35,6 +39,7 @@ class Seen:
         stats: by the name of the value.
         digests: of each image, in the order in which they came.
         held_out: the images kept for judging.
+        farthest: by digest, the largest |x| and the pixels of the images that reach farthest.
     """
 
     def __init__(self, key: str, num_held_out: int) -> None:
@@ -42,6 +47,7 @@ class Seen:
         self.stats: dict[str, ActivationStats] = {}
         self.digests: list[str] = []
         self.held_out = HeldOut(num_held_out)
+        self.farthest: dict[str, tuple[float, UInt8Array]] = {}
 
     def add(self, digest: str, pixels: UInt8Array, stats: dict[str, ActivationStats]) -> None:
         """Take the next image in.
@@ -55,6 +61,9 @@ class Seen:
             self.stats[name] = self.stats[name].merge(here) if name in self.stats else here
         self.digests.append(digest)
         self.held_out.add(digest, pixels, {n: ChannelRange.of(here) for n, here in stats.items()})
+        self.farthest[digest] = (max(here.amax for here in stats.values()), pixels)
+        if len(self.farthest) > NUM_FARTHEST:
+            del self.farthest[min(self.farthest, key=lambda name: (self.farthest[name][0], name))]
 
     def to_bytes(self) -> bytes:
         """Return all of it as an ``.npz`` file."""
@@ -66,6 +75,7 @@ class Seen:
             "names": list(self.stats),
             "kept": list(kept),
             "has_rest": bool(rest),
+            "farthest": {name: reach for name, (reach, _) in self.farthest.items()},
         }
         arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
         for index, (name, stats) in enumerate(self.stats.items()):
@@ -78,6 +88,8 @@ class Seen:
             arrays[f"pixels/{image}"] = pixels
             for index, name in enumerate(self.stats):
                 arrays[f"range/{image}/{index}"] = np.stack([ranges[name].low, ranges[name].high])
+        for image, (_, pixels) in enumerate(self.farthest.values()):
+            arrays[f"farthest/{image}"] = pixels
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -96,7 +108,7 @@ class Seen:
             return None
         return seen
 
-    def _fill(self, header: dict[str, list[str]], arrays: dict[str, Array]) -> None:
+    def _fill(self, header: dict[str, Any], arrays: dict[str, Array]) -> None:
         names = header["names"]
         self.digests = list(header["digests"])
         for index, name in enumerate(names):
@@ -122,6 +134,10 @@ class Seen:
             for image, digest in enumerate(header["kept"])
         }
         self.held_out.state = rest, kept
+        self.farthest = {
+            digest: (reach, arrays[f"farthest/{image}"])
+            for image, (digest, reach) in enumerate(header["farthest"].items())
+        }
 
 
 class SeenFile:

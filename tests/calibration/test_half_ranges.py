@@ -20,8 +20,11 @@ from edge_vit.calibration.half_ranges import (
     observe_amax,
     prove_half,
 )
+from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.errors import BackendError
+from edge_vit.graph.expose import expose
+from edge_vit.preprocess import digest
 from edge_vit.record import HalfProof
 from edge_vit.table import MIN_SCALE, RECIPES
 
@@ -95,6 +98,30 @@ def near_dead(vit: Seeded) -> Seeded:
             array = array.copy()
             array[:, ::2] *= 1e-7
             array[:, 1] *= 40
+        return array
+
+    return edited(vit, change)
+
+
+def with_rare_unit(vit: Seeded, usual: np.ndarray, rare: np.ndarray) -> Seeded:
+    """A hidden unit of block 0 reaches 90,000 for the image `rare`, and next to nothing else."""
+    name = vit.site_inputs["block0/fc1"]
+    session = open_exact_session(expose(vit.model, [name], only=True), 2)
+
+    def rows(image):
+        return session.run([name], feed_image(vit.spec, image))[0].reshape(-1, 32)
+
+    often = np.linalg.svd(np.concatenate([rows(image) for image in usual]))[2][:24]
+    own = rows(rare) @ (np.eye(32) - often.T @ often)
+    direction = own[np.argmax(np.linalg.norm(own, axis=1))]
+    direction *= 90_000 / (own @ direction).max()
+
+    def change(name, array):
+        array = array.copy()
+        if name == "block0/fc1.1":
+            array[:, 5] = direction
+        if name == "block0/fc2.1":
+            array[5] = 1e-6
         return array
 
     return edited(vit, change)
@@ -318,3 +345,20 @@ def test_nan_that_no_float16_node_makes_is_seen():
     emulator = HalfEmulator(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
     assert emulator.run({"x": np.array([[1, 4, 9]], np.float32)})[1] == ()
     assert emulator.run({"x": np.array([[1, -4, 9]], np.float32)})[1] == ("the output",)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "balanced"])
+def test_one_calibration_image_that_overflows_is_enough(vit, recipe):
+    usual = np.stack([np.full((32, 32, 3), 90 + level, np.uint8) for level in range(60)])
+    rare = random_images(1, seed=3)
+    digests = sorted(map(digest, usual))
+    assert digest(rare[0]) > digests[16], "it must not be among those held out"
+    model = with_rare_unit(vit, usual, rare[0])
+    table = model.calibrate(np.concatenate([usual, rare]), RECIPES[recipe])
+    assert "block0/fc1" in table.fp32_nodes
+    golden = Golden(rare, run_onnx(model.model, rare))
+    proof = prove_half(write_half(model.model, table.fp32_nodes), model.spec, golden)
+    assert proof.cosine_min > 0.999
+    with pytest.raises(BackendError, match="overflows"):
+        prove_half(write_half(model.model), model.spec, golden)
+    assert not model.calibrate(usual, RECIPES[recipe]).fp32_nodes

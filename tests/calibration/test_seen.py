@@ -153,4 +153,17 @@ def test_comes_back_as_it_was():
     assert again.to_bytes() == seen.to_bytes()
     assert again.digests == ["0", "1", "2"]
     np.testing.assert_array_equal(again.held_out.images, seen.held_out.images)
+    assert again.farthest.keys() == {"0", "1", "2"}
     assert Seen.from_bytes(seen.to_bytes(), "another", 1) is None
+
+
+def test_keeps_the_images_that_reach_farthest_in_any_order():
+    reaches, kept = [3.0, -9.0, 7.0, 1.0, 7.0, 8.0, -7.0], []
+    for order in (reaches, reaches[::-1]):
+        seen = Seen("key", 1)
+        for index, reach in enumerate(order):
+            name = str(index if order is reaches else len(reaches) - 1 - index)
+            stats = {"x": ActivationStats.of(np.array([[0.5, reach]], np.float32))}
+            seen.add(name, IMAGES[int(name)], stats)
+        kept.append({name: reach for name, (reach, _) in sorted(seen.farthest.items())})
+    assert kept[0] == kept[1] == {"1": 9.0, "4": 7.0, "5": 8.0, "6": 7.0}

@@ -210,8 +210,15 @@ def test_the_report_survives_json(make_model, images, task):
     assert from_json(AccuracyReport, json.loads(written)) == report
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_refuses_an_output_that_is_not_finite(spec, images, value):
+@pytest.mark.parametrize(
+    ("value", "precision", "words"),
+    [
+        (np.nan, "fp32", "check its weights and the image"),
+        (np.inf, "fp16", "passes 65,504.*edgevit calibrate BUNDLE.*edgevit quantize BUNDLE"),
+        (np.nan, "int8", "edgevit calibrate BUNDLE.*edgevit quantize BUNDLE"),
+    ],
+)
+def test_refuses_an_output_that_is_not_finite(spec, images, value, precision, words):
     class Broken(FakeSession):
         def _run(self, feeds):
             outputs = super()._run(feeds)
@@ -219,8 +226,10 @@ def test_refuses_an_output_that_is_not_finite(spec, images, value):
             outputs["logits"][wrong, 2] = value
             return outputs
 
-    with pytest.raises(BackendError, match="image 00004: int8 on fake gave NaN or infinity"):
-        evaluate(FakeSession(spec), [Broken(spec, "int8")], spec, ArraySource(images), batch_size=3)
+    said = f"image 00004: {precision} on fake gave NaN or infinity.*{words}"
+    broken = Broken(spec, precision)
+    with pytest.raises(BackendError, match=said):
+        evaluate(FakeSession(spec), [broken], spec, ArraySource(images), batch_size=3)
 
 
 def test_refuses_a_label_that_the_model_does_not_have(spec, images):
