@@ -104,6 +104,11 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def sqnr_of(error: float) -> float:
+    """Return the SQNR in dB of a relative error energy; 200 at most, which JSON can hold."""
+    return min(200.0, -10 * math.log10(error)) if error > 0 else 200.0
+
+
 @dataclass(frozen=True)
 class SiteScales:
     """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127.
@@ -204,9 +209,8 @@ class CalibrationTable:
 
         Errors of layers are small and independent, so that their energies add up.
         """
-        errors = [s.output_error for s in self.sites.values() if s.precision == "int8"]
-        total = sum(errors)
-        return -10 * math.log10(total) if total > 0 else None
+        total = sum(s.output_error for s in self.sites.values() if s.precision == "int8")
+        return sqnr_of(total) if total > 0 else None
 
     def to_bytes(self) -> bytes:
         """Return the table as the JSON file in the bundle."""

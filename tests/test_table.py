@@ -14,6 +14,7 @@ from edge_vit.table import (
     Recipe,
     SiteScales,
     find_recipe,
+    sqnr_of,
 )
 
 SITE = SiteScales(
@@ -136,3 +137,15 @@ def test_refuses_impossible_percentile(percentile):
 def test_refuses_a_divisor_that_would_ruin_the_weights(divisor):
     with pytest.raises(SpecError, match=r"divisor: got .*, expected a finite number above 0"):
         SiteScales("int8", "", 0.1, (0.1,), 1.0, 1.0, divisors=(1.0, divisor))
+
+
+def test_sqnr_of_no_error_is_a_number():
+    assert sqnr_of(0.0) == 200.0
+    assert sqnr_of(1e-3) == pytest.approx(30.0)
+
+
+def test_foresees_the_sum_of_the_layers_in_int8():
+    sites = {str(index): dataclasses.replace(SITE, output_error=5e-4) for index in range(2)}
+    sites["2"] = dataclasses.replace(SITE, precision="fp16", output_error=1.0)
+    assert dataclasses.replace(TABLE, sites=sites).sqnr == pytest.approx(30.0)
+    assert dataclasses.replace(TABLE, sites={"0": SITE}).sqnr is None

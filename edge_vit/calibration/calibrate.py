@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_vit.bundle import digest_of
-from edge_vit.calibration.fallback import choose_fallback, rank_fallback, sqnr_of
+from edge_vit.calibration.fallback import choose_fallback, rank_fallback
 from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.calibration.observer import Observation, observe
 from edge_vit.calibration.proof import prove_table, say_unforeseen
@@ -23,7 +23,7 @@ from edge_vit.preprocess import UInt8Array
 from edge_vit.preprocess import digest as image_digest
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales
+from edge_vit.table import CalibrationTable, FallbackPoint, Recipe, SiteScales, sqnr_of
 
 FEW_IMAGES = 64
 """Below so many images a range may miss what the field will bring."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from edge_vit.table import FallbackPoint
+from edge_vit.table import FallbackPoint, sqnr_of
 
 
 def rank_fallback(
@@ -56,8 +56,3 @@ def choose_fallback(
         chosen.append(point.site)
         sqnr = point.sqnr
     return tuple(chosen)
-
-
-def sqnr_of(error: float) -> float:
-    """Return -10 log10 of a relative error energy, in dB; 200 for none, which JSON can hold."""
-    return min(200.0, -10 * math.log10(error)) if error > 0 else 200.0

@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 
 from edge_vit.bundle import Golden
-from edge_vit.calibration.fallback import sqnr_of
 from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
 from edge_vit.record import HalfProof
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable
+from edge_vit.table import CalibrationTable, sqnr_of
 
 COLLAPSED_SQNR = 20.0
 """In dB. Sound INT8 is at 35 or more; at 20 one answer in twenty is another one."""

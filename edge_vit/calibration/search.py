@@ -10,7 +10,6 @@ import onnx
 import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
-from edge_vit.calibration.fallback import sqnr_of
 from edge_vit.calibration.fold import FOLD_ORDER, choose_divisors, find_fold_targets
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.layer import Layer, Plan, give_zero_point, plan_minmax
@@ -22,7 +21,7 @@ from edge_vit.calibration.steps import STEPS, Change
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import Recipe, StepName
+from edge_vit.table import Recipe, StepName, sqnr_of
 
 _MIN_GAIN = 0.98  # of the layer's own error: less is not worth a run of the model
 

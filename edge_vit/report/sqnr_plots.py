@@ -10,12 +10,12 @@ from edge_vit.report.range_plots import rest_axes
 from edge_vit.report.sites import NamedSite, by_block, kinds_of
 from edge_vit.report.svg import Plot, draw_plot, role_color
 from edge_vit.report.wording import number
-from edge_vit.table import CalibrationTable, SiteScales
+from edge_vit.table import CalibrationTable, SiteScales, sqnr_of
 
 
 def site_sqnr(scales: SiteScales) -> float | None:
     """Return the SQNR in dB of the model's output with this layer alone in INT8, where known."""
-    return -10 * math.log10(scales.output_error) if scales.output_error > 0 else None
+    return sqnr_of(scales.output_error) if scales.output_error > 0 else None
 
 
 def sqnr_plot(sites: tuple[NamedSite, ...]) -> Plot | None:
@@ -67,8 +67,7 @@ def fallback_plot(table: CalibrationTable) -> Plot | None:
     if not table.fallback:
         return None
     shares = [0.0, *(100 * point.share for point in table.fallback)]
-    total = sum(scales.output_error for scales in table.sites.values())
-    all_int8 = -10 * math.log10(total) if total > 0 else table.fallback[0].sqnr
+    all_int8 = sqnr_of(sum(scales.output_error for scales in table.sites.values()))
     values = [all_int8, *(point.sqnr for point in table.fallback)]
     drawn = [(share, value) for share, value in zip(shares, values, strict=True) if value < 150]
     if len(drawn) < 2:
