@@ -30,7 +30,7 @@ from edge_vit.errors import MissingDependencyError, SpecError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
-from edge_vit.record import HalfProof
+from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
 from edge_vit.spec import Precision
 from edge_vit.table import DEFAULT_RECIPE, Recipe
 
@@ -183,12 +183,12 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
         }
     with progress.step("trying INT8 on the golden images"):
         golden = bundle.read_golden()
-        proof = prove_int8(portable, bundle.spec, golden)
+        proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
         in_half = prove_int8_in_half(half, bundle.spec, golden)
         fp16 = HalfProof.from_bytes(bundle.read(HALF_PROOF))
     progress.note(str(proof))
     lost = say_lost_in_half(proof, in_half, fp16)
-    for said in (say_unforeseen(proof, table.sqnr, "golden"), lost):
+    for said in (say_unforeseen(proof, table.sqnr), lost):
         if said:
             progress.note(said)
     made_by = _versions("onnx", "onnx-ir")
@@ -265,6 +265,13 @@ def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
     made_by = _versions("onnx", "onnx-ir", "onnxruntime")
     files = {FP16: half.SerializeToString(), HALF_PROOF: proof.to_bytes()}
     return bundle.add(files, parents=parents, made_by=made_by)
+
+
+def _name_golden(bundle: Bundle) -> str:
+    """Say which images the golden ones are."""
+    record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
+    is_sample = record is not None and record.parity.images == SAMPLE_PHOTOGRAPHS
+    return SAMPLE_PHOTOGRAPHS if is_sample else "golden images"
 
 
 def _name_some(fp32_nodes: Mapping[str, str]) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, to_json
 
+SAMPLE_PHOTOGRAPHS = "sample photographs"
+"""What `Parity.images` says where no images were given: they are none of the deployment's."""
+
 
 @dataclass(frozen=True)
 class Parity:

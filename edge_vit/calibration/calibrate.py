@@ -89,7 +89,7 @@ def calibrate_model(
         if table.sqnr is not None:
             with progress.step(f"trying INT8 on {len(seen.held_out)} images"):
                 proof = prove_table(model, spec, table, seen.held_out, threads)
-            if said := say_unforeseen(proof, table.sqnr, "held-out"):
+            if said := str(proof) if proof.is_collapsed else say_unforeseen(proof, table.sqnr):
                 progress.note(said)
     return table
 

@@ -1,7 +1,8 @@
-"""Whether an INT8 graph still answers as fp32 does, on the images that every bundle carries."""
+"""Whether an INT8 graph still answers as fp32 does, on images that it was not made from."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
-from edge_vit.record import HalfProof
+from edge_vit.record import SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable, sqnr_of
 
@@ -36,23 +37,28 @@ _HARMLESS = 35.0
 
 _FEWEST = 4  # images that a median says something of
 
+GOLDEN_IMAGES = "golden images"
+_JUDGE = "Judge it on many of the deployment's: edgevit verify BUNDLE --data DIR"
+
 Feeds = dict[str, Array]
 """Input arrays by name."""
 
 
 @dataclass(frozen=True)
 class Int8Proof:
-    """What the golden images say of an INT8 graph.
+    """What some images say of an INT8 graph.
 
     Attributes:
-        num_images: golden images.
+        num_images: how many.
         sqnr: of all outputs together against fp32, in dB; minus infinity where one is not finite.
         by_image: of each image alone, in dB.
+        images: which they are, in words.
     """
 
     num_images: int
     sqnr: float
     by_image: tuple[float, ...] = ()
+    images: str = GOLDEN_IMAGES
 
     @property
     def is_collapsed(self) -> bool:
@@ -60,9 +66,14 @@ class Int8Proof:
         return self.sqnr < COLLAPSED_SQNR
 
     def __str__(self) -> str:
-        said = f"INT8: {self.sqnr:.1f} dB SQNR with fp32 on {self.num_images} golden images"
+        said = f"INT8: {self.sqnr:.1f} dB SQNR with fp32 on {self.num_images} {self.images}"
         if not self.is_collapsed:
             return said
+        if self.images == SAMPLE_PHOTOGRAPHS:
+            return (
+                f"{said}, too little to answer as fp32 does. They are none of the deployment's, "
+                f"since the export was given no images. {_JUDGE}"
+            )
         return (
             f"{said}, too little to answer as fp32 does. FP16 is the precision for this model, or "
             "calibrate again: edgevit calibrate --recipe best, with the deployment's own images"
@@ -70,16 +81,28 @@ class Int8Proof:
 
 
 def prove_int8(
-    portable: onnx.ModelProto, spec: ModelSpec, golden: Golden, threads: int | None = None
+    portable: onnx.ModelProto,
+    spec: ModelSpec,
+    golden: Golden,
+    threads: int | None = None,
+    images: str = GOLDEN_IMAGES,
 ) -> Int8Proof:
-    """Return how close `portable`, what `write_qdq` returned, comes to the golden outputs."""
+    """Return how close `portable`, what `write_qdq` returned, comes to the golden outputs.
+
+    Args:
+        portable: the graph.
+        spec: its facts.
+        golden: images and what fp32 says of them.
+        threads: of ONNX Runtime; None for all cores.
+        images: which they are, in words.
+    """
     session = open_exact_session(portable, threads)
 
     def run(feeds: Feeds) -> Array:
         output: Array = session.run([spec.outputs[0].name], feeds)[0]
         return output
 
-    return _prove(run, spec, golden)
+    return dataclasses.replace(_prove(run, spec, golden), images=images)
 
 
 def prove_table(
@@ -104,7 +127,7 @@ def prove_table(
         outputs.append(session.run([spec.outputs[0].name], feeds)[0][0])
     del session
     exact = Golden(np.stack(images), np.stack(outputs))
-    return prove_int8(write_qdq(model, table), spec, exact, threads)
+    return prove_int8(write_qdq(model, table), spec, exact, threads, "held-out images")
 
 
 def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) -> Int8Proof:
@@ -142,31 +165,31 @@ def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> s
     )
 
 
-def say_unforeseen(proof: Int8Proof, foreseen: float | None, images: str) -> str:
+def say_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
     """Say where INT8 is worse than its table foresees, or may be on other images; else nothing.
 
     Args:
         proof: what INT8 came to.
-        foreseen: `CalibrationTable.sqnr`, in dB.
-        images: what the proof was of, such as ``golden``.
+        foreseen: `CalibrationTable.sqnr`, in dB: for images like those calibrated on.
     """
     if foreseen is None or proof.is_collapsed:  # a collapse says more
         return ""
-    judge = "Judge it on many of the deployment's: edgevit verify BUNDLE --data DIR"
+    if proof.images == SAMPLE_PHOTOGRAPHS:  # nobody calibrated on such
+        return ""
     median, worst = float(np.median(proof.by_image)), min(proof.by_image)
     is_uneven = median > proof.sqnr + MAX_SPREAD and worst < _HARMLESS
     if is_uneven and proof.num_images >= _FEWEST:
         return (
-            f"INT8 loses most on a few images: of {proof.num_images} {images} ones half come to "
+            f"INT8 loses most on a few images: of {proof.num_images} {proof.images} half come to "
             f"{median:.1f} dB, the worst to {worst:.1f} dB, and others may lose more "
             f"than the {foreseen:.1f} dB foreseen. The model turns on small differences there. "
-            f"{judge}; FP16 loses less"
+            f"{_JUDGE}; FP16 loses less"
         )
     if proof.sqnr < foreseen - MAX_BELOW:
         return (
             f"INT8 was foreseen at {foreseen:.1f} dB and comes to {proof.sqnr:.1f} dB on "
-            f"{proof.num_images} {images} images: they are unlike those calibrated on, or layers "
-            f"add up to more than each loses alone. {judge}; or calibrate with images like these"
+            f"{proof.num_images} {proof.images}: they are unlike those calibrated on, or layers "
+            f"add up to more than each loses alone. {_JUDGE}; or calibrate with images like these"
         )
     return ""
 

@@ -15,7 +15,7 @@ from edge_vit.export.trace import trace_module
 from edge_vit.images import ImageSource
 from edge_vit.preprocess import preprocess
 from edge_vit.progress import SILENT, Progress
-from edge_vit.record import ExportRecord
+from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 NUM_GOLDEN = 5
@@ -79,7 +79,7 @@ def export_model(
         fp32 = canonical.model.SerializeToString()
     with progress.step("proving parity"):
         decoded = _first_images(images)
-        name = f"{len(decoded)} of the given images" if decoded else "sample photographs"
+        name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
         seen = _preprocess(decoded, source.preprocess)
         parity, outputs = check_parity(source, fp32, seen, name, canonical.batch)
     spec = ModelSpec(

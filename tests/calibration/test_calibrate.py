@@ -15,6 +15,7 @@ from edge_vit.bundle import (
     GOLDEN,
     INT8,
     INT8_CPU,
+    RECORD,
     TABLE,
     Bundle,
     Golden,
@@ -27,6 +28,7 @@ from edge_vit.errors import ArtifactError
 from edge_vit.images import ArraySource
 from edge_vit.pipeline import calibrate, quantize
 from edge_vit.preprocess import digest
+from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord, Parity
 from edge_vit.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
 
 
@@ -92,6 +94,18 @@ def test_bundle_gets_a_table_and_then_graphs(bundle):
         onnx.checker.check_model(done.read(name), full_check=True)
     parents = {done.artifact(FP32).sha256, done.artifact(TABLE).sha256}
     assert {*done.artifact(INT8).parents} == {*done.artifact(INT8_CPU).parents} == parents
+
+
+def test_quantizing_says_which_images_int8_was_tried_on(bundle):
+    done, said = calibrate(bundle, ArraySource(random_images(4))), Remembered()
+    parity = Parity("torch", SAMPLE_PHOTOGRAPHS, (1,), 1.0, 0.0, 1.0)
+    for record, words in ((None, "2 golden images"), (parity, "2 sample photographs")):
+        if record is not None:
+            done = done.add({RECORD: ExportRecord("test:seeded", "", record, ()).to_bytes()})
+        quantize(done, progress=said)
+        (note,) = [note for note in said.notes if note.startswith("INT8: ")]
+        assert words in note
+        said.notes.clear()
 
 
 def test_quantizing_twice_writes_the_same_bytes(bundle):

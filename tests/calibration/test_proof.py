@@ -24,7 +24,7 @@ from edge_vit.calibration.proof import (
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
-from edge_vit.record import HalfProof
+from edge_vit.record import SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.table import RECIPES, CalibrationTable
 
 GOOD_HALF = HalfProof(6, 0.999999, 0)
@@ -117,10 +117,30 @@ EVEN, UNEVEN = (41.0, 40.0, 39.5, 41.5), (24.0, 55.0, 57.0, 60.0)
     ],
 )
 def test_what_was_not_foreseen_is_said(sqnr, by_image, foreseen, words):
-    said = say_unforeseen(Int8Proof(4, sqnr, by_image), foreseen, "golden")
+    said = say_unforeseen(Int8Proof(4, sqnr, by_image), foreseen)
     assert words in said
     assert bool(said) == bool(words)
     assert ("edgevit verify" in said) == bool(words)
+
+
+def test_photographs_that_nobody_calibrated_on_are_no_reason_to_doubt_the_forecast():
+    said = Int8Proof(4, 33.0, (33.0,) * 4, SAMPLE_PHOTOGRAPHS)
+    assert str(said) == "INT8: 33.0 dB SQNR with fp32 on 4 sample photographs"
+    assert say_unforeseen(said, 45.0) == ""
+    collapsed = str(dataclasses.replace(said, sqnr=12.0))
+    assert "none of the deployment's" in collapsed
+    assert "edgevit verify" in collapsed
+    assert "FP16 is the precision" not in collapsed
+
+
+@pytest.mark.parametrize("sqnr", [12.0, -math.inf])
+def test_a_collapse_on_held_out_images_is_said_by_calibration(vit, monkeypatch, sqnr):
+    proof, said = Int8Proof(8, sqnr, images="held-out images"), Remembered()
+    monkeypatch.setattr("edge_vit.calibration.calibrate.prove_table", lambda *args: proof)
+    table = vit.calibrate(random_images(32), RECIPES["balanced"], said)
+    assert table.sqnr > 25
+    (note,) = [note for note in said.notes if "held-out images" in note]
+    assert "too little to answer as fp32 does" in note
 
 
 @pytest.mark.parametrize(("factor", "is_said"), [(1, False), (300, True)])
