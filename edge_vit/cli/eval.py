@@ -113,7 +113,7 @@ def command(
                     is_resumed=is_resumed,
                     progress=progress,
                 )
-        if shard is None:
+        if shard is None and totals.subject.precision == "int8":
             looked_at = min(num_images or NUM_COVERAGE_IMAGES, NUM_COVERAGE_IMAGES)
             for note in check_coverage(bundle, data, num_images=looked_at, progress=progress):
                 progress.note(note)

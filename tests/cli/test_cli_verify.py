@@ -77,6 +77,11 @@ def test_says_where_images_leave_the_calibrated_ranges(edgevit, bundle, held_out
     assert "Images leave the calibrated ranges, where INT8 clips: block1/fc2 reaches" in said
 
 
+def test_an_evaluation_without_int8_looks_at_no_ranges(edgevit, bundle, held_out, monkeypatch):
+    monkeypatch.setattr("edge_vit.pipeline.check_coverage", None)
+    assert edgevit("eval", bundle.path, "--data", held_out, "--precision", "fp32").exit_code == 0
+
+
 def test_says_that_ranges_were_not_checked_without_onnx(edgevit, bundle, held_out, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     result = edgevit("verify", bundle.path, "--data", held_out, *FAST, "--no-report", "--json")

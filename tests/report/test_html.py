@@ -167,6 +167,12 @@ def test_holds_every_condition(page, report, table):
         assert condition in text
 
 
+def test_notes_with_a_digest_break_on_a_phone(page, report):
+    notes = page[page.index('id="notes"') :]
+    assert notes.count('<li class="long">') == len(report.notes) > 0
+    assert ".long { overflow-wrap: anywhere; }" in page
+
+
 def test_says_what_a_board_is_and_how_it_is_set(report, table):
     board = dataclasses.replace(
         report.environment, gpu="tegra234 GPU", power_mode="25W (1)", clocks_locked=False
