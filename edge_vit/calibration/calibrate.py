@@ -101,7 +101,10 @@ def _settle(
 
     The second value is the curve that this was chosen from; empty where nobody looked.
     """
-    work = {name: float(decision.plan.num_weights) for name, decision in decisions.items()}
+    work = {  # over all images: where windows merge, layers take different counts of tokens
+        name: float(decision.plan.num_weights * seen.stats[name].num_rows)
+        for name, decision in decisions.items()
+    }
     errors = {name: decision.output_error for name, decision in decisions.items()}
     curve = rank_fallback(errors, work, recipe.max_fallback) if recipe.search_tokens else ()
     spared = choose_fallback(

@@ -11,10 +11,12 @@ from torch import nn
 
 from edge_vit.calibration.half import write_half
 from edge_vit.calibration.half_ranges import HalfEmulator
+from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
+from edge_vit.graph.expose import expose
 from edge_vit.table import RECIPES
 
 SEEN = random_images(32, size=small_vits.SIZE)
@@ -133,6 +135,30 @@ def test_every_form_of_int8_is_sound_on(make):
     emulated, overflowed = HalfEmulator(half).run({"images": IMAGES})
     assert not overflowed
     assert sqnr(exact, emulated) > SOUND
+
+
+def test_multiply_adds_count_the_tokens_that_a_layer_takes():
+    """The last blocks of this model compute for one token, those before for all."""
+    vit = make_seeded(ClassAttentionViT(), small_vits.SIZE, small_vits.CLASSES)
+    table, inputs = vit.calibrate(SEEN, RECIPES["balanced"]), measure_inputs(vit)
+    work = {
+        name: tokens * width * len(table.sites[name].weight_scales)
+        for name, (tokens, width) in inputs.items()
+    }
+    assert len({tokens for tokens, _ in inputs.values()}) > 1
+    before = 0.0
+    for point in table.fallback:
+        assert point.share - before == pytest.approx(work[point.site] / sum(work.values()))
+        before = point.share
+
+
+def measure_inputs(vit: Seeded) -> dict[str, tuple[int, int]]:
+    """Return by site how many tokens of how many channels go into it for an image."""
+    names = vit.site_inputs
+    session = open_exact_session(expose(vit.model, list(dict.fromkeys(names.values()))), 2)
+    feeds = feed_image(vit.spec, SEEN[0])
+    shapes = {name: session.run([value], feeds)[0].shape for name, value in names.items()}
+    return {name: (int(np.prod(shape[:-1])), shape[-1]) for name, shape in shapes.items()}
 
 
 def with_massive_tokens(size: float) -> Seeded:
