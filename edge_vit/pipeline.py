@@ -51,7 +51,8 @@ _TOOLS = {
 NUM_COVERAGE_IMAGES = 32
 """How many images tell whether all stay within the calibrated ranges."""
 
-_CALIBRATION_STATE = "calibration.state.npz"  # in the bundle's folder while it is calibrated
+CALIBRATION_STATE = "calibration.state.npz"
+"""File in the bundle's folder while it is calibrated, and after an interruption."""
 
 _MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
 
@@ -130,7 +131,7 @@ def calibrate(
 
     bundle = _open(bundle)
     source = open_image_source(images, limit=num_images)
-    state_path = bundle.path / _CALIBRATION_STATE
+    state_path = bundle.path / CALIBRATION_STATE
     table = calibrate_model(
         bundle.read(FP32),
         bundle.spec,

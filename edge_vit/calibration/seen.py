@@ -173,7 +173,7 @@ class SeenFile:
 
     def save(self, seconds: float = 0.0) -> None:
         """Write the file, if the last time is `seconds` ago."""
-        if self._path is None or time.monotonic() - self._last < seconds:
+        if self._path is None or time.monotonic() - self._last < seconds or not self.seen.digests:
             return
         self._last = time.monotonic()
         try:

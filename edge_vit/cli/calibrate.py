@@ -75,7 +75,7 @@ def command(
 
     Graphs that were made from an older table leave the bundle.
     """
-    from edge_vit.pipeline import calibrate
+    from edge_vit.pipeline import CALIBRATION_STATE, calibrate
 
     if (calib is None) == (camera is None):
         raise click.UsageError("expected either --calib DIR or --from-camera ADDRESS")
@@ -89,14 +89,19 @@ def command(
             calib = _take_frames(camera, folder, num_images or _NUM_FRAMES, interval_s, progress)
             num_images = None
         assert calib is not None
-        calibrated = calibrate(
-            bundle,
-            calib,
-            num_images=num_images,
-            recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
-            threads=threads,
-            progress=progress,
-        )
+        try:
+            calibrated = calibrate(
+                bundle,
+                calib,
+                num_images=num_images,
+                recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
+                threads=threads,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            if camera is None and (bundle / CALIBRATION_STATE).is_file():
+                progress.note("What was seen is kept: the same command goes on from there")
+            raise
     table = calibrated.read_table()
     click.echo(
         f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images"

@@ -80,6 +80,29 @@ def test_a_signal_inside_a_stage(refused, bundle, calibration, tmp_path, monkeyp
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
+def test_ctrl_c_in_a_calibration_says_how_to_go_on(edgevit, bundle, calibration, monkeypatch):
+    from edge_vit.calibration import observer
+
+    feed_image, fed = observer.feed_image, []
+
+    def interrupt(spec, pixels):
+        fed.append(pixels)
+        if len(fed) in (1, 4):
+            raise KeyboardInterrupt
+        return feed_image(spec, pixels)
+
+    monkeypatch.setattr(observer, "feed_image", interrupt)
+    said = "What was seen is kept: the same command goes on from there"
+    arguments = ["calibrate", bundle.path, "--calib", calibration, "--recipe", "fast"]
+    assert said not in edgevit(*arguments).stderr  # nothing was seen yet
+    assert not list(bundle.path.glob("*.npz"))
+    result = edgevit(*arguments)
+    assert result.exit_code == 130
+    assert said in result.stderr
+    assert "going on from 2 images" in edgevit(*arguments).stderr
+    assert not list(bundle.path.glob("*.npz"))
+
+
 def test_ctrl_c_in_a_training_says_how_to_go_on(edgevit, held_out, tmp_path, monkeypatch):
     from edge_vit.training import loop
 
