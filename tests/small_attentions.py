@@ -233,6 +233,23 @@ class ShiftedScoresAttention(Attention):
         return (scores + q.mean(-1, keepdim=True) * k.mean(-1)[:, :, None]).softmax(-1) @ v
 
 
+class GroupedQueryAttention(nn.Module):
+    """Two heads of queries look at each head of keys and values (Ainslie et al., 2023)."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key_value = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.proj = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (
+            part.unflatten(-1, (-1, HEAD_SIZE)).transpose(1, 2)
+            for part in (self.query(x), *self.key_value(x).chunk(2, -1))
+        )
+        key, value = (part.repeat_interleave(2, 1) for part in (key, value))
+        return self.proj(attend_scaled_scores(query, key, value).transpose(1, 2).flatten(2))
+
+
 class CrossAttention(nn.Module):
     """Keys and values are not made from what the queries are made from: no self-attention."""
 

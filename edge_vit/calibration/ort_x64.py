@@ -156,7 +156,8 @@ def _find_split(value: ir.Value) -> ir.Node | None:
         return None
     sizes = readers[0].inputs[1] if len(readers[0].inputs) > 1 else None
     axis = readers[0].attributes.get("axis")
-    is_last = axis is not None and axis.as_int() in (-1, 2)
+    last = () if value.shape is None else (len(value.shape) - 1,)
+    is_last = axis is not None and axis.as_int() in (-1, *last)
     return readers[0] if is_last and sizes is not None and is_constant(sizes) else None
 
 

@@ -174,3 +174,9 @@ def test_what_the_form_cannot_say_is_left_with_a_note_and_its_sites():
     assert [site.name for block in blocks for site in block.sites] == [
         f"block{index}/{role}" for index in range(small.DEPTH) for role in ROLES
     ]
+
+
+def test_says_where_queries_share_keys_and_values():
+    source = small_source(vit(attention=ways.GroupedQueryAttention))
+    graph = prove(source, export_legacy(source))
+    assert graph.notes == ("attention of block 0-1: several queries share a key and a value",)

@@ -216,6 +216,8 @@ def _find_layout(positions: Array, num_heads: int, tokens: int) -> tuple[int, ..
         return _TOKENS_FIRST
     if len(shape) == 3 and shape[1] == tokens:
         return None
+    if shape[-2] == tokens:
+        raise _NotCanonical("several queries share a key and a value")
     raise _NotCanonical(f"attention over {shape[-2]} of {tokens} tokens")
 
 
