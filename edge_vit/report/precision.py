@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from edge_vit.report.figure import Figure
@@ -65,12 +66,13 @@ def ablation_grid(table: CalibrationTable) -> Grid:
 
 def recipe_grid(table: CalibrationTable) -> Grid:
     """Return how many layers each step of the recipe was taken for: what it was good for here."""
-    taken = Counter(step.split(" ")[0] for s in table.sites.values() for step in s.steps)
+    taken = Counter(_name_of(step) for s in table.sites.values() for step in s.steps)
     errors: dict[str, list[float]] = {}
     for scales in table.sites.values():
-        for step in {step.split(" ")[0] for step in scales.steps}:
-            errors.setdefault(step, []).append(scales.output_error)
-    names = dict.fromkeys((*(("fold",) if taken["fold"] else ()), *table.recipe.steps, *taken))
+        for name in {_name_of(step) for step in scales.steps}:
+            errors.setdefault(name, []).append(scales.output_error)
+    before = (name for name in taken if name not in table.recipe.steps)
+    names = dict.fromkeys((*before, *table.recipe.steps))
     rows = tuple(
         (
             name,
@@ -85,6 +87,12 @@ def recipe_grid(table: CalibrationTable) -> Grid:
         '"here": where the layer\'s own does, and nothing can be lost by it.'
     )
     return Grid("What the recipe did", columns, rows, 1, note if table.recipe.is_judged else "")
+
+
+def _name_of(step: str) -> str:
+    """Return ``zero point`` of that and ``range`` of ``range 0.9 (+1.2 dB)``."""
+    found = re.match("[a-z ]*[a-z]", step)
+    return found[0] if found else step
 
 
 def fallback_grid(table: CalibrationTable) -> Grid:

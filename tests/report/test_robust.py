@@ -20,9 +20,10 @@ from edge_vit.report.details import MAX_CLASSES, accuracy_details, latency_detai
 from edge_vit.report.html import render_html
 from edge_vit.report.junit import render_junit
 from edge_vit.report.markdown import render_markdown
+from edge_vit.report.precision import recipe_grid
 from edge_vit.report.saved import read_json, write_json
 from edge_vit.report.terminal import verdict_panel
-from edge_vit.table import FallbackPoint
+from edge_vit.table import RECIPES, FallbackPoint
 
 LONG = "a label of a class that somebody wrote in a hurry " * 8
 EVIL = '<script>alert("1")</script>&amp;\x00\x1b[31m$x^2$'
@@ -195,3 +196,21 @@ def test_a_calibration_that_looked_at_layers_is_drawn(report, table):
     for words in ("What each layer costs", "What more FP16 would bring", "What the recipe did"):
         assert words in page
     assert "Costliest: block5/fc2" in page
+
+
+def test_the_recipe_s_steps_are_named_and_counted_in_their_order(table):
+    done = ("fold", "zero point", "range 0.9 (+1.2 dB)", "shift (+0.3 dB here)", "bias")
+    names = list(table.sites)
+    sites = {
+        name: dataclasses.replace(scales, steps=done if name == names[0] else done[:2])
+        for name, scales in table.sites.items()
+    }
+    looked = dataclasses.replace(table, sites=sites, recipe=RECIPES["balanced"])
+    every, one = f"{len(sites)} of {len(sites)}", f"1 of {len(sites)}"
+    assert [row[:2] for row in recipe_grid(looked).rows] == [
+        ("fold", every),
+        ("zero point", every),
+        ("shift", one),
+        ("range", one),
+        ("bias", one),
+    ]
