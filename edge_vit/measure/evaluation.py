@@ -67,7 +67,9 @@ class Evaluator:
                 open_session(bundle, "fp32", what.backend, what.options)
             )
             if precision != "fp32":
-                session = open_session(bundle, precision, what.backend, what.options)
+                session = stack.enter_context(
+                    open_session(bundle, precision, what.backend, what.options)
+                )
                 self._candidate = stack.enter_context(emulate_half(session, bundle, what.options))
             self._sessions = stack.pop_all()
 

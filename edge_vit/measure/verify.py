@@ -133,8 +133,8 @@ def _open_all(
     for name, precision in itertools.product(names, bundle.precisions):
         opener = functools.partial(open_session, bundle, precision, name, options, progress)
         try:
-            session = emulate_half(opener(), bundle, options)
-            sessions.append(stack.enter_context(session))
+            session = stack.enter_context(opener())
+            sessions.append(stack.enter_context(emulate_half(session, bundle, options)))
             openers.append(opener)
         except (BackendError, MissingDependencyError) as error:
             if backend != "all":
