@@ -16,9 +16,11 @@ from edge_vit.calibration.ort_attention import DOMAIN
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input
 
-MAX_TOKENS = 800
-"""Where the gain ends: this operator holds all scores of a head at once, `MultiHeadAttention` a
-few rows. At 197 tokens it takes 0.86 of the time, at 785 0.95, at 1,370 1.2 (docs/cpu.md)."""
+MAX_TOKENS = 400
+"""Of a whole batch, where that is fixed. This operator holds all scores of a head at once,
+`MultiHeadAttention` a few rows: for one image and two threads it takes 0.86 of the time at 197
+tokens and 1.2 at 1,370; at 577 it gains a little, but loses half with one thread and a batch of
+eight (docs/cpu.md)."""
 
 _WEIGHT, _SCALE, _SCALES, _ZERO, _BIAS = 1, 2, 3, 4, 6  # inputs of MatMulIntegerToFloat
 
@@ -76,8 +78,9 @@ def _is_short(levels: ir.Value) -> bool:
     """Whether the activation of `levels` is known to be (batch, tokens, width), tokens few."""
     quantize = levels.producer()
     shape = None if quantize is None else data_input(quantize).shape
-    tokens = shape[1] if shape is not None and len(shape) == 3 else None
-    return isinstance(tokens, int) and tokens <= MAX_TOKENS
+    if shape is None or len(shape) != 3 or not isinstance(shape[1], int):
+        return False
+    return shape[1] * (shape[0] if isinstance(shape[0], int) else 1) <= MAX_TOKENS
 
 
 def _constant(product: ir.Node, index: int) -> Array:

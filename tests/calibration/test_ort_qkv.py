@@ -124,6 +124,11 @@ def test_leaves_what_the_operator_cannot_do_or_does_slower(odd):
     assert operators(fused(model)) == operators(model)
 
 
+@pytest.mark.parametrize(("tokens", "is_fused"), [(MAX_TOKENS // 2, 1), (MAX_TOKENS // 2 + 1, 0)])
+def test_counts_the_tokens_of_the_whole_batch_of_two(tokens, is_fused):
+    assert operators(fused(attention(tokens=tokens)))["QAttention"] == is_fused
+
+
 def test_leaves_a_float_product_alone():
     model = attention()
     (product,) = [node for node in model.graph.node if node.name == "qkv/1"]
