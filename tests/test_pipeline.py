@@ -28,7 +28,7 @@ from edge_vit.measure.limits import Limits
 from edge_vit.measure.verify import verify
 from edge_vit.pipeline import calibrate, export_bundle, quantize
 from edge_vit.preprocess import digest, preprocess
-from edge_vit.record import ExportRecord
+from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.runtime import Predictor, SessionOptions, open_session, run_batch
 from edge_vit.table import RECIPES
 
@@ -210,14 +210,21 @@ def test_quantize_needs_no_images_and_writes_the_same_bytes_twice(whole, tmp_pat
     }
 
 
-def test_quantize_says_what_its_table_did_not_foresee(bundle):
+@pytest.mark.parametrize(
+    ("images", "is_doubted"), [("5 of the given images", True), (SAMPLE_PHOTOGRAPHS, False)]
+)
+def test_quantize_says_what_its_table_did_not_foresee(bundle, images, is_doubted):
+    """Photographs that stand in for the deployment's images raise no doubt."""
+    record = ExportRecord.from_bytes(bundle.read(RECORD))
+    record = replace(record, parity=replace(record.parity, images=images))
+    bundle = bundle.add({RECORD: record.to_bytes()}, parents=(FP32,), made_by={})
     table = calibrate(bundle, tiny_calibration(), threads=1).read_table()
     sites = {name: replace(site, output_error=1e-12) for name, site in table.sites.items()}
     bundle = Bundle.open(bundle.path)
     bundle.add({TABLE: replace(table, sites=sites).to_bytes()}, parents=(FP32,), made_by={})
     progress = Notes()
     quantize(bundle, progress=progress)
-    assert any("INT8 was foreseen at" in note for note in progress.notes)
+    assert any("INT8 was foreseen at" in note for note in progress.notes) == is_doubted
 
 
 def test_calibrating_again_drops_the_stale_graphs(whole, tmp_path):
