@@ -30,7 +30,7 @@ from edge_vit.errors import MissingDependencyError, SpecError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
-from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
+from edge_vit.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
 from edge_vit.spec import Precision
 from edge_vit.table import DEFAULT_RECIPE, Recipe
 
@@ -272,7 +272,7 @@ def _name_golden(bundle: Bundle) -> str:
     """Say which images the golden ones are."""
     record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
     is_sample = record is not None and record.parity.images == SAMPLE_PHOTOGRAPHS
-    return SAMPLE_PHOTOGRAPHS if is_sample else "golden images"
+    return SAMPLE_PHOTOGRAPHS if is_sample else GOLDEN_IMAGES
 
 
 def _name_some(fp32_nodes: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, to_json
 
+GOLDEN_IMAGES = "golden images"
 SAMPLE_PHOTOGRAPHS = "sample photographs"
 """What `Parity.images` says where no images were given: they are none of the deployment's."""
 

@@ -88,10 +88,10 @@ class HalfEmulator:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._num_own = len(model.graph.output)
-        self._rounded: dict[str, str] = {}
         self._session = open_exact_session(self._emulate(model), None, as_written=True)
 
     def _emulate(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Apart, so that the graph in between is freed before a session holds the last one."""
         emulated, self._rounded = round_as_half(model)
         return add_extremes(emulated, self._rounded)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.observer import feed_image, open_exact_session
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
-from edge_vit.record import SAMPLE_PHOTOGRAPHS, HalfProof
+from edge_vit.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable, sqnr_of
 
@@ -37,7 +36,6 @@ _HARMLESS = 35.0
 
 _FEWEST = 4  # images that a median says something of
 
-GOLDEN_IMAGES = "golden images"
 _JUDGE = "Judge it on many of the deployment's: edgevit verify BUNDLE --data DIR"
 
 Feeds = dict[str, Array]
@@ -102,7 +100,7 @@ def prove_int8(
         output: Array = session.run([spec.outputs[0].name], feeds)[0]
         return output
 
-    return dataclasses.replace(_prove(run, spec, golden), images=images)
+    return _prove(run, spec, golden, images)
 
 
 def prove_table(
@@ -194,7 +192,9 @@ def say_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
     return ""
 
 
-def _prove(run: Callable[[Feeds], Array], spec: ModelSpec, golden: Golden) -> Int8Proof:
+def _prove(
+    run: Callable[[Feeds], Array], spec: ModelSpec, golden: Golden, images: str = GOLDEN_IMAGES
+) -> Int8Proof:
     noises = []
     for image, exact in zip(golden.images, golden.outputs, strict=True):
         output = run(feed_image(spec, image))
@@ -202,6 +202,7 @@ def _prove(run: Callable[[Feeds], Array], spec: ModelSpec, golden: Golden) -> In
     signals = np.square(golden.outputs, dtype=np.float64).sum(axis=1).tolist()
     noise, signal = sum(noises), sum(signals)
     if not np.isfinite(noise):
-        return Int8Proof(len(golden.images), -np.inf)
+        return Int8Proof(len(golden.images), -np.inf, images=images)
     by_image = tuple(sqnr_of(n / s) if s else 0.0 for n, s in zip(noises, signals, strict=True))
-    return Int8Proof(len(golden.images), sqnr_of(noise / signal) if signal else 0.0, by_image)
+    sqnr = sqnr_of(noise / signal) if signal else 0.0
+    return Int8Proof(len(golden.images), sqnr, by_image, images)

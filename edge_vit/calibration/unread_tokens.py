@@ -27,11 +27,11 @@ def drop_unread_tokens(graph: ir.Graph) -> int:
     same to the bit, but for how a runtime orders the sums of another shape. All shapes have to be
     known; `graph` is changed in place.
     """
-    picks = [node for node in graph if _picked(node) is not None]
-    for pick in reversed(picks):
+    picks = {node: token for node in graph if (token := _picked(node)) is not None}
+    for pick, token in reversed(picks.items()):
         nodes = _computed_for(pick)
         if any(node.op_type == "MatMul" for node in nodes):
-            _narrow(graph, pick, nodes)
+            _narrow(graph, pick, token, nodes)
             return len(nodes)
     return 0
 
@@ -62,9 +62,9 @@ def _computed_for(pick: ir.Node) -> list[ir.Node]:
     return found
 
 
-def _narrow(graph: ir.Graph, pick: ir.Node, nodes: list[ir.Node]) -> None:
-    """Let `nodes` read one token, and `pick` the only one that is left."""
-    token, which = _picked(pick), pick.inputs[1]
+def _narrow(graph: ir.Graph, pick: ir.Node, token: int, nodes: list[ir.Node]) -> None:
+    """Let `nodes` read `token` alone, and `pick` the only one that is left."""
+    which = pick.inputs[1]
     assert which is not None
     ends = [add_constant(graph, f"read/{name}", np.array([at])) for name, at in _ends(token)]
     inside = set(nodes)
@@ -91,9 +91,8 @@ def _one_token(value: ir.Value) -> ir.Shape:
     return ir.Shape([value.shape[0], 1, value.shape[2]])
 
 
-def _ends(token: int | None) -> tuple[tuple[str, int], ...]:
+def _ends(token: int) -> tuple[tuple[str, int], ...]:
     """Return what a Slice reads behind its data."""
-    assert token is not None
     last = token + 1 or np.iinfo(np.int64).max  # behind token -1 there is the end
     return ("start", token), ("end", last), ("axis", _TOKENS)
 
