@@ -96,10 +96,17 @@ def tiny_onnx(
         helper.make_node("ReduceMean", ["hidden", "tokens_axis"], ["pooled"], keepdims=0),
         helper.make_node("MatMul", ["pooled", "head"], [output.name]),
     ]
-    image = image_input((SIZE, SIZE), batch)
+    return serialize_checked(nodes, constants, tiny_spec(batch, task))
+
+
+def serialize_checked(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray | np.generic], spec: ModelSpec
+) -> bytes:
+    """Return the graph of `nodes` from the one input of `spec` to its one output."""
+    (image,), (output,) = spec.inputs, spec.outputs
     graph = helper.make_graph(
         nodes,
-        "tiny",
+        spec.name,
         [helper.make_tensor_value_info(image.name, TensorProto.UINT8, image.shape)],
         [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, output.shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],

@@ -14,13 +14,30 @@ from seeded import SITES, random_images, run_onnx
 
 from edge_vit.bundle import INT8_CPU, INT8_ORT_X64
 from edge_vit.calibration import ort_qkv, ort_x64
-from edge_vit.calibration.ort_attention import fuse_attention
+from edge_vit.calibration.ort_attention import DOMAIN, fuse_attention
 from edge_vit.calibration.ort_embed import fold_pixels
 from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.constant import add_constant
 from edge_vit.runtime import ort as runtime_ort
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
+
+
+def finished(model: ir.Model) -> onnx.ModelProto:
+    """Return `model` without what nobody reads any more, for ONNX Runtime."""
+    model.opset_imports[DOMAIN] = 1
+    passes.RemoveUnusedNodesPass()(model)
+    return ir.to_proto(model)
+
+
+def assert_same(
+    model: onnx.ModelProto, reference: onnx.ModelProto, images: np.ndarray, rtol: float
+) -> None:
+    """Hold outputs against those of `reference`, relative to the largest of these."""
+    expected = run_onnx(reference, images)
+    np.testing.assert_allclose(
+        run_onnx(model, images), expected, atol=rtol * np.abs(expected).max()
+    )
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -84,10 +101,7 @@ def test_leaves_what_is_not_int8_alone(vit, table, monkeypatch):
     monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)
     model, images = write_ort_x64(portable), random_images(2)
     assert operators(model)["QuantizeLinear"] == len(SITES) - 1
-    expected = run_onnx(portable, images)
-    np.testing.assert_allclose(
-        run_onnx(model, images), expected, atol=1e-4 * np.abs(expected).max()
-    )
+    assert_same(model, portable, images, 1e-4)
     (node,) = [n for n in model.graph.node if n.name == name]
     assert node.op_type == "MatMul"
 
@@ -103,9 +117,7 @@ def test_a_lost_quantization_loses_the_kernel(portable):
 def test_pixels_to_tokens_is_exact_in_integers(either_vit):
     model, images = ir.from_proto(either_vit.model), random_images(3)
     assert fold_pixels(model.graph)
-    model.opset_imports["com.microsoft"] = 1
-    passes.RemoveUnusedNodesPass()(model)
-    folded = ir.to_proto(model)
+    folded = finished(model)
     assert operators(folded)["Conv"] == 0
     assert operators(folded)["MatMulIntegerToFloat"] == 2
     expected = run_onnx(either_vit.model, images)
@@ -147,14 +159,9 @@ def test_tokens_may_be_cut_with_channels_last(either_vit):
     transpose.outputs[0].replace_all_uses_with(tokens.outputs[0])
     model.graph.remove([transpose, reshape], safe=True)
     assert fold_pixels(model.graph)
-    model.opset_imports["com.microsoft"] = 1
-    passes.RemoveUnusedNodesPass()(model)
-    folded = ir.to_proto(model)
+    folded = finished(model)
     assert operators(folded)["Conv"] == 0
-    expected = run_onnx(either_vit.model, images)
-    np.testing.assert_allclose(
-        run_onnx(folded, images), expected, atol=1e-4 * np.abs(expected).max()
-    )
+    assert_same(folded, either_vit.model, images, 1e-4)
 
 
 @pytest.mark.parametrize("reader", ["Relu", "Shape"])
@@ -172,14 +179,9 @@ def test_planes_that_others_read_stay(either_vit, reader):
 def test_attention_is_one_operator_of_the_same_function(either_vit):
     model, images = ir.from_proto(either_vit.model), random_images(3)
     assert fuse_attention(model.graph) == len(SITES) // 4
-    model.opset_imports["com.microsoft"] = 1
-    passes.RemoveUnusedNodesPass()(model)
-    fused = ir.to_proto(model)
+    fused = finished(model)
     assert operators(fused)["Softmax"] == 0
-    expected = run_onnx(either_vit.model, images)
-    np.testing.assert_allclose(
-        run_onnx(fused, images), expected, atol=2e-5 * np.abs(expected).max()
-    )
+    assert_same(fused, either_vit.model, images, 2e-5)
 
 
 def test_leaves_a_masked_attention_alone(either_vit):

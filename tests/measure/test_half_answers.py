@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from tiny_graph import CLASSES, SIZE, tiny_bundle, tiny_images, tiny_spec
+from onnx import TensorProto, helper
+from tiny_graph import CLASSES, SIZE, serialize_checked, tiny_bundle, tiny_images, tiny_spec
 
 from edge_vit.bundle import FP16
 from edge_vit.errors import BackendError
@@ -22,7 +21,6 @@ BACKENDS = ["ort", "openvino"]
 
 def half_graph(factor: float) -> bytes:
     """The first pixels times and by `factor`, in float16, which forgets what falls off the end."""
-    images, logits = tiny_spec().inputs[0], tiny_spec().outputs[0]
     constants = {
         "factor": np.float16(factor),
         "all": np.array([0, -1]),
@@ -36,18 +34,9 @@ def half_graph(factor: float) -> bytes:
         helper.make_node("Slice", ["flat", "first", "last", "axis"], ["some"]),
         helper.make_node("Mul", ["some", "factor"], ["large"]),
         helper.make_node("Div", ["large", "factor"], ["again"]),
-        helper.make_node("Cast", ["again"], [logits.name], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["again"], ["logits"], to=TensorProto.FLOAT),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "half",
-        [helper.make_tensor_value_info(images.name, TensorProto.UINT8, images.shape)],
-        [helper.make_tensor_value_info(logits.name, TensorProto.FLOAT, logits.shape)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    return serialize_checked(nodes, constants, tiny_spec())
 
 
 @pytest.fixture
