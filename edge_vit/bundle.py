@@ -21,7 +21,9 @@ from edge_vit.spec import PRECISIONS, ModelSpec, Precision
 from edge_vit.table import CalibrationTable
 from edge_vit.values import from_json, to_json
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
+"""Format 1 has no activation and no threshold in its spec: those are its task's defaults."""
+READABLE_FORMATS = (1, 2)
 MANIFEST = "manifest.json"
 TABLE = "calibration.json"
 RECORD = "export.json"
@@ -133,11 +135,11 @@ class Bundle:
                 f"{path / MANIFEST} cannot be read: {error}. "
                 f"Make the bundle again: edgevit export MODEL -o {path} --force"
             ) from None
-        if not isinstance(data, dict) or data.get("format") != BUNDLE_FORMAT:
+        if not isinstance(data, dict) or data.get("format") not in READABLE_FORMATS:
             found = data.get("format") if isinstance(data, dict) else None
             raise ArtifactError(
-                f"{path}: bundle format {found}, this edge-vit reads {BUNDLE_FORMAT}. "
-                "Export it again, or update edge-vit"
+                f"{path}: bundle format {found}, this edge-vit reads "
+                f"{' and '.join(map(str, READABLE_FORMATS))}. Export it again, or update edge-vit"
             )
         try:
             manifest = from_json(Manifest, data, MANIFEST)
@@ -276,6 +278,7 @@ class Bundle:
         return Bundle(self.path, manifest)
 
     def _write_manifest(self, manifest: Manifest) -> None:
+        manifest = dataclasses.replace(manifest, format=BUNDLE_FORMAT)
         text = json.dumps(to_json(manifest), indent=1, ensure_ascii=False)
         write_atomically(self.path / MANIFEST, (text + "\n").encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,8 +12,20 @@ from edge_vit.errors import SpecError
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-Task = Literal["classification", "features"]
-"""What the model's output is: class scores, or a feature vector (a model without a head)."""
+Task = Literal["classification", "multi_label", "regression", "features"]
+"""What the output means: one class of several, any number of labels, one or several numeric scores,
+or a feature vector (a model without a head)."""
+
+Activation = Literal["softmax", "sigmoid", "none"]
+"""What turns an output into probabilities; `none` where it is one already, or never becomes one."""
+
+DEFAULT_ACTIVATION: Mapping[Task, Activation] = {
+    "classification": "softmax",
+    "multi_label": "sigmoid",
+    "regression": "none",
+    "features": "none",
+}
+DEFAULT_THRESHOLD: Mapping[Task, float] = {"multi_label": 0.5}
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 CropMode = Literal["center", "squash", "border"]
@@ -96,21 +109,26 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as every room sees it: its name, its task, its tensors, its preprocessing.
+    """A model as every package sees it: its name, its task, its tensors, its preprocessing.
 
     Attributes:
         name: for people, such as ``vit_small_patch16_224``.
         source: the address it was exported from, such as ``timm:vit_small_patch16_224``.
         task: what the output means.
-        labels: class names by index; empty for `features` or where none are known.
+        labels: names of the classes, labels or scores by index; empty for `features` or where none
+            are known.
         inputs: one tensor, ``images``: uint8 (batch, height, width, 3) RGB.
-        outputs: ``logits`` float32 (batch, classes), or ``features`` float32 (batch, channels).
+        outputs: one tensor, float32 (batch, size): see `task_output`.
         preprocess: how an image becomes the input.
         depth: number of transformer blocks.
         num_heads: attention heads per block.
         embed_dim: width of a token.
         num_tokens: tokens that attend to each other, prefix tokens included.
         licence: of the weights, where the source says it.
+        activation: what turns the output into probabilities; `DEFAULT_ACTIVATION` of the task where
+            None is given. `edge_vit.outputs` applies it.
+        threshold: a label is on from this probability, and a score counts as positive from this
+            value; 0.5 for `multi_label` and 0 for `regression` where None is given.
     """
 
     name: str
@@ -125,22 +143,41 @@ class ModelSpec:
     embed_dim: int = 0
     num_tokens: int = 0
     licence: str = ""
+    activation: Activation | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
+        if self.activation is None:
+            object.__setattr__(self, "activation", DEFAULT_ACTIVATION[self.task])
+        if self.threshold is None:
+            object.__setattr__(self, "threshold", DEFAULT_THRESHOLD.get(self.task, 0.0))
+        if not self.gives_probabilities and self.activation != "none":
+            raise SpecError(f"activation of {self.name}: got {self.activation}, expected none")
+        assert self.threshold is not None
+        if not math.isfinite(self.threshold) or (
+            self.task == "multi_label" and not 0 < self.threshold < 1
+        ):
+            wanted = "more than 0 and less than 1" if self.task == "multi_label" else "a number"
+            raise SpecError(f"threshold of {self.name}: got {self.threshold}, expected {wanted}")
         tensors = (*self.inputs, *self.outputs)
         if not self.inputs or not self.outputs or not all(tensor.shape for tensor in tensors):
             raise SpecError(f"tensors of {self.name}: expected an input and an output with shapes")
         if not isinstance(self.outputs[0].shape[-1], int):
             raise SpecError(f"output of {self.name}: got {self.outputs[0]}, expected a fixed width")
-        if self.labels and self.task == "classification" and len(self.labels) != self.num_outputs:
+        if self.labels and self.task != "features" and len(self.labels) != self.num_outputs:
             raise SpecError(
                 f"labels of {self.name}: got {len(self.labels)}, "
                 f"expected {self.num_outputs}, one per class"
             )
 
     @property
+    def gives_probabilities(self) -> bool:
+        """Whether each output stands for the probability of a class or label."""
+        return self.task in ("classification", "multi_label")
+
+    @property
     def num_outputs(self) -> int:
-        """Number of classes, or of feature channels."""
+        """Number of classes, labels or scores, or of feature channels."""
         return int(self.outputs[0].shape[-1])
 
     @property
@@ -159,7 +196,14 @@ def image_input(image_size: tuple[int, int], batch: int | None = None) -> Tensor
     return TensorSpec("images", "uint8", (batch or "batch", *image_size, 3))
 
 
-def task_output(task: Task, size: int, batch: int | None = None) -> TensorSpec:
-    """Return the output of `task`: float32 (batch, size), named ``logits`` or ``features``."""
-    name = "logits" if task == "classification" else "features"
+def task_output(
+    task: Task, size: int, batch: int | None = None, activation: Activation | None = None
+) -> TensorSpec:
+    """Return the output of `task`: float32 (batch, size), named after what it holds.
+
+    ``logits`` or ``probabilities`` of classes or labels, ``scores`` of a regression, ``features``.
+    """
+    name = {"regression": "scores", "features": "features"}.get(task, "logits")
+    if name == "logits" and activation == "none":
+        name = "probabilities"
     return TensorSpec(name, "float32", (batch or "batch", size))

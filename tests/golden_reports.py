@@ -160,3 +160,7 @@ LATENCY_2 = dataclasses.replace(
 REPORT_2 = dataclasses.replace(
     REPORT_1, accuracy=(ACCURACY_2,), latency=(LATENCY_2,), environment=ENVIRONMENT_2
 )
+REPORT_3 = dataclasses.replace(
+    REPORT_2,
+    model=dataclasses.replace(REPORT_2.model, activation="none", threshold=0.0),
+)

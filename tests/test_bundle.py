@@ -250,9 +250,11 @@ def test_recognises_a_half_written_bundle(bundle):
         pytest.param(b"", "cannot be read: .* Make the bundle again: edgevit", id="empty"),
         pytest.param(b"{", "cannot be read", id="truncated"),
         pytest.param(b"\xff\xfe\x00", "cannot be read", id="not text"),
-        pytest.param(b"[]", "bundle format None, this edge-vit reads 1", id="a list"),
-        pytest.param(b"{}", "bundle format None, this edge-vit reads 1", id="no format"),
-        pytest.param(b'{"format": 2}', "bundle format 2, this edge-vit reads 1", id="later format"),
+        pytest.param(b"[]", "bundle format None, this edge-vit reads 1 and 2", id="a list"),
+        pytest.param(b"{}", "bundle format None, this edge-vit reads 1 and 2", id="no format"),
+        pytest.param(
+            b'{"format": 3}', "bundle format 3, this edge-vit reads 1 and 2", id="later format"
+        ),
         pytest.param(b'{"format": 1}', r"manifest\.json: field 'created' is missing", id="bare"),
     ],
 )

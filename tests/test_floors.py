@@ -34,7 +34,7 @@ BASE = Room(0, frozenset({*_ARRAYS, "av"}))  # PyAV: for `video` alone, and late
 
 BASE_FILES = (
     "answers bundle errors files image_cifar image_folder image_lists image_net image_parts "
-    "images optional preprocess progress record spec table values video"
+    "images optional outputs preprocess progress record spec table values video"
 )
 
 ROOMS = {

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from golden_reports import REPORT_1, REPORT_2
+from golden_reports import REPORT_1, REPORT_2, REPORT_3
 
 from edge_vit.bundle import MANIFEST, Artifact, Bundle, Manifest
 from edge_vit.errors import ArtifactError
@@ -94,6 +94,11 @@ MANIFEST_1 = Manifest(
         "onnx/int8.onnx": Artifact("1c" * 32, 31_000_000, ("1a" * 32, "1b" * 32), {}),
     },
 )
+MANIFEST_2 = dataclasses.replace(
+    MANIFEST_1,
+    format=2,
+    spec=dataclasses.replace(SPEC_1, task="multi_label", activation="sigmoid", threshold=0.25),
+)
 RECORD_1 = ExportRecord(
     address="timm:vit_small_patch16_224",
     checkpoint="best.safetensors",
@@ -117,6 +122,15 @@ def test_manifest_of_format_1_is_read(tmp_path):
     assert bundle.precisions == ("fp32", "int8")
 
 
+def test_manifest_of_format_2_is_read(tmp_path):
+    (tmp_path / MANIFEST).write_bytes(read("manifest.format2.json"))
+    assert Bundle.open(tmp_path).manifest == MANIFEST_2
+
+
+def test_a_classifier_of_format_1_keeps_its_softmax():
+    assert (SPEC_1.activation, SPEC_1.threshold) == ("softmax", 0.0)
+
+
 def test_export_record_of_format_1_is_read():
     assert ExportRecord.from_bytes(read("export.format1.json")) == RECORD_1
 
@@ -132,20 +146,21 @@ def test_table_of_format_3_is_read():
 def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format1.json") == REPORT_1
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
+    assert read_json(GOLDEN / "report.format3.json") == REPORT_3
 
 
 def test_the_newest_report_has_every_field_filled():
-    accuracy, latency = REPORT_2.accuracy[0], REPORT_2.latency[0]
-    for report in (accuracy, latency, REPORT_2.environment):
+    accuracy, latency = REPORT_3.accuracy[0], REPORT_3.latency[0]
+    for report in (accuracy, latency, REPORT_3.environment):
         unset = [f.name for f in dataclasses.fields(report) if getattr(report, f.name) == f.default]
         assert not unset
 
 
 WRITTEN = {
     "table.format3.json": TABLE_3,
-    "manifest.format1.json": MANIFEST_1,
+    "manifest.format2.json": MANIFEST_2,
     "export.format1.json": RECORD_1,
-    "report.format2.json": REPORT_2,
+    "report.format3.json": REPORT_3,
 }
 
 

@@ -16,8 +16,9 @@ from edge_vit.measure.timing import Stage as Stage
 from edge_vit.measure.timing import TimingWarning as TimingWarning
 from edge_vit.spec import ModelSpec, Precision
 
-REPORT_FORMAT = 2
-"""Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`."""
+REPORT_FORMAT = 3
+"""Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`; format 2 had no
+activation and no threshold in its model."""
 
 Outcome = Literal["pass", "fail", "undecided"]
 

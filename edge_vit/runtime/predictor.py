@@ -1,18 +1,18 @@
-"""Image in, answers out: preprocessing, a session, and what the task makes of its output."""
+"""Image in, prediction out: preprocessing, a session, and what its output means."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from edge_vit.answers import Answer, top_answers
 from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError
 from edge_vit.images import ImageSource, load_image, open_image_source
+from edge_vit.outputs import Prediction as Prediction
+from edge_vit.outputs import predict
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import (
@@ -23,22 +23,7 @@ from edge_vit.runtime.session import (
     open_session,
     run_batch,
 )
-from edge_vit.spec import ModelSpec, Precision, Task
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image.
-
-    Attributes:
-        image: its path or its name in the source; ``array`` where it came as one.
-        answers: best classes, best first; empty where the task has no classes.
-        features: the feature vector where that is the task, else None.
-    """
-
-    image: str
-    answers: tuple[Answer, ...]
-    features: tuple[float, ...] | None = None
+from edge_vit.spec import ModelSpec, Precision
 
 
 class Predictor:
@@ -121,7 +106,7 @@ class Predictor:
 def interpret(
     name: str, output: Array, spec: ModelSpec, precision: Precision, top: int = 5
 ) -> Prediction:
-    """Return what `output`, (classes,) or (channels,), says of the image called `name`.
+    """Return the prediction that `output`, (size,), stands for, of the image called `name`.
 
     Args:
         name: of the image.
@@ -139,19 +124,4 @@ def interpret(
             f"image {name}: {spec.name} in {precision} gave NaN or infinity. "
             "Run it with --precision fp32, and see which layers differ: edgevit inspect"
         )
-    return _POST_PROCESSING[spec.task](name, output, spec, top)
-
-
-def _classify(name: str, logits: Array, spec: ModelSpec, top: int) -> Prediction:
-    return Prediction(name, top_answers(logits, spec.labels, top))
-
-
-def _embed(name: str, features: Array, spec: ModelSpec, top: int) -> Prediction:
-    return Prediction(name, (), tuple(features.tolist()))
-
-
-_POST_PROCESSING: Mapping[Task, Callable[[str, Array, ModelSpec, int], Prediction]] = {
-    "classification": _classify,
-    "features": _embed,
-}
-"""What each task makes of one image's output, (classes,) or (channels,)."""
+    return predict(spec, output, top, name)

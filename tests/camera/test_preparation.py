@@ -124,7 +124,9 @@ def test_features_have_to_point_the_same_way(tmp_path):
 
     from edge_vit.spec import task_output
 
-    spec = dataclasses.replace(SPEC, task="features", outputs=(task_output("features", 10),))
+    spec = dataclasses.replace(
+        SPEC, task="features", activation=None, outputs=(task_output("features", 10),)
+    )
     with draft_bundle(tmp_path / "f.edgevit", spec):
         pass
     bundle = Bundle.open(tmp_path / "f.edgevit")

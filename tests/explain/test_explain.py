@@ -102,7 +102,7 @@ def test_a_fixed_batch_is_filled_up(make_bundle):
 def test_features_have_no_answers(make_bundle):
     model = timm_vit()
     model = dataclasses.replace(
-        model, spec=dataclasses.replace(model.spec, task="features", labels=())
+        model, spec=dataclasses.replace(model.spec, task="features", activation=None, labels=())
     )
     (found,) = explain(make_bundle(model), ArraySource(random_images(1)))
     assert found.reference.answers == ()

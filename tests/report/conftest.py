@@ -258,7 +258,11 @@ def without_labels(report: VerifyReport) -> VerifyReport:
 def with_features(report: VerifyReport) -> VerifyReport:
     """A run of a model without a head: no classes, no answers to name."""
     model = dataclasses.replace(
-        report.model, task="features", labels=(), outputs=(task_output("features", 96),)
+        report.model,
+        task="features",
+        activation=None,
+        labels=(),
+        outputs=(task_output("features", 96),),
     )
     accuracy = tuple(
         dataclasses.replace(

@@ -1,0 +1,258 @@
+"""What a model's raw outputs mean: probabilities, predictions, and how far two outputs are apart.
+
+Every consumer of outputs goes through here, so that an activation is applied exactly once. Outputs
+are float arrays (..., size) as a session returns them: logits, probabilities, scores or features,
+as `ModelSpec.task` and `ModelSpec.activation` say. All arithmetic is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vit.answers import Answer, softmax
+from edge_vit.errors import SpecError
+from edge_vit.spec import Activation, ModelSpec, Task
+
+FloatArray = NDArray[np.floating[Any]]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+MIN_COSINE = 0.999
+"""Least cosine between two feature vectors that count as the same prediction."""
+
+_LEAST = 1e-300
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image.
+
+    Attributes:
+        image: its path or its name in the source; ``array`` where it came as one.
+        answers: classes or labels with their probability, best first; empty for other tasks.
+        features: the feature vector where that is the task, else None.
+        labels_on: of `multi_label`, the labels whose probability reaches the model's threshold,
+            best first; else None.
+        scores: of `regression`, every score in order, with its name and value; else None.
+    """
+
+    image: str
+    answers: tuple[Answer, ...]
+    features: tuple[float, ...] | None = None
+    labels_on: tuple[Answer, ...] | None = None
+    scores: tuple[Answer, ...] | None = None
+
+
+def sigmoid(logits: FloatArray) -> Float64Array:
+    """Return the logistic function of each of `logits`, without overflow."""
+    wide = np.asarray(logits, np.float64)
+    small = np.exp(-np.abs(wide))
+    result: Float64Array = np.where(wide >= 0, 1.0, small) / (1 + small)
+    return result
+
+
+def probabilities(spec: ModelSpec, outputs: FloatArray) -> Float64Array:
+    """Return the probability of each class or label, (..., size), 0 to 1.
+
+    Raises:
+        SpecError: the model's task has no probabilities.
+    """
+    if not spec.gives_probabilities:
+        raise SpecError(f"{spec.name} gives {spec.outputs[0].name}, which are no probabilities")
+    assert spec.activation is not None
+    return activate(spec.activation, outputs)
+
+
+def activate(activation: Activation, outputs: FloatArray) -> Float64Array:
+    """Return `outputs` (..., size) with `activation` applied over the last axis, float64."""
+    return _ACTIVATIONS[activation](np.asarray(outputs, np.float64))
+
+
+def predict(spec: ModelSpec, output: FloatArray, top: int = 5, image: str = "array") -> Prediction:
+    """Return the prediction that the output of one image, (size,), stands for.
+
+    Equal outputs are ordered by index.
+
+    Args:
+        spec: the model.
+        output: finite.
+        top: how many classes or labels to return, at least 1; all where there are fewer.
+        image: its name.
+
+    Raises:
+        SpecError: `top` is below 1.
+    """
+    if top < 1:
+        raise SpecError(f"top: got {top}, expected at least 1 answer")
+    return _PREDICT[spec.task](spec, np.asarray(output, np.float64), top, image)
+
+
+def rank(
+    spec: ModelSpec, ordering: FloatArray, top: int, shown: FloatArray | None = None
+) -> tuple[Answer, ...]:
+    """Return the `top` largest of `ordering` (size,), named by `spec`, equal ones by index.
+
+    Args:
+        spec: the model, for its labels.
+        ordering: what decides the order.
+        top: how many, at least 1.
+        shown: the value of each as it is reported; `ordering` itself where None.
+    """
+    values = ordering if shown is None else shown
+    best = np.argsort(-np.asarray(ordering), kind="stable")[:top].tolist()
+    return tuple(Answer(index, spec.label(index), float(values[index])) for index in best)
+
+
+def labels_on(spec: ModelSpec, outputs: FloatArray) -> BoolArray:
+    """Return which labels, or scores, reach the model's threshold, (..., size)."""
+    assert spec.threshold is not None
+    values = probabilities(spec, outputs) if spec.gives_probabilities else np.asarray(outputs)
+    on: BoolArray = values >= spec.threshold
+    return on
+
+
+def same_prediction(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> BoolArray:
+    """Return for each row whether both outputs, (rows, size), stand for the same prediction.
+
+    The same first class of `classification`; all labels equally on or off of `multi_label`; every
+    score on the same side of the threshold of `regression`, whatever its size; a cosine of at least
+    `MIN_COSINE` of `features`.
+    """
+    same: BoolArray = _SAME[spec.task](spec, reference, candidate)
+    return same
+
+
+def divergence(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    """Return how far each row of `candidate` is from `reference`, (rows, size) each: (rows,).
+
+    KL(reference || candidate) in nats of `classification` and, summed over labels, of
+    `multi_label`; the mean absolute difference of the scores of `regression`; 1 - cosine of
+    `features`. Never negative.
+    """
+    apart: Float64Array = _DIVERGENCE[spec.task](spec, reference, candidate)
+    return apart
+
+
+def cosine(reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    """Return the cosine of each pair of rows, (rows,), from -1 to 1.
+
+    Two rows of zeros count as equal (1), one row of zeros as unrelated (0).
+    """
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    product = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    found = (a * b).sum(axis=1) / np.where(product > 0, product, 1.0)
+    # Equal rows are equal to the last bit, which rounding in the quotient must not hide.
+    return np.where((a == b).all(axis=1), 1.0, np.clip(found, -1.0, 1.0))
+
+
+def _log_softmax(logits: Float64Array) -> Float64Array:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    found: Float64Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
+
+
+def _bernoulli_kl(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    """Return KL of independent labels, summed over them, (rows,)."""
+    total = np.zeros(len(reference))
+    if spec.activation == "sigmoid":
+        x, y = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
+        for sign in (1, -1):  # log sigmoid(x) = -log(1 + exp(-x)), exact where sigmoid rounds to 1
+            on, off = -np.logaddexp(0, -sign * x), -np.logaddexp(0, -sign * y)
+            total += (np.exp(on) * (on - off)).sum(axis=1)
+        return np.maximum(total, 0.0)
+    p, q = probabilities(spec, reference), probabilities(spec, candidate)
+    for one, other in ((p, q), (1 - p, 1 - q)):
+        one, other = np.clip(one, _LEAST, 1), np.clip(other, _LEAST, 1)
+        total += (one * (np.log(one) - np.log(other))).sum(axis=1)
+    return np.maximum(total, 0.0)
+
+
+def _classification_kl(
+    spec: ModelSpec, reference: FloatArray, candidate: FloatArray
+) -> Float64Array:
+    if spec.activation == "sigmoid":
+        return _bernoulli_kl(spec, reference, candidate)
+    if spec.activation == "softmax":
+        log_p, log_q = (_log_softmax(np.asarray(x, np.float64)) for x in (reference, candidate))
+    else:
+        wide = (np.asarray(x, np.float64) for x in (reference, candidate))
+        log_p, log_q = (np.log(np.clip(x, _LEAST, None)) for x in wide)
+    kl: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return np.maximum(kl, 0.0)  # rounding can leave -1e-17, which no divergence is
+
+
+def _classify(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
+    return Prediction(image, rank(spec, output, top, probabilities(spec, output)))
+
+
+def _tag(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
+    ranked = rank(spec, output, len(output), probabilities(spec, output))
+    on = labels_on(spec, output)
+    return Prediction(
+        image, ranked[:top], labels_on=tuple(each for each in ranked if on[each.index])
+    )
+
+
+def _score(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
+    scores = (Answer(i, spec.label(i), float(value)) for i, value in enumerate(output))
+    return Prediction(image, (), scores=tuple(scores))
+
+
+def _embed(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
+    return Prediction(image, (), features=tuple(output.tolist()))
+
+
+def _same_first(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> BoolArray:
+    same: BoolArray = np.argmax(reference, axis=1) == np.argmax(candidate, axis=1)
+    return same
+
+
+def _same_sides(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> BoolArray:
+    same: BoolArray = (labels_on(spec, reference) == labels_on(spec, candidate)).all(axis=1)
+    return same
+
+
+def _same_direction(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> BoolArray:
+    same: BoolArray = cosine(reference, candidate) >= MIN_COSINE
+    return same
+
+
+def _mean_difference(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    difference = np.asarray(reference, np.float64) - np.asarray(candidate, np.float64)
+    found: Float64Array = np.abs(difference).mean(axis=1)
+    return found
+
+
+def _distance(spec: ModelSpec, reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    return 1 - cosine(reference, candidate)
+
+
+_ACTIVATIONS: Mapping[Activation, Callable[[FloatArray], Float64Array]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": lambda outputs: np.asarray(outputs, np.float64),
+}
+_PREDICT: Mapping[Task, Callable[[ModelSpec, Float64Array, int, str], Prediction]] = {
+    "classification": _classify,
+    "multi_label": _tag,
+    "regression": _score,
+    "features": _embed,
+}
+_Rows = Callable[[ModelSpec, FloatArray, FloatArray], Any]
+_SAME: Mapping[Task, _Rows] = {
+    "classification": _same_first,
+    "multi_label": _same_sides,
+    "regression": _same_sides,
+    "features": _same_direction,
+}
+_DIVERGENCE: Mapping[Task, _Rows] = {
+    "classification": _classification_kl,
+    "multi_label": _bernoulli_kl,
+    "regression": _mean_difference,
+    "features": _distance,
+}

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from edge_vit import outputs
+from edge_vit.errors import SpecError
+from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(scale=4, size=(6, 5)).astype(np.float32)
+OTHERS = (LOGITS + RANDOM.normal(scale=0.5, size=LOGITS.shape)).astype(np.float32)
+
+
+def spec_of(task="classification", activation=None, size=5, labels=(), threshold=None) -> ModelSpec:
+    return ModelSpec(
+        name="tiny",
+        source="edgevit:tiny",
+        task=task,
+        labels=labels,
+        inputs=(image_input((32, 32)),),
+        outputs=(task_output(task, size, activation=activation),),
+        preprocess=PreprocessSpec((32, 32)),
+        activation=activation,
+        threshold=threshold,
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "activation", "name"),
+    [
+        ("classification", "softmax", "logits"),
+        ("multi_label", "sigmoid", "logits"),
+        ("regression", "none", "scores"),
+        ("features", "none", "features"),
+    ],
+)
+def test_a_task_has_its_activation_and_names_its_output(task, activation, name):
+    spec = spec_of(task)
+    assert spec.activation == activation
+    assert spec.outputs[0].name == name
+
+
+def test_an_activation_of_a_task_without_probabilities_is_refused():
+    with pytest.raises(SpecError, match="activation of tiny: got softmax, expected none"):
+        spec_of("regression", "softmax")
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.5, float("nan")])
+def test_a_threshold_that_no_probability_can_cross_is_refused(threshold):
+    with pytest.raises(SpecError, match="threshold of tiny"):
+        spec_of("multi_label", threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("raw", "activation"),
+    [
+        (LOGITS, "softmax"),
+        (scipy.special.log_softmax(LOGITS, axis=1), "softmax"),
+        (scipy.special.softmax(LOGITS, axis=1), "none"),
+    ],
+    ids=["logits", "log_probabilities", "probabilities"],
+)
+def test_every_kind_of_class_output_gives_the_same_probabilities(raw, activation):
+    spec = spec_of(activation=activation)
+    wanted = scipy.special.softmax(LOGITS.astype(np.float64), axis=1)
+    np.testing.assert_allclose(outputs.probabilities(spec, raw), wanted, atol=1e-6)
+    first = outputs.predict(spec, raw[0]).answers[0]
+    assert first.index == LOGITS[0].argmax()
+    assert first.score == pytest.approx(wanted[0].max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_labels_are_on_from_the_threshold(activation):
+    spec = spec_of("multi_label", activation, labels=("a", "b", "c", "d", "e"), threshold=0.7)
+    shares = np.array([0.1, 0.9, 0.69, 0.71, 0.8])
+    raw = shares if activation == "none" else scipy.special.logit(shares)
+    found = outputs.predict(spec, raw, top=2)
+    assert [answer.label for answer in found.answers] == ["b", "e"]
+    assert [answer.label for answer in found.labels_on] == ["b", "e", "d"]
+    assert found.answers[0].score == pytest.approx(0.9)
+
+
+def test_scores_keep_their_value_and_are_never_a_class():
+    found = outputs.predict(spec_of("regression", size=1), np.array([37.5]), image="a.png")
+    assert found.image == "a.png"
+    assert found.answers == ()
+    assert [(s.label, s.score) for s in found.scores] == [("0", 37.5)]
+
+
+def test_sigmoid_neither_overflows_nor_warns():
+    with np.errstate(all="raise"):
+        found = outputs.sigmoid(np.array([-700.0, -1.0, 0.0, 1.0, 700.0]))
+    np.testing.assert_allclose(found, scipy.special.expit([-700, -1, 0, 1, 700]), rtol=1e-12)
+
+
+def test_features_have_no_probabilities():
+    with pytest.raises(SpecError, match="gives features, which are no probabilities"):
+        outputs.probabilities(spec_of("features"), LOGITS)
+
+
+def test_kl_of_classes_does_not_depend_on_how_probabilities_are_written():
+    p, q = (scipy.special.softmax(x.astype(np.float64), axis=1) for x in (LOGITS, OTHERS))
+    wanted = scipy.stats.entropy(p, q, axis=1)
+    for activation, one, other in (("softmax", LOGITS, OTHERS), ("none", p, q)):
+        found = outputs.divergence(spec_of(activation=activation), one, other)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_kl_of_labels_is_the_sum_over_independent_ones():
+    p, q = scipy.special.expit(LOGITS.astype(np.float64)), scipy.special.expit(OTHERS * 1.0)
+    both = scipy.special.rel_entr(p, q) + scipy.special.rel_entr(1 - p, 1 - q)
+    for activation, one, other in (("sigmoid", LOGITS, OTHERS), ("none", p, q)):
+        spec = spec_of("multi_label", activation)
+        np.testing.assert_allclose(
+            outputs.divergence(spec, one, other), both.sum(axis=1), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label", "regression", "features"])
+def test_equal_outputs_are_the_same_prediction(task):
+    spec = spec_of(task)
+    assert outputs.same_prediction(spec, LOGITS, LOGITS).all()
+    assert outputs.divergence(spec, LOGITS, LOGITS) == pytest.approx(np.zeros(6))
+
+
+def test_one_label_of_many_makes_another_prediction():
+    one = np.array([[-2.0, 3.0, 1.0], [-2.0, 3.0, 1.0]])
+    other = np.array([[-3.0, 1.0, 9.0], [-2.0, 3.0, -0.1]])
+    same = outputs.same_prediction(spec_of("multi_label", size=3), one, other)
+    assert same.tolist() == [True, False]
+
+
+def test_scores_agree_on_the_same_side_of_the_threshold():
+    spec = spec_of("regression", size=1, threshold=30.0)
+    same = outputs.same_prediction(spec, np.array([[31.0], [31.0]]), np.array([[90.0], [29.0]]))
+    assert same.tolist() == [True, False]
+    apart = outputs.divergence(spec, np.array([[31.0], [31.0]]), np.array([[90.0], [29.0]]))
+    assert apart.tolist() == [59.0, 2.0]
