@@ -32,10 +32,28 @@ class Room:
 BASE = Room(0, frozenset({*_ARRAYS, "av"}))  # PyAV: for `video` alone, and late
 """Floor 0 is one room of single files: these may import each other."""
 
-BASE_FILES = (
-    "answers bundle errors files image_cifar image_folder image_lists image_net image_parts "
-    "images optional outputs preprocess progress record spec table values video"
-)
+BASE_FILES = """
+    answers
+    bundle
+    errors
+    files
+    image_cifar
+    image_folder
+    image_lists
+    image_net
+    image_parts
+    images
+    optional
+    outputs
+    preprocess
+    printable
+    progress
+    record
+    spec
+    table
+    values
+    video
+"""
 
 ROOMS = {
     **dict.fromkeys(BASE_FILES.split(), BASE),

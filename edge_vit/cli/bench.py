@@ -17,7 +17,7 @@ from edge_vit.cli.options import (
     precision_option,
     session_options,
 )
-from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.files import write_atomically
 from edge_vit.runtime.session import SessionOptions
@@ -145,4 +145,4 @@ def command(
     from edge_vit.report.terminal import grid_table, latency_table
 
     print_tables(latency_table([report]), *map(grid_table, latency_details([report])))
-    click.echo(f"· {report.scenario}: {report.label}. Timed on {report.timed_on}.")
+    echo(f"· {report.scenario}: {report.label}. Timed on {report.timed_on}.")

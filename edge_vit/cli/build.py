@@ -11,7 +11,7 @@ import click
 
 from edge_vit.bundle import FP32, Bundle
 from edge_vit.cli.options import POSITIVE, bundle_argument, json_option
-from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime.trt.choose import BuildBackend
 from edge_vit.runtime.trt.identity import Batches, EngineOptions
@@ -137,7 +137,7 @@ def command(
 
     print_tables(grid_table(engines_grid(engines)))
     for engine in engines:
-        click.echo(engine.path)
+        echo(engine.path)
     if builder.hardware.is_here:
         _LOG.info("Next, run it: edgevit run %s IMAGE --backend %s", bundle, builder.backend)
     elif engines[0].path.is_relative_to(opened.path):
@@ -195,5 +195,5 @@ def _print_trtexec(
 
     for precision in precisions:
         for generation in GENERATIONS:
-            click.echo(f"# {precision}, TensorRT {generation}")
-            click.echo(trtexec_line(bundle, precision, options, generation, memory_mib))
+            echo(f"# {precision}, TensorRT {generation}")
+            echo(trtexec_line(bundle, precision, options, generation, memory_mib))

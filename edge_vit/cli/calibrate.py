@@ -17,6 +17,7 @@ from edge_vit.cli.options import (
     recipe_option,
     threads_option,
 )
+from edge_vit.cli.output import echo
 from edge_vit.cli.talk import Talk
 from edge_vit.progress import Progress
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
@@ -103,9 +104,7 @@ def command(
                 progress.note("What was seen is kept: the same command goes on from there")
             raise
     table = calibrated.read_table()
-    click.echo(
-        f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images"
-    )
+    echo(f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images")
     _LOG.info("Next, write the graphs from it: edgevit quantize %s", bundle)
 
 

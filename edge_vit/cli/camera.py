@@ -22,7 +22,9 @@ from edge_vit.cli.options import (
     precision_option,
     session_options,
 )
+from edge_vit.cli.output import echo
 from edge_vit.cli.talk import Talk
+from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.spec import Precision
 
@@ -175,7 +177,7 @@ def command(
     makers = [source_maker(source, timeout_s=stale_after) for source in sources]
     opened = Bundle.open(bundle)
     if print_unit:
-        click.echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
+        echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
         return
     # A stream is opened, probed and read for its first frame, each within `stale_after`.
     patience = Patience(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
@@ -240,6 +242,6 @@ def _changes() -> Callable[[CameraAnswer], bytes | None]:
         best = prediction.answers[0].index if prediction.answers else None
         is_same = answer.frame.source in seen and seen[answer.frame.source] == best
         seen[answer.frame.source] = best
-        return None if is_same else f"{answer_line(answer)}\n".encode(errors="replace")
+        return None if is_same else f"{one_line(answer_line(answer))}\n".encode()
 
     return to_line

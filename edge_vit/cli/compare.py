@@ -69,7 +69,7 @@ def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_jso
 
 def _rendered(comparison: Comparison, suffix: str) -> str:
     if suffix == ".json":
-        return json.dumps(to_json(comparison), indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(to_json(comparison), indent=1) + "\n"
     if suffix == ".md":
         from edge_vit.report.markdown import render_comparison_markdown
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.cli.options import json_option
-from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import EdgeVitError
 
@@ -153,12 +153,13 @@ def _is_there(module: str) -> bool:
 
 def _print_findings(findings: Sequence[Finding]) -> None:
     if not findings:
-        click.echo("Nothing to repair.")
+        echo("Nothing to repair.")
         return
-    click.secho("To do", bold=True)
+    echo("To do", bold=True)
     for finding in sorted(findings, key=lambda finding: finding.state != "problem"):
         is_problem = finding.state == "problem"
-        mark = click.style("problem" if is_problem else "advice", "red" if is_problem else "yellow")
-        click.echo(f"  {mark} {finding.subject}: {finding.detail}")
+        echo("  ", nl=False)
+        echo("problem" if is_problem else "advice", nl=False, fg="red" if is_problem else "yellow")
+        echo(f" {finding.subject}: {finding.detail}")
         if finding.command:
-            click.echo(f"      {finding.command}")
+            echo(f"      {finding.command}")

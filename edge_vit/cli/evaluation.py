@@ -7,10 +7,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from edge_vit.cli.output import print_json, print_tables, without_thumbnails
+from edge_vit.cli.output import echo, print_json, print_tables, without_thumbnails
 from edge_vit.files import write_atomically
+from edge_vit.printable import escape_json
 from edge_vit.values import to_json
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "part": totals.part, "num_images": num_images})
         return
-    click.echo(f"{path}: part {index} of {count}, {num_images:,} images")
+    echo(f"{path}: part {index} of {count}, {num_images:,} images")
     _LOG.info("When all %d are there: edgevit merge FILE...", count)
 
 
@@ -51,5 +50,5 @@ def write_accuracy(report: AccuracyReport, path: Path) -> None:
         ArtifactError: the disk refuses.
     """
     text = json.dumps(to_json(report), indent=1, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, (escape_json(text) + "\n").encode())
     _LOG.info("Report: %s", path)

@@ -22,6 +22,7 @@ from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
 from edge_vit.image_folder import expand_folders
 from edge_vit.images import FileSource
+from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.values import to_json
@@ -101,7 +102,7 @@ def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:
 
         return look_sheet(found)
     if suffix == ".json":
-        return (json.dumps(to_json(tuple(found)), ensure_ascii=False) + "\n").encode()
+        return (json.dumps(to_json(tuple(found))) + "\n").encode()
     from edge_vit.report.html import render_looks
 
-    return render_looks(found, name).encode()
+    return printable(render_looks(found, name)).encode()

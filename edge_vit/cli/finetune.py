@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from edge_vit.cli.options import NOT_NEGATIVE, POSITIVE, threads_option
+from edge_vit.cli.output import echo
 from edge_vit.cli.talk import Talk
 from edge_vit.cli.training_view import training_view
 from edge_vit.errors import ArtifactError
@@ -124,7 +125,7 @@ def command(
     except KeyboardInterrupt:
         _LOG.info("The epochs that are done are kept. Go on with the same command and --resume")
         raise
-    click.echo(
+    echo(
         f"{output}: {result.held_out_accuracy:.2%} of {len(dataset.test_labels)} held-out images "
         f"right, epoch {result.best_epoch} of {options.epochs}"
     )

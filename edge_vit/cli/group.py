@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import logging
 import signal
 import sys
@@ -15,8 +14,10 @@ from typing import IO, Any
 
 import click
 
+from edge_vit.cli.streams import prepare_streams, write_stdout
 from edge_vit.errors import EdgeVitError
 from edge_vit.optional import require as import_or_explain
+from edge_vit.printable import printable
 
 INTERRUPTED = 130
 
@@ -28,12 +29,13 @@ class Failure(click.ClickException):
     """The end of a command: one red line, and an exit status."""
 
     def __init__(self, message: str, exit_status: int) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
         self.exit_code = exit_status  # type: ignore[misc]  # click means it for classes
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the line to stderr."""
-        click.secho(f"Error: {self.message}", file=file, err=file is None, fg="red")
+        """Print the line to stderr; where stderr takes nothing, the exit status remains."""
+        with contextlib.suppress(OSError):
+            click.secho(f"Error: {self.message}", file=file, err=file is None, fg="red")
 
 
 class CommandGroup(click.Group):
@@ -69,13 +71,20 @@ class CommandGroup(click.Group):
         words = [word for word in own if word not in _ANYWHERE]
         return super().parse_args(ctx, [*flags, *words, *args[len(own) :]])
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        """Return the context of what was typed."""
+        with _printable_messages():
+            return super().make_context(*args, **settings)
+
     def main(self, *args: Any, **settings: Any) -> Any:
         """Run the command line; a terminal that lacks a character shows ``?`` in its place."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
-        with _terminated_as_interrupted():
-            return super().main(*args, **settings)
+        try:
+            prepare_streams()
+            with _terminated_as_interrupted(), write_stdout():
+                return super().main(*args, **settings)
+        except EdgeVitError as error:
+            Failure(str(error), error.exit_status).show()
+            sys.exit(error.exit_status)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was called.
@@ -84,7 +93,8 @@ class CommandGroup(click.Group):
             Failure: whatever went wrong, as one line.
         """
         try:
-            return super().invoke(ctx)
+            with _printable_messages(), write_stdout():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click deals with these
         except KeyboardInterrupt:
@@ -92,6 +102,16 @@ class CommandGroup(click.Group):
         except Exception as error:
             _LOG.debug("traceback:", exc_info=True)
             raise _explain(error) from None
+
+
+@contextlib.contextmanager
+def _printable_messages() -> Iterator[None]:
+    """Write control characters out in what click says of a mistyped command."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable(error.message)  # type: ignore[misc]  # click means subclasses
+        raise
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Results on stdout: tables for people, JSON for programs."""
+"""Results on stdout: tables for people, JSON for programs; text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_vit.cli.streams import write_stdout
+from edge_vit.printable import escape_json, printable
 from edge_vit.values import to_json
 
 if TYPE_CHECKING:
@@ -23,16 +25,32 @@ _WIDTH_OF_A_FILE = 140  # wide enough for every table
 
 def print_json(value: Any) -> None:
     """Print `value`, dataclasses included, as JSON that survives every terminal's encoding."""
-    click.echo(json.dumps(to_json(value), indent=1, ensure_ascii=True))
+    text = json.dumps(to_json(value), indent=1, ensure_ascii=False)
+    echo(escape_json(text, ascii_only=True))
+
+
+def echo(text: object, *, nl: bool = True, **style: Any) -> None:
+    """Print `text`, and a newline unless `nl` is false; `style` is that of `click.style`.
+
+    Raises:
+        ArtifactError: stdout cannot be written.
+    """
+    with write_stdout():
+        click.secho(printable(str(text)), nl=nl, **style)
 
 
 def print_tables(*renderables: RenderableType) -> None:
-    """Print rich renderables, as wide as the terminal."""
-    from rich.console import Console
+    """Print rich renderables, as wide as the terminal.
+
+    Raises:
+        ArtifactError: stdout cannot be written.
+    """
+    from edge_vit.cli.console import EscapingConsole
 
     is_sized = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(file=sys.stdout, width=None if is_sized else _WIDTH_OF_A_FILE)
-    console.print(*renderables)
+    console = EscapingConsole(file=sys.stdout, width=None if is_sized else _WIDTH_OF_A_FILE)
+    with write_stdout():
+        console.print(*renderables)
 
 
 def without_thumbnails(reports: Sequence[AccuracyReport]) -> tuple[AccuracyReport, ...]:

@@ -8,6 +8,7 @@ import click
 
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import bundle_argument
+from edge_vit.cli.output import echo
 from edge_vit.cli.reports import VERIFY_HTML, check_output, newest_report, write_report
 
 
@@ -30,6 +31,6 @@ def command(bundle: Path, output: Path | None, opens: bool) -> None:
     opened = Bundle.open(bundle)
     output = output or opened.reports_path / VERIFY_HTML
     write_report(newest_report(opened), opened, output)
-    click.echo(output)
+    echo(output)
     if opens:
         click.launch(output.absolute().as_uri())

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
-from edge_vit.cli.output import print_tables
+from edge_vit.cli.output import echo, print_tables
 from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.files import refuse_os_errors, write_atomically
+from edge_vit.printable import one_line, printable
 
 if TYPE_CHECKING:
     from edge_vit.measure.compare import Measured
@@ -39,7 +40,7 @@ def print_verdict(report: VerifyReport) -> None:
 
     print_tables(accuracy_table(report.accuracy), latency_table(report.latency))
     for note in report.notes:
-        click.echo(f"· {note}")
+        echo(f"· {one_line(note)}")
     print_tables(verdict_panel(report.verdict))
 
 
@@ -58,7 +59,8 @@ def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     if path.suffix == ".json":
         write_json(report, path)
     elif path.suffix == ".md":
-        write_atomically(path, render_markdown(report, matching_table(report, bundle)).encode())
+        text = render_markdown(report, matching_table(report, bundle))
+        write_atomically(path, printable(text).encode())
     else:
         engines = tuple(list_engines(bundle.path / "engines"))
         write_html(report, path, matching_table(report, bundle), engines)
@@ -71,7 +73,7 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         ArtifactError: the disk refuses.
     """
-    write_bytes(text.encode(), path)
+    write_bytes(printable(text).encode(), path)
 
 
 def write_bytes(data: bytes, path: Path) -> None:

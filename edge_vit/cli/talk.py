@@ -16,8 +16,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from edge_vit.cli.console import MessageConsole
 from edge_vit.cli.progress import ShownProgress, open_progress
 from edge_vit.files import refuse_os_errors
+from edge_vit.printable import printable
 
 _ROOT = logging.getLogger("edge_vit")
 _STYLES = {logging.DEBUG: "dim", logging.INFO: "", logging.WARNING: "yellow", logging.ERROR: "red"}
@@ -47,14 +49,14 @@ def open_talk(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Ite
     Raises:
         ArtifactError: `log_file` cannot be written.
     """
-    console = Console(stderr=True)
+    console = MessageConsole()
     shown = _ConsoleHandler(console)
     shown.setLevel(logging.DEBUG if is_verbose else logging.WARNING if is_quiet else logging.INFO)
     handlers: list[logging.Handler] = [shown]
     if log_file is not None:
         with refuse_os_errors(log_file):
             written = logging.FileHandler(log_file, encoding="utf-8")
-        written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        written.setFormatter(_Escaping("%(asctime)s %(levelname)s %(name)s %(message)s"))
         handlers.append(written)
     level = _ROOT.level
     _ROOT.setLevel(logging.DEBUG)
@@ -67,6 +69,13 @@ def open_talk(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Ite
         for handler in handlers:
             _ROOT.removeHandler(handler)
             handler.close()
+
+
+class _Escaping(logging.Formatter):
+    """Writes control characters out: a log is read on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _ConsoleHandler(logging.Handler):

@@ -11,6 +11,7 @@ from edge_vit.files import write_atomically
 from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import VerifyReport
 from edge_vit.optional import require
+from edge_vit.printable import printable
 from edge_vit.report.compared import (
     changes_grid,
     conditions_grid,
@@ -135,4 +136,4 @@ def write_html(
         ArtifactError: the disk refuses.
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    write_atomically(Path(path), render_html(report, table, engines).encode())
+    write_atomically(Path(path), printable(render_html(report, table, engines)).encode())

@@ -15,6 +15,7 @@ from edge_vit.measure.results import (
     LatencyReport,
     VerifyReport,
 )
+from edge_vit.printable import escape_json
 from edge_vit.values import from_json, to_json
 
 
@@ -25,7 +26,7 @@ def write_json(report: VerifyReport, path: Path | str) -> None:
         ArtifactError: the disk refuses.
     """
     text = json.dumps(to_json(report), indent=1, ensure_ascii=False)
-    write_atomically(Path(path), (text + "\n").encode())
+    write_atomically(Path(path), (escape_json(text) + "\n").encode())
 
 
 def read_json(path: Path | str) -> VerifyReport:

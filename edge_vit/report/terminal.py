@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
+from edge_vit.printable import one_line
 from edge_vit.report.conditions import model_grid, preprocess_grid
 from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, place_of, recommendation
 from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
@@ -36,18 +37,23 @@ def grid_table(grid: Grid) -> Table:
     """Return `grid` as a rich table; no cell is read as markup."""
     table = Table(
         *(
-            Column(Text(name, _style_of(name)), justify="left" if i < grid.num_words else "right")
+            Column(_text(name, _style_of(name)), justify="left" if i < grid.num_words else "right")
             for i, name in enumerate(grid.columns)
         ),
-        title=Text(grid.title, style="bold"),
-        caption=Text(grid.note) if grid.note else None,
+        title=_text(grid.title, "bold"),
+        caption=_text(grid.note) if grid.note else None,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
     for row in grid.rows:
-        table.add_row(*(Text(cell, _style_of(cell)) for cell in row))
+        table.add_row(*(_text(cell, _style_of(cell)) for cell in row))
     return table
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Return `words` with control characters written out first, so that columns stay aligned."""
+    return Text(one_line(words), style)
 
 
 def _style_of(words: str) -> str:
@@ -82,11 +88,11 @@ def verdict_panel(verdict: Verdict) -> Panel:
     gates = Table.grid(padding=(0, 2))
     for gate in verdict.gates:
         outcome = Text(" ".join(OUTCOME_WORDS[gate.outcome]), OUTCOME_STYLES[gate.outcome])
-        precision = Text(place_of(gate), _style_of(gate.precision))
-        gates.add_row(outcome, precision, Text(gate.name, "bold"), Text(gate.sentence))
+        precision = _text(place_of(gate), _style_of(gate.precision))
+        gates.add_row(outcome, precision, Text(gate.name, "bold"), _text(gate.sentence))
     style = OUTCOME_STYLES[verdict.outcome]
     return Panel(
-        Group(Text(verdict.sentence, "bold"), Text(), gates),
+        Group(_text(verdict.sentence, "bold"), Text(), gates),
         title=Text(" ".join(OUTCOME_WORDS[verdict.outcome]), f"bold {style}"),
         subtitle=Text(f"recommended: {recommendation(verdict)}"),
         title_align="left",
@@ -109,7 +115,7 @@ def inspect_tables(bundle: Bundle) -> Group:
     ]
     if not bundle.has(TABLE):
         hint = f"No layer is quantized. Run: edgevit calibrate {bundle.path} --calib DIR"
-        return Group(*parts, Text(hint))
+        return Group(*parts, _text(hint))
     table = bundle.read_table()
     sites = sites_in_order(table)
     grid = sites_grid(sites) if len(sites) <= MAX_SITE_ROWS else blocks_grid(sites)
@@ -117,7 +123,7 @@ def inspect_tables(bundle: Bundle) -> Group:
         f"{precision_summary(sites)}. Recipe {table.recipe.name}, calibrated on "
         f"{table.num_images} images."
     )
-    return Group(*parts, grid_table(grid), Text(summary))
+    return Group(*parts, grid_table(grid), _text(summary))
 
 
 def artifacts_grid(bundle: Bundle) -> Grid:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_vit.answers import Answer
 from edge_vit.camera.values import CameraAnswer
+from edge_vit.printable import escape_json
 
 _SCORE_DIGITS, _MS_DIGITS = 6, 3
 
@@ -40,7 +41,7 @@ def answer_record(answer: CameraAnswer) -> dict[str, Any]:
 def to_line(record: dict[str, Any]) -> bytes:
     """Return `record` as one line of JSON, its newline included."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", errors="replace") + b"\n"
+    return escape_json(text).encode() + b"\n"
 
 
 def best_answer(answer: CameraAnswer) -> Answer | None:

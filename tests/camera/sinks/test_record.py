@@ -41,7 +41,7 @@ def test_features_are_said_as_they_are():
 
 
 def test_broken_text_does_not_stop_a_line():
-    assert to_line({"source": "owl\udce9"}) == b'{"source":"owl?"}\n'
+    assert to_line({"source": "owl\udce9"}) == b'{"source":"owl\\\\xe9"}\n'
 
 
 def test_wall_time_is_utc():

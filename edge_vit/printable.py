@@ -1,0 +1,56 @@
+"""Text from outside, such as labels and file names, made safe to show on a terminal."""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1: escape sequences
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # these turn or break the line around them
+    "\ufeff\U000e0000-\U000e007f"  # invisible
+    "\ud800-\udfff]"  # half a character: a byte of a file name that is no UTF-8
+)
+_NOT_ASCII = re.compile("[^\n -~]")
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # PEP 383: bytes 80 to ff
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with every character that a terminal would obey or hide written out.
+
+    An escape character becomes ``\x1b``, a right-to-left override ``\u202e``, a byte of a file name
+    that is no UTF-8 its ``\xff``. Tabs, newlines and all letters stay.
+    """
+    return _UNSAFE.sub(_write_out, text)
+
+
+def one_line(text: str) -> str:
+    r"""Return `text` printable and without line breaks and tabs, which become ``\n`` and ``\t``."""
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def escape_json(text: str, *, ascii_only: bool = False) -> str:
+    r"""Return JSON `text` with the same characters as ``\u`` escapes: it parses as before.
+
+    Half characters alone are written out, since strict parsers refuse them.
+
+    Args:
+        text: as `json.dumps` writes it with ``ensure_ascii=False``.
+        ascii_only: whether letters beyond ASCII are escaped too.
+    """
+    return (_NOT_ASCII if ascii_only else _UNSAFE).sub(_write_out_as_json, text)
+
+
+def _write_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code in _ESCAPED_BYTES:
+        code -= 0xDC00
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+
+
+def _write_out_as_json(match: re.Match[str]) -> str:
+    if "\ud800" <= match[0] <= "\udfff":
+        return "\\" + _write_out(match)
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
