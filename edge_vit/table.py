@@ -11,8 +11,9 @@ from typing import Literal, get_args
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, to_json
 
-TABLE_FORMAT = 3
-"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points."""
+TABLE_FORMAT = 4
+"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
+signatures of images."""
 
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
@@ -188,6 +189,8 @@ class CalibrationTable:
         fallback: the layers in the order in which they would go to FP16, costliest first; empty
             where the recipe measures no layer.
         fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.calibration.half`).
+        image_signatures: `edge_vit.perceptual.signature` of each image as base64, sorted: they find
+            it again when it was encoded anew. Empty in tables of format 3 and before.
     """
 
     recipe: Recipe
@@ -196,6 +199,7 @@ class CalibrationTable:
     image_digests: tuple[str, ...]
     fallback: tuple[FallbackPoint, ...] = ()
     fp32_nodes: Mapping[str, str] = field(default_factory=dict)
+    image_signatures: tuple[str, ...] = ()
     format: int = TABLE_FORMAT
 
     @property

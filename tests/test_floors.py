@@ -45,6 +45,7 @@ BASE_FILES = """
     images
     optional
     outputs
+    perceptual
     preprocess
     printable
     progress

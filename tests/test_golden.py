@@ -68,6 +68,7 @@ TABLE_3 = dataclasses.replace(
     recipe=dataclasses.replace(TABLE_2.recipe, fold_strength=0.7, has_zero_points=True),
     sites={"block0/fc2": dataclasses.replace(TABLE_2.sites["block0/qkv"], activation_zero=-120)},
 )
+TABLE_4 = dataclasses.replace(TABLE_3, image_signatures=("gH" + 381 * "A" + "=",))
 SPEC_1 = ModelSpec(
     name="vit_small_patch16_224",
     source="timm:vit_small_patch16_224",
@@ -143,6 +144,10 @@ def test_table_of_format_3_is_read():
     assert CalibrationTable.from_bytes(read("table.format3.json")) == TABLE_3
 
 
+def test_table_of_format_4_is_read():
+    assert CalibrationTable.from_bytes(read("table.format4.json")) == TABLE_4
+
+
 def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format1.json") == REPORT_1
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
@@ -157,7 +162,7 @@ def test_the_newest_report_has_every_field_filled():
 
 
 WRITTEN = {
-    "table.format3.json": TABLE_3,
+    "table.format4.json": TABLE_4,
     "manifest.format2.json": MANIFEST_2,
     "export.format1.json": RECORD_1,
     "report.format3.json": REPORT_3,

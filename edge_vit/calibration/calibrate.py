@@ -85,7 +85,15 @@ def calibrate_model(
             amax = observe_amax(model, spec, some, threads)
         sites, curve = _settle(decisions, seen, recipe, progress)
         fp32_nodes = choose_fp32_nodes(model, amax)
-        table = CalibrationTable(recipe, digest, sites, seen.image_digests, curve, fp32_nodes)
+        table = CalibrationTable(
+            recipe,
+            digest,
+            sites,
+            seen.image_digests,
+            curve,
+            fp32_nodes,
+            seen.image_signatures,
+        )
         if table.sqnr is not None:
             with progress.step(f"trying INT8 on {len(seen.held_out)} images"):
                 proof = prove_table(model, spec, table, seen.held_out, threads)

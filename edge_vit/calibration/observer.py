@@ -35,6 +35,7 @@ class Observation:
     Attributes:
         stats: of each site's input, by site name.
         image_digests: of each image as the model saw it, sorted.
+        image_signatures: `edge_vit.perceptual.signature` of each different image as base64, sorted.
         ranges: of each site's input, by site name, over the images that were not held out.
         held_out: the others, uint8 (height, width, 3) RGB, as preprocessed.
         farthest: the few of all images whose sites' inputs hold the largest |x|; likewise.
@@ -42,6 +43,7 @@ class Observation:
 
     stats: Mapping[str, ActivationStats]
     image_digests: tuple[str, ...]
+    image_signatures: tuple[str, ...]
     ranges: Ranges
     held_out: tuple[UInt8Array, ...]
     farthest: tuple[UInt8Array, ...]
@@ -127,6 +129,7 @@ def observe(
     return Observation(
         {site: seen.stats[value] for site, value in inputs.items()},
         tuple(sorted(seen.digests)),
+        tuple(sorted(set(seen.signatures.values()))),
         {site: seen.held_out.ranges[value] for site, value in inputs.items()},
         seen.held_out.images,
         tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),

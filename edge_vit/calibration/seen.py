@@ -17,9 +17,10 @@ from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import ArtifactError
 from edge_vit.files import write_atomically
 from edge_vit.graph.walk import Array
+from edge_vit.perceptual import signature, signature_text
 from edge_vit.preprocess import UInt8Array
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 SECONDS_BETWEEN_SAVES = 10.0
 
 NUM_FARTHEST = 4
@@ -38,6 +39,7 @@ class Seen:
     Attributes:
         stats: by the name of the value.
         digests: of each image, in the order in which they came.
+        signatures: `edge_vit.perceptual.signature` of each image as base64, by digest.
         held_out: the images kept for judging.
         farthest: by digest, the largest |x| and the pixels of the images that reach farthest.
     """
@@ -46,6 +48,7 @@ class Seen:
         self._key = key
         self.stats: dict[str, ActivationStats] = {}
         self.digests: list[str] = []
+        self.signatures: dict[str, str] = {}
         self.held_out = HeldOut(num_held_out)
         self.farthest: dict[str, tuple[float, UInt8Array]] = {}
 
@@ -60,6 +63,7 @@ class Seen:
         for name, here in stats.items():
             self.stats[name] = self.stats[name].merge(here) if name in self.stats else here
         self.digests.append(digest)
+        self.signatures[digest] = signature_text(signature(pixels))
         self.held_out.add(digest, pixels, {n: ChannelRange.of(here) for n, here in stats.items()})
         self.farthest[digest] = (max(here.amax for here in stats.values()), pixels)
         if len(self.farthest) > NUM_FARTHEST:
@@ -72,6 +76,7 @@ class Seen:
             "format": STATE_FORMAT,
             "key": self._key,
             "digests": self.digests,
+            "signatures": self.signatures,
             "names": list(self.stats),
             "kept": list(kept),
             "has_rest": bool(rest),
@@ -111,6 +116,7 @@ class Seen:
     def _fill(self, header: dict[str, Any], arrays: dict[str, Array]) -> None:
         names = header["names"]
         self.digests = list(header["digests"])
+        self.signatures = dict(header["signatures"])
         for index, name in enumerate(names):
             fields = {field: arrays[f"{field}/{index}"] for field in _STATS}
             self.stats[name] = ActivationStats(

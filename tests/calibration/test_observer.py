@@ -17,6 +17,7 @@ from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.graph.expose import expose
 from edge_vit.images import ArraySource, ImageItem
+from edge_vit.perceptual import signature, signature_from_text
 from edge_vit.preprocess import digest
 from edge_vit.table import RECIPES
 
@@ -88,6 +89,8 @@ def test_a_static_batch_sees_the_same(vit, static_vit):
 def test_records_the_digests_sorted(vit):
     images = random_images(6)
     assert look(vit, images).image_digests == tuple(sorted(digest(image) for image in images))
+    found = [signature_from_text(text) for text in look(vit, images).image_signatures]
+    assert sorted(found) == sorted(map(signature, images))
 
 
 def test_images_of_other_sizes_are_preprocessed(vit):
