@@ -1,19 +1,20 @@
-"""Video files: the one way from a decoded frame to RGB, and a file as a source of images."""
+"""A video file as a source of images: good frames alone, spread over the clip."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edge_vit.errors import ImageError
 from edge_vit.image_folder import spread
 from edge_vit.optional import require
-from edge_vit.preprocess import UInt8Array
+from edge_vit.video_colour import colour_of, to_rgb
+from edge_vit.video_reader import FrameCounts, FrameDecoder, is_end, video_stream
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".mpeg"),
@@ -21,92 +22,47 @@ VIDEO_SUFFIXES = (
 )
 """How the names of video files end, in lower case."""
 
-_HD_HEIGHT = 720
-# ITU-T H.273, matrix coefficients: what FFmpeg's AVColorSpace counts.
-_MATRICES = {0: "RGB", 1: "BT.709", 5: "BT.601", 6: "BT.601", 9: "BT.2020"}
-_FULL_RANGE = 2  # AVColorRange
+_LOG = logging.getLogger(__name__)
+_LOG_AFTER_S = 2.0
 
 
 @dataclass(frozen=True)
-class Colour:
-    """How the pixels of a video became RGB of full range, 0 to 255.
+class _Index:
+    """What the packets of a file say without being decoded.
 
     Attributes:
-        pixel_format: as FFmpeg calls it, such as ``yuv420p``.
-        matrix: BT.601, BT.709, BT.2020; ``RGB`` where nothing was to be converted.
-        is_full_range: whether luma runs from 0 to 255; else from 16 to 235.
-        is_matrix_assumed: the stream does not name its matrix, so its height chose: BT.709 from 720
-            lines on, as television has it, else BT.601.
+        groups: presentation times of each key frame and of the frames to show that follow it.
+        is_timed: whether every frame to show has a presentation time of its own. Frames of raw
+            streams and of some AVI files have none; they are known by their order alone.
     """
 
-    pixel_format: str
-    matrix: str
-    is_full_range: bool
-    is_matrix_assumed: bool
+    groups: list[list[int]]
+    is_timed: bool
 
-    def __str__(self) -> str:
-        if self.matrix == "RGB":
-            return f"{self.pixel_format}, nothing to convert"
-        assumed = " (assumed: the stream does not say)" if self.is_matrix_assumed else ""
-        reach = "full" if self.is_full_range else "limited"
-        return f"{self.pixel_format} {self.matrix}{assumed}, {reach} range"
-
-
-def colour_of(frame: Any) -> Colour:
-    """Return how `frame`, a decoded PyAV frame, is to become RGB."""
-    name = frame.format.name
-    is_rgb = frame.format.is_rgb
-    matrix = "RGB" if is_rgb else _MATRICES.get(int(frame.colorspace), "")
-    if not matrix or (matrix == "RGB" and not is_rgb):
-        guess = "BT.709" if frame.height >= _HD_HEIGHT else "BT.601"
-        return Colour(name, guess, _has_full_range(frame), True)
-    return Colour(name, matrix, is_rgb or _has_full_range(frame), False)
-
-
-def to_rgb(frame: Any, colour: Colour) -> UInt8Array:
-    """Return `frame`, a decoded PyAV frame, as uint8 (H, W, 3) RGB, upright.
-
-    Args:
-        frame: as it came from the decoder.
-        colour: what `colour_of` says of it.
-    """
-    if colour.matrix == "RGB":
-        pixels = frame.to_ndarray(format="rgb24")
-    else:
-        reformatter = require("av.video.reformatter", "reading videos")
-        spaces, ranges = reformatter.Colorspace, reformatter.ColorRange
-        space = {"BT.709": spaces.ITU709, "BT.2020": getattr(spaces, "BT2020", spaces.ITU709)}.get(
-            colour.matrix, spaces.ITU601
-        )
-        converted = frame.reformat(
-            format="rgb24",
-            src_colorspace=space,
-            dst_colorspace=space,
-            src_color_range=ranges.JPEG if colour.is_full_range else ranges.MPEG,
-            dst_color_range=ranges.JPEG,
-        )
-        pixels = converted.to_ndarray()
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    # The angle is counterclockwise; so are numpy's quarter turns.
-    result: UInt8Array = np.ascontiguousarray(np.rot90(pixels, quarters))
-    return result
-
-
-def _has_full_range(frame: Any) -> bool:
-    return int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    @property
+    def shown(self) -> list[int]:
+        """Presentation times in the order of showing."""
+        return sorted(pts for group in self.groups for pts in group)
 
 
 class VideoSource:
     """Frames of a video file as images without labels, in the order in which they are shown.
 
-    Only the stretches between key frames that hold a wanted frame are decoded.
+    The frames are decoded once when the source is made, to know which are good, and once more each
+    time that they are gone through. Of files with presentation times only the stretches between key
+    frames that hold a wanted frame are decoded.
 
     Args:
         path: of the file.
-        limit: take this many frames at most, spread evenly.
+        limit: take this many frames at most, spread evenly. For one that is bad the nearest good
+            one that was decoded with it is taken.
+
+    Attributes:
+        counts: of the frames that were decoded, and of those that the file lacks.
+        notes: one sentence about what was left out; empty where nothing was.
 
     Raises:
-        ImageError: it is missing, holds no video, or is damaged.
+        ImageError: the file is missing, holds no video, or no frame of it can be decoded.
         SpecError: `limit` is below 1.
         MissingDependencyError: PyAV is not installed.
     """
@@ -119,12 +75,23 @@ class VideoSource:
         if not self._path.is_file():
             raise ImageError(f"video {path} does not exist or is no file. Check the path")
         self._av = require("av", f"reading the video {path}")
-        self._groups = self._read_groups()
-        shown = sorted(pts for group in self._groups for pts in group)
-        if not shown:
-            raise ImageError(f"video {path} holds no frames")
-        chosen = spread(len(shown), limit)
-        self._wanted = {pts: place for place, pts in enumerate(shown) if chosen[place]}
+        self._threads = "AUTO"
+        self._index = self._read_index()
+        self._wanted, self.counts = self._choose(limit)
+        if self.counts.left_out:
+            # Threads that work on several frames at once may differ in what they give up.
+            self._threads = "NONE"
+            self._wanted, self.counts = self._choose(limit)
+        if not self._wanted:
+            raise ImageError(
+                f"video {path} holds no frame that can be decoded: {self.counts}"
+                if self.counts.left_out
+                else f"video {path} holds no frames"
+            )
+        self.notes: tuple[str, ...] = ()
+        if self.counts.left_out:
+            self.notes = (f"video {path}: {self.counts}",)
+            _LOG.warning("%s", self.notes[0])
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -133,55 +100,118 @@ class VideoSource:
         from edge_vit.images import ImageItem  # which opens videos itself
 
         missing = dict(self._wanted)
-        with self._open() as (container, stream):
-            for frame in self._decode(container, stream):
-                place = missing.pop(frame.pts, None)
-                if place is not None:
-                    pixels = to_rgb(frame, colour_of(frame))
-                    yield ImageItem(f"{self._path}#{place}", pixels, None)
+        for key, frame in self._frames(self._wanted):
+            place = missing.pop(key, None)
+            if place is not None:
+                pixels = to_rgb(frame, colour_of(frame))
+                yield ImageItem(f"{self._path}#{place}", pixels, None)
         if missing:
             raise ImageError(
-                f"video {self._path} is damaged: {len(missing)} of {len(self._wanted)} frames "
-                f"cannot be decoded, the first is frame {min(missing.values())}"
+                f"video {self._path} has changed while it was read: {len(missing)} of "
+                f"{len(self._wanted)} frames are gone, the first is frame {min(missing.values())}"
             )
 
-    def _read_groups(self) -> list[list[int]]:
-        """Presentation times of each key frame and of what follows it, in the file's order."""
+    def _choose(self, limit: int | None) -> tuple[dict[int, int], FrameCounts]:
+        """The frames to give, key -> place among all that are shown, and what was found."""
+        if not self._index.is_timed:
+            good = [key for key, _ in self._frames(())]
+            chosen = spread(len(good), limit)
+            return {key: key for key in good if chosen[key]}, self._decoder.counts
+        shown = self._index.shown
+        place_of = {pts: place for place, pts in enumerate(shown)}
+        chosen = spread(len(shown), limit)
+        wanted = [pts for place, pts in enumerate(shown) if chosen[place]]
+        good_pts = {key for key, _ in self._frames(wanted)} & place_of.keys()
+        taken = good_pts.intersection(wanted)
+        for pts in wanted:
+            spare = good_pts - taken
+            if pts not in good_pts and spare:
+                here = place_of[pts]
+                taken.add(min(spare, key=lambda other: (abs(place_of[other] - here), other)))
+        return {pts: place_of[pts] for pts in sorted(taken)}, self._count(wanted, good_pts)
+
+    def _count(self, wanted: Iterable[int], good: set[int]) -> FrameCounts:
+        """Counts of the groups that hold `wanted` frames: these were decoded from their start."""
+        wanted = set(wanted)
+        looked_at = [pts for group in self._index.groups if wanted & set(group) for pts in group]
+        bad = [pts for pts in looked_at if pts not in good]
+        corrupt = len(self._decoder.corrupt_pts.intersection(bad))
+        found = self._decoder.counts
+        return replace(
+            found,
+            good=len(looked_at) - len(bad),
+            corrupt=corrupt,
+            undecodable=len(bad) - corrupt,
+            traced=found.traced if bad else 0,
+        )
+
+    def _read_index(self) -> _Index:
         groups: list[list[int]] = []
-        with self._open() as (container, stream):
-            for packet in container.demux(stream):
-                if packet.pts is None:
+        has_times, num_packets = True, 0
+        with self._open() as decoder:
+            for packet in decoder.packets():
+                if packet is None or is_end(packet):
                     continue
+                num_packets += 1
                 if packet.is_keyframe or not groups:
                     groups.append([])
-                groups[-1].append(packet.pts)
-        return groups
+                if packet.pts is None:
+                    has_times = False
+                elif packet.size and not packet.is_discard:
+                    groups[-1].append(packet.pts)
+            # AVI counts packets; of frames that are shown in another order it knows nothing.
+            is_ordered = "avi" not in decoder.format_names or len(groups) == num_packets
+        times = [pts for group in groups for pts in group]
+        return _Index(groups, has_times and is_ordered and len(set(times)) == len(times) > 0)
 
-    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _frames(self, wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        """Yield good frames by their keys, those around `wanted` ones alone where times are known.
+
+        The key is the presentation time, or else the place among the good frames.
+        """
+        next_log_s = time.monotonic() + _LOG_AFTER_S
+        with self._open() as self._decoder:
+            decode = self._decode_around(set(wanted)) if self._index.is_timed else self._decode()
+            for place, frame in enumerate(decode):
+                yield (frame.pts if self._index.is_timed else place), frame
+                if time.monotonic() > next_log_s:
+                    next_log_s += _LOG_AFTER_S
+                    _LOG.info("video %s: %s frames decoded", self._path, f"{place + 1:,}")
+            self._decoder.count_missing()
+
+    def _decode(self) -> Iterator[Any]:
+        for packet in self._decoder.packets():
+            yield from self._decoder.decode(packet)
+
+    def _decode_around(self, wanted: set[int]) -> Iterator[Any]:
         """Frames of the groups that hold wanted ones, and of some others."""
-        is_needed = [any(pts in self._wanted for pts in group) for group in self._groups]
+        is_needed = [not wanted.isdisjoint(group) for group in self._index.groups]
         place, is_decoding = -1, False
-        for packet in container.demux(stream):
-            if packet.pts is not None and (packet.is_keyframe or place < 0):
+        for packet in self._decoder.packets():
+            if packet is None or is_end(packet):
+                if is_decoding:
+                    yield from self._decoder.decode(packet)
+                continue
+            if packet.is_keyframe or place < 0:
                 place += 1
             # The first frames of a group may build on the group before.
             is_due = any(is_needed[max(0, place) : place + 2])
             if is_decoding and not is_due:
-                yield from stream.decode(None)
-                stream.codec_context.flush_buffers()
+                yield from self._decoder.flush()
             is_decoding = is_due
             if is_due:
-                with contextlib.suppress(self._av.error.InvalidDataError):
-                    yield from packet.decode()
+                yield from self._decoder.decode(packet)
+            else:
+                self._decoder.num_packets += 1
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[tuple[Any, Any]]:
+    def _open(self) -> Iterator[FrameDecoder]:
         try:
             with self._av.open(str(self._path)) as container:
-                if not container.streams.video:
+                stream = video_stream(container)
+                if stream is None:
                     raise ImageError(f"video {self._path} holds sound alone, expected pictures")
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                yield container, stream
+                stream.thread_type = self._threads
+                yield FrameDecoder(self._av, container, stream)
         except self._av.error.FFmpegError as error:
             raise ImageError(f"video {self._path} cannot be read: {error.strerror}") from None

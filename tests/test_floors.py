@@ -54,6 +54,8 @@ BASE_FILES = """
     table
     values
     video
+    video_colour
+    video_reader
 """
 
 ROOMS = {

@@ -7,7 +7,8 @@ import pytest
 
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.images import ImageSource, open_image_source
-from edge_vit.video import VideoSource, colour_of, to_rgb
+from edge_vit.video import VideoSource
+from edge_vit.video_colour import colour_of, to_rgb
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 from camera.videos import level_of, read_level, write_video  # noqa: E402
@@ -57,19 +58,16 @@ def test_the_same_frames_come_again(video):
 def test_only_what_is_needed_is_decoded(video, monkeypatch):
     if video.suffix != ".mp4":
         pytest.skip("every frame of MJPEG is a key frame")
-    shown = []
-    monkeypatch.setattr("edge_vit.video.colour_of", lambda frame: shown.append(1) or None)
-    monkeypatch.setattr("edge_vit.video.to_rgb", lambda frame, colour: frame)
-    decoded = []
-    decode = VideoSource._decode
+    source, decoded = VideoSource(video, 1), []
+    frames = VideoSource._frames
 
-    def watched(self, *arguments):
-        for frame in decode(self, *arguments):
-            decoded.append(frame.pts)
-            yield frame
+    def watched(self, wanted):
+        for key, frame in frames(self, wanted):
+            decoded.append(key)
+            yield key, frame
 
-    monkeypatch.setattr(VideoSource, "_decode", watched)
-    assert len(list(VideoSource(video, 1))) == 1
+    monkeypatch.setattr(VideoSource, "_frames", watched)
+    assert len(list(source)) == 1
     assert len(decoded) <= 24  # two groups of 12, of five
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +13,14 @@ from edge_vit.camera.sources.source import Capture
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.errors import ImageError, SourceError
 from edge_vit.optional import require
-from edge_vit.video import Colour, colour_of, to_rgb
+from edge_vit.video_colour import Colour, colour_of, to_rgb
+from edge_vit.video_reader import MAX_ERRORS, FrameDecoder, video_stream
 
+_LOG = logging.getLogger(__name__)
 _PLAUSIBLE_NS = (
     10 * 10**9
 )  # a driver's stamp that is older than this, or ahead, is of another clock
 _MAX_PENDING = 64  # packets in a decoder
-_MAX_BAD = 100  # frames in a row that cannot be decoded
 
 
 class StreamSource:
@@ -34,45 +36,44 @@ class StreamSource:
         self, address: SourceAddress, timeout_s: float, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self._address, self._timeout_s, self._clock = address, timeout_s, clock
+        self._is_file = address.kind == "video"
         self._container: Any = None
         self._ready: deque[Capture] = deque()
         self._arrivals: dict[int, int] = {}  # presentation time -> when its packet arrived
         self._colour: Colour | None = None
         self._is_aborted = self._is_ended = False
-        self._num_bad = 0
+        self._num_corrupt = self._num_undecodable = 0  # that `read` has raised for
+        self._num_bad = 0  # in a row
+        self._num_decoded = self._num_to_skip = 0  # good frames
+        # Threads that work on several frames at once hold some of them back.
+        self._threads = "AUTO" if self._is_file else "SLICE"
 
     def open(self) -> SourceFormat:
-        """Connect, and decode the first frame: only it tells the colours."""
+        """Connect, and decode the first good frame: only a frame tells the colours."""
         self._av = require("av", f"reading {self._address.name}")
-        kind = self._address.kind
-        try:
-            self._container = self._av.open(
-                self._address.target,
-                format="v4l2" if kind == "v4l2" else None,
-                options=dict(stream_options(self._address)),
-                timeout=None if kind == "video" else (self._timeout_s, self._timeout_s),
-            )
-            if not self._container.streams.video:
-                raise SourceError(f"source {self._address.name} has no pictures")
-            self._stream = self._container.streams.video[0]
-            # Threads that work on several frames at once hold some of them back.
-            self._stream.thread_type = "AUTO" if kind == "video" else "SLICE"
-            self._packets = self._container.demux(self._stream)
-        except self._av.error.FFmpegError as error:
-            raise SourceError(
-                f"source {self._address.name} cannot be opened: {_reason(error)}"
-            ) from None
+        self._connect()
         first = self._decode_next()
         if first is None or self._colour is None:
-            raise SourceError(f"source {self._address.name} holds no frames")
+            counts = self._decoder.counts
+            why = f"no frame that can be decoded: {counts}" if counts.left_out else "no frames"
+            raise SourceError(f"source {self._address.name} holds {why}")
         self._ready.appendleft(first)
         height, width = first.pixels.shape[:2]
         rate = float(self._stream.average_rate or 0)
         return SourceFormat(width, height, rate, str(self._colour), first.clock)
 
     def read(self) -> Capture | None:
-        """Return the next frame in the order in which they are shown."""
-        return self._ready.popleft() if self._ready else self._decode_next()
+        """Return the next good frame in the order in which they are shown.
+
+        Raises:
+            ImageError: one was left out: it is corrupt, or it cannot be decoded.
+            SourceError: the source was lost, or the file is cut off.
+        """
+        capture = self._ready.popleft() if self._ready else self._decode_next()
+        self._report_bad(capture)
+        if capture is None and self._is_file:
+            self._refuse_cut_off()
+        return capture
 
     def abort(self) -> None:
         """Let the read that is under way, which its time limit ends, be the last."""
@@ -83,11 +84,41 @@ class StreamSource:
         if self._container is not None:
             self._container.close()
 
+    def _connect(self) -> None:
+        is_v4l2 = self._address.kind == "v4l2"
+        try:
+            self._container = self._av.open(
+                self._address.target,
+                format="v4l2" if is_v4l2 else None,
+                options=dict(stream_options(self._address)),
+                timeout=None if self._is_file else (self._timeout_s, self._timeout_s),
+            )
+            self._stream: Any = video_stream(self._container)
+            if self._stream is None:
+                raise SourceError(f"source {self._address.name} has no pictures")
+            self._stream.thread_type = self._threads
+            self._decoder = FrameDecoder(self._av, self._container, self._stream)
+            self._packets = self._decoder.packets()
+        except self._av.error.FFmpegError as error:
+            raise SourceError(
+                f"source {self._address.name} cannot be opened: {_reason(error)}"
+            ) from None
+
+    def _begin_anew(self) -> None:
+        """Read the file anew in one thread, as several lose good frames beside bad ones."""
+        _LOG.debug("source %s is damaged; reading it again in one thread", self._address.name)
+        self._threads, self._is_ended = "NONE", False
+        self._num_to_skip = self._num_decoded
+        self._container.close()
+        self._connect()
+
     def _decode_next(self) -> Capture | None:
-        """The next frame, from as many packets as it takes; None at the end."""
+        """The next good frame, from as many packets as it takes; None at the end."""
         while not self._ready:
             if self._is_ended:
                 return None
+            counts = self._decoder.counts
+            left_out = counts.left_out
             try:
                 packet = next(self._packets, None)
                 arrived_ns = self._clock.now_ns()
@@ -95,25 +126,48 @@ class StreamSource:
                     raise SourceError(f"source {self._address.name} was closed")
                 if packet is None:
                     self._is_ended = True
-                    continue
-                if packet.pts is not None:
+                elif packet.pts is not None:
                     self._note_arrival(packet.pts, arrived_ns)
-                frames = packet.decode()
-            except self._av.error.InvalidDataError:
-                self._num_bad += 1
-                if self._num_bad >= _MAX_BAD:
-                    raise SourceError(
-                        f"source {self._address.name}: {_MAX_BAD} frames in a row are damaged"
-                    ) from None
-                raise ImageError("a frame is damaged") from None
+                frames = self._decoder.decode(packet)
             except (self._av.error.FFmpegError, OSError) as error:
                 raise SourceError(
                     f"source {self._address.name} was lost: {_reason(error)}"
                 ) from None
-            for frame in frames:
-                self._num_bad = 0
-                self._ready.append(self._to_capture(frame, arrived_ns))
+            if counts.left_out and self._threads == "AUTO":
+                self._begin_anew()
+                continue
+            self._num_bad = 0 if frames else self._num_bad + counts.left_out - left_out
+            if self._num_bad >= MAX_ERRORS and not self._is_file:
+                raise SourceError(
+                    f"source {self._address.name}: {self._num_bad} frames in a row are damaged"
+                )
+            num_skipped = min(len(frames), self._num_to_skip)
+            self._num_to_skip -= num_skipped
+            self._num_decoded += len(frames) - num_skipped
+            self._ready += [self._to_capture(frame, arrived_ns) for frame in frames[num_skipped:]]
         return self._ready.popleft()
+
+    def _report_bad(self, capture: Capture | None) -> None:
+        """Raise for one frame that was left out, if there is one that was not reported yet."""
+        counts = self._decoder.counts
+        if counts.corrupt > self._num_corrupt:
+            self._num_corrupt, what = self._num_corrupt + 1, "a frame is corrupt"
+        elif counts.undecodable > self._num_undecodable:
+            self._num_undecodable, what = self._num_undecodable + 1, "a frame cannot be decoded"
+        else:
+            return
+        if capture is not None:
+            self._ready.appendleft(capture)
+        raise ImageError(what)
+
+    def _refuse_cut_off(self) -> None:
+        missing = self._decoder.count_missing()
+        if missing:
+            raise SourceError(f"source {self._address.name} is cut off: {self._decoder.counts}")
+        if self._decoder.is_broken_off:
+            raise SourceError(
+                f"source {self._address.name} cannot be read to its end: {self._decoder.counts}"
+            )
 
     def _note_arrival(self, pts: int, arrived_ns: int) -> None:
         self._arrivals[pts] = arrived_ns
@@ -130,7 +184,7 @@ class StreamSource:
             stamped_ns = round(frame.pts * frame.time_base * 10**9)
             if 0 <= arrived_ns - stamped_ns < _PLAUSIBLE_NS:
                 captured_ns, clock = stamped_ns, "driver"
-        if self._address.kind == "video":
+        if self._is_file:
             captured_ns = None  # of a file, being read is all that happens now
         return Capture(pixels, captured_ns, clock)
 

@@ -1,0 +1,251 @@
+"""Frames of an opened video, good ones alone, with counts of the others: for files and cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import ModuleType
+from typing import Any
+
+MAX_ERRORS = 100
+"""Errors of a demuxer in a row after which a video counts as broken off."""
+_MAX_PENDING = 64  # packets that a decoder may hold before it gives a frame
+# Codecs of which each packet is one frame to show. VP8, VP9, AV1 and MPEG-4 have hidden ones.
+_SHOWN_EACH = frozenset(
+    ("h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "rawvideo", "png", "prores", "ffv1")
+)
+# Codecs whose decoder shows guesses until the first key frame, and does not mark them.
+_GUESSED_UNTIL_KEY = frozenset(
+    ("mpeg4", "mpeg1video", "mpeg2video", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
+)
+_FIELD_CODECS = frozenset(("h264", "hevc", "mpeg1video", "mpeg2video"))
+
+
+@dataclass
+class FrameCounts:
+    """What became of a video's frames.
+
+    Attributes:
+        good: decoded without an error.
+        corrupt: decoded with errors, so that parts of them are guessed.
+        undecodable: lost in the decoder.
+        missing: that the file announces and does not hold, as it was cut off.
+        traced: good ones between a bad one and the next key frame, which may show traces of it.
+    """
+
+    good: int = 0
+    corrupt: int = 0
+    undecodable: int = 0
+    missing: int = 0
+    traced: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """Frames that are not good."""
+        return self.corrupt + self.undecodable + self.missing
+
+    def __str__(self) -> str:
+        kinds = {
+            "corrupt": self.corrupt,
+            "undecodable": self.undecodable,
+            "missing, as the file is cut off": self.missing,
+        }
+        bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        text = f"{self.good} of {self.good + self.left_out} frames are good"
+        text += f"; left out: {bad}" if bad else ""
+        if self.traced:
+            text += f"; {self.traced} that follow a bad one may show traces of it"
+        return text
+
+
+class FrameDecoder:
+    """Decodes the packets of one stream; only frames without errors come out.
+
+    Args:
+        av: PyAV.
+        container: an open one, at its beginning.
+        stream: of `container`, see `video_stream`.
+    """
+
+    def __init__(self, av: ModuleType, container: Any, stream: Any) -> None:
+        self._av, self._container, self._stream = av, container, stream
+        codec = stream.codec_context.name
+        self._is_shown_each = codec in _SHOWN_EACH
+        self._is_guessing = codec in _GUESSED_UNTIL_KEY
+        self._has_fields = codec in _FIELD_CODECS
+        # AVI numbers packets; of frames that are shown in another order it has no times.
+        self._is_timed = "avi" not in self.format_names or codec == "mjpeg"
+        self._pending: dict[int, None] = {}  # presentation times of packets, in decoding order
+        self._num_untimed = 0  # packets without such a time that have given no frame
+        self._bad_since: int | None = None  # first bad frame after a key frame
+        self._last_pts: int | None = None
+        self._lost: dict[int, None] = {}
+        self._end_s = Fraction(0)
+        self._is_flushed = False
+        self.num_packets = 0
+        self.counts = FrameCounts()
+        self.corrupt_pts: set[int] = set()
+        self.is_broken_off = False  # the demuxer gave up
+
+    @property
+    def format_names(self) -> list[str]:
+        """FFmpeg's names of the container's format."""
+        return str(self._container.format.name).split(",")
+
+    def packets(self) -> Iterator[Any]:
+        """Yield the stream's packets, and at the end one that flushes the decoder."""
+        num_errors = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    num_errors = 0
+                    yield packet
+                return
+            except self._av.error.InvalidDataError:
+                num_errors += 1
+            if num_errors >= MAX_ERRORS:
+                self.is_broken_off = True
+                yield None
+                return
+
+    def decode(self, packet: Any) -> list[Any]:
+        """Return the good frames that `packet` completes; None and an empty packet flush."""
+        is_flush = packet is None or is_end(packet)
+        if not is_flush:
+            self.num_packets += 1
+            if not packet.size:  # of AVI: show the frame before for longer
+                return []
+            self._expect(packet)
+        elif self._is_flushed:
+            return []
+        try:
+            frames = self._stream.decode(None) if is_flush else packet.decode()
+        except self._av.error.InvalidDataError:
+            frames = []
+            self._note_bad(None if is_flush else packet.pts)
+            if not self._is_shown_each:
+                self.counts.undecodable += 1
+        good = [frame for frame in frames if self._is_good(frame)]
+        if is_flush:
+            self.counts.undecodable += len(self._pending) + self._num_untimed
+            self._pending.clear()
+            self._num_untimed, self._is_flushed = 0, True
+        return good
+
+    def flush(self) -> list[Any]:
+        """Return the frames that the decoder still holds, and make it ready to begin elsewhere."""
+        frames = self.decode(None)
+        self._stream.codec_context.flush_buffers()
+        self._is_guessing = self._stream.codec_context.name in _GUESSED_UNTIL_KEY
+        self._bad_since = self._last_pts = None
+        self._is_flushed = False
+        return frames
+
+    def count_missing(self) -> int:
+        """Return how many frames a file announces beyond those that it held; call it at its end."""
+        names = self.format_names
+        announced = 0
+        if "mov" in names:
+            entries = getattr(self._stream, "index_entries", None)
+            announced = len(entries) if entries is not None else self._stream.frames
+        elif "avi" in names:
+            announced = self._stream.frames
+        elif "matroska" in names:
+            rate = self._stream.average_rate or Fraction(0)
+            left_s = _seconds(self._stream.metadata.get("DURATION", "")) - self._end_s
+            announced = self.num_packets + round(left_s * rate) if left_s * rate >= 2 else 0
+        self.counts.missing = max(0, announced - self.num_packets)
+        return self.counts.missing
+
+    def _expect(self, packet: Any) -> None:
+        if packet.is_discard:  # an edit list hides it; the decoder needs it for others
+            self._is_guessing = self._is_guessing and not packet.is_keyframe
+            return
+        if packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self._end_s = max(self._end_s, end)
+        if not self._is_shown_each:
+            return
+        if not self._is_timed or packet.pts is None or packet.pts in self._pending:
+            self._num_untimed += 1
+            return
+        self._pending[packet.pts] = None
+        if len(self._pending) > _MAX_PENDING:
+            self._lose(next(iter(self._pending)))
+
+    def _is_good(self, frame: Any) -> bool:
+        """Count `frame`, and return whether it has no errors."""
+        self._settle(frame)
+        if frame.key_frame:
+            self._is_guessing, self._bad_since = False, None
+        if frame.is_corrupt or self._is_guessing:
+            self.counts.corrupt += 1
+            self._note_bad(frame.pts)
+            if frame.pts is not None:
+                self.corrupt_pts.add(frame.pts)
+            return False
+        self.counts.good += 1
+        if self._bad_since is not None:
+            self.counts.traced += frame.pts is None or frame.pts > self._bad_since
+        return True
+
+    def _settle(self, frame: Any) -> None:
+        """Take `frame` from what is expected; what should have come before it is lost."""
+        if frame.interlaced_frame and self._has_fields:
+            # Two packets may be the two fields of one frame: what is lost cannot be counted so.
+            self._is_shown_each = False
+            self._pending.clear()
+            self._num_untimed = 0
+        pts = frame.pts
+        if not self._is_shown_each:
+            return
+        if pts is None or pts not in self._pending:
+            if pts in self._lost:  # late, but there
+                del self._lost[pts]
+                self.counts.undecodable -= 1
+            else:
+                self._num_untimed = max(0, self._num_untimed - 1)
+            return
+        del self._pending[pts]
+        if self._last_pts is None or pts > self._last_pts:
+            for other in [other for other in self._pending if other < pts]:
+                self._lose(other)
+        self._last_pts = pts
+
+    def _lose(self, pts: int) -> None:
+        """Count the frame of time `pts`, which is pending, as lost."""
+        del self._pending[pts]
+        self._lost[pts] = None
+        if len(self._lost) > _MAX_PENDING:
+            del self._lost[next(iter(self._lost))]
+        self.counts.undecodable += 1
+        self._note_bad(pts)
+
+    def _note_bad(self, pts: int | None) -> None:
+        if self._bad_since is None:
+            self._bad_since = -1 if pts is None else pts
+
+
+def is_end(packet: Any) -> bool:
+    """Return whether `packet` is the empty one that ends a stream."""
+    return packet.size == 0 and packet.dts is None and packet.pts is None
+
+
+def video_stream(container: Any) -> Any | None:
+    """Return the first stream of `container` that shows more than a cover; None without one."""
+    for stream in container.streams.video:
+        disposition: Any = getattr(stream, "disposition", 0)
+        cover: Any = getattr(type(disposition), "attached_pic", 0)
+        if not disposition & cover and stream.codec_context is not None:
+            return stream
+    return None
+
+
+def _seconds(text: str) -> Fraction:
+    """Seconds of ``HH:MM:SS.fraction``; 0 for anything else."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except ValueError:
+        return Fraction(0)
