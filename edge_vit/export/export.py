@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.errors import SpecError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
+from edge_vit.export.sources.onnx_file import fix_batch
 from edge_vit.export.trace import trace_module
 from edge_vit.images import ImageSource
 from edge_vit.preprocess import preprocess
@@ -65,23 +66,28 @@ def export_model(
     """
     with progress.step(f"opening {request.address}"):
         source = open_source(request)
+    batch = static_batch
+    if isinstance(source, OnnxSource):
+        batch = fix_batch(source.model, source.address, static_batch)
     size = source.preprocess.image_size
-    with progress.step("tracing"):
-        if isinstance(source, OnnxSource):
-            if static_batch is not None:
-                raise SpecError("--static-batch: an onnx: file keeps the batch size that it has")
-            proto = source.model
-        else:
-            proto = trace_module(source.module, size, static_batch)
+    with progress.step("running the model"):
+        decoded = _first_images(images)
+        name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
+        seen = _preprocess(decoded, source.preprocess)
+        reference = observe_reference(
+            source, seen, name, batch, may_be_constant=request.random_weights
+        )
+    if isinstance(source, OnnxSource):
+        proto = source.model
+    else:
+        with progress.step("tracing"):
+            proto = trace_module(source.module, size, batch)
     with progress.step("bringing the graph into canonical form"):
         is_contract = isinstance(source, OnnxSource) and source.is_contract
         canonical = make_canonical(proto, source.preprocess, source.task, is_contract=is_contract)
         fp32 = canonical.model.SerializeToString()
     with progress.step("proving parity"):
-        decoded = _first_images(images)
-        name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
-        seen = _preprocess(decoded, source.preprocess)
-        parity, outputs = check_parity(source, fp32, seen, name, canonical.batch)
+        parity, outputs = check_parity(source, fp32, reference)
     spec = ModelSpec(
         name=source.name,
         source=source.address,
@@ -98,7 +104,7 @@ def export_model(
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
     record = ExportRecord(request.address, checkpoint, parity, canonical.notes)
-    return Exported(fp32, spec, record, seen[: len(outputs)], outputs, decoded)
+    return Exported(fp32, spec, record, seen, outputs, decoded)
 
 
 def _first_images(images: ImageSource | None) -> tuple[npt.NDArray[np.uint8], ...]:

@@ -18,6 +18,7 @@ from small_vits import SmallViT, export_legacy, small_source
 
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import check_parity
+from edge_vit.export.reference import observe_reference
 from edge_vit.graph.sites import find_blocks
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, small.SIZE, small.SIZE, 3), dtype=np.uint8)
@@ -117,7 +118,9 @@ def nothing_is_said(caplog):
 def prove(source, proto: onnx.ModelProto, batch: int | None = None):
     """Return `proto` in canonical form, after it gave the numbers of `source`."""
     graph = make_canonical(proto, source.preprocess, source.task)
-    parity, _ = check_parity(source, graph.model.SerializeToString(), IMAGES, "noise", batch)
+    parity, _ = check_parity(
+        source, graph.model.SerializeToString(), observe_reference(source, IMAGES, "noise", batch)
+    )
     assert parity.spread > 100 * max(parity.max_error, 1e-7) or batch == 1
     return graph
 

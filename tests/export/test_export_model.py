@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -75,8 +77,18 @@ def test_a_file_that_somebody_else_exported(tmp_path):
     assert (exported.spec.name, exported.spec.depth) == ("small", 2)
     assert exported.record.parity.reference.startswith("the file itself")
     assert str(exported.spec.outputs[0]) == f"float32 (batch, {CLASSES})"
-    with pytest.raises(SpecError, match="--static-batch: an onnx: file keeps the batch size"):
-        export_model(request, static_batch=2)
+
+
+def test_the_batch_of_a_file_can_be_fixed_but_not_changed(tmp_path):
+    source = small_source()
+    onnx.save(export_legacy(source), tmp_path / "open.onnx")
+    onnx.save(export_legacy(source, batch=2), tmp_path / "two.onnx")
+    request = SourceRequest(f"onnx:{tmp_path / 'open.onnx'}", mean=SPEC.mean, std=SPEC.std)
+    assert export_model(request, static_batch=2).spec.static_batch == 2
+    made_for_two = replace(request, address=f"onnx:{tmp_path / 'two.onnx'}")
+    assert export_model(made_for_two).spec.static_batch == 2
+    with pytest.raises(SpecError, match=r"--static-batch: got 3, but .* is made for batches of 2"):
+        export_model(made_for_two, static_batch=3)
 
 
 def test_a_file_in_our_own_form_stays_what_it_is(tmp_path):

@@ -26,6 +26,7 @@ from edge_vit.calibration.ort_x64 import write_ort_x64
 from edge_vit.errors import ParityError
 from edge_vit.export.canonical import CanonicalGraph, make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import SourceRequest, TorchSource, open_source
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
@@ -107,7 +108,9 @@ def prove(case: Case, folder, depth: int | None = None) -> Proven:
     proto = trace_module(source.module, source.preprocess.image_size)
     graph = make_canonical(proto, source.preprocess, source.task)
     images = sample_photos(source.preprocess)
-    parity, _ = check_parity(source, graph.model.SerializeToString(), images, "photographs")
+    parity, _ = check_parity(
+        source, graph.model.SerializeToString(), observe_reference(source, images, "photographs")
+    )
     return Proven(case, source, graph, images, parity)
 
 
@@ -187,7 +190,9 @@ def test_the_outputs_are_those_of_the_model_and_follow_the_image(cut):
 def test_a_swap_of_two_channels_fails_parity(cut):
     swapped = swap_channels(cut.graph.model, "block0/qkv.1")
     with pytest.raises(ParityError, match="the exported graph is not the model"):
-        check_parity(cut.source, swapped, cut.images, "photographs", batch=1)
+        check_parity(
+            cut.source, swapped, observe_reference(cut.source, cut.images, "photographs", batch=1)
+        )
 
 
 def test_has_the_canonical_form_and_four_sites_per_block(cut):
@@ -280,4 +285,8 @@ def test_the_whole_model(case, tmp_path, record_result):
     assert quantized_sites(graph.model) == sites
     swapped = swap_channels(graph.model, "block0/qkv.1")
     with pytest.raises(ParityError, match="the exported graph is not the model"):
-        check_parity(proven.source, swapped, proven.images, "photographs", batch=1)
+        check_parity(
+            proven.source,
+            swapped,
+            observe_reference(proven.source, proven.images, "photographs", batch=1),
+        )

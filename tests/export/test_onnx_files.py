@@ -29,6 +29,7 @@ from edge_vit.errors import ParityError, SpecError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.export import export_model
 from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import SourceRequest
 from edge_vit.graph.sites import find_sites
 from edge_vit.spec import IMAGENET_MEAN, IMAGENET_STD
@@ -236,7 +237,9 @@ def test_finds_the_mlp_behind_a_norm_of_another_kind():
 def test_a_fixed_batch_of_one_is_proven_on_every_image(source):
     fixed = make_canonical(export_legacy(source, 17, batch=1), SPEC, "classification")
     images = sample_photos(SPEC)
-    parity, outputs = check_parity(source, fixed.model.SerializeToString(), images, "photos", 1)
+    parity, outputs = check_parity(
+        source, fixed.model.SerializeToString(), observe_reference(source, images, "photos", 1)
+    )
     assert outputs.shape == (len(images), CLASSES)
     assert parity.spread > 100 * parity.max_error
 
@@ -252,4 +255,8 @@ def test_refuses_a_graph_that_gives_nan_where_the_model_does_not(source):
     broken.graph.node.append(helper.make_node("Mul", [inner, "zero"], ["nothing"]))
     broken.graph.node.append(helper.make_node("Div", ["nothing", "nothing"], [name]))
     with pytest.raises(ParityError, match="gives as a graph NaN or infinity"):
-        check_parity(source, broken.SerializeToString(), sample_photos(SPEC), "photos")
+        check_parity(
+            source,
+            broken.SerializeToString(),
+            observe_reference(source, sample_photos(SPEC), "photos"),
+        )

@@ -10,6 +10,7 @@ from small_vits import export_legacy
 
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_blocks
@@ -55,7 +56,9 @@ def test_sites_are_found_or_a_note_says_why_not(name, arguments, export, depth, 
     reseed(source.module)
     graph = make_canonical(export(source), source.preprocess, source.task)
     photos = sample_photos(source.preprocess)
-    parity, _ = check_parity(source, graph.model.SerializeToString(), photos, "photographs")
+    parity, _ = check_parity(
+        source, graph.model.SerializeToString(), observe_reference(source, photos, "photographs")
+    )
     assert parity.spread > 100 * max(parity.max_error, 1e-7)
     assert graph.notes == notes
     blocks = find_blocks(ir.from_proto(graph.model).graph)
@@ -74,7 +77,9 @@ def test_models_of_transformers_have_their_sites(tmp_path, name):
     reseed(source.module)
     graph = make_canonical(trace(source), source.preprocess, source.task)
     photos = sample_photos(source.preprocess)
-    parity, _ = check_parity(source, graph.model.SerializeToString(), photos, "photographs")
+    parity, _ = check_parity(
+        source, graph.model.SerializeToString(), observe_reference(source, photos, "photographs")
+    )
     assert parity.spread > 100 * max(parity.max_error, 1e-7)
     assert (graph.notes, graph.depth, graph.num_heads) == ((), 2, 4)
     blocks = find_blocks(ir.from_proto(graph.model).graph)

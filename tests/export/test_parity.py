@@ -15,6 +15,7 @@ from small_vits import SPEC, SmallViT, export_legacy, small_source
 from edge_vit.errors import ParityError, SpecError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
+from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource
 from edge_vit.spec import PreprocessSpec
 
@@ -37,7 +38,9 @@ def fp32(source, proto) -> onnx.ModelProto:
 
 
 def check(source, model, images=PHOTOS, batch=None):
-    return check_parity(source, model.SerializeToString(), images, "photographs", batch)
+    return check_parity(
+        source, model.SerializeToString(), observe_reference(source, images, "photographs", batch)
+    )
 
 
 def edited(model: onnx.ModelProto, name: str, edit) -> onnx.ModelProto:
@@ -160,7 +163,7 @@ def test_a_static_batch_gives_outputs_for_every_image(source, fp32, batch):
 
 def test_refuses_what_is_no_graph(source):
     with pytest.raises(SpecError, match="ONNX Runtime refuses the graph") as error:
-        check_parity(source, b"no graph", PHOTOS, "photographs")
+        check_parity(source, b"no graph", observe_reference(source, PHOTOS, "photographs"))
     assert "\n" not in str(error.value)
 
 

@@ -202,6 +202,19 @@ def test_random_numbers_are_no_constants():
     assert ops(model) == {"RandomNormal": 1, "Add": 1}
 
 
+def test_dropout_that_was_exported_in_training_mode_passes_its_input_on():
+    model = parse(
+        """(float[n,3] x) => (float[n,3] y) {
+            kept, mask = Dropout<seed=1>(x, ratio, training)
+            y = Relu(kept)
+        }""",
+        ratio=0.5,
+        training=np.bool_(True),
+    )
+    fold_constants(model)
+    assert ops(model) == {"Relu": 1}
+
+
 def test_what_depends_on_pixels_stays():
     model = parse(
         """(float[n,3] x) => (float[n,3] y) {

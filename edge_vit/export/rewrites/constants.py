@@ -41,10 +41,8 @@ def fold_constants(model: ir.Model) -> None:
         for value in derived:
             _replace(graph, value, [run[value.name or ""] for run in runs])
     for node in list(graph):
-        if node.op_type == "Identity" and not node.outputs[0].is_graph_output():
-            source = node.inputs[0]
-            assert source is not None
-            node.outputs[0].replace_all_uses_with(source)
+        if _is_identity(node) and not node.outputs[0].is_graph_output():
+            node.outputs[0].replace_all_uses_with(data_input(node))
     _drop_zero_additions(graph)
     passes.RemoveUnusedNodesPass()(model)
 
@@ -64,6 +62,13 @@ def keep_batch_dimension(graph: ir.Graph) -> None:
         rest = [dim for dim in list(shape)[1:] if isinstance(dim, int)]
         if len(rest) == len(shape) - 1 and np.prod(rest) == np.prod(target[1:]):
             node.replace_input_with(1, constant(graph, np.array([0, *target[1:]], np.int64)))
+
+
+def _is_identity(node: ir.Node) -> bool:
+    """Say whether `node` passes its input on: Dropout too, as ONNX Runtime takes it."""
+    if node.op_type == "Dropout":
+        return not any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
+    return node.op_type == "Identity"
 
 
 def _batches(graph: ir.Graph) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from edge_vit.errors import ArtifactError
+from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources.values import first_line
 
 _MAX_BYTES = 2**31 - 1  # of one protobuf message
@@ -44,6 +44,31 @@ def read_graph(path: Path) -> ModelProto:
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
     return model
+
+
+def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
+    """Return the only batch size of `model`, or None where it leaves that open.
+
+    Args:
+        model: a graph of one input and one output.
+        address: for the message.
+        batch: a size to write into it where it leaves that open.
+
+    Raises:
+        SpecError: it is made for another size.
+    """
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    own = dims[0].dim_value if dims[0].HasField("dim_value") else None
+    if own is not None and batch not in (None, own):
+        raise SpecError(
+            f"--static-batch: got {batch}, but {address} is made for batches of {own}. Leave it out"
+        )
+    if batch is not None:
+        shape = model.graph.output[0].type.tensor_type.shape
+        for dim in (dims[0], *shape.dim[:1]):
+            dim.dim_value = batch
+        del model.graph.value_info[:]  # shapes that an exporter has noted for any batch
+    return own or batch
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:

@@ -1,0 +1,294 @@
+"""The outputs of the model itself, which the graph is compared with, and whether they make sense.
+
+A graph can only be as good as its model. So the model is looked at before the graph is made: one
+row for each image, the same row each time it runs, the same row whatever lies beside the image in
+its batch, and another row for another image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from edge_vit.errors import ParityError, SpecError
+from edge_vit.export.sources import OnnxSource, Source
+from edge_vit.export.sources.values import first_line
+from edge_vit.spec import PreprocessSpec
+
+PARITY_BATCHES = (1, 2, 5)
+MAX_ERROR = 1e-4
+"""Largest difference, over the largest output, that float32 arithmetic alone explains."""
+
+_SHARE_OF_SPREAD = 0.01
+_ROUNDING = 1e-5  # over the largest output: below it, differences are rounding in any case
+_CONSTANT = 1e-6  # over the largest output of a column
+_REPEATS = 3
+
+Images = npt.NDArray[np.uint8]
+Outputs = npt.NDArray[np.float32]
+RunModel = Callable[[Images], Outputs]
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceRun:
+    """One run of the model.
+
+    Attributes:
+        indices: of the images in `Reference.images`, in the order of the batch.
+        outputs: float32 (batch, classes or channels).
+    """
+
+    indices: tuple[int, ...]
+    outputs: Outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a model gives for some images.
+
+    Attributes:
+        name: what ran it, such as ``torch 2.14.1``.
+        images_name: of the images, for the record.
+        images: uint8 (count, height, width, 3): those that were given, then unlike ones to stand
+            beside them.
+        num_given: how many of them were given.
+        batches: the batch sizes of the runs.
+        is_static: whether that is the only batch size of the graph.
+        runs: all of them; each given image is in the last one, or, where the batch is static, in
+            one of the first.
+    """
+
+    name: str
+    images_name: str
+    images: Images
+    num_given: int
+    batches: tuple[int, ...]
+    is_static: bool
+    runs: tuple[ReferenceRun, ...]
+
+
+def observe_reference(
+    source: Source,
+    images: Images,
+    name: str,
+    batch: int | None = None,
+    *,
+    may_be_constant: bool = False,
+) -> Reference:
+    """Run the model of `source` on `images`, and check that its outputs make sense.
+
+    Args:
+        source: the model.
+        images: uint8 (count, height, width, 3), as preprocessed.
+        name: of the images, for the record and the messages.
+        batch: the only batch size of a static graph, or None for 1, 2 and 5.
+        may_be_constant: whether equal outputs for all images are accepted, as of random weights.
+
+    Raises:
+        SpecError: the model does not run at a batch size, gives another number of rows than there
+            are images, another output each time or beside other images, or always the same one.
+        ParityError: it gives NaN, infinity or nothing but zeros.
+    """
+    run, reference_name = _runner(source)
+    pool = np.concatenate([images, _unlike(images)])
+    plan = list(_plan_dynamic(len(images)) if batch is None else _plan_static(len(images), batch))
+    runs = [ReferenceRun(some, _run(source, run, pool[list(some)], name)) for some in plan]
+    limit, difference = _limit(runs), _neighbour_difference(runs)
+    few = runs[-max(1, PARITY_BATCHES[-1] // len(plan[-1])) :]  # five images again, not one
+    for repeated in few * (_REPEATS if difference > limit else 1):
+        again = _run(source, run, pool[list(repeated.indices)], name)
+        if _difference(again, repeated.outputs) > limit:
+            raise SpecError(_not_repeatable(source))
+    if difference > limit:
+        largest = max(float(np.abs(r.outputs).max()) for r in runs)
+        raise SpecError(
+            f"{source.address} gives an image another output beside other images than alone, by "
+            f"{difference / largest:.1e} of the largest output: {_blame(source)}"
+        )
+    if not may_be_constant and _is_constant(runs):
+        raise SpecError(
+            f"{source.address} gives the same output for {len(_rows(runs))} different images: it "
+            "does not depend on the image. Were its weights loaded, does its forward use its input?"
+        )
+    batches = PARITY_BATCHES if batch is None else (batch,)
+    return Reference(
+        reference_name, name, pool, len(images), batches, batch is not None, tuple(runs)
+    )
+
+
+def normalise(images: Images, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
+    """Return ``(x / 255 - mean) / std``, float32 (batch, 3, height, width), as torchvision does."""
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    normalised = (images.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+
+def open_graph(model: bytes) -> ort.InferenceSession:
+    """Return an ONNX Runtime session of `model` on the CPU.
+
+    Raises:
+        SpecError: ONNX Runtime refuses it.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        raise SpecError(f"ONNX Runtime refuses the graph: {line}") from None
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says in one line, without the places in ONNX Runtime's own source."""
+    text = " ".join(str(error).split())
+    found = re.search(r"while running (\w+) node.*Status Message: .* was false\. (.*)", text)
+    return f"{found[1]}: {found[2]}"[:200].rstrip(".") if found else first_line(error)
+
+
+def _runner(source: Source) -> tuple[RunModel, str]:
+    """Return a function from images to the source's own outputs, and what runs it."""
+    if not isinstance(source, OnnxSource):
+        module = source.module
+
+        def run_torch(images: Images) -> Outputs:
+            with torch.no_grad():
+                outputs: Outputs = module(torch.from_numpy(normalise(images, source.preprocess)))
+            return np.asarray(outputs, np.float32)
+
+        return run_torch, f"torch {version('torch')}"
+    session = open_graph(source.model.SerializeToString())
+
+    def run_onnx(images: Images) -> Outputs:
+        feed = images if source.is_contract else normalise(images, source.preprocess)
+        found: Outputs = session.run([source.output_name], {source.input_name: feed})[0]
+        return found
+
+    return run_onnx, f"the file itself in onnxruntime {version('onnxruntime')}"
+
+
+def _run(source: Source, run: RunModel, images: Images, name: str) -> Outputs:
+    """Return one row for each of `images`."""
+    size = len(images)
+    try:
+        outputs = run(images)
+    except Exception as error:  # anybody's forward, and each status of ONNX Runtime
+        raise SpecError(
+            f"{source.address} does not run at batch size {size}: {reason(error)}{_one(size)}"
+        ) from None
+    if outputs.ndim != 2 or len(outputs) != size:
+        raise SpecError(
+            f"{source.address} gives {tuple(outputs.shape)} for {size} images, expected one row "
+            "each: the images of a batch are put together in it. Keep the batch the first axis of "
+            f"every Reshape{_one(size)}"
+        )
+    if not np.isfinite(outputs).all():
+        raise ParityError(f"{source.name} itself gives NaN or infinity for {name}")
+    if not outputs.any():
+        raise ParityError(f"{source.name} itself gives nothing but zeros for {name}")
+    return outputs
+
+
+def _one(size: int) -> str:
+    return ". If it is made for one image at a time, add --static-batch 1" if size > 1 else ""
+
+
+def _unlike(images: Images) -> Images:
+    """Return five images that are unlike the first of `images`, and unlike each other."""
+    noise = np.random.default_rng(0).integers(0, 256, images.shape[1:], dtype=np.uint8)
+    first = images[0]
+    return np.stack([255 - first, noise, first[::-1], 255 - first[:, ::-1], first // 2])
+
+
+def _plan_dynamic(count: int) -> Iterator[tuple[int, ...]]:
+    """Yield the images of each run: the first one alone, second beside its negative, then all."""
+    yield (0,)
+    yield (count, 0)
+    yield from _in_batches(count, PARITY_BATCHES[-1])
+
+
+def _plan_static(count: int, batch: int) -> Iterator[tuple[int, ...]]:
+    """Yield batches that hold each image once, then one with the first image behind others."""
+    yield from _in_batches(count, batch)
+    if batch > 1:
+        yield (*(count + i % 5 for i in range(batch - 1)), 0)
+
+
+def _in_batches(count: int, batch: int) -> Iterator[tuple[int, ...]]:
+    """Yield batches that hold each image once, filled up with the unlike ones."""
+    for start in range(0, count, batch):
+        here = range(start, min(start + batch, count))
+        yield (*here, *(count + i % 5 for i in range(batch - len(here))))
+
+
+def _difference(left: Outputs, right: Outputs) -> float:
+    return float(np.abs(left - right).max())
+
+
+def _rows(runs: list[ReferenceRun]) -> dict[int, list[Outputs]]:
+    """Return each image's rows by its index."""
+    rows: dict[int, list[Outputs]] = {}
+    for run in runs:
+        for index, row in zip(run.indices, run.outputs, strict=True):
+            rows.setdefault(index, []).append(row)
+    return rows
+
+
+def _limit(runs: list[ReferenceRun]) -> float:
+    """Return by how much two rows of one image may differ.
+
+    Matrix products of other sizes round otherwise. Where the images differ little, as with
+    untrained weights, what a neighbour does is little too.
+    """
+    first = np.stack([rows[0] for rows in _rows(runs).values()])
+    largest = float(np.abs(first).max())
+    spread = float(np.ptp(first, axis=0).max())
+    return min(MAX_ERROR * largest, max(_SHARE_OF_SPREAD * spread, _ROUNDING * largest))
+
+
+def _neighbour_difference(runs: list[ReferenceRun]) -> float:
+    return max(_difference(row, rows[0]) for rows in _rows(runs).values() for row in rows)
+
+
+def _is_constant(runs: list[ReferenceRun]) -> bool:
+    """Say whether every column is the same number for all images."""
+    first = np.stack([rows[0] for rows in _rows(runs).values()]).astype(np.float64)
+    return bool((np.ptp(first, axis=0) <= _CONSTANT * np.abs(first).max(axis=0)).all())
+
+
+def _not_repeatable(source: Source) -> str:
+    hint = "is a Dropout or a random operator left in the file? Export it in eval mode"
+    if not isinstance(source, OnnxSource):
+        training = [name or "it" for name, m in source.module.named_modules() if m.training]
+        hint = (
+            f"{training[0]} stays in training mode when eval() is called"
+            if training
+            else "is dropout or noise left on? F.dropout wants training=self.training"
+        )
+    return f"{source.address} gives another output each time it runs: {hint}"
+
+
+def _blame(source: Source) -> str:
+    """Return what in the model most likely mixes the images of a batch, and what to do."""
+    modules = [] if isinstance(source, OnnxSource) else list(source.module.named_modules())
+    for name, module in modules:
+        if module.training:
+            return f"{name or 'it'} stays in training mode when eval() is called"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            return f"{name} has no running statistics. Make it with track_running_stats=True"
+        if getattr(module, "batch_first", None) is False:
+            return (
+                f"{name} attends across the batch. Make it with batch_first=True, or add "
+                "--static-batch 1 if one image at a time is enough"
+            )
+    return (
+        "attention, a norm or a Reshape mixes the images of a batch. Mend it, or add "
+        "--static-batch 1 if one image at a time is enough"
+    )
