@@ -14,11 +14,20 @@ from edge_vit.errors import SpecError
 
 @dataclass(frozen=True)
 class Answer:
-    """One class that a model named: index, label and score (softmax, 0 to 1)."""
+    """One class or label: index, name and probability, 0 to 1."""
 
     index: int
     label: str
     score: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One numeric score of a regression model: index, label and value."""
+
+    index: int
+    label: str
+    value: float
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

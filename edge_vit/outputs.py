@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.answers import Answer, softmax
+from edge_vit.answers import Answer, Score, softmax
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, Task
 
@@ -38,14 +38,14 @@ class Prediction:
         features: the feature vector where that is the task, else None.
         labels_on: of `multi_label`, the labels whose probability reaches the model's threshold,
             best first; else None.
-        scores: of `regression`, every score in order, with its name and value; else None.
+        scores: of `regression`, every score in order; else None.
     """
 
     image: str
     answers: tuple[Answer, ...]
     features: tuple[float, ...] | None = None
     labels_on: tuple[Answer, ...] | None = None
-    scores: tuple[Answer, ...] | None = None
+    scores: tuple[Score, ...] | None = None
 
 
 def sigmoid(logits: FloatArray) -> Float64Array:
@@ -150,8 +150,16 @@ def cosine(reference: FloatArray, candidate: FloatArray) -> Float64Array:
     return np.where((a == b).all(axis=1), 1.0, np.clip(found, -1.0, 1.0))
 
 
-def _log_softmax(logits: Float64Array) -> Float64Array:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+def softmax_kl(reference: FloatArray, candidate: FloatArray) -> Float64Array:
+    """Return KL(softmax(reference) || softmax(candidate)) of each pair of rows, (rows,), nats."""
+    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
+    kl: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return np.maximum(kl, 0.0)  # rounding can leave -1e-17, which no divergence is
+
+
+def _log_softmax(logits: FloatArray) -> Float64Array:
+    wide = np.asarray(logits, np.float64)
+    shifted = wide - wide.max(axis=-1, keepdims=True)
     found: Float64Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return found
 
@@ -178,12 +186,9 @@ def _classification_kl(
     if spec.activation == "sigmoid":
         return _bernoulli_kl(spec, reference, candidate)
     if spec.activation == "softmax":
-        log_p, log_q = (_log_softmax(np.asarray(x, np.float64)) for x in (reference, candidate))
-    else:
-        wide = (np.asarray(x, np.float64) for x in (reference, candidate))
-        log_p, log_q = (np.log(np.clip(x, _LEAST, None)) for x in wide)
-    kl: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-    return np.maximum(kl, 0.0)  # rounding can leave -1e-17, which no divergence is
+        return softmax_kl(reference, candidate)
+    # The softmax of a logarithm gives the probabilities back, and makes their sum exactly 1.
+    return softmax_kl(*(np.log(np.clip(x, _LEAST, None)) for x in (reference, candidate)))
 
 
 def _classify(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
@@ -199,7 +204,7 @@ def _tag(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Predict
 
 
 def _score(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
-    scores = (Answer(i, spec.label(i), float(value)) for i, value in enumerate(output))
+    scores = (Score(i, spec.label(i), float(value)) for i, value in enumerate(output))
     return Prediction(image, (), scores=tuple(scores))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from edge_vit.answers import Answer
+from edge_vit.answers import Answer, Score
 from edge_vit.measure.histogram import Histogram
 from edge_vit.measure.results import (
     AccuracyReport,
@@ -14,9 +14,11 @@ from edge_vit.measure.results import (
     Energy,
     Environment,
     Gate,
+    LabelAgreement,
     LatencyReport,
     LatencySummary,
     Percentile,
+    ScoreError,
     Stage,
     TimingWarning,
     Verdict,
@@ -160,7 +162,22 @@ LATENCY_2 = dataclasses.replace(
 REPORT_2 = dataclasses.replace(
     REPORT_1, accuracy=(ACCURACY_2,), latency=(LATENCY_2,), environment=ENVIRONMENT_2
 )
+ACCURACY_3 = dataclasses.replace(
+    ACCURACY_2,
+    task="classification",
+    per_label=(LabelAgreement(0, "cat", 400, 401, 0.9985),),
+    label_agreement=0.9985,
+    scores=(ScoreError(0, "age", 0.12, 0.05, 21.5, 990, 1.0),),
+    worst=(
+        dataclasses.replace(
+            ACCURACY_2.worst[0],
+            reference_scores=(Score(0, "age", 31.25),),
+            candidate_scores=(Score(0, "age", 30.5),),
+        ),
+    ),
+)
 REPORT_3 = dataclasses.replace(
     REPORT_2,
     model=dataclasses.replace(REPORT_2.model, activation="none", threshold=0.0),
+    accuracy=(ACCURACY_3,),
 )

@@ -87,7 +87,7 @@ def test_scores_keep_their_value_and_are_never_a_class():
     found = outputs.predict(spec_of("regression", size=1), np.array([37.5]), image="a.png")
     assert found.image == "a.png"
     assert found.answers == ()
-    assert [(s.label, s.score) for s in found.scores] == [("0", 37.5)]
+    assert [(s.label, s.value) for s in found.scores] == [("0", 37.5)]
 
 
 def test_sigmoid_neither_overflows_nor_warns():

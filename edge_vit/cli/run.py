@@ -87,4 +87,7 @@ def command(
 def _to_json(prediction: Prediction) -> dict[str, Any]:
     if prediction.features is not None:
         return {"image": prediction.image, "features": prediction.features}
-    return {"image": prediction.image, "predictions": prediction.answers}
+    if prediction.scores is not None:
+        return {"image": prediction.image, "scores": prediction.scores}
+    on = {} if prediction.labels_on is None else {"labels_on": prediction.labels_on}
+    return {"image": prediction.image, "predictions": prediction.answers, **on}

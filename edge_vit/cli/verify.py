@@ -45,6 +45,14 @@ from edge_vit.runtime import SessionOptions
     help="Accuracy that may be lost against fp32, in percent of the images.",
 )
 @click.option(
+    "--max-error",
+    metavar="PERCENT",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Of a regression model: mean difference from fp32, in percent of fp32's spread.",
+)
+@click.option(
     "--min-speedup",
     metavar="RATIO",
     type=click.FloatRange(min=0, min_open=True),
@@ -123,6 +131,7 @@ def command(
     data: Path,
     num_images: int | None,
     max_drop: float,
+    max_error: float,
     min_speedup: float,
     min_agreement: float | None,
     max_p99_ms: float | None,
@@ -157,7 +166,7 @@ def command(
         report = verify(
             opened,
             data,
-            Limits(max_drop, min_speedup, min_agreement, max_p99_ms, max_slowdown),
+            Limits(max_drop, min_speedup, min_agreement, max_p99_ms, max_slowdown, max_error),
             backend=backend,
             options=options,
             iterations=iterations,

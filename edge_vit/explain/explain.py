@@ -12,7 +12,6 @@ import onnx
 import onnx_ir as ir
 from PIL import Image
 
-from edge_vit.answers import Answer, top_answers
 from edge_vit.bundle import FP32, INT8_CPU, ONNX_FILES, Bundle
 from edge_vit.errors import SpecError
 from edge_vit.explain.rollout import FloatArray, correlation, map_of, overlap, roll_out
@@ -21,6 +20,7 @@ from edge_vit.graph.expose import expose
 from edge_vit.graph.reading import Layout, Reading, find_layout, find_reading
 from edge_vit.graph.sites import find_blocks
 from edge_vit.images import ImageSource, open_image_source
+from edge_vit.outputs import predict
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.ort import OrtSession
@@ -137,9 +137,7 @@ def _look(
         pooled = _of_one(outputs[view.reading.pool], spec).astype(np.float64)
         weights = pooled.reshape(-1, pooled.shape[-1]).mean(axis=0)
     rollout = map_of(rolled, weights, view.layout.rows, view.layout.columns)
-    answers: tuple[Answer, ...] = ()
-    if spec.task == "classification":
-        answers = top_answers(outputs[spec.outputs[0].name][0], spec.labels, _NUM_ANSWERS)
+    answers = predict(spec, outputs[spec.outputs[0].name][0], _NUM_ANSWERS).answers
     rows = tuple(tuple(round(float(v), 8) for v in row) for row in rollout)
     return Look(session.precision, rows, answers), rollout
 

@@ -17,7 +17,7 @@ class Look:
 
     Attributes:
         rollout: the map.
-        answers: best first; none for `features`.
+        answers: classes or labels, best first; none for other tasks.
     """
 
     precision: Precision

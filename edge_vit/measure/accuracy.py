@@ -208,7 +208,9 @@ def _batches(
 
 def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     pixels = preprocess(item.pixels, spec.preprocess)
-    image = SeenImage(index, item.name, pixels, item.label, digest(pixels))
+    # A folder names one class: what else is on in its images is not known, and no score is.
+    label = item.label if spec.task == "classification" else None
+    image = SeenImage(index, item.name, pixels, label, digest(pixels))
     _check_label(image, spec)
     return image
 
@@ -251,7 +253,7 @@ def _find_neighbours(comparisons: Sequence[Comparison], gallery: FloatArray) -> 
 
 def _check_label(image: SeenImage, spec: ModelSpec) -> None:
     label = image.label
-    if spec.task == "classification" and label is not None and not 0 <= label < spec.num_outputs:
+    if label is not None and not 0 <= label < spec.num_outputs:
         raise SpecError(
             f"image {image.name}: got label {label}, expected 0 to {spec.num_outputs - 1}, one of "
             f"the classes of {spec.name}. Check that the class folders are the model's"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.answers import top_answers
 from edge_vit.bundle import Bundle
 from edge_vit.device import EnergyMeter, EnergyReport, TelemetryReader, open_telemetry
 from edge_vit.image_parts import IndexedSource
@@ -19,6 +18,7 @@ from edge_vit.measure.recorder import stage_of
 from edge_vit.measure.results import LatencyReport
 from edge_vit.measure.scenarios import Plan, time_scenario
 from edge_vit.measure.timing import Energy, Stage, TimingWarning
+from edge_vit.outputs import predict
 from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import resolve_backend, runs_on_cpu
@@ -121,8 +121,7 @@ def time_stages(
             model_input = preprocess(pixels, spec.preprocess)
             preprocessed = time.perf_counter()
             output = run_batch(session, model_input[None])[0]
-            if spec.task == "classification":
-                top_answers(output, spec.labels)
+            predict(spec, output)
             end = time.perf_counter()
             times["decode"].append(1000 * (decoded - start))
             times["preprocess"].append(1000 * (preprocessed - decoded))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_vit.answers import top_answers
+from edge_vit import outputs
 from edge_vit.measure import metrics
 from edge_vit.measure.metrics import FloatArray, IntArray
-from edge_vit.measure.results import Answer, Disagreement
+from edge_vit.measure.results import Disagreement
 from edge_vit.measure.tally import Tally
 from edge_vit.measure.worst import Kept, SeenImage, WorstImages, thumbnail_png
 from edge_vit.spec import ModelSpec
@@ -63,7 +63,9 @@ class Comparison:
             self._features.append(candidate)
         else:
             labels = [-1 if image.label is None else image.label for image in images]
-            divergence = self.tally.add_answers(reference, candidate, np.array(labels))
+            divergence = self.tally.add_predictions(
+                self._spec, reference, candidate, np.array(labels)
+            )
         for row, image in enumerate(images):
             value = float(divergence[row])
             self._worst.offer(
@@ -97,17 +99,17 @@ class Comparison:
         label = None
         if image.label is not None:
             label = self._labels[image.label] if self._labels else self._spec.label(image.label)
+        ours, theirs = (
+            outputs.predict(self._spec, output, _NUM_ANSWERS) for output in (reference, candidate)
+        )
         return Disagreement(
             image=image.name,
             thumbnail_png=thumbnail_png(image.pixels),
             label=label,
-            reference=self._top(reference),
-            candidate=self._top(candidate),
+            reference=ours.answers,
+            candidate=theirs.answers,
             divergence=divergence,
-            agrees=bool(np.argmax(reference) == np.argmax(candidate)),
+            agrees=bool(outputs.same_prediction(self._spec, reference[None], candidate[None])[0]),
+            reference_scores=(ours.scores or ())[:_NUM_ANSWERS],
+            candidate_scores=(theirs.scores or ())[:_NUM_ANSWERS],
         )
-
-    def _top(self, output: FloatArray) -> tuple[Answer, ...]:
-        if self._spec.task == "features":
-            return ()
-        return top_answers(output, self._spec.labels, _NUM_ANSWERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edge_vit.measure.results import AccuracyReport, Gate, Outcome
+from edge_vit.measure.score_gates import MAX_ERROR, agreement_can_fail, judge_scores
 from edge_vit.measure.statistics import (
     MAX_IMAGES,
     Interval,
@@ -16,8 +17,10 @@ from edge_vit.measure.statistics import (
 _POINTS = 100  # of accuracy: percent of the images
 
 
-def judge_accuracy(report: AccuracyReport, max_drop: float) -> Gate:
+def judge_accuracy(report: AccuracyReport, max_drop: float, max_error: float = MAX_ERROR) -> Gate:
     """Return the gate ``max-drop``: by labels where there are some, else by agreement.
+
+    Of a regression model it is ``max-error``: see `judge_scores`.
 
     Pass needs the upper 95 % bound within the limit, fail the lower one beyond it; all else is
     undecided, with the number of images that would decide. Accuracy can never drop by more than the
@@ -28,7 +31,10 @@ def judge_accuracy(report: AccuracyReport, max_drop: float) -> Gate:
     Args:
         report: against fp32.
         max_drop: in points.
+        max_error: of scores, in percent of their spread.
     """
+    if report.task == "regression":
+        return judge_scores(report, max_error)
     if report.num_labelled:
         return _judge_drop(report, max_drop)
     return _judge_disagreement(report, max_drop)
@@ -117,6 +123,12 @@ def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
     outcome = _outcome(low, high, limit)
     needed = None
     what = f"{_subject(report)} differs on {share:.2f} % of {count:,} images"
+    if not agreement_can_fail(report):
+        sentence = (
+            f"No label is on in any of {count:,} images, for fp32 or {report.precision}: that both "
+            "agree says nothing. Take images that show something, or set --threshold at export."
+        )
+        return _drop_gate(report, "undecided", limit, share, (low, high), sentence, None)
     labels = "without labels, all that is known is that accuracy drops by no more than that"
     if outcome == "pass":
         known = "" if is_features else f"; {labels}"
@@ -172,7 +184,11 @@ def _in_points(bounds: Interval) -> Interval:
 
 
 def _subject(report: AccuracyReport) -> str:
-    """What is compared: `features` have no answer, and no KL."""
+    """Return what is compared; reports of formats 1 and 2 have no task, and features no KL."""
+    if report.task == "multi_label":
+        return "The set of labels"
+    if report.task == "regression":
+        return "The side of the threshold"
     return "Nearest neighbour" if report.kl_mean is None else "First answer"
 
 

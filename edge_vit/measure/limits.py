@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edge_vit.errors import SpecError
+from edge_vit.measure.score_gates import MAX_ERROR
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Limits:
         min_agreement: images with the same first answer as fp32, in percent.
         max_p99_ms: 99th percentile of the latency, in milliseconds.
         max_slowdown: median latency over that of an earlier report, where one is given.
+        max_error: of a regression model's scores against fp32: mean absolute difference, in percent
+            of the spread of fp32's values.
     """
 
     max_drop: float = 0.5
@@ -25,6 +28,7 @@ class Limits:
     min_agreement: float | None = None
     max_p99_ms: float | None = None
     max_slowdown: float = 1.05
+    max_error: float = MAX_ERROR
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
@@ -35,5 +39,7 @@ class Limits:
             raise SpecError(f"min_agreement: got {self.min_agreement}, expected 0 to 100 percent")
         if self.max_p99_ms is not None and not self.max_p99_ms > 0:
             raise SpecError(f"max_p99_ms: got {self.max_p99_ms}, expected more than 0 milliseconds")
+        if not (math.isfinite(self.max_error) and self.max_error >= 0):
+            raise SpecError(f"max_error: got {self.max_error}, expected 0 percent or more")
         if not (math.isfinite(self.max_slowdown) and self.max_slowdown >= 1):
             raise SpecError(f"max_slowdown: got {self.max_slowdown}, expected a ratio of 1 or more")

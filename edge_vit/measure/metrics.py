@@ -18,19 +18,6 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-def cosine_rows(reference: FloatArray, candidate: FloatArray) -> Float64Array:
-    """Return the cosine of each pair of rows, (rows,), from -1 to 1.
-
-    Two rows of zeros count as equal (1), one row of zeros as unrelated (0).
-    """
-    a, b = reference.astype(np.float64), candidate.astype(np.float64)
-    norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    product = norm_a * norm_b
-    cosine = (a * b).sum(axis=1) / np.where(product > 0, product, 1.0)
-    # Equal rows are equal to the last bit, which rounding in the quotient must not hide.
-    return np.where((a == b).all(axis=1), 1.0, np.clip(cosine, -1.0, 1.0))
-
-
 def power_rows(reference: FloatArray, candidate: FloatArray) -> tuple[Float64Array, Float64Array]:
     """Return ``sum reference^2`` and ``sum (reference - candidate)^2`` per row, (rows,) each."""
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
@@ -51,13 +38,6 @@ def sqnr_db(signal: float, noise: float) -> float | None:
     if noise == 0:
         return None
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-
-
-def kl_rows(reference: FloatArray, candidate: FloatArray) -> Float64Array:
-    """Return KL(softmax(reference) || softmax(candidate)) of each pair of rows, (rows,), nats."""
-    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
-    kl: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-    return np.maximum(kl, 0.0)  # rounding can leave -1e-17, which no divergence is
 
 
 def top1(outputs: FloatArray) -> IntArray:
@@ -100,13 +80,6 @@ def nearest_neighbours(queries: FloatArray, gallery: FloatArray, block_size: int
         similarity[rows, start + rows] = -np.inf
         nearest[start : start + block_size] = np.argmax(similarity, axis=1)
     return nearest
-
-
-def _log_softmax(logits: FloatArray) -> Float64Array:
-    wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    log_softmax: Float64Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return log_softmax
 
 
 def _unit_rows(rows: FloatArray) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from edge_vit.measure.paired import bootstrap_interval, mcnemar_p, tango_interva
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, Environment
 from edge_vit.measure.statistics import exact_bounds, wilson_interval
 from edge_vit.measure.tally import AnswerTally, Counts, Tally, merge_tallies, percentile_of
+from edge_vit.measure.task_tallies import label_agreements, mean_agreement, score_errors
 from edge_vit.measure.worst import Kept, worst_of
 from edge_vit.spec import Precision, Task
 from edge_vit.values import from_json, to_json
@@ -136,7 +137,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
     count, labelled = tally.num_images, tally.num_labelled
     if not count:
         raise SpecError("images to evaluate on: got none, expected at least 1")
-    is_features = subject.task == "features"
+    has_probabilities = subject.task in ("classification", "multi_label")
     lost, gained = tally.num_lost, tally.num_gained
     right, reference_right = (num_right(side) for side in (tally.candidate, tally.reference))
     differing = exact_bounds(count - tally.num_agreeing, count)
@@ -155,7 +156,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         cosine_mean=quotient(tally.cosine, count),
         cosine_min=tally.cosine_min,
         sqnr_db=sqnr_db(quotient(tally.signal), quotient(tally.noise)),
-        kl_mean=None if is_features else quotient(tally.kl, count),
+        kl_mean=quotient(tally.kl, count) if has_probabilities else None,
         num_lost=lost,
         num_gained=gained,
         data=subject.data,
@@ -164,18 +165,22 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         worst=tuple(entry.shown for entry in part.worst),
         environment=part.environment,
         agreement_interval=wilson_interval(tally.num_agreeing, count),
-        most_drop=None if is_features else differing.high,
+        most_drop=differing.high if has_probabilities else None,
         drop=(lost - gained) / labelled if labelled else None,
         drop_interval=tango_interval(lost, gained, labelled) if labelled else None,
         drop_bootstrap=bootstrap_interval(lost, gained, labelled) if labelled else None,
         mcnemar_p=mcnemar_p(lost, gained) if labelled else None,
         ece=calibration_error(tally.candidate) if labelled else None,
         reference_ece=calibration_error(tally.reference) if labelled else None,
-        kl_p99=None if is_features else percentile_of(tally.divergences, 99),
+        kl_p99=percentile_of(tally.divergences, 99) if has_probabilities else None,
         cosine_p1=1 - percentile_of(tally.distances, 99),
         per_class=_per_class(tally, subject.labels),
         confusion=_triples(tally.candidate.confusion),
         reference_confusion=_triples(tally.reference.confusion),
+        task=subject.task,
+        per_label=label_agreements(tally.labels, count, subject.labels),
+        label_agreement=mean_agreement(tally.labels, count),
+        scores=score_errors(tally.scores, count, subject.labels),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_vit.answers import Answer as Answer
+from edge_vit.answers import Score as Score
 from edge_vit.measure.histogram import Histogram
 from edge_vit.measure.timing import ColdStart as ColdStart
 from edge_vit.measure.timing import Energy as Energy
@@ -14,7 +15,7 @@ from edge_vit.measure.timing import Percentile as Percentile
 from edge_vit.measure.timing import Scenario as Scenario
 from edge_vit.measure.timing import Stage as Stage
 from edge_vit.measure.timing import TimingWarning as TimingWarning
-from edge_vit.spec import ModelSpec, Precision
+from edge_vit.spec import ModelSpec, Precision, Task
 
 REPORT_FORMAT = 3
 """Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`; format 2 had no
@@ -124,10 +125,12 @@ class Disagreement:
         image: its name in the data.
         thumbnail_png: the image as the model saw it, at most 128 pixels a side, PNG in base64.
         label: the true class name, or None where the data has no labels.
-        reference: best answers of the reference, best first.
-        candidate: best answers of the candidate, best first.
-        divergence: KL(reference || candidate) in nats; for `features` 1 - cosine.
-        agrees: whether the first answer is the same all the same.
+        reference: best classes or labels of the reference, best first.
+        candidate: the same of the candidate.
+        divergence: of the two outputs: see `edge_vit.outputs.divergence`.
+        agrees: whether the prediction is the same all the same.
+        reference_scores: of a regression model, the reference's; at most 3.
+        candidate_scores: likewise the candidate's.
     """
 
     image: str
@@ -137,6 +140,8 @@ class Disagreement:
     candidate: tuple[Answer, ...]
     divergence: float
     agrees: bool
+    reference_scores: tuple[Score, ...] = ()
+    candidate_scores: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,48 @@ class ClassAccuracy:
 
 
 @dataclass(frozen=True)
+class LabelAgreement:
+    """One label of a multi-label model.
+
+    Attributes:
+        index: of the label.
+        label: its name, or its index where it has none.
+        reference_on: images where the reference has it on.
+        candidate_on: images where the candidate has it on.
+        agreement: share of the images where both have it on, or both off.
+    """
+
+    index: int
+    label: str
+    reference_on: int
+    candidate_on: int
+    agreement: float
+
+
+@dataclass(frozen=True)
+class ScoreError:
+    """One numeric score of a regression model, candidate against reference.
+
+    Attributes:
+        index: of the score.
+        label: its name, or its index where it has none.
+        mean_error: mean absolute difference, in the score's own unit.
+        error_deviation: standard deviation of the absolute difference over images.
+        spread: standard deviation of the reference's values over images.
+        above: images where the reference's value reaches the model's threshold.
+        same_side: share of the images where both values are on the same side of it.
+    """
+
+    index: int
+    label: str
+    mean_error: float
+    error_deviation: float
+    spread: float
+    above: int
+    same_side: float
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
     """How the answers of one precision compare with the reference's, on the same images.
 
@@ -165,13 +212,15 @@ class AccuracyReport:
 
     Attributes:
         reference: precision and backend of the reference, ``fp32 ort``.
-        agreement: share of images with the same first answer; for `features` the same nearest
-            neighbour among the other images' reference features (cosine).
+        agreement: share of images with the same prediction: the same first class, all labels
+            equally on or off, or every score on the same side of the threshold; for `features` the
+            same nearest neighbour among the other images' reference features (cosine).
         cosine_mean: mean over images of the cosine between the two output vectors.
         cosine_min: the smallest of them.
         sqnr_db: ``10 log10(sum reference^2 / sum (reference - candidate)^2)`` over all outputs;
             None where both are equal to the last bit.
-        kl_mean: mean KL(reference || candidate) of the softmax, nats; None for `features`.
+        kl_mean: mean KL(reference || candidate) of the probabilities, nats; None where the task has
+            none.
         num_lost: labelled images that the reference gets right and the candidate wrong.
         num_gained: the opposite.
         data_digest: SHA-256 of the images as the model saw them, whatever their order; files of
@@ -180,7 +229,7 @@ class AccuracyReport:
         worst: images with the largest divergence, worst first.
         agreement_interval: two-sided 95 % interval of `agreement` (Wilson).
         most_drop: without labels, accuracy drops by at most this share with 95 % confidence: the
-            exact upper bound of the disagreement. None for `features`.
+            exact upper bound of the disagreement. Only of `classification` and `multi_label`.
         drop: ``reference_top1 - top1``.
         drop_interval: two-sided 95 % score interval of `drop` (Tango).
         drop_bootstrap: the same by a paired bootstrap, for the picture; of width 0 where no image
@@ -189,11 +238,15 @@ class AccuracyReport:
             precision were better: exact, two-sided.
         ece: expected calibration error of the candidate's first answers, 15 bins of equal width.
         reference_ece: the reference's.
-        kl_p99: 99th percentile of the divergence over images, within 1 %.
+        kl_p99: 99th percentile of that KL over images, within 1 %.
         cosine_p1: 1st percentile of the cosine over images; ``1 - cosine_p1`` is within 1 %.
         per_class: classes that have labelled images, by index.
         confusion: (true class, answered class, how many) of the candidate, by class.
         reference_confusion: the reference's.
+        task: of the model; None in reports of formats 1 and 2.
+        per_label: of `multi_label`, each label; `agreement` is of all labels at once.
+        label_agreement: of `multi_label`, share of all decisions on single labels that are equal.
+        scores: of `regression`, each score; `agreement` is of the side of the threshold alone.
     """
 
     backend: str
@@ -231,6 +284,10 @@ class AccuracyReport:
     per_class: tuple[ClassAccuracy, ...] = ()
     confusion: tuple[tuple[int, int, int], ...] = ()
     reference_confusion: tuple[tuple[int, int, int], ...] = ()
+    task: Task | None = None
+    per_label: tuple[LabelAgreement, ...] = ()
+    label_agreement: float | None = None
+    scores: tuple[ScoreError, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,9 +295,9 @@ class Gate:
     """One limit and how a precision stands to it.
 
     Attributes:
-        name: the option that sets it: ``max-drop``, ``min-agreement``, ``min-speedup``,
-            ``max-p99-ms``; ``baseline-speed`` and ``baseline-accuracy`` hold it against an earlier
-            report.
+        name: the option that sets it: ``max-drop``, ``max-error``, ``min-agreement``,
+            ``min-speedup``, ``max-p99-ms``; ``baseline-speed`` and ``baseline-accuracy`` hold it
+            against an earlier report.
         limit: what the user asked for: points, percent, a ratio, or milliseconds.
         value: what was measured, in the same unit (``max-drop`` without labels: percent of the
             images with another answer); None where conditions are unlike and nothing was compared.

@@ -13,17 +13,18 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from edge_vit.answers import softmax
+from edge_vit import outputs
 from edge_vit.measure import metrics
 from edge_vit.measure.exact import exact_sum
 from edge_vit.measure.metrics import BoolArray, Float64Array, FloatArray, IntArray
+from edge_vit.measure.task_tallies import Counts as Counts
+from edge_vit.measure.task_tallies import LabelTally, ScoreTally
+from edge_vit.measure.task_tallies import add_count as _add
+from edge_vit.spec import ModelSpec
 
 TOP_K = 5
 NUM_BINS = 15
 """Of the expected calibration error, as Guo et al. 2017 (arXiv 1706.04599) have them."""
-
-Counts = dict[str, int]
-"""How many, by a name that JSON can have as a key."""
 
 _LOG_GROWTH = math.log(1.01)
 _NOTHING = "least"  # the bucket of what is too small to matter
@@ -37,7 +38,7 @@ class AnswerTally:
     Attributes:
         top5: how many have their class among the first five.
         confusion: ``"true answered"`` -> images.
-        bin_images: bin of the answer's softmax score -> images.
+        bin_images: bin of the probability of the first class -> images.
         bin_right: the same -> images answered right.
         bin_score: the same -> sum of the scores, in the units of `exact_sum`.
     """
@@ -48,11 +49,11 @@ class AnswerTally:
     bin_right: Counts = field(default_factory=dict)
     bin_score: Counts = field(default_factory=dict)
 
-    def add(self, logits: FloatArray, labels: IntArray) -> BoolArray:
-        """Count logits (rows, classes) and labels (rows,); return which are right, (rows,)."""
-        answers, scores = metrics.top1(logits), softmax(logits).max(axis=1)
+    def add(self, spec: ModelSpec, raw: FloatArray, labels: IntArray) -> BoolArray:
+        """Count outputs (rows, classes) and labels (rows,); return which are right, (rows,)."""
+        answers, scores = metrics.top1(raw), outputs.probabilities(spec, raw).max(axis=1)
         right: BoolArray = answers == labels
-        self.top5 += _count(metrics.in_top_k(logits, labels, TOP_K))
+        self.top5 += _count(metrics.in_top_k(raw, labels, TOP_K))
         rows = zip(labels.tolist(), answers.tolist(), scores.tolist(), right.tolist(), strict=True)
         for label, answer, score, is_right in rows:
             place = str(min(int(score * NUM_BINS), NUM_BINS - 1))
@@ -65,16 +66,19 @@ class AnswerTally:
 
 @dataclass
 class Tally:
-    """What is added up over images: the first fields for any task, the rest for classification.
+    """What is added up over images: the first fields for any task, the others for some.
 
     Attributes:
         cosine: sum over images, in the units of `exact_sum`; likewise `signal`, `noise` and `kl`.
         cosine_min: the smallest.
         distances: bucket of ``1 - cosine`` -> images; each bucket ends 1 % above where it begins.
-        divergences: the same of the KL divergence.
-        num_agreeing: images with the same first answer, or nearest neighbour.
+        divergences: the same of the KL divergence; of a regression, of the mean difference.
+        num_agreeing: images with the same prediction: see `edge_vit.outputs.same_prediction`; of
+            `features`, with the same nearest neighbour.
         num_lost: labelled images that only the reference gets right.
         num_gained: labelled images that only the candidate gets right.
+        labels: of `multi_label`.
+        scores: of `regression`.
     """
 
     num_images: int = 0
@@ -91,10 +95,12 @@ class Tally:
     num_gained: int = 0
     reference: AnswerTally = field(default_factory=AnswerTally)
     candidate: AnswerTally = field(default_factory=AnswerTally)
+    labels: LabelTally = field(default_factory=LabelTally)
+    scores: ScoreTally = field(default_factory=ScoreTally)
 
     def add(self, reference: FloatArray, candidate: FloatArray) -> Float64Array:
         """Count the outputs of one batch, (rows, values) each; return ``1 - cosine``, (rows,)."""
-        cosine = metrics.cosine_rows(reference, candidate)
+        cosine = outputs.cosine(reference, candidate)
         signal, noise = metrics.power_rows(reference, candidate)
         self.num_images += len(cosine)
         self.cosine_min = min(self.cosine_min, *cosine.tolist())
@@ -106,25 +112,32 @@ class Tally:
             _add(self.distances, _bucket(value), 1)
         return distance
 
-    def add_answers(
-        self, reference: FloatArray, candidate: FloatArray, labels: IntArray
+    def add_predictions(
+        self, spec: ModelSpec, reference: FloatArray, candidate: FloatArray, labels: IntArray
     ) -> Float64Array:
-        """Count the answers of one batch and return their divergence, (rows,), nats.
+        """Count what the outputs of one batch stand for; return their divergence, (rows,).
 
         Args:
-            reference: logits, (rows, classes).
-            candidate: logits, (rows, classes).
-            labels: (rows,), -1 where the label is not known.
+            spec: the model; of any task but `features`.
+            reference: outputs, (rows, size).
+            candidate: outputs, (rows, size).
+            labels: (rows,), -1 where the label is not known; only of `classification`.
         """
-        self.num_agreeing += _count(metrics.top1(reference) == metrics.top1(candidate))
-        divergence = metrics.kl_rows(reference, candidate)
-        self.kl += exact_sum(divergence.tolist())
+        self.num_agreeing += _count(outputs.same_prediction(spec, reference, candidate))
+        divergence = outputs.divergence(spec, reference, candidate)
         for value in divergence.tolist():
             _add(self.divergences, _bucket(value), 1)
-        known = labels >= 0
-        if known.any():
-            reference_right = self.reference.add(reference[known], labels[known])
-            right = self.candidate.add(candidate[known], labels[known])
+        if spec.task == "regression":
+            assert spec.threshold is not None
+            self.scores.add(reference, candidate, spec.threshold)
+            return divergence
+        self.kl += exact_sum(divergence.tolist())
+        if spec.task == "multi_label":
+            on = outputs.labels_on(spec, reference), outputs.labels_on(spec, candidate)
+            self.labels.add(*on)
+        elif (known := labels >= 0).any():
+            reference_right = self.reference.add(spec, reference[known], labels[known])
+            right = self.candidate.add(spec, candidate[known], labels[known])
             self.num_labelled += len(right)
             self.num_lost += _count(reference_right & ~right)
             self.num_gained += _count(right & ~reference_right)
@@ -164,10 +177,6 @@ def _merge(first: object, second: object) -> Tally:
             merged[each.name] = _merge(one, other)
     result: Tally = type(first)(**merged)  # type: ignore[assignment]
     return result
-
-
-def _add(counts: Counts, key: str, number: int) -> None:
-    counts[key] = counts.get(key, 0) + number
 
 
 def _bucket(value: float) -> str:

@@ -16,6 +16,7 @@ from edge_vit.measure.results import (
     Verdict,
     VerifyReport,
 )
+from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.measure.speed_gates import judge_p99, judge_speed
 from edge_vit.spec import Precision
 
@@ -156,10 +157,10 @@ def _judge(
     name: str,
 ) -> tuple[Gate, ...]:
     gates = [
-        judge_accuracy(accuracy, limits.max_drop),
+        judge_accuracy(accuracy, limits.max_drop, limits.max_error),
         judge_speed(latency, rival, limits.min_speedup, name=name),
     ]
-    if limits.min_agreement is not None:
+    if limits.min_agreement is not None and agreement_can_fail(accuracy):
         gates.append(judge_agreement(accuracy, limits.min_agreement))
     if limits.max_p99_ms is not None:
         gates.append(judge_p99(latency, limits.max_p99_ms))
@@ -188,7 +189,7 @@ def _fallback(
         if place[1] == "fp32"
         and (
             place not in accurate
-            or judge_accuracy(accurate[place], limits.max_drop).outcome != "fail"
+            or judge_accuracy(accurate[place], limits.max_drop, limits.max_error).outcome != "fail"
         )
     ]
     for place, of_place in gates.items():

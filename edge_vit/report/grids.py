@@ -60,7 +60,7 @@ def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
     """
     measures = (
         *("top-1", "top-5", "same answer", "95 % interval (%)", "cosine, mean", "cosine, least"),
-        *("SQNR (dB)", "KL (nats)", "lost", "gained"),
+        *("SQNR (dB)", "KL (nats)", "lost", "gained", "each label (%)", "error (% of spread)"),
     )
     columns = [_reference_column(reports[0])]
     columns += [_accuracy_column(report) for report in reports if not is_reference(report)]
@@ -91,7 +91,16 @@ def _accuracy_column(report: AccuracyReport) -> Row:
         significant(report.kl_mean),
         str(report.num_lost) if labelled else MISSING,
         str(report.num_gained) if labelled else MISSING,
+        MISSING if report.label_agreement is None else f"{100 * report.label_agreement:.2f}",
+        _score_error(report),
     )
+
+
+def _score_error(report: AccuracyReport) -> str:
+    """Return the largest error of a score, in percent of the spread of the reference's values."""
+    if not report.scores or any(score.spread == 0 for score in report.scores):
+        return MISSING
+    return significant(max(100 * score.mean_error / score.spread for score in report.scores))
 
 
 def side_by_side(title: str, measures: Sequence[str], columns: Sequence[Row], note: str) -> Grid:
@@ -115,6 +124,13 @@ def accuracy_conditions(report: AccuracyReport) -> str:
     if report.num_labelled:
         sentences.append(
             "Lost: the reference was right and this precision is wrong; gained: the opposite."
+        )
+    elif report.task == "multi_label":
+        sentences.append("Same answer: all labels are equally on or off.")
+    elif report.task == "regression":
+        sentences.append(
+            "Same answer: every score is on the same side of the model's threshold. The error is "
+            "the mean absolute difference over the standard deviation of the reference's values."
         )
     else:
         sentences.append(

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from edge_vit.explain.values import Explanation, Look, MapRows
 from edge_vit.report.grids import Grid
-from edge_vit.report.wording import number, percent
+from edge_vit.report.wording import MISSING, number, percent
 
 SIDE = 224
 """Pixels of a picture's longer side on the page; smaller images are enlarged to it."""
@@ -116,7 +116,7 @@ def look_sheet(explanations: Sequence[Explanation]) -> bytes:
 
 def _answer(look: Look) -> str:
     if not look.answers:
-        return "features"
+        return MISSING
     return f"{look.answers[0].label}, {percent(look.answers[0].score, 1)}"
 
 

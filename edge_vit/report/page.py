@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_vit.measure.results import (
@@ -30,7 +30,7 @@ from edge_vit.report.latency_plots import course, course_plot, distribution_plot
 from edge_vit.report.precision import precision_figures, recipe_grid
 from edge_vit.report.wording import count, is_known, number, percent, ratio, significant
 from edge_vit.runtime.trt.sidecar import Engine
-from edge_vit.spec import Precision
+from edge_vit.spec import Precision, Task
 from edge_vit.table import CalibrationTable
 
 MAX_PICTURES = 12
@@ -226,6 +226,14 @@ def galleries(report: VerifyReport) -> tuple[Gallery, ...]:
     return tuple(_gallery(a, report) for a in compared)
 
 
+_DIVERGENCES: Mapping[Task, str] = {
+    "classification": "KL {} nats",
+    "multi_label": "KL {} nats",
+    "regression": "off by {}",
+    "features": "1 − cosine {}",
+}
+
+
 def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
     verdict = report.verdict
     is_candidate = (accuracy.precision, accuracy.backend) == (
@@ -234,18 +242,25 @@ def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
     )
     most = MAX_PICTURES if is_candidate else MAX_PICTURES // 2
     reference, name = _precision_of(accuracy), name_in(accuracy, report.accuracy)
-    measure = "KL {} nats" if report.model.task == "classification" else "1 − cosine {}"
+    measure = _DIVERGENCES[report.model.task]
     pictures = tuple(
         Picture(
             worst,
             picture_alt(worst, reference, accuracy.precision),
-            measure.format(significant(worst.divergence)),
+            measure.format(significant(worst.divergence)) + _scores(worst),
         )
         for worst in accuracy.worst[:most]
     )
     return Gallery(
         name, accuracy.precision, reference, pictures, len(accuracy.worst) - len(pictures)
     )
+
+
+def _scores(worst: Disagreement) -> str:
+    """Return both scores of a regression model, nothing of other tasks."""
+    pairs = zip(worst.reference_scores, worst.candidate_scores, strict=True)
+    shown = ", ".join(f"{significant(a.value)} became {significant(b.value)}" for a, b in pairs)
+    return f": {shown}" if shown else ""
 
 
 def picture_alt(worst: Disagreement, reference: str, candidate: str) -> str:

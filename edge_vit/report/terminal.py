@@ -62,15 +62,31 @@ def _style_of(words: str) -> str:
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> Table:
-    """Return the answers to each image, best first; of features how many there are."""
+    """Return the prediction for each image: classes or labels, scores, or how many features."""
+    if any(prediction.scores is not None for prediction in predictions):
+        return _scores_table(predictions)
     rows: list[tuple[str, ...]] = []
     for prediction in predictions:
         if prediction.features is not None:
             rows.append((prediction.image, f"{len(prediction.features)} features", "", MISSING))
+        on = prediction.labels_on
         for rank, answer in enumerate(prediction.answers):
             image = prediction.image if rank == 0 else ""
-            rows.append((image, answer.label, str(answer.index), percent(answer.score)))
+            mark = () if on is None else ("on" if answer in on else "",)
+            rows.append((image, answer.label, *mark, str(answer.index), percent(answer.score)))
+    if predictions and predictions[0].labels_on is not None:
+        columns = ("image", "label", "", "index", "probability")
+        return grid_table(Grid("Predictions", columns, tuple(rows), 3))
     return grid_table(Grid("Predictions", ("image", "class", "index", "score"), tuple(rows), 2))
+
+
+def _scores_table(predictions: Sequence[Prediction]) -> Table:
+    rows = tuple(
+        (prediction.image if index == 0 else "", score.label, f"{score.value:.6g}")
+        for prediction in predictions
+        for index, score in enumerate(prediction.scores or ())
+    )
+    return grid_table(Grid("Predictions", ("image", "score", "value"), rows, 2))
 
 
 def accuracy_table(reports: Sequence[AccuracyReport]) -> Table:

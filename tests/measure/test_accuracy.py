@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_vit import outputs
 from edge_vit.answers import top_answers
 from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.images import ArraySource, open_image_source
@@ -85,9 +86,9 @@ def test_measures_what_the_outputs_say(spec, images):
     assert report.top1 == pytest.approx(
         report.reference_top1 + (report.num_gained - report.num_lost) / 23
     )
-    assert report.kl_mean == pytest.approx(metrics.kl_rows(a, b).mean())
-    assert report.cosine_mean == pytest.approx(metrics.cosine_rows(a, b).mean())
-    assert report.cosine_min == pytest.approx(metrics.cosine_rows(a, b).min())
+    assert report.kl_mean == pytest.approx(outputs.softmax_kl(a, b).mean())
+    assert report.cosine_mean == pytest.approx(outputs.cosine(a, b).mean())
+    assert report.cosine_min == pytest.approx(outputs.cosine(a, b).min())
     noise = 10 * np.log10((a.astype(float) ** 2).sum() / ((a.astype(float) - b) ** 2).sum())
     assert report.sqnr_db == pytest.approx(noise)
     assert (report.num_images, report.num_labelled) == (23, 23)
@@ -171,7 +172,7 @@ def test_keeps_the_worst_disagreements_with_both_answers(spec, images):
     reference, candidate = _pair(spec)
     report = _only(evaluate(reference, [candidate], spec, ArraySource(images), num_worst=5))
     a, b = run_batch(reference, images), run_batch(candidate, images)
-    divergence = metrics.kl_rows(a, b)
+    divergence = outputs.softmax_kl(a, b)
     order = np.argsort(-divergence)[:5]
     assert [int(entry.image) for entry in report.worst] == order.tolist()
     for index, entry in zip(order, report.worst, strict=True):
@@ -198,7 +199,7 @@ def test_features_agree_where_they_find_the_same_neighbour(make_model, images):
         assert entry.agrees == same[int(entry.image)]
         assert entry.reference == entry.candidate == ()
         assert entry.divergence == pytest.approx(
-            1 - metrics.cosine_rows(a, b)[int(entry.image)], abs=1e-12
+            1 - outputs.cosine(a, b)[int(entry.image)], abs=1e-12
         )
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import make_model
 
+from edge_vit import outputs
 from edge_vit.answers import softmax
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.image_parts import Part, take_part
 from edge_vit.images import ArraySource
-from edge_vit.measure import metrics
 from edge_vit.measure.accuracy import evaluate, evaluate_part
 from edge_vit.measure.partial import merge_partials, read_partial, report_of
 from edge_vit.runtime.fake import FakeSession
@@ -170,8 +170,8 @@ def test_counts_what_a_direct_computation_counts():
     low, high = report.agreement_interval
     assert low < report.agreement < high
     assert report.most_drop > 1 - report.agreement
-    assert report.kl_p99 == pytest.approx(np.sort(metrics.kl_rows(a, b))[118], rel=0.01)
-    cosine = np.sort(metrics.cosine_rows(a, b))
+    assert report.kl_p99 == pytest.approx(np.sort(outputs.softmax_kl(a, b))[118], rel=0.01)
+    cosine = np.sort(outputs.cosine(a, b))
     assert 1 - report.cosine_p1 == pytest.approx(1 - cosine[1], rel=0.01)
 
 
