@@ -19,7 +19,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import draft_folder, refuse_os_errors, write_atomically
 from edge_vit.spec import PRECISIONS, ModelSpec, Precision
 from edge_vit.table import CalibrationTable
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 BUNDLE_FORMAT = 2
 """Format 1 has no activation and no threshold in its spec: those are its task's defaults."""
@@ -92,9 +92,17 @@ class Golden:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Golden:
-        """Return what `to_bytes` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(arrays["images"], arrays["outputs"])
+        """Return what `to_bytes` wrote.
+
+        Raises:
+            ArtifactError: these are no such bytes.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return cls(arrays["images"], arrays["outputs"])
+        except Exception as error:  # a damaged archive can raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ArtifactError(f"{GOLDEN} cannot be read: {reason[:200]}") from None
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Bundle:
                 f"bundle {path} {what}. Make one with: edgevit export MODEL -o {path}"
             )
         try:
-            data = json.loads((path / MANIFEST).read_bytes())
+            data = parse_json((path / MANIFEST).read_bytes())
         except FileNotFoundError:
             raise ArtifactError(
                 f"{path} holds no {MANIFEST}: not a bundle, or one that was never finished. "

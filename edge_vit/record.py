@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from edge_vit.errors import ArtifactError, SpecError
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 GOLDEN_IMAGES = "golden images"
 SAMPLE_PHOTOGRAPHS = "sample photographs"
@@ -63,8 +63,8 @@ class ExportRecord:
             ArtifactError: the bytes are no export record.
         """
         try:
-            return from_json(cls, json.loads(data), "export.json")
-        except (ValueError, RecursionError, SpecError) as error:
+            return from_json(cls, parse_json(data), "export.json")
+        except (ValueError, SpecError) as error:
             raise ArtifactError(f"export.json is not an export record: {error}") from None
 
 
@@ -97,6 +97,6 @@ class HalfProof:
             ArtifactError: the bytes are no such proof.
         """
         try:
-            return from_json(cls, json.loads(data), "fp16.json")
-        except (ValueError, RecursionError, SpecError) as error:
+            return from_json(cls, parse_json(data), "fp16.json")
+        except (ValueError, SpecError) as error:
             raise ArtifactError(f"fp16.json is not a proof of FP16: {error}") from None

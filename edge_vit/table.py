@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from edge_vit.errors import ArtifactError, SpecError
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 TABLE_FORMAT = 4
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
@@ -228,7 +228,7 @@ class CalibrationTable:
             ArtifactError: the bytes are no table, or of a format that this version does not know.
         """
         try:
-            parsed = json.loads(data)
+            parsed = parse_json(data)
             found = parsed.get("format")
             if found not in range(1, TABLE_FORMAT + 1):
                 raise ArtifactError(
@@ -236,5 +236,5 @@ class CalibrationTable:
                     "Run: edgevit calibrate"
                 )
             return from_json(cls, parsed | {"format": TABLE_FORMAT}, where)
-        except (ValueError, AttributeError, RecursionError, SpecError) as error:
+        except (ValueError, AttributeError, SpecError) as error:
             raise ArtifactError(f"{where} is not a calibration table: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 from edge_vit.errors import SpecError
 
 T = TypeVar("T")
+
+_MAX_SHOWN = 60
 
 
 def to_json(value: Any) -> Any:
@@ -28,6 +31,18 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return the JSON in `data`.
+
+    Raises:
+        ValueError: it is none, or nested deeper than Python follows; of one line.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
@@ -105,7 +120,7 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise SpecError(
-            f"{where}: unknown field {unknown[0]!r}, known are {', '.join(fields)}. "
+            f"{where}: unknown field {_shown(unknown[0])}, known are {', '.join(fields)}. "
             "If a newer edge-vit wrote it, update this one"
         )
     values = {}
@@ -119,5 +134,9 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
 
 def _check(holds: bool, where: str, data: Any, wanted: str) -> None:
     if not holds:
-        got = repr(data)
-        raise SpecError(f"{where}: got {got[:60]}{'…' if len(got) > 60 else ''}, expected {wanted}")
+        raise SpecError(f"{where}: got {_shown(data)}, expected {wanted}")
+
+
+def _shown(data: Any) -> str:
+    shown = repr(data)
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -24,6 +23,7 @@ from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
 from edge_vit.spec import CropMode, Interpolation, Precision
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
+from edge_vit.values import parse_json
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
@@ -159,7 +159,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if not text.lstrip().startswith(("[", "{")):
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except ValueError as error:
         raise SpecError(f"labels {path} are no JSON: {error}") from None
     if isinstance(data, dict):

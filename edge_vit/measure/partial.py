@@ -20,7 +20,7 @@ from edge_vit.measure.tally import AnswerTally, Counts, Tally, merge_tallies, pe
 from edge_vit.measure.task_tallies import label_agreements, mean_agreement, score_errors
 from edge_vit.measure.worst import Kept, worst_of
 from edge_vit.spec import Precision, Task
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 PARTIAL_FORMAT = 1
 
@@ -90,7 +90,7 @@ def read_partial(path: Path) -> PartialAccuracy:
         ArtifactError: there is none, it is no part, or of a format that this version does not know.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
     except OSError as error:
         raise ArtifactError(
             f"part {path} cannot be read: {error.strerror}. "

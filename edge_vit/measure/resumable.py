@@ -16,7 +16,7 @@ from edge_vit.measure.partial import PartialAccuracy, Subject, find_mismatch
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 STATE_FORMAT = 1
 
@@ -112,7 +112,7 @@ def evaluate_resumably(
 
 def _read(path: Path) -> State:
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != STATE_FORMAT:
             raise SpecError(f"format is not {STATE_FORMAT}")
         return from_json(State, data, str(path))

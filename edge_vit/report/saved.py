@@ -16,7 +16,7 @@ from edge_vit.measure.results import (
     VerifyReport,
 )
 from edge_vit.printable import escape_json
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 
 def write_json(report: VerifyReport, path: Path | str) -> None:
@@ -65,13 +65,13 @@ def read_measured(path: Path | str, name: str) -> Measured:
 
 def _load(path: Path | str) -> Any:
     try:
-        return json.loads(Path(path).read_bytes())
+        return parse_json(Path(path).read_bytes())
     except OSError as error:
         raise ArtifactError(
             f"report {path} cannot be read: {error.strerror}. "
             "Make one with: edgevit verify BUNDLE --data DIR"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{path} is not a report: {error}") from None
 
 

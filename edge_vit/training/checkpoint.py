@@ -16,7 +16,7 @@ from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
 from edge_vit.training.positions import resize_positions
 from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 CHECKPOINT_FORMAT = 1
 
@@ -112,7 +112,7 @@ def _read_facts(metadata: Mapping[str, str], path: Path | str) -> _Facts:
             f"For weights of another library, run: edgevit export timm:MODEL --checkpoint {path}"
         )
     try:
-        parsed: Any = json.loads(metadata[_METADATA_KEY])
+        parsed: Any = parse_json(metadata[_METADATA_KEY])
         if parsed.get("format") != CHECKPOINT_FORMAT:
             raise ArtifactError(
                 f"{path}: checkpoint format {parsed.get('format')}, this edge-vit reads "

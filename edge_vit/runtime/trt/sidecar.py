@@ -12,7 +12,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.runtime.trt.audit import EngineAudit
 from edge_vit.runtime.trt.identity import EngineIdentity
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 SIDECAR_FORMAT = 1
 PLAN_SUFFIX = ".engine"
@@ -104,12 +104,12 @@ def read_sidecar(path: Path) -> Sidecar:
         ArtifactError: it is none, or of a format that this version does not know.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != SIDECAR_FORMAT:
             found = data.get("format") if isinstance(data, dict) else None
             raise ArtifactError(f"{path}: format {found}, this edge-vit reads {SIDECAR_FORMAT}")
         return from_json(Sidecar, data, path.name)
-    except (OSError, ValueError, RecursionError, SpecError) as error:
+    except (OSError, ValueError, SpecError) as error:
         raise ArtifactError(f"{path} is not an engine's sidecar: {error}") from None
 
 

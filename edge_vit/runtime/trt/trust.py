@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
-from edge_vit.values import from_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -64,7 +64,7 @@ def refuse_an_unwritable_state() -> None:
 def find_record(digest: str) -> TrustRecord | None:
     """Return what is remembered of the plan with SHA-256 `digest`; None where nothing is."""
     try:
-        return from_json(TrustRecord, json.loads(_path(digest).read_bytes()))
+        return from_json(TrustRecord, parse_json(_path(digest).read_bytes()))
     except (OSError, ValueError, SpecError):
         return None
 
