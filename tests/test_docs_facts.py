@@ -1,0 +1,402 @@
+"""What README and docs state as a default, a limit or a status is what the code does.
+
+Each row names a document, a pattern whose groups are the stated values, and where the code keeps
+them. A sentence with "default" or an exit status that no row reads fails the last tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from edge_vit import errors
+from edge_vit.calibration import half_ranges
+from edge_vit.camera import patience, preparation, smoothing
+from edge_vit.camera.sinks import json_lines
+from edge_vit.camera.sinks.web import pictures
+from edge_vit.cli.group import INTERRUPTED
+from edge_vit.export import parity, reference
+from edge_vit.images import MAX_PIXELS
+from edge_vit.measure import accuracy, histogram, percentiles
+from edge_vit.measure.limits import Limits
+from edge_vit.measure.results import Verdict
+from edge_vit.runtime import self_test
+from edge_vit.runtime.trt import build
+from edge_vit.table import DEFAULT_RECIPE, RECIPES
+
+ROOT = Path(__file__).parents[1]
+FOREIGN = re.compile(
+    r"ModelOpt|called with its defaults|TensorRT's default settings|The defaults changed"
+    r"|adr/\d{4}-"
+)
+"""Sentences about the defaults of other tools, and the names of decisions."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A stated value: where it is written, and what the code says.
+
+    Attributes:
+        document: path below the repository.
+        pattern: matched in the document with line breaks as single spaces; its groups are values.
+        expected: returns the groups that the code would have written, as text or numbers.
+    """
+
+    document: str
+    pattern: str
+    expected: Callable[[], object]
+
+    def __str__(self) -> str:
+        return f"{self.document}: {self.pattern[:50]}"
+
+
+@functools.cache
+def text_of(document: str) -> str:
+    return " ".join((ROOT / document).read_text().split())
+
+
+def option(command: str, flag: str) -> Any:
+    """Return the default of a command's option."""
+    found = importlib.import_module(f"edge_vit.cli.{command}").command
+    (param,) = (p for p in found.params if flag in p.opts)
+    assert isinstance(param, click.Option)
+    default = param.get_default(click.Context(found))
+    return None if repr(default) == "Sentinel.UNSET" else default  # click 8.3's word for none
+
+
+def default_of(cls: type, name: str) -> Any:
+    (field,) = (f for f in fields(cls) if f.name == name)
+    return field.default
+
+
+def argument(function: Callable[..., object], name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+def status_of(outcome: str) -> int:
+    verdict = Verdict("int8", "int8", outcome, "", ())  # type: ignore[arg-type]
+    return verdict.exit_status
+
+
+def smallest_is_default() -> str:
+    """Return what `open_session` does without a precision, by its own code."""
+    from edge_vit.bundle import Bundle
+    from edge_vit.runtime import session
+
+    source = inspect.getsource(session.open_session)
+    assert "precision or bundle.smallest_precision" in source
+    assert argument(session.open_session, "precision") is None
+    assert isinstance(Bundle.smallest_precision, property)
+    return "smallest"
+
+
+SINK, STALE, EXIT = "docs/sinks.md", "--stale-after", r"\| {} \| "
+FACTS = [
+    Fact(
+        "README.md",
+        r"`verify` exits with (\d): ship it; (\d): a gate failed.*?; (\d): too few images",
+        lambda: tuple(map(status_of, ("pass", "fail", "undecided"))),
+    ),
+    Fact(
+        "README.md",
+        r"the status is (\d), and (\d) for a mistyped command",
+        lambda: (errors.EdgeVitError.exit_status, click.UsageError.exit_code),
+    ),
+    Fact("README.md", r"an image that claims a (billion) pixels", lambda: _below(MAX_PIXELS, 1e9)),
+    Fact("docs/guide.md", r"`(\w+)` \(default\)", lambda: DEFAULT_RECIPE.name),
+    Fact(
+        "docs/guide.md",
+        r"up to a (tenth) of the multiply-adds",
+        lambda: {0.1: "tenth"}[DEFAULT_RECIPE.max_fallback],
+    ),
+    Fact(
+        "docs/camera.md",
+        r"sink fails on an answer, the status is (\d)",
+        lambda: errors.SourceError.exit_status,
+    ),
+    Fact(
+        "docs/camera.md",
+        r"answers the good frames and ends with status (\d)",
+        lambda: errors.SourceError.exit_status,
+    ),
+    Fact(
+        "docs/camera.md",
+        r"after status (\d), and after any crash",
+        lambda: errors.DeviceLostError.exit_status,
+    ),
+    Fact("docs/guide.md", r"worse than (\d+) dB", lambda: DEFAULT_RECIPE.min_sqnr),
+    Fact("docs/guide.md", r"cut at ([\d.]+) % of all", lambda: RECIPES["percentile"].percentile),
+    Fact(
+        "docs/guide.md",
+        r"leaves the nodes that reach ([\d,]+) in float32",
+        lambda: half_ranges.MAX_IN_HALF,
+    ),
+    Fact("docs/guide.md", r"The default precision is the (smallest)", smallest_is_default),
+    Fact("docs/python.md", r"Without a precision both run the (smallest)", smallest_is_default),
+    Fact(
+        "docs/python.md",
+        r"and (silence) is the default",
+        lambda: {"SILENT": "silence"}[_name_of_progress()],
+    ),
+    Fact(
+        "docs/tensorrt.md", r"or `all` that the bundle has \| the (smallest)", smallest_is_default
+    ),
+    Fact(
+        "docs/tensorrt.md",
+        r"`--backend` \|.*?\| `(auto)`: `trt` where",
+        lambda: option("build", "--backend"),
+    ),
+    Fact("docs/tensorrt.md", r"workspace, (three) times", lambda: {3: "three"}[build._RETRIES]),
+    Fact("docs/tensorrt.md", r"cancels it, status (\d+)", lambda: INTERRUPTED),
+    Fact(
+        "docs/tensorrt.md", r"is a failure: exit status (\d)", lambda: errors.GateFailed.exit_status
+    ),
+    Fact("docs/camera.md", r"until Ctrl-C \(status (\d+)\)", lambda: INTERRUPTED),
+    Fact(
+        "docs/camera.md",
+        r"the command ends with status (\d): a new process",
+        lambda: errors.DeviceLostError.exit_status,
+    ),
+    Fact("docs/camera.md", r"`--stale-after` seconds \((\d+)\)", lambda: option("camera", STALE)),
+    Fact(
+        "docs/camera.md",
+        r"`--answer-timeout` seconds \((\d+)\)",
+        lambda: option("camera", "--answer-timeout"),
+    ),
+    Fact(
+        "docs/camera.md",
+        r"after (half a) second, then ever more rarely, up to (\d+) s",
+        lambda: (
+            {0.5: "half a"}[default_of(patience.Patience, "first_retry_s")],
+            default_of(patience.Patience, "max_retry_s"),
+        ),
+    ),
+    Fact(
+        "docs/camera.md",
+        r"p99 wants ([\d,]+), p99.9 wants ([\d,]+)",
+        lambda: (percentiles.runs_needed(99), percentiles.runs_needed(99.9)),
+    ),
+    Fact("docs/camera.md", r"at most ([\d.]+) levels", lambda: preparation.MAX_MEAN_DIFF),
+    Fact(
+        "docs/camera.md",
+        r"the newest (\d+), or `--max-disagreements`",
+        lambda: option("camera", "--max-disagreements"),
+    ),
+    Fact(
+        "docs/camera.md",
+        r"One frame every `--interval` seconds \((\d+)\)",
+        lambda: option("calibrate", "--interval"),
+    ),
+    Fact("docs/camera.md", r"`transport`: `(\w+)` \(default\)", lambda: _stream_transport()),
+    Fact(
+        "docs/measuring.md",
+        r"`(\w+)` \(default\) \| as fast",
+        lambda: option("bench", "--scenario"),
+    ),
+    Fact(
+        "docs/measuring.md",
+        r"p99 takes ([\d,]+) runs, p99.9 takes ([\d,]+)",
+        lambda: (percentiles.runs_needed(99), percentiles.runs_needed(99.9)),
+    ),
+    Fact(
+        "docs/measuring.md",
+        r"kept in `FILE.state` every (ten) seconds",
+        lambda: {10.0: "ten"}[accuracy.SECONDS_BETWEEN_SAVES],
+    ),
+    Fact(
+        "docs/statistics.md",
+        r"ends (\d) % above where it begins",
+        lambda: 100 * (histogram.GROWTH - 1),
+    ),
+    Fact("docs/statistics.md", r"There are ([\d,]+) of them", lambda: histogram._NUM_BUCKETS),
+    Fact(SINK, r"`max-mb` \((\d+)\)", lambda: json_lines.MAX_BYTES >> 20),
+    Fact(SINK, r"`keep` \((\d+)\)", lambda: json_lines.NUM_KEPT),
+    Fact(SINK, r"at most (\d+) a second and", lambda: pictures.MAX_RATE),
+    Fact(SINK, r"and (\d+) pixels long", lambda: pictures.MAX_SIDE),
+    Fact(SINK, r"after (two) seconds without", lambda: {2.0: "two"}[smoothing.LONGEST_GAP_S]),
+    Fact(SINK, r"By default (this machine alone)", lambda: _dashboard_listens_to()),
+    Fact(SINK, r"`on=(\w+)` \(the default\)", lambda: _webhook_default()),
+    Fact(
+        "docs/sources.md",
+        r"cosine above ([\d.]+) and no error above ([\d.]+) of",
+        lambda: (parity.MIN_COSINE, parity.MAX_ERROR),
+    ),
+    Fact(
+        "docs/sources.md",
+        r"on five images at batch (\d), (\d) and (\d)",
+        lambda: reference.PARITY_BATCHES,
+    ),
+    Fact(
+        "docs/sources.md",
+        r"fixes the batch size; by default it is (dynamic)",
+        lambda: {None: "dynamic"}[option("export", "--static-batch")],
+    ),
+    *(
+        Fact(
+            "docs/runtime.md",
+            rf"\| {name} \| ([\d.]+) \| ",
+            lambda precision=precision: self_test.MAX_ERROR[precision],
+        )
+        for name, precision in (("fp32", "fp32"), ("FP16", "fp16"), ("INT8", "int8"))
+    ),
+    Fact("docs/runtime.md", r"and the exit status is \*\*(6)\*\*", lambda: _degraded_status()),
+    Fact(
+        "docs/runtime.md",
+        r"says so and the exit status is \*\*(\d)\*\*",
+        lambda: errors.DeviceLostError.exit_status,
+    ),
+    Fact(
+        "docs/device.md",
+        r"The exit status is (\d) when there is a problem",
+        lambda: _doctor_status(),
+    ),
+    *(
+        Fact(
+            "docs/verdict.md",
+            rf"\| `{flag} \w+` \|[^|]*\|[^|]*\| ([\w. ]+?) \|",
+            lambda name=name: default_of(Limits, name),
+        )
+        for flag, name in (
+            ("--max-drop", "max_drop"),
+            ("--min-agreement", "min_agreement"),
+            ("--min-speedup", "min_speedup"),
+            ("--max-p99-ms", "max_p99_ms"),
+            ("--max-slowdown", "max_slowdown"),
+        )
+    ),
+    *(
+        Fact("docs/verdict.md", rf"\| (\d) \| {words}", lambda outcome=outcome: status_of(outcome))
+        for words, outcome in (
+            ("every gate", "pass"),
+            ("a gate failed", "fail"),
+            ("undecided", "undecided"),
+        )
+    ),
+    *(
+        Fact("docs/statistics.md", rf"\| {o} \|[^|]*\| (\d) \|", lambda o=o: status_of(o))
+        for o in ("pass", "fail", "undecided")
+    ),
+    Fact(
+        "docs/verdict.md",
+        r"`--strict` refuses instead, with exit status (\d)",
+        lambda: errors.SpecError.exit_status,
+    ),
+]
+
+STATUSES: dict[int, Callable[[], int]] = {
+    0: lambda: status_of("pass"),
+    1: lambda: errors.EdgeVitError.exit_status,
+    2: lambda: click.UsageError.exit_code,
+    3: lambda: errors.GateFailed.exit_status,
+    4: lambda: errors.DeviceLostError.exit_status,
+    5: lambda: status_of("undecided"),
+    6: lambda: _degraded_status(),
+    130: lambda: INTERRUPTED,
+}
+"""Every exit status there is, and where the code keeps it."""
+
+
+def _below(value: float, limit: float) -> str:
+    assert value < limit
+    return "billion"
+
+
+def _name_of_progress() -> str:
+    from edge_vit.measure.verify import verify
+    from edge_vit.pipeline import calibrate, export_bundle
+    from edge_vit.progress import SILENT
+
+    assert all(argument(f, "progress") is SILENT for f in (verify, calibrate, export_bundle))
+    return "SILENT"
+
+
+def _degraded_status() -> int:
+    from edge_vit.runtime.degraded import DEGRADED_STATUS
+
+    return DEGRADED_STATUS
+
+
+def _doctor_status() -> int:
+    from edge_vit.cli import doctor
+
+    source = inspect.getsource(doctor)
+    (status,) = re.findall(r"context\.exit\((\d)\)", source)
+    return int(status)
+
+
+def _stream_transport() -> str:
+    from edge_vit.camera.sources import stream
+
+    (transport,) = re.findall(r'get\("transport", "(\w+)"\)', inspect.getsource(stream))
+    return str(transport)
+
+
+def _dashboard_listens_to() -> str:
+    from edge_vit.camera.sinks.web import dashboard
+
+    return {"127.0.0.1": "this machine alone"}[dashboard.HOST]
+
+
+def _webhook_default() -> str:
+    from edge_vit.camera.sinks import webhook
+
+    return str(argument(webhook.WebhookSink.__init__, "on"))
+
+
+def value_of(words: str) -> object:
+    """Return a stated value as the code would hold it: a number, None, or the words."""
+    if words == "not asked":
+        return None
+    try:
+        return float(words.replace(",", ""))
+    except ValueError:
+        return words
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=str)
+def test_what_is_stated_is_so(fact):
+    found = re.findall(fact.pattern, text_of(fact.document))
+    assert len(found) == 1, f"found {len(found)} times"
+    stated = found[0] if isinstance(found[0], tuple) else (found[0],)
+    expected = fact.expected()
+    wanted = expected if isinstance(expected, tuple) else (expected,)
+    assert [value_of(words) for words in stated] == pytest.approx(list(wanted))
+
+
+@pytest.mark.parametrize("document", ["docs/guide.md", "docs/design.md"])
+def test_the_tables_of_statuses_hold_every_status(document):
+    table = text_of(document).rpartition("| status | meaning")[2]
+    stated = re.findall(r"\| (\d+) \| [a-z]", table.partition(" ## ")[0].split("Results go")[0])
+    assert list(map(int, stated)) == list(STATUSES)
+    assert all(status == read() for status, read in STATUSES.items())
+
+
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_stated_default_and_status_is_read_by_a_row(document):
+    text = text_of(document)
+    spans = [
+        match.span()
+        for fact in FACTS
+        if fact.document == document
+        for match in re.finditer(fact.pattern, text)
+    ]
+    unread = []
+    for match in re.finditer(r"\bdefaults?\b|\bstatus (?:\*\*)?\d+|exits with \d", text):
+        around = text[max(0, match.start() - 90) : match.end() + 60]
+        is_read = any(low - 90 <= match.start() <= high + 90 for low, high in spans)
+        is_header = re.search(r"\| default \|", text[match.start() - 3 : match.end() + 3])
+        if not (is_read or is_header or FOREIGN.search(around)):
+            unread.append(around)
+    assert not unread
