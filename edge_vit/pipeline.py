@@ -312,6 +312,8 @@ def _tell_parity(exported: Exported, progress: Progress) -> None:
             "(untrained?) prove little"
         )
     progress.note(f"{spec.depth} blocks, {spec.num_tokens} tokens of {spec.embed_dim}")
+    for remark in exported.record.remarks:
+        progress.note(remark)
     for note in exported.record.notes:
         progress.note(f"left in its own form, {note}")
 

@@ -44,12 +44,14 @@ class ExportRecord:
         checkpoint: name of the weights' file, empty for the library's own or random ones.
         parity: the proof.
         notes: what edge-vit could not bring into its canonical form, one line each.
+        remarks: what was done to the model to make it one that takes images, a sentence each.
     """
 
     address: str
     checkpoint: str
     parity: Parity
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return the record as JSON."""

@@ -103,7 +103,9 @@ def export_model(
         licence=source.licence,
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
-    record = ExportRecord(request.address, checkpoint, parity, canonical.notes)
+    record = ExportRecord(
+        request.address, checkpoint, parity, canonical.notes, remarks=source.remarks
+    )
     return Exported(fp32, spec, record, seen, outputs, decoded)
 
 

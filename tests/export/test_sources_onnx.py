@@ -151,7 +151,7 @@ TWO = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1,))]
         ({"shape": NHWC}, {}, SpecError, r"got float32 \(batch, 8, 8, 3\), expected one input"),
         ({"dtype": TensorProto.DOUBLE}, {}, SpecError, r"got float64 \(batch, 3, 8, 8\)"),
         ({"dtype": TensorProto.UINT8}, {}, SpecError, r"got uint8 \(batch, 3, 8, 8\), expected"),
-        ({"shape": ("b", 1, 8, 8)}, {}, SpecError, r"got float32 \(b, 1, 8, 8\), expected"),
+        ({"shape": ("b", 2, 8, 8)}, {}, SpecError, r"got float32 \(b, 2, 8, 8\), expected"),
         ({"shape": ("b", 3, 8)}, {}, SpecError, r"got float32 \(b, 3, 8\), expected"),
         ({"more_inputs": TWO}, {}, SpecError, "has 2 inputs .pixels: float32.* mask: float32"),
         ({"outputs": [("s", ("b", 3, 1))]}, {}, SpecError, r"got 's' float32 \(b, 3, 1\)"),

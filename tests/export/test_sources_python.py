@@ -46,6 +46,31 @@ def text(): return "net"
 def pair(): return Pair(2)
 def map_(): return Map(2)
 """
+EXITS = {
+    "user_exit.py": "import sys\nsys.exit()",
+    "user_quits.py": "quit(3)",
+    "user_argparse.py": """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--data", required=True)
+args = parser.parse_args()
+""",
+    "user_options.py": """
+import argparse, torch
+parser = argparse.ArgumentParser()
+parser.add_argument("--classes", type=int, default=4)
+args = parser.parse_args()
+print("made with", args.classes)
+
+def make():
+    print("making")
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                               torch.nn.Linear(3, args.classes))
+
+def leaves():
+    raise SystemExit("no data")
+""",
+}
 SAID = {"image_size": (8, 8), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
 
@@ -54,9 +79,11 @@ def user_code(tmp_path, monkeypatch):
     (tmp_path / "user_models.py").write_text(CODE)
     (tmp_path / "user_broken.py").write_text("import package_that_is_not_there")
     (tmp_path / "user_raises.py").write_text("1 / 0")
+    for name, code in EXITS.items():
+        (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     yield
-    for name in ("user_models", "user_broken", "user_raises"):
+    for name in ("user_models", "user_broken", "user_raises", *(n[:-3] for n in EXITS)):
         sys.modules.pop(name, None)
 
 
@@ -99,7 +126,11 @@ def test_loads_a_checkpoint(tmp_path):
         ("user_model:plain", {}, "no module 'user_model', neither installed nor in"),
         ("user_broken:plain", {}, "importing it failed: No module named 'package_that_is_not_th"),
         ("user_raises:plain", {}, "importing it failed: ZeroDivisionError: division by zero"),
-        ("user_models:plane", {}, "user_models has no function 'plane'"),
+        ("user_models:plane", {}, r"user_models has no function 'plane'\. Did you mean plain\?"),
+        ("user_exit:make", {}, r"importing it failed: user_exit\.py, line 2, ends the program\. L"),
+        ("user_quits:make", {}, r"failed: user_quits\.py, line 1, ends the program with 3\. Leave"),
+        ("user_argparse:make", {}, r"user_argparse\.py, line 5, ends .* with 2 \(.*required: --da"),
+        ("user_options:leaves", {}, r"leaves failed: user_options\.py, line 14, ends .*h no data"),
         ("user_models:plain", {"model_args": {"depth": 2}}, "failed: TypeError: .*'depth'"),
         ("user_models:fails", {}, "user_models:fails failed: RuntimeError: no such weights$"),
         ("user_models:text", {}, "returned a str, expected a torch.nn.Module"),
@@ -115,3 +146,15 @@ def test_refuses_what_is_no_model(target, said, message):
     with pytest.raises(SpecError, match=message) as error:
         open_source(SourceRequest(f"python:{target}", **said))
     assert "\n" not in str(error.value)
+
+
+def test_what_the_users_code_prints_goes_to_stderr_and_our_arguments_are_not_its_own(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["edgevit", "export", "python:user_options:make"])
+    source = open_source(SourceRequest("python:user_options:make", **SAID))
+    assert source.module(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
+    assert sys.argv[1:] == ["export", "python:user_options:make"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "made with 4\nmaking\n"

@@ -9,6 +9,7 @@ import onnx
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
 from edge_vit.errors import SpecError
+from edge_vit.export.sources.gray import GRAY_REMARK, take_colour
 from edge_vit.export.sources.onnx_file import read_graph
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import OnnxSource, check_classes
@@ -45,6 +46,9 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
             request.address,
             num_widened,
         )
+    remarks = (GRAY_REMARK,) if _takes_gray(model.graph) else ()
+    if remarks:
+        take_colour(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
@@ -64,7 +68,16 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         input_name=image.name,
         output_name=output.name,
         is_contract=is_contract,
+        remarks=remarks,
     )
+
+
+def _takes_gray(graph: GraphProto) -> bool:
+    """Say whether the only input is float32 (batch, 1, height, width)."""
+    if len(graph.input) != 1:
+        return False
+    image = _describe(graph.input[0])
+    return image.dtype == "float32" and len(image.shape) == 4 and image.shape[1] == 1
 
 
 def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:

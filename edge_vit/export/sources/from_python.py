@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
-from edge_vit.errors import EdgeVitError, SpecError
+from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import load_weights, read_weights
+from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.export.sources.values import TorchSource, first_line, torch_source
+from edge_vit.export.sources.user_code import user_code
+from edge_vit.export.sources.values import TorchSource, torch_source
 from edge_vit.spec import PreprocessSpec
 
 
@@ -35,10 +38,12 @@ def open_python(request: SourceRequest) -> TorchSource:
     torch.manual_seed(0)
     with _current_folder_importable():
         factory = _find_factory(request, module_name, factory_name)
-        module = _call(request, factory)
+        with user_code(f"{request.address} failed"):
+            made = factory(**request.model_args)
+    module = plain_module(made, request.address)
     if request.checkpoint is not None:
         load_weights(module, read_weights(request.checkpoint), f"checkpoint {request.checkpoint}")
-    own = getattr(module, "preprocess", None)
+    own = getattr(made, "preprocess", None) or getattr(module, "preprocess", None)
     return torch_source(
         request,
         module,
@@ -65,35 +70,27 @@ def _find_factory(
     request: SourceRequest, module_name: str, factory_name: str
 ) -> Callable[..., Any]:
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name + ".").startswith(error.name + "."):
-            raise SpecError(
-                f"{request.address}: no module {error.name!r}, neither installed nor in "
-                f"{Path.cwd()}"
-            ) from None
-        raise SpecError(f"{request.address}: importing it failed: {error}") from error
-    except Exception as error:  # the user's code can raise anything
-        raise SpecError(
-            f"{request.address}: importing it failed: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        with user_code(f"{request.address}: importing it failed"):
+            module = importlib.import_module(module_name)
+    except SpecError as error:
+        absent = error.__cause__
+        if isinstance(absent, ModuleNotFoundError) and absent.name:
+            if (module_name + ".").startswith(absent.name + "."):
+                raise SpecError(
+                    f"{request.address}: no module {absent.name!r}, neither installed nor in "
+                    f"{Path.cwd()}"
+                ) from None
+            raise SpecError(f"{request.address}: importing it failed: {absent}") from absent
+        raise
     factory: Callable[..., Any] | None = getattr(module, factory_name, None)
     if not callable(factory):
-        raise SpecError(f"{request.address}: {module_name} has no function {factory_name!r}")
+        near = difflib.get_close_matches(factory_name, _own_names(module), n=1)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        raise SpecError(f"{request.address}: {module_name} has no function {factory_name!r}{hint}")
     return factory
 
 
-def _call(request: SourceRequest, factory: Callable[..., Any]) -> nn.Module:
-    try:
-        module = factory(**request.model_args)
-    except EdgeVitError:
-        raise
-    except Exception as error:  # the user's code can raise anything
-        raise SpecError(
-            f"{request.address} failed: {type(error).__name__}: {first_line(error)}"
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise SpecError(
-            f"{request.address} returned a {type(module).__name__}, expected a torch.nn.Module"
-        )
-    return module
+def _own_names(module: ModuleType) -> list[str]:
+    """Return the names of what `module` itself defines and can be called."""
+    found = vars(module).items()
+    return [n for n, v in found if callable(v) and getattr(v, "__module__", "") == module.__name__]

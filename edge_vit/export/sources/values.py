@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
+from edge_vit.export.sources.gray import GRAY_REMARK, GrayImages, num_channels, takes_gray
+from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.spec import PreprocessSpec, Task
 
@@ -27,6 +29,7 @@ class TorchSource:
         labels: class names by index, empty where none are known.
         preprocess: how an image becomes the input.
         licence: of the weights, where the source says it.
+        remarks: what was done to the model to make it one that takes images, a sentence each.
     """
 
     module: nn.Module
@@ -36,6 +39,7 @@ class TorchSource:
     labels: tuple[str, ...]
     preprocess: PreprocessSpec
     licence: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class OnnxSource:
         is_contract: whether the input is edge-vit's own, uint8 (N, H, W, 3), with the normalisation
             in the graph; else it is normalised float32 (N, 3, H, W).
         licence: of the weights; an ONNX file does not say.
+        remarks: what was done to the graph to make it one that takes images, a sentence each.
     """
 
     model: onnx.ModelProto
@@ -66,6 +71,7 @@ class OnnxSource:
     output_name: str
     is_contract: bool = False
     licence: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 Source = TorchSource | OnnxSource
@@ -98,12 +104,16 @@ def torch_source(
             another number of classes than the user says.
         ArtifactError: a weight is NaN or infinite.
     """
+    module = plain_module(module, request.address)
     module = module.cpu().float().eval().requires_grad_(False)
     # Buffers are not asked: an attention mask may hold -inf.
     refuse_nonfinite(dict(module.named_parameters()), request.address)
+    remarks: tuple[str, ...] = ()
+    if takes_gray(module, preprocess.image_size):
+        module, remarks = GrayImages(module), (GRAY_REMARK,)
     num_outputs = _run_once(request.address, module, preprocess.image_size)
     known = check_classes(request, task, num_outputs, labels)
-    return TorchSource(module, name, request.address, task, known, preprocess, licence)
+    return TorchSource(module, name, request.address, task, known, preprocess, licence, remarks)
 
 
 def check_classes(
@@ -136,11 +146,17 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> i
     try:
         with torch.no_grad():
             output = module(torch.zeros(1, 3, height, width))
-    except Exception as error:  # somebody else's forward can raise anything
+    except (Exception, SystemExit) as error:  # somebody else's forward can raise anything
+        channels = num_channels(module)
+        advice = (
+            "Add --image-size with the size it was made for"
+            if channels in (None, 3)
+            else f"It takes {channels} channels, an image has 3 (R, G, B): wrap it in a module "
+            "that makes them, and export that with python:"
+        )
         raise SpecError(
             f"{address} does not take float32 images (1, 3, {height}, {width}): "
-            f"{first_line(error)}. "
-            "Add --image-size with the size it was made for"
+            f"{first_line(error)}. {advice}"
         ) from error
     if not isinstance(output, Tensor):
         raise SpecError(
