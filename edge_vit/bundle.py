@@ -84,6 +84,13 @@ class Golden:
     images: npt.NDArray[np.uint8]
     outputs: npt.NDArray[np.float32]
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """Digest of each image, as a calibration table lists those that it has seen."""
+        from edge_vit.preprocess import digest
+
+        return frozenset(map(digest, self.images))
+
     def to_bytes(self) -> bytes:
         """Return both arrays as an uncompressed ``.npz``."""
         buffer = io.BytesIO()

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.export.canonical import make_canonical
+from edge_vit.export.golden import NUM_GOLDEN, choose_golden
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
@@ -18,8 +19,6 @@ from edge_vit.preprocess import preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-
-NUM_GOLDEN = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def export_model(
         batch = fix_batch(source.model, source.address, static_batch)
     size = source.preprocess.image_size
     with progress.step("running the model"):
-        decoded = _first_images(images)
+        decoded = () if images is None else tuple(i.pixels for i in choose_golden(images))
         name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
         seen = _preprocess(decoded, source.preprocess)
         reference = observe_reference(
@@ -107,12 +106,6 @@ def export_model(
         request.address, checkpoint, parity, canonical.notes, remarks=source.remarks
     )
     return Exported(fp32, spec, record, seen, outputs, decoded)
-
-
-def _first_images(images: ImageSource | None) -> tuple[npt.NDArray[np.uint8], ...]:
-    if images is None:
-        return ()
-    return tuple(item.pixels for item, _ in zip(images, range(NUM_GOLDEN), strict=False))
 
 
 def _preprocess(
