@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +17,21 @@ from edge_vit.errors import ArtifactError
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`: beside it first, then renamed over it, folders made as needed.
 
+    A link stays, and its target is written. Devices and pipes are written as they are.
+
     Raises:
         ArtifactError: the disk is full, read-only or not ours; what was at `path` is unchanged.
     """
     with refuse_os_errors(path):
+        if path.is_symlink():
+            path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, beside = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".partial"
+        )
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -34,20 +45,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def draft_folder(path: Path, *, replace: bool) -> Iterator[Path]:
+def draft_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path` that becomes `path` when the block ends well.
 
-    When the block fails or is interrupted the draft is removed and `path` is as it was.
-
-    Args:
-        path: the folder to make.
-        replace: whether an existing `path` may be replaced.
+    When the block fails or is interrupted the draft is removed.
 
     Raises:
-        ArtifactError: `path` exists and may not be replaced, or the disk refuses.
+        ArtifactError: `path` exists, or the disk refuses.
     """
-    if path.exists() and not replace:
-        raise ArtifactError(f"{path} exists already. Add --force to replace it")
+    if path.exists():
+        raise ArtifactError(f"{path} exists already. Remove it first")
     with refuse_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
@@ -55,25 +62,9 @@ def draft_folder(path: Path, *, replace: bool) -> Iterator[Path]:
     try:
         yield draft
         with refuse_os_errors(path):
-            _swap(draft, path)
+            draft.replace(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _swap(draft: Path, path: Path) -> None:
-    """Put `draft` in the place of `path`; what was there goes last, and comes back on failure."""
-    if not path.exists():
-        draft.replace(path)
-        return
-    old = draft.with_suffix(".replaced")
-    path.replace(old)
-    try:
-        draft.replace(path)
-    except BaseException:  # Ctrl-C too: nobody may find nothing at `path`
-        if not path.exists():
-            old.replace(path)
-        raise
-    shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 @contextlib.contextmanager
@@ -88,6 +79,46 @@ def refuse_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ArtifactError(f"cannot write {path}: {reason}") from None
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse, before any work, a path that `write_atomically` could not write afterwards.
+
+    Raises:
+        ArtifactError: it is a folder, or the folder that it is to lie in cannot be written.
+    """
+    with refuse_os_errors(path):
+        target = Path(os.path.realpath(path))
+        kind = _mode_of(target)
+        if kind is not None and stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if kind is not None and not stat.S_ISREG(kind):
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        folder = next(parent for parent in target.parents if _mode_of(parent) is not None)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the mode of what lies at `path`, None where nothing does."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def sync_folder(path: Path) -> None:
+    """Write the entries of a folder to the disk, where its file system can."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -1,6 +1,7 @@
 """The stages put together: what the command line calls, and what a program calls.
 
-Each function takes and returns bundles; a bundle that a stage fails on is as it was before.
+Each function takes and returns bundles; a bundle that a stage fails on is as it was before, and one
+that two processes work on is written by one of them at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edge_vit.bundle import (
     RECORD,
     TABLE,
     Bundle,
+    Change,
     Golden,
     draft_bundle,
     refuse_existing,
@@ -68,9 +70,12 @@ def export_bundle(
     static_batch: int | None = None,
     force: bool = False,
     threads: int | None = None,
+    lock_timeout: float | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
     """Export a model into a new bundle at `output`, and return it.
+
+    A calibration that was cut off goes on when the same export is asked for again.
 
     Args:
         request: the model's address, or all that is to be said about it.
@@ -81,8 +86,9 @@ def export_bundle(
         num_images: use so many of them, spread evenly.
         recipe: how to quantize.
         static_batch: fix the batch size.
-        force: replace the bundle at `output`.
+        force: replace the bundle at `output`; files, engines and reports that fit the new one stay.
         threads: for calibration; None for all cores.
+        lock_timeout: seconds to wait for another command that writes there; None for ever.
         progress: told about each stage.
 
     Raises:
@@ -101,14 +107,29 @@ def export_bundle(
     request = SourceRequest(request) if isinstance(request, str) else request
     exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
     _tell_parity(exported, progress)
-    with draft_bundle(output, exported.spec, force=force) as bundle:
+    replaces = output.is_dir()
+    with draft_bundle(
+        output, exported.spec, force=force, progress=progress, lock_timeout=lock_timeout
+    ) as bundle:
         bundle = _write_export(bundle, exported)
         if precision == "int8" and images is not None:
-            bundle = calibrate(bundle, images, recipe=recipe, threads=threads, progress=progress)
-            quantize(bundle, progress=progress)
+            state_path = bundle.path.with_suffix(".state.npz")  # beside the draft: it outlives it
+            try:
+                bundle = _calibrate(bundle, images, state_path, recipe, threads, progress)
+                quantize(bundle, progress=progress)
+            except KeyboardInterrupt:
+                if state_path.is_file():
+                    progress.note("What was seen is kept: the same command goes on from there")
+                raise
         elif precision == "fp16":
-            _write_fp16(bundle, progress)
-    return Bundle.open(output)
+            with bundle.change() as change:
+                _write_fp16(bundle, change, progress)
+    bundle = Bundle.open(output)
+    if replaces:
+        from edge_vit.runtime.trt.engines import discard_outdated
+
+        discard_outdated(bundle, progress)
+    return bundle
 
 
 def calibrate(
@@ -118,24 +139,40 @@ def calibrate(
     num_images: int | None = None,
     recipe: Recipe = DEFAULT_RECIPE,
     threads: int | None = None,
+    lock_timeout: float | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
     """Compute the calibration table from `images` and put it into the bundle; return the bundle.
 
     Graphs that were made from an older table are taken out. A calibration that was cut off goes on
-    from the images that it had seen, if it is asked for again with the same ones.
+    from the images that it had seen, if it is asked for again with the same ones. Another command
+    that writes the bundle is waited for, `lock_timeout` seconds at most.
     """
     require("onnxruntime", "calibrating")
     require("onnx_ir", "calibrating")
-    from edge_vit.calibration.calibrate import calibrate_model
-
     bundle = _open(bundle)
     source = open_image_source(images, limit=num_images)
-    state_path = bundle.path / CALIBRATION_STATE
+    with bundle.locked(progress=progress, lock_timeout=lock_timeout):
+        bundle = _open(bundle)  # what was waited for may have changed it
+        state_path = bundle.path / CALIBRATION_STATE
+        return _calibrate(bundle, source, state_path, recipe, threads, progress)
+
+
+def _calibrate(
+    bundle: Bundle,
+    images: ImageSource,
+    state_path: Path,
+    recipe: Recipe,
+    threads: int | None,
+    progress: Progress,
+) -> Bundle:
+    """Calibrate a bundle that is locked; what is seen on the way is kept at `state_path`."""
+    from edge_vit.calibration.calibrate import calibrate_model
+
     table = calibrate_model(
         bundle.read(FP32),
         bundle.spec,
-        source,
+        images,
         recipe,
         threads=threads,
         state_path=state_path,
@@ -155,8 +192,17 @@ def calibrate(
     return bundle
 
 
-def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bundle:
-    """Write the FP16 and INT8 graphs from the bundle's table, without images; return the bundle."""
+def quantize(
+    bundle: Bundle | Path | str,
+    *,
+    lock_timeout: float | None = None,
+    progress: Progress = SILENT,
+) -> Bundle:
+    """Write the FP16 and INT8 graphs from the bundle's table, without images; return the bundle.
+
+    Both become part of it together. Another command that writes the bundle is waited for,
+    `lock_timeout` seconds at most.
+    """
     require("onnx_ir", "quantizing")
     import onnx
 
@@ -170,30 +216,31 @@ def quantize(bundle: Bundle | Path | str, *, progress: Progress = SILENT) -> Bun
     )
     from edge_vit.calibration.qdq import write_qdq
 
-    bundle = _open(bundle)
-    table = bundle.read_table()
-    bundle = _write_fp16(bundle, progress)
-    with progress.step("writing INT8"):
-        model = onnx.load_from_string(bundle.read(FP32))
-        portable = write_qdq(model, table)
-        half = write_half(write_qdq(model, table, is_symmetric=True), table.fp32_nodes)
-        files = {
-            INT8: half.SerializeToString(),
-            INT8_CPU: portable.SerializeToString(),
-            INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
-        }
-    with progress.step("trying INT8 on the golden images"):
-        golden = bundle.read_golden()
-        proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
-        in_half = prove_int8_in_half(half, bundle.spec, golden)
-        fp16 = HalfProof.from_bytes(bundle.read(HALF_PROOF))
-    progress.note(str(proof))
-    lost = say_lost_in_half(proof, in_half, fp16)
-    for said in (say_unforeseen(proof, table.sqnr), lost):
-        if said:
-            progress.note(said)
-    made_by = _versions("onnx", "onnx-ir")
-    return bundle.add(files, parents=(FP32, TABLE), made_by=made_by)
+    with _open(bundle).locked(progress=progress, lock_timeout=lock_timeout):
+        bundle = _open(bundle)  # what was waited for may have changed it
+        table = bundle.read_table()
+        with bundle.change() as change:
+            fp16 = _write_fp16(bundle, change, progress)
+            with progress.step("writing INT8"):
+                model = onnx.load_from_string(bundle.read(FP32))
+                portable = write_qdq(model, table)
+                half = write_half(write_qdq(model, table, is_symmetric=True), table.fp32_nodes)
+                files = {
+                    INT8: half.SerializeToString(),
+                    INT8_CPU: portable.SerializeToString(),
+                    INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
+                }
+                change.add(files, parents=(FP32, TABLE), made_by=_versions("onnx", "onnx-ir"))
+            with progress.step("trying INT8 on the golden images"):
+                golden = bundle.read_golden()
+                proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
+                in_half = prove_int8_in_half(half, bundle.spec, golden)
+            progress.note(str(proof))
+            lost = say_lost_in_half(proof, in_half, fp16)
+            for said in (say_unforeseen(proof, table.sqnr), lost):
+                if said:
+                    progress.note(said)
+    return change.bundle
 
 
 def check_coverage(
@@ -241,8 +288,8 @@ def check_coverage(
     return say_overshoots(found, len(source))
 
 
-def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
-    """Write the FP16 graph, and prove on the golden images that nothing in it overflows."""
+def _write_fp16(bundle: Bundle, change: Change, progress: Progress) -> HalfProof:
+    """Add the FP16 graph, and prove on the golden images that nothing in it overflows."""
     import onnx
 
     from edge_vit.calibration.half import write_half
@@ -265,7 +312,8 @@ def _write_fp16(bundle: Bundle, progress: Progress) -> Bundle:
     )
     made_by = _versions("onnx", "onnx-ir", "onnxruntime")
     files = {FP16: half.SerializeToString(), HALF_PROOF: proof.to_bytes()}
-    return bundle.add(files, parents=parents, made_by=made_by)
+    change.add(files, parents=parents, made_by=made_by)
+    return proof
 
 
 def _name_golden(bundle: Bundle) -> str:

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from edge_vit.errors import ArtifactError
-from edge_vit.files import draft_folder, refuse_os_errors, write_atomically
+from edge_vit.files import (
+    draft_folder,
+    refuse_os_errors,
+    refuse_unwritable,
+    write_atomically,
+)
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -57,7 +62,7 @@ def test_replaces_a_file(tmp_path):
 
 def test_files_and_folders_have_the_usual_permissions(tmp_path, strict_umask):
     write_atomically(tmp_path / "file", b"")
-    with draft_folder(tmp_path / "folder", replace=False):
+    with draft_folder(tmp_path / "folder"):
         pass
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
@@ -109,82 +114,36 @@ def test_a_real_size_limit_leaves_what_was_there(tmp_path):
 
 
 def test_a_draft_appears_when_the_block_ends(tmp_path):
-    with draft_folder(tmp_path / "out", replace=False) as draft:
+    with draft_folder(tmp_path / "out") as draft:
         (draft / "file").write_bytes(b"data")
         assert not (tmp_path / "out").exists()
     assert contents(tmp_path) == {"out/file": b"data"}
     assert names(tmp_path) == ["out"]
 
 
-def test_a_draft_replaces_the_whole_folder(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "stale").write_bytes(b"old")
-    with draft_folder(tmp_path / "out", replace=True) as draft:
-        (draft / "file").write_bytes(b"new")
-    assert contents(tmp_path) == {"out/file": b"new"}
-    assert names(tmp_path) == ["out"]
-
-
 def test_refuses_to_replace_unasked(tmp_path):
     (tmp_path / "out").mkdir()
     with (
-        pytest.raises(ArtifactError, match=r"out exists already\. Add --force to replace it"),
-        draft_folder(tmp_path / "out", replace=False),
+        pytest.raises(ArtifactError, match=r"out exists already"),
+        draft_folder(tmp_path / "out"),
     ):
         pytest.fail("the block ran")
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt(), SystemExit(1), FULL])
-@pytest.mark.parametrize("existed", [False, True])
-def test_a_block_that_fails_leaves_what_was_there(tmp_path, error, existed):
-    if existed:
-        write_atomically(tmp_path / "out" / "file", b"old")
-    before = contents(tmp_path)
-    with (
-        pytest.raises(type(error)) as caught,
-        draft_folder(tmp_path / "out", replace=True) as draft,
-    ):
+def test_a_block_that_fails_leaves_nothing(tmp_path, error):
+    with pytest.raises(type(error)) as caught, draft_folder(tmp_path / "out") as draft:
         (draft / "file").write_bytes(b"new")
         raise error
     assert caught.value is error
-    assert contents(tmp_path) == before
-    assert names(tmp_path) == (["out"] if existed else [])
-
-
-@pytest.mark.parametrize("renames", [0, 1], ids=["old one aside", "draft in place"])
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        pytest.param(FULL, ArtifactError, id="full disk"),
-        pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="Ctrl-C"),
-    ],
-)
-def test_a_failed_swap_puts_the_old_folder_back(tmp_path, monkeypatch, renames, error, expected):
-    write_atomically(tmp_path / "out" / "file", b"old")
-    replace = Path.replace
-    done = []
-
-    def fail_once(self, target):
-        done.append(target)
-        if len(done) == renames + 1:
-            raise error
-        return replace(self, target)
-
-    with (
-        pytest.raises(expected),
-        draft_folder(tmp_path / "out", replace=True) as draft,
-    ):
-        (draft / "file").write_bytes(b"new")
-        monkeypatch.setattr(Path, "replace", fail_once)
-    assert contents(tmp_path) == {"out/file": b"old"}
-    assert names(tmp_path) == ["out"]
+    assert names(tmp_path) == []
 
 
 def test_a_draft_on_a_read_only_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.mkdtemp", raising(READ_ONLY))
     with (
         pytest.raises(ArtifactError, match=r"cannot write .*out: Read-only file system"),
-        draft_folder(tmp_path / "out", replace=False),
+        draft_folder(tmp_path / "out"),
     ):
         pytest.fail("the block ran")
 
@@ -195,3 +154,55 @@ def test_an_os_error_without_words_is_told_as_it_is(tmp_path):
         refuse_os_errors(Path("x")),
     ):
         raise OSError("unplugged")
+
+
+# Where results may go
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path):
+    write_atomically(tmp_path / "far" / "real.json", b"old")
+    (tmp_path / "link.json").symlink_to("far/real.json")
+    write_atomically(tmp_path / "link.json", b"new")
+    assert (tmp_path / "link.json").is_symlink()
+    assert contents(tmp_path / "far") == {"real.json": b"new"}
+
+
+def test_a_device_is_written_and_not_replaced():
+    before = Path(os.devnull).stat()
+    write_atomically(Path(os.devnull), b"data")
+    assert os.path.samestat(before, Path(os.devnull).stat())
+
+
+@pytest.mark.parametrize("path", ["new.json", "a/b/new.json", "old.json"])
+def test_what_can_be_written_later_is_admitted_and_leaves_no_trace(tmp_path, path):
+    write_atomically(tmp_path / "old.json", b"old")
+    before = names(tmp_path)
+    refuse_unwritable(tmp_path / path)
+    assert names(tmp_path) == before
+    assert contents(tmp_path) == {"old.json": b"old"}
+    write_atomically(tmp_path / path, b"new")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        pytest.param("folder", "Is a directory", id="a folder"),
+        pytest.param("file/new.json", "Not a directory", id="below a file"),
+        pytest.param("/proc/new.json", "", id="proc"),
+        pytest.param("/dev/full/x", "Not a directory", id="below a device"),
+        pytest.param("loop", "Too many levels of symbolic links", id="a link to itself"),
+        pytest.param("n" * 300, "File name too long", id="a long name"),
+    ],
+)
+def test_what_cannot_be_written_later_is_refused_before(tmp_path, path, reason):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ArtifactError, match=f"cannot write .*{reason}"):
+        refuse_unwritable(tmp_path / path)
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", raising(READ_ONLY))
+    with pytest.raises(ArtifactError, match=r"new\.json: Read-only file system"):
+        refuse_unwritable(tmp_path / "new.json")

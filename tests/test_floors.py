@@ -43,6 +43,7 @@ BASE_FILES = """
     image_net
     image_parts
     images
+    locks
     optional
     outputs
     perceptual

@@ -123,13 +123,14 @@ def test_manifest_of_format_1_is_read(tmp_path):
     assert bundle.precisions == ("fp32", "int8")
 
 
-def test_manifest_of_format_2_is_read(tmp_path):
-    (tmp_path / MANIFEST).write_bytes(read("manifest.format2.json"))
-    assert Bundle.open(tmp_path).manifest == MANIFEST_2
-
-
 def test_a_classifier_of_format_1_keeps_its_softmax():
     assert (SPEC_1.activation, SPEC_1.threshold) == ("softmax", 0.0)
+
+
+def test_manifest_of_format_2_is_read_and_written(tmp_path):
+    (tmp_path / MANIFEST).write_bytes(read("manifest.format2.json"))
+    assert Bundle.open(tmp_path).manifest == MANIFEST_2
+    assert json.loads(MANIFEST_2.to_bytes()) == json.loads(read("manifest.format2.json"))
 
 
 def test_export_record_of_format_1_is_read():
@@ -163,7 +164,6 @@ def test_the_newest_report_has_every_field_filled():
 
 WRITTEN = {
     "table.format4.json": TABLE_4,
-    "manifest.format2.json": MANIFEST_2,
     "export.format1.json": RECORD_1,
     "report.format3.json": REPORT_3,
 }

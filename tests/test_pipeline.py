@@ -267,7 +267,7 @@ def made(exported, monkeypatch):
     monkeypatch.setattr(export, "export_model", lambda *arguments, **options: earlier)
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "quantize", "_write_export"])
+@pytest.mark.parametrize("stage", ["_calibrate", "quantize", "_write_export"])
 @pytest.mark.usefixtures("made")
 def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch, stage):
     from edge_vit import pipeline
@@ -320,3 +320,37 @@ def test_export_writes_what_was_asked_for(tmp_path, precision, held):
     assert bundle.precisions == held
     assert bundle.has(TABLE) == (precision == "int8")
     bundle.check()
+
+
+@pytest.mark.usefixtures("made")
+def test_an_export_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    from edge_vit.calibration import observer
+
+    feed_image, fed = observer.feed_image, []
+
+    def interrupt(spec, pixels):
+        fed.append(pixels)
+        if len(fed) == 4:
+            raise KeyboardInterrupt
+        return feed_image(spec, pixels)
+
+    monkeypatch.setattr(observer, "feed_image", interrupt)
+
+    def export(progress):
+        return export_bundle(
+            *("edgevit:vit_digits", tmp_path / "out.edgevit"),
+            precision="int8",
+            calibration=tiny_calibration(),
+            recipe=RECIPES["fast"],
+            threads=1,
+            progress=progress,
+        )
+
+    first, second = Notes(), Notes()
+    with pytest.raises(KeyboardInterrupt):
+        export(first)
+    assert first.notes[-1] == "What was seen is kept: the same command goes on from there"
+    assert [path.name for path in tmp_path.iterdir()] == [".out.edgevit.state.npz"]
+    export(second).check()
+    assert any("going on from 3 images" in note for note in second.notes)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.edgevit"]

@@ -162,7 +162,7 @@ def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray, digits: 
     from edge_vit.training.datasets import write_class_folders
 
     if not folder.exists():
-        with draft_folder(folder, replace=False) as draft:
+        with draft_folder(folder) as draft:
             write_class_folders(images, labels, digits.labels, draft)
     elif (found := len(FolderSource(folder))) != len(images):
         raise ArtifactError(

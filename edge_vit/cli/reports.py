@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.output import echo, print_tables
 from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.files import refuse_os_errors, write_atomically
@@ -153,7 +153,7 @@ def newest_report(bundle: Bundle) -> VerifyReport:
 
 def matching_table(report: VerifyReport, bundle: Bundle) -> CalibrationTable | None:
     """Return the table that the report's INT8 was made from, where the bundle still has it."""
-    if digest_of((bundle.path / MANIFEST).read_bytes()) != report.bundle_digest:
+    if bundle.digest != report.bundle_digest:
         _LOG.warning("%s has changed since it was verified: its layers are left out", bundle.path)
         return None
     return bundle.read_table() if bundle.has(TABLE) else None

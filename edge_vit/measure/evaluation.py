@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edge_vit.bundle import MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.image_parts import Part, take_part
 from edge_vit.images import open_image_source
 from edge_vit.measure.accuracy import evaluate_part
@@ -60,7 +60,7 @@ class Evaluator:
         self._source = open_image_source(what.data, bundle.spec.labels, what.num_images)
         table = bundle.read_table() if bundle.has(TABLE) else None
         self._calibrated_on = frozenset(table.image_digests if table else ())
-        self._manifest = digest_of((bundle.path / MANIFEST).read_bytes())
+        self._manifest = bundle.digest
         precision = what.precision or bundle.smallest_precision
         with contextlib.ExitStack() as stack:
             self._reference = self._candidate = stack.enter_context(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.bundle import FP32, HALF_PROOF, MANIFEST, TABLE, Bundle, digest_of
+from edge_vit.bundle import FP32, HALF_PROOF, TABLE, Bundle
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
@@ -72,7 +72,7 @@ def verify(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     bundle.artifact(FP32)
     choose_candidate(bundle.precisions)
-    bundle_digest = digest_of((bundle.path / MANIFEST).read_bytes())
+    bundle_digest = bundle.digest
     spec = bundle.spec
     images = open_image_source(source, spec.labels, num_images)
     table = bundle.read_table() if bundle.has(TABLE) else None

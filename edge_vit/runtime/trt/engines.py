@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from edge_vit.bundle import ONNX_FILES, Bundle
 from edge_vit.errors import ArtifactError, BackendError, EdgeVitError
 from edge_vit.files import refuse_os_errors
+from edge_vit.locks import LOCK, locked
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.trt.api import TrtBackend
 from edge_vit.runtime.trt.audit import check_audit, what_was_asked
@@ -33,7 +35,7 @@ from edge_vit.runtime.trt.matching import (
     unfit,
 )
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.runtime.trt.places import draft, locked, writable_folder
+from edge_vit.runtime.trt.places import draft, writable_folder
 from edge_vit.runtime.trt.probe import audit_plan, probe_plan, was_loaded
 from edge_vit.runtime.trt.sidecar import (
     PLAN_SUFFIX,
@@ -63,10 +65,12 @@ class BuildLimits:
     Attributes:
         memory_mib: of workspace; None for what is free.
         timing_cache: file that makes the next build quicker; None for one in the user's cache.
+        lock_timeout_s: seconds to wait for another build of the same bundle; None for ever.
     """
 
     memory_mib: int | None = None
     timing_cache: Path | None = None
+    lock_timeout_s: float | None = None
 
 
 NO_LIMITS = BuildLimits()
@@ -191,7 +195,7 @@ def build_engine(
     wanted = identify(bundle, precision, builder, options)
     refuse_an_unwritable_state()
     folder = writable_folder(bundle, progress.note)
-    with locked(folder, lambda: progress.note(f"another build holds {folder}; waiting for it")):
+    with locked(folder / LOCK, progress, limits.lock_timeout_s):
         for engine in candidates(bundle, precision, builder.backend) if not force else ():
             if unfit(engine, wanted) is None:
                 return engine
@@ -219,10 +223,10 @@ def _build(
     _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
     what = f"{wanted.precision} engine"
     asked = what_was_asked(bundle, wanted.precision)
-    path = folder / f"{stem(wanted)}{PLAN_SUFFIX}"
+    path = _free_path(folder, stem(wanted))
     with draft(folder, path.name) as plan_path:
         request = PlanRequest(
-            onnx_path=bundle.path / onnx,
+            onnx_path=bundle.locate(onnx),
             onnx_digest=wanted.onnx_digest,
             plan_path=plan_path,
             batches=wanted.batches,
@@ -243,6 +247,34 @@ def _build(
             plan_path.replace(path)
         write_sidecar(path, sidecar)
     return Engine(path, sidecar, is_new=True)
+
+
+def _free_path(folder: Path, name: str) -> Path:
+    """Return where a new plan goes: an old one stays whole until the new one has its sidecar."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(p for p in (folder / f"{n}{PLAN_SUFFIX}" for n in names) if not p.exists())
+
+
+def discard_outdated(bundle: Bundle, progress: Progress = SILENT) -> None:
+    """Remove the engines in `bundle` that were built from graphs that it no longer holds.
+
+    Args:
+        bundle: as it is on disk.
+        progress: shows which stayed and which went.
+
+    Raises:
+        ArtifactError: the disk refuses.
+    """
+    folder = bundle.path / "engines"
+    if not folder.is_dir():
+        return
+    present = {artifact.sha256 for artifact in bundle.manifest.artifacts.values()}
+    with locked(folder / LOCK, progress), refuse_os_errors(folder):
+        for engine in list(list_engines(folder)):
+            fits = engine.sidecar.identity.onnx_digest in present
+            progress.note(f"{'kept' if fits else 'gone'}: engines/{engine.path.name}")
+            if not fits:
+                remove_engine(engine)
 
 
 def _sidecar(identity: EngineIdentity, report: PlanReport) -> Sidecar:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,12 +14,7 @@ from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors
 from edge_vit.runtime.trt.trust import cache_folder
 
-if sys.platform != "win32":
-    import fcntl
-
-_LOG = logging.getLogger(__name__)
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_SECONDS_BETWEEN_TRIES = 0.2
 _DRAFT_SUFFIX = ".partial"
 
 
@@ -60,42 +52,6 @@ def _try_to_write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-@contextlib.contextmanager
-def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold `folder` for the time of a block: others wait, and the system lets go if we die.
-
-    Args:
-        folder: the folder itself is the lock, so that nothing is left of it.
-        on_wait: called once if another process holds it.
-
-    On Windows builders do not wait for each other; the later one replaces the engine, whole.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        if not _lock(handle):
-            on_wait()
-            while not _lock(handle):
-                time.sleep(_SECONDS_BETWEEN_TRIES)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # some network file systems have no locks
-        _LOG.warning("builders here cannot wait for each other: %s", error.strerror)
-    return True
 
 
 @contextlib.contextmanager

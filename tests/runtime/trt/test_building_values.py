@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import threading
 
 import pytest
 
 from edge_vit.cli.build import _warn_of_little_memory
 from edge_vit.errors import BackendError, MissingDependencyError, SpecError
-from edge_vit.runtime.trt import choose, memory, places
+from edge_vit.runtime.trt import choose, memory
 from edge_vit.runtime.trt.choose import choose_builder
 from edge_vit.runtime.trt.identity import EngineOptions, batch_words
 from edge_vit.runtime.trt.memory import available_bytes, workspace_bytes
@@ -230,16 +229,6 @@ def test_trtexec_of_a_fixed_batch_has_no_shapes(shared_bundle):
     manifest = dataclasses.replace(shared_bundle.manifest, spec=spec)
     fixed = dataclasses.replace(shared_bundle, manifest=manifest)
     assert "Shapes" not in trtexec_line(fixed, "fp16", EngineOptions(), 10)
-
-
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
-    def refuse(handle, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(places.fcntl, "flock", refuse)
-    with places.locked(tmp_path, lambda: pytest.fail("nobody holds it")):
-        pass
-    assert "builders here cannot wait for each other: No locks available" in caplog.text
 
 
 @pytest.mark.parametrize(

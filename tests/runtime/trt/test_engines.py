@@ -291,7 +291,7 @@ def test_two_builders_build_once(bundle, real_builder):
     found, said = [], []
 
     def build():
-        progress = Notes(said)
+        progress = Steps(said)
         found.append(
             build_engine(bundle, "int8", "rtx", SM86, builder=real_builder, progress=progress)
         )
@@ -302,16 +302,18 @@ def test_two_builders_build_once(bundle, real_builder):
     for thread in threads:
         thread.join()
     assert sorted(engine.is_new for engine in found) == [False, True]
-    assert said == [f"another build holds {bundle.path / 'engines'}; waiting for it"]
+    (waited,) = [step for step in said if step.startswith("waiting for process ")]
+    assert waited.endswith(f", which is writing {bundle.path / 'engines'}")
     assert len(contents(bundle)) == 2
 
 
-class Notes(Silent):
+class Steps(Silent):
     def __init__(self, said):
         self.said = said
 
-    def note(self, text):
-        self.said.append(text)
+    def step(self, name, total=None):
+        self.said.append(name)
+        return super().step(name, total)
 
 
 def test_what_a_killed_builder_left_is_removed(bundle, real_builder):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from small_bundles import GRAPH, IMAGES, SPEC, table_for
 
-from edge_vit import files
 from edge_vit.bundle import (
     FP16,
     FP32,
@@ -21,70 +18,18 @@ from edge_vit.bundle import (
     MANIFEST,
     TABLE,
     Bundle,
-    Golden,
     digest_of,
     draft_bundle,
 )
 from edge_vit.errors import ArtifactError
-from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import RECIPES, CalibrationTable, SiteScales
-
-SPEC = ModelSpec(
-    name="tiny",
-    source="test:tiny",
-    task="classification",
-    labels=("cat", "chat \N{CAT}"),
-    inputs=(image_input((8, 8)),),
-    outputs=(task_output("classification", 2),),
-    preprocess=PreprocessSpec((8, 8), "bilinear", 0.9, "squash", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
-    depth=2,
-    num_heads=3,
-    embed_dim=12,
-    num_tokens=17,
-    licence="apache-2.0",
-)
-GRAPH = b"fp32 graph"
-IMAGES = Golden(np.arange(384, dtype=np.uint8).reshape(2, 8, 8, 3), np.eye(2, dtype=np.float32))
-
-
-def table_for(graph: bytes = GRAPH) -> CalibrationTable:
-    scales = SiteScales("int8", "as the recipe says", 0.1, (0.01, 0.02), 12.7, 4.5)
-    return CalibrationTable(
-        RECIPES["percentile"], digest_of(graph), {"block0/qkv": scales}, ("ab" * 32,)
-    )
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Bundle:
-    """A bundle with a graph, golden outputs and a table."""
-    path = tmp_path / "cats.edgevit"
-    with draft_bundle(path, SPEC) as draft:
-        draft = draft.add({FP32: GRAPH}, made_by={"torch": "2.6"})
-        draft = draft.add({GOLDEN: IMAGES.to_bytes()}, parents=(FP32,))
-        draft.add({TABLE: table_for().to_bytes()}, parents=(FP32,), made_by={"edge-vit": "0.1"})
-    return Bundle.open(path)
 
 
 def edit_manifest(bundle: Bundle, **changes: object) -> None:
+    """Put `changes` into the manifest, as one of format 1, which has no digest of its own."""
     path = bundle.path / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def names(folder: Path) -> list[str]:
-    """Names of what lies in `folder`, drafts and other hidden things too."""
-    return sorted(path.name for path in folder.iterdir())
-
-
-def fail_to_write(monkeypatch, name: str, error: BaseException) -> None:
-    """Let every write of the file `name` end in `error`."""
-    original = files.write_atomically
-
-    def write(path: Path, data: bytes) -> None:
-        if path.name == Path(name).name:
-            raise error
-        original(path, data)
-
-    monkeypatch.setattr("edge_vit.bundle.write_atomically", write)
+    data = json.loads(path.read_text()) | changes | {"format": 1}
+    del data["digest"]
+    path.write_text(json.dumps(data))
 
 
 # Round trip
@@ -160,67 +105,6 @@ def test_a_bundle_without_files_opens(tmp_path):
     assert Bundle.open(tmp_path / "empty.edgevit").precisions == ()
 
 
-# Drafts
-
-
-@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()], ids=["error", "^C"])
-def test_an_interrupted_draft_leaves_no_folder(tmp_path, error):
-    with (
-        pytest.raises(type(error)),
-        draft_bundle(tmp_path / "new.edgevit", SPEC) as draft,
-    ):
-        draft.add({FP32: GRAPH})
-        raise error
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()], ids=["error", "^C"])
-def test_an_interrupted_draft_keeps_the_old_bundle(bundle, error):
-    with (
-        pytest.raises(type(error)),
-        draft_bundle(bundle.path, SPEC, force=True) as draft,
-    ):
-        draft.add({FP32: b"another graph"})
-        raise error
-    assert names(bundle.path.parent) == [bundle.path.name]
-    assert Bundle.open(bundle.path) == bundle
-    bundle.check()
-
-
-def test_force_replaces_the_whole_bundle(bundle):
-    with draft_bundle(bundle.path, SPEC, force=True) as draft:
-        draft.add({FP32: b"another graph"})
-    replaced = Bundle.open(bundle.path)
-    assert set(replaced.manifest.artifacts) == {FP32}
-    assert not (bundle.path / TABLE).exists()
-    assert names(bundle.path.parent) == [bundle.path.name]
-
-
-def test_an_existing_bundle_is_not_replaced_unasked(bundle):
-    with (
-        pytest.raises(ArtifactError, match=r"exists already\. Add --force"),
-        draft_bundle(bundle.path, SPEC),
-    ):
-        pytest.fail("the block ran")
-    bundle.check()
-
-
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_force_replaces_nothing_but_bundles(tmp_path, kind):
-    path = tmp_path / "home"
-    if kind == "folder":
-        path.mkdir()
-        (path / "thesis.tex").write_text("years of work")
-    else:
-        path.write_text("years of work")
-    with (
-        pytest.raises(ArtifactError, match=r"home is not a bundle; --force replaces bundles only"),
-        draft_bundle(path, SPEC, force=True),
-    ):
-        pytest.fail("the block ran")
-    assert path.exists()
-
-
 # What is on disk is not what it should be
 
 
@@ -252,9 +136,7 @@ def test_recognises_a_half_written_bundle(bundle):
         pytest.param(b"\xff\xfe\x00", "cannot be read", id="not text"),
         pytest.param(b"[]", "bundle format None, this edge-vit reads 1 and 2", id="a list"),
         pytest.param(b"{}", "bundle format None, this edge-vit reads 1 and 2", id="no format"),
-        pytest.param(
-            b'{"format": 3}', "bundle format 3, this edge-vit reads 1 and 2", id="later format"
-        ),
+        pytest.param(b'{"format": 3}', "bundle format 3, this edge-vit", id="later format"),
         pytest.param(b'{"format": 1}', r"manifest\.json: field 'created' is missing", id="bare"),
     ],
 )
@@ -335,62 +217,6 @@ def test_refuses_parents_that_are_not_there(bundle):
     with pytest.raises(ArtifactError, match=r"holds no onnx/int8\.onnx"):
         bundle.add({FP16: b"fp16"}, parents=(INT8,))
     assert Bundle.open(bundle.path) == bundle
-
-
-# Writes that fail
-
-
-@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC], ids=["read-only", "full"])
-def test_a_disk_that_refuses_is_one_line_and_changes_nothing(bundle, monkeypatch, code):
-    def refuse(*args, **kwargs):
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as patched:
-        patched.setattr("tempfile.mkstemp", refuse)
-        with pytest.raises(ArtifactError) as caught:
-            bundle.add({FP16: b"fp16"})
-    assert str(caught.value) == f"cannot write {bundle.path / FP16}: {os.strerror(code)}"
-    assert Bundle.open(bundle.path) == bundle
-    bundle.check()
-
-
-@pytest.mark.parametrize(
-    "error", [ArtifactError("full"), KeyboardInterrupt()], ids=["full disk", "Ctrl-C"]
-)
-@pytest.mark.parametrize(
-    ("added", "fails"),
-    [
-        pytest.param((FP16, INT8), INT8, id="between two new files"),
-        pytest.param((FP16, INT8), MANIFEST, id="before the manifest"),
-        pytest.param((FP32, INT8), INT8, id="after a file was replaced"),
-        pytest.param((FP32,), FP32, id="while a file is replaced"),
-    ],
-)
-def test_an_interrupted_write_leaves_a_bundle_that_verifies(
-    bundle, monkeypatch, added, fails, error
-):
-    with monkeypatch.context() as patched:
-        fail_to_write(patched, fails, error)
-        with pytest.raises(type(error)):
-            bundle.add(dict.fromkeys(added, b"new bytes"))
-    left = Bundle.open(bundle.path)
-    left.check()
-    assert left.spec == SPEC
-    assert set(left.manifest.artifacts) == {FP32, GOLDEN, TABLE} - set(added)
-
-
-def test_dropping_a_file_that_the_disk_keeps_is_refused_in_one_line(bundle, monkeypatch):
-    def refuse(self, missing_ok=False):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    bundle = bundle.add({FP16: b"fp16"})
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", refuse)
-        with pytest.raises(ArtifactError, match=f"cannot write .*{FP16}"):
-            bundle.add({}, drop=(FP16,))
-    left = Bundle.open(bundle.path)
-    assert not left.has(FP16)
-    left.check()
 
 
 def test_an_artifact_is_a_value(bundle):

@@ -1,0 +1,257 @@
+"""A bundle on disk: opened by its manifest, read through its digests."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_vit.bundle.change import Change
+from edge_vit.bundle.golden import Golden
+from edge_vit.bundle.journal import STAGED, file_paths, manifest_paths, tidy
+from edge_vit.bundle.manifest import (
+    FP16,
+    FP32,
+    GOLDEN,
+    INT8_FILES,
+    MANIFEST,
+    ONNX_FILES,
+    TABLE,
+    Artifact,
+    Manifest,
+    digest_of,
+)
+from edge_vit.errors import ArtifactError
+from edge_vit.locks import LOCK, locked
+from edge_vit.progress import SILENT, Progress
+from edge_vit.spec import PRECISIONS, ModelSpec, Precision
+from edge_vit.table import CalibrationTable
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk, as its manifest described it when it was opened.
+
+    Files are read through `read`, which checks their digest, so that an edited or truncated file
+    never reaches a backend, nor one that another command has put there meanwhile. Methods that
+    write return the new `Bundle`.
+
+    Attributes:
+        path: of the folder.
+        manifest: as it was read.
+        digest: SHA-256 of the manifest's bytes, by which reports know the bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str = field(default="", compare=False)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Bundle:
+        """Return the bundle at `path`; reads the manifest alone.
+
+        Raises:
+            ArtifactError: there is none, it is half-written, or of an unknown format.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            what = "is a file, not a folder" if path.exists() else "does not exist"
+            raise ArtifactError(
+                f"bundle {path} {what}. Make one with: edgevit export MODEL -o {path}"
+            )
+        data = _read_manifest(path)
+        manifest = Manifest.from_bytes(data, str(path / MANIFEST), str(path))
+        return cls(path, manifest, digest_of(data))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's facts."""
+        return self.manifest.spec
+
+    @property
+    def name(self) -> str:
+        """The folder's name without ``.edgevit``."""
+        return self.path.name.removesuffix(".edgevit")
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that it holds a graph for, in the order fp32, fp16, int8."""
+        return tuple(p for p in PRECISIONS if ONNX_FILES[p] in self.manifest.artifacts)
+
+    @property
+    def smallest_precision(self) -> Precision:
+        """What runs where nobody chose: int8 where there is one, else fp16, else fp32."""
+        return self.precisions[-1] if self.precisions else "fp32"
+
+    @property
+    def reports_path(self) -> Path:
+        """Where reports go; made by whoever writes the first."""
+        return self.path / "reports"
+
+    def has(self, name: str) -> bool:
+        """Say whether the manifest names the file `name`."""
+        return name in self.manifest.artifacts
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the manifest's entry of the file `name`.
+
+        Raises:
+            ArtifactError: there is none; the message says how to make it.
+        """
+        if name not in self.manifest.artifacts:
+            raise ArtifactError(f"{self.path} holds no {name}. {_how_to_make(name, self.path)}")
+        return self.manifest.artifacts[name]
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of the file `name`, whose digest was checked.
+
+        Raises:
+            ArtifactError: it is missing, truncated or edited.
+        """
+        artifact = self.artifact(name)
+        data, problem = b"", ""
+        for path in file_paths(self.path, name):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                problem = problem or f"cannot be read: {error.strerror}"
+                continue
+            if len(data) == artifact.num_bytes and digest_of(data) == artifact.sha256:
+                return data
+            problem = problem or self._difference(data, artifact)
+        if self._is_outdated():
+            raise ArtifactError(
+                f"{self.path / name} was changed by another command since {self.path} was opened. "
+                "Run this again"
+            )
+        raise ArtifactError(f"{self.path / name} {problem}. {_how_to_make(name, self.path)}")
+
+    def locate(self, name: str) -> Path:
+        """Return where the file `name` lies now, unchecked, for what cannot take its bytes."""
+        return next((p for p in file_paths(self.path, name)[1:] if p.is_file()), self.path / name)
+
+    def check(self) -> None:
+        """Check the digest of every file, and that each was made from those that are there.
+
+        Raises:
+            ArtifactError: for the first file that is missing, truncated, edited or outdated.
+        """
+        present = {artifact.sha256 for artifact in self.manifest.artifacts.values()}
+        for name, artifact in self.manifest.artifacts.items():
+            self.read(name)
+            if not present.issuperset(artifact.parents):
+                raise ArtifactError(
+                    f"{self.path / name} was made from a file that the bundle no longer holds. "
+                    f"{_how_to_make(name, self.path)}"
+                )
+        if self.has(TABLE):
+            self.read_table()
+
+    def read_table(self) -> CalibrationTable:
+        """Return the calibration table.
+
+        Raises:
+            ArtifactError: there is none, or it belongs to another fp32 graph.
+        """
+        table = CalibrationTable.from_bytes(self.read(TABLE), str(self.path / TABLE))
+        if table.model_digest != self.artifact(FP32).sha256:
+            raise ArtifactError(
+                f"{self.path / TABLE} was made for another graph than {FP32}. "
+                f"Run: edgevit calibrate {self.path} --calib DIR"
+            )
+        return table
+
+    def read_golden(self) -> Golden:
+        """Return the golden images and their fp32 outputs."""
+        return Golden.from_bytes(self.read(GOLDEN))
+
+    @contextlib.contextmanager
+    def change(
+        self, *, progress: Progress = SILENT, lock_timeout: float | None = None
+    ) -> Iterator[Change]:
+        """Give a `Change` that is committed when the block ends well, and leaves nothing otherwise.
+
+        Other writers wait until the block ends. Changes of one bundle do not nest.
+
+        Args:
+            progress: shows who else is writing the bundle while this waits.
+            lock_timeout: seconds to wait for another writer; None for ever.
+
+        Raises:
+            ArtifactError: the disk refuses, or the time is over.
+        """
+        with self.locked(progress=progress, lock_timeout=lock_timeout):
+            tidy(self.path)
+            change = Change(Bundle.open(self.path), self)
+            try:
+                yield change
+                change.commit()
+            finally:
+                shutil.rmtree(self.path / STAGED, ignore_errors=True)
+
+    def locked(
+        self, *, progress: Progress = SILENT, lock_timeout: float | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Keep other writers out for the time of a block; see `change` for the arguments."""
+        return locked(self.path / LOCK, progress, lock_timeout)
+
+    def add(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        parents: tuple[str, ...] = (),
+        made_by: Mapping[str, str] | None = None,
+        drop: tuple[str, ...] = (),
+    ) -> Bundle:
+        """Add `files` to what the bundle on disk holds now, in one step; return the new bundle.
+
+        Args:
+            files: bytes by path inside the bundle.
+            parents: names of the files that these were made from.
+            made_by: name and version of each tool that took part.
+            drop: names of files that are stale now.
+
+        Raises:
+            ArtifactError: the disk refuses, or another command has changed a parent.
+        """
+        with self.change() as change:
+            change.drop(*drop)
+            change.add(files, parents=parents, made_by=made_by)
+        return change.bundle
+
+    def _difference(self, data: bytes, artifact: Artifact) -> str:
+        if len(data) != artifact.num_bytes:
+            return (
+                f"is truncated or edited: {len(data)} bytes, the manifest says {artifact.num_bytes}"
+            )
+        return "was edited: its SHA-256 is not the manifest's"
+
+    def _is_outdated(self) -> bool:
+        """Whether another command has written a manifest since this one was read."""
+        return bool(self.digest) and digest_of(_read_manifest(self.path)) != self.digest
+
+
+def _read_manifest(path: Path) -> bytes:
+    """Return the bytes of the manifest of the bundle in the folder `path`."""
+    following, current = manifest_paths(path)
+    for place in (following, current):
+        try:
+            return place.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ArtifactError(f"{place} cannot be read: {error.strerror}") from None
+    raise ArtifactError(
+        f"{path} holds no {MANIFEST}: not a bundle, or one that was never finished. "
+        f"Remove it, then run: edgevit export MODEL -o {path}"
+    )
+
+
+def _how_to_make(name: str, path: Path) -> str:
+    if name == TABLE:
+        return f"Run: edgevit calibrate {path} --calib DIR"
+    if name in (*INT8_FILES, FP16):
+        return f"Run: edgevit quantize {path} (after: edgevit calibrate {path} --calib DIR)"
+    return f"Run: edgevit export MODEL -o {path} --force"

@@ -1,0 +1,132 @@
+"""The manifest of a bundle: the model's facts, each file's digest, and the digest of all that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.spec import ModelSpec, Precision
+from edge_vit.values import from_json, parse_json, to_json
+
+BUNDLE_FORMAT = 2
+READABLE_FORMATS = (1, BUNDLE_FORMAT)
+"""Format 1 has no digest of its own, and no activation and no threshold in its spec."""
+
+MANIFEST = "manifest.json"
+TABLE = "calibration.json"
+RECORD = "export.json"
+HALF_PROOF = "fp16.json"
+GOLDEN = "golden/golden.npz"
+FP32, FP16, INT8 = "onnx/fp32.onnx", "onnx/fp16.onnx", "onnx/int8.onnx"
+INT8_CPU = "onnx/int8.cpu.onnx"
+INT8_ORT_X64 = "onnx/int8.ort-x64.onnx"
+INT8_FILES = (INT8, INT8_CPU, INT8_ORT_X64)
+
+ONNX_FILES: Mapping[Precision, str] = {"fp32": FP32, "fp16": FP16, "int8": INT8}
+"""The graph that TensorRT builds for each precision."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of the bundle.
+
+    Attributes:
+        sha256: of its bytes, hexadecimal.
+        num_bytes: its size.
+        parents: SHA-256 of each file that it was made from.
+        made_by: name and version of each tool that took part.
+    """
+
+    sha256: str
+    num_bytes: int
+    parents: tuple[str, ...] = ()
+    made_by: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds: the model's facts, and each portable file with its digest.
+
+    Attributes:
+        format: of the bundle; `BUNDLE_FORMAT` for what this version writes.
+        created: when, UTC, ISO 8601.
+        spec: the model.
+        artifacts: by path inside the bundle, such as ``onnx/fp32.onnx``.
+    """
+
+    format: int
+    created: str
+    spec: ModelSpec
+    artifacts: Mapping[str, Artifact]
+
+    def to_bytes(self) -> bytes:
+        """Return the content of ``manifest.json``, always in the newest format."""
+        data = to_json(self) | {"format": BUNDLE_FORMAT}
+        data = {"format": data.pop("format"), "digest": _digest_of_json(data)} | data
+        return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str, path: str) -> Manifest:
+        """Return what `to_bytes` wrote, in this version or an earlier one.
+
+        Args:
+            data: content of the file.
+            where: path of the file, for messages.
+            path: of the bundle, for messages.
+
+        Raises:
+            ArtifactError: the bytes are no manifest, of an unknown format, or were edited.
+        """
+        again = f"edgevit export MODEL -o {path} --force"
+        try:
+            parsed = parse_json(data)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{where} cannot be read: {error}. Make the bundle again: {again}"
+            ) from None
+        found = parsed.get("format") if isinstance(parsed, dict) else None
+        if isinstance(found, bool) or found not in READABLE_FORMATS:
+            raise ArtifactError(
+                f"{path}: bundle format {found}, this edge-vit reads "
+                f"{' and '.join(map(str, READABLE_FORMATS))}. Export it again, or update edge-vit"
+            )
+        digest = parsed.pop("digest", None)
+        if found > 1 and digest != _digest_of_json({k: parsed[k] for k in parsed if k != "format"}):
+            raise ArtifactError(
+                f"{where} was edited: its digest is not that of what it says. Labels, mean and the "
+                f"like are options of export; make the bundle again: {again}"
+            )
+        try:
+            manifest = from_json(cls, parsed, MANIFEST)
+        except SpecError as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        for name in manifest.artifacts:
+            check_name(name)
+        return manifest
+
+
+def digest_of(data: bytes) -> str:
+    """Return the SHA-256 of `data`, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_name(name: str) -> None:
+    """Refuse a path of an artifact that is not one of a file below the bundle's folder.
+
+    Raises:
+        ArtifactError: it is absolute, empty, climbs up, or begins with a dot, as journals do.
+    """
+    parts = PurePosixPath(name).parts
+    climbs = not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name
+    if climbs or parts[0].startswith(".") or name == MANIFEST:
+        raise ArtifactError(f"artifact path {name!r} leaves the bundle")
+
+
+def _digest_of_json(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of parsed JSON, whatever its spacing and the order of its keys."""
+    return digest_of(json.dumps(data, sort_keys=True, separators=(",", ":")).encode())
