@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from edge_vit.bundle import FP32, Bundle
-from edge_vit.cli.options import POSITIVE, bundle_argument, json_option
+from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option
 from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime.trt.choose import BuildBackend
@@ -77,6 +77,7 @@ _LOG = logging.getLogger(__name__)
 @click.option(
     "--print-trtexec", is_flag=True, help="Build nothing; print the same as trtexec's command."
 )
+@lock_timeout_option
 @json_option
 @click.pass_obj
 def command(
@@ -94,6 +95,7 @@ def command(
     timing_cache: Path | None,
     force: bool,
     print_trtexec: bool,
+    lock_timeout: float | None,
     as_json: bool,
 ) -> None:
     """Build TensorRT engines for this machine.
@@ -111,7 +113,7 @@ def command(
     if print_trtexec:
         _print_trtexec(opened, precisions, options, memory_mib)
         return
-    limits = BuildLimits(memory_mib, timing_cache)
+    limits = BuildLimits(memory_mib, timing_cache, lock_timeout)
     with talk.progress() as progress:
         with progress.step("looking for TensorRT and a GPU"):
             builder = choose_builder(backend, targets)

@@ -13,6 +13,7 @@ from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.options import (
     FOLDER,
     bundle_argument,
+    lock_timeout_option,
     num_images_option,
     recipe_option,
     threads_option,
@@ -60,6 +61,7 @@ _NUM_FRAMES = 256
 @num_images_option
 @recipe_option
 @threads_option
+@lock_timeout_option
 @click.pass_obj
 def command(
     talk: Talk,
@@ -71,6 +73,7 @@ def command(
     num_images: int | None,
     recipe: str | None,
     threads: int | None,
+    lock_timeout: float | None,
 ) -> None:
     """Compute a bundle's calibration table from images.
 
@@ -97,6 +100,7 @@ def command(
                 num_images=num_images,
                 recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
                 threads=threads,
+                lock_timeout=lock_timeout,
                 progress=progress,
             )
         except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from edge_vit.cli.options import (
     NOT_NEGATIVE,
     POSITIVE,
     Numbers,
+    lock_timeout_option,
     num_images_option,
     recipe_option,
     threads_option,
@@ -88,6 +89,7 @@ _COLOUR = Numbers("R,G,B", float, (3,))
 @click.option("--std", type=_COLOUR, help="Of each channel, for values from 0 to 1.")
 @click.option("--force", is_flag=True, help="Replace OUT.edgevit where it exists.")
 @threads_option
+@lock_timeout_option
 @click.pass_obj
 def command(
     talk: Talk,
@@ -102,6 +104,7 @@ def command(
     static_batch: int | None,
     force: bool,
     threads: int | None,
+    lock_timeout: float | None,
     **said: Any,
 ) -> None:
     """Write a trained model into a bundle, on request as INT8 too.
@@ -133,6 +136,7 @@ def command(
             static_batch=static_batch,
             force=force,
             threads=threads,
+            lock_timeout=lock_timeout,
             progress=progress,
         )
     print_artifacts(bundle)

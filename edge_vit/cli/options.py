@@ -97,6 +97,12 @@ recipe_option = click.option(
     type=click.Choice(list(RECIPES)),
     help=f"How to quantize.  [default: {DEFAULT_RECIPE.name}]",
 )
+lock_timeout_option = click.option(
+    "--lock-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="How long to wait for another command that writes there.  [default: until it has ended]",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."
 )

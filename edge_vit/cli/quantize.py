@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edge_vit.cli.export import print_artifacts
-from edge_vit.cli.options import bundle_argument
+from edge_vit.cli.options import bundle_argument, lock_timeout_option
 from edge_vit.cli.talk import Talk
 
 _LOG = logging.getLogger(__name__)
@@ -16,8 +16,9 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("quantize")
 @bundle_argument
+@lock_timeout_option
 @click.pass_obj
-def command(talk: Talk, bundle: Path) -> None:
+def command(talk: Talk, bundle: Path, lock_timeout: float | None) -> None:
     """Write the FP16 and INT8 graphs, from the calibration table.
 
     Needs no images.
@@ -25,6 +26,6 @@ def command(talk: Talk, bundle: Path) -> None:
     from edge_vit.pipeline import quantize
 
     with talk.progress() as progress:
-        quantized = quantize(bundle, progress=progress)
+        quantized = quantize(bundle, lock_timeout=lock_timeout, progress=progress)
     print_artifacts(quantized)
     _LOG.info("Next, let it be judged: edgevit verify %s --data DIR", bundle)
