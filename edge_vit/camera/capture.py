@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
+from edge_vit.camera.threads import as_error, attempt, start_thread
 from edge_vit.camera.values import (
     Counts,
     Frame,
@@ -25,6 +28,7 @@ from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceErr
 _LOG = logging.getLogger(__name__)
 _ABORT_GRACE_NS = 2 * 10**9  # what an aborted read may take before its thread is given up
 
+_MAX_REASONS = 16  # of frames that cannot be decoded
 _MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
 
 
@@ -68,6 +72,7 @@ class SourceCapture:
         self._thread: threading.Thread | None = None
         self._hung: list[threading.Thread] = []  # given up, and not back yet
         self.num_captured = self.num_undecoded = 0
+        self.undecoded: Counter[str] = Counter()  # reason -> frames
 
     def start(self) -> None:
         """Begin to read."""
@@ -129,6 +134,7 @@ class SourceCapture:
                 counts,
                 max(0, self._num_opened - 1),
                 self._last_error,
+                dict(self.undecoded),
             )
 
     @property
@@ -168,26 +174,25 @@ class SourceCapture:
         self._generation += 1
         self._state = "opening"
         self._heard_ns = self._clock.now_ns()
-        self._thread = threading.Thread(
-            target=self._run,
-            args=(self._generation,),
-            name=f"source {self.maker.name}",
-            daemon=True,
+        generation = self._generation
+        self._thread = start_thread(
+            f"source {self.maker.name}",
+            partial(self._run, generation),
+            partial(self._end, generation),
         )
-        self._thread.start()
 
     def _run(self, generation: int) -> None:
         """Read the source until it ends, or another thread has taken over."""
-        error: EdgeVitError | None = None
-        try:
-            while self._is_mine(generation):
-                try:
-                    self._read_once(generation)
-                    break
-                except Exception as lost:
-                    self._pause(generation, self._explain(lost))
-        except EdgeVitError as fatal:
-            error = fatal
+        while self._is_mine(generation):
+            try:
+                self._read_once(generation)
+                break
+            except BaseException as lost:
+                self._pause(generation, self._explain(lost))
+        self._end(generation)
+
+    def _end(self, generation: int, error: EdgeVitError | None = None) -> None:
+        """Note that the thread of `generation` ends, because of `error` or at the source's end."""
         with self._changed:
             if generation != self._generation:
                 return
@@ -197,17 +202,16 @@ class SourceCapture:
                 _LOG.debug("source %s ends: %s", self.maker.name, self._last_error)
         self._ended()
 
-    def _explain(self, lost: Exception) -> EdgeVitError:
+    def _explain(self, lost: BaseException) -> EdgeVitError:
         """What ended a reading, if another one may go better.
 
         Raises:
             EdgeVitError: none can: the source is a file, or it never worked and says so itself.
         """
         if not isinstance(lost, EdgeVitError):
-            _LOG.debug("source %s", self.maker.name, exc_info=lost)
-            what = f"{type(lost).__name__}: {describe(lost)}"
-            lost = SourceError(f"source {self.maker.name}: {what}")
-        may_come_back = isinstance(lost, SourceError) or self.num_captured > 0
+            lost = SourceError(str(as_error(lost, f"source {self.maker.name}")))
+        # The first frame of a camera may be broken, as its address may be wrong.
+        may_come_back = isinstance(lost, SourceError | ImageError) or self.num_captured > 0
         if self.maker.is_live and may_come_back:
             return lost
         raise lost
@@ -231,11 +235,11 @@ class SourceCapture:
                 if isinstance(frame, Frame):
                     self._deliver(frame)
         finally:
-            source.close()
+            attempt(f"closing source {self.maker.name}", source.close)
 
     def _next_frame(self, source: FrameSource, generation: int) -> Frame | object:
         """The next frame, `_BAD` for one that cannot be decoded, `_END` when no more come."""
-        is_bad, capture = False, None
+        is_bad, capture, reason = False, None, ""
         try:
             capture = source.read()
         except ImageError as error:
@@ -254,6 +258,8 @@ class SourceCapture:
             self.num_captured += 1
             if capture is None:
                 self.num_undecoded += 1
+                known = reason in self.undecoded or len(self.undecoded) < _MAX_REASONS
+                self.undecoded[reason if known else "other reasons"] += 1
                 return _BAD
             return self._stamp(capture, self.num_captured - 1, now)
 
@@ -301,10 +307,7 @@ class SourceCapture:
             self._begin(generation, "opening")
 
     def _abort(self, source: FrameSource) -> None:
-        try:
-            source.abort()
-        except Exception as error:
-            _LOG.warning("source %s did not stop: %s", self.maker.name, describe(error))
+        attempt(f"stopping source {self.maker.name}", source.abort)
 
 
 _END, _BAD = object(), object()

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,8 +20,9 @@ from edge_vit.camera.sink import Sink, SinkRunner
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.stages import Ledger, Stages, Step
 from edge_vit.camera.summary import CameraSummary
+from edge_vit.camera.threads import as_error, attempt
 from edge_vit.camera.values import STAGES, CameraAnswer
-from edge_vit.errors import ArtifactError, DeviceLostError, EdgeVitError, SourceError, SpecError
+from edge_vit.errors import ArtifactError, DeviceLostError, SourceError, SpecError
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec
 
@@ -136,7 +137,7 @@ class CameraLoop:
             DeviceLostError: no answer came for too long, or the GPU is gone.
             SourceError: a file could not be read to its end.
             ArtifactError: all sources are files, and a sink lost answers of theirs.
-            EdgeVitError: a source or a sink can never work.
+            EdgeVitError: a source or a sink can never work, or a thread failed.
         """
         try:
             for sink in self._sinks:
@@ -146,6 +147,8 @@ class CameraLoop:
             for capture in self._captures:
                 capture.start()
             self._watch()
+        except Exception as fault:
+            raise as_error(fault, "the camera loop") from fault
         finally:
             self._end()
         self._refuse_failures()
@@ -186,12 +189,15 @@ class CameraLoop:
             parity=self._prepare.parity,
         )
 
-    def _emit(self, answer: CameraAnswer) -> None:
+    def _emit(self, answer: CameraAnswer, done: Callable[[], None]) -> None:
         if not self._is_answered:
             self._is_answered = True
-            self._notifier.ready()
+            attempt("the service manager", self._notifier.ready)
+        if not self._runners:
+            done()
+        taken = _Countdown(len(self._runners), done)
         for runner in self._runners:
-            runner.offer(answer)
+            runner.offer(answer, taken)
 
     def _count_ended(self) -> None:
         with self._changed:
@@ -220,6 +226,8 @@ class CameraLoop:
                 if self._is_stopping or self._stages.lost is not None:
                     return
                 if any(capture.is_hopeless for capture in self._captures):
+                    return
+                if any(runner.error is not None for runner in self._runners):
                     return
                 if self._is_stage_end and all(runner.is_done for runner in self._runners):
                     return
@@ -255,9 +263,9 @@ class CameraLoop:
 
     def _end(self) -> None:
         """Stop whatever still runs, and give each frame its place in the counts."""
-        self._notifier.stopping()
+        attempt("the service manager", self._notifier.stopping)
         for capture in self._captures:
-            capture.stop()
+            attempt(f"stopping source {capture.maker.name}", capture.stop)
         self._stages.clear()
         until_ns = SYSTEM_CLOCK.now_ns() + _STAGES_END_NS
         is_over = self._stages.join(until_ns)
@@ -276,14 +284,17 @@ class CameraLoop:
     def _refuse_failures(self) -> None:
         if self._stages.lost is not None:
             raise self._stages.lost
-        errors: list[EdgeVitError] = [c.error for c in self._captures if c.error is not None]
-        if errors:
-            raise errors[0]
+        errors = [capture.error for capture in self._captures]
+        errors += [runner.error for runner in self._runners]
+        for error in errors:
+            if error is not None:
+                raise error
         for source in self.summary().sources:
             if not source.is_live and source.counts.failed and not self._is_stopping:
+                why = f" ({source.left_out})" if source.undecoded else ""
                 raise SourceError(
                     f"{source.name}: {source.counts.failed} of {source.counts.captured} frames "
-                    "have no answer"
+                    f"have no answer{why}"
                 )
         if self._is_stopping or any(capture.maker.is_live for capture in self._captures):
             return
@@ -294,6 +305,20 @@ class CameraLoop:
                     f"sink {sink.name}: {sink.failed} of {count} answers failed, the last: "
                     f"{sink.last_error}"
                 )
+
+
+class _Countdown:
+    """Calls `done` when it has been called `count` times, from any threads."""
+
+    def __init__(self, count: int, done: Callable[[], None]) -> None:
+        self._left, self._done, self._lock = count, done, threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last:
+            self._done()
 
 
 def _with_own_names(makers: Sequence[SourceMaker]) -> list[SourceMaker]:

@@ -13,12 +13,16 @@ import numpy as np
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
+from edge_vit.camera.threads import attempt, start_thread
 from edge_vit.camera.values import CameraAnswer, SinkStatus, describe
+from edge_vit.errors import EdgeVitError
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
 
 _LOG = logging.getLogger(__name__)
+
+_Waiting = tuple[CameraAnswer, Callable[[], None]]
 
 
 class Sink(Protocol):
@@ -29,8 +33,8 @@ class Sink(Protocol):
 
     Attributes:
         name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
-        queue_size: answers that may wait before it. Of live sources the oldest is dropped when the
-            queue is full; for the answers of files and folders the loop waits.
+        queue_size: answers of one live source that may wait before it; of more the oldest is
+            dropped. Of files and folders none is: they are read no faster than sinks take them.
         needs_pixels: whether it looks at pictures. Else they do not wait with their answers, which
             would be megabytes each: `Frame.pixels` then has its shape, and is black.
     """
@@ -60,7 +64,7 @@ class Sink(Protocol):
 
 
 class SinkRunner:
-    """A sink with its own thread and queue, so that a slow one slows nobody.
+    """A sink with its own thread, and a queue for each source, so that a slow sink slows no other.
 
     Args:
         sink: which takes the answers; must be open, and is closed at the end.
@@ -72,37 +76,42 @@ class SinkRunner:
         self, sink: Sink, clock: Clock = SYSTEM_CLOCK, ended: Callable[[], None] = lambda: None
     ) -> None:
         self.sink = sink
+        self.error: EdgeVitError | None = None  # why its thread ended before its time
         self._clock, self._ended = clock, ended
-        self._queue: deque[CameraAnswer] = deque()
+        self._queues: dict[str, deque[_Waiting]] = {}  # by source, that whose turn it is first
         self._changed = threading.Condition()
         self._is_stopping = False  # no more answers come
         self._is_done = False  # the sink is closed
         self._written = self._dropped = self._failed = 0
         self._last_error = ""
         self._complaints = Complaints(_LOG)
-        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
-    def offer(self, answer: CameraAnswer) -> None:
-        """Queue `answer`; of a live source at once, else when there is room."""
+    def offer(self, answer: CameraAnswer, taken: Callable[[], None] = lambda: None) -> None:
+        """Queue `answer` and return at once.
+
+        Args:
+            answer: of a frame.
+            taken: called, in any thread, once it waits no more: written, failed or dropped.
+        """
         if not self.sink.needs_pixels:
             answer = _without_pixels(answer)
+        lost: _Waiting | None = None
         with self._changed:
-            is_full = len(self._queue) >= self.sink.queue_size
-            while is_full and not answer.frame.is_live and not self._is_stopping:
-                self._clock.wait(self._changed)
-                is_full = len(self._queue) >= self.sink.queue_size
+            queue = self._queues.setdefault(answer.frame.source, deque())
             if self._is_stopping:
-                self._dropped += 1
-                return
-            if is_full:
-                self._queue.popleft()
-                self._dropped += 1
-            self._queue.append(answer)
-            self._changed.notify_all()
+                lost = answer, taken
+            else:
+                if answer.frame.is_live and len(queue) >= self.sink.queue_size:
+                    lost = queue.popleft()
+                queue.append((answer, taken))
+                self._changed.notify_all()
+            self._dropped += lost is not None
+        if lost is not None:
+            lost[1]()
 
     def stop(self) -> None:
-        """Take no more answers, and let nobody wait; what is queued is still written."""
+        """Take no more answers; what is queued is still written."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -115,13 +124,12 @@ class SinkRunner:
         """
         self.stop()
         with self._changed:
-            while not self._is_done:
-                if self._clock.now_ns() >= until_ns:
-                    self._dropped += len(self._queue)
-                    self._queue.clear()
-                    return False
+            while not self._is_done and self._clock.now_ns() < until_ns:
                 self._clock.wait(self._changed, until_ns)
-        return True
+            if self._is_done:
+                return True
+        self._drop_all()
+        return False
 
     def status(self) -> SinkStatus:
         """Return how the sink stands."""
@@ -130,42 +138,59 @@ class SinkRunner:
                 self.sink.name, self._written, self._dropped, self._failed, self._last_error
             )
 
-    def _run(self) -> None:
-        while (answer := self._take()) is not None:
-            try:
-                self.sink.write(answer)
-            except Exception as error:
-                self._count_failure(error)
-            else:
-                with self._changed:
-                    self._written += 1
-        try:
-            self.sink.close()
-        except Exception as error:
-            _LOG.warning("sink %s did not close: %s", self.sink.name, describe(error))
-        with self._changed:
-            self._is_done = True
-            self._changed.notify_all()
-        self._ended()
-
     @property
     def is_done(self) -> bool:
         """Whether everything is written and the sink closed."""
         return self._is_done
 
-    def _take(self) -> CameraAnswer | None:
-        """The next answer, waited for; None when no more come."""
+    def _run(self) -> None:
+        while (waiting := self._take()) is not None:
+            answer, taken = waiting
+            try:
+                self.sink.write(answer)
+            except BaseException as error:
+                self._count_failure(error)
+            else:
+                with self._changed:
+                    self._written += 1
+            taken()
+        attempt(f"sink {self.sink.name}: closing", self.sink.close)
+        self._end()
+
+    def _end(self, error: EdgeVitError | None = None) -> None:
+        """Note that the thread ends, because of `error` or because everything is written."""
+        if error is not None:
+            with self._changed:
+                self.error, self._last_error = error, describe(error)
+            self.stop()
+            self._drop_all()
         with self._changed:
-            while not self._queue:
+            self._is_done = True
+            self._changed.notify_all()
+        self._ended()
+
+    def _take(self) -> _Waiting | None:
+        """The next answer, of one source after the other, waited for; None when no more come."""
+        with self._changed:
+            while True:
+                for source, queue in self._queues.items():
+                    if queue:
+                        self._queues[source] = self._queues.pop(source)  # to the end
+                        return queue.popleft()
                 if self._is_stopping:
                     return None
                 self._changed.wait()
-            answer = self._queue.popleft()
-            self._changed.notify_all()
-            return answer
 
-    def _count_failure(self, error: Exception) -> None:
-        """Count an answer that the sink raised on, and tell why."""
+    def _drop_all(self) -> None:
+        with self._changed:
+            left = [waiting for queue in self._queues.values() for waiting in queue]
+            self._queues.clear()
+            self._dropped += len(left)
+        for _, taken in left:
+            taken()
+
+    def _count_failure(self, error: BaseException) -> None:
+        """Count an answer that the sink raised on, and log why."""
         reason = describe(error)
         with self._changed:
             self._failed += 1

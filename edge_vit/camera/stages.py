@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,24 @@ from numpy.typing import NDArray
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
-from edge_vit.camera.mailbox import Mailbox
+from edge_vit.camera.mailbox import Mailbox, Window
 from edge_vit.camera.meter import Meter
+from edge_vit.camera.threads import start_thread
 from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
-from edge_vit.errors import DeviceLostError
+from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError
 from edge_vit.preprocess import UInt8Array
 from edge_vit.runtime.predictor import interpret
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import ModelSpec
 
 _LOG = logging.getLogger(__name__)
+_SINK_FRAMES = 8  # of a file, that may wait before its sinks
 
 Prepare = Callable[[UInt8Array], UInt8Array]
 """Makes the model's input, uint8 (height, width, 3), of a frame's pixels."""
+
+Emit = Callable[[CameraAnswer, Callable[[], None]], None]
+"""Takes an answer, and what to call once no sink has it before itself any more."""
 
 Step = Callable[[CameraAnswer], CameraAnswer]
 """Post-processing: smoothing, a confidence floor."""
@@ -61,13 +67,12 @@ class Ledger:
         self._last_reason = ""
         self._complaints = Complaints(_LOG)
 
-    def drop(self, work: Work | None) -> None:
-        """Count `work`, if there is any, as dropped."""
-        if work is not None:
-            with self._lock:
-                self._dropped[work.place] += 1
+    def drop(self, work: Work) -> None:
+        """Count `work` as dropped."""
+        with self._lock:
+            self._dropped[work.place] += 1
 
-    def fail(self, work: Work, error: Exception) -> None:
+    def fail(self, work: Work, error: BaseException) -> None:
         """Count `work` as failed, and tell why."""
         reason = describe(error)
         with self._lock:
@@ -116,7 +121,7 @@ class Stages:
         spec: of the model.
         prepare: makes the model's input.
         steps: of post-processing, in order.
-        emit: takes each answer.
+        emit: takes each answer; must not wait.
         ledger: where every frame ends.
         meter: of latencies.
         clock: of stamps.
@@ -132,7 +137,7 @@ class Stages:
         spec: ModelSpec,
         prepare: Prepare,
         steps: Sequence[Step],
-        emit: Callable[[CameraAnswer], None],
+        emit: Emit,
         ledger: Ledger,
         meter: Meter,
         clock: Clock,
@@ -147,38 +152,49 @@ class Stages:
         self._batch_size, self._patience_ns, self._top = batch_size, round(deadline_ms * 1e6), top
         # Of live sources a batch of all together: what waits longer is not the newest.
         depth = -(-batch_size // len(is_live))
-        self.captured: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=batch_size)
-        self._ready: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=batch_size)
+        # Of a file enough to fill every stage; what it may not send yet waits in its own thread.
+        window = 4 * batch_size + _SINK_FRAMES
+        self._windows = [None if live else Window(window) for live in is_live]
+        self.captured: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=window)
+        self._ready: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=window)
         # What has run is answered, whatever comes after: nothing is dropped here.
         self._inferred: Mailbox[Work] = Mailbox([False] * len(is_live), 2 * batch_size, clock)
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs
         self.last_answer_ns = meter.start_ns
-        self.lost: DeviceLostError | None = None
+        self.lost: EdgeVitError | None = None  # why the stages ended before their time
         self._threads: list[threading.Thread] = []
 
     def start(self, ended: Callable[[], None]) -> None:
-        """Begin; `ended` is called when the last frame has been answered, or the device is lost."""
-
-        def last_stage() -> None:
-            try:
-                self._finish()
-            finally:
-                ended()
-
-        stages = {"preprocess": self._prepare, "infer": self._infer, "finish": last_stage}
-        for name, stage in stages.items():
-            self._threads.append(threading.Thread(target=stage, name=name, daemon=True))
-            self._threads[-1].start()
+        """Begin; `ended` is called when the last frame has been answered, or a stage has failed."""
+        stages = (
+            ("preprocess", self._prepare, self._ready.close),
+            ("infer", self._infer, self._inferred.close),
+            ("finish", self._finish, partial(self._end, ended)),
+        )
+        for name, stage, after in stages:
+            self._threads.append(
+                start_thread(name, partial(self._run_stage, stage, after), self._fail)
+            )
 
     def deliver(self, place: int, frame: Frame) -> None:
-        """Take a frame of the source at `place`; what it replaces is counted as dropped."""
-        self._ledger.drop(self.captured.put(place, Work(place, frame)))
+        """Take a frame of the source at `place`; what it replaces is counted as dropped.
+
+        Waits for a file while too many of its frames are on their way.
+        """
+        work, window = Work(place, frame), self._windows[place]
+        if window is not None and not window.enter():
+            self._ledger.drop(work)
+            return
+        self._drop(self.captured.put(place, work))
 
     def clear(self) -> None:
         """Drop all frames that wait; those that have run are still answered."""
+        for window in self._windows:
+            if window is not None:
+                window.close()
         for mailbox in (self.captured, self._ready):
             for work in mailbox.clear():
-                self._ledger.drop(work)
+                self._drop(work)
 
     def join(self, until_ns: int) -> bool:
         """Wait until all threads have ended, or until `until_ns`; say whether they have."""
@@ -186,20 +202,52 @@ class Stages:
             thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
         return not any(thread.is_alive() for thread in self._threads)
 
+    def _run_stage(self, stage: Callable[[], None], after: Callable[[], None]) -> None:
+        """Run `stage` and then `after`, whatever happens; where it fails all stages end."""
+        try:
+            stage()
+        except BaseException:
+            self.clear()
+            raise
+        finally:
+            after()
+
+    def _end(self, ended: Callable[[], None]) -> None:
+        for work in self._inferred.clear():  # none, unless the last stage failed
+            self._drop(work)
+        ended()
+
+    def _fail(self, error: EdgeVitError) -> None:
+        self.lost = self.lost or error
+
+    def _leave(self, place: int) -> None:
+        """Note that a frame of the source at `place` is on its way no more."""
+        window = self._windows[place]
+        if window is not None:
+            window.leave()
+
+    def _drop(self, work: Work | None) -> None:
+        if work is not None:
+            self._ledger.drop(work)
+            self._leave(work.place)
+
+    def _fail_frame(self, work: Work, error: BaseException) -> None:
+        self._ledger.fail(work, error)
+        self._leave(work.place)
+
     def _prepare(self) -> None:
         while works := self.captured.take():
             (work,) = works
             start_ns = self._clock.now_ns()
             try:
                 model_input = self._prepare_pixels(work.frame.pixels)
-            except Exception as error:
-                self._ledger.fail(work, error)
+                frame = work.stamped(
+                    preprocess_start_ns=start_ns, preprocess_end_ns=self._clock.now_ns()
+                )
+            except BaseException as error:
+                self._fail_frame(work, error)
                 continue
-            frame = work.stamped(
-                preprocess_start_ns=start_ns, preprocess_end_ns=self._clock.now_ns()
-            )
-            self._ledger.drop(self._ready.put(work.place, Work(work.place, frame, model_input)))
-        self._ready.close()
+            self._drop(self._ready.put(work.place, Work(work.place, frame, model_input)))
 
     def _infer(self) -> None:
         while works := self._ready.take(self._batch_size, self._patience_ns):
@@ -207,35 +255,33 @@ class Stages:
             try:
                 inputs = [work.model_input for work in works if work.model_input is not None]
                 outputs = run_batch(self._session, np.stack(inputs))
-            except Exception as error:
+            except BaseException as error:
                 for work in works:
-                    self._ledger.fail(work, error)
-                if isinstance(error, DeviceLostError):
-                    self.lost = error
-                    self.clear()
-                    break
+                    self._fail_frame(work, error)
+                # A lost device, and a model of another shape, fail on every other frame too.
+                if isinstance(error, DeviceLostError | ShapeError):
+                    raise
                 continue
             finally:
                 self.infer_since_ns = 0
             end_ns = self._clock.now_ns()
             for work, output in zip(works, outputs, strict=True):
                 frame = work.stamped(infer_start_ns=start_ns, infer_end_ns=end_ns)
-                self._inferred.put(work.place, Work(work.place, frame, output=output))
-        self._inferred.close()
+                self._drop(self._inferred.put(work.place, Work(work.place, frame, output=output)))
 
     def _finish(self) -> None:
         while works := self._inferred.take():
             (work,) = works
             try:
                 answer = self._answer(work)
-            except Exception as error:
-                self._ledger.fail(work, error)
+                stamps = answer.frame.stamps
+                self._meter.add(work.frame.source, stamps)
+            except BaseException as error:
+                self._fail_frame(work, error)
                 continue
-            stamps = answer.frame.stamps
             self._ledger.answer(work)
-            self._meter.add(work.frame.source, stamps)
             self.last_answer_ns = stamps.answered_ns
-            self._emit(answer)
+            self._emit(answer, partial(self._leave, work.place))
 
     def _answer(self, work: Work) -> CameraAnswer:
         assert work.output is not None

@@ -6,7 +6,8 @@ Linux drivers stamp frames with. Wall time is for people and stands beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -171,6 +172,7 @@ class SourceStatus:
         counts: of its frames.
         num_reopened: times that it was opened anew after it had been lost.
         last_error: why it was lost or could not be opened; empty where it never was.
+        undecoded: how many frames could not be decoded, by reason.
     """
 
     name: str
@@ -180,6 +182,12 @@ class SourceStatus:
     counts: Counts
     num_reopened: int = 0
     last_error: str = ""
+    undecoded: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> str:
+        """The frames that could not be decoded, for people."""
+        return ", ".join(f"{count} times: {reason}" for reason, count in self.undecoded.items())
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ def _source_line(source: SourceStatus) -> str:
     if source.num_reopened:
         times = "once" if source.num_reopened == 1 else f"{source.num_reopened} times"
         line += f"; opened anew {times}, last because: {source.last_error}"
+    if source.undecoded:
+        line += f"; left out {source.left_out}"
     return line
 
 

@@ -286,16 +286,27 @@ def run_batch(session: Session, images: Array) -> Array:
         images: uint8 (count, height, width, 3) RGB, as preprocessed.
 
     Raises:
-        ShapeError: the images are not what the graph takes, or there are none.
+        ShapeError: the images are not what the graph takes, there are none, or the output has
+            not a row for each.
     """
-    name = session.inputs[0].name
     if session.batch_range is None:
-        return session.run({name: images})[session.outputs[0].name]
+        return _run_rows(session, images)
     least, most = session.batch_range
     chunks = [images[start : start + most] for start in range(0, len(images) or 1, most)]
     chunks[-1] = _fill_up(chunks[-1], least)
-    outputs = [session.run({name: chunk})[session.outputs[0].name] for chunk in chunks]
-    return np.concatenate(outputs)[: len(images)]
+    return np.concatenate([_run_rows(session, chunk) for chunk in chunks])[: len(images)]
+
+
+def _run_rows(session: Session, images: Array) -> Array:
+    """The first output of one run, a row for each image."""
+    output = session.run({session.inputs[0].name: images})[session.outputs[0].name]
+    if output.shape[:1] != images.shape[:1]:
+        raise ShapeError(
+            f"output {session.outputs[0].name} on {session.backend}: got shape {output.shape} for "
+            f"a batch of {len(images)}, expected a row for each image. Where the model cannot be "
+            "run in batches, export it again with --static-batch 1"
+        )
+    return output
 
 
 def _fits(array: Any, spec: TensorSpec) -> bool:

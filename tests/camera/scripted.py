@@ -72,12 +72,12 @@ class ScriptedClock:
                 self._waiting.remove(pair)
 
 
-def make_answer(number: int, *, is_live: bool = True) -> CameraAnswer:
+def make_answer(number: int, *, is_live: bool = True, source: str = "test://") -> CameraAnswer:
     """Return the answer of a frame that was made by hand."""
     pixels = np.full((4, 4, 3), number % 256, dtype=np.uint8)
     output = np.eye(10, dtype=np.float32)[number % 10]
     stamps = Stamps(number * 1000, *range(number * 1000 + 1, number * 1000 + 7))
-    frame = Frame(number, "test://", pixels, stamps, is_live)
+    frame = Frame(number, source, pixels, stamps, is_live)
     return CameraAnswer(frame, Prediction(f"frame {number}", top_answers(output)), output)
 
 

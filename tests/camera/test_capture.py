@@ -165,7 +165,10 @@ def test_a_capture_stamp_from_the_future_is_taken_for_now():
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        (ValueError("what a decoder raises"), "source cam: ValueError: what a decoder raises"),
+        (
+            ValueError("what a decoder raises"),
+            "source cam failed: ValueError: what a decoder raises",
+        ),
         (SpecError("could not link"), "could not link"),  # it worked before: it may again
     ],
 )

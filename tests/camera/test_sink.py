@@ -70,21 +70,33 @@ def test_a_slow_sink_loses_the_oldest_live_answers_and_slows_nobody():
     assert (status.written, status.dropped) == (5, 15)
 
 
-def test_the_answers_of_a_file_wait_for_a_slow_sink():
+def test_of_a_file_no_answer_is_dropped_and_each_says_when_it_waits_no_more():
+    sink, taken = Recorder(queue_size=2), []
+    sink.may_go_on.clear()
+    runner = SinkRunner(sink)
+    for number in range(20):  # returns, though the sink hangs: the loop bounds how many there are
+        runner.offer(make_answer(number, is_live=False), lambda number=number: taken.append(number))
+    assert taken == []
+    sink.may_go_on.set()
+    assert runner.join(until_later())
+    assert sink.numbers == taken == list(range(20))
+    assert runner.status().dropped == 0
+
+
+def test_each_source_has_its_turn_and_its_own_queue():
     sink = Recorder(queue_size=2)
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
-    feeder = threading.Thread(
-        target=lambda: [runner.offer(make_answer(n, is_live=False)) for n in range(20)]
-    )
-    feeder.start()
-    feeder.join(0.05)
-    assert feeder.is_alive()
+    runner.offer(make_answer(100, is_live=False, source="file"))
+    assert sink.began.acquire(timeout=30)
+    for number in range(101, 120):
+        runner.offer(make_answer(number, is_live=False, source="file"))
+    for number in range(5):
+        runner.offer(make_answer(number, source="camera"))
     sink.may_go_on.set()
-    feeder.join(30)
     assert runner.join(until_later())
-    assert sink.numbers == list(range(20))
-    assert runner.status().dropped == 0
+    assert [number for number in sink.numbers if number >= 100] == list(range(100, 120))
+    assert [sink.numbers.index(number) for number in (3, 4)] == [2, 4]  # after one of the file each
 
 
 def test_a_sink_that_raises_is_offered_the_next_answer(caplog):
@@ -119,21 +131,20 @@ def test_nothing_is_queued_after_the_end():
 
 
 @pytest.mark.parametrize("is_live", [True, False])
-def test_whoever_waits_for_room_is_let_go_at_the_end(is_live):
-    sink = Recorder(queue_size=1)
+def test_every_answer_is_written_or_dropped_and_says_so_once(is_live):
+    sink, taken = Recorder(queue_size=1), []
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
-    feeder = threading.Thread(
-        target=lambda: [runner.offer(make_answer(n, is_live=is_live)) for n in range(5)]
-    )
-    feeder.start()
-    runner.stop()
-    feeder.join(30)
-    assert not feeder.is_alive()
+    for number in range(5):
+        runner.offer(make_answer(number, is_live=is_live), lambda n=number: taken.append(n))
+    assert sink.began.acquire(timeout=30)
+    assert not runner.join(SYSTEM_CLOCK.now_ns() + 10**7)
+    runner.offer(make_answer(5, is_live=is_live), lambda: taken.append(5))
     sink.may_go_on.set()
     assert runner.join(until_later())
     status = runner.status()
-    assert status.written + status.dropped == 5
+    assert status.written + status.dropped == 6
+    assert sorted(taken) == list(range(6))
 
 
 def test_pictures_do_not_wait_with_the_answers_of_a_sink_that_looks_at_none():
