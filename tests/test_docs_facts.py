@@ -166,6 +166,16 @@ FACTS = [
         r"the command ends with status (\d): a new process",
         lambda: errors.DeviceLostError.exit_status,
     ),
+    Fact(
+        "docs/camera.md",
+        r"with the reason and status (\d) \((\d) for a lost device\)",
+        lambda: (errors.EdgeVitError.exit_status, errors.DeviceLostError.exit_status),
+    ),
+    Fact(
+        "docs/camera.md",
+        r"answers the good frames and ends with status (\d)",
+        lambda: errors.SourceError.exit_status,
+    ),
     Fact("docs/camera.md", r"`--stale-after` seconds \((\d+)\)", lambda: option("camera", STALE)),
     Fact(
         "docs/camera.md",
