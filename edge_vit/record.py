@@ -45,6 +45,7 @@ class ExportRecord:
         parity: the proof.
         notes: what edge-vit could not bring into its canonical form, one line each.
         remarks: what was done to the model to make it one that takes images, a sentence each.
+        weights: what was taken out of the checkpoint, in one line; empty without one.
     """
 
     address: str
@@ -52,6 +53,7 @@ class ExportRecord:
     parity: Parity
     notes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    weights: str = ""
 
     def to_bytes(self) -> bytes:
         """Return the record as JSON."""

@@ -37,6 +37,7 @@ BASE_FILES = """
     bundle
     errors
     files
+    git_lfs
     image_cifar
     image_folder
     image_lists

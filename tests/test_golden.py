@@ -106,6 +106,7 @@ RECORD_1 = ExportRecord(
     parity=Parity("torch 2.14.1", "5 of the given images", (1, 2, 5), 0.9999999, 3e-7, 0.41),
     notes=("block3: chat échaudé",),
 )
+RECORD_2 = dataclasses.replace(RECORD_1, weights="weights of state_dict_ema")
 
 
 def read(name: str) -> bytes:
@@ -137,6 +138,10 @@ def test_export_record_of_format_1_is_read():
     assert ExportRecord.from_bytes(read("export.format1.json")) == RECORD_1
 
 
+def test_export_record_of_format_2_is_read():
+    assert ExportRecord.from_bytes(read("export.format2.json")) == RECORD_2
+
+
 def test_table_of_format_2_is_read():
     assert CalibrationTable.from_bytes(read("table.format2.json")) == TABLE_2
 
@@ -164,7 +169,7 @@ def test_the_newest_report_has_every_field_filled():
 
 WRITTEN = {
     "table.format4.json": TABLE_4,
-    "export.format1.json": RECORD_1,
+    "export.format2.json": RECORD_2,
     "report.format3.json": REPORT_3,
 }
 

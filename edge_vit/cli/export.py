@@ -50,6 +50,17 @@ _COLOUR = Numbers("R,G,B", float, (3,))
 @num_images_option
 @recipe_option
 @click.option("--checkpoint", metavar="FILE", type=_FILE, help="Weights: safetensors or torch.")
+@click.option(
+    "--weights-key",
+    metavar="NAME",
+    help="Which of the checkpoint's weights, such as state_dict_ema; found by itself otherwise.",
+)
+@click.option(
+    "--checkpoint-size",
+    metavar="N|H,W",
+    type=Numbers("N or H,W", int, (1, 2)),
+    help="Image size that the checkpoint was trained with, where the file does not tell.",
+)
 @click.option("--random-weights", is_flag=True, help="Take random weights, to try shape and speed.")
 @click.option(
     "--model-arg",
@@ -188,6 +199,7 @@ def _request(
     model_args: tuple[str, ...],
     labels_file: Path | None,
     image_size: tuple[int, ...] | None,
+    checkpoint_size: tuple[int, ...] | None,
     **said: Any,
 ) -> SourceRequest:
     """Return the `SourceRequest` of what was typed."""
@@ -197,9 +209,15 @@ def _request(
         model,
         model_args=parse_model_args(model_args),
         labels=read_labels(labels_file) if labels_file else (),
-        image_size=(image_size[0], image_size[-1]) if image_size else None,
+        image_size=_sides(image_size),
+        checkpoint_size=_sides(checkpoint_size),
         **said,
     )
+
+
+def _sides(size: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """Return (height, width) of one number or two."""
+    return (size[0], size[-1]) if size else None
 
 
 def _next_step(bundle: Bundle) -> str:

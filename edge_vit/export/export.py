@@ -103,7 +103,7 @@ def export_model(
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
     record = ExportRecord(
-        request.address, checkpoint, parity, canonical.notes, remarks=source.remarks
+        request.address, checkpoint, parity, canonical.notes, source.remarks, source.weights
     )
     return Exported(fp32, spec, record, seen, outputs, decoded)
 

@@ -13,6 +13,8 @@ from edge_vit.errors import ArtifactError
 Shape = tuple[int, ...]
 
 _MAX_LISTED = 8
+MAX_PREFIX = 9
+"""Tokens before the patches, class and registers, are fewer."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class Misfit:
     def between(cls, module: nn.Module, weights: Mapping[str, Tensor]) -> Misfit:
         """Return how `weights` differ from what `module` holds."""
         wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        return cls.of(wanted, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+
+    @classmethod
+    def of(cls, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> Misfit:
+        """Return how tensors of the shapes in `got` differ from those in `wanted`, by name."""
         return cls(
             missing={name: shape for name, shape in wanted.items() if name not in got},
             unexpected={name: shape for name, shape in got.items() if name not in wanted},
@@ -44,8 +50,30 @@ class Misfit:
             },
         )
 
-    def refuse(self, where: str, module: nn.Module) -> None:
-        """Say all that differs, in one line.
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    @property
+    def is_of_shapes(self) -> bool:
+        """Whether the names are all there, and only shapes differ."""
+        return not (self.missing or self.unexpected)
+
+    @property
+    def count(self) -> int:
+        """How many tensors differ."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+    def refuse(
+        self, where: str, module: nn.Module, image_size: tuple[int, int] | None = None
+    ) -> None:
+        """Raise an error with all that differs, in one line.
+
+        Args:
+            where: how the message names the weights.
+            module: that they were for.
+            image_size: (height, width) that their positions are for, where it is known.
 
         Raises:
             ArtifactError: anything does.
@@ -57,14 +85,14 @@ class Misfit:
         found = {"missing": self.missing, "unexpected": self.unexpected, "misshapen": shapes}
         if any(found.values()):
             lists = [_listed(kind, names) for kind, names in found.items() if names]
-            hints = self._hints(module)
+            hints = self._hints(module, image_size)
             advice = f". Add {' '.join(hints)}" if hints else ""
             raise ArtifactError(f"{where} does not fit the model: {'; '.join(lists)}{advice}")
 
-    def _hints(self, module: nn.Module) -> list[str]:
+    def _hints(self, module: nn.Module, image_size: tuple[int, int] | None) -> list[str]:
         """Return the options with which the weights would fit, where options are all it takes."""
         if self.misshapen and not self.missing and not self.unexpected:
-            return self._size_hints(module)
+            return self._size_hints(module, image_size)
         if self.unexpected and not self.missing and not self.misshapen:
             classes = _head_rows(self.unexpected)
             return [f"--num-classes {classes}"] if classes else []
@@ -72,7 +100,7 @@ class Misfit:
             return ["--num-classes 0 (the checkpoint has no head)"]
         return []
 
-    def _size_hints(self, module: nn.Module) -> list[str]:
+    def _size_hints(self, module: nn.Module, image_size: tuple[int, int] | None) -> list[str]:
         positions = {
             name: got
             for name, (got, wanted) in self.misshapen.items()
@@ -91,11 +119,39 @@ class Misfit:
             if not classes:
                 return []
             hints.append(f"--num-classes {classes}")
-        patch = patch_size(module)
-        if positions and patch:
-            side = grid_side(next(iter(positions.values()))[1]) * patch
-            hints.append(f"--image-size {side} (of the checkpoint; another size interpolates)")
+        sizes = (
+            _image_sizes(positions, self.misshapen, module) if image_size is None else [image_size]
+        )
+        if positions and sizes:
+            sides = [f"{h}" if h == w else f"{h},{w}" for h, w in sizes]
+            hints.append(
+                f"--image-size {' or '.join(sides)} (of the checkpoint; another size interpolates)"
+            )
         return hints
+
+
+def _image_sizes(
+    positions: Mapping[str, Shape],
+    misshapen: Mapping[str, tuple[Shape, Shape]],
+    module: nn.Module,
+) -> list[tuple[int, int]]:
+    """Return the image sizes that `positions` may be for: the square one, else the nearest."""
+    patch = patch_size(module)
+    if not positions or not patch:
+        return []
+    name, got = next(iter(positions.items()))
+    num_wanted = misshapen[name][1][1]
+    num_prefix = num_wanted - grid_side(num_wanted) ** 2
+    num_patches = got[1] - (num_prefix if num_prefix < MAX_PREFIX else 0)
+    side = math.isqrt(max(num_patches, 0))
+    if side < 1:
+        return []
+    rows = next(r for r in range(side, 0, -1) if num_patches % r == 0)
+    sizes = [
+        (num_patches // rows * patch, rows * patch),
+        (rows * patch, num_patches // rows * patch),
+    ]
+    return sizes[:1] if side * side == num_patches else sizes
 
 
 def _listed(kind: str, names: Iterable[str]) -> str:

@@ -9,17 +9,34 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
-from edge_vit.export.checkpoint import read_weights
-from edge_vit.export.misfit import Misfit, grid_side
+from edge_vit.export.checkpoint import (
+    StoredWeights,
+    choose_weights,
+    describe,
+    read_stored,
+    usable,
+)
+from edge_vit.export.checkpoint.positions import SourceGrid
+from edge_vit.export.checkpoint.reading import WEIGHT_FILES, find_shards
+from edge_vit.export.misfit import Misfit
+from edge_vit.export.sources.from_timm import open_timm_folder
 from edge_vit.export.sources.huggingface_families import FAMILIES, choose_class
 from edge_vit.export.sources.huggingface_images import read_preprocess
 from edge_vit.export.sources.huggingface_modules import Features, Logits, attend
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.timm_folder import (
+    is_timm_config,
+    newest_snapshot,
+    read_config,
+    read_timm_folder,
+)
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 
 _ATTENTION = "edge_vit"
@@ -38,6 +55,10 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
     """
     transformers = require("transformers", "exporting an hf: model")
     place, is_local = _find_place(request)
+    if is_local:
+        if is_timm_config(read_config(Path(place))):
+            return open_timm_folder(request, read_timm_folder(Path(place)))
+        _check_files(Path(place), request)
     with (
         quiet("transformers", "huggingface_hub"),
         _no_progress_bar(transformers),
@@ -47,7 +68,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         preprocess = read_preprocess(transformers, request, place, is_local)
         choice = choose_class(config, request.classes, request.address)
         model_class = getattr(transformers, choice.class_name)
-        model = _create(transformers, request, model_class, choice.config, place)
+        model, weights = _create(transformers, request, model_class, choice.config, place)
     sizes = FAMILIES[config.model_type].sizes
     # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
     if sizes == "interpolated" and (request.image_size or config.model_type.startswith("dinov2")):
@@ -62,6 +83,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         task=choice.task,
         preprocess=preprocess,
         labels=_read_labels(config),
+        weights=weights,
     )
 
 
@@ -69,10 +91,20 @@ def _find_place(request: SourceRequest) -> tuple[str, bool]:
     """Return the folder or the hub name, and whether it is a folder."""
     path = Path(request.target).expanduser()
     if path.is_dir():
-        return str(path.resolve()), True
+        return str(newest_snapshot(path).resolve()), True
     if path.is_absolute() or request.target.startswith((".", "~")) or request.target.count("/") > 1:
         raise SpecError(f"{request.address}: no such folder, expected one with a config.json")
     return request.target, False
+
+
+def _check_files(folder: Path, request: SourceRequest) -> None:
+    """Refuse a folder whose weights are not all there, or are Git LFS pointers."""
+    refuse_lfs_pointer(folder / "preprocessor_config.json", SpecError)
+    if request.wants_pretrained:
+        for name in WEIGHT_FILES:
+            refuse_lfs_pointer(folder / name)
+            if name.endswith(".index.json") and (folder / name).is_file():
+                find_shards(folder / name)
 
 
 @contextlib.contextmanager
@@ -116,6 +148,10 @@ def _read_config(
         raise SpecError(
             f"{request.address} has no option {sorted(unknown)[0]!r}, see its config.json"
         )
+    if config.model_type == "timm_wrapper":
+        raise SpecError(
+            f"{request.address} is a model of timm. Export it as timm:hf-hub:{request.target}"
+        )
     if config.model_type not in FAMILIES:
         raise SpecError(
             f"{request.address} is a {config.model_type!r} model, expected one of "
@@ -126,19 +162,26 @@ def _read_config(
 
 def _create(
     transformers: ModuleType, request: SourceRequest, model_class: Any, config: Any, place: str
-) -> Any:
+) -> tuple[Any, str]:
+    """Return the model, and what was taken out of the user's checkpoint."""
     transformers.AttentionInterface.register(_ATTENTION, attend)
     options = {"config": config, "attn_implementation": _ATTENTION}
     if request.random_weights:
         torch.manual_seed(0)
-        return model_class._from_config(**options)
+        return model_class._from_config(**options), ""
+    taken = ""
     where = f"checkpoint {place}"
     if request.checkpoint is not None:
         where = f"checkpoint {request.checkpoint}"
-        weights = read_weights(request.checkpoint)
+        stored = read_stored(request.checkpoint)
+        with torch.device("meta"):
+            outline = model_class(config)
+        fit = choose_weights(stored, outline, request.weights_key)
+        weights = usable(fit.weights, where, outline)
         if request.image_size is not None:
-            _adopt_image_size(config, weights)
+            _adopt_image_size(config, weights, request, stored)
         options["state_dict"] = weights
+        taken = describe(fit, weights)
     try:
         model, report = model_class.from_pretrained(
             None if request.checkpoint else place,
@@ -155,7 +198,7 @@ def _create(
     except Exception as error:  # a damaged or hostile weight file can raise anything
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
     _read_report(report, model, drops_head=request.classes == 0).refuse(where, model)
-    return model
+    return model, taken
 
 
 def _read_report(report: Mapping[str, Any], model: nn.Module, *, drops_head: bool) -> Misfit:
@@ -175,11 +218,25 @@ def _used(names: Any, unused: tuple[str, ...]) -> list[str]:
     return sorted(name for name in names if not any(part in name for part in unused))
 
 
-def _adopt_image_size(config: Any, weights: Mapping[str, Tensor]) -> None:
-    """Make the model for the image size of `weights`; its own code interpolates from there."""
+def _adopt_image_size(
+    config: Any, weights: Mapping[str, Tensor], request: SourceRequest, stored: StoredWeights
+) -> None:
+    """Make the model for the image size of `weights`; they are interpolated from there."""
+    patch, default = _pair(config.patch_size), _pair(config.image_size)
+    grid = SourceGrid(stored.where, patch, request.checkpoint_size, stored.sizes, default)
+    num_prefix = 1 + getattr(config, "num_register_tokens", 0) * (
+        config.model_type != "dinov2_with_registers"  # its registers have no position
+    )
+    num_prefix = 2 if config.model_type == "deit" else num_prefix
+    num_prefix = 0 if config.model_type == "ijepa" else num_prefix
     for name, tensor in weights.items():
         if name.endswith("embeddings.position_embeddings") and tensor.ndim == 3:
-            config.image_size = grid_side(tensor.shape[1]) * config.patch_size
+            height, width = grid.size_of(tensor.shape[1] - num_prefix)
+            config.image_size = height if height == width else [height, width]
+
+
+def _pair(side: Any) -> tuple[int, int]:
+    return (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
 
 
 def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
@@ -189,14 +246,49 @@ def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
     height, width = image_size
     num_patches = (height // patches.patch_size[0]) * (width // patches.patch_size[1])
     num_prefix = embeddings.position_embeddings.shape[1] - patches.num_patches
+    rows, columns = (
+        side // patch
+        for side, patch in zip(_pair(patches.image_size), _pair(patches.patch_size), strict=True)
+    )
+    if rows != columns:  # transformers takes every grid for a square
+        _resample(embeddings, (rows, columns), num_prefix, (height, width), patches)
+        return
     tokens = embeddings.position_embeddings.new_zeros(
         1, num_prefix + num_patches, model.config.hidden_size
     )
     with torch.no_grad():
         positions = embeddings.interpolate_pos_encoding(tokens, height, width)
-    embeddings.position_embeddings = nn.Parameter(positions.clone())
+    _set_positions(embeddings, patches, positions.clone(), image_size)
+
+
+def _resample(
+    embeddings: Any,
+    grid: tuple[int, int],
+    num_prefix: int,
+    image_size: tuple[int, int],
+    patches: Any,
+) -> None:
+    """Replace the positions of a `grid` that is no square by bicubically resampled ones."""
+    positions = embeddings.position_embeddings.detach()
+    prefix, body = positions[:, :num_prefix], positions[:, num_prefix:]
+    sides = [
+        side // patch for side, patch in zip(image_size, _pair(patches.patch_size), strict=True)
+    ]
+    image = body.reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    body = F.interpolate(image, size=sides, mode="bicubic", align_corners=False)
+    body = body.permute(0, 2, 3, 1).reshape(1, sides[0] * sides[1], -1)
+    _set_positions(embeddings, patches, torch.cat((prefix, body), dim=1), image_size)
+
+
+def _set_positions(
+    embeddings: Any, patches: Any, positions: Tensor, image_size: tuple[int, int]
+) -> None:
+    height, width = (
+        side // patch for side, patch in zip(image_size, _pair(patches.patch_size), strict=True)
+    )
+    embeddings.position_embeddings = nn.Parameter(positions)
     embeddings.image_size = patches.image_size = image_size
-    patches.num_patches = num_patches
+    patches.num_patches = height * width
     embeddings.interpolate_pos_encoding = lambda *_: embeddings.position_embeddings
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from edge_vit.errors import SpecError
-from edge_vit.export.checkpoint import load_weights, read_weights
+from edge_vit.export.checkpoint import fill
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.user_code import user_code
@@ -41,8 +41,9 @@ def open_python(request: SourceRequest) -> TorchSource:
         with user_code(f"{request.address} failed"):
             made = factory(**request.model_args)
     module = plain_module(made, request.address)
+    weights = ""
     if request.checkpoint is not None:
-        load_weights(module, read_weights(request.checkpoint), f"checkpoint {request.checkpoint}")
+        weights = fill(module, request.checkpoint, request.weights_key)
     own = getattr(made, "preprocess", None) or getattr(module, "preprocess", None)
     return torch_source(
         request,
@@ -52,6 +53,7 @@ def open_python(request: SourceRequest) -> TorchSource:
         preprocess=request.refine(own)
         if isinstance(own, PreprocessSpec)
         else request.whole_preprocess(),
+        weights=weights,
     )
 
 

@@ -1,4 +1,4 @@
-"""``timm:NAME[.TAG]``: timm's models and weights, with the preprocessing that is theirs."""
+"""``timm:NAME[.TAG]`` or ``timm:FOLDER``: timm's models, with the preprocessing that is theirs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edge_vit.errors import SpecError
-from edge_vit.export.checkpoint import drop_weights, load_weights, read_weights
-from edge_vit.export.misfit import grid_side
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.timm_folder import TimmFolder, find_timm_folder, weights_in
+from edge_vit.export.sources.timm_weights import fill_timm
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
 
 
 def open_timm(request: SourceRequest) -> TorchSource:
-    """Return the timm model that `request` names.
+    """Return the timm model that `request` names, by name or by a folder that timm saved.
 
     Raises:
         SpecError: timm knows no such model or tag (the message has near ones), or refuses an
@@ -31,12 +31,15 @@ def open_timm(request: SourceRequest) -> TorchSource:
         EdgeVitError: there are no pretrained weights to be had.
     """
     timm = require("timm", "exporting a timm: model")
+    folder = find_timm_folder(request.target)
+    if folder is not None:
+        return open_timm_folder(request, folder)
+    weights = ""
     with quiet("timm", "huggingface_hub"):
         config = _find_config(timm, request.target)
         module = _create(timm, request, config)
         if request.checkpoint is not None:
-            weights = _as_timm_names(timm, read_weights(request.checkpoint), module, request)
-            load_weights(module, weights, f"checkpoint {request.checkpoint}")
+            weights = fill_timm(timm, module, request, request.checkpoint)
         preprocess = _read_preprocess(timm, module)
     return torch_source(
         request,
@@ -46,6 +49,40 @@ def open_timm(request: SourceRequest) -> TorchSource:
         preprocess=request.refine(preprocess),
         labels=_imagenet_labels() if module.num_classes == config["num_classes"] == 1000 else (),
         licence=config.get("license") or "" if request.wants_pretrained else "",
+        weights=weights,
+    )
+
+
+def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
+    """Return the model in a folder that timm saved, with its own classes, labels, preprocessing.
+
+    Raises:
+        SpecError: timm does not know its architecture, or it has no weights.
+        ArtifactError: the weights cannot be read or do not fit.
+    """
+    timm = require("timm", "exporting a timm: model")
+    weights = ""
+    with quiet("timm", "huggingface_hub"):
+        _find_config(timm, folder.architecture)
+        module = _make(timm, request, folder.architecture, folder.model_args, folder.pretrained_cfg)
+        if not request.random_weights:
+            path = request.checkpoint or weights_in(folder.path)
+            weights = fill_timm(timm, module, request, path)
+        preprocess = _read_preprocess(timm, module)
+    labels, tag = folder.labels, str(folder.pretrained_cfg.get("tag") or "")
+    if not labels and module.num_classes == 1000 and tag.endswith("in1k"):
+        labels = _imagenet_labels()
+    return torch_source(
+        request,
+        module,
+        name=folder.path.resolve().name
+        if not request.target.startswith("hf-hub:")
+        else folder.architecture,
+        task="features" if module.num_classes == 0 else "classification",
+        preprocess=request.refine(preprocess),
+        labels=labels,
+        licence=str(folder.pretrained_cfg.get("license") or ""),
+        weights=weights,
     )
 
 
@@ -66,26 +103,43 @@ def _find_config(timm: ModuleType, name: str) -> Mapping[str, Any]:
 
 def _create(timm: ModuleType, request: SourceRequest, config: Mapping[str, Any]) -> nn.Module:
     """Return the model, with pretrained weights where wanted, else with seeded random ones."""
-    arguments = dict(request.model_args)
+    if request.wants_pretrained:
+        wanted: dict[str, object] = {"num_classes": request.classes}
+        if request.classes is None:
+            wanted = dict(request.model_args)
+        _refuse_new_head(request, config, wanted.get("num_classes"))
+    return _make(timm, request, request.target, {}, pretrained=request.wants_pretrained)
+
+
+def _make(
+    timm: ModuleType,
+    request: SourceRequest,
+    name: str,
+    own_args: Mapping[str, Any],
+    pretrained_cfg: Mapping[str, Any] | None = None,
+    *,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Return timm's model `name`; what the user says goes over its `own_args`."""
+    arguments = {**own_args, **request.model_args}
     if request.classes is not None:
         arguments["num_classes"] = request.classes
     if request.image_size is not None:
         arguments["img_size"] = request.image_size
-    if request.wants_pretrained:
-        _refuse_new_head(request, config, arguments.get("num_classes"))
     torch.manual_seed(0)
     try:
-        with hub_access() if request.wants_pretrained else contextlib.nullcontext():
+        with hub_access() if pretrained else contextlib.nullcontext():
             module: nn.Module = timm.create_model(
-                request.target, pretrained=request.wants_pretrained, **arguments
+                name,
+                pretrained=pretrained,
+                pretrained_cfg=None if pretrained_cfg is None else dict(pretrained_cfg),
+                **arguments,
             )
     except OSError:
         raise no_pretrained(request.address, "they could not be downloaded") from None
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
-        raise SpecError(
-            f"timm cannot make {request.target} with {said}: {first_line(error)}"
-        ) from None
+        raise SpecError(f"timm cannot make {name} with {said}: {first_line(error)}") from None
     return module
 
 
@@ -98,44 +152,6 @@ def _refuse_new_head(request: SourceRequest, config: Mapping[str, Any], classes:
             request.address,
             f"timm's have {config['num_classes']} classes, {classes} were asked for",
         )
-
-
-def _as_timm_names(
-    timm: ModuleType, weights: dict[str, Tensor], module: Any, request: SourceRequest
-) -> Mapping[str, Tensor]:
-    """Return `weights` by the names of `module`, positions interpolated where asked for.
-
-    timm's own filter reads the files of DeiT, DINOv2 and others, and resamples whatever does not
-    fit. A model of another image or patch size that nobody asked for is left as it is, to be
-    refused.
-    """
-    if module.num_classes == 0:
-        heads = module.pretrained_cfg.get("classifier") or ()
-        heads = (heads,) if isinstance(heads, str) else heads
-        weights = drop_weights(weights, [f"{head}." for head in heads])
-    if not isinstance(module, timm.models.VisionTransformer):
-        return weights
-    resizes = request.image_size is not None or "img_size" in request.model_args
-    if not _same_patches(weights, module, may_resize=resizes):
-        return weights
-    renamed: Mapping[str, Tensor] = timm.models.vision_transformer.checkpoint_filter_fn(
-        weights, module, adapt_layer_scale=True
-    )
-    return renamed
-
-
-def _same_patches(weights: Mapping[str, Tensor], module: Any, *, may_resize: bool) -> bool:
-    kernel = weights.get("patch_embed.proj.weight")
-    if (
-        kernel is not None
-        and kernel.ndim == 4
-        and kernel.shape != module.patch_embed.proj.weight.shape
-    ):
-        return False
-    positions = weights.get("pos_embed")
-    if may_resize or positions is None or module.pos_embed is None or positions.ndim != 3:
-        return True
-    return grid_side(positions.shape[1]) == grid_side(module.pos_embed.shape[1])
 
 
 def _read_preprocess(timm: ModuleType, module: Any) -> PreprocessSpec:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
-from edge_vit.export.checkpoint import drop_weights, load_weights, read_weights
+from edge_vit.export.checkpoint import Fit, choose_weights, load_fit, read_stored
+from edge_vit.export.misfit import Misfit
 from edge_vit.export.sources.libraries import is_reachable, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
@@ -37,8 +40,7 @@ def open_torchvision(request: SourceRequest) -> TorchSource:
     preprocess = request.refine(_read_preprocess(request, entry.transforms()))
     with quiet():
         module = _create(library, request, name, preprocess.image_size)
-    if not request.random_weights:
-        _load(library, request, module, entry)
+    weights = "" if request.random_weights else _load(library, request, module, entry)
     return torch_source(
         request,
         module,
@@ -47,6 +49,7 @@ def open_torchvision(request: SourceRequest) -> TorchSource:
         preprocess=preprocess,
         labels=tuple(entry.meta["categories"]),
         licence=entry.meta.get("license", "") if request.wants_pretrained else "",
+        weights=weights if request.checkpoint else "",
     )
 
 
@@ -125,27 +128,27 @@ def _is_vit(library: ModuleType, name: str) -> bool:
     return promise is library.VisionTransformer
 
 
-def _load(library: ModuleType, request: SourceRequest, module: Any, entry: Any) -> None:
-    path = request.checkpoint or _download(request, entry)
-    weights = read_weights(path)
-    if request.classes == 0:
-        weights = drop_weights(weights, ["heads."])
+def _load(library: ModuleType, request: SourceRequest, module: Any, entry: Any) -> str:
+    """Load the checkpoint, or torchvision's own; return what was taken, in one line."""
+    stored = read_stored(request.checkpoint or _download(request, entry))
+    unused = ["heads."] if request.classes == 0 else []
+    fit = choose_weights(stored, module, request.weights_key, unused)
     if request.image_size is not None:
-        weights = _resize_positions(library, module, weights)
-    load_weights(module, weights, f"checkpoint {path}")
+        fit = _resize_positions(library, module, fit)
+    return load_fit(module, stored, fit)
 
 
-def _resize_positions(
-    library: ModuleType, module: Any, weights: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    if not isinstance(module, library.VisionTransformer):
-        return weights
-    if "encoder.pos_embedding" not in weights:
-        return weights
-    resized: dict[str, Tensor] = library.vision_transformer.interpolate_embeddings(
-        module.image_size, module.patch_size, weights
+def _resize_positions(library: ModuleType, module: Any, fit: Fit) -> Fit:
+    """Return `fit` with square positions interpolated to the model's image size."""
+    positions = fit.weights.get("encoder.pos_embedding")
+    if not isinstance(module, library.VisionTransformer) or not isinstance(positions, Tensor):
+        return fit
+    if positions.ndim != 3 or math.isqrt(positions.shape[1] - 1) ** 2 != positions.shape[1] - 1:
+        return fit
+    resized = library.vision_transformer.interpolate_embeddings(
+        module.image_size, module.patch_size, dict(fit.weights)
     )
-    return resized
+    return replace(fit, weights=resized, misfit=Misfit.between(module, resized))
 
 
 def _download(request: SourceRequest, entry: Any) -> Path:

@@ -32,6 +32,10 @@ class SourceRequest:
         interpolation: see there.
         mean: see there.
         std: see there.
+        weights_key: place of the weights in the checkpoint, such as ``state_dict_ema``; None to
+            find it.
+        checkpoint_size: (height, width) in pixels of the images that the checkpoint was trained on,
+            where the file does not tell.
     """
 
     address: str
@@ -46,6 +50,8 @@ class SourceRequest:
     interpolation: Interpolation | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    weights_key: str | None = None
+    checkpoint_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.random_weights:

@@ -30,6 +30,7 @@ class TorchSource:
         preprocess: how an image becomes the input.
         licence: of the weights, where the source says it.
         remarks: what was done to the model to make it one that takes images, a sentence each.
+        weights: what was taken out of the checkpoint, in one line; empty without one.
     """
 
     module: nn.Module
@@ -40,6 +41,7 @@ class TorchSource:
     preprocess: PreprocessSpec
     licence: str = ""
     remarks: tuple[str, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class OnnxSource:
             in the graph; else it is normalised float32 (N, 3, H, W).
         licence: of the weights; an ONNX file does not say.
         remarks: what was done to the graph to make it one that takes images, a sentence each.
+        weights: empty: they are all in the file.
     """
 
     model: onnx.ModelProto
@@ -72,6 +75,7 @@ class OnnxSource:
     is_contract: bool = False
     licence: str = ""
     remarks: tuple[str, ...] = ()
+    weights: str = ""
 
 
 Source = TorchSource | OnnxSource
@@ -86,6 +90,7 @@ def torch_source(
     preprocess: PreprocessSpec,
     labels: tuple[str, ...] = (),
     licence: str = "",
+    weights: str = "",
 ) -> TorchSource:
     """Return `module` as a source, after one image through it has shown that it is one.
 
@@ -98,6 +103,7 @@ def torch_source(
         labels: what the model itself calls its classes; dropped where they are not as many as its
             outputs.
         licence: as in `TorchSource`.
+        weights: as in `TorchSource`.
 
     Raises:
         SpecError: the module does not take the image, does not return one (B, N) tensor, or has
@@ -113,7 +119,9 @@ def torch_source(
         module, remarks = GrayImages(module), (GRAY_REMARK,)
     num_outputs = _run_once(request.address, module, preprocess.image_size)
     known = check_classes(request, task, num_outputs, labels)
-    return TorchSource(module, name, request.address, task, known, preprocess, licence, remarks)
+    return TorchSource(
+        module, name, request.address, task, known, preprocess, licence, remarks, weights
+    )
 
 
 def check_classes(

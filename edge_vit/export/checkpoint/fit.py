@@ -1,0 +1,324 @@
+"""Which of a checkpoint's tensors are the model's, found by what fits it best."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from edge_vit.errors import ArtifactError
+from edge_vit.export.checkpoint.stored import StoredWeights
+from edge_vit.export.checkpoint.unpickle import Unusable
+from edge_vit.export.misfit import Misfit
+
+Shape = tuple[int, ...]
+
+# Beside the weights of a model in training: losses, measures, counters, what its optimizer keeps.
+_BESIDE = re.compile(
+    r"(?i)^(\w*criterion\w*|\w*loss(es|_fn|_func)?|\w*metrics?|\w*acc(uracy)?\d*|n_averaged|"
+    r"num_updates|decay|initted|step|global_step|epoch|best_\w+|mixup\w*|\w*rng\w*|center|queue\w*)$"
+)
+_MAX_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The part of a checkpoint that is meant for a model.
+
+    Attributes:
+        place: in the file, with a dot at the end: a dictionary, a prefix, or both.
+        weights: by the model's names as far as they fit, every tensor at `place`.
+        found: how many have a name and a shape of the model.
+        is_averaged: whether they are an average over training, such as an EMA.
+        misfit: what keeps them from being loaded.
+        rest: places of what lies beside and is not used.
+        notes: what was done, for the user.
+    """
+
+    place: str
+    weights: Mapping[str, Tensor | Unusable]
+    found: int
+    is_averaged: bool
+    misfit: Misfit
+    rest: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all fits, with nothing missing."""
+        return self.misfit.is_empty
+
+    @property
+    def key(self) -> str:
+        """What `--weights-key` calls it."""
+        return self.place.rstrip(".") or "."
+
+
+def choose_weights(
+    stored: StoredWeights, module: nn.Module, key: str | None = None, unused: Iterable[str] = ()
+) -> Fit:
+    """Return the part of `stored` that fits `module` best; of several, the averaged one.
+
+    Args:
+        stored: a checkpoint.
+        module: that the weights are for.
+        key: the place to take, where the user names one.
+        unused: prefixes of the module's usual names that it was built without, such as a head's.
+
+    Raises:
+        ArtifactError: several fit equally and none of them is the average, or nothing is called
+            `key`.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    fits = [*_by_prefix(stored, wanted, tuple(unused))]
+    fits += _from_lists(stored, module, fits)
+    fits += _whole_dictionaries(stored, wanted, fits)
+    called = fits if key is None else [fit for fit in fits if _is_called(fit, key)]
+    called = called or _refuse_key(stored, fits, key or "")
+    complete = [fit for fit in called if fit.is_complete]
+    best = max(fit.found for fit in called)
+    chosen = _settle(stored, complete or [fit for fit in called if fit.found == best])
+    return _describe(stored, chosen, fits)
+
+
+def _by_prefix(
+    stored: StoredWeights, wanted: Mapping[str, Shape], unused: tuple[str, ...]
+) -> Iterable[Fit]:
+    """Yield a fit for each place below which the model's names are found."""
+    by_place: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    dotless = {name.replace(".", ""): name for name in wanted if "." in name}
+    for full in stored.entries:
+        tail, place = full, ""
+        while True:
+            name = tail if tail in wanted else dotless.get(tail)
+            if name is not None:
+                by_place[place][name] = full
+            head, dot, tail = tail.partition(".")
+            if not dot:
+                break
+            place += head + dot
+    whole = {place for place, names in by_place.items() if names.keys() == wanted.keys()}
+    most = max(map(len, by_place.values()), default=0)
+    for place, names in by_place.items():
+        if 2 * len(names) < most:
+            continue
+        yield _fit(stored, wanted, place, names, unused, whole - {place})
+
+
+def _fit(
+    stored: StoredWeights,
+    wanted: Mapping[str, Shape],
+    place: str,
+    names: Mapping[str, str],
+    unused: tuple[str, ...],
+    others: Iterable[str],
+) -> Fit:
+    """Return the fit of `place`, where the model's `names` were found.
+
+    What lies in the same dictionaries below `place` without belonging to the model is unexpected:
+    a layer that the model lacks changes what it computes. Losses and counters do not, nor do
+    further copies of the whole model at `others`.
+    """
+    containers = {stored.entries[full].container for full in names.values()}
+    used = set(names.values())
+    weights = {name: stored.entries[full].value for name, full in names.items()}
+    copies = tuple(other for other in others if not place.startswith(other))
+    rest = []
+    for full, entry in stored.entries.items():
+        if full in used:
+            continue
+        tail = full[len(place) :]
+        is_inside = full.startswith(place) and entry.container in containers
+        if (
+            is_inside
+            and not tail.startswith(unused or ("\0",))
+            and not full.startswith(copies or ("\0",))
+            and not any(map(_BESIDE.match, tail.split(".")[:2]))
+        ):
+            weights[tail] = entry.value
+        else:
+            rest.append(full)
+    fit = _as_fit(stored, wanted, place, weights, tuple(rest))
+    return _with_head_from_beside(stored, wanted, fit, containers)
+
+
+def _as_fit(
+    stored: StoredWeights,
+    wanted: Mapping[str, Shape],
+    place: str,
+    weights: Mapping[str, Tensor | Unusable],
+    rest: tuple[str, ...] = (),
+) -> Fit:
+    got = {name: _shape(value, wanted.get(name, ())) for name, value in weights.items()}
+    misfit = Misfit.of(wanted, got)
+    found = sum(got.get(name) == shape for name, shape in wanted.items())
+    return Fit(place, weights, found, stored.is_averaged(place), misfit, rest)
+
+
+def _shape(value: Tensor | Unusable, wanted: Shape) -> Shape:
+    # What cannot be used is refused by its kind, not by a shape that it does not tell.
+    return tuple(value.shape) if isinstance(value, Tensor) else wanted
+
+
+def _with_head_from_beside(
+    stored: StoredWeights, wanted: Mapping[str, Shape], fit: Fit, containers: set[str]
+) -> Fit:
+    """Return `fit` with its head, where a wrapper keeps the head beside the backbone.
+
+    Only where nothing else lies beside them that an image might pass through.
+    """
+    missing = fit.misfit.missing
+    if not missing or not fit.place or len(missing) > 4 or fit.misfit.unexpected:
+        return fit
+    beside = [
+        full
+        for full in fit.rest
+        if stored.entries[full].container in containers
+        and not any(map(_BESIDE.match, full[len(stored.entries[full].container) :].split(".")[:2]))
+    ]
+    by_name = {
+        name: [full for full in beside if f".{full}".endswith(f".{name}")] for name in missing
+    }
+    places = {full[: -len(name)] for name, fulls in by_name.items() for full in fulls}
+    if (
+        len(places) != 1
+        or len(beside) != len(missing)
+        or any(len(f) != 1 for f in by_name.values())
+    ):
+        return fit
+    head = {name: stored.entries[full].value for name, (full,) in by_name.items()}
+    rest = tuple(full for full in fit.rest if full not in beside)
+    whole = _as_fit(stored, wanted, fit.place, {**fit.weights, **head}, rest)
+    taken = ", ".join(full for (full,) in by_name.values())
+    return replace(
+        whole,
+        notes=(
+            *fit.notes,
+            f"{taken} taken from beside them",
+        ),
+    )
+
+
+def _from_lists(stored: StoredWeights, module: nn.Module, fits: Iterable[Fit]) -> list[Fit]:
+    """Return fits of averaged weights that lie in a list, in the order of the module's parameters.
+
+    The weights beside them give names and order, and what is no parameter.
+    """
+    whole = next((fit for fit in fits if fit.is_complete), None)
+    if whole is None or not stored.lists:
+        return []
+    names = [name for name, _ in module.named_parameters()]
+    found = []
+    for place, tensors in stored.lists.items():
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        if shapes != [tuple(whole.weights[name].shape) for name in names]:  # type: ignore[union-attr]
+            raise ArtifactError(
+                f"{stored.where} keeps averaged weights in a list ({place}) whose {len(tensors)} "
+                f"tensors are not those of the model in its order. Add --weights-key {whole.key} "
+                "for the others"
+            )
+        weights = {**whole.weights, **dict(zip(names, tensors, strict=True))}
+        found.append(replace(whole, place=f"{place}.", weights=weights, is_averaged=True))
+    return found
+
+
+def _whole_dictionaries(
+    stored: StoredWeights, wanted: Mapping[str, Shape], fits: list[Fit]
+) -> list[Fit]:
+    """Return the dictionaries as they are, where no name of the model is in the file.
+
+    So it is with weights by other names, which a model's own conversion may know.
+    """
+    if any(fit.found > len(wanted) // 8 for fit in fits):
+        return []
+    by_container: defaultdict[str, dict[str, Tensor | Unusable]] = defaultdict(dict)
+    for full, entry in stored.entries.items():
+        by_container[entry.container][full[len(entry.container) :]] = entry.value
+    most = max(map(len, by_container.values()))
+    found = []
+    for place, weights in by_container.items():
+        if len(weights) < most / 2:
+            continue
+        while len(weights) > 1:  # a wrapper's name before every other
+            heads = {name.partition(".")[0] for name in weights}
+            if len(heads) > 1 or any("." not in name for name in weights):
+                break
+            (head,) = heads
+            place += f"{head}."
+            weights = {name.partition(".")[2]: value for name, value in weights.items()}
+        rest = tuple(full for full in stored.entries if not full.startswith(place))
+        fit = _as_fit(stored, wanted, place, weights, rest)
+        found.append(replace(fit, found=max((f.found for f in fits), default=0)))
+    return found
+
+
+def _is_called(fit: Fit, key: str) -> bool:
+    return key == fit.key or f".{fit.place}".find(f".{key.strip('.')}.") >= 0
+
+
+def _refuse_key(stored: StoredWeights, fits: Iterable[Fit], key: str) -> list[Fit]:
+    known = sorted({fit.key for fit in fits if fit.found > 2 or fit.is_complete})
+    raise ArtifactError(
+        f"--weights-key {key}: {stored.where} has no such weights, known are "
+        f"{', '.join(known[:12]) or 'none that fit the model'}"
+    )
+
+
+def _settle(stored: StoredWeights, fits: list[Fit]) -> Fit:
+    """Return the one of equally good `fits` that is meant: the average, else the only one."""
+    averaged = [fit for fit in fits if fit.is_averaged]
+    candidates = averaged or fits
+    first = candidates[0]
+    if all(_same(first, other) for other in candidates[1:]):
+        return first
+    options = " or ".join(f"--weights-key {fit.key}" for fit in candidates)
+    raise ArtifactError(
+        f"{stored.where} holds {len(candidates)} sets of weights that fit the model alike. "
+        f"Add {options}"
+    )
+
+
+def _same(first: Fit, second: Fit) -> bool:
+    """Return whether both hold the same tensors, as where one module has two names."""
+    if first.weights.keys() != second.weights.keys():
+        return False
+    for name, value in first.weights.items():
+        other = second.weights[name]
+        if value is other:
+            continue
+        if not (isinstance(value, Tensor) and isinstance(other, Tensor)):
+            return False
+        if (
+            value.shape != other.shape
+            or value.dtype != other.dtype
+            or not torch.equal(value, other)
+        ):
+            return False
+    return True
+
+
+def _describe(stored: StoredWeights, chosen: Fit, fits: Iterable[Fit]) -> Fit:
+    """Return `chosen` with notes: where it lies in the file, and what is left there."""
+    notes = [
+        f"weights of {chosen.key}" + (", an average over training" if chosen.is_averaged else "")
+    ]
+    notes = notes if chosen.place else []
+    others = [fit.key for fit in fits if fit is not chosen and fit.is_complete]
+    if others:
+        notes.append(f"not taken: {', '.join(others)} (--weights-key takes another)")
+    unfit = [fit.key for fit in fits if fit.is_averaged and not fit.is_complete]
+    if unfit and chosen.is_complete and not chosen.is_averaged:
+        notes.append(f"the averaged weights of {', '.join(unfit[:2])} do not fit and are left")
+    if stored.modules:
+        kind = stored.modules[0].rpartition(".")[2]
+        notes.append(f"out of a whole pickled {kind}, none of whose code ran")
+    copies = tuple(f"{other}." for other in others)
+    left = [full for full in chosen.rest if not full.startswith(copies or ("\0",))]
+    if left:
+        more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
+        notes.append(f"left: {', '.join(left[:_MAX_NAMED])}{more}")
+    return replace(chosen, notes=(*notes, *chosen.notes))

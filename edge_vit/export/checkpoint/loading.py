@@ -1,0 +1,137 @@
+"""Tensors of a checkpoint into a model: all of them or none, in a form that float32 can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edge_vit.errors import ArtifactError
+from edge_vit.export.checkpoint.fit import Fit, choose_weights
+from edge_vit.export.checkpoint.stored import StoredWeights, read_stored
+from edge_vit.export.checkpoint.unpickle import Unusable
+from edge_vit.export.misfit import Misfit
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def fill(module: nn.Module, path: Path, key: str | None = None, unused: Iterable[str] = ()) -> str:
+    """Load what fits `module` out of the checkpoint at `path`; return what was taken, in one line.
+
+    Args:
+        module: to be filled.
+        path: of the checkpoint.
+        key: the place in it to take the weights from; None to find it.
+        unused: as in `choose_weights`.
+
+    Raises:
+        ArtifactError: the file cannot be read, or its weights do not fit or cannot be used.
+    """
+    stored = read_stored(path)
+    fit = choose_weights(stored, module, key, unused)
+    return load_fit(module, stored, fit)
+
+
+def load_fit(module: nn.Module, stored: StoredWeights, fit: Fit) -> str:
+    """Load `fit` into `module`; return what was taken, in one line.
+
+    Raises:
+        ArtifactError: it does not fit, or a tensor is not finite or not of floating point.
+    """
+    fit.misfit.refuse(stored.where, module)
+    weights = usable(fit.weights, stored.where, module)
+    load_weights(module, weights, stored.where)
+    return describe(fit, weights)
+
+
+def describe(fit: Fit, weights: Mapping[str, Tensor]) -> str:
+    """Return in one line which of a checkpoint's weights were taken, and what was done to them."""
+    dtypes = {str(tensor.dtype)[6:] for tensor in weights.values() if tensor.dtype in _HALVES}
+    notes = [*fit.notes] or [f"all {len(weights)} tensors of the checkpoint"]
+    if dtypes:
+        notes.append(f"stored as {' and '.join(sorted(dtypes))}, loaded as float32")
+    return "; ".join(notes)
+
+
+def usable(
+    weights: Mapping[str, Tensor | Unusable], where: str, module: nn.Module
+) -> dict[str, Tensor]:
+    """Return `weights` after each has been found to be plain numbers that float32 can hold.
+
+    Raises:
+        ArtifactError: one is quantized, sparse, float8, integer where the model has floating point,
+            without values, or NaN or infinite.
+    """
+    wanted = module.state_dict()
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        kind = _unusable_kind(value, wanted.get(name))
+        if kind:
+            raise ArtifactError(
+                f"{where}: {name} is {kind}, expected plain floating-point weights. Save the "
+                "model as it was before quantization or conversion"
+            )
+        assert isinstance(value, Tensor)
+        found[name] = value
+    refuse_nonfinite(found, where)
+    return found
+
+
+def _unusable_kind(value: Tensor | Unusable, wanted: Tensor | None) -> str:
+    """Return what keeps `value` from being a weight; empty where nothing does."""
+    if isinstance(value, Unusable):
+        return value.kind
+    if value.is_sparse or value.is_quantized or value.is_meta:
+        return "sparse, quantized or without values"
+    if value.dtype.is_floating_point and value.dtype.itemsize == 1:
+        return f"{str(value.dtype)[6:]}, whose scales lie elsewhere"
+    is_float = wanted is not None and wanted.is_floating_point()
+    if is_float and not value.is_floating_point():
+        return f"{str(value.dtype)[6:]} where the model has floating point"
+    return ""
+
+
+def drop_weights(weights: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
+    """Return `weights` without those whose name starts with one of `prefixes`."""
+    unwanted = tuple(prefixes)
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(unwanted)}
+
+
+def refuse_nonfinite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Check that every number is finite.
+
+    Raises:
+        ArtifactError: one is not; names the first such tensor and how many there are.
+    """
+    bad = [
+        name
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if bad:
+        count = int((~weights[bad[0]].isfinite()).sum())
+        others = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise ArtifactError(
+            f"{where} holds NaN or infinity: {count} of {weights[bad[0]].numel()} values of "
+            f"{bad[0]}{others}. "
+            "Take an earlier checkpoint"
+        )
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Copy `weights` into `module`, every one of them and nothing else.
+
+    Args:
+        module: what to fill.
+        weights: by the module's own names.
+        where: how the message names the weights, such as ``"checkpoint best.safetensors"``.
+
+    Raises:
+        ArtifactError: they do not fit; lists what is missing, unexpected and misshapen, and what to
+            type.
+    """
+    misfit = Misfit.between(module, weights)
+    misfit.refuse(where, module)
+    module.load_state_dict(dict(weights))

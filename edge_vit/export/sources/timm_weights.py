@@ -1,0 +1,233 @@
+"""A checkpoint into a timm model: by its own names, or through the conversion of its family."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edge_vit.errors import ArtifactError
+from edge_vit.export.checkpoint import (
+    Fit,
+    StoredWeights,
+    choose_weights,
+    drop_weights,
+    load_fit,
+    read_stored,
+    usable,
+)
+from edge_vit.export.checkpoint.positions import SourceGrid
+from edge_vit.export.misfit import Misfit
+from edge_vit.export.sources.request import SourceRequest
+
+
+def fill_timm(timm: ModuleType, module: Any, request: SourceRequest, path: Path) -> str:
+    """Load the checkpoint at `path` into a timm `module`; return what was taken, in one line.
+
+    Plain names first. Where they do not fit, the filter that timm has for the family's published
+    files renames and reshapes them. Only an image size that the user asks for resamples positions.
+
+    Raises:
+        ArtifactError: it cannot be read, or does not fit in either way.
+    """
+    stored = read_stored(path)
+    heads = _unused_heads(module)
+    fit = choose_weights(stored, module, request.weights_key, heads)
+    resizes = request.image_size is not None or "img_size" in request.model_args
+    grid = _source_grid(stored, module, request)
+    fit = _with_positions(timm, module, fit, grid, resizes=resizes)
+    if not fit.is_complete and (resizes or not fit.misfit.is_of_shapes):
+        fit = _filtered(timm, module, fit, stored, request, heads, grid, resizes=resizes)
+    if not fit.is_complete:
+        fit.misfit.refuse(stored.where, module, _size_hint(module, fit, grid))
+    return load_fit(module, stored, fit)
+
+
+def _unused_heads(module: Any) -> tuple[str, ...]:
+    """Return prefixes of the heads that a published model has and `module` was built without."""
+    if module.num_classes != 0:
+        return ()
+    heads = module.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+
+
+def _source_grid(stored: StoredWeights, module: Any, request: SourceRequest) -> SourceGrid | None:
+    """Return what is known about the checkpoint's images; None for a model without a patch grid."""
+    embed = getattr(module, "patch_embed", None)
+    if embed is None or not hasattr(embed, "patch_size") or not hasattr(embed, "grid_size"):
+        return None
+    default = module.pretrained_cfg.get("input_size")
+    return SourceGrid(
+        stored.where,
+        _pair(embed.patch_size),
+        request.checkpoint_size,
+        stored.sizes,
+        tuple(default[1:]) if default else None,
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _positions(module: Any, weights: Mapping[str, Any]) -> tuple[Tensor, int] | None:
+    """Return the learned positions in `weights` and how many of them are of no patch."""
+    own, stored = getattr(module, "pos_embed", None), weights.get("pos_embed")
+    if own is None or not isinstance(stored, Tensor) or stored.ndim != 3 or own.ndim != 3:
+        return None
+    if stored.shape[2] != own.shape[2] or not hasattr(module.patch_embed, "grid_size"):
+        return None
+    rows, columns = module.patch_embed.grid_size
+    num_prefix = own.shape[1] - rows * columns
+    return (stored, num_prefix) if 0 <= num_prefix < stored.shape[1] else None
+
+
+def _with_positions(
+    timm: ModuleType, module: Any, fit: Fit, grid: SourceGrid | None, *, resizes: bool
+) -> Fit:
+    """Return `fit` with its positions resampled from the grid that they were trained on.
+
+    Without `resizes` they are left as they are, to be refused where their number differs; where
+    only height and width are exchanged they are refused here.
+    """
+    found = _positions(module, fit.weights)
+    if grid is None or found is None or _other_patches(module, fit):
+        return fit
+    positions, num_prefix = found
+    wanted = _pair(module.patch_embed.grid_size)
+    num_patches = positions.shape[1] - num_prefix
+    if not resizes and num_patches != wanted[0] * wanted[1]:
+        return fit
+    source = grid.of(num_patches)
+    if source == wanted:
+        return fit
+    if not resizes:
+        raise ArtifactError(
+            f"{grid.where} has positions for {source[0]} x {source[1]} patches, the model for "
+            f"{wanted[0]} x {wanted[1]}. Add --image-size "
+            f"{source[0] * grid.patch[0]},{source[1] * grid.patch[1]}"
+        )
+    resampled = timm.layers.resample_abs_pos_embed(
+        positions.float(), list(wanted), list(source), num_prefix_tokens=num_prefix
+    )
+    weights = {**fit.weights, "pos_embed": resampled}
+    note = (
+        f"positions resampled from {source[0]} x {source[1]} to {wanted[0]} x {wanted[1]} patches"
+    )
+    return _refit(module, fit, weights, note)
+
+
+def _refit(module: Any, fit: Fit, weights: Mapping[str, Any], *notes: str) -> Fit:
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    got = {
+        name: tuple(value.shape) if isinstance(value, Tensor) else wanted.get(name, ())
+        for name, value in weights.items()
+    }
+    misfit = Misfit.of(wanted, got)
+    return replace(fit, weights=weights, misfit=misfit, notes=(*fit.notes, *notes))
+
+
+def _other_patches(module: Any, fit: Fit) -> bool:
+    """Return whether the patch embedding is of another shape than the model's."""
+    return any(name.startswith("patch_embed.") for name in fit.misfit.misshapen)
+
+
+def _size_hint(module: Any, fit: Fit, grid: SourceGrid | None) -> tuple[int, int] | None:
+    """Return the image size that the checkpoint's positions are for, where they do not fit."""
+    found = _positions(module, fit.weights)
+    if grid is None or found is None or "pos_embed" not in fit.misfit.misshapen:
+        return None
+    positions, num_prefix = found
+    return grid.size_of(positions.shape[1] - num_prefix)
+
+
+def _filtered(
+    timm: ModuleType,
+    module: Any,
+    fit: Fit,
+    stored: StoredWeights,
+    request: SourceRequest,
+    heads: tuple[str, ...],
+    grid: SourceGrid | None,
+    *,
+    resizes: bool,
+) -> Fit:
+    """Return `fit` by the names that the family's filter gives, unchanged where none helps."""
+    weights = {name: value for name, value in fit.weights.items() if isinstance(value, Tensor)}
+    if len(weights) < len(fit.weights):
+        usable(fit.weights, stored.where, module)
+    best = fit
+    for name, convert in _filters(timm, module, request):
+        try:
+            converted = convert(dict(weights), module)
+        except Exception:  # a filter takes for granted what its own files hold
+            continue
+        if not isinstance(converted, Mapping):
+            continue
+        tensors = {
+            key: value
+            for key, value in drop_weights(converted, heads).items()
+            if isinstance(value, Tensor)
+        }
+        candidate = _refit(module, fit, tensors, f"renamed by timm's {name}")
+        if not candidate.is_complete:
+            candidate = _with_positions(timm, module, candidate, grid, resizes=resizes)
+        candidate = _without_resampling(module, candidate, weights, resizes=resizes)
+        if candidate.misfit.count < best.misfit.count:
+            best = candidate
+    return best
+
+
+def _filters(
+    timm: ModuleType, module: Any, request: SourceRequest
+) -> Iterator[tuple[str, Callable[[dict[str, Tensor], Any], Any]]]:
+    """Yield the functions by which timm converts published files of the model's family."""
+    architecture = str(module.pretrained_cfg.get("architecture") or request.target)
+    homes = [
+        kind.__module__ for kind in type(module).__mro__ if kind.__module__.startswith("timm.")
+    ]
+    if timm.is_model(architecture):
+        homes.insert(0, timm.models.model_entrypoint(architecture).__module__)
+    for home in dict.fromkeys(homes):
+        for name, function in vars(sys.modules[home]).items():
+            if name.endswith("filter_fn") or name.startswith("checkpoint_filter_fn"):
+                options = {"adapt_layer_scale": True}
+                known = inspect.signature(function).parameters
+                if "model" not in known:
+                    continue
+                kept = {key: value for key, value in options.items() if key in known}
+                yield f"{home.rpartition('.')[2]} filter", functools.partial(function, **kept)
+
+
+def _without_resampling(
+    module: Any, fit: Fit, stored: Mapping[str, Tensor], *, resizes: bool
+) -> Fit:
+    """Return `fit` with what a filter resampled unasked reported as misshapen.
+
+    Patches are never resampled: another patch size is another model.
+    """
+    shapes = {tuple(value.shape) for value in stored.values()}
+    changed = {}
+    for name, value in fit.weights.items():
+        before = stored.get(name)
+        if not isinstance(value, Tensor) or before is None or before.numel() == value.numel():
+            continue
+        if value.dtype != torch.long and (not resizes or value.ndim == 4):
+            changed[name] = (tuple(before.shape), tuple(value.shape))
+    positions = fit.weights.get("pos_embed")
+    if not resizes and isinstance(positions, Tensor) and "pos_embed" not in stored:
+        same = [s for s in shapes if s and s[-1] == positions.shape[-1]]
+        if not any(s[-2:] == tuple(positions.shape[-2:]) for s in same):
+            changed["pos_embed"] = ((), tuple(positions.shape))
+    if not changed:
+        return fit
+    misshapen = {**fit.misfit.misshapen, **changed}
+    return replace(fit, misfit=replace(fit.misfit, misshapen=misshapen))
