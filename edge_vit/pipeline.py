@@ -349,6 +349,8 @@ def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
 
 def _tell_parity(exported: Exported, progress: Progress) -> None:
     parity, spec = exported.record.parity, exported.spec
+    if exported.record.weights:
+        progress.note(f"{exported.record.checkpoint or 'checkpoint'}: {exported.record.weights}")
     progress.note(
         f"parity with {parity.reference} on {parity.images}, batch "
         f"{', '.join(map(str, parity.batches))}: cosine "

@@ -10,9 +10,10 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from edge_vit.bundle import TABLE, Bundle
+from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
 from edge_vit.printable import one_line
+from edge_vit.record import ExportRecord
 from edge_vit.report.conditions import model_grid, preprocess_grid
 from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, place_of, recommendation
 from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
@@ -129,6 +130,9 @@ def inspect_tables(bundle: Bundle) -> Group:
         grid_table(preprocess_grid(bundle.spec)),
         grid_table(artifacts_grid(bundle)),
     ]
+    record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
+    if record is not None and record.weights:
+        parts.append(_text(f"{record.checkpoint or 'Checkpoint'}: {record.weights}."))
     if not bundle.has(TABLE):
         hint = f"No layer is quantized. Run: edgevit calibrate {bundle.path} --calib DIR"
         return Group(*parts, _text(hint))

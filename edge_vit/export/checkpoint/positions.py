@@ -59,7 +59,8 @@ class SourceGrid:
         raise ArtifactError(
             f"{self.where} has positions for {num_patches} patches of "
             f"{self.patch[0]} x {self.patch[1]} pixels, which are not square, and does not tell "
-            "height and width of the images that it was trained on. Add --checkpoint-size HEIGHT,WIDTH, such as "
+            "height and width of the images that it was trained on. Add "
+            "--checkpoint-size HEIGHT,WIDTH, such as "
             f"{self._options(num_patches)}"
         )
 

@@ -80,7 +80,11 @@ def read_stored(path: Path) -> StoredWeights:
         stored.names = tuple(map(str, content))
         if "averaging_state" in content:  # Lightning's WeightAveraging puts the average there
             stored.averaged = ("state_dict.",)
-    _collect(stored, content)
+    try:
+        _collect(stored, content)
+    except Exception as error:  # objects in a damaged file can be of any form
+        reason = f"{type(error).__name__}: {error}"[:100]
+        raise ArtifactError(f"{where} is damaged, its objects make no sense ({reason})") from None
     if not stored.entries:
         if not isinstance(content, Mapping):
             found = content.name if isinstance(content, Inert) else type(content).__name__

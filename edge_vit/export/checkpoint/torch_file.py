@@ -95,12 +95,15 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
 
 def _parse_numpy(array: Inert) -> Any:
     """Return the tensor that a pickled numpy array holds, or the value unchanged."""
-    if not isinstance(array.state, tuple) or len(array.state) != 5:
+    if isinstance(array.state, tuple) and len(array.state) == 5:
+        _, shape, dtype, is_fortran, data = array.state
+    elif array.name.endswith("._frombuffer") and len(array.args) == 4:  # protocol 5
+        data, dtype, shape, order = array.args
+        is_fortran = order != "C"
+    else:
         return array
-    _, shape, dtype, is_fortran, data = array.state
-    if is_fortran or not isinstance(shape, tuple):
-        return array
-    if not (isinstance(dtype, Inert) and dtype.args and isinstance(data, bytes)):
+    is_plain = isinstance(dtype, Inert) and dtype.args and isinstance(shape, tuple)
+    if not is_plain or is_fortran or not isinstance(data, bytes | bytearray):
         return array
     known = _NUMPY_DTYPES.get(str(dtype.args[0]))
     big_endian = isinstance(dtype.state, tuple) and ">" in dtype.state

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edge_vit.errors import ArtifactError
-from edge_vit.export.checkpoint import drop_weights, fill, load_weights, read_stored
+from edge_vit.export.checkpoint import drop_weights, fill, load_weights
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
 
