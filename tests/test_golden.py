@@ -106,7 +106,9 @@ RECORD_1 = ExportRecord(
     parity=Parity("torch 2.14.1", "5 of the given images", (1, 2, 5), 0.9999999, 3e-7, 0.41),
     notes=("block3: chat échaudé",),
 )
-RECORD_2 = dataclasses.replace(RECORD_1, weights="weights of state_dict_ema")
+RECORD_2 = dataclasses.replace(
+    RECORD_1, remarks=("one channel",), weights="weights of state_dict_ema"
+)
 
 
 def read(name: str) -> bytes:
