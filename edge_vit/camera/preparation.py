@@ -8,7 +8,8 @@
   as it shall be, as Pillow's ``reducing_gap`` does. That changes a little more.
 
 A way is taken when, on the bundle's golden images, its pixels are close and the model's first
-answer is the same; and its pixels are compared once more on the first frame of each size.
+answer is the same; and its pixels are compared once more on a frame of each size. Only pictures
+with detail decide: on a black or flat one every way gives the same pixels.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ MAX_MEAN_DIFF = 1.0
 MIN_COSINE = 0.999
 """Least cosine between the features of both, for a model without classes."""
 _REDUCING_GAP = 2.0
+_GRID = 8  # cells across and down, in which detail is looked for
+_MIN_LEVELS = 2.0  # standard deviation of a cell with detail
+_MIN_SHARE = 0.25  # of cells; a picture that decides has more with detail
 _MAX_SIZES = 64  # frame sizes that are remembered; others get the reference
 
 
@@ -88,7 +92,8 @@ class Preparation:
         self._spec, self.name, self.parity, self._reason = spec, name, tuple(parity), reason
         self._apply = WAYS[name]
         self._lock = threading.Lock()
-        self._is_good: dict[tuple[int, ...], bool] = {}
+        # By a frame's shape; None while no frame of it had detail.
+        self._is_good: dict[tuple[int, ...], bool | None] = {}
 
     def __call__(self, pixels: UInt8Array) -> UInt8Array:
         """Return `pixels`, uint8 (H, W, 3) RGB, as the model's input, uint8 (*image_size, 3).
@@ -96,21 +101,33 @@ class Preparation:
         Raises:
             ShapeError: as `edge_vit.preprocess.preprocess` does.
         """
-        is_good = self.name == REFERENCE or self._is_good.get(np.shape(pixels))
-        if is_good is None and len(self._is_good) < _MAX_SIZES:
+        with self._lock:
+            is_good = self.name == REFERENCE or self._is_good.get(np.shape(pixels))
+            is_new = is_good is None and len(self._is_good) < _MAX_SIZES
+            is_new |= is_good is None and np.shape(pixels) in self._is_good
+        if is_new:
             return self._compare(pixels)
         return (self._apply if is_good else preprocess)(pixels, self._spec)
 
     @property
     def description(self) -> str:
         """Which way makes the inputs, and why."""
-        refused = [shape for shape, is_good in self._is_good.items() if not is_good]
-        sizes = ", ".join(f"{shape[1]}x{shape[0]}" for shape in refused)
-        return f"{self.name}, {self._reason}" + (f"; pillow for {sizes}" if refused else "")
+        with self._lock:
+            found = dict(self._is_good)
+        text = f"{self.name}, {self._reason}"
+        for is_good, why in ((False, ""), (None, ", which has shown no detail yet")):
+            sizes = [f"{shape[1]}x{shape[0]}" for shape, value in found.items() if value is is_good]
+            if sizes:
+                text += f"; {REFERENCE} for {', '.join(sizes)}{why}"
+        return text
 
     def _compare(self, pixels: UInt8Array) -> UInt8Array:
-        """The reference's input of the first frame of a size, after a look at ours."""
+        """The reference's input; compares ours with it where the frame has enough detail."""
         expected = preprocess(pixels, self._spec)
+        if not has_detail(expected):
+            with self._lock:
+                self._is_good.setdefault(pixels.shape, None)
+            return expected
         mean_diff, max_diff = differ(self._apply(pixels, self._spec), expected)
         is_good = mean_diff <= MAX_MEAN_DIFF
         with self._lock:
@@ -142,14 +159,16 @@ def choose_preparation(bundle: Bundle, session: Session, name: str = "auto") -> 
         raise SpecError(f"preprocess: got {name!r}, expected one of auto, {', '.join(WAYS)}")
     if name == REFERENCE:
         return Preparation(spec, reason="the reference, as asked")
-    images = _golden_images(bundle)
+    golden = _golden_images(bundle)
+    images = [pixels for pixels in golden if has_detail(preprocess(pixels, spec))]
     if not images:
+        what = "golden images with detail" if golden else "decoded golden images"
         if name != "auto":
             raise SpecError(
-                f"preprocess {name}: {bundle.path} holds no decoded golden images to compare it "
-                "on. Take --preprocess pillow, or export the bundle again"
+                f"preprocess {name}: {bundle.path} holds no {what} to compare it on. "
+                "Take --preprocess pillow, or export the bundle again"
             )
-        return Preparation(spec, reason="the reference: no golden images to compare others on")
+        return Preparation(spec, reason=f"the reference: no {what} to compare others on")
     ways = [way for way in WAYS if way != REFERENCE] if name == "auto" else [name]
     found: list[PreprocessParity] = []
     for way in ways:
@@ -183,6 +202,17 @@ def compare_on(
     agreement = float(same.mean())
     is_allowed = mean_diff <= MAX_MEAN_DIFF and agreement == 1
     return PreprocessParity(name, len(images), mean_diff, max_diff, agreement, is_allowed)
+
+
+def has_detail(model_input: UInt8Array) -> bool:
+    """Return whether enough of a picture, uint8 (H, W, 3), is not flat to compare ways on it."""
+    gray = model_input.mean(axis=2, dtype=np.float32)
+    cells = [
+        float(cell.std())
+        for rows in np.array_split(gray, min(_GRID, gray.shape[0]), axis=0)
+        for cell in np.array_split(rows, min(_GRID, gray.shape[1]), axis=1)
+    ]
+    return sum(level >= _MIN_LEVELS for level in cells) > _MIN_SHARE * len(cells)
 
 
 def differ(got: UInt8Array, expected: UInt8Array) -> tuple[float, int]:

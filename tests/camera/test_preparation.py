@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -138,7 +139,9 @@ def test_features_have_to_point_the_same_way(tmp_path):
 def test_without_golden_images_the_reference_is_taken(tmp_path):
     bundle = golden_bundle(tmp_path / "b.edgevit", [])
     chosen = choose_preparation(bundle, FakeSession(SPEC))
-    assert chosen.description == "pillow, the reference: no golden images to compare others on"
+    assert (
+        chosen.description == "pillow, the reference: no decoded golden images to compare others on"
+    )
     with pytest.raises(SpecError, match="holds no decoded golden images"):
         choose_preparation(bundle, FakeSession(SPEC), "reduced")
 
@@ -163,6 +166,82 @@ def test_the_first_frame_of_each_size_is_compared(monkeypatch, caplog):
     assert calls == [good.shape, good.shape, bad.shape]  # never again where it was refused
     assert "the reference takes its place" in caplog.text
     assert prepare.description == "reduced, for this test; pillow for 48x64"
+
+
+def flat(height, width):
+    return np.full((height, width, 3), 90, np.uint8)
+
+
+def half(height, width):
+    """Return a picture with one edge and nothing else."""
+    pixels = flat(height, width)
+    pixels[:, width // 2 :] = 200
+    return pixels
+
+
+def captioned(height, width):
+    """Return a black picture with a line of text, as a camera without a signal gives it."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[: height // 9] = photo(height // 9, width)
+    return pixels
+
+
+def dark(height, width):
+    """Return what a sensor gives at night: nothing but faint noise."""
+    random = np.random.default_rng(1)
+    return random.integers(0, 5, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("empty", [flat, half, captioned, dark])
+def test_a_frame_that_shows_nothing_admits_no_way(empty, monkeypatch):
+    monkeypatch.setitem(WAYS, "reduced", lambda pixels, spec: preprocess(pixels, spec)[:, ::-1])
+    prepare = Preparation(SPEC.preprocess, "reduced", reason="for this test")
+    nothing, something = empty(48, 64), photo(48, 64)
+    for pixels in (nothing, nothing, something, something, nothing):
+        np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
+        if pixels is nothing and "yet" in prepare.description:
+            assert prepare.description.endswith("; pillow for 64x48, which has shown no detail yet")
+    assert prepare.description == "reduced, for this test; pillow for 64x48"
+
+
+def test_a_good_way_is_admitted_by_the_first_frame_with_detail():
+    prepare = Preparation(SPEC.preprocess, "cropped")
+    prepare(flat(480, 640))
+    assert "no detail yet" in prepare.description
+    prepare(photo(480, 640))
+    assert "pillow" not in prepare.description
+
+
+def test_flat_golden_images_admit_no_way(tmp_path):
+    bundle = golden_bundle(tmp_path / "c.edgevit", [flat(480, 640), half(480, 640)])
+    chosen = choose_preparation(bundle, FakeSession(SPEC))
+    assert chosen.description == (
+        "pillow, the reference: no golden images with detail to compare others on"
+    )
+    with pytest.raises(SpecError, match="holds no golden images with detail"):
+        choose_preparation(bundle, FakeSession(SPEC), "cropped")
+
+
+def test_the_description_can_be_read_while_frames_of_new_sizes_come():
+    prepare, done, errors = Preparation(SPEC.preprocess, "cropped"), threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            try:
+                assert prepare.description.startswith("cropped, ")
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for size in range(8, 72):
+        prepare(photo(size, 9))
+    done.set()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
 
 
 @pytest.mark.parametrize("name", WAYS)
