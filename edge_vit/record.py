@@ -44,7 +44,7 @@ class ExportRecord:
         checkpoint: name of the weights' file, empty for the library's own or random ones.
         parity: the proof.
         notes: what edge-vit could not bring into its canonical form, one line each.
-        remarks: what was done to the model to make it one that takes images, a sentence each.
+        remarks: what was found of the model, and done to it, a sentence each.
         weights: what was taken out of the checkpoint, in one line; empty without one.
     """
 

@@ -22,7 +22,7 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
-from edge_vit.spec import CropMode, Interpolation, Precision
+from edge_vit.spec import Activation, CropMode, Interpolation, Precision, Task
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
 from edge_vit.values import parse_json
 
@@ -78,6 +78,23 @@ _COLOUR = Numbers("R,G,B", float, (3,))
 )
 @click.option(
     "--num-classes", metavar="N", type=NOT_NEGATIVE, help="Width of the head; 0 for none."
+)
+@click.option(
+    "--task",
+    type=click.Choice(get_args(Task)),
+    help="What the output means, where the model does not show it.",
+)
+@click.option(
+    "--activation",
+    type=click.Choice(get_args(Activation)),
+    help="What makes the model's own output probabilities; none where they are that already.",
+)
+@click.option(
+    "--threshold",
+    metavar="VALUE",
+    type=float,
+    help="A label is on from this probability, a score positive from this value.  "
+    "[default: 0.5 and 0]",
 )
 @click.option("--static-batch", metavar="N", type=POSITIVE, help="Fix the batch size.")
 @click.option(

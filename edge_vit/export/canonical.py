@@ -1,6 +1,6 @@
 """ONNX from anywhere -> the one form that every later stage relies on.
 
-The form: input ``images`` uint8 (batch, height, width, 3), output ``logits`` or ``features``;
+The form: input ``images`` uint8 (batch, height, width, 3), one output named after its task;
 opset 19, IR version 10; LayerNormalization as one operator; GELU as its Erf pattern; queries, keys
 and values as one MatMul with the attention scale inside, then Split; biases (1, 1, N); no shape
 arithmetic but the batch of an Expand; nodes named by place. Each rewrite is exact up to float32
@@ -9,6 +9,7 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx
@@ -16,9 +17,11 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
+from edge_vit.export.meaning import Meaning
 from edge_vit.export.rewrites.attention import rewrite_attentions
 from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
 from edge_vit.export.rewrites.contract import add_preprocessing, set_output
+from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
 from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
 from edge_vit.export.rewrites.linear import (
     merge_linears,
@@ -29,7 +32,7 @@ from edge_vit.export.rewrites.linear import (
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.newer import spell_out_newer
 from edge_vit.graph.sites import Block, find_attentions, find_blocks
-from edge_vit.spec import PreprocessSpec, Task, image_input, task_output
+from edge_vit.spec import DEFAULT_ACTIVATION, PreprocessSpec, Task, image_input, task_output
 
 OPSET = 19
 IR_VERSION = 10
@@ -50,6 +53,7 @@ class CanonicalGraph:
         embed_dim: width of a token.
         num_tokens: tokens that attend to each other.
         notes: what could not be brought into the form, one line each; such parts stay as they were.
+        meaning: of its output.
     """
 
     model: onnx.ModelProto
@@ -60,10 +64,16 @@ class CanonicalGraph:
     embed_dim: int
     num_tokens: int
     notes: tuple[str, ...]
+    meaning: Meaning
 
 
 def make_canonical(
-    proto: onnx.ModelProto, preprocess: PreprocessSpec, task: Task, *, is_contract: bool = False
+    proto: onnx.ModelProto,
+    preprocess: PreprocessSpec,
+    task: Task,
+    *,
+    is_contract: bool = False,
+    settle: Callable[[Ending | None], Meaning] | None = None,
 ) -> CanonicalGraph:
     """Return `proto` in canonical form.
 
@@ -71,7 +81,9 @@ def make_canonical(
         proto: a graph of one input, normalised float32 (batch, 3, height, width), whose first
             output is (batch, classes or channels).
         preprocess: image size, mean and std go into the graph.
-        task: names the output.
+        task: names the output where `settle` is None.
+        settle: what the output means, by the end that the graph was found to have; None leaves the
+            graph's end alone.
         is_contract: the graph takes ``images`` uint8 (batch, height, width, 3) already.
 
     Raises:
@@ -111,12 +123,15 @@ def make_canonical(
     keep_batch_dimension(graph)
     shape_biases(graph)
     batch, num_outputs = _read_output(graph)
+    meaning = settle(find_ending(graph)) if settle else Meaning(task, DEFAULT_ACTIVATION[task])
+    if meaning.stripped is not None:
+        strip_ending(graph, meaning.stripped)
     images = image_input(preprocess.image_size, batch)
     if is_contract:
         graph.inputs[0].name = images.name
     else:
         add_preprocessing(graph, preprocess, images)
-    set_output(graph, task_output(task, num_outputs, batch))
+    set_output(graph, task_output(meaning.task, num_outputs, batch, meaning.activation))
     passes.RemoveUnusedNodesPass()(model)
     graph.sort()
     blocks = find_blocks(graph)
@@ -126,7 +141,9 @@ def make_canonical(
     result = _finish(model)
     notes = (*notes, *_tell_unplaced(graph, blocks))
     heads, tokens, width = _read_dimensions(graph)
-    return CanonicalGraph(result, num_outputs, batch, len(blocks), heads, width, tokens, notes)
+    return CanonicalGraph(
+        result, num_outputs, batch, len(blocks), heads, width, tokens, notes, meaning
+    )
 
 
 def _tell_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:

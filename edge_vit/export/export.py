@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.golden import NUM_GOLDEN, choose_golden
+from edge_vit.export.meaning import settle_meaning
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
@@ -83,27 +84,40 @@ def export_model(
             proto = trace_module(source.module, size, batch)
     with progress.step("bringing the graph into canonical form"):
         is_contract = isinstance(source, OnnxSource) and source.is_contract
-        canonical = make_canonical(proto, source.preprocess, source.task, is_contract=is_contract)
+        canonical = make_canonical(
+            proto,
+            source.preprocess,
+            source.task,
+            is_contract=is_contract,
+            settle=lambda ending: settle_meaning(request, source.task, ending, reference.outputs),
+        )
+        meaning = canonical.meaning
         fp32 = canonical.model.SerializeToString()
     with progress.step("proving parity"):
-        parity, outputs = check_parity(source, fp32, reference)
+        restore = meaning.stripped.restore if meaning.stripped else None
+        parity, outputs = check_parity(source, fp32, reference, restore)
     spec = ModelSpec(
         name=source.name,
         source=source.address,
-        task=source.task,
+        task=meaning.task,
         labels=source.labels,
         inputs=(image_input(size, canonical.batch),),
-        outputs=(task_output(source.task, canonical.num_outputs, canonical.batch),),
+        outputs=(
+            task_output(meaning.task, canonical.num_outputs, canonical.batch, meaning.activation),
+        ),
         preprocess=source.preprocess,
         depth=canonical.depth,
         num_heads=canonical.num_heads,
         embed_dim=canonical.embed_dim,
         num_tokens=canonical.num_tokens,
         licence=source.licence,
+        activation=meaning.activation,
+        threshold=request.threshold,
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
+    remarks = (*source.remarks, *meaning.remarks)
     record = ExportRecord(
-        request.address, checkpoint, parity, canonical.notes, source.remarks, source.weights
+        request.address, checkpoint, parity, canonical.notes, remarks, source.weights
     )
     return Exported(fp32, spec, record, seen, outputs, decoded)
 

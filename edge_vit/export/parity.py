@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edge_vit.errors import ParityError
 from edge_vit.export.reference import MAX_ERROR, Images, Outputs, Reference, open_graph, reason
 from edge_vit.export.sources import Source
 from edge_vit.optional import require
+from edge_vit.outputs import FloatArray
 from edge_vit.preprocess import preprocess
 from edge_vit.record import Parity
 from edge_vit.spec import PreprocessSpec
@@ -15,13 +18,19 @@ from edge_vit.spec import PreprocessSpec
 MIN_COSINE = 0.99999
 
 
-def check_parity(source: Source, fp32: bytes, reference: Reference) -> tuple[Parity, Outputs]:
+def check_parity(
+    source: Source,
+    fp32: bytes,
+    reference: Reference,
+    restore: Callable[[Outputs], FloatArray] | None = None,
+) -> tuple[Parity, Outputs]:
     """Compare `fp32` with what the model gave; return the proof and the graph's output of each.
 
     Args:
         source: the model that was exported.
         fp32: the exported graph.
         reference: the model's own outputs.
+        restore: of outputs of the graph what the model gives, where its end was taken off.
 
     Raises:
         ParityError: cosine, error or a batch size is off; the message says by how much.
@@ -47,9 +56,10 @@ def check_parity(source: Source, fp32: bytes, reference: Reference) -> tuple[Par
             raise ParityError(
                 f"{source.name} gives as a graph {outputs.shape}, {run.outputs.shape} wanted"
             )
-        cosine = min(cosine, _smallest_cosine(run.outputs, outputs))
+        same = outputs if restore is None else restore(outputs)
+        cosine = min(cosine, _smallest_cosine(run.outputs, same))
         largest = float(np.abs(run.outputs).max())
-        error = max(error, float(np.abs(run.outputs - outputs).max()) / largest)
+        error = max(error, float(np.abs(run.outputs - same).max()) / largest)
         for index, row in zip(run.indices, outputs, strict=True):
             found[index] = row
     rows = np.stack([found[index] for index in range(reference.num_given)])

@@ -74,6 +74,14 @@ class Reference:
     is_static: bool
     runs: tuple[ReferenceRun, ...]
 
+    @property
+    def outputs(self) -> Outputs:
+        """One output for each image that was run, (count, classes or channels)."""
+        rows = {
+            i: row for run in self.runs for i, row in zip(run.indices, run.outputs, strict=True)
+        }
+        return np.stack([rows[index] for index in sorted(rows)])
+
 
 def observe_reference(
     source: Source,

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
+from edge_vit.export.export import export_model
 from edge_vit.export.sources import SourceRequest, huggingface_images, libraries, open_source
 from edge_vit.preprocess import preprocess
 from edge_vit.spec import PreprocessSpec
@@ -221,6 +222,31 @@ def test_no_classes_take_the_head_off(tmp_path):
     images = torch.randn(1, 3, 32, 32)
     assert (source.task, source.labels) == ("features", ())
     assert torch.allclose(source.module(images), run(model.vit, images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("problem", "num_labels", "task"),
+    [
+        (None, 3, "classification"),
+        ("single_label_classification", 3, "classification"),
+        ("multi_label_classification", 3, "multi_label"),
+        ("multi_label_classification", 1, "multi_label"),
+        ("regression", 1, "regression"),
+        ("regression", 3, "regression"),
+    ],
+)
+def test_the_problem_type_says_the_task(tmp_path, problem, num_labels, task):
+    names = {index: f"name {index}" for index in range(num_labels)}
+    make(tmp_path, problem_type=problem, id2label=names)
+    source = open_folder(tmp_path)
+    assert (source.task, source.labels) == (task, tuple(names.values()))
+
+
+def test_one_label_without_a_problem_type_is_a_score(tmp_path):
+    make(tmp_path, num_labels=1, id2label={0: "LABEL_0"})
+    exported = export_model(SourceRequest(f"hf:{tmp_path}"))
+    assert (exported.spec.task, exported.spec.activation) == ("regression", "none")
+    assert exported.spec.outputs[0].name == "scores"
 
 
 def test_default_labels_are_none(tmp_path):

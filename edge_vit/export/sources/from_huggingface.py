@@ -75,10 +75,10 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         _fix_positions(model, preprocess.image_size)
     elif sizes == "fixed":
         _refuse_other_size(request, model, preprocess.image_size)
-    is_classifier = choice.task == "classification"
+    has_head = choice.task != "features"
     return torch_source(
         request,
-        Logits(model) if is_classifier else Features(model, choice.feature),
+        Logits(model) if has_head else Features(model, choice.feature),
         name=Path(place).name,
         task=choice.task,
         preprocess=preprocess,

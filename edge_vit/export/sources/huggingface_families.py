@@ -60,6 +60,13 @@ FAMILIES: Mapping[str, Family] = {
 """By the config's ``model_type``."""
 
 
+_PROBLEMS: Mapping[str, Task] = {
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+"""By the config's ``problem_type``."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The class to make of a config.
@@ -104,4 +111,5 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
         return Choice(bare, image_config, "features", family.feature)
     # DeiT has two classifiers, with its teacher's head and without.
     chosen = named if named.startswith(head) else head
-    return Choice(chosen, config, "classification", family.feature)
+    task = _PROBLEMS.get(config.problem_type or "", "classification")
+    return Choice(chosen, config, task, family.feature)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import CropMode, Interpolation, PreprocessSpec
+from edge_vit.spec import Activation, CropMode, Interpolation, PreprocessSpec, Task
 
 _OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
@@ -36,6 +37,9 @@ class SourceRequest:
             find it.
         checkpoint_size: (height, width) in pixels of the images that the checkpoint was trained on,
             where the file does not tell.
+        task: what the output means; None leaves it to the source, the graph and its outputs.
+        activation: what turns the model's own output into probabilities; None likewise.
+        threshold: as in `ModelSpec`.
     """
 
     address: str
@@ -52,8 +56,22 @@ class SourceRequest:
     std: tuple[float, float, float] | None = None
     weights_key: str | None = None
     checkpoint_size: tuple[int, int] | None = None
+    task: Task | None = None
+    activation: Activation | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
+        _check_word("task", self.task, get_args(Task))
+        _check_word("activation", self.activation, get_args(Activation))
+        if self.task == "features" and self.num_classes is None:
+            object.__setattr__(self, "num_classes", 0)  # one wish in two words
+        if self.task is not None and (self.task == "features") != (self.num_classes == 0):
+            raise SpecError(
+                f"--task {self.task} and --num-classes {self.num_classes}: a model gives features "
+                "where it has no head, and only there"
+            )
+        if self.activation not in (None, "none") and self.task in ("regression", "features"):
+            raise SpecError(f"--activation {self.activation}: {self.task} has no probabilities")
         if self.checkpoint is not None and self.random_weights:
             raise SpecError("--checkpoint and --random-weights exclude each other, expected one")
         if self.num_classes is not None and self.num_classes < 0:
@@ -104,6 +122,13 @@ class SourceRequest:
                 "(these are ImageNet's; many ViTs were trained with 0.5,0.5,0.5 for mean and std)"
             )
         return self.refine(PreprocessSpec(image_size))
+
+
+def _check_word(name: str, got: str | None, known: tuple[str, ...]) -> None:
+    if got is not None and got not in known:
+        near = difflib.get_close_matches(got, known, n=1, cutoff=0.4)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}{hint}")
 
 
 def parse_model_args(texts: Iterable[str]) -> dict[str, object]:

@@ -1,0 +1,144 @@
+"""What a model's output means: settled once at export, from all that is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vit.errors import SpecError
+from edge_vit.export.rewrites.ending import Ending
+from edge_vit.export.sources import SourceRequest
+from edge_vit.spec import DEFAULT_ACTIVATION, Activation, Task
+
+_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The task of a model, and what turns the graph's output into probabilities.
+
+    Attributes:
+        task: of the model.
+        activation: that is applied outside of the graph.
+        stripped: the end of the graph that is taken off; None where it stays as it is.
+        remarks: what was found, one line each.
+    """
+
+    task: Task
+    activation: Activation
+    stripped: Ending | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def settle_meaning(
+    request: SourceRequest,
+    declared: Task,
+    ending: Ending | None,
+    outputs: NDArray[np.floating],
+) -> Meaning:
+    """Return what the output of a model means.
+
+    What the user says goes first, then what the source declares, then the end of the graph, then
+    what the outputs look like.
+
+    Args:
+        request: its `task` and `activation`, where they are said.
+        declared: of the source; `classification` where it does not know better.
+        ending: of the graph, where one was found.
+        outputs: of the model itself for some images, (images, size).
+
+    Raises:
+        SpecError: what the user says cannot be: one class, a second activation, or probabilities
+            outside of 0 to 1.
+    """
+    task, remarks = _settle_task(request, declared, ending, outputs.shape[1])
+    if task not in ("classification", "multi_label"):
+        return Meaning(task, "none", None, remarks)
+    said = request.activation
+    if ending is not None:
+        if said not in (None, "none"):
+            raise SpecError(
+                f"--activation {said}: {request.address} ends in {ending.name} itself, and would "
+                "have two of them. Leave --activation out"
+            )
+        gives = "log-probabilities" if ending.is_log else "probabilities"
+        remark = (
+            f"the model ends in {ending.name} and gives {gives}: taken off, the graph gives logits "
+            f"and {ending.activation} is applied once, outside of it"
+        )
+        return Meaning(task, ending.activation, ending, (*remarks, remark))
+    activation, found = _look(request, task, outputs)
+    return Meaning(task, activation, None, (*remarks, *found))
+
+
+def _settle_task(
+    request: SourceRequest, declared: Task, ending: Ending | None, size: int
+) -> tuple[Task, tuple[str, ...]]:
+    if request.task == "classification" and size == 1:
+        raise SpecError(
+            f"--task classification: {request.address} has 1 output, expected at least 2 classes. "
+            "Take --task regression for a score, --task multi_label for one label, on or off"
+        )
+    if request.task is not None:
+        return request.task, ()
+    if declared != "classification":
+        return declared, (_REMARKS[declared],) if declared in _REMARKS else ()
+    if ending is not None and ending.activation == "sigmoid":
+        if size == 1:
+            what, other = "1 label, on or off", "If it is a score, add --task regression"
+        else:
+            what = f"{size} labels, each on or off by itself"
+            other = "If they are classes of which one is right, add --task classification"
+        return "multi_label", (f"the model ends in {ending.name}: {what}. {other}",)
+    if size == 1:
+        return "regression", (
+            "the model has 1 output, which is taken as a numeric score. If it is the logit of one "
+            "label, on or off, add --task multi_label",
+        )
+    return "classification", ()
+
+
+_REMARKS: dict[Task, str] = {
+    "multi_label": "its configuration says multi-label: each label is on or off by itself",
+    "regression": "its configuration says regression: its outputs are numeric scores",
+}
+
+
+def _look(
+    request: SourceRequest, task: Task, outputs: NDArray[np.floating]
+) -> tuple[Activation, tuple[str, ...]]:
+    """Return the activation, and what the numbers say where the graph's end does not."""
+    wide = np.asarray(outputs, np.float64)
+    said, usual = request.activation, DEFAULT_ACTIVATION[task]
+    within = bool((wide >= 0).all() and (wide <= 1 + 1e-6).all())
+    seen = f"on {len(wide)} images"
+    if said == "none" and not within:
+        raise SpecError(
+            f"--activation none: {request.address} gives {wide.min():.3g} to {wide.max():.3g} "
+            f"{seen}, expected probabilities from 0 to 1. Leave --activation out for logits"
+        )
+    sums = wide.sum(axis=1)
+    if within and wide.shape[1] > 1 and np.allclose(sums, 1, atol=_SUM_TOLERANCE):
+        if said not in (None, "none"):
+            return said, (
+                f"the outputs are probabilities already, they add up to 1 {seen}: --activation "
+                f"{said} is applied to them all the same",
+            )
+        return "none", (
+            f"the outputs add up to 1 {seen}: they are probabilities, and no {usual} is applied. "
+            "INT8 is judged on them, since the graph does not show its logits",
+        )
+    if said is not None:
+        return said, ()
+    if within:
+        return usual, (
+            f"all outputs are from 0 to 1 {seen}, but taken as logits. If they are probabilities "
+            f"of labels, add --task multi_label --activation none",
+        )
+    if task == "classification" and bool((wide <= 1e-6).all()):
+        total = np.log(np.exp(wide - wide.max(1, keepdims=True)).sum(1)) + wide.max(1)
+        if np.allclose(total, 0, atol=_SUM_TOLERANCE):
+            return usual, (f"the outputs are log-probabilities {seen}: softmax makes them whole",)
+    return usual, ()

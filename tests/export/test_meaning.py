@@ -1,0 +1,181 @@
+"""What an output means: what the user says, the source declares, the graph and the numbers show."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import scipy.special
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_vit.errors import SpecError
+from edge_vit.export.export import export_model
+from edge_vit.export.meaning import settle_meaning
+from edge_vit.export.sources import SourceRequest
+from edge_vit.outputs import predict
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(scale=3, size=(6, 4)).astype(np.float32)
+SHARES = scipy.special.softmax(LOGITS, axis=1)
+TAGS = scipy.special.expit(LOGITS)
+
+
+def settled(outputs=LOGITS, declared="classification", ending=None, **said):
+    return settle_meaning(SourceRequest("onnx:net.onnx", **said), declared, ending, outputs)
+
+
+def end(activation, is_log=False):
+    name = ("Log" if is_log else "") + activation.capitalize()
+    return SimpleNamespace(activation=activation, is_log=is_log, name=name)
+
+
+def test_logits_of_classes_are_the_usual():
+    found = settled()
+    assert (found.task, found.activation, found.remarks) == ("classification", "softmax", ())
+
+
+PAIR = SHARES[:, :2] / SHARES[:, :2].sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("outputs", [SHARES, np.eye(4, dtype=np.float32), PAIR])
+def test_outputs_that_add_up_to_one_get_no_softmax(outputs):
+    found = settled(outputs)
+    assert (found.task, found.activation) == ("classification", "none")
+    assert "add up to 1" in found.remarks[0]
+
+
+def test_log_probabilities_are_made_whole_by_a_softmax():
+    found = settled(np.log(SHARES))
+    assert found.activation == "softmax"
+    assert "log-probabilities" in found.remarks[0]
+
+
+def test_outputs_between_zero_and_one_are_suspected_and_said():
+    found = settled(TAGS)
+    assert (found.task, found.activation) == ("classification", "softmax")
+    assert "add --task multi_label --activation none" in found.remarks[0]
+    assert settled(TAGS, task="multi_label", activation="none").activation == "none"
+
+
+@pytest.mark.parametrize("scale", [0.5, 100])
+def test_positive_outputs_that_add_up_to_something_else_are_logits(scale):
+    assert settled(scale * SHARES).activation == "softmax"
+
+
+def test_one_output_is_a_score():
+    found = settled(LOGITS[:, :1])
+    assert (found.task, found.activation) == ("regression", "none")
+    assert "add --task multi_label" in found.remarks[0]
+
+
+def test_one_sigmoid_is_one_label():
+    found = settled(TAGS[:, :1], ending=end("sigmoid"))
+    assert (found.task, found.activation) == ("multi_label", "sigmoid")
+    assert found.stripped is not None
+    kept = settled(TAGS[:, :1], ending=end("sigmoid"), task="regression")
+    assert (kept.task, kept.activation, kept.stripped) == ("regression", "none", None)
+
+
+def test_sigmoids_are_labels_unless_they_are_said_to_be_classes():
+    assert settled(TAGS, ending=end("sigmoid")).task == "multi_label"
+    found = settled(TAGS, ending=end("sigmoid"), task="classification")
+    assert (found.task, found.activation) == ("classification", "sigmoid")
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_the_configuration_goes_before_the_graph(task):
+    found = settled(declared=task)
+    assert found.task == task
+    assert "its configuration says" in found.remarks[0]
+    assert settled(declared=task, task="classification").task == "classification"
+
+
+def test_features_are_left_alone():
+    found = settled(SHARES, "features", end("softmax"))
+    assert (found.task, found.activation, found.stripped) == ("features", "none", None)
+
+
+def test_refuses_what_cannot_be():
+    with pytest.raises(SpecError, match="has 1 output, expected at least 2 classes"):
+        settled(LOGITS[:, :1], task="classification")
+    with pytest.raises(SpecError, match="ends in LogSoftmax itself, and would have two of them"):
+        settled(SHARES, ending=end("softmax", is_log=True), activation="softmax")
+    with pytest.raises(SpecError, match="expected probabilities from 0 to 1"):
+        settled(activation="none")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"task": "multilabel"}, "expected one of .* Did you mean multi_label"),
+        ({"activation": "sofmax"}, "Did you mean softmax"),
+        ({"task": "regression", "activation": "softmax"}, "regression has no probabilities"),
+        ({"task": "features", "num_classes": 3}, "--task features and --num-classes 3"),
+        ({"task": "multi_label", "num_classes": 0}, "--task multi_label and --num-classes 0"),
+    ],
+)
+def test_refuses_words_that_do_not_fit(said, message):
+    with pytest.raises(SpecError, match=message):
+        SourceRequest("onnx:net.onnx", **said)
+
+
+def test_features_by_task_take_the_head_off():
+    assert SourceRequest("timm:vit", task="features").classes == 0
+
+
+def write_file(path, *end_nodes, classes=3):
+    """Write a linear classifier of 8x8 pixels whose logits `l` go through `end_nodes` to `y`."""
+    weight = np.random.default_rng(2).standard_normal((192, classes)).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["u"]),
+        helper.make_node("MatMul", ["u", "W"], ["l"]),
+        *end_nodes,
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes])],
+        [numpy_helper.from_array(weight, "W")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+    )
+    return path
+
+
+def exported_file(path, **said):
+    halves = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    return export_model(SourceRequest(f"onnx:{path}", **halves, **said))
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Identity"])
+def test_every_end_gives_the_same_probabilities_and_the_graph_logits(tmp_path, op):
+    plain = exported_file(
+        write_file(tmp_path / "p.onnx", helper.make_node("Identity", ["l"], ["y"]))
+    )
+    found = exported_file(write_file(tmp_path / "e.onnx", helper.make_node(op, ["l"], ["y"])))
+    assert found.spec.activation == "softmax"
+    assert found.spec.outputs[0].name == "logits"
+    np.testing.assert_allclose(found.outputs, plain.outputs, rtol=1e-5)
+    assert bool(found.record.remarks) == (op != "Identity")
+    one, other = (predict(each.spec, each.outputs[0]).answers[0] for each in (plain, found))
+    assert (one.index, pytest.approx(one.score, abs=1e-6)) == (other.index, other.score)
+
+
+def test_an_end_that_cannot_be_taken_off_is_not_applied_twice(tmp_path):
+    nodes = [helper.make_node("Softmax", ["l"], ["p"]), helper.make_node("Clip", ["p"], ["y"])]
+    found = exported_file(write_file(tmp_path / "e.onnx", *nodes))
+    assert (found.spec.activation, found.spec.outputs[0].name) == ("none", "probabilities")
+    top = predict(found.spec, found.outputs[0]).answers
+    assert sum(answer.score for answer in top) == pytest.approx(1)
+
+
+def test_a_file_of_one_output_is_a_score_with_its_threshold(tmp_path):
+    path = write_file(tmp_path / "e.onnx", helper.make_node("Identity", ["l"], ["y"]), classes=1)
+    found = exported_file(path, threshold=2.5)
+    assert (found.spec.task, found.spec.threshold) == ("regression", 2.5)
+    assert found.spec.outputs[0].name == "scores"
+    assert predict(found.spec, found.outputs[0]).scores[0].value == found.outputs[0, 0]
