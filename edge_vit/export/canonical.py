@@ -19,6 +19,7 @@ import onnx_ir.passes.common as passes
 from edge_vit.errors import SpecError
 from edge_vit.export.meaning import Meaning
 from edge_vit.export.rewrites.attention import rewrite_attentions
+from edge_vit.export.rewrites.branches import resolve_branches
 from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
 from edge_vit.export.rewrites.contract import add_preprocessing, set_output
 from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
@@ -96,7 +97,7 @@ def make_canonical(
         )
     own = onnx.ModelProto()
     own.CopyFrom(proto)  # what the rewrites rename is shared with the proto that it came from
-    model = ir.from_proto(_set_opset(own))
+    model = ir.from_proto(_set_opset(resolve_branches(own)))
     graph = model.graph
     forget_names(graph)
     passes.InlinePass()(model)

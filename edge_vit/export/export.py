@@ -14,6 +14,7 @@ from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
 from edge_vit.export.sources.onnx_file import fix_batch
+from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.trace import trace_module
 from edge_vit.images import ImageSource
 from edge_vit.preprocess import preprocess
@@ -82,6 +83,7 @@ def export_model(
     else:
         with progress.step("tracing"):
             proto = trace_module(source.module, size, batch)
+            refuse_quantized(proto, source.address)
     with progress.step("bringing the graph into canonical form"):
         is_contract = isinstance(source, OnnxSource) and source.is_contract
         canonical = make_canonical(

@@ -129,6 +129,12 @@ def is_movement(node: ir.Node) -> bool:
     return all(value is None or is_constant(value) for value in node.inputs[1:])
 
 
+def has_subgraph(node: ir.Node) -> bool:
+    """Say whether `node` holds a graph, as `If` and `Loop` do, which may read any outer value."""
+    graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in graphs for attribute in node.attributes.values())
+
+
 def other_operand(node: ir.Node, value: ir.Value) -> ir.Value | None:
     """Return the input of the binary `node` that is not `value`."""
     first, second = node.inputs

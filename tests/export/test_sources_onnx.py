@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
+from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.spec import PreprocessSpec
 
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -142,6 +143,50 @@ def test_refuses_a_link_that_leads_out_of_the_folder(tmp_path):
         open_file(path)
 
 
+def hub_cache(tmp_path, blob="net", data="net.data"):
+    """Write a file with its weights beside it as the cache of a hub keeps them; return the link."""
+    (tmp_path / "blobs").mkdir()
+    snapshot = tmp_path / "snapshots" / "r" / "onnx"
+    snapshot.mkdir(parents=True)
+    save = {"save_as_external_data": True, "size_threshold": 0, "location": "net.data"}
+    path = make(tmp_path / "blobs" / "made.onnx", bias=np.arange(3, dtype=np.float32), save=save)
+    path.replace(tmp_path / "blobs" / blob)
+    (tmp_path / "blobs" / "net.data").replace(tmp_path / "blobs" / data)
+    (snapshot / "net.onnx").symlink_to(f"../../../blobs/{blob}")
+    (snapshot / "net.data").symlink_to(f"../../../blobs/{data}")
+    return snapshot / "net.onnx"
+
+
+@pytest.mark.parametrize(("blob", "data"), [("net.onnx", "net.data"), ("4f5e", "a1b2")])
+def test_links_of_a_hub_cache_are_followed(tmp_path, blob, data):
+    source = open_file(hub_cache(tmp_path, blob, data))
+    assert numpy_helper.to_array(source.model.graph.initializer[0]).tolist() == [0, 1, 2]
+
+
+def test_a_link_of_a_hub_cache_must_lead_where_the_file_itself_does(tmp_path):
+    link = hub_cache(tmp_path)
+    (tmp_path / "elsewhere").write_bytes(bytes(12))
+    (link.parent / "net.data").unlink()
+    (link.parent / "net.data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"keeps tensor bias in 'net.data', expected a f"):
+        open_file(link)
+
+
+def test_refuses_weights_beside_the_file_that_end_early(tmp_path):
+    save = {"save_as_external_data": True, "size_threshold": 0, "location": "net.data"}
+    path = make(tmp_path / "net.onnx", save=save)
+    data = (tmp_path / "net.data").read_bytes()
+    (tmp_path / "net.data").write_bytes(data[:-1])
+    with pytest.raises(ArtifactError, match=r"tensor bias in 'net.data', which ends before it: 11"):
+        open_file(path)
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = {"length": "4000000000"}.get(entry.key, entry.value)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="4000000000 bytes long, expected 12: the file is dama"):
+        open_file(path)
+
+
 TWO = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1,))]
 
 
@@ -194,3 +239,79 @@ def test_refuses_a_truncated_file(tmp_path, kept):
 def test_refuses_a_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match=r"absent.onnx: no such file"):
         open_file(tmp_path / "absent.onnx")
+
+
+def quantize_linear():
+    return [
+        helper.make_node("QuantizeLinear", ["flat", "scale"], ["levels"], name="in/q"),
+        helper.make_node("DequantizeLinear", ["levels", "scale"], ["back"]),
+    ]
+
+
+def dynamic():
+    return [
+        helper.make_node("DynamicQuantizeLinear", ["flat"], ["levels", "s", "z"]),
+        helper.make_node("MatMulInteger", ["levels", "weight", "z"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["back"], to=TensorProto.FLOAT),
+    ]
+
+
+def weights_alone():
+    return [
+        helper.make_node("Cast", ["weight"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["flat", "floats"], ["back"]),
+    ]
+
+
+def in_a_branch():
+    branches = {
+        name: helper.make_graph(
+            quantize_linear()
+            if name == "then_branch"
+            else [helper.make_node("Identity", ["flat"], ["back"])],
+            name,
+            [],
+            [helper.make_tensor_value_info("back", TensorProto.FLOAT, None)],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    return [helper.make_node("If", ["yes"], ["result"], **branches)]
+
+
+def of_one_runtime(op_type):
+    return lambda: [helper.make_node(op_type, ["flat", "weight"], ["back"], domain="com.microsoft")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (quantize_linear, r"INT8 already \(QuantizeLinear at node 'in/q' and 1 more\)\. Give th"),
+        (dynamic, r"is INT8 already \(DynamicQuantizeLinear at node 'levels' and 1 more\)"),
+        (weights_alone, r"is INT8 already \(weight 'weight'\)"),
+        (in_a_branch, "is INT8 already .QuantizeLinear at node 'in/q' and 1 more"),
+        *((of_one_runtime(op), f"INT8 already .{op} at node 'back'") for op in
+          ("QAttention", "QLinearAdd", "MatMulIntegerToFloat", "MatMulNBits", "QGemm")),
+    ],
+)  # fmt: skip
+def test_refuses_what_is_quantized_already(nodes, message):
+    made = nodes()
+    constants = {
+        "scale": np.float32(0.1),
+        "weight": np.array([[1, 2, 3]] * 3, np.int8),
+        "yes": np.bool_(True),
+    }
+    used = {name for node in made for name in node.input}
+    graph = helper.make_graph(
+        made,
+        "q",
+        [helper.make_tensor_value_info("flat", TensorProto.FLOAT, ("n", 3))],
+        [helper.make_tensor_value_info(made[-1].output[0], TensorProto.FLOAT, ("n", 3))],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items() if n in used],
+    )
+    with pytest.raises(SpecError, match=message):
+        refuse_quantized(helper.make_model(graph), "onnx:q.onnx")
+
+
+def test_a_mask_of_bytes_is_no_quantized_weight():
+    mask = numpy_helper.from_array(np.array([[0, 1], [1, 0]], np.uint8), "mask")
+    refuse_quantized(helper.make_model(helper.make_graph([], "m", [], [], [mask])), "onnx:m.onnx")

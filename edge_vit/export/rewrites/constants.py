@@ -13,7 +13,14 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.export.rewrites.edit import Builder, constant
 from edge_vit.export.rewrites.probe import PROBE_BATCHES, find_shapes, run_values
-from edge_vit.graph.walk import Array, array_of, consumers, data_input, is_constant
+from edge_vit.graph.walk import (
+    Array,
+    array_of,
+    consumers,
+    data_input,
+    has_subgraph,
+    is_constant,
+)
 
 _SHAPE_OPS = frozenset({"Shape", "Size"})
 _RANDOM_OPS = frozenset(
@@ -30,12 +37,12 @@ def fold_constants(model: ir.Model) -> None:
     """
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     graph = model.graph
-    derived = _derived_values(graph)
+    derived = derived_values(graph)
     if derived:
         inferring = _inferring_reshapes(derived)
         reshaped = [node.outputs[0] for node in inferring]
-        shapes = [find_shapes(model, reshaped, batch) for batch in _batches(graph) if reshaped]
-        runs = [run_values(model, derived, batch) for batch in _batches(graph)]
+        shapes = [find_shapes(model, reshaped, batch) for batch in find_batches(graph) if reshaped]
+        runs = [run_values(model, derived, batch) for batch in find_batches(graph)]
         for node in inferring:
             _fix_target(graph, node, [np.array(shape[node.outputs[0]]) for shape in shapes])
         for value in derived:
@@ -71,19 +78,23 @@ def _is_identity(node: ir.Node) -> bool:
     return node.op_type == "Identity"
 
 
-def _batches(graph: ir.Graph) -> tuple[int, ...]:
+def find_batches(graph: ir.Graph, *, with_one: bool = False) -> tuple[int, ...]:
+    """Return the batch sizes at which the graph is run to learn what does not depend on them."""
     shape = graph.inputs[0].shape
     assert shape is not None
-    return (int(shape[0]),) if isinstance(shape[0], int) else PROBE_BATCHES
+    if isinstance(shape[0], int):
+        return (shape[0],)
+    return (1, *PROBE_BATCHES) if with_one else PROBE_BATCHES
 
 
-def _derived_values(graph: ir.Graph) -> list[ir.Value]:
+def derived_values(graph: ir.Graph) -> list[ir.Value]:
     """Return every value that is computed from constants and shapes alone."""
     derived: dict[ir.Value, None] = {}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
         is_derived = node.op_type in _SHAPE_OPS or (
             node.op_type not in _RANDOM_OPS
+            and not has_subgraph(node)  # it reads more than its inputs
             and all(is_constant(value) or value in derived for value in inputs)
         )
         if is_derived:

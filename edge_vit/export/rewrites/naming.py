@@ -10,23 +10,30 @@ from edge_vit.graph.sites import Block
 from edge_vit.graph.walk import consumers, is_constant
 
 
-def forget_names(graph: ir.Graph) -> None:
+def forget_names(graph: ir.Graph, place: str = "source") -> None:
     """Give every value but the inputs and outputs a name that no later stage gives.
 
     Names in a file are anybody's; some may be those that nodes and weights get by place.
+
+    Args:
+        graph: it, and the graphs of branches in it.
+        place: what the names begin with.
     """
     constants = list(graph.initializers.values())
     graph.initializers.clear()
     for number, value in enumerate(constants):
-        value.name = f"source/constant{number}"
+        value.name = f"{place}/constant{number}"
         if value.const_value is not None:
             value.const_value.name = value.name
         graph.register_initializer(value)
     for number, node in enumerate(graph):
-        node.name = f"source/node{number}"
+        node.name = f"{place}/node{number}"
         for index, value in enumerate(node.outputs):
-            if not value.is_graph_output():
-                value.name = f"source/value{number}_{index}"
+            if not value.is_graph_output() or place != "source":
+                value.name = f"{place}/value{number}_{index}"
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                forget_names(attribute.as_graph(), f"{node.name}/{attribute.name}")
 
 
 def name_by_place(graph: ir.Graph, blocks: tuple[Block, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -89,10 +89,20 @@ def _keep_ancestors(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     needed, kept = set(names), []
     for node in reversed(graph.node):
         if needed & set(node.output):
-            needed |= set(node.input)
+            needed.update(_names_read(node))
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of the values that `node` reads, those that its subgraphs capture too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _names_read(inner)
 
 
 def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Array]:

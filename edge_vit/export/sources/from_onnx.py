@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto, ValueInfoProto
 from edge_vit.errors import SpecError
 from edge_vit.export.sources.gray import GRAY_REMARK, take_colour
 from edge_vit.export.sources.onnx_file import read_graph
+from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import OnnxSource, check_classes
 from edge_vit.export.sources.widen import widen
@@ -39,6 +40,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
             raise SpecError(f"{option}: {request.address} has its weights in it, leave it out")
     path = Path(request.target)
     model = read_graph(path)
+    refuse_quantized(model, request.address)
     if num_widened := widen(model):
         _log.warning(
             "%s: %d weights are float16 or bfloat16; fp32 is made of them as they are, and that is "

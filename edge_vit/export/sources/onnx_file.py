@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.export.sources.external_data import load_external_data
 from edge_vit.export.sources.values import first_line
 
 _MAX_BYTES = 2**31 - 1  # of one protobuf message
@@ -22,7 +22,7 @@ def read_graph(path: Path) -> ModelProto:
 
     Raises:
         ArtifactError: the file is missing, too large or damaged, names weights outside its own
-            folder, or holds NaN.
+            folder (see `load_external_data`), or holds NaN.
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
@@ -32,9 +32,8 @@ def read_graph(path: Path) -> ModelProto:
         )
     try:
         model = onnx.load(path, load_external_data=False)
-        _refuse_outside(path, model.graph)
-        onnx.checker.check_model(str(path))
-        onnx.load_external_data_for_model(model, str(path.parent))
+        load_external_data(path, model)
+        onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
     _refuse_nan(path, model.graph)
@@ -69,38 +68,6 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
             dim.dim_value = batch
         del model.graph.value_info[:]  # shapes that an exporter has noted for any batch
     return own or batch
-
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Yield every tensor in `graph`: initializers, attributes, and those of subgraphs."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _tensors(subgraph)
-
-
-def _refuse_outside(path: Path, graph: GraphProto) -> None:
-    """Refuse weights that the graph would fetch from elsewhere than its own folder."""
-    folder = path.parent.resolve()
-    for tensor in _tensors(graph):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
-        is_absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
-        if is_absolute or ".." in PureWindowsPath(location).parts:
-            outside = True
-        else:
-            outside = not (folder / location).resolve().is_relative_to(folder)
-        if outside:
-            raise ArtifactError(
-                f"{path} keeps tensor {tensor.name} in {location!r}, expected a file beside it"
-            )
-        if not (folder / location).is_file():
-            raise ArtifactError(f"{path} keeps its weights in {location!r}, which is not beside it")
 
 
 def _refuse_nan(path: Path, graph: GraphProto) -> None:
