@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from types import TracebackType
 
 from edge_vit.device.telemetry import Telemetry
 
+_LOG = logging.getLogger(__name__)
 INTERVAL_S = 0.1
 
 
@@ -79,6 +82,10 @@ class EnergyTally:
         self._last = reading
         self._count += 1
 
+    def interrupt(self) -> None:
+        """Leave the time from the last reading to the next one unmeasured."""
+        self._last = dataclasses.replace(self._last, power_w=None)
+
     def report(self) -> EnergyReport:
         """Return what was summed so far."""
         first, last, measured = self._first, self._last, self._measured_s
@@ -114,6 +121,7 @@ class EnergyMeter:
         self._thread: threading.Thread | None = None
         self._tally: EnergyTally | None = None
         self._report: EnergyReport | None = None
+        self._has_failed = False
 
     @property
     def report(self) -> EnergyReport:
@@ -137,10 +145,21 @@ class EnergyMeter:
         assert self._thread is not None and self._tally is not None
         self._stop.set()
         self._thread.join()
-        self._tally.add(self._read())
+        self._add_reading()
         self._report = self._tally.report()
 
     def _sample(self) -> None:
         assert self._tally is not None
         while not self._stop.wait(self._interval_s):
+            self._add_reading()
+
+    def _add_reading(self) -> None:
+        """Count one reading; where there is none, the time up to the next is not measured."""
+        assert self._tally is not None
+        try:
             self._tally.add(self._read())
+        except Exception as error:
+            if not self._has_failed:
+                _LOG.warning("sensors cannot be read: %s: %s", type(error).__name__, error)
+            self._has_failed = True
+            self._tally.interrupt()

@@ -101,3 +101,22 @@ def test_a_meter_measures_one_block_after_the_other():
         with meter:
             pass
         assert meter.report.duration_s == 1
+
+
+def test_a_sensor_that_fails_costs_the_time_up_to_the_next_reading(caplog):
+    enough, times = threading.Event(), iter(range(1_000_000))
+
+    def read():
+        at_s = next(times)
+        if at_s == 6:
+            enough.set()
+        if at_s in (2, 3):
+            raise OSError("the sensor is busy")
+        return reading(at_s, 5.0)
+
+    with EnergyMeter(read, interval_s=0.001) as meter:
+        assert enough.wait(timeout=30)
+    report = meter.report
+    assert report.measured_s == report.duration_s - 3  # from reading 1 to reading 4
+    assert report.joules == pytest.approx(5.0 * report.measured_s)
+    assert caplog.messages == ["sensors cannot be read: OSError: the sensor is busy"]

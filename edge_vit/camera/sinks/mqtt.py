@@ -67,6 +67,7 @@ class MqttSink:
             client.tls_set_context(ssl.create_default_context())
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail = self._on_connect_fail
+        client.suppress_exceptions = True  # else one in a callback ends the client's thread
         client.reconnect_delay_set(1, 60)
         client.max_queued_messages_set(self.queue_size)  # a broker may confirm nothing for weeks
         client.connect_async(

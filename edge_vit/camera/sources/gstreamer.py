@@ -15,12 +15,14 @@ import signal
 import subprocess
 import threading
 from collections import deque
+from functools import partial
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.sources.address import SourceAddress
 from edge_vit.camera.sources.gdp import Caps, read_packet, to_pixels
 from edge_vit.camera.sources.source import Capture
-from edge_vit.camera.values import CaptureClock, SourceFormat
+from edge_vit.camera.threads import start_thread
+from edge_vit.camera.values import CaptureClock, SourceFormat, describe
 from edge_vit.errors import MissingDependencyError, SourceError, SpecError
 
 _LAUNCHER = "gst-launch-1.0"
@@ -79,8 +81,11 @@ class GStreamerSource:
         assert process.stdout is not None
         with contextlib.suppress(OSError):
             fcntl.fcntl(process.stdout, getattr(fcntl, "F_SETPIPE_SZ", 1031), _PIPE_BYTES)
-        self._listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
-        self._listener.start()
+        self._listener = start_thread(
+            f"stderr of {self._address.name}",
+            partial(self._listen, process),
+            lambda error: self._said.append(describe(error)),
+        )
         self._first = self._read_frame()
         if self._first is None or self._caps is None:
             raise self._explain("ended before its first frame")

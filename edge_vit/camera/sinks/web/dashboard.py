@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.sinks.web.access import Access
 from edge_vit.camera.sinks.web.figures import Figures, page_state
 from edge_vit.camera.sinks.web.metrics import CONTENT_TYPE, metrics_text
@@ -23,9 +24,10 @@ from edge_vit.camera.sinks.web.server import (
     Timeouts,
     text_reply,
 )
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.threads import as_error, start_thread
+from edge_vit.camera.values import CameraAnswer, describe
 from edge_vit.device.telemetry import Telemetry
-from edge_vit.errors import SpecError
+from edge_vit.errors import EdgeVitError, SpecError
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
@@ -84,6 +86,7 @@ class DashboardSink:
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._reading: Telemetry | None = None
         self._state, self._state_s = b"", float("-inf")
+        self._complaints = Complaints(_LOG)
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Listen.
@@ -103,7 +106,7 @@ class DashboardSink:
         self._server, self.name = server, _address(self._host, server.server_port)
         _LOG.info("dashboard on %s", self.name)
         server.start()
-        threading.Thread(target=self._sample, name="dashboard sensors", daemon=True).start()
+        start_thread("dashboard sensors", self._sample, self._warn)
 
     def write(self, answer: CameraAnswer) -> None:
         """Count `answer`, and make its picture where somebody watches."""
@@ -120,10 +123,16 @@ class DashboardSink:
     def _sample(self) -> None:
         """Read the sensors and keep the past, until the end."""
         while not self._stop.is_set():
-            if self._read is not None:
-                self._reading = self._read()
-            self._figures.sample(self._summarize(), self._reading)
+            try:
+                if self._read is not None:
+                    self._reading = self._read()
+                self._figures.sample(self._summarize(), self._reading)
+            except Exception as fault:  # the next reading may go better
+                self._warn(as_error(fault, "the dashboard's sensors"))
             self._stop.wait(_SAMPLE_S)
+
+    def _warn(self, error: EdgeVitError) -> None:
+        self._complaints.tell(describe(error), describe(error))
 
     def _answer(self, request: Request) -> Reply:
         verdict = self._access.judge(request.headers, request.query)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -19,8 +20,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
+from edge_vit.camera.complaints import Complaints
+from edge_vit.camera.threads import as_error, start_thread
+from edge_vit.camera.values import describe
+from edge_vit.errors import EdgeVitError
+
 _LOG = logging.getLogger(__name__)
 
+_POLL_S = 0.05
 MAX_HEAD_BYTES = 8192
 MAX_CONNECTIONS = 64
 
@@ -108,17 +115,18 @@ class StrictServer(ThreadingMixIn, HTTPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(0.05,), name="dashboard", daemon=True
-        )
+        self._thread: threading.Thread | None = None
+        self._is_stopping = False
+        self._complaints = Complaints(_LOG)
 
     def start(self) -> None:
         """Serve from now on."""
-        self._thread.start()
+        self._thread = start_thread("dashboard", self._serve, self._warn)
 
     def stop(self) -> None:
         """Serve no more, and cut off who is still connected."""
-        if self._thread.is_alive():
+        self._is_stopping = True
+        if self._thread is not None and self._thread.is_alive():
             self.shutdown()
         self.server_close()
         with self._lock:
@@ -159,7 +167,21 @@ class StrictServer(ThreadingMixIn, HTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong; a client that left is nothing to speak of."""
-        _LOG.debug("dashboard: a request failed", exc_info=True)
+        fault = sys.exc_info()[1]
+        if fault is not None and not isinstance(fault, OSError):
+            self._warn(as_error(fault, "a request to the dashboard"))
+
+    def _serve(self) -> None:
+        """Serve until it is stopped, after a fault again."""
+        while not self._is_stopping:
+            try:
+                self.serve_forever(_POLL_S)
+            except Exception as fault:
+                self._warn(as_error(fault, "the dashboard"))
+                time.sleep(_POLL_S)
+
+    def _warn(self, error: EdgeVitError) -> None:
+        self._complaints.tell(describe(error), describe(error))
 
     def _release(self, request: Any) -> None:
         with self._lock:
@@ -201,7 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(text_reply(400, "this address cannot be read"))
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._send(self.server.answer(Request(parts.path, query, headers)))
+        try:
+            reply = self.server.answer(Request(parts.path, query, headers))
+        except Exception:
+            self._send(text_reply(500, "this failed here; the log says why"))
+            raise
+        self._send(reply)
 
     do_HEAD = do_GET  # noqa: N815
 

@@ -340,3 +340,26 @@ def test_says_that_the_port_is_taken(dashboard):
 
 def test_closing_what_was_never_opened_is_fine():
     DashboardSink().close()
+
+
+def test_sensors_and_figures_are_read_again_after_a_fault(monkeypatch, caplog):
+    monkeypatch.setattr("edge_vit.camera.sinks.web.dashboard._SAMPLE_S", 0.001)
+    calls = []
+
+    def summarize():
+        calls.append(1)
+        if len(calls) < 4:
+            raise RuntimeError("dictionary changed size during iteration")
+        return make_summary()
+
+    sink = DashboardSink(port=0)
+    sink.open(summarize)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(calls) < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(calls) >= 10
+    finally:
+        sink.close()
+    told = "the dashboard's sensors failed: RuntimeError: dictionary changed size during iteration"
+    assert caplog.messages.count(told) == 1

@@ -192,17 +192,6 @@ def test_turns_away_who_is_one_too_many_and_takes_the_next(serve, monkeypatch):
     assert get(server)[1] == b"/\n"
 
 
-def test_an_error_of_ours_ends_that_connection_alone(serve):
-    def answer(request):
-        if request.path == "/bad":
-            raise RuntimeError
-        return text_reply(200, "ok")
-
-    server = serve(answer)
-    assert send(server, b"GET /bad HTTP/1.1\r\n\r\n") == b""
-    assert get(server)[0].status == 200
-
-
 def test_stopping_cuts_off_who_is_connected(serve):
     server = serve(head_s=60)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=PATIENCE_S) as client:
@@ -230,3 +219,31 @@ def test_listens_on_ipv6_too():
 def test_nothing_of_a_request_is_printed(serve, capfd):
     get(serve(), "/?token=secret")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_reply_that_fails_is_one_and_is_logged(serve, caplog):
+    def answer(request):
+        if request.path == "/broken":
+            raise RuntimeError("dictionary changed size during iteration")
+        return text_reply(200, "well")
+
+    server = serve(answer)
+    for _ in range(3):
+        response, body = get(server, "/broken")
+        assert (response.status, body) == (500, b"this failed here; the log says why\n")
+    assert get(server)[0].status == 200
+    assert len([m for m in caplog.messages if "dictionary changed size" in m]) == 1
+
+
+def test_serving_goes_on_after_a_fault(serve, monkeypatch, caplog):
+    faults = iter([RuntimeError("selector"), OSError("out of descriptors")])
+    serve_forever = StrictServer.serve_forever
+
+    def faulty(self, *arguments):
+        for fault in faults:
+            raise fault
+        serve_forever(self, *arguments)
+
+    monkeypatch.setattr(StrictServer, "serve_forever", faulty)
+    assert get(serve())[0].status == 200
+    assert "the dashboard failed: RuntimeError: selector" in caplog.messages
