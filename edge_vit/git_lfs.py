@@ -11,6 +11,7 @@ _STARTS = (
     b"version https://hawser.github.com/spec/",
     b"version http://git-media.io/v/",
 )
+LFS_POINTER = "Git LFS pointer, not the file itself. Run: git lfs pull"
 _LENGTH = max(map(len, _STARTS))
 
 
@@ -31,4 +32,4 @@ def refuse_lfs_pointer(path: Path, error: type[EdgeVitError] = ArtifactError) ->
     except OSError:
         return
     if is_lfs_pointer(start):
-        raise error(f"{path} is a Git LFS pointer, not the file itself. Run: git lfs pull")
+        raise error(f"{path} is a {LFS_POINTER}")

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.errors import ImageError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.preprocess import UInt8Array
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
@@ -125,6 +126,7 @@ def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
     wanted = {(form.folder, name) for form in _FORMS for name in (form.test, form.names)}
     found = {}
     try:
+        refuse_lfs_pointer(path, ImageError)
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 place = PurePosixPath(member.name).parts[-2:]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_vit.errors import ImageError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.preprocess import UInt8Array
 
 LIST_SUFFIX, TABLE_SUFFIX = ".txt", ".csv"
@@ -25,6 +26,7 @@ def read_list(path: Path) -> list[Path]:
     Raises:
         ImageError: the file is no text, names no image, or names one that is not there.
     """
+    refuse_lfs_pointer(path, ImageError)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -60,6 +62,7 @@ def read_table(path: Path, labels: Sequence[str] = ()) -> tuple[list[Path], list
     Raises:
         ImageError: the file is no such table, or an image is not there.
     """
+    refuse_lfs_pointer(path, ImageError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
@@ -112,6 +115,7 @@ def read_array(path: Path) -> tuple[UInt8Array, list[int] | None]:
     Raises:
         ImageError: the file is damaged, or holds something else.
     """
+    refuse_lfs_pointer(path, ImageError)
     try:
         if path.suffix.lower() == ".npy":
             images, labels = np.load(path, mmap_mode="r", allow_pickle=False), None

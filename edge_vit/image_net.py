@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_vit.errors import ImageError
+from edge_vit.git_lfs import refuse_lfs_pointer
 
 SYNSET_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
 """One synset a line, with or without words behind it, in the order of the classes."""
@@ -165,6 +166,7 @@ def _need(folder: Path, path: Path, *names: str) -> Path:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file that are not empty."""
+    refuse_lfs_pointer(path, ImageError)
     try:
         return filter(str.strip, path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edge_vit.errors import ImageError, ShapeError, SpecError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.image_cifar import map_classes, read_cifar
 from edge_vit.image_folder import list_folder, spread
 from edge_vit.image_lists import (
@@ -304,6 +305,7 @@ def load_image(path: str | Path) -> UInt8Array:
             "Scale it down first"
         ) from None
     except UnidentifiedImageError:
+        refuse_lfs_pointer(Path(path), ImageError)
         raise ImageError(
             f"image {path} is not a JPEG, PNG, WebP or BMP file, or its header is damaged"
         ) from None

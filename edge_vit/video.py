@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vit.errors import ImageError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.image_folder import spread
 from edge_vit.optional import require
 from edge_vit.video_colour import colour_of, to_rgb
@@ -206,6 +207,7 @@ class VideoSource:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[FrameDecoder]:
+        refuse_lfs_pointer(self._path, ImageError)
         try:
             with self._av.open(str(self._path)) as container:
                 stream = video_stream(container)

@@ -24,6 +24,7 @@ from edge_vit.bundle.manifest import (
     digest_of,
 )
 from edge_vit.errors import ArtifactError
+from edge_vit.git_lfs import LFS_POINTER, is_lfs_pointer
 from edge_vit.locks import LOCK, locked
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import PRECISIONS, ModelSpec, Precision
@@ -222,6 +223,8 @@ class Bundle:
         return change.bundle
 
     def _difference(self, data: bytes, artifact: Artifact) -> str:
+        if is_lfs_pointer(data):
+            return f"is a {LFS_POINTER}"
         if len(data) != artifact.num_bytes:
             return (
                 f"is truncated or edited: {len(data)} bytes, the manifest says {artifact.num_bytes}"

@@ -22,6 +22,7 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.spec import Activation, CropMode, Interpolation, Precision, Task
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
 from edge_vit.values import parse_json
@@ -184,6 +185,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises:
         SpecError: the file cannot be read, or does not name every class from 0 on.
     """
+    refuse_lfs_pointer(path, SpecError)
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows writes a mark in front
     except (OSError, UnicodeDecodeError) as error:

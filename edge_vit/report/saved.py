@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.measure.compare import Measured, measured_of
 from edge_vit.measure.results import (
     REPORT_FORMAT,
@@ -64,6 +65,7 @@ def read_measured(path: Path | str, name: str) -> Measured:
 
 
 def _load(path: Path | str) -> Any:
+    refuse_lfs_pointer(Path(path))
     try:
         return parse_json(Path(path).read_bytes())
     except OSError as error:

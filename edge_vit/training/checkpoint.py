@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
 from edge_vit.training.positions import resize_positions
@@ -90,6 +91,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise ArtifactError(
             f"{path}: no such file. Run: edgevit finetune MODEL --data DIR -o {path}"
         )
+    refuse_lfs_pointer(Path(path))
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edge_vit.errors import ArtifactError
 from edge_vit.files import write_atomically
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.progress import SILENT, Progress
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -89,6 +90,7 @@ def read_cifar100(root: Path) -> CifarFiles:
     path = root / CIFAR100.file_name
     if not path.is_file():
         raise ArtifactError(f"{root} holds no CIFAR-100. {_how_to_get(CIFAR100, root)}")
+    refuse_lfs_pointer(path)
     try:
         with tarfile.open(path, "r:gz") as archive:
             return CifarFiles(*(_read_member(archive, name, path) for name in _MEMBERS))

@@ -10,6 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto
 
 from edge_vit.errors import ArtifactError
+from edge_vit.git_lfs import refuse_lfs_pointer
 
 
 def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
@@ -75,6 +76,7 @@ def _resolve(path: Path, folders: tuple[Path, Path], name: str, location: str) -
         )
     if not target.is_file():
         raise ArtifactError(f"{path} keeps its weights in {location!r}, which is not beside it")
+    refuse_lfs_pointer(target)
     return target
 
 

@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources.external_data import load_external_data
 from edge_vit.export.sources.values import first_line
+from edge_vit.git_lfs import refuse_lfs_pointer
 
 _MAX_BYTES = 2**31 - 1  # of one protobuf message
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -30,6 +31,7 @@ def read_graph(path: Path) -> ModelProto:
         raise ArtifactError(
             f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}"
         )
+    refuse_lfs_pointer(path)
     try:
         model = onnx.load(path, load_external_data=False)
         load_external_data(path, model)

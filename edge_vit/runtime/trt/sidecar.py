@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_vit.bundle import digest_of
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.runtime.trt.audit import EngineAudit
 from edge_vit.runtime.trt.identity import EngineIdentity
 from edge_vit.values import from_json, parse_json, to_json
@@ -69,6 +70,7 @@ class Engine:
         Raises:
             ArtifactError: it is missing, truncated or edited.
         """
+        refuse_lfs_pointer(self.path)
         try:
             data = self.path.read_bytes()
         except OSError as error:
@@ -103,6 +105,7 @@ def read_sidecar(path: Path) -> Sidecar:
     Raises:
         ArtifactError: it is none, or of a format that this version does not know.
     """
+    refuse_lfs_pointer(path)
     try:
         data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != SIDECAR_FORMAT:
