@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.answers import Answer, Score, softmax
+from edge_vit.answers import Answer, Score
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, Task
 
@@ -39,6 +39,7 @@ class Prediction:
         labels_on: of `multi_label`, the labels whose probability reaches the model's threshold,
             best first; else None.
         scores: of `regression`, every score in order; else None.
+        above: of `regression`, whether each score reaches the model's threshold; else None.
     """
 
     image: str
@@ -46,6 +47,28 @@ class Prediction:
     features: tuple[float, ...] | None = None
     labels_on: tuple[Answer, ...] | None = None
     scores: tuple[Score, ...] | None = None
+    above: tuple[bool, ...] | None = None
+
+    @property
+    def key(self) -> object:
+        """Return what tells predictions apart: first class, labels on, or sides of the threshold.
+
+        None of `features`.
+        """
+        if self.labels_on is not None:
+            return frozenset(answer.index for answer in self.labels_on)
+        return self.answers[0].index if self.answers else self.above
+
+
+def softmax(logits: FloatArray) -> Float64Array:
+    """Return the softmax of `logits` (..., classes) over the last axis, computed in float64.
+
+    The largest logit is subtracted first, so that no finite logits overflow.
+    """
+    wide = np.asarray(logits, dtype=np.float64)
+    exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    result: Float64Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
 
 
 def sigmoid(logits: FloatArray) -> Float64Array:
@@ -92,20 +115,25 @@ def predict(spec: ModelSpec, output: FloatArray, top: int = 5, image: str = "arr
     return _PREDICT[spec.task](spec, np.asarray(output, np.float64), top, image)
 
 
-def rank(
-    spec: ModelSpec, ordering: FloatArray, top: int, shown: FloatArray | None = None
-) -> tuple[Answer, ...]:
-    """Return the `top` largest of `ordering` (size,), named by `spec`, equal ones by index.
+def predict_averaged(
+    spec: ModelSpec, values: FloatArray, top: int = 5, image: str = "array"
+) -> Prediction:
+    """Return the prediction of probabilities or scores, (size,), that were averaged over images.
 
     Args:
-        spec: the model, for its labels.
-        ordering: what decides the order.
-        top: how many, at least 1.
-        shown: the value of each as it is reported; `ordering` itself where None.
+        spec: the model, of any task but `features`.
+        values: what `averageable` gave, averaged.
+        top: as in `predict`, and so is `image`.
+        image: its name.
     """
-    values = ordering if shown is None else shown
-    best = np.argsort(-np.asarray(ordering), kind="stable")[:top].tolist()
-    return tuple(Answer(index, spec.label(index), float(values[index])) for index in best)
+    if spec.task == "regression":
+        return _score(spec, np.asarray(values, np.float64), top, image)
+    return _named(spec, values, values, top, image)
+
+
+def averageable(spec: ModelSpec, output: FloatArray) -> Float64Array:
+    """Return what may be averaged over images of an output: probabilities, or scores themselves."""
+    return probabilities(spec, output) if spec.gives_probabilities else np.asarray(output, float)
 
 
 def labels_on(spec: ModelSpec, outputs: FloatArray) -> BoolArray:
@@ -191,21 +219,26 @@ def _classification_kl(
     return softmax_kl(*(np.log(np.clip(x, _LEAST, None)) for x in (reference, candidate)))
 
 
-def _classify(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
-    return Prediction(image, rank(spec, output, top, probabilities(spec, output)))
+def _named(
+    spec: ModelSpec, ordering: FloatArray, shares: FloatArray, top: int, image: str
+) -> Prediction:
+    """Return the `top` largest of `ordering`, (size,), each with its probability in `shares`."""
+    best = np.argsort(-np.asarray(ordering), kind="stable").tolist()
+    ranked = [Answer(index, spec.label(index), float(shares[index])) for index in best]
+    on = None
+    if spec.task == "multi_label":
+        assert spec.threshold is not None
+        on = tuple(answer for answer in ranked if answer.score >= spec.threshold)
+    return Prediction(image, tuple(ranked[:top]), labels_on=on)
 
 
-def _tag(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
-    ranked = rank(spec, output, len(output), probabilities(spec, output))
-    on = labels_on(spec, output)
-    return Prediction(
-        image, ranked[:top], labels_on=tuple(each for each in ranked if on[each.index])
-    )
+def _name(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
+    return _named(spec, output, probabilities(spec, output), top, image)
 
 
 def _score(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
-    scores = (Score(i, spec.label(i), float(value)) for i, value in enumerate(output))
-    return Prediction(image, (), scores=tuple(scores))
+    scores = tuple(Score(i, spec.label(i), float(value)) for i, value in enumerate(output))
+    return Prediction(image, (), scores=scores, above=tuple(labels_on(spec, output).tolist()))
 
 
 def _embed(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:
@@ -243,8 +276,8 @@ _ACTIVATIONS: Mapping[Activation, Callable[[FloatArray], Float64Array]] = {
     "none": lambda outputs: np.asarray(outputs, np.float64),
 }
 _PREDICT: Mapping[Task, Callable[[ModelSpec, Float64Array, int, str], Prediction]] = {
-    "classification": _classify,
-    "multi_label": _tag,
+    "classification": _name,
+    "multi_label": _name,
     "regression": _score,
     "features": _embed,
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from small_models import make_model
 
-from edge_vit.answers import top_answers
 from edge_vit.camera.summary import CameraSummary, Percentiles
 from edge_vit.camera.values import (
     STAGES,
@@ -16,9 +16,10 @@ from edge_vit.camera.values import (
     SourceStatus,
     Stamps,
 )
-from edge_vit.runtime.predictor import Prediction
+from edge_vit.outputs import Prediction, predict
 
 LABELS = ("cat", "dog", 'say "owl"\nloudly', "Füchsin 🦊")
+SPEC = make_model(labels=LABELS)
 MS = 10**6
 
 
@@ -32,6 +33,7 @@ def make_answer(
     is_live=True,
     is_confident=True,
     features=None,
+    spec=None,
 ) -> CameraAnswer:
     """Return the answer to frame `number`, captured at `at_ms` (default: 100 ms apart)."""
     captured = round((number * 100 if at_ms is None else at_ms) * MS)
@@ -40,7 +42,7 @@ def make_answer(
     pixels = np.full((*size, 3), 40 + number % 200, dtype=np.uint8)
     output = np.asarray(logits if features is None else features, dtype=np.float32)
     if features is None:
-        prediction = Prediction(f"frame {number}", top_answers(output, LABELS, 3))
+        prediction = predict(spec or SPEC, output, 3, f"frame {number}")
     else:
         prediction = Prediction(f"frame {number}", (), tuple(features))
     frame = Frame(number, source, pixels, stamps, is_live)

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_vit import outputs
+from edge_vit.answers import Answer
 from edge_vit.errors import SpecError
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
@@ -139,3 +142,66 @@ def test_scores_agree_on_the_same_side_of_the_threshold():
     assert same.tolist() == [True, False]
     apart = outputs.divergence(spec, np.array([[31.0], [31.0]]), np.array([[90.0], [29.0]]))
     assert apart.tolist() == [59.0, 2.0]
+
+
+logit = st.floats(-1e4, 1e4, width=32)
+
+
+@given(st.lists(logit, min_size=1, max_size=20))
+def test_softmax_is_scipys(row):
+    found = outputs.softmax(np.array(row))
+    np.testing.assert_allclose(found, scipy.special.softmax(row), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_softmax_neither_overflows_nor_loses_a_row(dtype):
+    scores = outputs.softmax(np.array([[6e4, 6e4, -6e4], [-6e4, -6e4, -6e4]], dtype))
+    np.testing.assert_allclose(scores, [[0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_best_answers_first_with_their_labels():
+    spec = spec_of(size=3, labels=("ant", "bee", "cat"))
+    answers = outputs.predict(spec, np.log([0.1, 0.7, 0.2]), top=2).answers
+    assert [(a.index, a.label) for a in answers] == [(1, "bee"), (2, "cat")]
+    assert [a.score for a in answers] == pytest.approx([0.7, 0.2])
+
+
+def test_a_class_without_a_label_is_called_by_its_index():
+    answers = outputs.predict(spec_of(size=2), np.array([0.0, 1000.0]), top=1).answers
+    assert answers == (Answer(1, "1", 1.0),)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 40))
+def test_order_is_by_logit_then_by_index(row, top):
+    expected = sorted(range(len(row)), key=lambda index: (-row[index], index))[:top]
+    answers = outputs.predict(spec_of(size=len(row)), np.array(row, np.float32), top).answers
+    assert [a.index for a in answers] == expected
+
+
+def test_scores_that_underflow_keep_the_order_of_their_logits():
+    answers = outputs.predict(spec_of(size=3), np.array([0, -2000, -1000], np.float32)).answers
+    assert [answer.index for answer in answers] == [0, 2, 1]
+
+
+@pytest.mark.parametrize("top", [0, -3])
+def test_refuses_no_answers(top):
+    with pytest.raises(SpecError, match=f"top: got {top}, expected at least 1 answer"):
+        outputs.predict(spec_of(), np.zeros(5), top)
+
+
+def test_a_key_tells_predictions_apart():
+    tags, score = spec_of("multi_label", size=2), spec_of("regression", size=1)
+    assert outputs.predict(spec_of(size=2), np.array([1.0, 2.0])).key == 1
+    assert outputs.predict(tags, np.array([-1.0, 2.0])).key == {1}
+    assert outputs.predict(tags, np.array([-1.0, -2.0])).key == frozenset()
+    assert outputs.predict(score, np.array([0.5])).key == (True,)
+    assert outputs.predict(spec_of("features"), np.zeros(5)).key is None
+
+
+def test_averages_are_of_probabilities_and_of_scores():
+    tags = spec_of("multi_label", size=2, threshold=0.4)
+    rows = [outputs.averageable(tags, np.array(row)) for row in ([9.0, -9.0], [-9.0, 9.0])]
+    found = outputs.predict_averaged(tags, np.mean(rows, axis=0))
+    assert [answer.score for answer in found.labels_on] == pytest.approx([0.5, 0.5])
+    score = outputs.predict_averaged(spec_of("regression", size=1), np.array([3.5]))
+    assert score.scores[0].value == 3.5

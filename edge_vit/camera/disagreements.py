@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
+from edge_vit import outputs
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.preprocess import preprocess
 from edge_vit.runtime.predictor import Prediction, interpret
-from edge_vit.runtime.session import Session, run_batch
+from edge_vit.runtime.session import Array, Session, run_batch
 from edge_vit.spec import ModelSpec
 from edge_vit.values import to_json
 
@@ -81,7 +81,7 @@ class DisagreementSink:
         output = run_batch(self._reference, model_input[None])[0]
         reference = interpret(answer.prediction.image, output, self._spec, "fp32")
         self.num_checked += 1
-        if not _differ(answer.prediction, reference):
+        if self._is_same(output, answer.output):
             return
         self.num_differ += 1
         self._keep(answer, reference)
@@ -95,6 +95,11 @@ class DisagreementSink:
             self.num_checked,
             f", see {self._folder}" if self.num_differ else "",
         )
+
+    def _is_same(self, reference: Array, output: Array) -> bool:
+        if self._spec.task == "features":
+            return float(outputs.cosine(reference[None], output[None])[0]) >= _MIN_COSINE
+        return bool(outputs.same_prediction(self._spec, reference[None], output[None])[0])
 
     def _keep(self, answer: CameraAnswer, reference: Prediction) -> None:
         frame = answer.frame
@@ -119,12 +124,3 @@ class DisagreementSink:
 def _kept(folder: Path) -> list[Path]:
     """Frames that a sink like this has kept, oldest first."""
     return sorted(p for p in folder.iterdir() if re.fullmatch(r"\d{15}-\d{8,}\.png", p.name))
-
-
-def _differ(answered: Prediction, reference: Prediction) -> bool:
-    """Whether the first answers differ; of features, whether they point elsewhere."""
-    if answered.features is None or reference.features is None:
-        return answered.answers[0].index != reference.answers[0].index
-    one, other = np.array(answered.features), np.array(reference.features)
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) < _MIN_COSINE * lengths

@@ -25,6 +25,7 @@ from PIL import Image
 
 from edge_vit.bundle import Bundle
 from edge_vit.errors import SpecError
+from edge_vit.outputs import same_prediction
 from edge_vit.preprocess import (
     UInt8Array,
     center_window,
@@ -41,8 +42,8 @@ _LOG = logging.getLogger(__name__)
 REFERENCE = "pillow"
 MAX_MEAN_DIFF = 1.0
 """Largest mean difference from the reference that is allowed, in levels of 0 to 255."""
-MIN_COSINE = 0.999
-"""Least cosine between the features of both, for a model without classes."""
+MAX_SCORE_ERROR = 0.05
+"""Largest difference of a score, over the spread of the golden images' scores."""
 _REDUCING_GAP = 2.0
 _GRID = 8  # cells across and down, in which detail is looked for
 _MIN_LEVELS = 2.0  # standard deviation of a cell with detail
@@ -59,8 +60,8 @@ class PreprocessParity:
         num_images: that were compared.
         mean_diff: mean absolute difference of the inputs, levels of 0 to 255.
         max_diff: the largest.
-        agreement: share of images with the same first answer; for features, with a cosine of at
-            least `MIN_COSINE`.
+        agreement: share of images with the same prediction: see `outputs.same_prediction`; of a
+            regression, with scores closer than `MAX_SCORE_ERROR`.
         is_allowed: whether it may be taken.
     """
 
@@ -194,11 +195,9 @@ def compare_on(
     got = np.stack([WAYS[name](pixels, spec) for pixels in images])
     mean_diff, max_diff = differ(got, expected)
     outputs, wanted = run_batch(session, got), run_batch(session, expected)
-    if bundle.spec.task == "classification":
-        same = outputs.argmax(axis=1) == wanted.argmax(axis=1)
-    else:
-        norms = np.linalg.norm(outputs, axis=1) * np.linalg.norm(wanted, axis=1)
-        same = (outputs * wanted).sum(axis=1) >= MIN_COSINE * norms
+    same = same_prediction(bundle.spec, wanted, outputs)
+    if bundle.spec.task == "regression":  # that it is the same side of a threshold says too little
+        same &= (np.abs(outputs - wanted) <= MAX_SCORE_ERROR * wanted.std(axis=0)).all(axis=1)
     agreement = float(same.mean())
     is_allowed = mean_diff <= MAX_MEAN_DIFF and agreement == 1
     return PreprocessParity(name, len(images), mean_diff, max_diff, agreement, is_allowed)

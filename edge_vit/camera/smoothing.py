@@ -6,18 +6,19 @@ Both leave the model's own answers as they are: `CameraAnswer.prediction` and `.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.answers import Answer, softmax
+from edge_vit import outputs
+from edge_vit.answers import Answer
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.errors import SpecError
-from edge_vit.runtime.predictor import Prediction
+from edge_vit.outputs import Prediction
+from edge_vit.spec import ModelSpec
 
 SmoothingKind = Literal["ema", "majority"]
 
@@ -27,88 +28,111 @@ LONGEST_GAP_S = 2.0
 
 @dataclass
 class _History:
-    """What smoothing remembers of one source."""
+    """What smoothing remembers of one source: a mean, or the newest predictions."""
 
     last_ns: int
     mean: NDArray[np.float64] | None = None
-    first: deque[int] = field(default_factory=deque)
+    newest: deque[NDArray[np.float64]] = field(default_factory=deque)
 
 
 class Smoothing:
-    """Answers over the last frames of the same source.
+    """Predictions over the last frames of the same source.
 
-    ``ema`` is the exponential moving average of the softmax scores p, ``s += 2 / (k + 1) (p - s)``:
-    as heavy as a plain mean of k frames. ``majority`` counts the first answers of the last k
-    frames; a score is the share of the frames, of equal ones the newest comes first.
+    ``ema`` is the exponential moving average of the probabilities or scores p,
+    ``s += 2 / (k + 1) (p - s)``: as heavy as a plain mean of k frames. ``majority`` counts in how
+    many of the last k frames a class came first, or a label was on; a probability is then that
+    share, of equal ones the newest comes first, and a label is on in more than half of them.
 
     Args:
         kind: how.
         num_frames: k, at least 1.
-        labels: class names by index; where there are none, a class is called by its index.
-        top: answers to give.
+        spec: the model.
+        top: classes or labels to give.
+
+    Raises:
+        SpecError: a number is below 1, or the model has nothing that could be smoothed so.
     """
 
-    def __init__(
-        self, kind: SmoothingKind, num_frames: int, labels: Sequence[str] = (), top: int = 5
-    ) -> None:
+    def __init__(self, kind: SmoothingKind, num_frames: int, spec: ModelSpec, top: int = 5) -> None:
         if num_frames < 1 or top < 1:
             raise SpecError(f"smoothing: got {num_frames} frames and {top} answers, expected 1 up")
+        if kind == "majority" and spec.task == "regression":
+            raise SpecError(
+                f"--smooth majority counts classes, and {spec.name} gives scores. "
+                f"Take --smooth ema:{num_frames}"
+            )
         self._kind, self._num_frames = kind, num_frames
-        self._labels, self._top = tuple(labels), top
+        self._spec, self._top = spec, top
         self._histories: dict[str, _History] = {}
 
     def __call__(self, answer: CameraAnswer) -> CameraAnswer:
         """Return `answer` with its `smoothed` set; features are left as they are."""
-        if not answer.prediction.answers:
+        if self._spec.task == "features":
             return answer
-        history = self._history(answer)
-        scores = softmax(answer.output)
+        history, image = self._history(answer), answer.prediction.image
         if self._kind == "ema":
-            weight = 2 / (self._num_frames + 1)
-            before = scores if history.mean is None else history.mean
-            history.mean = before + weight * (scores - before)
-            best = np.argsort(-history.mean, kind="stable")[: self._top].tolist()
-            shares = {index: float(history.mean[index]) for index in best}
+            values = outputs.averageable(self._spec, answer.output)
+            before = values if history.mean is None else history.mean
+            history.mean = before + 2 / (self._num_frames + 1) * (values - before)
+            smoothed = outputs.predict_averaged(self._spec, history.mean, self._top, image)
         else:
-            history.first.append(int(np.argmax(answer.output)))
-            shares = self._shares(history.first)
-        answers = tuple(Answer(i, self._label(i), score) for i, score in shares.items())
-        image = answer.prediction.image
-        return dataclasses.replace(answer, smoothed=Prediction(image, answers[: self._top]))
+            history.newest.append(self._votes(answer))
+            smoothed = self._majority(history.newest, image)
+        return dataclasses.replace(answer, smoothed=smoothed)
 
     def _history(self, answer: CameraAnswer) -> _History:
-        """What is remembered of the source, or a new page after a gap."""
+        """Return what is remembered of the source; after a gap nothing is."""
         source, now_ns = answer.frame.source, answer.frame.stamps.captured_ns
         history = self._histories.get(source)
         if history is None or not 0 <= now_ns - history.last_ns <= LONGEST_GAP_S * 1e9:
-            history = _History(now_ns, first=deque(maxlen=self._num_frames))
+            history = _History(now_ns, newest=deque(maxlen=self._num_frames))
             self._histories[source] = history
         history.last_ns = now_ns
         return history
 
-    def _shares(self, first: deque[int]) -> dict[int, float]:
-        newest = {index: place for place, index in enumerate(first)}
-        counts = sorted(Counter(first).items(), key=lambda item: (-item[1], -newest[item[0]]))
-        return {index: count / len(first) for index, count in counts}
+    def _votes(self, answer: CameraAnswer) -> NDArray[np.float64]:
+        """Return 1 for the first class, or for each label that is on, (size,)."""
+        if self._spec.task == "multi_label":
+            return outputs.labels_on(self._spec, answer.output).astype(np.float64)
+        votes = np.zeros(len(answer.output))
+        votes[int(np.argmax(answer.output))] = 1
+        return votes
 
-    def _label(self, index: int) -> str:
-        return self._labels[index] if self._labels else str(index)
+    def _majority(self, newest: deque[NDArray[np.float64]], image: str) -> Prediction:
+        shares = np.mean(newest, axis=0)
+        last = {i: place for place, votes in enumerate(newest) for i in np.flatnonzero(votes)}
+        seen = sorted(last, key=lambda index: (-shares[index], -last[index], index))
+        ranked = tuple(Answer(int(i), self._spec.label(int(i)), float(shares[i])) for i in seen)
+        on = tuple(answer for answer in ranked if answer.score > 0.5)
+        is_multi = self._spec.task == "multi_label"
+        return Prediction(image, ranked[: self._top], labels_on=on if is_multi else None)
 
 
 class ConfidenceFloor:
-    """Marks answers whose best score is below a floor as not confident; nothing is left out.
+    """Marks predictions whose best probability is below a floor as not confident.
+
+    Nothing is left out.
 
     Args:
-        floor: 0 to 1; held against the smoothed score where there is one.
+        floor: 0 to 1; held against the smoothed probability where there is one.
+        spec: the model.
+
+    Raises:
+        SpecError: the floor is out of range, or the model gives no probabilities.
     """
 
-    def __init__(self, floor: float) -> None:
+    def __init__(self, floor: float, spec: ModelSpec) -> None:
         if not 0 <= floor <= 1:
             raise SpecError(f"confidence floor: got {floor:g}, expected 0 to 1")
+        if not spec.gives_probabilities:
+            raise SpecError(
+                f"--min-confidence: {spec.name} gives {spec.outputs[0].name}, which have no "
+                "probability. Leave --min-confidence out"
+            )
         self._floor = floor
 
     def __call__(self, answer: CameraAnswer) -> CameraAnswer:
-        """Return `answer` with its `is_confident` set; features are always confident."""
+        """Return `answer` with its `is_confident` set."""
         answers = (answer.smoothed or answer.prediction).answers
         is_confident = not answers or answers[0].score >= self._floor
         return dataclasses.replace(answer, is_confident=is_confident)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_vit.camera.sinks.record import headline
 from edge_vit.camera.summary import CameraSummary, Percentiles
 from edge_vit.camera.values import CameraAnswer, SourceStatus
 
@@ -46,7 +47,9 @@ def answer_line(answer: CameraAnswer) -> str:
     """Return one line that says what was seen, where and how late."""
     frame = answer.frame
     prediction = answer.smoothed or answer.prediction
-    if prediction.answers:
+    if prediction.scores is not None or prediction.labels_on is not None:
+        what = headline(answer) or ""
+    elif prediction.answers:
         best = prediction.answers[0]
         what = f"{best.label} {best.score:.3f}" + ("" if answer.is_confident else " (unsure)")
     else:

@@ -239,9 +239,8 @@ def _changes() -> Callable[[CameraAnswer], bytes | None]:
 
     def to_line(answer: CameraAnswer) -> bytes | None:
         prediction = answer.smoothed or answer.prediction
-        best = prediction.answers[0].index if prediction.answers else None
-        is_same = answer.frame.source in seen and seen[answer.frame.source] == best
-        seen[answer.frame.source] = best
+        is_same = answer.frame.source in seen and seen[answer.frame.source] == prediction.key
+        seen[answer.frame.source] = prediction.key
         return None if is_same else f"{one_line(answer_line(answer))}\n".encode()
 
     return to_line

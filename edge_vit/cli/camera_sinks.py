@@ -42,14 +42,18 @@ class Outputs:
         return bool({"stdout", "-"} & set(self.addresses))
 
     def steps(self, spec: ModelSpec, top: int) -> list[Step]:
-        """Return what is done to each answer, in order."""
+        """Return what is done to each answer, in order.
+
+        Raises:
+            SpecError: the model has nothing that could be smoothed, or held against a floor.
+        """
         from edge_vit.camera.smoothing import ConfidenceFloor, Smoothing
 
         steps: list[Step] = []
         if self.smoothing is not None:
-            steps.append(Smoothing(*self.smoothing, spec.labels, top))
+            steps.append(Smoothing(*self.smoothing, spec, top))
         if self.floor is not None:
-            steps.append(ConfidenceFloor(self.floor))
+            steps.append(ConfidenceFloor(self.floor, spec))
         return steps
 
     @contextlib.contextmanager
@@ -102,14 +106,14 @@ _smooth_option = click.option(
     "smoothing",
     metavar="KIND:K",
     callback=_parse_smoothing,
-    help="Smooth answers over K frames: ema:8 averages scores, majority:5 counts first answers.",
+    help="Smooth over K frames: ema:8 averages probabilities, majority:5 counts first answers.",
 )
 _floor_option = click.option(
     "--min-confidence",
     "floor",
     metavar="SCORE",
     type=click.FloatRange(0, 1),
-    help="Mark answers below this score, 0 to 1, as not confident.",
+    help="Mark answers below this probability, 0 to 1, as not confident.",
 )
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from edge_vit.answers import top_answers
 from edge_vit.camera.sources.source import Capture, SourceMaker
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import CameraAnswer, Frame, SourceFormat, Stamps
 from edge_vit.errors import SourceError
-from edge_vit.runtime.predictor import Prediction
+from edge_vit.outputs import predict
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 
@@ -78,7 +77,7 @@ def make_answer(number: int, *, is_live: bool = True, source: str = "test://") -
     output = np.eye(10, dtype=np.float32)[number % 10]
     stamps = Stamps(number * 1000, *range(number * 1000 + 1, number * 1000 + 7))
     frame = Frame(number, source, pixels, stamps, is_live)
-    return CameraAnswer(frame, Prediction(f"frame {number}", top_answers(output)), output)
+    return CameraAnswer(frame, predict(tiny_spec(), output, image=f"frame {number}"), output)
 
 
 class ScriptedSource:

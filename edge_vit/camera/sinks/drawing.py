@@ -7,7 +7,7 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_vit.camera.sinks.record import best_answer
+from edge_vit.camera.sinks.record import headline
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.preprocess import UInt8Array
 
@@ -17,20 +17,24 @@ _SHARE_OF_HEIGHT = 22  # a line of text is a 22nd of the picture's height
 
 
 def draw_answer(answer: CameraAnswer) -> Image.Image:
-    """Return a copy of the frame with its first answer on a bar below; features draw nothing."""
+    """Return a copy of the frame with its prediction on a bar below; features draw nothing.
+
+    The bar is as long as the best probability; of scores there is none.
+    """
     image = Image.fromarray(answer.frame.pixels)
-    best = best_answer(answer)
-    if best is None:
+    shown = headline(answer)
+    if shown is None:
         return image.copy()
+    answers = (answer.smoothed or answer.prediction).answers
     size = max(10, image.height // _SHARE_OF_HEIGHT)
     font, margin = _font(size), size // 2
     mark = "" if answer.is_confident else "? "
-    text = f"{mark}{best.label}  {best.score:.0%}"
+    text = f"{mark}{shown}"
     image = image.copy()
     pen = ImageDraw.Draw(image, "RGBA")
     top = image.height - size - 2 * margin
     pen.rectangle((0, top, image.width, image.height), fill=(*_BACK, 190))
-    width = round(image.width * min(1.0, max(0.0, best.score)))
+    width = round(image.width * min(1.0, max(0.0, answers[0].score))) if answers else 0
     colour = _CONFIDENT if answer.is_confident else _UNSURE
     pen.rectangle((0, top, width, top + max(1, size // 8)), fill=(*colour, 255))
     pen.text((margin, top + margin), text, font=font, fill=(*colour, 255))

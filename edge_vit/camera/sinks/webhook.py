@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from edge_vit.camera.sinks.record import answer_record, best_answer, to_line
+from edge_vit.camera.sinks.record import answer_record, to_line
 from edge_vit.camera.sources.address import hide_password, split_url
 from edge_vit.camera.values import CameraAnswer, describe
 from edge_vit.errors import BackendError, SpecError
@@ -26,8 +26,9 @@ class WebhookSink:
 
     Args:
         url: http:// or https://, with ``user:password@`` where the server wants that.
-        on: ``change``: when a source's first answer, a confident one, is another than the last
-            that arrived; ``every``: any answer.
+        on: ``change``: when a source's prediction, a confident one, is another than the last that
+            arrived: its first class, the labels that are on, or the side of the threshold;
+            ``every``: any answer.
         interval_s: seconds between two posts of one source at least.
         timeout_s: seconds that the server may take for each step.
         clock: seconds, running forward.
@@ -63,8 +64,8 @@ class WebhookSink:
         Raises:
             BackendError: the server cannot be reached, or does not answer with 2xx.
         """
-        source, best = answer.frame.source, best_answer(answer)
-        label, now_s = (best.index if best else None), self._clock()
+        source, now_s = answer.frame.source, self._clock()
+        label = (answer.smoothed or answer.prediction).key
         last_label, last_s = self._sent.get(source, (object(), float("-inf")))
         is_news = answer.is_confident and label != last_label
         if (self._on == "change" and not is_news) or now_s - last_s < self._interval_s:

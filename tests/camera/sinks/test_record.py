@@ -1,9 +1,10 @@
 import json
 
 import numpy as np
-from made_answers import make_answer
+from made_answers import SPEC, make_answer
+from small_models import make_model
 
-from edge_vit.camera.sinks.record import answer_record, best_answer, iso_time, to_line
+from edge_vit.camera.sinks.record import answer_record, headline, iso_time, to_line
 from edge_vit.camera.smoothing import Smoothing
 
 
@@ -27,7 +28,7 @@ def test_a_line_is_one_line_whatever_the_label():
 
 
 def test_raw_scores_stand_beside_smoothed_ones():
-    step = Smoothing("ema", 9)
+    step = Smoothing("ema", 9, SPEC)
     step(make_answer(0, (9, 0, 0, 0)))
     record = answer_record(step(make_answer(1, (0, 9, 0, 0))))
     assert record["answers"][0]["label"] == "dog"
@@ -37,7 +38,27 @@ def test_raw_scores_stand_beside_smoothed_ones():
 def test_features_are_said_as_they_are():
     record = answer_record(make_answer(0, features=(0.5, -1.0)))
     assert (record["answers"], record["features"]) == ([], [0.5, -1.0])
-    assert best_answer(make_answer(0, features=(0.5,))) is None
+    assert headline(make_answer(0, features=(0.5,))) is None
+
+
+def test_labels_and_scores_are_said_as_what_they_are():
+    tags = make_model("multi_label", labels=("a", "b", "c", "d"))
+    on = make_answer(0, (-1, 3, 2, -2), spec=tags)
+    record = answer_record(on)
+    assert record["labels_on"] == ["b", "c"]
+    assert len(record["answers"]) == 3
+    assert headline(on) == "b  95%, c  88%"
+    assert headline(make_answer(0, (-1, -3, -2, -2), spec=tags)) == "no label"
+    ages = make_model("regression", 1, labels=("age",))
+    answer = make_answer(0, (31.25,), spec=ages)
+    record = answer_record(answer)
+    assert (record["answers"], record["scores"]) == (
+        [],
+        [{"index": 0, "label": "age", "value": 31.25}],
+    )
+    assert headline(answer) == "age 31.25"
+    smoothed = answer_record(Smoothing("ema", 2, ages)(answer))
+    assert smoothed["smoothed_scores"] == record["scores"]
 
 
 def test_broken_text_does_not_stop_a_line():

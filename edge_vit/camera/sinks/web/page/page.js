@@ -91,8 +91,15 @@ function drawAnswer(answer) {
   if (!answer) return;
   const list = answer.smoothed || answer.answers;
   const raw = new Map(answer.answers.map((one) => [one.index, one.score]));
+  const scores = answer.smoothed_scores || answer.scores;
+  if (scores) {
+    put("best", scores.map((one) => `${one.label} ${Number(one.value.toPrecision(4))}`).join(", "));
+    put("kind", answer.smoothed_scores ? "smoothed scores" : "scores as the model says them");
+    return;
+  }
   if (!list.length) { put("best", "features"); put("kind", "this model has no classes"); return; }
-  put("best", list[0].label);
+  const on = answer.smoothed_labels_on || answer.labels_on;
+  put("best", on ? on.slice(0, 3).join(", ") || "no label" : list[0].label);
   $("best").classList.toggle("unsure", !answer.is_confident);
   const smooth = answer.smoothed ? "smoothed; the mark is the raw score" : "as the model says it";
   put("kind", answer.is_confident ? smooth : `not confident · ${smooth}`);
