@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_vit.class_names import key_of
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.preprocess import UInt8Array
@@ -35,11 +36,15 @@ _ALLOWED = {
 
 @dataclass(frozen=True, eq=False)
 class CifarImages:
-    """Test images, uint8 (N, 32, 32, 3) RGB, the class of each, and the names of the classes."""
+    """Test images, uint8 (N, 32, 32, 3) RGB, the class of each, and the names of the classes.
+
+    `notes` says how the classes were matched to a model's labels, where the names differ.
+    """
 
     images: UInt8Array
     classes: list[int]
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,22 +86,36 @@ def read_cifar(path: Path) -> CifarImages | None:
 def map_classes(found: CifarImages, labels: tuple[str, ...], path: Path) -> CifarImages:
     """Return `found` with its classes counted as the model's `labels` count them.
 
-    By name where the model knows the same names, else as they are.
+    By name where the model knows the same names; as they are where none of its names is CIFAR's in
+    another place.
 
     Raises:
-        ImageError: the model has another number of classes.
+        ImageError: the model has another number of classes, or some of its names in another order.
     """
     if not labels or labels == found.names:
         return found
-    if sorted(labels) == sorted(found.names):
-        place = [labels.index(name) for name in found.names]
-        return CifarImages(found.images, [place[index] for index in found.classes], labels)
     if len(labels) != len(found.names):
         raise ImageError(
             f"{path} has {len(found.names)} classes ({found.names[0]!r}, ...), the model "
             f"{len(labels)} ({labels[0]!r}, ...), expected the same"
         )
-    return CifarImages(found.images, found.classes, labels)
+    keys = [key_of(label) for label in labels]
+    places = [keys.index(key) if (key := key_of(name)) in keys else None for name in found.names]
+    known = [place for place in places if place is not None]
+    if len(set(known)) == len(labels):
+        return CifarImages(found.images, [known[index] for index in found.classes], labels)
+    moved = [i for i, place in enumerate(places) if place is not None and place != i]
+    if moved:
+        other = found.names[places.index(None)] if None in places else found.names[moved[0]]
+        raise ImageError(
+            f"{path}: class {other!r} is none of the model's labels, and {found.names[moved[0]]!r} "
+            "has another place among them, so the order cannot tell. Export the model with "
+            "CIFAR's names: --labels FILE"
+        )
+    note = (
+        f"{path}: its {len(labels)} classes are taken in their order, as the labels' names differ."
+    )
+    return CifarImages(found.images, found.classes, labels, (note,))
 
 
 def _read(path: Path, form: _Form, files: tuple[bytes, bytes]) -> CifarImages:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
+from edge_vit.text_lines import read_text, split_lines
 
 SYNSET_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
 """One synset a line, with or without words behind it, in the order of the classes."""
@@ -61,17 +63,31 @@ def synset_indices(folder: Path, names: Sequence[str]) -> dict[str, int] | None:
     return {name: index[name] for name in names}
 
 
-def flat_truth(folder: Path, paths: Sequence[Path]) -> list[int] | None:
-    """Return the class index of each image of a flat folder, where a list of the truth is found.
+@dataclass(frozen=True)
+class FlatTruth:
+    """What lists of the truth say of a flat folder.
+
+    Attributes:
+        classes: index of each image's class; None where no list fits.
+        notes: sentences about the list that was used, or why one was not.
+    """
+
+    classes: list[int] | None
+    notes: tuple[str, ...] = ()
+
+
+def flat_truth(folder: Path, paths: Sequence[Path], num_classes: int | None = None) -> FlatTruth:
+    """Return the class index of each image of a flat folder, where a list of the truth fits.
+
+    A list that lies there by chance, another tool's, is not used: one that cannot be read, that
+    does not know every image, or whose classes the model has not.
 
     Args:
         folder: of the images.
         paths: of the images, relative to the folder.
-
-    Raises:
-        ImageError: the list is damaged, or does not know an image; or the list of classes that it
-            needs is missing.
+        num_classes: of the model, where it is known.
     """
+    notes: list[str] = []
     for name, read in (
         (KAGGLE_TRUTH, _read_kaggle),
         (CAFFE_TRUTH, _read_caffe),
@@ -80,18 +96,39 @@ def flat_truth(folder: Path, paths: Sequence[Path]) -> list[int] | None:
         path = _find(folder, name)
         if path is None:
             continue
-        truth = read(path, folder)
-        known = [truth.get(image.stem) for image in paths]
-        if not any(index is not None for index in known):
-            continue  # a list of something else that lies above by chance
-        if None in known:
-            missing = paths[known.index(None)]
-            raise ImageError(
-                f"image {folder / missing} is not in {path}, which knows the class of others. "
-                "Remove the list to measure agreement only"
-            )
-        return [index for index in known if index is not None]
-    return None
+        try:
+            known = _classes(path, folder, paths, read, num_classes)
+        except (ImageError, ValueError, csv.Error) as error:
+            notes.append(f"No labels are taken from {path}: {error}.")
+            continue
+        if known is not None:
+            return FlatTruth(known, (*notes, f"Labels are taken from {path}."))
+    return FlatTruth(None, tuple(notes))
+
+
+def _classes(
+    path: Path,
+    folder: Path,
+    paths: Sequence[Path],
+    read: Callable[[Path, Path], dict[str, int]],
+    num_classes: int | None,
+) -> list[int] | None:
+    """The class index of each image by one list; None where it is of other images altogether."""
+    truth = read(path, folder)
+    known = [truth.get(image.stem) for image in paths]
+    found = [index for index in known if index is not None]
+    if not found:
+        return None
+    if len(found) < len(known):
+        missing = paths[known.index(None)]
+        raise ImageError(
+            f"it names {len(found):,} of the {len(known):,} images, and {missing} is not among them"
+        )
+    if num_classes and max(found) >= num_classes:
+        raise ImageError(
+            f"it has class {max(found)}, and the model {num_classes} classes, from 0 on"
+        )
+    return found
 
 
 def _read_kaggle(path: Path, folder: Path) -> dict[str, int]:
@@ -113,7 +150,9 @@ def _read_caffe(path: Path, folder: Path) -> dict[str, int]:
         name, _, index = line.rpartition(" ")
         if not name or not index.isdecimal():
             raise _damaged(path, number, "an image and the place of its class")
-        truth[Path(name).stem] = int(index)
+        place = PurePosixPath(name).parts[:-1]
+        if not place or place == folder.resolve().parts[-len(place) :]:
+            truth[Path(name).stem] = int(index)
     return truth
 
 
@@ -168,8 +207,8 @@ def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file that are not empty."""
     refuse_lfs_pointer(path, ImageError)
     try:
-        return filter(str.strip, path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
+        return filter(str.strip, split_lines(read_text(path)))
+    except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be read as text: {error}") from None
 
 

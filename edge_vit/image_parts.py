@@ -64,6 +64,15 @@ class IndexedSource(Protocol):
         ...
 
 
+@runtime_checkable
+class _Selectable(Protocol):
+    """A source that makes a source of some of its images itself."""
+
+    def select(self, indices: list[int]) -> ImageSource:
+        """Return the images of `indices`."""
+        ...
+
+
 class SelectedSource:
     """Some images of an indexed source, in the order of `indices`."""
 
@@ -71,6 +80,7 @@ class SelectedSource:
         self._source, self._indices = source, indices
         self.labels = source.labels
         self.has_labels = source.has_labels
+        self.notes: tuple[str, ...] = getattr(source, "notes", ())
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -99,6 +109,11 @@ class _CompressedSource:
         self.labels = source.labels
         self.has_labels = source.has_labels
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the source says."""
+        return tuple(getattr(self._source, "notes", ()))
+
     def __len__(self) -> int:
         return sum(self._chosen)
 
@@ -116,13 +131,6 @@ def limit_images(source: ImageSource, limit: int) -> ImageSource:
     if isinstance(source, IndexedSource):
         return SelectedSource(source, list(itertools.compress(range(len(source)), chosen)))
     return _CompressedSource(source, chosen)
-
-
-def skip_images(source: ImageSource, count: int) -> Iterator[ImageItem]:
-    """Return the images of `source` without the first `count`, which are not decoded if it can."""
-    if count and isinstance(source, IndexedSource):
-        return map(source.item, range(count, len(source)))
-    return itertools.islice(source, count, None)
 
 
 def take_part(source: ImageSource, part: Part, progress: Progress = SILENT) -> ImageSource:
@@ -153,6 +161,8 @@ def take_part(source: ImageSource, part: Part, progress: Progress = SILENT) -> I
             if part_of(source.content_key(index), part.count) == part.index:
                 chosen.append(index)
             advance(1)
+    if isinstance(source, _Selectable):
+        return source.select(chosen)
     return SelectedSource(source, chosen)
 
 
@@ -166,5 +176,5 @@ def fingerprint(source: ImageSource) -> str:
     digest = hashlib.sha256(b"%d" % len(source))
     if isinstance(source, IndexedSource):
         for index in range(len(source)):
-            digest.update(source.name(index).encode() + b"\0")
+            digest.update(source.name(index).encode("utf-8", "backslashreplace") + b"\0")
     return digest.hexdigest()

@@ -1,52 +1,43 @@
-"""Images in, one at a time: safe decoding, and folders or arrays behind one protocol."""
+"""Images in, one at a time: folders, lists and arrays behind one protocol."""
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
+from edge_vit.bad_images import MaxBad, tolerate
 from edge_vit.errors import ImageError, ShapeError, SpecError
-from edge_vit.git_lfs import refuse_lfs_pointer
+from edge_vit.image_arrays import ARRAY_SUFFIXES, read_array
 from edge_vit.image_cifar import map_classes, read_cifar
-from edge_vit.image_folder import list_folder, spread
-from edge_vit.image_lists import (
-    ARRAY_SUFFIXES,
-    LIST_SUFFIX,
-    TABLE_SUFFIX,
-    read_array,
-    read_list,
-    read_table,
-)
+from edge_vit.image_decoding import load_image as load_image
+from edge_vit.image_folder import list_folder, match_folders, readable, spread
 from edge_vit.image_net import flat_truth
 from edge_vit.image_parts import limit_images
+from edge_vit.image_tables import TABLE_SUFFIXES, read_listed
 from edge_vit.preprocess import UInt8Array, check_image
 from edge_vit.video import VIDEO_SUFFIXES, VideoSource
 
-MAX_PIXELS = 50_000_000
-"""Largest image that is decoded: a file of a hundred bytes can claim a thousand times as many."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_EXIF_ORIENTATION = 0x0112
 _KEY_BYTES = 4096
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_ARCHIVES = {
+    ".zip": "unzip {0} -d {1}",
+    ".7z": "7z x {0} -o{1}",
+    ".rar": "unrar x {0} {1}/",
+    **dict.fromkeys(
+        (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"),
+        "mkdir {1} && tar xf {0} -C {1}",
+    ),
 }
-_log = logging.getLogger(__name__)
+"""Suffix of an archive -> the command that unpacks it."""
+
+_DATA_FILES = (
+    ".json .jsonl .ndjson .xml .yaml .yml .xlsx .xls .ods .parquet .feather .arrow .pkl .pickle "
+    ".h5 .hdf5 .tfrecord .tfrecords .lmdb .mat .rec .lst .md .html"
+)
+"""Suffixes of files that list or hold images in ways that are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +86,7 @@ class FileSource:
         paths: of the files.
         image_labels: index of each image's class; None where they are not known.
         labels: class names by index.
+        notes: sentences about how the images were found.
     """
 
     def __init__(
@@ -102,13 +94,16 @@ class FileSource:
         paths: Sequence[str | Path],
         image_labels: Sequence[int] | None = None,
         labels: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         known: Sequence[int | None] = [None] * len(paths) if image_labels is None else image_labels
         self._files = [
-            _File(Path(path), str(path), label) for path, label in zip(paths, known, strict=True)
+            _File(Path(path), readable(str(path)), label)
+            for path, label in zip(paths, known, strict=True)
         ]
         self.labels = tuple(labels)
         self.has_labels = image_labels is not None
+        self.notes = tuple(map(readable, notes))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -148,40 +143,64 @@ class FolderSource(FileSource):
     Folders in `path` are class folders, each searched to any depth. So ``photos/2024/a.jpg`` is an
     image of class ``2024``: nothing in a path tells a year from a class. The index of a class is
 
-    1. that of the folder's name in `labels`, where every folder is named after a label;
-    2. else the folder's place among the sorted names, as torchvision's `ImageFolder` counts, where
-       `labels` is empty or as long as there are folders. An empty class folder keeps its place.
+    1. that of the folder's name in `labels`, letter by letter, else without regard to case, to
+       Unicode's composition and to spaces, underscores and hyphens: every folder has to be a label;
+    2. the number that the folder is called, where all are numbers from 0 on, without gaps;
+    3. the folder's place among the sorted names, as torchvision's `ImageFolder` counts, where not
+       one is a label, or like one, and there are as many folders as classes.
+
+    `notes` says which it was. An empty class folder keeps its place. Folders that are called like
+    the parts of a data set, such as ``train`` and ``val``, are refused.
 
     Class folders that are called by synset, and a flat folder beside a list of the truth, are read
     as ImageNet comes: see `edge_vit.image_net`. Anything else is refused, images beside class
-    folders too. Hidden files and folders, whose names start with a dot, are left out.
+    folders too. Hidden files and folders, whose names start with a dot, are left out, as is what
+    systems put into folders; other files that are not read are counted in `notes`.
 
     Args:
         path: the folder.
-        labels: the model's class names; empty where they are not known, or nobody asks for labels.
+        labels: the model's class names; empty where they are not known.
         limit: take this many images at most, spread evenly over the sorted list, and so over the
             classes.
+        num_classes: of the model, where it is known.
+        has_truth: whether classes are wanted; else folders are no classes.
 
     Raises:
         ImageError: the folder is missing, cannot be read, holds no images, mixes images and class
-            folders, or has class folders that do not fit `labels`.
+            folders, or has class folders that do not fit the model.
         SpecError: `limit` is below 1.
     """
 
     def __init__(
-        self, path: str | Path, labels: Sequence[str] = (), limit: int | None = None
+        self,
+        path: str | Path,
+        labels: Sequence[str] = (),
+        limit: int | None = None,
+        *,
+        num_classes: int | None = None,
+        has_truth: bool = True,
     ) -> None:
         folder = Path(path)
-        paths, indices = list_folder(folder, labels)
-        truth = [indices[path.parts[0]] for path in paths] if indices else flat_truth(folder, paths)
-        self.has_labels = truth is not None
-        self.labels = tuple(labels) or tuple(indices or ()) if self.has_labels else ()
-        known: Sequence[int | None] = truth or [None] * len(paths)
-        files = [
-            _File(folder / path, path.as_posix(), label)
-            for path, label in zip(paths, known, strict=True)
-        ]
-        self._files = list(compress(files, spread(len(files), limit)))
+        listing = list_folder(folder)
+        num_classes = len(labels) or num_classes
+        truth: Sequence[int] | None = None
+        names: Sequence[str] = ()
+        notes = listing.notes
+        if has_truth and listing.classes is not None:
+            matched = match_folders(folder, listing, labels, num_classes)
+            truth = [matched.indices[path.parts[0]] for path in listing.paths]
+            names = tuple(labels) or _names_by_index(matched.indices)
+            notes += matched.notes
+        elif has_truth:
+            flat = flat_truth(folder, listing.paths, num_classes)
+            truth, notes = flat.classes, notes + flat.notes
+            names = labels if truth else ()
+        super().__init__(listing.paths, truth, tuple(map(readable, names)), notes)
+        files = (
+            _File(folder / file.path, readable(file.path.as_posix()), file.label)
+            for file in self._files
+        )
+        self._files = list(compress(files, spread(len(self._files), limit)))
 
 
 class ArraySource:
@@ -191,6 +210,7 @@ class ArraySource:
         images: uint8 (N, H, W, 3) RGB, or N arrays (H, W, 3) of any sizes.
         image_labels: index of each image's class, N numbers; None where they are not known.
         labels: class names by index.
+        notes: sentences about how the images were found.
 
     Raises:
         ShapeError: an image is no uint8 (H, W, 3) array, or there are not as many labels as images.
@@ -201,6 +221,7 @@ class ArraySource:
         images: UInt8Array | Sequence[UInt8Array],
         image_labels: Sequence[int] | None = None,
         labels: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         for index, pixels in enumerate(images):
             check_image(pixels, f"images[{index}]")
@@ -212,6 +233,7 @@ class ArraySource:
         self._image_labels = image_labels
         self.labels = tuple(labels)
         self.has_labels = image_labels is not None
+        self.notes = tuple(map(readable, notes))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -234,104 +256,92 @@ class ArraySource:
 
 
 def open_image_source(
-    source: str | Path | ImageSource, labels: Sequence[str] = (), limit: int | None = None
+    source: str | Path | ImageSource,
+    labels: Sequence[str] = (),
+    limit: int | None = None,
+    *,
+    num_classes: int | None = None,
+    has_truth: bool = True,
+    max_bad: MaxBad | None = None,
 ) -> ImageSource:
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
     Args:
-        source: path of a folder, of an image, of a ``.txt`` list or ``.csv`` table of images, of a
-            ``.npy`` or ``.npz`` array, of CIFAR's archive or what was in it, or of a video; or a
-            source, whose own labels are kept.
-        labels: the model's class names, for class folders: see `FolderSource`.
+        source: path of a folder, of an image, of a ``.txt`` list or ``.csv`` or ``.tsv`` table of
+            images, of a ``.npy`` or ``.npz`` array, of CIFAR's archive or what was in it, or of a
+            video; or a source, whose own labels are kept.
+        labels: the model's class names, for class folders and tables: see `FolderSource`.
         limit: take this many images at most, spread evenly.
+        num_classes: of the model, where it is known.
+        has_truth: whether classes are wanted; else names of folders and tables are no classes.
+        max_bad: how many images may be left out because they cannot be read; None to refuse the
+            first, when its turn comes.
 
     Raises:
-        ImageError: there is nothing at the path, or the folder does not fit: see `FolderSource`.
+        ImageError: there is nothing at the path, or it does not fit the model: see `FolderSource`.
         SpecError: `limit` is below 1, or `source` is something else.
     """
     if isinstance(source, str | Path):
-        path = Path(source)
-        cifar = read_cifar(path)
-        if cifar is not None:
-            found = map_classes(cifar, tuple(labels), path)
-            source = ArraySource(found.images, found.classes, found.names)
-        elif not path.is_file():
-            return FolderSource(path, labels, limit)
-        elif path.suffix.lower() in VIDEO_SUFFIXES:
-            return VideoSource(path, limit)
-        else:
-            source = _open_file(path, labels)
+        source = _open_path(Path(source), tuple(labels), limit, num_classes, has_truth)
+    elif isinstance(source, ImageSource) and limit is not None:
+        source = limit_images(source, limit)
     if not isinstance(source, ImageSource):
         raise SpecError(
             f"images: got {type(source).__name__}, expected the path of a folder or of an image, "
             "or an ImageSource such as edge_vit.images.ArraySource"
         )
+    return tolerate(source, max_bad)
+
+
+def _open_path(
+    path: Path,
+    labels: tuple[str, ...],
+    limit: int | None,
+    num_classes: int | None,
+    has_truth: bool,
+) -> ImageSource:
+    cifar = read_cifar(path)
+    if cifar is not None:
+        found = map_classes(cifar, labels if has_truth else (), path)
+        source: ImageSource = ArraySource(found.images, found.classes, found.names, found.notes)
+    elif not path.is_file():
+        return FolderSource(path, labels, limit, num_classes=num_classes, has_truth=has_truth)
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSource(path, limit)
+    else:
+        source = _open_file(path, labels, len(labels) or num_classes, has_truth)
     return source if limit is None else limit_images(source, limit)
 
 
-def _open_file(path: Path, labels: Sequence[str]) -> ImageSource:
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        images, image_labels = read_array(path)
-        return ArraySource(images, image_labels, labels)
-    if path.suffix.lower() == TABLE_SUFFIX:
-        paths, classes = read_table(path, labels)
-        return FileSource(paths, classes, labels if classes is not None else ())
-    return FileSource(read_list(path) if path.suffix.lower() == LIST_SUFFIX else [path])
-
-
-def load_image(path: str | Path) -> UInt8Array:
-    """Return the image at `path` as uint8 (H, W, 3) RGB, upright as its EXIF orientation says.
-
-    Reads JPEG, PNG, WebP and BMP, whatever the file's name; of an animation the first frame. Alpha
-    is dropped, not blended, as timm's and torchvision's loaders do.
-
-    Raises:
-        ImageError: the file is missing, damaged, of another format, or above `MAX_PIXELS`.
-    """
-    if not Path(path).is_file():
-        raise ImageError(f"image {path} does not exist or is not a file. Check the path")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of some images that are above our own limit anyway: one line is enough.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_FORMATS)
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return _to_rgb(_upright(image, path))
-    except Image.DecompressionBombError:
+def _open_file(
+    path: Path, labels: tuple[str, ...], num_classes: int | None, has_truth: bool
+) -> ImageSource:
+    name, suffix = path.name.lower(), path.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
+        images, classes = read_array(path, num_classes if has_truth else None)
+        return ArraySource(images, classes, labels)
+    if suffix in TABLE_SUFFIXES:
+        listed = read_listed(path, labels, num_classes, has_truth=has_truth)
+        known = labels if listed.classes is not None else ()
+        return FileSource(listed.paths, listed.classes, known, listed.notes)
+    for ending, command in _ARCHIVES.items():
+        if name.endswith(ending):
+            folder = path.with_name(path.name[: -len(ending)])
+            raise ImageError(
+                f"{path} is an archive, expected a folder, a list or an image. "
+                f"Unpack it and pass the folder: {command.format(path, folder)}"
+            )
+    if suffix in _DATA_FILES.split():
         raise ImageError(
-            f"image {path} claims more than {MAX_PIXELS // 10**6} megapixels and was not decoded. "
-            "Scale it down first"
-        ) from None
-    except UnidentifiedImageError:
-        refuse_lfs_pointer(Path(path), ImageError)
-        raise ImageError(
-            f"image {path} is not a JPEG, PNG, WebP or BMP file, or its header is damaged"
-        ) from None
-    except Exception as error:  # decoders that are fed damaged bytes raise whatever they like
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"image {path} cannot be decoded: {reason}") from None
+            f"{path} is no image and no list that can be read, expected a folder, or a .csv table "
+            "with one image a line: path,label"
+        )
+    return FileSource([path])
 
 
-def _upright(image: Image.Image, path: str | Path) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
-    image.load()  # first, so that damaged pixels are not taken for a damaged EXIF block
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception as error:
-        _log.warning("image %s: its EXIF data is damaged (%s), taken as upright", path, error)
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _to_rgb(image: Image.Image) -> UInt8Array:
-    """The pixels of an image of any mode that `_FORMATS` decode to, as uint8 (H, W, 3) RGB."""
-    if image.mode.startswith("I"):
-        # 16-bit gray, mode I in older Pillow. Its own convert clips values at 255, and nearly every
-        # pixel turns white; of 16-bit colour it keeps the upper byte, so we do that here too.
-        gray = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours; straight to RGB, Pillow warns
-    return np.array(image.convert("RGB"))
+def _names_by_index(indices: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of the classes by index; none where they are not all there."""
+    names = {index: name for name, index in indices.items()}
+    return (
+        tuple(names[i] for i in range(len(names))) if set(names) == set(range(len(names))) else ()
+    )

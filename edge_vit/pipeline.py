@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, noted, notes_of
 from edge_vit.bundle import (
     FP16,
     FP32,
@@ -71,6 +72,7 @@ def export_bundle(
     force: bool = False,
     threads: int | None = None,
     lock_timeout: float | None = None,
+    max_bad: MaxBad = DEFAULT_MAX_BAD,
     progress: Progress = SILENT,
 ) -> Bundle:
     """Export a model into a new bundle at `output`, and return it.
@@ -89,6 +91,7 @@ def export_bundle(
         force: replace the bundle at `output`; files, engines and reports that fit the new one stay.
         threads: for calibration; None for all cores.
         lock_timeout: seconds to wait for another command that writes there; None for ever.
+        max_bad: how many images may be left out because they cannot be read.
         progress: told about each stage.
 
     Raises:
@@ -103,9 +106,13 @@ def export_bundle(
         raise SpecError("int8 needs images to calibrate on. Add --calib DIR")
     output = Path(output)
     refuse_existing(output, force=force)  # before minutes of work; and once more at the end
-    images = None if calibration is None else open_image_source(calibration, limit=num_images)
+    images = None
+    if calibration is not None:
+        images = _open_images(calibration, num_images, max_bad)
     request = SourceRequest(request) if isinstance(request, str) else request
     exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
+    for note in notes_of(images) if precision != "int8" else ():  # else calibrating says it
+        progress.note(note)
     _tell_parity(exported, progress)
     replaces = output.is_dir()
     with draft_bundle(
@@ -140,6 +147,7 @@ def calibrate(
     recipe: Recipe = DEFAULT_RECIPE,
     threads: int | None = None,
     lock_timeout: float | None = None,
+    max_bad: MaxBad = DEFAULT_MAX_BAD,
     progress: Progress = SILENT,
 ) -> Bundle:
     """Compute the calibration table from `images` and put it into the bundle; return the bundle.
@@ -151,7 +159,7 @@ def calibrate(
     require("onnxruntime", "calibrating")
     require("onnx_ir", "calibrating")
     bundle = _open(bundle)
-    source = open_image_source(images, limit=num_images)
+    source = _open_images(images, num_images, max_bad)
     with bundle.locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
         state_path = bundle.path / CALIBRATION_STATE
@@ -169,15 +177,16 @@ def _calibrate(
     """Calibrate a bundle that is locked; what is seen on the way is kept at `state_path`."""
     from edge_vit.calibration.calibrate import calibrate_model
 
-    table = calibrate_model(
-        bundle.read(FP32),
-        bundle.spec,
-        images,
-        recipe,
-        threads=threads,
-        state_path=state_path,
-        progress=progress,
-    )
+    with noted(images, progress):
+        table = calibrate_model(
+            bundle.read(FP32),
+            bundle.spec,
+            images,
+            recipe,
+            threads=threads,
+            state_path=state_path,
+            progress=progress,
+        )
     old = bundle.artifact(TABLE).sha256 if bundle.has(TABLE) else ""
     artifacts = bundle.manifest.artifacts.items()
     stale = tuple(name for name, artifact in artifacts if old in artifact.parents)
@@ -275,7 +284,7 @@ def check_coverage(
     from edge_vit.calibration.coverage import find_overshoots, say_overshoots
     from edge_vit.preprocess import preprocess
 
-    source, table = open_image_source(images, limit=num_images), bundle.read_table()
+    source, table = _open_images(images, num_images, MaxBad(1.0)), bundle.read_table()
     with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:
         found = find_overshoots(
             onnx.load_from_string(bundle.read(FP32)),
@@ -285,7 +294,12 @@ def check_coverage(
             threads=threads,
             advance=advance,
         )
-    return say_overshoots(found, len(source))
+    return say_overshoots(found, len(source) - len(bad_of(source)))
+
+
+def _open_images(images: Images, limit: int | None, max_bad: MaxBad) -> ImageSource:
+    """Open images whose classes, if they have some, are not asked for."""
+    return open_image_source(images, limit=limit, has_truth=False, max_bad=max_bad)
 
 
 def _write_fp16(bundle: Bundle, change: Change, progress: Progress) -> HalfProof:

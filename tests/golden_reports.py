@@ -167,6 +167,8 @@ ACCURACY_3 = dataclasses.replace(
     task="classification",
     per_label=(LabelAgreement(0, "cat", 400, 401, 0.9985),),
     label_agreement=0.9985,
+    num_bad=2,
+    notes=("2 of 1,002 images cannot be read and were left out: image a.jpg cannot be decoded.",),
     scores=(ScoreError(0, "age", 0.12, 0.05, 21.5, 990, 1.0),),
     worst=(
         dataclasses.replace(

@@ -25,7 +25,7 @@ from edge_vit.camera.sinks import json_lines
 from edge_vit.camera.sinks.web import pictures
 from edge_vit.cli.group import INTERRUPTED
 from edge_vit.export import parity, reference
-from edge_vit.images import MAX_PIXELS
+from edge_vit.image_decoding import MAX_PIXELS
 from edge_vit.measure import accuracy, histogram, percentiles
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict

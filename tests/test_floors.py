@@ -34,15 +34,19 @@ BASE = Room(0, frozenset({*_ARRAYS, "av"}))  # PyAV: for `video` alone, and late
 
 BASE_FILES = """
     answers
+    bad_images
     bundle
+    class_names
     errors
     files
     git_lfs
+    image_arrays
     image_cifar
+    image_decoding
     image_folder
-    image_lists
     image_net
     image_parts
+    image_tables
     images
     locks
     optional
@@ -54,6 +58,7 @@ BASE_FILES = """
     record
     spec
     table
+    text_lines
     values
     video
     video_colour

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_image
 
+from edge_vit.class_names import in_order
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.images import ArraySource, FileSource, FolderSource, open_image_source
 
@@ -75,9 +77,16 @@ LABEL_RULES = {
     "by_name_though_as_many": (["cat", "dog"], ["dog", "cat"], [1, 0]),
     "by_name_numbers": (["2", "10"], ["0", "1", "2", "10"], [3, 2]),
     "unknown_labels_sorted": (["cat", "dog"], [], [0, 1]),
-    "unknown_labels_sorted_as_text": (["10", "2"], [], [0, 1]),
+    "numbers_are_indices": ([*"0123456789", "10"], [], [0, 1, 10, *range(2, 10)]),
+    "zero_padded": (["01", "00", "02"], ["tench", "cat", "cow"], [0, 1, 2]),
+    "case": (["Bird", "Cat", "Dog"], ["cat", "dog", "bird"], [2, 0, 1]),
+    "case_with_synset_words": (
+        ["Tinca_tinca", "GOLDFISH"],
+        ["tench, Tinca tinca", "goldfish"],
+        [1, 0],
+    ),
+    "composition": (["cafe\u0301", "the"], ["thé", "the", "café"], [2, 1]),
     "as_many_sorted": (["n01", "n02"], ["tench", "goldfish"], [0, 1]),
-    "as_many_partly_known_sorted": (["dog", "n02"], ["tench", "dog"], [0, 1]),
 }
 
 
@@ -86,7 +95,7 @@ def test_class_folder_to_label(tmp_path, folders, labels, expected):
     make_tree(tmp_path, [f"{folder}/a.png" for folder in folders])
     source = FolderSource(tmp_path, labels)
     assert [item.label for item in source] == expected
-    assert source.labels == (tuple(labels) or tuple(sorted(folders)))
+    assert source.labels == (tuple(labels) or in_order(folders))
 
 
 def test_empty_class_folder_keeps_its_place(tmp_path):
@@ -118,6 +127,131 @@ def test_refuses_class_folder_that_names_two_labels(tmp_path):
         FolderSource(tmp_path, ["crane", "tench", "crane"])
 
 
+REFUSED = {
+    "misspelt": (["bird", "cat", "dogs"], r"class folder .*dogs is none of .* Is it 'dog'\?"),
+    "misspelt_though_as_many_by_order": (["Bird", "kat", "dog"], r"kat is none .* Is it 'cat'\?"),
+    "all_plural": (["birds", "cats", "dogs"], r"birds is none .* Is it 'bird'\?"),
+    "two_for_one_class": (["Cat", "cat", "dog"], r"cat and 'Cat' beside it are both class 0 'cat'"),
+    "counted_from_1": (["1", "2", "3"], r"3: the 3 classes are 0 to 2; .* counted from 1\."),
+    "gap": (["0", "2"], r"are numbers up to 2, and 1 is not among them.*Make an empty folder 1"),
+    "gap_at_the_start": (["1", "2"], r"0 is not among them.*Counted from 1\? Then rename them"),
+    "too_few_for_order": (["a1", "a2"], r"a1 is none of the model's 3 labels"),
+    "splits": (["train", "val"], r"holds train, val: parts .* Pass one .*val$"),
+    "splits_in_capitals": (["Training", "Validation", "TEST"], r"parts of a data set, not classes"),
+    "one_split": (["cat", "valid"], r"holds valid: parts of a data set"),
+}
+
+
+@pytest.mark.parametrize(("folders", "message"), REFUSED.values(), ids=REFUSED)
+def test_refuses_folders_that_may_be_other_classes(tmp_path, folders, message):
+    make_tree(tmp_path / "data", [f"{folder}/a.png" for folder in folders])
+    with pytest.raises(ImageError, match=message) as error:
+        FolderSource(tmp_path / "data", ["cat", "dog", "bird"])
+    one_line(error)
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], []], ids=["names", "no_names"])
+def test_the_classes_may_lie_one_level_below(tmp_path, labels):
+    make_tree(tmp_path / "data", ["photos/cat/a.png", "photos/dog/a.png"])
+    with pytest.raises(ImageError) as error:
+        FolderSource(tmp_path / "data", labels, num_classes=2)
+    assert not labels or f"The classes are in {tmp_path}/data/photos: pass that" in one_line(error)
+
+
+def test_without_names_order_decides_only_where_every_class_has_a_folder(tmp_path):
+    make_tree(tmp_path, ["cat/a.png", "dog/a.png"])
+    source = FolderSource(tmp_path, num_classes=2)
+    assert [item.label for item in source] == [0, 1]
+    assert source.notes == (
+        f"Class folders of {tmp_path}: the model names no classes, so their sorted order decides: "
+        "cat = 0, dog = 1.",
+    )
+    with pytest.raises(ImageError, match=r"got 2 \(cat, dog, .* 12 classes without names"):
+        FolderSource(tmp_path, num_classes=12)
+    make_tree(tmp_path / "numbers", ["0/a.png", "11/a.png"])
+    with pytest.raises(ImageError, match="the 3 classes are 0 to 2"):
+        FolderSource(tmp_path / "numbers", num_classes=3)
+
+
+NOTES = {
+    "exact": (["cat", "dog"], ["dog", "cat"], ()),
+    "inexact": (["Cat", "dog"], ["dog", "cat"], ("matched to labels without .*: Cat = 1 'cat'",)),
+    "numbers": (["0", "1"], ["dog", "cat"], ("taken as class indices: 0 = 0 'dog', 1 = 1 'cat'",)),
+    "order": (["n1", "n2"], ["dog", "cat"], ("none is one .*: n1 = 0 'dog', n2 = 1 'cat'",)),
+}
+
+
+@pytest.mark.parametrize(("folders", "labels", "expected"), NOTES.values(), ids=NOTES)
+def test_notes_say_what_each_folder_was_taken_for(tmp_path, folders, labels, expected):
+    make_tree(tmp_path, [f"{folder}/a.png" for folder in folders])
+    notes = FolderSource(tmp_path, labels).notes
+    assert len(notes) == len(expected)
+    assert all(re.search(pattern, note) for pattern, note in zip(expected, notes, strict=True))
+
+
+def test_classes_are_not_looked_at_where_none_are_wanted(tmp_path):
+    make_tree(tmp_path, ["train/1/a.png", "val/3/a.png"])
+    source = open_image_source(tmp_path, ["cat"], has_truth=False)
+    assert names_and_labels(source) == [("train/1/a.png", None), ("val/3/a.png", None)]
+    assert (source.has_labels, source.labels, source.notes) == (False, (), ())
+
+
+def test_jpeg_by_any_name_is_read_and_the_rest_counted(tmp_path):
+    names = ["a.jfif", "b.JPE", "c.tif", "d.heic", "e", "f.jpg"]
+    for name in names:
+        Image.fromarray(CHINA).save(tmp_path / name, "JPEG")
+    Image.fromarray(CHINA).save(tmp_path / "real.tiff")
+    for name in ("g.heic", "h.heic", "notes.txt"):
+        (tmp_path / name).write_bytes(b"something else")
+    for name in ("Thumbs.db", ".DS_Store", "__MACOSX/a.jpg", "@eaDir/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"something else")
+    source = FolderSource(tmp_path)
+    assert [item.name for item in source] == names
+    assert source.notes == (
+        f"Left out of {tmp_path}: 2 .heic, 1 .tiff, 1 .txt, which are not JPEG, PNG, WebP or BMP; "
+        "convert images to JPEG or PNG to have them.",
+    )
+
+
+def test_a_class_that_is_left_without_images_is_noted(tmp_path):
+    make_tree(tmp_path, ["cat/a.png"])
+    for name in ("dog/a.tif", "dog/b.tif", "annotations/a.xml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"something else")
+    source = FolderSource(tmp_path, ["cat", "dog"])
+    assert names_and_labels(source) == [("cat/a.png", 0)]
+    assert (
+        f"Class folder {tmp_path}/dog has no image that is read: it holds 2 .tif." in source.notes
+    )
+
+
+def test_names_that_are_no_utf8_are_written_out(tmp_path):
+    broken = os.fsdecode(b"caf\xe9")
+    make_tree(tmp_path, [f"{broken}/1.png", "bar/2.png"])
+    (tmp_path / broken / "1.png").rename(tmp_path / broken / os.fsdecode(b"\xff.png"))
+    source = FolderSource(tmp_path)
+    assert [item.name for item in source] == ["bar/2.png", r"caf\xe9/\xff.png"]
+    assert source.labels == ("bar", r"caf\xe9")
+    "".join([*source.labels, *source.notes]).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.zip", r"is an archive, .* unzip .*a\.zip -d .*/a$"),
+        ("a.tar.xz", r"mkdir .*/a && tar xf .*a\.tar\.xz -C .*/a$"),
+        ("a.xlsx", r"is no image and no list .* a \.csv table with one image a line"),
+        ("a.parquet", r"is no image and no list"),
+    ],
+)
+def test_a_file_of_another_kind_says_what_to_do(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ImageError, match=message) as error:
+        open_image_source(tmp_path / name)
+    one_line(error)
+
+
 def test_refuses_images_beside_class_folders(tmp_path):
     make_tree(tmp_path, ["a.png", "cat/b.png"])
     with pytest.raises(
@@ -131,7 +265,8 @@ def test_refuses_empty_folder_and_says_what_it_looked_for(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.gif").write_bytes(b"GIF89a")
     with pytest.raises(
-        ImageError, match=r"no images, .* \.bmp, \.jpeg, \.jpg, \.png, \.webp"
+        ImageError,
+        match=r"no images \(it holds 1 \.gif\), .* \.bmp, \.jfif, \.jpe, \.jpeg, \.jpg, \.png",
     ) as error:
         FolderSource(tmp_path)
     one_line(error)

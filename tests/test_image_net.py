@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -88,6 +90,14 @@ def test_a_flat_folder_has_its_classes_from_the_list(tmp_path, write):
     assert len(open_image_source(val, LABELS, limit=1)) == 1
 
 
+def test_a_list_of_images_in_other_folders_is_left_alone(tmp_path):
+    photos = _images(tmp_path / "photos", ["1.jpg", "2.jpg"])
+    _write(tmp_path / "val.txt", "cats/1.jpg 0", "cats/2.jpg 1")
+    assert not open_image_source(photos, LABELS).has_labels
+    _write(tmp_path / "val.txt", "photos/1.jpg 0", "photos/2.jpg 1")
+    assert list(_labels(photos).values()) == [0, 1]
+
+
 def test_a_list_of_other_images_is_left_alone(tmp_path):
     photos = _images(tmp_path / "photos", ["a.jpg", "b.jpg"])
     _caffe(tmp_path)
@@ -95,9 +105,21 @@ def test_a_list_of_other_images_is_left_alone(tmp_path):
 
 
 DAMAGED = {
+    "paths of another tool": (
+        lambda home: _write(home / "val.txt", f"./images/{VAL[0]}", f"./images/{VAL[1]}"),
+        r"val\.txt, line 1: expected an image and the place of its class",
+    ),
+    "other classes": (
+        lambda home: _write(home / "val.txt", *(f"{name} {7 + i}" for name, i in TRUTH.items())),
+        r"it has class 10, and the model 4 classes, from 0 on",
+    ),
+    "no text": (
+        lambda home: (home / "val.txt").write_bytes(bytes(range(256))),
+        r"val\.txt cannot be read as text",
+    ),
     "image unknown": (
         lambda home: _write(home / "val.txt", f"{VAL[0]} 3"),
-        rf"{VAL[1]} is not in .*val\.txt, which knows the class of others",
+        rf"it names 1 of the 3 images, and {VAL[1]} is not among them",
     ),
     "no place": (
         lambda home: _write(home / "val.txt", f"{VAL[0]} x"),
@@ -125,12 +147,22 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("write", "message"), DAMAGED.values(), ids=DAMAGED)
-def test_refuses_a_damaged_list_in_one_line(tmp_path, write, message):
+def test_a_list_that_does_not_fit_is_left_out_and_noted(tmp_path, write, message):
     val = _images(tmp_path / "imagenet" / "val", VAL)
     write(tmp_path / "imagenet")
-    with pytest.raises(ImageError, match=message) as caught:
-        open_image_source(val, LABELS)
-    assert "\n" not in str(caught.value)
+    source = open_image_source(val, LABELS)
+    assert not source.has_labels
+    (note,) = source.notes
+    assert note.startswith("No labels are taken from ")
+    assert re.search(message, note)
+    assert "\n" not in note
+
+
+def test_a_list_that_is_used_is_noted(tmp_path):
+    _caffe(tmp_path)
+    assert open_image_source(_images(tmp_path / "val", VAL), LABELS).notes == (
+        f"Labels are taken from {tmp_path / 'val.txt'}.",
+    )
 
 
 def test_refuses_a_synset_that_the_mapping_does_not_know(tmp_path):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_vit.bad_images import positions
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.image_parts import (
     Part,
     SelectedSource,
     fingerprint,
     limit_images,
-    skip_images,
     take_part,
 )
 from edge_vit.images import ArraySource, FileSource, FolderSource
@@ -93,13 +93,15 @@ def test_limits_and_skips_alike(source):
     few = limit_images(source, 7)
     assert len(few) == 7
     assert _pixels(few) == [IMAGES[i * 60 // 7].tobytes() for i in range(7)]
-    assert [item.name for item in skip_images(source, 57)] == ["00057", "00058", "00059"]
+    assert [(at, item.name) for at, item in positions(source, 57)] == [
+        (at, f"{at:05d}") for at in (57, 58, 59)
+    ]
 
 
 def test_what_is_skipped_is_not_decoded(folder):
     paths = sorted(folder.glob("*/*.png"))
     paths[0].write_bytes(b"no image")
-    assert len(list(skip_images(FileSource(paths), 1))) == 59
+    assert len(list(positions(FileSource(paths), 1))) == 59
 
 
 def test_fingerprint_tells_other_names_and_numbers(folder):

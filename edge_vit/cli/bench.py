@@ -9,11 +9,13 @@ from pathlib import Path
 
 import click
 
+from edge_vit.bad_images import MaxBad
 from edge_vit.cli.options import (
     NOT_NEGATIVE,
     POSITIVE,
     bundle_argument,
     json_option,
+    max_bad_option,
     precision_option,
     session_options,
 )
@@ -85,6 +87,7 @@ _LOG = logging.getLogger(__name__)
     show_default=True,
     help="Also measure the first answer of a process that has done nothing else.",
 )
+@max_bad_option
 @precision_option
 @functools.partial(session_options, wait="spin")
 @click.option(
@@ -107,6 +110,7 @@ def command(
     warmup: int,
     image: Path | None,
     cold_start: bool,
+    max_bad: MaxBad,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -133,6 +137,7 @@ def command(
             plan,
             images=image,
             has_cold_start=cold_start,
+            max_bad=max_bad,
             progress=progress,
         )
     if output is not None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import click
 
+from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.options import (
     FOLDER,
     bundle_argument,
     lock_timeout_option,
+    max_bad_option,
     num_images_option,
     recipe_option,
     threads_option,
@@ -59,6 +61,7 @@ _NUM_FRAMES = 256
     help="With --from-camera: leave the images in this new folder.",
 )
 @num_images_option
+@max_bad_option
 @recipe_option
 @threads_option
 @lock_timeout_option
@@ -71,6 +74,7 @@ def command(
     interval_s: float,
     keep_frames: Path | None,
     num_images: int | None,
+    max_bad: MaxBad,
     recipe: str | None,
     threads: int | None,
     lock_timeout: float | None,
@@ -98,6 +102,7 @@ def command(
                 bundle,
                 calib,
                 num_images=num_images,
+                max_bad=max_bad,
                 recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
                 threads=threads,
                 lock_timeout=lock_timeout,

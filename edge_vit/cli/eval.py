@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from edge_vit.bad_images import MaxBad
 from edge_vit.cli.evaluation import print_accuracy, print_part, write_accuracy
 from edge_vit.cli.options import (
     POSITIVE,
     bundle_argument,
     data_option,
     json_option,
+    max_bad_option,
     num_images_option,
     precision_option,
     session_options,
@@ -41,6 +43,7 @@ class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes n
 @bundle_argument
 @data_option
 @num_images_option
+@max_bad_option
 @precision_option
 @session_options
 @click.option(
@@ -71,6 +74,7 @@ def command(
     bundle: Path,
     data: Path,
     num_images: int | None,
+    max_bad: MaxBad,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -96,7 +100,7 @@ def command(
     from edge_vit.measure.resumable import state_path_of
     from edge_vit.pipeline import NUM_COVERAGE_IMAGES, check_coverage
 
-    what = Evaluation(str(bundle), str(data), precision, backend, options, num_images)
+    what = Evaluation(str(bundle), str(data), precision, backend, options, num_images, max_bad)
     state_path = None if output is None else state_path_of(output)
     with talk.progress() as progress:
         if num_ray_parts is not None:

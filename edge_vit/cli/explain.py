@@ -78,10 +78,13 @@ def command(
         raise SpecError(
             f"nothing to hold against fp32 in {bundle}. Run: edgevit calibrate {bundle} --calib DIR"
         )
+    paths, notes = expand_folders(images)
     with talk.progress() as progress:
+        for note in notes:
+            progress.note(note)
         found = explain(
             opened,
-            FileSource(list(expand_folders(images))),
+            FileSource(paths),
             precision,
             options=SessionOptions(threads),
             progress=progress,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     FOLDER,
@@ -15,6 +16,7 @@ from edge_vit.cli.options import (
     POSITIVE,
     Numbers,
     lock_timeout_option,
+    max_bad_option,
     num_images_option,
     recipe_option,
     threads_option,
@@ -49,6 +51,7 @@ _COLOUR = Numbers("R,G,B", float, (3,))
     help="Images like those of the deployment: INT8 is calibrated on them, parity proven on them.",
 )
 @num_images_option
+@max_bad_option
 @recipe_option
 @click.option("--checkpoint", metavar="FILE", type=_FILE, help="Weights: safetensors or torch.")
 @click.option(
@@ -129,6 +132,7 @@ def command(
     fp16: bool,
     calib: Path | None,
     num_images: int | None,
+    max_bad: MaxBad,
     recipe: str | None,
     static_batch: int | None,
     force: bool,
@@ -161,6 +165,7 @@ def command(
             precision=precision,
             calibration=calib,
             num_images=num_images,
+            max_bad=max_bad,
             recipe=find_recipe(recipe or DEFAULT_RECIPE.name),
             static_batch=static_batch,
             force=force,

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from edge_vit.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, MaxBad, parse_max_bad
+from edge_vit.errors import SpecError
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
 from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
@@ -83,14 +85,40 @@ data_option = click.option(
     metavar="DIR",
     type=FOLDER,
     required=True,
-    help="Images: class folders, ImageNet's layouts, CIFAR, a .csv of path,label or a .npz give "
-    "labels; a flat folder or a .txt list agreement only.",
+    help="Images: class folders, ImageNet's layouts, CIFAR, a table of path,label (.csv, .tsv, "
+    ".txt) or a .npz give labels; a flat folder or a .txt list of paths agreement only.",
 )
 num_images_option = click.option(
     "--num-images",
     metavar="N",
     type=POSITIVE,
     help="Take this many of the images at most, spread evenly.  [default: all]",
+)
+
+
+class _MaxBadType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
+    """``1%`` or ``3`` as a `MaxBad`."""
+
+    name = "SHARE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> MaxBad:
+        """Return what `value` allows."""
+        try:
+            return value if isinstance(value, MaxBad) else parse_max_bad(str(value))
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
+max_bad_option = click.option(
+    "--max-bad",
+    metavar="SHARE",
+    type=_MaxBadType(),
+    default=str(DEFAULT_MAX_BAD),
+    show_default=True,
+    help="Images that may be left out because they cannot be read: a share, of which 1 of "
+    f"{FEW_IMAGES} or more is always within, a number, or 0.",
 )
 recipe_option = click.option(
     "--recipe",

@@ -164,7 +164,7 @@ def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray, digits: 
     if not folder.exists():
         with draft_folder(folder) as draft:
             write_class_folders(images, labels, digits.labels, draft)
-    elif (found := len(FolderSource(folder))) != len(images):
+    elif (found := len(FolderSource(folder, has_truth=False))) != len(images):
         raise ArtifactError(
             f"{folder} holds {found} images, expected the {len(images)} of an earlier quickstart. "
             "Remove it, or choose another folder with --dir"

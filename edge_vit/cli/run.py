@@ -60,12 +60,14 @@ def command(
     precision = precision or opened.smallest_precision
     predictions: list[Prediction] = []
     bad: list[str] = []
-    paths = list(expand_folders(images))
+    paths, notes = expand_folders(images)
     with (
         talk.progress() as progress,
         Predictor.open(opened, precision, backend, options, progress) as predictor,
         progress.step(f"running {precision}", len(paths)) as advance,
     ):
+        for note in notes:
+            progress.note(note)
         for path in paths:
             try:
                 predictions.append(predictor.predict(path, top))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import click
 
+from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     POSITIVE,
     bundle_argument,
     data_option,
     json_option,
+    max_bad_option,
     num_images_option,
     session_options,
 )
@@ -36,6 +38,7 @@ from edge_vit.runtime import SessionOptions
 @bundle_argument
 @data_option
 @num_images_option
+@max_bad_option
 @click.option(
     "--max-drop",
     metavar="POINTS",
@@ -130,6 +133,7 @@ def command(
     bundle: Path,
     data: Path,
     num_images: int | None,
+    max_bad: MaxBad,
     max_drop: float,
     max_error: float,
     min_speedup: float,
@@ -171,6 +175,7 @@ def command(
             options=options,
             iterations=iterations,
             num_images=num_images,
+            max_bad=max_bad,
             earlier=earlier,
             progress=progress,
         )

@@ -70,7 +70,7 @@ def explain(
         BackendError: a graph cannot be run.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    images, spec = open_image_source(source), bundle.spec
+    images, spec = open_image_source(source, has_truth=False), bundle.spec
     view = find_view(onnx.load_from_string(bundle.read(FP32)), spec)
     with (
         _open(bundle, "fp32", view, options) as reference,

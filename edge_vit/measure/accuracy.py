@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
+from edge_vit.bad_images import NUM_NAMED, TolerantSource, bad_of, notes_of, positions
 from edge_vit.errors import BackendError, ImageError, SpecError
-from edge_vit.image_parts import skip_images
 from edge_vit.images import ImageItem, ImageSource
 from edge_vit.measure.comparison import Comparison
 from edge_vit.measure.environment import read_environment
@@ -138,17 +138,32 @@ def evaluate_part(
         Comparison(spec, subject.labels, num_worst, *((old.tally, old.worst) if old else ()))
         for subject, old in zip(subjects, earlier, strict=True)
     ]
-    images, num_calibrated_on, num_done = 0, 0, 0
+    images, num_calibrated_on, num_done, num_bad = 0, 0, 0, 0
+    bad_before: tuple[str, ...] = ()
     if start:
         images, num_calibrated_on = start[0].images, start[0].num_calibrated_on
-        num_done = start[0].tally.num_images
+        num_bad, bad_before = start[0].num_bad, start[0].bad
+        num_done = start[0].tally.num_images + num_bad
+    max_bad = source.num_allowed if isinstance(source, TolerantSource) else 0
     gallery: list[FloatArray] = []
     saved_at = time.monotonic()
 
     def totals() -> tuple[PartialAccuracy, ...]:
+        bad = bad_of(source)
+        notes = source.source_notes if isinstance(source, TolerantSource) else notes_of(source)
         return tuple(
             PartialAccuracy(
-                subject, part, environment, images, num_calibrated_on, each.tally, each.worst
+                subject,
+                part,
+                environment,
+                images,
+                num_calibrated_on,
+                each.tally,
+                each.worst,
+                num_bad=num_bad + len(bad),
+                bad=tuple(sorted((*bad_before, *bad.values())))[:NUM_NAMED],
+                max_bad=max_bad,
+                notes=notes,
             )
             for subject, each in zip(subjects, comparisons, strict=True)
         )
@@ -156,7 +171,7 @@ def evaluate_part(
     with progress.step("evaluating", len(source)) as advance:
         if num_done:
             advance(num_done)
-        for batch in _batches(skip_images(source, num_done), spec, batch_size, num_done):
+        for batch in _batches(positions(source, num_done, num_bad), spec, batch_size):
             expected = _run(reference, batch)
             if spec.task == "features":
                 gallery.append(expected)
@@ -198,10 +213,10 @@ def subject_of(
 
 
 def _batches(
-    source: Iterator[ImageItem], spec: ModelSpec, batch_size: int, first: int
+    source: Iterator[tuple[int, ImageItem]], spec: ModelSpec, batch_size: int
 ) -> Iterator[list[SeenImage]]:
-    """The images as the model sees them, counted from `first`, `batch_size` at a time."""
-    images = (_see(index, item, spec) for index, item in enumerate(source, first))
+    """The images as the model sees them, `batch_size` at a time; each comes with its index."""
+    images = (_see(index, item, spec) for index, item in source)
     while batch := list(itertools.islice(images, batch_size)):
         yield batch
 

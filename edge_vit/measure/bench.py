@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, TolerantSource, noted
 from edge_vit.bundle import Bundle
 from edge_vit.device import EnergyMeter, EnergyReport, TelemetryReader, open_telemetry
+from edge_vit.image_folder import readable
 from edge_vit.image_parts import IndexedSource
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.cold_start import measure_cold_start
@@ -44,6 +46,7 @@ def benchmark(
     *,
     images: Path | str | ImageSource | None = None,
     has_cold_start: bool = True,
+    max_bad: MaxBad = DEFAULT_MAX_BAD,
     progress: Progress = SILENT,
 ) -> LatencyReport:
     """Return the latency of one precision of `bundle`, its parts, cold start and energy.
@@ -56,6 +59,7 @@ def benchmark(
         plan: how runs follow each other.
         images: real ones to time on, which also gives the time from decoding to the answer; seeded
             noise where None.
+        max_bad: how many images may be left out because they cannot be read.
         has_cold_start: also load and run the model in a process of its own, before all else.
         progress: is told of each step.
 
@@ -70,8 +74,12 @@ def benchmark(
     precision = precision or bundle.smallest_precision
     spec, source, pixels = bundle.spec, None, None
     if images is not None:
-        source = open_image_source(images, limit=_NUM_TIMED_IMAGES)
-        pixels = np.stack([preprocess(item.pixels, spec.preprocess) for item in source])
+        source = open_image_source(
+            images, limit=_NUM_TIMED_IMAGES, has_truth=False, max_bad=max_bad
+        )
+        with noted(source, progress):
+            pixels = np.stack([preprocess(item.pixels, spec.preprocess) for item in source])
+        source = source.readable() if isinstance(source, TolerantSource) else source
     options = dataclasses.replace(options, batch_size=plan.batch_size_of(spec.static_batch))
     cold_start = None
     if has_cold_start and not runs_on_cpu(resolve_backend(backend, options), options):
@@ -91,7 +99,7 @@ def benchmark(
         report,
         cold_start=cold_start,
         stages=tuple(sorted(stages, key=lambda stage: _ORDER.index(stage.name))),
-        timed_on="noise" if images is None else str(images),
+        timed_on="noise" if images is None else readable(str(images)),
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.image_parts import Part, take_part
-from edge_vit.images import open_image_source
+from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.partial import PartialAccuracy
@@ -30,6 +31,7 @@ class Evaluation:
         backend: that runs both sessions.
         options: threads and the like, for each session.
         num_images: take this many at most, spread evenly; all where None.
+        max_bad: how many images may be left out because they cannot be read.
     """
 
     bundle: str
@@ -38,6 +40,7 @@ class Evaluation:
     backend: str = "auto"
     options: SessionOptions = DEFAULT_OPTIONS
     num_images: int | None = None
+    max_bad: MaxBad = DEFAULT_MAX_BAD
 
 
 class Evaluator:
@@ -57,7 +60,14 @@ class Evaluator:
         self._what = what
         bundle = Bundle.open(Path(what.bundle))
         self._spec = bundle.spec
-        self._source = open_image_source(what.data, bundle.spec.labels, what.num_images)
+        is_labelled = bundle.spec.task == "classification"
+        self._source = open_image_source(
+            what.data,
+            bundle.spec.labels,
+            what.num_images,
+            num_classes=bundle.spec.num_outputs if is_labelled else None,
+            max_bad=what.max_bad,
+        )
         table = bundle.read_table() if bundle.has(TABLE) else None
         self._calibrated_on = frozenset(table.image_digests if table else ())
         self._manifest = bundle.digest
@@ -102,6 +112,17 @@ class Evaluator:
             BackendError: a graph cannot be run, or its output is not finite.
         """
         source = take_part(self._source, part, progress)
+        with noted(source, progress):
+            return self._evaluate(source, part, state_path, is_resumed, progress)
+
+    def _evaluate(
+        self,
+        source: ImageSource,
+        part: Part,
+        state_path: Path | None,
+        is_resumed: bool,
+        progress: Progress,
+    ) -> PartialAccuracy:
         if state_path is not None and (self._spec.task != "features" or is_resumed):
             return evaluate_resumably(
                 self._reference,

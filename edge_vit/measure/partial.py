@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_vit.bad_images import NUM_NAMED, say_bad
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.measure.exact import add_totals, digest_of_total, quotient
@@ -59,6 +60,10 @@ class PartialAccuracy:
         num_calibrated_on: how many of the images were also calibrated on.
         worst: images with the largest divergence, worst first.
         environment: where it was measured.
+        num_bad: images that could not be read and were left out.
+        bad: the errors of the first of them, in alphabetical order.
+        max_bad: how many may be left out, of the images of all parts.
+        notes: what the source of the images says of how they were read.
     """
 
     subject: Subject
@@ -69,6 +74,10 @@ class PartialAccuracy:
     tally: Tally = field(default_factory=Tally)
     worst: tuple[Kept, ...] = ()
     format: int = PARTIAL_FORMAT
+    num_bad: int = 0
+    bad: tuple[str, ...] = ()
+    max_bad: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return the content of a part's file."""
@@ -124,6 +133,11 @@ def merge_partials(parts: Sequence[PartialAccuracy]) -> PartialAccuracy:
     ordered = sorted(parts, key=lambda part: part.part)
     _check_together(ordered)
     merged = functools.reduce(_merge_two, ordered)
+    if merged.num_bad > merged.max_bad:
+        raise SpecError(
+            f"parts to merge: {merged.num_bad:,} images cannot be read, expected at most "
+            f"{merged.max_bad:,} of all parts together, such as {merged.bad[0]}"
+        )
     return dataclasses.replace(merged, part=(1, 1))
 
 
@@ -181,6 +195,8 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         per_label=label_agreements(tally.labels, count, subject.labels),
         label_agreement=mean_agreement(tally.labels, count),
         scores=score_errors(tally.scores, count, subject.labels),
+        num_bad=part.num_bad,
+        notes=(*part.notes, *say_bad(part.bad, part.num_bad, count + part.num_bad)),
     )
 
 
@@ -218,6 +234,9 @@ def _merge_two(first: PartialAccuracy, second: PartialAccuracy) -> PartialAccura
         num_calibrated_on=first.num_calibrated_on + second.num_calibrated_on,
         tally=merge_tallies(first.tally, second.tally),
         worst=worst_of((*first.worst, *second.worst), first.subject.num_worst),
+        num_bad=first.num_bad + second.num_bad,
+        bad=tuple(sorted((*first.bad, *second.bad)))[:NUM_NAMED],
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
     )
 
 

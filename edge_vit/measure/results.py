@@ -247,6 +247,8 @@ class AccuracyReport:
         per_label: of `multi_label`, each label; `agreement` is of all labels at once.
         label_agreement: of `multi_label`, share of all decisions on single labels that are equal.
         scores: of `regression`, each score; `agreement` is of the side of the threshold alone.
+        num_bad: images that could not be read and were left out.
+        notes: how the images and their classes were read, and what was left out.
     """
 
     backend: str
@@ -288,6 +290,8 @@ class AccuracyReport:
     per_label: tuple[LabelAgreement, ...] = ()
     label_agreement: float | None = None
     scores: tuple[ScoreError, ...] = ()
+    num_bad: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

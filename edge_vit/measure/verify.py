@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.bundle import FP32, HALF_PROOF, TABLE, Bundle
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
@@ -45,6 +46,7 @@ def verify(
     iterations: int = 200,
     num_images: int | None = None,
     earlier: VerifyReport | None = None,
+    max_bad: MaxBad = DEFAULT_MAX_BAD,
     progress: Progress = SILENT,
 ) -> VerifyReport:
     """Return what every precision of `bundle` is worth on this machine, and which one to ship.
@@ -61,6 +63,7 @@ def verify(
         iterations: timed runs of each precision.
         num_images: evaluate on this many at most, spread evenly; all where None.
         earlier: a report that the candidate must not fall behind.
+        max_bad: how many images may be left out because they cannot be read.
         progress: is told of each image and each timed round.
 
     Raises:
@@ -74,9 +77,12 @@ def verify(
     choose_candidate(bundle.precisions)
     bundle_digest = bundle.digest
     spec = bundle.spec
-    images = open_image_source(source, spec.labels, num_images)
+    images = open_image_source(
+        source, spec.labels, num_images, num_classes=_num_classes(spec), max_bad=max_bad
+    )
     table = bundle.read_table() if bundle.has(TABLE) else None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(noted(images, progress))
         sessions, openers, left_out = _open_all(stack, bundle, backend, options, progress)
         accuracy = evaluate(
             sessions[0],
@@ -104,9 +110,13 @@ def verify(
         verdict=decide(accuracy, latency, limits, earlier=earlier),
         accuracy=accuracy,
         latency=latency,
-        notes=(*left_out, *_notes(accuracy, latency, bundle)),
+        notes=(*accuracy[0].notes, *left_out, *_notes(accuracy, latency, bundle)),
         environment=read_environment(),
     )
+
+
+def _num_classes(spec: ModelSpec) -> int | None:
+    return spec.num_outputs if spec.task == "classification" else None
 
 
 Opener = Callable[[], Session]

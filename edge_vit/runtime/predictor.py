@@ -79,7 +79,7 @@ class Predictor:
         Raises:
             ImageError: there are no images, at once; or one cannot be read, when its turn comes.
         """
-        images = open_image_source(source)
+        images = open_image_source(source, has_truth=False)
         return (self._predict(item.name, item.pixels, top) for item in images)
 
     def close(self) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edge_vit.class_names import in_order
 from edge_vit.errors import ArtifactError, ShapeError, SpecError
 from edge_vit.files import write_atomically
+from edge_vit.image_folder import list_folder
 from edge_vit.images import FolderSource
 from edge_vit.optional import require
 from edge_vit.preprocess import preprocess
@@ -208,13 +210,16 @@ def _read_class_folders(
     folder: Path, labels: tuple[str, ...], image_size: int, progress: Progress
 ) -> tuple[tuple[str, ...], UInt8Array, Int64Array]:
     """Return class names, images and class indices; `labels` are the classes, if known."""
-    source = FolderSource(folder)
-    if not source.has_labels:
+    classes = list_folder(folder).classes
+    if classes is None:
         raise SpecError(f"{folder} holds images, expected folders of images, one for each class")
-    labels = labels or source.labels
-    unknown = sorted(set(source.labels) - set(labels))
+    unknown = sorted(set(classes) - set(labels)) if labels else []
     if unknown:
         raise SpecError(f"{folder} has class {unknown[0]!r}, which the training images have not")
+    labels = labels or in_order(classes)
+    source = FolderSource(folder, labels)
+    for note in source.notes:
+        progress.note(note)
     _check_memory(str(folder), len(source), image_size)
     spec = preprocess_for(image_size)
     images = np.empty((len(source), image_size, image_size, 3), np.uint8)
@@ -222,7 +227,7 @@ def _read_class_folders(
     with progress.step(f"reading {folder}", len(source)) as advance:
         for number, item in enumerate(source):
             images[number] = preprocess(item.pixels, spec)
-            indices[number] = labels.index(item.name.split("/")[0])
+            indices[number] = -1 if item.label is None else item.label
             advance(1)
     return labels, images, indices
 

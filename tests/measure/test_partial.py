@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from small_models import make_model
 
 from edge_vit import outputs
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.bad_images import MaxBad, tolerate
+from edge_vit.errors import ArtifactError, ImageError, SpecError
 from edge_vit.image_parts import Part, take_part
 from edge_vit.images import ArraySource
 from edge_vit.measure.accuracy import evaluate, evaluate_part
@@ -101,6 +102,75 @@ def test_a_part_survives_its_file_and_has_the_same_bytes_again(tmp_path):
     part.write(tmp_path / "part.json")
     assert read_partial(tmp_path / "part.json") == part
     assert (tmp_path / "part.json").read_bytes() == _evaluate_part(_source()).to_bytes()
+
+
+class DamagedSource(NamedSource):
+    """Images of which some cannot be read."""
+
+    def item(self, index):
+        if self._order[index] in DAMAGED_IMAGES:
+            raise ImageError(f"image {self.name(index)} cannot be decoded")
+        return super().item(index)
+
+    def content_key(self, index):
+        return self.name(index).encode()
+
+
+DAMAGED_IMAGES = (0, 50, 51, 119)
+
+
+def _damaged(order=None, num_bad=4):
+    source = DamagedSource(np.arange(120) if order is None else order, TRUTH)
+    return tolerate(source, MaxBad(count=num_bad))
+
+
+@pytest.mark.parametrize("count", [1, 3, 60])
+def test_bad_images_leave_the_report_of_the_others_in_any_parts(count):
+    good = np.setdiff1d(np.arange(120), DAMAGED_IMAGES)
+    random = np.random.default_rng(0)
+    order = random.permutation(120)
+    parts = [
+        _evaluate_part(take_part(_damaged(order), Part(i, count)), part=(i, count))
+        for i in range(1, count + 1)
+    ]
+    random.shuffle(parts)
+    report = report_of(merge_partials(parts))
+    assert report == report_of(_evaluate_part(_damaged()))
+    (note,) = report.notes
+    assert note.startswith("4 of 120 images cannot be read and were left out: image 000.png cannot")
+    assert report.num_bad == 4
+    others = dataclasses.replace(report, num_bad=0, notes=())
+    assert others == _whole(_source(good))
+
+
+def test_parts_that_have_too_many_bad_images_together_are_refused():
+    parts = [
+        _evaluate_part(take_part(_damaged(num_bad=3), Part(i, 40)), part=(i, 40))
+        for i in range(1, 41)
+    ]
+    with pytest.raises(SpecError, match="4 images cannot be read, expected at most 3 of all parts"):
+        merge_partials(parts)
+    with pytest.raises(ImageError, match=r"4 bad of 120 images, expected at most 3 \(3\)"):
+        _evaluate_part(_damaged(num_bad=3))
+
+
+@pytest.mark.parametrize("done", [1, 49, 50, 51, 116])
+def test_bad_images_do_not_shift_what_is_resumed(done):
+    class Stopped(Exception):
+        """The end of the process."""
+
+    states = []
+
+    def save(totals):
+        states.append(totals)
+        if totals[0].tally.num_images == done:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        _evaluate_part(_damaged(), save=save, seconds_between_saves=0)
+    assert states[-1][0].num_bad == (1 if done < 50 else 3)
+    resumed = _evaluate_part(_damaged(), start=states[-1])
+    assert resumed == _evaluate_part(_damaged())
 
 
 class Killed(BaseException):

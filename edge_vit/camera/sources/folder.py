@@ -24,7 +24,7 @@ class FolderFrames:
 
     def open(self) -> SourceFormat:
         """List the images; raises ImageError where there are none."""
-        self._files = iter([self._path / name for name in list_folder(self._path)[0]])
+        self._files = iter([self._path / name for name in list_folder(self._path).paths])
         return SourceFormat(0, 0, 0, "as Pillow decodes it")
 
     def read(self) -> Capture | None:
