@@ -11,6 +11,7 @@ from edge_vit.measure.histogram import Histogram, HistogramCounter
 from edge_vit.measure.percentiles import find_percentiles
 from edge_vit.measure.results import Environment, LatencyReport
 from edge_vit.measure.timing import MAX_SAMPLES, LatencySummary, Stage, TimingWarning
+from edge_vit.runtime.cgroup import Throttling, cpu_quota, read_throttling
 from edge_vit.runtime.session import LatencySplit, Session
 from edge_vit.spec import Precision
 
@@ -28,6 +29,7 @@ class Recorder:
         self._nanoseconds: list[int] = []
         self._splits: list[LatencySplit] = []
         self._sum = self._sum_of_squares = 0
+        self._throttled_before = read_throttling()
 
     def add(self, nanoseconds: int, split: LatencySplit | None = None) -> None:
         """Count one run, and its parts where they are known."""
@@ -86,7 +88,12 @@ class Recorder:
             percentiles=find_percentiles(value_ms, histogram.count),
             stages=stages,
             histogram=histogram,
-            warnings=find_warnings(stages, variation, is_on_gpu=session.is_on_gpu),
+            warnings=find_warnings(
+                stages,
+                variation,
+                is_on_gpu=session.is_on_gpu,
+                throttling=read_throttling().since(self._throttled_before),
+            ),
             variation=variation,
             is_on_gpu=session.is_on_gpu,
             provider=getattr(session, "provider", ""),
@@ -123,7 +130,11 @@ def stage_of(name: str, samples_ms: Sequence[float]) -> Stage:
 
 
 def find_warnings(
-    stages: Sequence[Stage], variation: float | None, *, is_on_gpu: bool
+    stages: Sequence[Stage],
+    variation: float | None,
+    *,
+    is_on_gpu: bool,
+    throttling: Throttling = Throttling(),  # noqa: B008  # frozen
 ) -> tuple[TimingWarning, ...]:
     """Return what makes a latency doubtful, or could be done better.
 
@@ -131,6 +142,7 @@ def find_warnings(
         stages: of the run, as far as they are known.
         variation: standard deviation over mean.
         is_on_gpu: whose clocks could be locked.
+        throttling: by a CPU quota, since before the first run.
     """
     median = {stage.name: stage.p50_ms for stage in stages}
     warnings = []
@@ -164,6 +176,18 @@ def find_warnings(
                 "unsteady",
                 f"The runs vary by {_percent(variation)} (standard deviation over mean), above "
                 f"{100 * UNSTEADY:g} %: {advice}, and measure again.",
+            )
+        )
+    if throttling.count:
+        quota = cpu_quota()
+        grants = f" of {quota:g} cores" if quota else ""
+        warnings.append(
+            TimingWarning(
+                "throttled",
+                f"A CPU quota{grants} stopped this process in {throttling.count} periods, for "
+                f"{throttling.seconds:.2g} s in all, while it was timed: this is the speed of the "
+                "quota, not of the machine. Raise the quota of the container, or take fewer "
+                "--threads, and measure again.",
             )
         )
     return tuple(warnings)

@@ -11,6 +11,7 @@ from edge_vit.measure.environment import read_environment
 from edge_vit.optional import extra_of
 from edge_vit.report.grids import Grid
 from edge_vit.runtime.backends import BACKENDS, choose_backend
+from edge_vit.runtime.cgroup import cpu_quota
 
 
 def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
@@ -24,6 +25,7 @@ def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
         "Jetson Linux": facts.l4t,
         "instruction sets": ", ".join(here.instruction_sets),
         "logical cores": str(here.num_cores),
+        "CPU quota": _quota(here.num_cores),
         "GPU": "; ".join(_gpu_words(facts)),
         "driver": facts.driver,
         "CUDA": facts.cuda or cuda_of_driver,
@@ -87,6 +89,16 @@ def _gpu_words(facts: DeviceFacts) -> list[str]:
         else gpu.name
         for gpu in facts.gpus
     ]
+
+
+def _quota(num_cores: int) -> str:
+    quota = cpu_quota()
+    if quota is None:
+        return ""
+    threads = "1 thread" if num_cores == 1 else f"{num_cores} threads"
+    return (
+        f"{quota:g} cores' time (control group): a run takes {threads} where --threads is not set"
+    )
 
 
 def _power(reading: Telemetry) -> str:

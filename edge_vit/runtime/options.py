@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edge_vit.errors import SpecError
+from edge_vit.runtime.cgroup import cpu_quota
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """What ONNX Runtime computes with."""
@@ -31,7 +32,7 @@ class SessionOptions:
     """How a session uses the machine; the command line gives it as `session_options`.
 
     Attributes:
-        threads: that one run may use; None for as many as there are cores for this process.
+        threads: that one run may use; None for as many as this process has cores, see `num_cores`.
         device: number of the GPU.
         provider: for backend ``ort``.
         cuda_graph: launch a run of an engine as one CUDA graph.
@@ -87,7 +88,14 @@ DEFAULT_OPTIONS = SessionOptions()
 
 
 def num_cores() -> int:
-    """Return how many logical cores this process may use."""
+    """Return how many logical cores this process may use: its affinity, within its CPU quota.
+
+    A quota of a control group counts in whole cores, at least one: threads beyond it would use it
+    up early in each period and then be stopped all together.
+    """
     if hasattr(os, "sched_getaffinity"):  # Linux: a container may grant fewer cores than there are
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))

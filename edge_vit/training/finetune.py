@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from edge_vit.errors import ArtifactError
+from edge_vit.runtime.options import num_cores
 from edge_vit.spec import PreprocessSpec
 from edge_vit.training.checkpoint import (
     Checkpoint,
@@ -167,7 +168,7 @@ def _torch_set_up(options: FinetuneOptions) -> Iterator[None]:
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        torch.set_num_threads(options.threads or threads)
+        torch.set_num_threads(options.threads or min(threads, num_cores()))
         try:
             yield
         finally:
