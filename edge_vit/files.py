@@ -88,17 +88,30 @@ def refuse_unwritable(path: Path) -> None:
         ArtifactError: it is a folder, or the folder that it is to lie in cannot be written.
     """
     with refuse_os_errors(path):
-        target = Path(os.path.realpath(path))
-        kind = _mode_of(target)
-        if kind is not None and stat.S_ISDIR(kind):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if kind is not None and not stat.S_ISREG(kind):
-            if not os.access(target, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return
-        folder = next(parent for parent in target.parents if _mode_of(parent) is not None)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        _try_to_write(Path(os.path.realpath(path)))
+
+
+def refuse_unwritable_folder(path: Path) -> None:
+    """Refuse, before any work, a folder, there or not, that no file could be written into.
+
+    Raises:
+        ArtifactError: it is a file, or it or the folder that it is to lie in cannot be written.
+    """
+    with refuse_os_errors(path):
+        _try_to_write(Path(os.path.realpath(path)) / "new")
+
+
+def _try_to_write(target: Path) -> None:
+    kind = _mode_of(target)
+    if kind is not None and stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if kind is not None and not stat.S_ISREG(kind):
+        if not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return
+    folder = next(parent for parent in target.parents if _mode_of(parent) is not None)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _mode_of(path: Path) -> int | None:

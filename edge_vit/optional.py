@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from edge_vit.errors import MissingDependencyError
@@ -57,6 +58,20 @@ def require(module: str, purpose: str) -> ModuleType:
         raise MissingDependencyError(
             f"{purpose} needs {distribution}, which is not installed. Run: pip install {package}"
         ) from None
+
+
+def refuse_missing(module: str, purpose: str) -> None:
+    """Refuse as `require` does, before the work for which `module` is imported at its end.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        found = importlib.util.find_spec(module)
+    except ValueError:
+        found = None
+    if found is None:
+        require(module, purpose)
 
 
 def module_of(distribution: str) -> str:

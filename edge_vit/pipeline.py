@@ -30,6 +30,7 @@ from edge_vit.bundle import (
     refuse_existing,
 )
 from edge_vit.errors import MissingDependencyError, SpecError
+from edge_vit.files import refuse_unwritable_folder
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
@@ -106,6 +107,7 @@ def export_bundle(
         raise SpecError("int8 needs images to calibrate on. Add --calib DIR")
     output = Path(output)
     refuse_existing(output, force=force)  # before minutes of work; and once more at the end
+    refuse_unwritable_folder(output)
     images = None
     if calibration is not None:
         images = _open_images(calibration, num_images, max_bad)

@@ -131,8 +131,9 @@ def _replace(home: Path, folder: Path, progress: Progress) -> None:
     stage_file(folder, MANIFEST, manifest.to_bytes())
     reports = home / "reports"
     goes = reports.is_dir() and not (old and _graphs(old.manifest) == _graphs(manifest))
-    if kept:
-        progress.note(f"kept, as the graph is the same: {', '.join(kept)}")
+    stays = [*kept, *(["reports/"] if reports.is_dir() and not goes else [])]
+    if stays:
+        progress.note(f"kept, as the graph is the same: {', '.join(stays)}")
     if gone or goes:
         every = [*gone, *(["reports/"] if goes else [])]
         progress.note(f"gone, of the bundle that was there: {', '.join(every)}")

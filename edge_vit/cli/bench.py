@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,11 +21,15 @@ from edge_vit.cli.options import (
     session_options,
 )
 from edge_vit.cli.output import echo, print_json, print_tables
+from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.cli.talk import Talk
 from edge_vit.files import write_atomically
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.values import to_json
+
+if TYPE_CHECKING:
+    from edge_vit.measure.results import LatencyReport
 
 SCENARIOS = ("saturated", "paced", "single-stream", "multi-stream", "offline")
 
@@ -94,7 +99,7 @@ _LOG = logging.getLogger(__name__)
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=ANY_FILE,
     help="Write the result as JSON to FILE too, for edgevit compare.",
 )
 @json_option
@@ -140,9 +145,18 @@ def command(
             max_bad=max_bad,
             progress=progress,
         )
-    if output is not None:
-        write_atomically(output, (json.dumps(to_json(report), indent=1) + "\n").encode())
-        _LOG.info("Report: %s", output)
+    deliver(
+        lambda: _print(report, as_json=as_json),
+        lambda: _write(report, output) if output else None,
+    )
+
+
+def _write(report: LatencyReport, path: Path) -> None:
+    write_atomically(path, (json.dumps(to_json(report), indent=1) + "\n").encode())
+    _LOG.info("Report: %s", path)
+
+
+def _print(report: LatencyReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return

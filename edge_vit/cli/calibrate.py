@@ -21,6 +21,7 @@ from edge_vit.cli.options import (
     threads_option,
 )
 from edge_vit.cli.output import echo
+from edge_vit.cli.outputs import ANY_FOLDER
 from edge_vit.cli.talk import Talk
 from edge_vit.progress import Progress
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
@@ -57,7 +58,7 @@ _NUM_FRAMES = 256
 @click.option(
     "--keep-frames",
     metavar="DIR",
-    type=FOLDER,
+    type=ANY_FOLDER,
     help="With --from-camera: leave the images in this new folder.",
 )
 @num_images_option

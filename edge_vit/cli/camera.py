@@ -23,6 +23,7 @@ from edge_vit.cli.options import (
     session_options,
 )
 from edge_vit.cli.output import echo
+from edge_vit.cli.outputs import ANY_FILE, ANY_FOLDER
 from edge_vit.cli.talk import Talk
 from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
@@ -101,7 +102,7 @@ class _KeepsArguments(click.Command):
 @click.option(
     "--record-disagreements",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=ANY_FOLDER,
     help="Keep frames there that fp32 on the CPU answers differently.",
 )
 @click.option(
@@ -124,7 +125,7 @@ class _KeepsArguments(click.Command):
     "--report",
     "report_path",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=ANY_FILE,
     help="Write the final summary there, as JSON.",
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print each answer as a line of JSON.")

@@ -11,7 +11,8 @@ import click
 
 from edge_vit.cli.options import json_option
 from edge_vit.cli.output import print_json, print_tables
-from edge_vit.cli.reports import check_output, read_measured, write_text
+from edge_vit.cli.outputs import REPORT_FILE, deliver
+from edge_vit.cli.reports import read_measured, write_text
 from edge_vit.errors import SpecError
 from edge_vit.values import to_json
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=REPORT_FILE,
     help="Write the comparison to this .html, .md or .json file too.",
 )
 @json_option
@@ -45,7 +46,6 @@ def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_jso
     """
     from edge_vit.measure.compare import compare
 
-    check_output(output)
     names = _short_names(reports)
     measured = [read_measured(path, name) for path, name in zip(reports, names, strict=True)]
     comparison = compare(measured)
@@ -56,15 +56,20 @@ def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_jso
             f"{first.report} and {first.base} are not alike: {first.place} {first.measure}: "
             f"{'; '.join(first.unlike)}. Measure both under the same conditions"
         )
+    deliver(
+        lambda: _print(comparison, as_json=as_json),
+        lambda: write_text(_rendered(comparison, output.suffix), output) if output else None,
+    )
+
+
+def _print(comparison: Comparison, *, as_json: bool) -> None:
     if as_json:
         print_json(comparison)
-    else:
-        from edge_vit.report.compared import all_grids
-        from edge_vit.report.terminal import grid_table
+        return
+    from edge_vit.report.compared import all_grids
+    from edge_vit.report.terminal import grid_table
 
-        print_tables(*map(grid_table, all_grids(comparison)))
-    if output is not None:
-        write_text(_rendered(comparison, output.suffix), output)
+    print_tables(*map(grid_table, all_grids(comparison)))
 
 
 def _rendered(comparison: Comparison, suffix: str) -> str:

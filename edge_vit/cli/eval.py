@@ -18,6 +18,7 @@ from edge_vit.cli.options import (
     precision_option,
     session_options,
 )
+from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.cli.talk import Talk
 from edge_vit.image_parts import Part
 from edge_vit.runtime.session import SessionOptions
@@ -56,7 +57,7 @@ class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes n
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=ANY_FILE,
     help="Write the result as JSON to FILE; while it is made, FILE.state can be resumed from.",
 )
 @click.option(
@@ -123,9 +124,10 @@ def command(
                 progress.note(note)
     if shard is None:
         report = report_of(totals)
-        if output is not None:
-            write_accuracy(report, output)
-        print_accuracy(report, as_json=as_json)
+        deliver(
+            lambda: print_accuracy(report, as_json=as_json),
+            lambda: write_accuracy(report, output) if output else None,
+        )
     else:
         assert output is not None, "checked above"
         totals.write(output)

@@ -17,6 +17,7 @@ from edge_vit.cli.options import (
     threads_option,
 )
 from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.outputs import OutputFile, deliver
 from edge_vit.cli.reports import write_bytes
 from edge_vit.cli.talk import Talk
 from edge_vit.errors import SpecError
@@ -30,8 +31,6 @@ from edge_vit.values import to_json
 if TYPE_CHECKING:
     from edge_vit.explain.values import Explanation
 
-SUFFIXES = (".html", ".png", ".json")
-
 
 @click.command("explain")
 @bundle_argument
@@ -44,7 +43,7 @@ SUFFIXES = (".html", ".png", ".json")
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(".html", ".png", ".json", html_needs=("jinja2",)),
     help="Draw the maps over the images: an .html page or a .png sheet; .json has the numbers.",
 )
 @json_option
@@ -64,10 +63,7 @@ def command(
     each patch is in the tokens that the answer is read from; two numbers say how alike both maps
     are. Runs on ONNX Runtime.
     """
-    if output is not None and output.suffix not in SUFFIXES:
-        raise click.UsageError(f"-o {output}: expected a name that ends in {', '.join(SUFFIXES)}")
     from edge_vit.explain.explain import explain
-    from edge_vit.report.looks import looks_grid
 
     opened = Bundle.open(bundle)
     precision = precision or opened.smallest_precision
@@ -89,14 +85,21 @@ def command(
             options=SessionOptions(threads),
             progress=progress,
         )
+    name = opened.spec.name
+    deliver(
+        lambda: _print(found, as_json=as_json),
+        lambda: write_bytes(_rendered(found, name, output.suffix), output) if output else None,
+    )
+
+
+def _print(found: Sequence[Explanation], *, as_json: bool) -> None:
     if as_json:
         print_json(found)
-    else:
-        from edge_vit.report.terminal import grid_table
+        return
+    from edge_vit.report.looks import looks_grid
+    from edge_vit.report.terminal import grid_table
 
-        print_tables(grid_table(looks_grid(found)))
-    if output is not None:
-        write_bytes(_rendered(found, opened.spec.name, output.suffix), output)
+    print_tables(grid_table(looks_grid(found)))
 
 
 def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:

@@ -11,6 +11,7 @@ import click
 
 from edge_vit.cli.options import NOT_NEGATIVE, POSITIVE, threads_option
 from edge_vit.cli.output import echo
+from edge_vit.cli.outputs import ANY_FILE
 from edge_vit.cli.talk import Talk
 from edge_vit.cli.training_view import training_view
 from edge_vit.errors import ArtifactError
@@ -32,7 +33,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneO
     "-o",
     "--output",
     metavar="FILE.safetensors",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=ANY_FILE,
     required=True,
     help="Where the best weights go.",
 )

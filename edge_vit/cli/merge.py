@@ -8,6 +8,7 @@ import click
 
 from edge_vit.cli.evaluation import print_accuracy, write_accuracy
 from edge_vit.cli.options import json_option
+from edge_vit.cli.outputs import ANY_FILE, deliver
 
 
 @click.command("merge")
@@ -18,7 +19,7 @@ from edge_vit.cli.options import json_option
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=ANY_FILE,
     help="Write the result as JSON to FILE too.",
 )
 @json_option
@@ -31,6 +32,7 @@ def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None
     from edge_vit.measure.partial import merge_partials, read_partial, report_of
 
     report = report_of(merge_partials([read_partial(path) for path in files]))
-    if output is not None:
-        write_accuracy(report, output)
-    print_accuracy(report, as_json=as_json)
+    deliver(
+        lambda: print_accuracy(report, as_json=as_json),
+        lambda: write_accuracy(report, output) if output else None,
+    )

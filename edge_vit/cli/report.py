@@ -9,7 +9,8 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import bundle_argument
 from edge_vit.cli.output import echo
-from edge_vit.cli.reports import VERIFY_HTML, check_output, newest_report, write_report
+from edge_vit.cli.outputs import REPORT_FILE
+from edge_vit.cli.reports import VERIFY_HTML, newest_report, write_report
 
 
 @click.command("report")
@@ -18,7 +19,7 @@ from edge_vit.cli.reports import VERIFY_HTML, check_output, newest_report, write
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=REPORT_FILE,
     help=f"Where to write it, .html, .md or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
 )
 @click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
@@ -27,7 +28,6 @@ def command(bundle: Path, output: Path | None, opens: bool) -> None:
 
     Measures nothing: the numbers are those that edgevit verify saved in the bundle.
     """
-    check_output(output)
     opened = Bundle.open(bundle)
     output = output or opened.reports_path / VERIFY_HTML
     write_report(newest_report(opened), opened, output)

@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.output import echo, print_tables
 from edge_vit.errors import ArtifactError, MissingDependencyError
@@ -22,16 +20,6 @@ if TYPE_CHECKING:
 VERIFY_JSON, VERIFY_HTML = "verify.json", "verify.html"
 
 _LOG = logging.getLogger(__name__)
-
-
-def check_output(output: Path | None) -> None:
-    """Refuse a report file whose name does not say what to write.
-
-    Raises:
-        click.UsageError: it ends in none of .html, .md and .json.
-    """
-    if output is not None and output.suffix not in (".html", ".md", ".json"):
-        raise click.UsageError(f"-o {output}: expected a name that ends in .html, .md or .json")
 
 
 def print_verdict(report: VerifyReport) -> None:
@@ -86,12 +74,15 @@ def write_bytes(data: bytes, path: Path) -> None:
     _LOG.info("Written: %s", path)
 
 
-def append_text(text: str, path: Path) -> None:
-    """Append `text` to `path`, as a CI's summary wants it.
+def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
+    """Append `report` as Markdown to `path`, as a CI's summary wants it.
 
     Raises:
         ArtifactError: the disk refuses.
     """
+    from edge_vit.report.markdown import render_markdown
+
+    text = render_markdown(report, matching_table(report, bundle))
     with refuse_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -156,4 +147,8 @@ def matching_table(report: VerifyReport, bundle: Bundle) -> CalibrationTable | N
     if bundle.digest != report.bundle_digest:
         _LOG.warning("%s has changed since it was verified: its layers are left out", bundle.path)
         return None
-    return bundle.read_table() if bundle.has(TABLE) else None
+    try:
+        return bundle.read_table() if bundle.has(TABLE) else None
+    except ArtifactError as error:
+        _LOG.warning("the layers are left out: %s", error)
+        return None

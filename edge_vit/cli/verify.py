@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,11 +21,10 @@ from edge_vit.cli.options import (
     session_options,
 )
 from edge_vit.cli.output import print_json, without_thumbnails
+from edge_vit.cli.outputs import ANY_FILE, REPORT_FILE, deliver
 from edge_vit.cli.reports import (
-    append_text,
-    check_output,
+    append_markdown,
     keep_reports,
-    matching_table,
     print_verdict,
     read_report,
     write_report,
@@ -32,6 +32,9 @@ from edge_vit.cli.reports import (
 )
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime import SessionOptions
+
+if TYPE_CHECKING:
+    from edge_vit.measure.results import VerifyReport
 
 
 @click.command("verify")
@@ -109,21 +112,21 @@ from edge_vit.runtime import SessionOptions
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=REPORT_FILE,
     help="Write the report to this .html, .md or .json file too.",
 )
 @click.option(
     "--junit",
     "junit_path",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=ANY_FILE,
     help="Write the gates as JUnit XML, which a CI shows as tests.",
 )
 @click.option(
     "--markdown",
     "markdown_path",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=ANY_FILE,
     help="Append the report as Markdown to FILE, such as a CI's step summary.",
 )
 @json_option
@@ -160,9 +163,7 @@ def command(
     from edge_vit.measure.verify import verify
     from edge_vit.pipeline import NUM_COVERAGE_IMAGES, check_coverage
     from edge_vit.report.junit import render_junit
-    from edge_vit.report.markdown import render_markdown
 
-    check_output(output)
     talk: Talk = context.obj
     opened = Bundle.open(bundle)
     earlier = read_report(earlier_path) if earlier_path else None
@@ -187,16 +188,18 @@ def command(
             progress=progress,
         )
     report = dataclasses.replace(report, notes=(*coverage, *report.notes))
+    deliver(
+        lambda: _print(report, as_json=as_json),
+        lambda: keep_reports(report, opened) if keeps_report else None,
+        lambda: write_report(report, opened, output) if output else None,
+        lambda: write_text(render_junit(report), junit_path) if junit_path else None,
+        lambda: append_markdown(report, opened, markdown_path) if markdown_path else None,
+    )
+    context.exit(report.verdict.exit_status)
+
+
+def _print(report: VerifyReport, *, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.replace(report, accuracy=without_thumbnails(report.accuracy)))
     else:
         print_verdict(report)
-    if keeps_report:
-        keep_reports(report, opened)
-    if output is not None:
-        write_report(report, opened, output)
-    if junit_path is not None:
-        write_text(render_junit(report), junit_path)
-    if markdown_path is not None:
-        append_text(render_markdown(report, matching_table(report, opened)), markdown_path)
-    context.exit(report.verdict.exit_status)

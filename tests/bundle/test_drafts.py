@@ -150,6 +150,7 @@ def test_force_with_the_same_graph_keeps_what_was_made_from_it(whole):
     assert (whole.reports_path / "verify.json").exists()
     assert len(notes) == 1
     assert notes[0].startswith("kept, as the graph is the same: calibration.json, onnx/fp16.onnx")
+    assert notes[0].endswith(", reports/")
     replaced.check()
 
 

@@ -39,7 +39,7 @@ def test_json_has_maps_and_their_likeness(edgevit, shared_bundle, held_out):
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (["-o", "x.pdf"], "expected a name that ends in .html, .png, .json", 2),
+        (["-o", "x.pdf"], "expected a name that ends in .html, .png or .json", 2),
         (["--precision", "fp32"], "what the others are held against: take fp16 or int8", 1),
     ],
 )

@@ -16,6 +16,7 @@ from edge_vit.camera.sinks.web.dashboard import HOST, PORT, DashboardSink
 from edge_vit.camera.sinks.webhook import WebhookSink
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import SpecError
+from edge_vit.files import refuse_unwritable
 
 FORMS = (
     "stdout, FILE.jsonl, FILE.mp4, dashboard[:[HOST:]PORT], mqtt://HOST/TOPIC or https://HOST/PATH"
@@ -44,6 +45,7 @@ def make_sink(
 
     Raises:
         SpecError: it is no address of a sink, or an option is not one of its kind.
+        ArtifactError: it is a file that cannot be written.
     """
     base, _, tail = address.partition("#")
     scheme = base.partition("://")[0] if "://" in base else ""
@@ -58,6 +60,7 @@ def make_sink(
     if scheme or not base:
         raise SpecError(f"sink: got {scheme or base!r}, expected {FORMS}")
     if base.lower().endswith(".jsonl"):
+        refuse_unwritable(Path(base))
         options = _parse_options("jsonl", tail)
         megabytes = options.get("max-mb")
         max_bytes = int(megabytes) << 20 if megabytes else MAX_BYTES
@@ -66,6 +69,7 @@ def make_sink(
     if base in ("stdout", "-"):
         return StdoutSink()
     if Path(base).suffix.lower() in SUFFIXES:
+        refuse_unwritable(Path(base))
         return VideoFileSink(Path(base))
     return _dashboard(base, read, environment)
 
