@@ -53,11 +53,7 @@ def require(module: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # the package is there; something that it imports is not
-        distribution, extra = _EXTRAS.get(top, (top, ""))
-        package = f"'edge-vit[{extra}]'" if extra else distribution
-        raise MissingDependencyError(
-            f"{purpose} needs {distribution}, which is not installed. Run: pip install {package}"
-        ) from None
+        raise _missing(top, purpose) from None
 
 
 def refuse_missing(module: str, purpose: str) -> None:
@@ -71,7 +67,15 @@ def refuse_missing(module: str, purpose: str) -> None:
     except ValueError:
         found = None
     if found is None:
-        require(module, purpose)
+        raise _missing(module, purpose)
+
+
+def _missing(module: str, purpose: str) -> MissingDependencyError:
+    distribution, extra = _EXTRAS.get(module, (module, ""))
+    package = f"'edge-vit[{extra}]'" if extra else distribution
+    return MissingDependencyError(
+        f"{purpose} needs {distribution}, which is not installed. Run: pip install {package}"
+    )
 
 
 def module_of(distribution: str) -> str:

@@ -101,6 +101,7 @@ def export_bundle(
     require("torch", "exporting a model")
     require("onnx_ir", "exporting a model")
     from edge_vit.export.export import export_model
+    from edge_vit.export.notes import export_notes
     from edge_vit.export.sources import SourceRequest
 
     if precision == "int8" and calibration is None:
@@ -115,7 +116,8 @@ def export_bundle(
     exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
     for note in notes_of(images) if precision != "int8" else ():  # else calibrating says it
         progress.note(note)
-    _tell_parity(exported, progress)
+    for note in export_notes(exported):
+        progress.note(note)
     replaces = output.is_dir()
     with draft_bundle(
         output, exported.spec, force=force, progress=progress, lock_timeout=lock_timeout
@@ -361,27 +363,6 @@ def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
             Image.fromarray(pixels).save(buffer, "PNG")
             files[f"golden/{index}.png"] = buffer.getvalue()
     return bundle.add(files, parents=(FP32,), made_by=_versions("onnxruntime", "pillow"))
-
-
-def _tell_parity(exported: Exported, progress: Progress) -> None:
-    parity, spec = exported.record.parity, exported.spec
-    if exported.record.weights:
-        progress.note(f"{exported.record.checkpoint or 'checkpoint'}: {exported.record.weights}")
-    progress.note(
-        f"parity with {parity.reference} on {parity.images}, batch "
-        f"{', '.join(map(str, parity.batches))}: cosine "
-        f"{parity.cosine_min:.7f}, largest error {parity.max_error:.1e} of the largest output"
-    )
-    if parity.spread < 100 * parity.max_error:
-        progress.note(
-            f"the outputs of two images differ by {parity.spread:.1e} only: weights like these "
-            "(untrained?) prove little"
-        )
-    progress.note(f"{spec.depth} blocks, {spec.num_tokens} tokens of {spec.embed_dim}")
-    for remark in exported.record.remarks:
-        progress.note(remark)
-    for note in exported.record.notes:
-        progress.note(f"left in its own form, {note}")
 
 
 def _open(bundle: Bundle | Path | str) -> Bundle:
