@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
-from edge_vit.image_folder import spread
+from edge_vit.image_folder import readable, spread
 from edge_vit.optional import require
 from edge_vit.video_colour import colour_of, to_rgb
 from edge_vit.video_reader import FrameCounts, FrameDecoder, is_end, video_stream
@@ -91,8 +91,7 @@ class VideoSource:
             )
         self.notes: tuple[str, ...] = ()
         if self.counts.left_out:
-            self.notes = (f"video {path}: {self.counts}",)
-            _LOG.warning("%s", self.notes[0])
+            self.notes = (readable(f"video {path}: {self.counts}"),)
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -100,12 +99,13 @@ class VideoSource:
     def __iter__(self) -> Iterator[Any]:
         from edge_vit.images import ImageItem  # which opens videos itself
 
+        name = readable(str(self._path))
         missing = dict(self._wanted)
         for key, frame in self._frames(self._wanted):
             place = missing.pop(key, None)
             if place is not None:
                 pixels = to_rgb(frame, colour_of(frame))
-                yield ImageItem(f"{self._path}#{place}", pixels, None)
+                yield ImageItem(f"{name}#{place}", pixels, None)
         if missing:
             raise ImageError(
                 f"video {self._path} has changed while it was read: {len(missing)} of "

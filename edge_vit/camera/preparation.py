@@ -46,7 +46,7 @@ MAX_SCORE_ERROR = 0.05
 """Largest difference of a score, over the spread of the golden images' scores."""
 _REDUCING_GAP = 2.0
 _GRID = 8  # cells across and down, in which detail is looked for
-_MIN_LEVELS = 2.0  # standard deviation of a cell with detail
+_MIN_LEVELS = 2.0  # standard deviation of a colour in a cell with detail
 _MIN_SHARE = 0.25  # of cells; a picture that decides has more with detail
 _MAX_SIZES = 64  # frame sizes that are remembered; others get the reference
 
@@ -205,11 +205,10 @@ def compare_on(
 
 def has_detail(model_input: UInt8Array) -> bool:
     """Return whether enough of a picture, uint8 (H, W, 3), is not flat to compare ways on it."""
-    gray = model_input.mean(axis=2, dtype=np.float32)
     cells = [
-        float(cell.std())
-        for rows in np.array_split(gray, min(_GRID, gray.shape[0]), axis=0)
-        for cell in np.array_split(rows, min(_GRID, gray.shape[1]), axis=1)
+        float(cell.std(axis=(0, 1)).max())
+        for rows in np.array_split(model_input, min(_GRID, model_input.shape[0]), axis=0)
+        for cell in np.array_split(rows, min(_GRID, model_input.shape[1]), axis=1)
     ]
     return sum(level >= _MIN_LEVELS for level in cells) > _MIN_SHARE * len(cells)
 

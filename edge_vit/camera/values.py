@@ -187,7 +187,10 @@ class SourceStatus:
     @property
     def left_out(self) -> str:
         """The frames that could not be decoded, for people."""
-        return ", ".join(f"{count} times: {reason}" for reason, count in self.undecoded.items())
+        return ", ".join(
+            f"{'once' if count == 1 else f'{count} times'}: {reason}"
+            for reason, count in self.undecoded.items()
+        )
 
 
 @dataclass(frozen=True)
