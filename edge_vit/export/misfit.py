@@ -66,7 +66,11 @@ class Misfit:
         return len(self.missing) + len(self.unexpected) + len(self.misshapen)
 
     def refuse(
-        self, where: str, module: nn.Module, image_size: tuple[int, int] | None = None
+        self,
+        where: str,
+        module: nn.Module,
+        image_size: tuple[int, int] | None = None,
+        hints: Iterable[str] = (),
     ) -> None:
         """Raise an error with all that differs, in one line.
 
@@ -74,6 +78,7 @@ class Misfit:
             where: how the message names the weights.
             module: that they were for.
             image_size: (height, width) that their positions are for, where it is known.
+            hints: options that help, where they are known.
 
         Raises:
             ArtifactError: anything does.
@@ -85,7 +90,7 @@ class Misfit:
         found = {"missing": self.missing, "unexpected": self.unexpected, "misshapen": shapes}
         if any(found.values()):
             lists = [_listed(kind, names) for kind, names in found.items() if names]
-            hints = self._hints(module, image_size)
+            hints = [*hints] or self._hints(module, image_size)
             advice = f". Add {' '.join(hints)}" if hints else ""
             raise ArtifactError(f"{where} does not fit the model: {'; '.join(lists)}{advice}")
 

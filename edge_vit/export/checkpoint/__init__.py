@@ -7,6 +7,7 @@ from edge_vit.export.checkpoint.loading import (
     fill,
     load_fit,
     load_weights,
+    refuse_misfit,
     refuse_nonfinite,
     usable,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "load_fit",
     "load_weights",
     "read_stored",
+    "refuse_misfit",
     "refuse_nonfinite",
     "usable",
 ]

@@ -174,21 +174,21 @@ def _with_head_from_beside(
     missing = fit.misfit.missing
     if not missing or not fit.place or len(missing) > 4 or fit.misfit.unexpected:
         return fit
-    beside = [
-        full
-        for full in fit.rest
-        if stored.entries[full].container in containers
-        and not any(map(_BESIDE.match, full[len(stored.entries[full].container) :].split(".")[:2]))
-    ]
+    kept = [full for full in fit.rest if not any(map(_BESIDE.match, full.split(".")[-3:]))]
+    beside = [full for full in kept if stored.entries[full].container in containers] or kept
     by_name = {
-        name: [full for full in beside if f".{full}".endswith(f".{name}")] for name in missing
+        name: [
+            full
+            for full in beside
+            if full.rpartition(".")[2] == name.rpartition(".")[2]
+            and _shape(stored.entries[full].value, shape) == shape
+        ]
+        for name, shape in missing.items()
     }
-    places = {full[: -len(name)] for name, fulls in by_name.items() for full in fulls}
-    if (
-        len(places) != 1
-        or len(beside) != len(missing)
-        or any(len(f) != 1 for f in by_name.values())
-    ):
+    places = {full.rpartition(".")[0] for full in beside}
+    if len(places) != 1 or len(beside) != len(missing):
+        return fit
+    if any(len(fulls) != 1 for fulls in by_name.values()):
         return fit
     head = {name: stored.entries[full].value for name, (full,) in by_name.items()}
     rest = tuple(full for full in fit.rest if full not in beside)

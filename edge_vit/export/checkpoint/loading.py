@@ -40,10 +40,36 @@ def load_fit(module: nn.Module, stored: StoredWeights, fit: Fit) -> str:
     Raises:
         ArtifactError: it does not fit, or a tensor is not finite or not of floating point.
     """
-    fit.misfit.refuse(stored.where, module)
+    refuse_misfit(module, stored, fit)
     weights = usable(fit.weights, stored.where, module)
     load_weights(module, weights, stored.where)
     return describe(fit, weights)
+
+
+def refuse_misfit(
+    module: nn.Module,
+    stored: StoredWeights,
+    fit: Fit,
+    image_size: tuple[int, int] | None = None,
+    hints: Iterable[str] = (),
+) -> None:
+    """Check that `fit` can be loaded into `module` as it is.
+
+    Args:
+        module: that it is for.
+        stored: the checkpoint.
+        fit: a part of it.
+        image_size: as in `Misfit.refuse`, and so are the hints.
+        hints: see there.
+
+    Raises:
+        ArtifactError: it does not fit; names what differs, and what lies elsewhere in the file.
+    """
+    where = stored.where
+    if fit.misfit.missing and fit.place and fit.rest:
+        more = f" and {len(fit.rest) - 3} more" if len(fit.rest) > 3 else ""
+        where = f"{where} (at {fit.key}; beside it {', '.join(fit.rest[:3])}{more})"
+    fit.misfit.refuse(where, module, image_size, hints)
 
 
 def describe(fit: Fit, weights: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ from edge_vit.export.checkpoint.torch_file import plain
 from edge_vit.export.checkpoint.unpickle import Inert, Unusable
 
 _MAX_DEPTH = 40
+_MAX_LIST = 64
 _NOT_WEIGHTS = re.compile(
     r"(?i)optim|scheduler|lr_sched|scaler$|^amp$|^loops$|rng|^collected_params$"
 )
@@ -131,9 +132,13 @@ def _put(stored: StoredWeights, container: str, name: str, value: Any) -> bool:
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield what lies in a dictionary or in an object's attributes."""
+    """Yield what lies in a dictionary, in dictionaries of a list, or in an object's attributes."""
     if isinstance(value, Mapping):
         yield from value.items()
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value[:_MAX_LIST]):
+            if isinstance(item, Mapping | Inert):
+                yield index, item
     elif isinstance(value, Inert):
         yield from value.mapping.items()
         state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state

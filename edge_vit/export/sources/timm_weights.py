@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import io
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +25,7 @@ from edge_vit.export.checkpoint import (
     drop_weights,
     load_fit,
     read_stored,
+    refuse_misfit,
     usable,
 )
 from edge_vit.export.checkpoint.positions import SourceGrid
@@ -47,7 +51,8 @@ def fill_timm(timm: ModuleType, module: Any, request: SourceRequest, path: Path)
     if not fit.is_complete and (resizes or not fit.misfit.is_of_shapes):
         fit = _filtered(timm, module, fit, stored, request, heads, grid, resizes=resizes)
     if not fit.is_complete:
-        fit.misfit.refuse(stored.where, module, _size_hint(module, fit, grid))
+        hints = _argument_hints(fit.misfit)
+        refuse_misfit(module, stored, fit, _size_hint(module, fit, grid), hints)
     return load_fit(module, stored, fit)
 
 
@@ -106,6 +111,8 @@ def _with_positions(
     num_patches = positions.shape[1] - num_prefix
     if not resizes and num_patches != wanted[0] * wanted[1]:
         return fit
+    if not fit.misfit.is_of_shapes and _has_other_prefix(positions.shape[1], num_patches):
+        return fit  # to be converted first
     source = grid.of(num_patches)
     if source == wanted:
         return fit
@@ -123,6 +130,18 @@ def _with_positions(
         f"positions resampled from {source[0]} x {source[1]} to {wanted[0]} x {wanted[1]} patches"
     )
     return _refit(module, fit, weights, note)
+
+
+def _has_other_prefix(num_tokens: int, num_patches: int) -> bool:
+    """Return whether positions are of a square with another number of tokens before the patches.
+
+    So it is in files of a family that keeps class and registers elsewhere than timm.
+    """
+
+    def is_square(count: int) -> bool:
+        return count > 0 and math.isqrt(count) ** 2 == count
+
+    return not is_square(num_patches) and any(is_square(num_tokens - n) for n in (0, 1, 2, 5))
 
 
 def _refit(module: Any, fit: Fit, weights: Mapping[str, Any], *notes: str) -> Fit:
@@ -167,7 +186,8 @@ def _filtered(
     best = fit
     for name, convert in _filters(timm, module, request):
         try:
-            converted = convert(dict(weights), module)
+            with contextlib.redirect_stdout(io.StringIO()):  # one of them prints
+                converted = convert(dict(weights), module)
         except Exception:  # a filter takes for granted what its own files hold
             continue
         if not isinstance(converted, Mapping):
@@ -177,6 +197,9 @@ def _filtered(
             for key, value in drop_weights(converted, heads).items()
             if isinstance(value, Tensor)
         }
+        ready = weights.get("pos_embed")
+        if ready is not None and ready.shape == getattr(tensors.get("pos_embed"), "shape", None):
+            tensors["pos_embed"] = ready  # of the right grid already, whatever the filter assumed
         candidate = _refit(module, fit, tensors, f"renamed by timm's {name}")
         if not candidate.is_complete:
             candidate = _with_positions(timm, module, candidate, grid, resizes=resizes)
@@ -214,20 +237,52 @@ def _without_resampling(
 
     Patches are never resampled: another patch size is another model.
     """
-    shapes = {tuple(value.shape) for value in stored.values()}
     changed = {}
     for name, value in fit.weights.items():
         before = stored.get(name)
         if not isinstance(value, Tensor) or before is None or before.numel() == value.numel():
             continue
-        if value.dtype != torch.long and (not resizes or value.ndim == 4):
+        if value.is_floating_point() and not _is_end_of(value, before):
             changed[name] = (tuple(before.shape), tuple(value.shape))
-    positions = fit.weights.get("pos_embed")
-    if not resizes and isinstance(positions, Tensor) and "pos_embed" not in stored:
-        same = [s for s in shapes if s and s[-1] == positions.shape[-1]]
-        if not any(s[-2:] == tuple(positions.shape[-2:]) for s in same):
+    if "pos_embed" in fit.weights and "pos_embed" not in stored:
+        positions = fit.weights["pos_embed"]
+        lengths = {value.shape[-2] for value in stored.values() if value.ndim in (2, 3)}
+        if isinstance(positions, Tensor) and positions.shape[-2] not in lengths:
             changed["pos_embed"] = ((), tuple(positions.shape))
-    if not changed:
-        return fit
-    misshapen = {**fit.misfit.misshapen, **changed}
-    return replace(fit, misfit=replace(fit.misfit, misshapen=misshapen))
+    unasked = {
+        name: shapes for name, shapes in changed.items() if not resizes or _is_kernel(shapes)
+    }
+    misfit = replace(fit.misfit, misshapen={**fit.misfit.misshapen, **unasked})
+    notes = fit.notes
+    if changed and not unasked:
+        notes = (*notes, f"resampled to the image size: {', '.join(list(changed)[:4])}")
+    return replace(fit, misfit=misfit, notes=notes)
+
+
+def _is_end_of(value: Tensor, before: Tensor) -> bool:
+    """Return whether `value` is `before` without its first tokens: nothing was resampled."""
+    if value.ndim != 3 or before.ndim != 3 or value.shape[1] > before.shape[1]:
+        return False
+    return torch.equal(value, before[:, before.shape[1] - value.shape[1] :].to(value.dtype))
+
+
+def _is_kernel(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
+    return len(shapes[1]) == 4
+
+
+def _argument_hints(misfit: Misfit) -> list[str]:
+    """Return the constructor's arguments with which the checkpoint would fit, where shapes tell."""
+    if not misfit.is_of_shapes:
+        return []
+    tables = [
+        got
+        for name, (got, _) in misfit.misshapen.items()
+        if name.endswith("relative_position_bias_table")
+    ]
+    kernels = [got for got, wanted in misfit.misshapen.values() if len(got) == len(wanted) == 4]
+    hints = []
+    if kernels and kernels[0][2] == kernels[0][3]:
+        hints.append(f"--model-arg patch_size={kernels[0][2]}")
+    if len(tables) == len(misfit.misshapen) and math.isqrt(tables[0][0]) ** 2 == tables[0][0]:
+        hints.append(f"--model-arg window_size={(math.isqrt(tables[0][0]) + 1) // 2}")
+    return hints
