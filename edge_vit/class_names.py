@@ -60,6 +60,9 @@ def match_names(
     that are no labels are class indices. Names of which none is a label, or like one, are counted
     in sorted order where there are as many as classes, and only where `is_complete`.
 
+    Folders of a model without class names that are fewer or more than its classes have no index:
+    then `indices` is empty.
+
     Args:
         names: each once, sorted.
         labels: the model's class names; empty where they are not known.
@@ -81,8 +84,15 @@ def match_names(
         known, notes = {**known, **numbers}, ()
         if is_complete:
             notes = (f"{naming.what} are numbers, taken as class indices{_meant(known, labels)}.",)
+    elif is_complete and not labels and num_classes and len(names) != num_classes:
+        note = (
+            f"{naming.what} are no classes: there are {len(names)} ({_some(names)}), and the model "
+            f"has {num_classes} classes without names, so nothing tells which is which. To have "
+            "labels, export it with --labels FILE, or call the folders by class index, from 0 on."
+        )
+        return Matched({}, (note,))
     else:
-        known = _by_order(names, labels, known, naming, num_classes, is_complete=is_complete)
+        known = _by_order(names, labels, known, naming, is_complete=is_complete)
         why = "none is one of the model's labels" if labels else "the model names no classes"
         notes = (f"{naming.what}: {why}, so their sorted order decides: {_pairs(known, labels)}.",)
     _refuse_twins(known, labels, naming, is_complete=is_complete)
@@ -161,7 +171,6 @@ def _by_order(
     labels: Sequence[str],
     known: Mapping[str, int],
     naming: Naming,
-    num_classes: int | None,
     *,
     is_complete: bool,
 ) -> dict[str, int]:
@@ -174,7 +183,7 @@ def _by_order(
         free = [label for index, label in enumerate(labels) if index not in known.values()]
         meant = near.get(name) or (nearest_label(name, free, _LOOSE_CUTOFF) if known else None)
         hint = f". Is it {meant!r}?" if meant else "."
-        shown = ", ".join(map(repr, labels[:3])) + (", ..." if len(labels) > 3 else "")
+        shown = _some([repr(label) for label in labels])
         raise ImageError(
             f"{naming.of(name)} is none of the model's {len(labels)} labels ({shown}){hint} "
             f"{naming.mend}"
@@ -183,12 +192,6 @@ def _by_order(
         raise ImageError(
             f"{naming.of(unknown[0])} names a class, and the model has no class names. "
             "Write class indices from 0 on, or export the model with --labels FILE"
-        )
-    if num_classes and len(names) != num_classes:
-        raise ImageError(
-            f"{naming.what}: got {len(names)} ({', '.join(names[:3])}, ...), and the model has "
-            f"{num_classes} classes without names, so nothing tells which is which. "
-            "Export it with --labels FILE, or call the folders 0, 1, 2, ... by class index"
         )
     return {name: index for index, name in enumerate(names)}
 
@@ -242,6 +245,10 @@ def _say_inexact(
         return ()
     how = "without regard to case, spaces, hyphens and composition"
     return (f"{naming.what}: matched to labels {how}: {_pairs(inexact, labels)}.",)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _meant(known: Mapping[str, int], labels: Sequence[str]) -> str:

@@ -188,8 +188,9 @@ class FolderSource(FileSource):
         notes = listing.notes
         if has_truth and listing.classes is not None:
             matched = match_folders(folder, listing, labels, num_classes)
-            truth = [matched.indices[path.parts[0]] for path in listing.paths]
-            names = tuple(labels) or _names_by_index(matched.indices)
+            if matched.indices:
+                truth = [matched.indices[path.parts[0]] for path in listing.paths]
+                names = tuple(labels) or _names_by_index(matched.indices)
             notes += matched.notes
         elif has_truth:
             flat = flat_truth(folder, listing.paths, num_classes)
