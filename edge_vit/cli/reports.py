@@ -86,7 +86,7 @@ def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     with refuse_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            file.write(printable(text))
     _LOG.info("Written: %s", path)
 
 
