@@ -26,10 +26,11 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
         return
     from edge_vit.report.details import drops_grid
     from edge_vit.report.grids import is_reference
+    from edge_vit.report.task_grids import task_grids
     from edge_vit.report.terminal import accuracy_table, grid_table
 
-    details = [] if is_reference(report) else [grid_table(drops_grid([report]))]
-    print_tables(accuracy_table([report]), *details)
+    grids = [] if is_reference(report) else [drops_grid([report]), *task_grids(report)]
+    print_tables(accuracy_table([report]), *(grid_table(grid) for grid in grids if grid.rows))
 
 
 def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:

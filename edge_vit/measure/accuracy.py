@@ -206,10 +206,14 @@ def subject_of(
         backend=candidate.backend,
         precision=candidate.precision,
         reference=f"{reference.precision} {reference.backend}",
-        labels=tuple(source.labels or spec.labels),
+        labels=tuple(source.labels if spec.task in _OF_ONE_CLASS else ()) or spec.labels,
         data=data,
         num_worst=num_worst,
     )
+
+
+_OF_ONE_CLASS = ("classification", "features")
+"""Tasks of which a class folder says something."""
 
 
 def _batches(
@@ -224,7 +228,7 @@ def _batches(
 def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     pixels = preprocess(item.pixels, spec.preprocess)
     # A folder names one class: what else is on in its images is not known, and no score is.
-    label = item.label if spec.task == "classification" else None
+    label = item.label if spec.task in _OF_ONE_CLASS else None
     image = SeenImage(index, item.name, pixels, label, digest(pixels))
     _check_label(image, spec)
     return image
@@ -268,7 +272,7 @@ def _find_neighbours(comparisons: Sequence[Comparison], gallery: FloatArray) -> 
 
 def _check_label(image: SeenImage, spec: ModelSpec) -> None:
     label = image.label
-    if label is not None and not 0 <= label < spec.num_outputs:
+    if spec.task == "classification" and label is not None and not 0 <= label < spec.num_outputs:
         raise SpecError(
             f"image {image.name}: got label {label}, expected 0 to {spec.num_outputs - 1}, one of "
             f"the classes of {spec.name}. Check that the class folders are the model's"

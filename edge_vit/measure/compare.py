@@ -268,6 +268,8 @@ def _accuracy_change(base: str, then: AccuracyReport, name: str, now: AccuracyRe
         )
     lost, interval = loss_since(now, then)
     measure = "accuracy" if now.num_labelled else "agreement with fp32"
+    if now.task == "regression":
+        measure = "the scores' spread, by error,"
     bounds = f"{interval.low:.2f} to {interval.high:.2f} lost with 95 % confidence each"
     difference: Word = "no difference"
     if interval.low > 0:

@@ -9,6 +9,7 @@ from edge_vit.measure.likeness import accuracy_conditions, differences, latency_
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.ratio import median_ratio_interval, rounds_needed, shared_stretches
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, VerifyReport
+from edge_vit.measure.score_gates import error_since
 from edge_vit.measure.speed_gates import how_many_runs, too_few_runs
 from edge_vit.measure.statistics import Interval, paired_drop_bounds
 
@@ -34,7 +35,11 @@ def judge_earlier(
     judged = next((r for r in earlier.accuracy if (r.backend, r.precision) == place), None)
     return (
         _judge_speed(latency, timed, limits.max_slowdown),
-        _judge_accuracy(accuracy, judged, limits.max_drop),
+        _judge_accuracy(
+            accuracy,
+            judged,
+            limits.max_error if accuracy.task == "regression" else limits.max_drop,
+        ),
     )
 
 
@@ -80,14 +85,17 @@ def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: flo
     unlike = differences(accuracy_conditions(then), accuracy_conditions(now))
     if unlike:
         return make(f"Accuracy cannot be held against the earlier report: {'; '.join(unlike)}.")
-    if now.task == "regression":
-        # Two means over the same images; which single ones changed is not kept.
-        return make("Numeric scores are not held against an earlier report: see max-error.")
     if _is_same(now, then):
         sentence = "The answers are those of the earlier report, to the last digit."
         return make(sentence, "pass", 0.0, Interval(0.0, 0.0))
     drop, (low, high) = loss_since(now, then)
     outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
+    if now.task == "regression":
+        sentence = (
+            f"Since the earlier report the error of the scores grew by {drop:.2f} % of their "
+            f"spread, {low:.2f} to {high:.2f} with 95 % confidence each, {limit:g} allowed."
+        )
+        return make(sentence, outcome, drop, Interval(low, high))
     measure = "accuracy" if now.num_labelled else "agreement with fp32"
     verb = "lost" if drop >= 0 else "gained"
     sentence = (
@@ -104,10 +112,12 @@ def loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interv
     changed is not known. Against the same fp32, both answers differ from its own on a few images
     only, so that at most the sum of those can have changed; of two models, at most the sum of what
     both get wrong. The bounds are for that worst case. Where nothing changed, as with the same
-    graph on the same images, they are 0.
+    graph on the same images, they are 0. Of a regression it is the error, see `error_since`.
     """
     if _is_same(now, then):
         return 0.0, Interval(0.0, 0.0)
+    if now.task == "regression" and len(now.scores) == len(then.scores):
+        return error_since(now, then)
     count = now.num_labelled or now.num_images
     most = 2 * now.num_images - now.num_agreeing - then.num_agreeing
     change = then.num_agreeing - now.num_agreeing
@@ -134,7 +144,7 @@ def _is_same(now: AccuracyReport, then: AccuracyReport) -> bool:
     """Whether nothing changed, as with the same graph on the same images."""
     names = (
         *("top1", "reference_top1", "num_agreeing", "num_lost", "num_gained"),
-        *("cosine_mean", "cosine_min", "sqnr_db"),
+        *("cosine_mean", "cosine_min", "sqnr_db", "scores"),
     )
     return all(getattr(now, name) == getattr(then, name) for name in names)
 

@@ -66,6 +66,7 @@ class Evaluator:
             bundle.spec.labels,
             what.num_images,
             num_classes=bundle.spec.num_outputs if is_labelled else None,
+            has_truth=bundle.spec.task in ("classification", "features"),
             max_bad=what.max_bad,
         )
         table = bundle.read_table() if bundle.has(TABLE) else None

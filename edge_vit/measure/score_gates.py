@@ -80,6 +80,22 @@ def agreement_can_fail(report: AccuracyReport) -> bool:
     return True
 
 
+def error_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interval]:
+    """Return how much the worst score's error grew since `then`, in percent of its spread.
+
+    Both are of the same images. Which single ones changed is not kept, so that the bounds, each of
+    which holds with 95 % confidence, add both standard errors as if they never evened out.
+    """
+    changes = []
+    for new, old in zip(now.scores, then.scores, strict=True):
+        scale = _PERCENT / (old.spread or new.spread or 1.0)
+        change = scale * (new.mean_error - old.mean_error)
+        both = new.error_deviation + old.error_deviation if new != old else 0.0
+        margin = scale * _Z * both / math.sqrt(now.num_images)
+        changes.append((change, Interval(change - margin, change + margin)))
+    return max(changes, key=lambda each: each[1].high)
+
+
 def _bounds(score: ScoreError, count: float) -> Interval:
     """Return bounds of the relative error in percent, each of which holds with 95 % confidence.
 

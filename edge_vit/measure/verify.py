@@ -78,7 +78,12 @@ def verify(
     bundle_digest = bundle.digest
     spec = bundle.spec
     images = open_image_source(
-        source, spec.labels, num_images, num_classes=_num_classes(spec), max_bad=max_bad
+        source,
+        spec.labels,
+        num_images,
+        num_classes=_num_classes(spec),
+        has_truth=spec.task in ("classification", "features"),
+        max_bad=max_bad,
     )
     table = bundle.read_table() if bundle.has(TABLE) else None
     with contextlib.ExitStack() as stack:

@@ -18,6 +18,7 @@ MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
 
 GATE_AXES = {
     "max-drop": "points lost",
+    "max-error": "% of the spread of fp32's scores",
     "min-agreement": "% of images with the same answer",
     "min-speedup": "times as fast",
     "max-p99-ms": "ms",

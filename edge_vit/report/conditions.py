@@ -83,6 +83,12 @@ def model_grid(spec: ModelSpec) -> Grid:
         ("name", spec.name),
         ("source", spec.source),
         ("task", spec.task),
+        *((("activation", str(spec.activation)),) if spec.gives_probabilities else ()),
+        *(
+            (("threshold", f"{spec.threshold:g}"),)
+            if spec.task in ("multi_label", "regression")
+            else ()
+        ),
         *(("input", f"{tensor.name}: {tensor}") for tensor in spec.inputs),
         *(("output", f"{tensor.name}: {tensor}") for tensor in spec.outputs),
         ("labels", f"{len(spec.labels)}: {labels}" if spec.labels else MISSING),

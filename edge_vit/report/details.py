@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, LatencyReport, Verdict
 from edge_vit.report.grids import TOO_FEW, Grid, is_reference, place_of, side_by_side
+from edge_vit.report.task_grids import task_grids
 from edge_vit.report.wording import MISSING, number, percent, significant
 from edge_vit.spec import ModelSpec
 
@@ -99,7 +100,7 @@ def _others(reports: Sequence[LatencyReport]) -> Grid:
 def accuracy_details(
     reports: Sequence[AccuracyReport], verdict: Verdict, spec: ModelSpec
 ) -> tuple[Grid, ...]:
-    """Return intervals and tests of every drop, then classes and confusions of the candidate."""
+    """Return intervals and tests of every drop, then the candidate's classes, labels or scores."""
     compared = [report for report in reports if not is_reference(report)]
     grids = [drops_grid(compared)]
     for report in compared:
@@ -107,7 +108,7 @@ def accuracy_details(
             verdict.candidate,
             verdict.backend or report.backend,
         ):
-            grids += [_classes(report), _confusions(report, spec)]
+            grids += [_classes(report), _confusions(report, spec), *task_grids(report)]
     return tuple(grid for grid in grids if grid.rows)
 
 
@@ -133,6 +134,8 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
         )
         for report in reports
     ]
+    if all(report.task == "regression" for report in reports):
+        return Grid("The drop and its uncertainty", (), ())
     note = (
         "Score interval by Tango. The bootstrap is a picture: without lost or gained images it has "
         "no width. McNemar's p: the chance of a split of lost and gained images this uneven if "

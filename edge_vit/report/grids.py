@@ -85,8 +85,9 @@ def _accuracy_column(report: AccuracyReport) -> Row:
         percent(report.top5),
         percent(report.agreement),
         f"{100 * low:.2f} – {100 * high:.2f}",
-        number(report.cosine_mean, 6),
-        number(report.cosine_min, 6),
+        # A vector of scores has a direction that says little, and one score has none.
+        MISSING if report.task == "regression" else number(report.cosine_mean, 6),
+        MISSING if report.task == "regression" else number(report.cosine_min, 6),
         "equal" if report.sqnr_db is None else number(report.sqnr_db, 1),
         significant(report.kl_mean),
         str(report.num_lost) if labelled else MISSING,

@@ -131,7 +131,7 @@ def key_figures(report: VerifyReport) -> tuple[KeyFigures, ...]:
         measured = accuracy.get((latency.precision, latency.backend))
         if measured and not is_reference(measured):
             facts += _facts_of(measured.top1)
-            facts.append((f"same answer as {_precision_of(measured)}", percent(measured.agreement)))
+            facts += _agreement_of(measured)
         elif reference and reference.reference == f"{latency.precision} {latency.backend}":
             facts += _facts_of(reference.reference_top1)
             facts.append(("role", "reference"))
@@ -150,6 +150,14 @@ def key_figures(report: VerifyReport) -> tuple[KeyFigures, ...]:
 def _is_recommended(latency: LatencyReport, verdict: Verdict) -> bool:
     place = (latency.precision, latency.backend)
     return place == (verdict.recommended, verdict.recommended_backend or latency.backend)
+
+
+def _agreement_of(measured: AccuracyReport) -> list[tuple[str, str]]:
+    reference = _precision_of(measured)
+    if measured.scores and all(score.spread for score in measured.scores):
+        error = max(score.mean_error / score.spread for score in measured.scores)
+        return [(f"off {reference}, of its spread", percent(error))]
+    return [(f"same answer as {reference}", percent(measured.agreement))]
 
 
 def _facts_of(top1: float | None) -> list[tuple[str, str]]:

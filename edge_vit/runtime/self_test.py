@@ -41,16 +41,30 @@ class SelfTest:
         return self.error <= self.limit
 
 
-def output_error(outputs: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
-    """Return the root mean square error, over the spread of `expected` within each image.
+def output_error(
+    outputs: npt.NDArray[np.float32],
+    expected: npt.NDArray[np.float32],
+    *,
+    over_images: bool = False,
+) -> float:
+    """Return the root mean square error, over the spread of `expected`.
 
-    Both are float32 (count, classes or channels). The spread is the standard deviation from each
-    row's own mean: what is common to all classes says nothing.
+    Both are float32 (count, size). The spread is the standard deviation from each row's own mean:
+    what is common to all classes says nothing. Scores of a regression have nothing in common, and
+    there it is that of each column over images. Without any spread it is the root mean square.
+
+    Args:
+        outputs: to judge.
+        expected: what they should be.
+        over_images: whether the spread is that over images.
     """
     wanted = expected.astype(np.float64)
-    error = np.sqrt(np.mean((outputs - wanted) ** 2))
-    spread = np.sqrt(np.mean((wanted - wanted.mean(axis=1, keepdims=True)) ** 2))
-    return float(error / spread) if spread else float(error)
+    # One figure for each column over images, or a single one for all.
+    axis, of = (0, 0) if over_images else (1, None)
+    error = np.mean((outputs - wanted) ** 2, axis=of)
+    spread = np.mean((wanted - wanted.mean(axis=axis, keepdims=True)) ** 2, axis=of)
+    spread = np.where(spread > 0, spread, np.mean(wanted**2, axis=of))
+    return float(np.sqrt(np.max(error / np.where(spread > 0, spread, 1.0))))
 
 
 def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
@@ -64,7 +78,10 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
         return None
     golden = bundle.read_golden()
     outputs = run_batch(session, golden.images)
-    error = output_error(outputs, golden.outputs) if np.isfinite(outputs).all() else float("inf")
+    error = float("inf")
+    if np.isfinite(outputs).all():
+        over_images = bundle.spec.task == "regression"
+        error = output_error(outputs, golden.outputs, over_images=over_images)
     return SelfTest(len(outputs), error, MAX_ERROR[session.precision])
 
 

@@ -12,12 +12,16 @@ from small_models import make_model
 from edge_vit.errors import SpecError
 from edge_vit.images import ArraySource
 from edge_vit.measure.accuracy import evaluate, evaluate_part
+from edge_vit.measure.earlier import loss_since
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.gates import judge_accuracy
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.partial import merge_partials, report_of
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.measure.score_gates import agreement_can_fail, judge_scores
+from edge_vit.measure.statistics import Interval
+from edge_vit.report.grids import accuracy_grid
+from edge_vit.report.task_grids import task_grids
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
 
@@ -180,3 +184,26 @@ def test_a_model_at_the_limit_rarely_passes():
 def test_a_limit_below_zero_is_refused():
     with pytest.raises(SpecError, match="max_error: got -1, expected 0 percent or more"):
         Limits(max_error=-1)
+
+
+def test_scores_are_held_against_those_of_an_earlier_report():
+    spec = make_model("regression", 1)
+    good, worse = evaluated(spec, noise=0.01), evaluated(spec, noise=0.2)
+    assert loss_since(good, good) == (0.0, Interval(0.0, 0.0))
+    grown, (low, high) = loss_since(worse, good)
+    assert 0 < low < grown < high
+    assert grown == pytest.approx(
+        100 * (worse.scores[0].mean_error - good.scores[0].mean_error) / good.scores[0].spread
+    )
+    assert loss_since(good, worse)[0] < 0
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_a_report_shows_labels_and_scores(task):
+    report = evaluated(make_model(task, 2, labels=("one", "two")), scale=3)
+    (grid,) = task_grids(report)
+    assert {row[0] for row in grid.rows} == {"one", "two"}
+    measures = {row[0] for row in accuracy_grid([report]).rows}
+    assert ("error (% of spread)" in measures) == (task == "regression")
+    assert ("each label (%)" in measures) == (task == "multi_label")
+    assert ("cosine, mean" in measures) == (task == "multi_label")

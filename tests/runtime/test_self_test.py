@@ -84,6 +84,15 @@ def test_the_error_is_one_of_the_spread_within_an_image():
     assert output_error(np.ones((1, 1)), np.zeros((1, 1), np.float32)) == 1
 
 
+def test_the_error_of_scores_is_one_of_their_spread_over_images():
+    expected = np.array([[101.0], [99.0]], np.float32)
+    off = expected + np.float32(0.5)
+    assert output_error(off, expected, over_images=True) == pytest.approx(0.5)
+    assert output_error(off[:1], expected[:1], over_images=True) == pytest.approx(0.5 / 101)
+    two = np.concatenate([expected * 1000, expected], axis=1)  # the wide one hides nothing
+    assert output_error(two + np.array([0, 1]), two, over_images=True) == pytest.approx(1)
+
+
 def test_without_golden_images_it_says_so(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         check_session(FakeSession(tiny_spec()), tiny_bundle(tmp_path / "t.edgevit"), "tiny.engine")
