@@ -26,11 +26,12 @@ from edge_vit.camera.sinks.web import pictures
 from edge_vit.cli.group import INTERRUPTED
 from edge_vit.export import parity, reference
 from edge_vit.image_decoding import MAX_PIXELS
-from edge_vit.measure import accuracy, histogram, percentiles
+from edge_vit.measure import accuracy, histogram, percentiles, score_gates
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
 from edge_vit.runtime import self_test
 from edge_vit.runtime.trt import build
+from edge_vit.spec import DEFAULT_ACTIVATION, DEFAULT_THRESHOLD
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -247,6 +248,21 @@ FACTS = [
     ),
     Fact(
         "docs/sources.md",
+        r"label is on \(([\d.]+)\), or the value from which a score counts as positive \((\d)\)",
+        lambda: (DEFAULT_THRESHOLD["multi_label"], DEFAULT_THRESHOLD.get("regression", 0.0)),
+    ),
+    *(
+        Fact("docs/sources.md", rf"\| `{task}` \|.*?: ({activation}) \|", lambda a=activation: a)
+        for task, activation in DEFAULT_ACTIVATION.items()
+        if activation != "none"
+    ),
+    Fact(
+        "docs/statistics.md",
+        r"Below (\d+) images, and where the reference gives one value",
+        lambda: score_gates.MIN_IMAGES,
+    ),
+    Fact(
+        "docs/sources.md",
         r"fixes the batch size; by default it is (dynamic)",
         lambda: {None: "dynamic"}[option("export", "--static-batch")],
     ),
@@ -277,6 +293,7 @@ FACTS = [
         )
         for flag, name in (
             ("--max-drop", "max_drop"),
+            ("--max-error", "max_error"),
             ("--min-agreement", "min_agreement"),
             ("--min-speedup", "min_speedup"),
             ("--max-p99-ms", "max_p99_ms"),
