@@ -121,7 +121,8 @@ class ModelSpec:
         outputs: one tensor, float32 (batch, size): see `task_output`.
         preprocess: how an image becomes the input.
         depth: number of transformer blocks.
-        num_heads: attention heads per block.
+        num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
+            so are the two below.
         embed_dim: width of a token.
         num_tokens: tokens that attend to each other, prefix tokens included.
         licence: of the weights, where the source says it.
@@ -185,6 +186,14 @@ class ModelSpec:
         """The batch size that the graph insists on, or None where any will do."""
         batch = self.inputs[0].shape[0]
         return batch if isinstance(batch, int) else None
+
+    def describe_blocks(self) -> str:
+        """Return the size of the transformer in words, such as ``12 blocks, 197 tokens of 384``."""
+        blocks = f"{self.depth} block{'' if self.depth == 1 else 's'}"
+        tokens = f"{self.num_tokens} tokens" if self.num_tokens else "number of tokens not known,"
+        if self.embed_dim:
+            return f"{blocks}, {tokens}{'' if self.num_tokens else ' each'} of {self.embed_dim}"
+        return f"{blocks}, {tokens.rstrip(',')}, their width changes"
 
     def label(self, index: int) -> str:
         """Name of class `index`, or the index itself where there are no labels."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -104,3 +105,15 @@ def test_refuses_other_number_of_labels_than_classes():
 
 def test_features_may_have_any_labels():
     assert model(labels=(), task="features").num_outputs == 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"depth": 12, "embed_dim": 384, "num_tokens": 197}, "12 blocks, 197 tokens of 384"),
+        ({"depth": 1, "embed_dim": 8}, "1 block, number of tokens not known, each of 8"),
+        ({"depth": 4, "num_tokens": 0}, "4 blocks, number of tokens not known, their width ch"),
+    ],
+)
+def test_what_is_not_known_of_the_blocks_is_no_number(facts, text):
+    assert replace(model(), **facts).describe_blocks().startswith(text)

@@ -50,9 +50,10 @@ class CanonicalGraph:
         num_outputs: classes or feature channels.
         batch: the batch size that it insists on, or None.
         depth: number of blocks.
-        num_heads: attention heads per block, 0 where the attention has another form.
+        num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
+            so are the two below.
         embed_dim: width of a token.
-        num_tokens: tokens that attend to each other.
+        num_tokens: tokens that attend to each other; within windows they are not counted.
         notes: what could not be brought into the form, one line each; such parts stay as they were.
         meaning: of its output.
     """
@@ -141,7 +142,7 @@ def make_canonical(
     graph.name = "edge-vit"
     result = _finish(model)
     notes = (*notes, *_tell_unplaced(graph, blocks))
-    heads, tokens, width = _read_dimensions(graph)
+    heads, tokens, width = _read_dimensions(find_blocks(graph))
     return CanonicalGraph(
         result, num_outputs, batch, len(blocks), heads, width, tokens, notes, meaning
     )
@@ -192,16 +193,20 @@ def _read_output(graph: ir.Graph) -> tuple[int | None, int]:
     return (source[0] if isinstance(source[0], int) else None), shape[1]
 
 
-def _read_dimensions(graph: ir.Graph) -> tuple[int, int, int]:
-    """Return (heads, tokens, width) of the first block, 0 where unknown."""
-    blocks = find_blocks(graph)
-    if not blocks:
-        return 0, 0, 0
-    scores, root = blocks[0].attention.scores.outputs[0].shape, blocks[0].root.shape
-    heads = scores[1] if scores is not None and len(scores) == 4 else 0
-    tokens, width = root[-2:] if root is not None and len(root) == 3 else (0, 0)
-    known = (dim if isinstance(dim, int) else 0 for dim in (heads, tokens, width))
-    return next(known), next(known), next(known)
+def _read_dimensions(blocks: tuple[Block, ...]) -> tuple[int, int, int]:
+    """Return (heads, tokens, width), each 0 where it is not known or differs between blocks."""
+    heads, tokens, widths = set[object](), set[object](), set[object]()
+    for block in blocks:
+        scores, root = block.attention.scores.outputs[0].shape, block.root.shape
+        heads.add(scores[1] if scores is not None and len(scores) == 4 else 0)
+        tokens.add(root[1] if root is not None and len(root) == 3 else 0)
+        widths.add(root[-1] if root is not None and len(root) in (3, 4) else 0)
+    return _only_number(heads), _only_number(tokens), _only_number(widths)
+
+
+def _only_number(found: set[object]) -> int:
+    (number, *others) = found or {0}
+    return number if isinstance(number, int) and not others else 0
 
 
 def _finish(model: ir.Model) -> onnx.ModelProto:

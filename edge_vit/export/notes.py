@@ -25,7 +25,8 @@ def export_notes(exported: Exported) -> Iterator[str]:
             f"the outputs of two images differ by {parity.spread:.1e} only: weights like these "
             "(untrained?) prove little"
         )
-    yield f"{spec.depth} blocks, {spec.num_tokens} tokens of {spec.embed_dim}"
+    if spec.depth:
+        yield spec.describe_blocks()
     yield from record.remarks
     for note in record.notes:
         yield f"left in its own form, {note}"

@@ -70,7 +70,8 @@ class Block:
     """One transformer block.
 
     Attributes:
-        root: the value that queries, keys and values are made from, (batch, tokens, width).
+        root: the value that queries, keys and values are made from, (batch, tokens, width); of
+            another rank where attention is within windows.
         sites: in the order qkv, proj, fc1, fc2.
     """
 
@@ -163,12 +164,12 @@ def _find_block(
         if not found:
             return None  # made from a constant, as a learned query is
         qkv.update(found)
-    roots = {movement_root(linear.input) for linear in qkv.values()}
+    root = _find_root(list(qkv.values()))
     proj = _linears_below(attention.context.outputs[0], linears, _any_but_residual)
-    if len(roots) != 1 or len(proj) != 1:
+    if root is None or len(proj) != 1:
         return None
     residual = _residual_below(next(iter(proj.values())).output)
-    fc1, fc2 = _find_mlp(residual, roots.copy().pop(), linears, projections)
+    fc1, fc2 = _find_mlp(residual, movement_root(root), linears, projections)
     if not fc1 or not fc2:
         return None
     roles: tuple[tuple[Role, dict[ir.Node, Linear]], ...] = (
@@ -182,7 +183,36 @@ def _find_block(
         for role, group in roles
         for number, linear in enumerate(group.values())
     )
-    return Block(index, attention, roots.pop(), sites)
+    return Block(index, attention, root, sites)
+
+
+def _find_root(linears: list[Linear]) -> ir.Value | None:
+    """Return the value that `linears` read mere rearrangements of; None without one.
+
+    Where no norm stands between, that would be the convolution of the patches, (batch, width, rows,
+    columns): then it is what has become (batch, tokens, width) on the way.
+    """
+    chains = [_movement_chain(linear.input) for linear in linears]
+    first = chains[0][0]
+    if any(chain[0] is not first for chain in chains):
+        return None
+    node = first.producer()
+    if node is None or node.op_type != "Conv":
+        return first
+    width = linears[0].weight.shape[0]
+    for value in chains[0]:
+        shape = value.shape
+        if shape is not None and len(shape) == 3 and shape[-1] == width:
+            return value if all(value in chain for chain in chains) else first
+    return first
+
+
+def _movement_chain(value: ir.Value) -> list[ir.Value]:
+    """Return the values on the way from what `value` is a mere rearrangement of to `value`."""
+    chain = [value]
+    while (node := chain[-1].producer()) is not None and is_movement(node):
+        chain.append(data_input(node))
+    return chain[::-1]
 
 
 def _find_mlp(

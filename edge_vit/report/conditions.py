@@ -92,10 +92,10 @@ def model_grid(spec: ModelSpec) -> Grid:
         *(("input", f"{tensor.name}: {tensor}") for tensor in spec.inputs),
         *(("output", f"{tensor.name}: {tensor}") for tensor in spec.outputs),
         ("labels", f"{len(spec.labels)}: {labels}" if spec.labels else MISSING),
-        ("blocks", str(spec.depth)),
-        ("heads", str(spec.num_heads)),
-        ("width", str(spec.embed_dim)),
-        ("tokens", str(spec.num_tokens)),
+        ("blocks", str(spec.depth) if spec.depth else "none found"),
+        ("heads", str(spec.num_heads or "not known")),
+        ("width", str(spec.embed_dim or "not known")),
+        ("tokens", str(spec.num_tokens or "not known")),
         ("licence of the weights", spec.licence or "unknown"),
     )
     return Grid("Model", ("fact", "value"), rows, 2)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx_ir as ir
 import pytest
 import transformers
 from reseed import reseed
-from small_vits import export_legacy
+from small_attentions import HEADS, WIDTH, SeparateAttention, fused_attention
+from small_vits import DEPTH, PATCH, SIZE, SmallViT, export_legacy, small_source
+from torch import Tensor, nn
 
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
@@ -84,3 +88,42 @@ def test_models_of_transformers_have_their_sites(tmp_path, name):
     assert (graph.notes, graph.depth, graph.num_heads) == ((), 2, 4)
     blocks = find_blocks(ir.from_proto(graph.model).graph)
     assert [tuple(site.role for site in block.sites) for block in blocks] == [ROLES] * 2
+
+
+class PostNormViT(SmallViT):
+    """Norms behind the residual sums, no class token: attention reads the patches themselves."""
+
+    def __init__(self, attention=fused_attention):
+        super().__init__(attention)
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2 * DEPTH))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.embed(images).flatten(2).transpose(1, 2)
+        for index, block in enumerate(self.blocks):
+            x = self.norms[2 * index](x + block.attention(x))
+            x = self.norms[2 * index + 1](x + block.mlp(x))
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("attention", [fused_attention, SeparateAttention])
+@pytest.mark.parametrize("export", [export_legacy, trace])
+def test_the_first_block_of_a_post_norm_model_is_one_like_the_others(attention, export):
+    source = small_source(functools.partial(PostNormViT, attention))
+    graph = make_canonical(export(source), source.preprocess, source.task)
+    photos = sample_photos(source.preprocess)
+    check_parity(
+        source, graph.model.SerializeToString(), observe_reference(source, photos, "photographs")
+    )
+    tokens = (SIZE // PATCH) ** 2
+    assert (graph.notes, graph.depth, graph.num_heads) == ((), DEPTH, HEADS)
+    assert (graph.embed_dim, graph.num_tokens) == (WIDTH, tokens)
+    blocks = find_blocks(ir.from_proto(graph.model).graph)
+    assert [tuple(site.role for site in block.sites) for block in blocks] == [ROLES] * DEPTH
+
+
+def test_what_differs_from_block_to_block_is_not_known():
+    source = open_source(
+        SourceRequest("timm:swin_tiny_patch4_window7_224", random_weights=True, model_args=SWIN)
+    )
+    graph = make_canonical(export_legacy(source), source.preprocess, source.task)
+    assert (graph.depth, graph.num_heads, graph.embed_dim, graph.num_tokens) == (4, 0, 0, 0)
