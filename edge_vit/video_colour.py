@@ -75,10 +75,23 @@ def to_rgb(frame: Any, colour: Colour) -> UInt8Array:
             dst_color_range=ranges.JPEG,
         )
         pixels = converted.to_ndarray()
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    # The angle is counterclockwise; so are numpy's quarter turns.
-    result: UInt8Array = np.ascontiguousarray(np.rot90(pixels, quarters))
-    return result
+    return np.ascontiguousarray(_upright(pixels, frame))
+
+
+def _upright(pixels: UInt8Array, frame: Any) -> UInt8Array:
+    """`pixels` turned and mirrored as the display matrix of `frame` says, in steps of 90 degrees.
+
+    The matrix takes (x, y) to (ax + cy, bx + dy), see FFmpeg's ``libavutil/display.h``.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return pixels
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), "<i4")[:9] / 65536
+    if max(abs(a), abs(d)) < max(abs(b), abs(c)):
+        pixels, along, down = pixels.transpose(1, 0, 2), c, b
+    else:
+        along, down = a, d
+    return pixels[:: -1 if down < 0 else 1, :: -1 if along < 0 else 1]
 
 
 def _has_full_range(frame: Any) -> bool:

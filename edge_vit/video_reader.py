@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -145,16 +146,18 @@ class FrameDecoder:
     def count_missing(self) -> int:
         """Return how many frames a file announces beyond those that it held; call it at its end."""
         names = self.format_names
+        path, size = Path(self._container.name), self._container.size
         announced = 0
         if "mov" in names:
-            entries = getattr(self._stream, "index_entries", None)
-            announced = len(entries) if entries is not None else self._stream.frames
-        elif "avi" in names:
-            announced = self._stream.frames
-        elif "matroska" in names:
+            entries = getattr(self._stream, "index_entries", ())
+            if any(entry.pos + entry.size > size for entry in entries):
+                announced = len(entries)
+        elif "avi" in names and _announced_bytes(path) > size:
+            announced = max(self._stream.frames, self.num_packets + 1)
+        elif "matroska" in names and _announced_bytes(path) > size:
             rate = self._stream.average_rate or Fraction(0)
             left_s = _seconds(self._stream.metadata.get("DURATION", "")) - self._end_s
-            announced = self.num_packets + round(left_s * rate) if left_s * rate >= 2 else 0
+            announced = self.num_packets + max(1, round(left_s * rate))
         self.counts.missing = max(0, announced - self.num_packets)
         return self.counts.missing
 
@@ -240,6 +243,27 @@ def video_stream(container: Any) -> Any | None:
         if not disposition & cover and stream.codec_context is not None:
             return stream
     return None
+
+
+def _announced_bytes(path: Path) -> int:
+    """Size that the header of an AVI or Matroska file states; 0 where it states none."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head[:4] == b"RIFF":
+        size = int.from_bytes(head[4:8], "little")
+        return 0 if size in (0, 2**32 - 1) else size + 8
+    start = head.find(b"\x18\x53\x80\x67")  # the segment, behind a short header
+    if (
+        head[:4] != b"\x1a\x45\xdf\xa3"
+        or start < 0
+        or start + 4 >= len(head)
+        or not head[start + 4]
+    ):
+        return 0
+    width = 9 - head[start + 4].bit_length()  # of the size: zero bits before the first one
+    digits = int.from_bytes(head[start + 4 : start + 4 + width], "big") - (1 << 7 * width)
+    is_unknown = digits == (1 << 7 * width) - 1
+    return 0 if is_unknown else start + 4 + width + digits
 
 
 def _seconds(text: str) -> Fraction:

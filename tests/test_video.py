@@ -11,7 +11,7 @@ from edge_vit.video import VideoSource
 from edge_vit.video_colour import colour_of, to_rgb
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
-from camera.videos import level_of, read_level, write_video  # noqa: E402
+from camera.videos import level_of, picture, read_level, write_odd_video, write_video  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=["h264.mp4", "open.mp4", "mjpeg.avi"])
@@ -108,6 +108,49 @@ def test_rgb_needs_no_conversion():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     np.testing.assert_array_equal(to_rgb(frame, colour_of(frame)), pixels)
+
+
+# A display matrix takes (x, y) to (ax + cy, bx + dy).
+TURNS = {
+    "not": ((1, 0, 0, 1), lambda pixels: pixels),
+    "half": ((-1, 0, 0, -1), lambda pixels: pixels[::-1, ::-1]),
+    "counterclockwise": ((0, -1, 1, 0), lambda pixels: np.rot90(pixels)),
+    "clockwise": ((0, 1, -1, 0), lambda pixels: np.rot90(pixels, 3)),
+    "mirrored": ((-1, 0, 0, 1), lambda pixels: pixels[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda pixels: pixels[::-1]),
+    "turned and mirrored": ((0, 1, 1, 0), lambda pixels: pixels.transpose(1, 0, 2)),
+}
+
+
+@pytest.mark.parametrize(("matrix", "turn"), TURNS.values(), ids=TURNS)
+def test_pictures_are_turned_and_mirrored_as_the_file_says(tmp_path, matrix, turn):
+    if not hasattr(av.VideoStream, "set_display_matrix"):
+        pytest.skip("this PyAV cannot write one")
+    for item in VideoSource(write_odd_video(tmp_path / "a.mp4", matrix=matrix)):
+        number = int(item.name.rpartition("#")[2])
+        expected = turn(picture(number))
+        assert item.pixels.shape == expected.shape
+        assert np.abs(item.pixels.astype(int) - expected).mean() < 4
+
+
+ODD = {
+    "odd.mp4": {"size": (97, 65), "pixel_format": "yuv444p"},
+    "tiny.mkv": {"codec": "ffv1", "size": (81, 51)},
+    "ten-bits.mp4": {"codec": "libx265", "pixel_format": "yuv420p10le"},
+    "ever-slower.mp4": {"gap_ms": 40},
+    "ever-slower.mkv": {"gap_ms": 40},
+    "ever-slower.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p", "gap_ms": 40},
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), ODD.items(), ids=ODD)
+def test_odd_sizes_depths_and_changing_rates_are_whole_videos(tmp_path, name, settings):
+    source = VideoSource(write_odd_video(tmp_path / name, **settings))
+    items = list(source)
+    assert len(items) == len(source) == 12 and source.notes == ()
+    assert {item.pixels.shape[1::-1] for item in items} == {settings.get("size", (96, 64))}
+    levels = [read_level(item.pixels) for item in items]
+    np.testing.assert_allclose(levels, [level_of(number) for number in range(12)], atol=8)
 
 
 def write_sound(path):

@@ -55,8 +55,9 @@ class _KeepsArguments(click.Command):
     metavar="ADDRESS",
     multiple=True,
     required=True,
-    help="csi://0, v4l2:///dev/video0 (or 0), rtsp://..., FILE.mp4, FOLDER, gst:PIPELINE or "
-    "test://; options behind a #, such as csi://0#width=1920,height=1080. Repeat it for more.",
+    help="csi://0, v4l2:///dev/video0 (or 0), rtsp://..., http://..., FILE.mp4, FOLDER, "
+    "gst:PIPELINE or test://; options behind a #, such as csi://0#width=1920,height=1080. "
+    "Repeat it for more.",
 )
 @click.option("--top", metavar="N", type=POSITIVE, default=5, show_default=True, help="Answers.")
 @click.option(

@@ -27,6 +27,11 @@ ADDRESSES = {
         *("rtsp", "rtsp://me:secret@cam:8554/a?channel=1&x=2", "rtsp://cam:8554/a?channel=1&x=2"),
         {"transport": "udp"},
     ),
+    "http://me:secret@cam/video.cgi?token=abc": (
+        *("http", "http://me:secret@cam/video.cgi?token=abc", "http://cam/video.cgi?token=***"),
+        {},
+    ),
+    "https://cam:8443/stream.mjpg": (*("http", *["https://cam:8443/stream.mjpg"] * 2), {}),
     "gst:videotestsrc is-live=true ! video/x-raw,width=8": (
         *(
             "gst",
@@ -78,7 +83,7 @@ WRONG = {
     "rtsp://me:5#secret@cam/x": "In a password # is written %23",
     "rtsp://me:secret/@cam/x": "source rtsp://cam/x: got no host and port",
     "rtsp://cam:port/x": "got no host and port",
-    "http://me:secret@cam/x": "source http://cam/x is no address of a source, expected one of csi:",
+    "ftp://me:secret@cam/x": "source ftp://cam/x is no address of a source, expected one of csi:",
     "nowhere.mp4": "source nowhere.mp4 does not exist",
 }
 

@@ -39,6 +39,42 @@ def read_level(pixels: np.ndarray) -> float:
     return float(pixels[24:40, 24:72].mean())
 
 
+def write_odd_video(
+    path: Path,
+    codec: str = "libx264",
+    *,
+    size: tuple[int, int] = (96, 64),
+    pixel_format: str = "yuv420p",
+    matrix: tuple[int, ...] = (),
+    gap_ms: int = 0,
+) -> Path:
+    """Write 12 pictures, each `gap_ms` longer than the one before, to be shown by `matrix`.
+
+    Args:
+        path: of the video.
+        codec: FFmpeg's name of the encoder.
+        size: width and height, pixels.
+        pixel_format: FFmpeg's name.
+        matrix: a, b, c and d of FFmpeg's display matrix.
+        gap_ms: milliseconds.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        stream.codec_context.time_base = Fraction(1, 1000)
+        if matrix:
+            a, b, c, d = (value << 16 for value in matrix)
+            stream.set_display_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30))
+        pts = 0
+        for number in range(12):
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            pts += 33 + number * gap_ms
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def write_video(path: Path, count: int = 60, codec: str | None = None, **stream_options) -> Path:
     """Write a video of `count` pictures at 30 frames a second, as the file's name says."""
     name, pixel_format, options = CODECS[codec or path.name]

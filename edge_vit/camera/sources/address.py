@@ -12,13 +12,14 @@ from urllib.parse import SplitResult, urlsplit
 from edge_vit.errors import SpecError
 from edge_vit.video import VIDEO_SUFFIXES
 
-Kind = Literal["csi", "v4l2", "rtsp", "video", "folder", "gst", "test"]
+Kind = Literal["csi", "v4l2", "rtsp", "http", "video", "folder", "gst", "test"]
 
 _SIZE = ("width", "height", "rate")
 OPTIONS: Mapping[Kind, tuple[str, ...]] = {
     "csi": _SIZE,
     "v4l2": (*_SIZE, "format"),
     "rtsp": ("transport",),
+    "http": (),
     "video": (),
     "folder": (),
     "gst": (),
@@ -27,8 +28,10 @@ OPTIONS: Mapping[Kind, tuple[str, ...]] = {
 """What may be said behind the ``#`` of each kind of address."""
 
 _FORMS = (
-    "csi://0, v4l2:///dev/video0 (or 0), rtsp://HOST/PATH, FILE.mp4, FOLDER, gst:PIPELINE, test://"
+    "csi://0, v4l2:///dev/video0 (or 0), rtsp://HOST/PATH, http://HOST/PATH, FILE.mp4, FOLDER, "
+    "gst:PIPELINE, test://"
 )
+_URLS: Mapping[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
 _NUMBERS = (*_SIZE, "count")
 _TRANSPORTS = ("tcp", "udp")
 _SECRET = re.compile(r"(?i)((?:user|login|pass|pwd|pw|token|secret|auth|key)[\w-]*)=[^&\s!]*")
@@ -102,14 +105,14 @@ def _split(base: str, text: str) -> tuple[Kind, str, str]:
         if not device.startswith("/dev/"):
             raise SpecError(f"source {text}: got {device!r}, expected v4l2:///dev/video0")
         return "v4l2", device, f"v4l2://{device}"
-    if separator and scheme in ("rtsp", "rtsps"):
+    if separator and scheme in _URLS:
         if split_url(base) is None or "@" in text.removeprefix(base):
             raise SpecError(
                 f"source {hide_password(text)}: got no host and port, expected "
-                "rtsp://USER:PASSWORD@HOST:PORT/PATH. In a password # is written %23, / is %2F, "
-                "? is %3F"
+                f"{scheme}://USER:PASSWORD@HOST:PORT/PATH. In a password # is written %23, / is "
+                "%2F, ? is %3F"
             )
-        return "rtsp", base, hide_password(base)
+        return _URLS[scheme], base, hide_password(base)
     address = _path_address(base)
     return address.kind, address.target, address.name
 

@@ -27,7 +27,7 @@ class StreamSource:
     """Frames as FFmpeg decodes them, stamped when their packet arrived or by the driver.
 
     Args:
-        address: of kind ``video``, ``rtsp`` or ``v4l2``.
+        address: of kind ``video``, ``rtsp``, ``http`` or ``v4l2``.
         timeout_s: how long opening, and then a frame, may take.
         clock: of stamps.
     """
@@ -198,6 +198,9 @@ def stream_options(address: SourceAddress) -> Mapping[str, str]:
             "flags": "low_delay",
         }
     options = {}
+    if address.kind == "http":
+        # Some cameras send a stream of JPEG that names no length; a second is enough to know it.
+        options = {"fflags": "nobuffer", "analyzeduration": "1000000"}
     if address.kind == "v4l2":
         if "width" in address.options or "height" in address.options:
             size = (address.number("width", 640), address.number("height", 480))

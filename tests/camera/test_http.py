@@ -1,0 +1,139 @@
+"""A network camera that gives JPEG frames over HTTP, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+import time
+
+import pytest
+from camera.scripted import Recorder
+from camera.scripted_loops import SPEC
+
+pytest.importorskip("av", reason="PyAV is not installed")
+from camera.videos import level_of, picture, read_level
+from PIL import Image
+
+from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.patience import Patience
+from edge_vit.camera.sources.opening import source_maker
+from edge_vit.errors import SourceError
+from edge_vit.runtime.fake import FakeSession
+
+_COUNT = 90  # frames of one connection; then the camera hangs up
+
+
+def jpeg(number):
+    data = io.BytesIO()
+    Image.fromarray(picture(number)).save(data, "JPEG", quality=95)
+    return data.getvalue()
+
+
+class Camera(http.server.ThreadingHTTPServer):
+    """Sends the frames of `frames_of(connection)`, counted from 0, one after the other."""
+
+    daemon_threads = True
+
+    def __init__(self, frames_of):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.frames_of, self.num_connections = frames_of, 0
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def address(self):
+        return f"http://user:secret@127.0.0.1:{self.server_port}/video"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        connection = self.server.num_connections
+        self.server.num_connections += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        try:
+            for data in self.server.frames_of(connection):
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                self.wfile.write(head.encode() + data + b"\r\n")
+                time.sleep(0.005)
+        except OSError:
+            pass  # the reader has left
+
+    def log_message(self, format, *arguments):
+        """Log nothing."""
+
+
+@pytest.fixture
+def camera():
+    """Return a function that starts a camera; all are stopped at the end."""
+    cameras = []
+
+    def start(frames_of):
+        cameras.append(Camera(frames_of))
+        return cameras[-1]
+
+    yield start
+    for each in cameras:
+        each.shutdown()
+        each.server_close()
+
+
+FRAMES = [jpeg(number) for number in range(_COUNT)]
+BROKEN = bytes(200)
+
+
+def run_until(camera, condition):
+    """Run a loop on the camera until `condition(sink)`; return its summary and its sink."""
+    sink = Recorder()
+    loop = CameraLoop(
+        [source_maker(camera.address, timeout_s=3)],
+        FakeSession(SPEC),
+        SPEC,
+        sinks=[sink],
+        options=LoopOptions(
+            answer_timeout_s=0, patience=Patience(first_retry_s=0.01, max_retry_s=0.1)
+        ),
+    )
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not condition(sink) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    is_reached = condition(sink)
+    loop.stop()
+    thread.join(30)
+    assert is_reached and not thread.is_alive()
+    return loop.summary(), sink
+
+
+def test_frames_come_and_after_the_camera_hung_up_they_come_again(camera, caplog):
+    source = camera(lambda connection: FRAMES)
+    summary, sink = run_until(source, lambda sink: source.num_connections >= 3 and sink.answers)
+    levels = {round(read_level(answer.frame.pixels)) for answer in sink.answers}
+    known = [level_of(number) for number in range(_COUNT)]
+    assert all(min(abs(level - other) for other in known) <= 3 for level in levels)
+    assert summary.sources[0].num_reopened >= 1
+    assert "secret" not in caplog.text + str(summary)
+
+
+@pytest.mark.parametrize("num_broken", [1, 5])
+def test_a_broken_first_frame_is_left_out_and_the_next_is_answered(camera, num_broken):
+    source = camera(lambda connection: [BROKEN] * num_broken + FRAMES)
+    summary, sink = run_until(source, lambda sink: len(sink.answers) >= 5)
+    assert sink.answers
+    assert summary.counts.captured == (
+        summary.counts.answered + summary.counts.dropped + summary.counts.failed
+    )
+
+
+def test_a_camera_that_gives_rubbish_at_first_is_tried_again(camera):
+    source = camera(lambda connection: FRAMES if connection >= 2 else [BROKEN] * 150)
+    summary, sink = run_until(source, lambda sink: len(sink.answers) >= 5)
+    assert source.num_connections >= 3 and sink.answers
+    assert summary.sources[0].last_error
+
+
+def test_nobody_there_may_come_later():
+    with pytest.raises(SourceError, match=r"source http://127\.0\.0\.1:9/x cannot be opened: "):
+        source_maker("http://me:secret@127.0.0.1:9/x", timeout_s=1).make().open()
