@@ -38,10 +38,18 @@ def test_lists_the_schemes_where_the_address_has_none_of_them(address):
     ("said", "message"),
     [
         ({"checkpoint": Path("x.pth"), "random_weights": True}, "exclude each other"),
+        ({"weights_key": "ema", "random_weights": True}, "--weights-key is about a checkpoint"),
+        ({"checkpoint_size": (2, 1), "random_weights": True}, "--checkpoint-size is about a"),
         ({"num_classes": -1}, "num_classes: got -1, expected 0"),
         ({"num_classes": 3, "labels": ("a", "b")}, "labels: got 2 for 3 classes"),
     ],
-    ids=["checkpoint-and-random", "negative-classes", "labels-against-classes"],
+    ids=[
+        "checkpoint-and-random",
+        "key-and-random",
+        "size-and-random",
+        "negative-classes",
+        "labels-against-classes",
+    ],
 )
 def test_refuses_a_request_that_contradicts_itself(said, message):
     with pytest.raises(SpecError, match=message):
@@ -107,3 +115,10 @@ def test_labels_alone_tell_the_number_of_classes():
     assert SourceRequest("timm:x", labels=("a", "b", "c")).classes == 3
     assert SourceRequest("timm:x", num_classes=0).classes == 0
     assert SourceRequest("timm:x").classes is None
+
+
+@pytest.mark.parametrize("address", ["onnx:x.onnx", "edgevit:x.safetensors", "edgevit:vit_digits"])
+@pytest.mark.parametrize("said", [{"weights_key": "ema"}, {"checkpoint_size": (2, 1)}])
+def test_options_about_a_checkpoint_are_refused_where_there_is_no_choice(address, said):
+    with pytest.raises(SpecError, match=r"^--(weights-key|checkpoint-size): .* leave it out"):
+        open_source(SourceRequest(address, **said))

@@ -419,3 +419,80 @@ def test_a_hub_name_without_a_network_is_one_quick_line(monkeypatch, capfd):
         open_source(SourceRequest("hf:nobody/nothing"))
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
+
+
+TALL = {"image_size": [64, 32], "id2label": NAMES}  # 8 x 4 patches
+TALL_IMAGES = {**VIT_IMAGES, "size": {"height": 64, "width": 32}}
+
+
+@pytest.mark.parametrize(
+    "class_name", ["ViTForImageClassification", "Dinov2ForImageClassification"]
+)
+def test_the_average_in_a_checkpoint_is_taken_below_any_prefix(tmp_path, class_name):
+    model = make(tmp_path, class_name)
+    state = model.state_dict()
+    others = {f"model.{name}": value + 1 for name, value in state.items()}
+    averages = {f"model_ema.module.{name}": value for name, value in state.items()}
+    content = {"state_dict": {**others, **averages, "criterion.weight": torch.ones(3)}}
+    torch.save(content, tmp_path / "last.ckpt")
+    source = open_folder(tmp_path, checkpoint=tmp_path / "last.ckpt")
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(source.module(images), model(images).logits, atol=1e-5)
+    assert source.weights.startswith("weights of state_dict.model_ema.module, an average")
+    other = open_folder(tmp_path, checkpoint=tmp_path / "last.ckpt", weights_key="state_dict.model")
+    assert not torch.allclose(other.module(images), model(images).logits, atol=1e-3)
+
+
+def test_a_grid_that_is_no_square_is_resampled_by_its_true_shape(tmp_path):
+    model = make(tmp_path, images=TALL_IMAGES, **TALL)
+    images = torch.randn(1, 3, 64, 32)
+    source = open_folder(tmp_path)
+    assert torch.allclose(source.module(images), model(images).logits, atol=1e-5)
+    resized = open_folder(tmp_path, image_size=(128, 64)).module.model
+    positions = model.vit.embeddings.position_embeddings
+    grid = positions[:, 1:].reshape(1, 8, 4, 12).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (16, 8), mode="bicubic", align_corners=False)
+    found = resized.vit.embeddings.position_embeddings
+    assert torch.allclose(found[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 128, 12), atol=1e-6)
+    assert torch.equal(found[:, :1], positions[:, :1])
+
+
+def test_a_checkpoint_whose_grid_nothing_tells_is_asked_for(tmp_path):
+    tall = make(tmp_path / "tall", images=TALL_IMAGES, **TALL)
+    torch.save(tall.state_dict(), tmp_path / "tall.pth")
+    make(tmp_path / "square")
+    with pytest.raises(ArtifactError, match=r"Add --checkpoint-size .*64,32 or 32,64$"):
+        open_folder(tmp_path / "square", checkpoint=tmp_path / "tall.pth", image_size=(32, 64))
+    source = open_folder(
+        tmp_path / "square",
+        checkpoint=tmp_path / "tall.pth",
+        image_size=(64, 32),
+        checkpoint_size=(64, 32),
+    )
+    images = torch.randn(1, 3, 64, 32)
+    assert torch.allclose(source.module(images), tall(images).logits, atol=1e-5)
+
+
+def test_a_missing_file_of_several_is_named(tmp_path):
+    make(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    index = {"weight_map": {"classifier.weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ArtifactError, match=r"1 of 1 files are missing beside it: model-00001"):
+        open_folder(tmp_path)
+
+
+def test_a_model_of_timm_on_the_hub_is_told_its_address(tmp_path, monkeypatch):
+    cache = tmp_path / "models--timm--small"
+    snapshot = cache / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a" * 40)
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 3}
+    config = {**config, "model_type": "timm_wrapper", "label_names": ["a", "b", "c"]}
+    (snapshot / "config.json").write_text(json.dumps(config))
+    (snapshot / "preprocessor_config.json").write_text(json.dumps(VIT_IMAGES))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path), raising=False)
+    with pytest.raises(SpecError, match=r"Export it as timm:hf-hub:timm/small$"):
+        open_source(SourceRequest("hf:timm/small"))

@@ -23,6 +23,8 @@ _BESIDE = re.compile(
     r"num_updates|decay|initted|step|global_step|epoch|best_\w+|mixup\w*|\w*rng\w*|center|queue\w*)$"
 )
 _MAX_NAMED = 4
+_MAX_SEGMENTS = 60
+_MAX_PLACES = 64
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def choose_weights(
     """
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     fits = [*_by_prefix(stored, wanted, tuple(unused))]
+    if not any(fit.is_complete for fit in fits):
+        fits += _inside_wrapper(stored, wanted, tuple(unused))
     fits += _from_lists(stored, module, fits)
     fits += _whole_dictionaries(stored, wanted, fits)
     called = fits if key is None else [fit for fit in fits if _is_called(fit, key)]
@@ -92,6 +96,8 @@ def _by_prefix(
     by_place: defaultdict[str, dict[str, str]] = defaultdict(dict)
     dotless = {name.replace(".", ""): name for name in wanted if "." in name}
     for full in stored.entries:
+        if full.count(".") > _MAX_SEGMENTS:
+            continue
         tail, place = full, ""
         while True:
             name = tail if tail in wanted else dotless.get(tail)
@@ -103,10 +109,32 @@ def _by_prefix(
             place += head + dot
     whole = {place for place, names in by_place.items() if names.keys() == wanted.keys()}
     most = max(map(len, by_place.values()), default=0)
-    for place, names in by_place.items():
+    ranked = sorted(by_place.items(), key=lambda item: -len(item[1]))
+    for place, names in ranked[:_MAX_PLACES]:
         if 2 * len(names) < most:
-            continue
+            break
         yield _fit(stored, wanted, place, names, unused, whole - {place})
+
+
+def _inside_wrapper(
+    stored: StoredWeights, wanted: Mapping[str, Shape], unused: tuple[str, ...]
+) -> list[Fit]:
+    """Return complete fits of the model in a module that wraps it, as all its names show."""
+    prefix = ""
+    found: list[Fit] = []
+    inner = dict(wanted)
+    while not found:
+        heads = {name.partition(".")[0] for name in inner}
+        if len(heads) != 1 or any("." not in name for name in inner):
+            break
+        prefix += f"{heads.pop()}."
+        inner = {name.partition(".")[2]: shape for name, shape in inner.items()}
+        for fit in _by_prefix(stored, inner, unused):
+            if fit.is_complete:
+                weights = {prefix + name: value for name, value in fit.weights.items()}
+                notes = (*fit.notes, f"put below the module's own {prefix.rstrip('.')}")
+                found.append(replace(fit, weights=weights, notes=notes))
+    return found
 
 
 def _fit(

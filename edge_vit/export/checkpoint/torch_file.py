@@ -43,7 +43,9 @@ def read_torch(path: Path) -> Any:
         ForbiddenCodeError: it names a function that exists to run something.
         Exception: it is damaged, or no such file; of any kind.
     """
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive:
         with zipfile.ZipFile(path) as archive:
             return _read_zip(archive, path.stat().st_size)
     with path.open("rb") as file:

@@ -25,6 +25,12 @@ def open_edgevit(request: SourceRequest) -> TorchSource:
         SpecError: no preset is called so, there is no checkpoint, or it is of another model.
         ArtifactError: the checkpoint cannot be read or is damaged.
     """
+    for option, said in (
+        ("--weights-key", request.weights_key),
+        ("--checkpoint-size", request.checkpoint_size),
+    ):
+        if said:
+            raise SpecError(f"{option}: a checkpoint of {request.address} tells it, leave it out")
     is_file = request.target.endswith(".safetensors")
     if request.random_weights and not is_file:
         return _open_random(request)

@@ -34,6 +34,8 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         "--checkpoint": request.checkpoint,
         "--model-arg": request.model_args,
         "--random-weights": request.random_weights,
+        "--weights-key": request.weights_key,
+        "--checkpoint-size": request.checkpoint_size,
     }
     for option, value in said.items():
         if value:

@@ -44,7 +44,13 @@ def open_source(request: SourceRequest) -> Source:
     opener = _OPENERS.get(scheme)
     if opener is None or not target:
         raise SpecError(_unknown_address(request.address, scheme, bool(colon)))
-    return opener(request)
+    source = opener(request)
+    if not source.weights and (request.weights_key or request.checkpoint_size):
+        option = "--weights-key" if request.weights_key else "--checkpoint-size"
+        raise SpecError(
+            f"{option} is about a checkpoint, and none was given. Add --checkpoint FILE"
+        )
+    return source
 
 
 def _unknown_address(address: str, scheme: str, has_scheme: bool) -> str:

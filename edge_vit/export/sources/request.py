@@ -74,6 +74,9 @@ class SourceRequest:
             raise SpecError(f"--activation {self.activation}: {self.task} has no probabilities")
         if self.checkpoint is not None and self.random_weights:
             raise SpecError("--checkpoint and --random-weights exclude each other, expected one")
+        if self.random_weights and (self.weights_key or self.checkpoint_size):
+            option = "--weights-key" if self.weights_key else "--checkpoint-size"
+            raise SpecError(f"{option} is about a checkpoint, leave --random-weights out")
         if self.num_classes is not None and self.num_classes < 0:
             raise SpecError(f"num_classes: got {self.num_classes}, expected 0 (features) or more")
         if self.labels and self.num_classes not in (None, len(self.labels)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -356,3 +357,25 @@ def test_a_numpy_archive_and_a_folder_of_none_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match=r"is a folder without model.safetensors or pytorch_"):
         fill(Net(), tmp_path / "empty")
+
+
+@pytest.mark.parametrize("content", [WEIGHTS, {"state_dict": under("net.")}], ids=["bare", "net"])
+def test_weights_are_put_below_the_name_that_a_module_has_for_all_of_them(tmp_path, content):
+    wrapper = nn.ModuleDict({"model": nn.ModuleDict({"vit": Net()})})
+    torch.save(content, tmp_path / "last.ckpt")
+    note = fill(wrapper, tmp_path / "last.ckpt")
+    assert holds(wrapper["model"]["vit"].state_dict(), WEIGHTS)
+    assert note.endswith("put below the module's own model.vit")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["." * 5000], ["a." * 2000 + "weight"], [f"p{i}.head.weight" for i in range(3000)]],
+    ids=["dots", "deep", "many-places"],
+)
+def test_hostile_names_end_soon_in_one_line(tmp_path, names):
+    content = {name: torch.ones(2, 3) for name in names}
+    started = time.perf_counter()
+    with pytest.raises(ArtifactError, match=r"does not fit|fit the model alike"):
+        take(tmp_path, content)
+    assert time.perf_counter() - started < 5
