@@ -17,11 +17,20 @@ A message names the thing, what came, what was wanted and what to type next, in 
 
 from __future__ import annotations
 
+_MAX_MESSAGE = 1_500
+
 
 class EdgeVitError(Exception):
     """Anything that edge-vit refuses or fails to do; its text is one line for the user."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        """Return the message on one line, its middle left out where a user's text is very long."""
+        text = " ".join(super().__str__().splitlines())
+        if len(text) <= _MAX_MESSAGE:
+            return text
+        return f"{text[: _MAX_MESSAGE // 2]} … {text[-_MAX_MESSAGE // 3 :]}"
 
 
 class SpecError(EdgeVitError):

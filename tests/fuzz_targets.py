@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
 from fuzzing import Target, array_seeds, checkpoint_seeds, image_seeds
+from tiny_graph import tiny_onnx
 
 from edge_vit.bundle import MANIFEST, Bundle, Golden
 from edge_vit.cli.export import read_labels
-from edge_vit.export.checkpoint import read_weights
+from edge_vit.export.checkpoint import fill
+from edge_vit.export.export import export_model
+from edge_vit.export.sources import SourceRequest
 from edge_vit.images import load_image, open_image_source
 from edge_vit.record import ExportRecord, HalfProof
 from edge_vit.report.saved import read_json, read_measured
@@ -33,6 +37,7 @@ NAMES = (
     "image",
     "safetensors",
     "torch checkpoint",
+    "ONNX file",
 )
 
 
@@ -54,12 +59,18 @@ def make_targets(bundle: Bundle) -> dict[str, Target]:
         opened.check()
         return opened.spec, opened.precisions, opened.read_table(), opened.read_golden()
 
+    def read_onnx(path: Path) -> object:
+        return export_model(SourceRequest(f"onnx:{path}", mean=(0.5,) * 3, std=(0.5,) * 3))
+
     def read_images(path: Path) -> object:
         for name in IMAGES:
             image = path.parent / name
             if not image.exists():
                 image.write_bytes(picture)
         return len(open_image_source(path, LABELS))
+
+    def read_weights(path: Path) -> object:
+        return fill(torch.nn.ModuleDict({"head": torch.nn.Linear(4, 3)}), path)
 
     def seeds(*names: str) -> tuple[bytes, ...]:
         return tuple((GOLDEN_FILES / name).read_bytes() for name in names)
@@ -120,5 +131,6 @@ def make_targets(bundle: Bundle) -> dict[str, Target]:
         Target("image", "image.png", image_seeds(), load_image),
         Target("safetensors", "w.safetensors", safetensors, read_weights),
         Target("torch checkpoint", "w.pth", saved, read_weights),
+        Target("ONNX file", "m.onnx", (tiny_onnx(), tiny_onnx(batch=1)), read_onnx),
     ]
     return {target.name: target for target in targets}
