@@ -136,6 +136,15 @@ def test_manifest_of_format_2_is_read_and_written(tmp_path):
     assert json.loads(MANIFEST_2.to_bytes()) == json.loads(read("manifest.format2.json"))
 
 
+def test_the_only_class_of_format_1_is_a_score(tmp_path):
+    data = json.loads(read("manifest.format1.json"))
+    data["spec"] |= {"labels": [], "outputs": [{**data["spec"]["outputs"][0], "shape": ["n", 1]}]}
+    (tmp_path / MANIFEST).write_text(json.dumps(data), encoding="utf-8")
+    spec = Bundle.open(tmp_path).spec
+    assert (spec.task, spec.activation, spec.threshold) == ("regression", "none", 0.0)
+    assert spec.outputs[0].name == "logits"  # as the graph has it
+
+
 def test_export_record_of_format_1_is_read():
     assert ExportRecord.from_bytes(read("export.format1.json")) == RECORD_1
 

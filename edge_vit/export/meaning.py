@@ -132,6 +132,12 @@ def _look(
         )
     if said is not None:
         return said, ()
+    is_even = sums.min() > 0 and np.ptp(sums) < _SUM_TOLERANCE * sums.mean()
+    if wide.shape[1] > 1 and is_even and (wide >= 0).all():
+        return usual, (
+            f"the outputs are not negative and add up to {sums.mean():.4g} {seen}, but are taken "
+            "as logits. If they are probabilities, let the model give them from 0 to 1",
+        )
     if within:
         return usual, (
             f"all outputs are from 0 to 1 {seen}, but taken as logits. If they are probabilities "

@@ -133,6 +133,7 @@ def inspect_tables(bundle: Bundle) -> Group:
     record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
     if record is not None and record.weights:
         parts.append(_text(f"{record.checkpoint or 'Checkpoint'}: {record.weights}."))
+    parts += [_text(f"At export: {remark}") for remark in (record.remarks if record else ())]
     if not bundle.has(TABLE):
         hint = f"No layer is quantized. Run: edgevit calibrate {bundle.path} --calib DIR"
         return Group(*parts, _text(hint))

@@ -15,6 +15,9 @@ LOGITS = "l = Mul(x, three)"
 CONSTANTS = {
     "three": np.full(SIZE, 3.0),
     "one": 1.0,
+    "ten": 10.0,
+    "hundred": 100.0,
+    "minus": -1.0,
     "last": np.array([-1]),
     "first": np.array([0]),
     "spatial": np.array([0, SIZE, 1, 1]),
@@ -74,6 +77,11 @@ ENDINGS = {
         *("sigmoid", False),
         *("n = Neg(l)", "e = Exp(n)", "t = Add(one, e)", "y = Reciprocal(t)"),
     ),
+    "percentages": ("softmax", False, "p = Softmax(l)", "y = Mul(p, hundred)"),
+    "percentages of a map": (
+        *("softmax", False, "m = Reshape(l, spatial)", "p = Softmax<axis = 1>(m)"),
+        *("q = Mul(p, hundred)", "f = Reshape(q, flat)", "y = Div(f, ten)"),
+    ),
     "sigmoid as a quotient": ("sigmoid", False, "e = Exp(l)", "t = Add(e, one)", "y = Div(e, t)"),
 }
 
@@ -107,6 +115,7 @@ NONE = {
     ),
     "another sum": ("e = Exp(l)", "t = ReduceSum<keepdims = 1>(l, last)", "y = Div(e, t)"),
     "scaled probabilities": ("p = Softmax(l)", "y = Mul(p, three)"),
+    "negative log-probabilities": ("p = LogSoftmax(l)", "y = Mul(p, minus)"),
     "exponentials": ("y = Exp(l)",),
 }
 

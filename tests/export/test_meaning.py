@@ -61,7 +61,9 @@ def test_outputs_between_zero_and_one_are_suspected_and_said():
 
 @pytest.mark.parametrize("scale", [0.5, 100])
 def test_positive_outputs_that_add_up_to_something_else_are_logits(scale):
-    assert settled(scale * SHARES).activation == "softmax"
+    found = settled(scale * SHARES)
+    assert found.activation == "softmax"
+    assert f"add up to {scale}" in found.remarks[0]
 
 
 def test_one_output_is_a_score():
@@ -125,7 +127,7 @@ def test_features_by_task_take_the_head_off():
     assert SourceRequest("timm:vit", task="features").classes == 0
 
 
-def write_file(path, *end_nodes, classes=3):
+def write_file(path, *end_nodes, classes=3, opset=17):
     """Write a linear classifier of 8x8 pixels whose logits `l` go through `end_nodes` to `y`."""
     weight = np.random.default_rng(2).standard_normal((192, classes)).astype(np.float32)
     nodes = [
@@ -141,7 +143,7 @@ def write_file(path, *end_nodes, classes=3):
         [numpy_helper.from_array(weight, "W")],
     )
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path
     )
     return path
 
@@ -163,6 +165,14 @@ def test_every_end_gives_the_same_probabilities_and_the_graph_logits(tmp_path, o
     assert bool(found.record.remarks) == (op != "Identity")
     one, other = (predict(each.spec, each.outputs[0]).answers[0] for each in (plain, found))
     assert (one.index, pytest.approx(one.score, abs=1e-6)) == (other.index, other.score)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 12, 17, 20])
+def test_the_softmax_of_every_opset_is_known(tmp_path, opset):
+    path = write_file(tmp_path / "e.onnx", helper.make_node("Softmax", ["l"], ["y"]), opset=opset)
+    found = exported_file(path)
+    assert found.spec.outputs[0].name == "logits"
+    assert "ends in Softmax" in found.record.remarks[0]
 
 
 def test_an_end_that_cannot_be_taken_off_is_not_applied_twice(tmp_path):

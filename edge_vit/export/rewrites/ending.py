@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.graph.walk import array_of, data_input, is_constant, scalar_of
+from edge_vit.export.rewrites.edit import replace_value
+from edge_vit.graph.walk import array_of, data_input, is_constant, scalar_of, scaled_by
 from edge_vit.outputs import FloatArray, activate
 from edge_vit.spec import Activation
 
@@ -30,6 +31,8 @@ class Ending:
         node: the node that yields the probabilities or their logarithm.
         logits: what goes in.
         reader: the node that reads `node`; None where its output is the graph's.
+        scale: positive number that the probabilities, or their logarithm, are multiplied by.
+        scalings: the nodes that do it.
     """
 
     activation: Activation
@@ -37,19 +40,22 @@ class Ending:
     node: ir.Node
     logits: ir.Value
     reader: ir.Node | None
+    scale: float = 1.0
+    scalings: tuple[ir.Node, ...] = ()
 
     @property
     def name(self) -> str:
         """The end in words, such as ``LogSoftmax``."""
-        return ("Log" if self.is_log else "") + self.activation.capitalize()
+        name = ("Log" if self.is_log else "") + self.activation.capitalize()
+        return name if self.scale == 1 else f"{self.scale:g} times {name}"
 
     def restore(self, logits: FloatArray) -> FloatArray:
         """Return what the graph gave before its end was taken off, of logits (..., classes)."""
         probabilities = activate(self.activation, logits)
-        if not self.is_log:
-            return probabilities.astype(np.float32)
-        with np.errstate(divide="ignore"):
-            return np.log(probabilities).astype(np.float32)
+        if self.is_log:
+            with np.errstate(divide="ignore"):
+                probabilities = np.log(probabilities)
+        return (self.scale * probabilities).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,11 @@ class _Found:
 def find_ending(graph: ir.Graph) -> Ending | None:
     """Return the end of the first output of `graph`, (batch, classes), or None where it has none.
 
-    Shapes are expected to be inferred. What only casts, reshapes or squeezes is looked through.
+    Shapes are expected to be inferred. What only casts, reshapes, squeezes
+    or multiplies by one number is looked through.
     """
     value, reader = graph.outputs[0], None
+    scale, scalings = 1.0, list[ir.Node]()
     classes = _dimensions(value)[-1:]
     if not classes or not isinstance(classes[0], int):
         return None
@@ -74,7 +82,14 @@ def find_ending(graph: ir.Graph) -> Ending | None:
             return None
         found = _match(node, axis, classes[0])
         if found is not None:
-            return Ending(found.activation, found.is_log, node, found.logits, reader)
+            return Ending(
+                found.activation, found.is_log, node, found.logits, reader, scale, tuple(scalings)
+            )
+        scaled = scaled_by(node)
+        if scaled is not None and scaled[1] > 0 and _keeps_shape(node, scaled[0]):
+            scale, value, reader = scale * scaled[1], scaled[0], node
+            scalings.append(node)
+            continue
         if node.op_type not in _PASSED or is_constant(data_input(node)):
             return None
         value, reader = data_input(node), node
@@ -83,6 +98,14 @@ def find_ending(graph: ir.Graph) -> Ending | None:
 
 def strip_ending(graph: ir.Graph, ending: Ending) -> None:
     """Let `graph` give the logits; nodes that nobody reads any more are left to a later pass."""
+    if ending.scalings:
+        for node in ending.scalings:
+            scaled = scaled_by(node)
+            assert scaled is not None
+            replace_value(node.outputs[0], scaled[0])
+        rest = find_ending(graph)
+        assert rest is not None
+        ending = rest
     if ending.reader is None:
         del graph.outputs[1:]
         graph.outputs[0] = ending.logits
@@ -224,6 +247,10 @@ def _reduces(node: ir.Node, value: ir.Value, axis: int) -> bool:
             return False
         axes = [int(each) for each in array_of(given).reshape(-1)]
     return [each % _rank(node) for each in axes] == [axis]
+
+
+def _keeps_shape(node: ir.Node, value: ir.Value) -> bool:
+    return _dimensions(node.outputs[0]) == _dimensions(value)
 
 
 def _rank(node: ir.Node) -> int:
