@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_vit.errors import ImageError, SpecError
-from edge_vit.image_folder import readable
 from edge_vit.image_parts import IndexedSource, SelectedSource
+from edge_vit.printable import one_line
 from edge_vit.progress import Progress
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class TolerantSource:
     def _leave_out(self, index: int, error: ImageError) -> None:
         if not self.num_allowed:
             raise error
-        self._bad[index] = readable(str(error))
+        self._bad[index] = one_line(str(error))
         num_bad, num_images = len(self._bad) + self._num_before, len(self._source)
         if num_bad <= self.num_allowed and (num_bad < num_images or self._is_part):
             return

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_vit.errors import ImageError
+from edge_vit.text_lines import shorten
 
 _NUM_SHOWN = 6
 _CUTOFF = 0.75  # of difflib: "dogs" is 0.86 like "dog", "boxes" 0.75 like "box"
@@ -156,7 +157,7 @@ def _find_labels(names: Iterable[str], labels: Sequence[str], naming: Naming) ->
     for name in names:
         places = exact.get(name) or keys.get(key_of(name), [])
         if len(places) > 1:  # ImageNet has two kinds of crane
-            ours = ", ".join(repr(labels[place]) for place in places[:_NUM_SHOWN])
+            ours = _some([repr(labels[place]) for place in places])
             raise ImageError(
                 f"{naming.of(name)} names {len(places)} of the model's labels, expected one "
                 f"({ours}). Pass a flat folder to measure agreement only"
@@ -182,7 +183,7 @@ def _by_order(
         name = next(iter(near), unknown[0])
         free = [label for index, label in enumerate(labels) if index not in known.values()]
         meant = near.get(name) or (nearest_label(name, free, _LOOSE_CUTOFF) if known else None)
-        hint = f". Is it {meant!r}?" if meant else "."
+        hint = f". Is it {shorten(meant)!r}?" if meant else "."
         shown = _some([repr(label) for label in labels])
         raise ImageError(
             f"{naming.of(name)} is none of the model's {len(labels)} labels ({shown}){hint} "
@@ -229,7 +230,7 @@ def _refuse_twins(
     first: dict[int, str] = {}
     for name, index in known.items() if is_complete else ():
         if index in first:
-            label = f" {labels[index]!r}" if labels else ""
+            label = f" {shorten(labels[index])!r}" if labels else ""
             raise ImageError(
                 f"{naming.of(name)} and {first[index]!r} beside it are both class {index}{label}. "
                 "Move their images into one folder, or rename one of them"
@@ -248,7 +249,7 @@ def _say_inexact(
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(shorten, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _meant(known: Mapping[str, int], labels: Sequence[str]) -> str:
@@ -258,7 +259,10 @@ def _meant(known: Mapping[str, int], labels: Sequence[str]) -> str:
 def _pairs(known: Mapping[str, int], labels: Sequence[str]) -> str:
     """Return ``bird = 2 'bird', ...``, by index and shortened."""
     ordered = sorted(known.items(), key=lambda pair: pair[1])
-    shown = [f"{n} = {i}" + (f" {labels[i]!r}" if labels else "") for n, i in ordered[:_NUM_SHOWN]]
+    shown = [
+        shorten(f"{name} = {index}" + (f" {labels[index]!r}" if labels else ""))
+        for name, index in ordered[:_NUM_SHOWN]
+    ]
     return ", ".join(shown) + (
         f", ... ({len(ordered)} in all)" if len(ordered) > _NUM_SHOWN else ""
     )

@@ -9,6 +9,7 @@ import numpy as np
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.preprocess import UInt8Array
+from edge_vit.text_lines import shorten
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 IMAGES_KEY, LABELS_KEY = "images", "labels"
@@ -39,8 +40,8 @@ def read_array(path: Path, num_classes: int | None = None) -> tuple[UInt8Array, 
             f"image array {path} holds no {IMAGES_KEY!r}. "
             f"Save it with: numpy.savez(PATH, {IMAGES_KEY}=..., {LABELS_KEY}=...)"
         ) from None
-    except Exception as error:  # a damaged archive can raise anything, zlib.error for one
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # what is read was made elsewhere, and may be anything
+        reason = shorten(" ".join(str(error).split())) or type(error).__name__
         raise ImageError(f"image array {path} cannot be read: {reason}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise ImageError(

@@ -131,14 +131,6 @@ def expand_folders(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
     return found, notes
 
 
-def readable(path: str | os.PathLike[str]) -> str:
-    r"""Return `path` as text that any file can hold: bytes that are no UTF-8 become ``\xff``."""
-    try:
-        return os.fsencode(path).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a character, which no file system gives
-        return str(path).encode("utf-8", "backslashreplace").decode()
-
-
 def spread(count: int, limit: int | None) -> list[bool]:
     """Return which of `count` things to take, so that `limit` of them lie evenly among all.
 

@@ -12,7 +12,7 @@ from edge_vit.class_names import Naming, key_of, match_names
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.image_folder import EXTENSIONS
-from edge_vit.text_lines import read_text, split_lines
+from edge_vit.text_lines import read_text, shorten, split_lines
 
 LIST_SUFFIX = ".txt"
 TABLE_SUFFIXES = (LIST_SUFFIX, ".csv", ".tsv")
@@ -184,7 +184,8 @@ def _need(path: Path, number: int, text: str) -> Path:
     if name and not Path(name).is_absolute() and find_file(Path(), name):
         hint += f", and this one is found from {Path.cwd()}: move {path.name} there"
     raise ImageError(
-        f"{_what(path)}, line {number}: {path.parent / name} does not exist or is no file. {hint}"
+        f"{_what(path)}, line {number}: {shorten(str(path.parent / name))} does not exist or is "
+        f"no file. {hint}"
     )
 
 
@@ -269,14 +270,16 @@ def _find_columns(
         _refuse_several(path, [str(place + 1) for place in found])
         place = next(iter(found), 0)
         return _Columns(place, 1 - place if count == 2 and has_truth else None, count)
+    width = max(len(row.cells) for row in rows) if rows else 0
+    header = [*header, *[""] * (width - len(header))]
     names = [_header_key(cell) for cell in header]
     places = [place for place, name in enumerate(names) if name in PATH_HEADERS]
     places = [place for place in places if place in found] or places or list(found)
     _refuse_several(path, [header[place] for place in places])
     if not places:
         raise ImageError(
-            f"{_what(path)} has the columns {', '.join(header)}, and none holds paths of images. "
-            f"Call it path, and the one of the classes label"
+            f"{_what(path)} has the columns {shorten(', '.join(header))}, and none holds paths of "
+            "images. Call it path, and the one of the classes label"
         )
     others = [place for place in range(len(names)) if place != places[0]]
     if not has_truth or not others:
@@ -289,21 +292,21 @@ def _find_label(
 ) -> _Columns:
     called = [other for other in others if names[other] in CLASS_HEADERS]
     if len(called) > 1 or (not called and len(others) > 1):
-        which = ", ".join(header[other] or "(no name)" for other in (called or others)[:6])
+        which = shorten(", ".join(header[other] or "(no name)" for other in (called or others)))
         raise ImageError(
             f"{_what(path)}: its columns {which} do not tell the class of each image, expected one "
             "column called label. Call it so, or keep the path alone to measure agreement only"
         )
     label = called[0] if called else others[0]
     left = [header[other] for other in others if other != label and header[other]]
-    notes = (f"{_what(path)}: columns {', '.join(left[:6])} are not used.",) if left else ()
+    notes = (f"{_what(path)}: columns {shorten(', '.join(left))} are not used.",) if left else ()
     return _Columns(place, label, len(names), notes, needs_names=not called)
 
 
 def _refuse_several(path: Path, columns: Sequence[str]) -> None:
     if len(columns) > 1:
         raise ImageError(
-            f"{_what(path)}: columns {' and '.join(columns)} both hold paths of images, "
+            f"{_what(path)}: columns {shorten(' and '.join(columns))} both hold paths of images, "
             "expected one. Keep the one that is meant"
         )
 
@@ -336,4 +339,4 @@ def _match(
 
 
 def _namer(path: Path, first: dict[str, int]) -> Callable[[str], str]:
-    return lambda word: f"{_what(path)}, line {first[word]}: label {word!r}"
+    return lambda word: f"{_what(path)}, line {first[word]}: label {shorten(word)!r}"

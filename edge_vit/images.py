@@ -14,11 +14,12 @@ from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.image_arrays import ARRAY_SUFFIXES, read_array
 from edge_vit.image_cifar import map_classes, read_cifar
 from edge_vit.image_decoding import load_image as load_image
-from edge_vit.image_folder import list_folder, match_folders, readable, spread
+from edge_vit.image_folder import list_folder, match_folders, spread
 from edge_vit.image_net import flat_truth
 from edge_vit.image_parts import limit_images
 from edge_vit.image_tables import TABLE_SUFFIXES, read_listed
 from edge_vit.preprocess import UInt8Array, check_image
+from edge_vit.printable import one_line
 from edge_vit.video import VIDEO_SUFFIXES, VideoSource
 
 _KEY_BYTES = 4096
@@ -98,12 +99,12 @@ class FileSource:
     ) -> None:
         known: Sequence[int | None] = [None] * len(paths) if image_labels is None else image_labels
         self._files = [
-            _File(Path(path), readable(str(path)), label)
+            _File(Path(path), one_line(str(path)), label)
             for path, label in zip(paths, known, strict=True)
         ]
         self.labels = tuple(labels)
         self.has_labels = image_labels is not None
-        self.notes = tuple(map(readable, notes))
+        self.notes = tuple(map(one_line, notes))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -196,9 +197,9 @@ class FolderSource(FileSource):
             flat = flat_truth(folder, listing.paths, num_classes)
             truth, notes = flat.classes, notes + flat.notes
             names = labels if truth else ()
-        super().__init__(listing.paths, truth, tuple(map(readable, names)), notes)
+        super().__init__(listing.paths, truth, names, notes)
         files = (
-            _File(folder / file.path, readable(file.path.as_posix()), file.label)
+            _File(folder / file.path, one_line(file.path.as_posix()), file.label)
             for file in self._files
         )
         self._files = list(compress(files, spread(len(self._files), limit)))
@@ -234,7 +235,7 @@ class ArraySource:
         self._image_labels = image_labels
         self.labels = tuple(labels)
         self.has_labels = image_labels is not None
-        self.notes = tuple(map(readable, notes))
+        self.notes = tuple(map(one_line, notes))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -342,7 +343,6 @@ def _open_file(
 
 def _names_by_index(indices: Mapping[str, int]) -> tuple[str, ...]:
     """Names of the classes by index; none where they are not all there."""
-    names = {index: name for name, index in indices.items()}
-    return (
-        tuple(names[i] for i in range(len(names))) if set(names) == set(range(len(names))) else ()
-    )
+    names = {index: one_line(name) for name, index in indices.items()}
+    is_complete = set(names) == set(range(len(names)))
+    return tuple(names[index] for index in range(len(names))) if is_complete else ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from edge_vit.printable import one_line
+
 _MARKS = (  # UTF-32 first: its mark begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -13,6 +15,7 @@ _MARKS = (  # UTF-32 first: its mark begins as that of UTF-16 does
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 MAX_TEXT_BYTES = 1 << 30
+_MAX_SHOWN = 200
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
@@ -43,7 +46,7 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
         raise ValueError(f"byte {error.start:,} is no {name}. Save it as UTF-8") from None
     if "\0" in text:
         raise ValueError("it is no text")
-    return text
+    return text.removeprefix("\ufeff")
 
 
 def split_lines(text: str) -> list[str]:
@@ -53,6 +56,12 @@ def split_lines(text: str) -> list[str]:
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def shorten(text: str) -> str:
+    """Return `text` on one line for a message: if it is long, its beginning and its end."""
+    text = one_line(text)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN // 2]}…{text[-20:]}"
 
 
 def _guess_utf16(data: bytes) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
-from edge_vit.image_folder import readable, spread
+from edge_vit.image_folder import spread
 from edge_vit.optional import require
+from edge_vit.printable import one_line
 from edge_vit.video_colour import colour_of, to_rgb
 from edge_vit.video_reader import FrameCounts, FrameDecoder, is_end, video_stream
 
@@ -91,7 +92,7 @@ class VideoSource:
             )
         self.notes: tuple[str, ...] = ()
         if self.counts.left_out:
-            self.notes = (readable(f"video {path}: {self.counts}"),)
+            self.notes = (one_line(f"video {path}: {self.counts}"),)
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -99,7 +100,7 @@ class VideoSource:
     def __iter__(self) -> Iterator[Any]:
         from edge_vit.images import ImageItem  # which opens videos itself
 
-        name = readable(str(self._path))
+        name = one_line(str(self._path))
         missing = dict(self._wanted)
         for key, frame in self._frames(self._wanted):
             place = missing.pop(key, None)

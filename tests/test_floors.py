@@ -48,6 +48,7 @@ BASE_FILES = """
     image_parts
     image_tables
     images
+    label_files
     locks
     optional
     outputs

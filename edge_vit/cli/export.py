@@ -23,11 +23,9 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import print_tables
 from edge_vit.cli.talk import Talk
-from edge_vit.errors import SpecError
-from edge_vit.git_lfs import refuse_lfs_pointer
+from edge_vit.label_files import read_labels, twin_labels
 from edge_vit.spec import Activation, CropMode, Interpolation, Precision, Task
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
-from edge_vit.values import parse_json
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
@@ -78,7 +76,7 @@ _COLOUR = Numbers("R,G,B", float, (3,))
     "labels_file",
     metavar="FILE",
     type=_FILE,
-    help="Class names: one per line, or JSON: a list, or an object by index.",
+    help="Class names: one per line, or JSON: a list, an object by index or by name, config.json.",
 )
 @click.option(
     "--num-classes", metavar="N", type=NOT_NEGATIVE, help="Width of the head; 0 for none."
@@ -184,33 +182,6 @@ def print_artifacts(bundle: Bundle) -> None:
     print_tables(grid_table(artifacts_grid(bundle)))
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the class names in the file at `path`, by index.
-
-    Raises:
-        SpecError: the file cannot be read, or does not name every class from 0 on.
-    """
-    refuse_lfs_pointer(path, SpecError)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows writes a mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"labels {path} cannot be read: {error}") from None
-    if not text.lstrip().startswith(("[", "{")):
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        data = parse_json(text)
-    except ValueError as error:
-        raise SpecError(f"labels {path} are no JSON: {error}") from None
-    if isinstance(data, dict):
-        data = [data.get(str(index)) for index in range(len(data))]
-    if not all(isinstance(name, str) for name in data):
-        raise SpecError(
-            f'labels {path}: expected a list of names, or an object such as {{"0": "cat", "1": '
-            '"dog"}}, with a name for every index from 0 on'
-        )
-    return tuple(data)
-
-
 def _precision(int8: bool, fp16: bool) -> Precision:
     if int8 and fp16:
         raise click.UsageError("--int8 writes FP16 as well, leave --fp16 out")
@@ -229,10 +200,13 @@ def _request(
     """Return the `SourceRequest` of what was typed."""
     from edge_vit.export.sources import SourceRequest, parse_model_args
 
+    labels = read_labels(labels_file) if labels_file else ()
+    for note in twin_labels(labels):
+        _LOG.warning("%s", note)
     return SourceRequest(
         model,
         model_args=parse_model_args(model_args),
-        labels=read_labels(labels_file) if labels_file else (),
+        labels=labels,
         image_size=_sides(image_size),
         checkpoint_size=_sides(checkpoint_size),
         **said,
