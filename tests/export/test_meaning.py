@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 import scipy.special
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
+from onnx_ends import write_file
 
 from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model
@@ -125,27 +125,6 @@ def test_refuses_words_that_do_not_fit(said, message):
 
 def test_features_by_task_take_the_head_off():
     assert SourceRequest("timm:vit", task="features").classes == 0
-
-
-def write_file(path, *end_nodes, classes=3, opset=17):
-    """Write a linear classifier of 8x8 pixels whose logits `l` go through `end_nodes` to `y`."""
-    weight = np.random.default_rng(2).standard_normal((192, classes)).astype(np.float32)
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["u"]),
-        helper.make_node("MatMul", ["u", "W"], ["l"]),
-        *end_nodes,
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes])],
-        [numpy_helper.from_array(weight, "W")],
-    )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path
-    )
-    return path
 
 
 def exported_file(path, **said):
