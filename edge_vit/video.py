@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = (
 """How the names of video files end, in lower case."""
 
 _LOG = logging.getLogger(__name__)
-_LOG_AFTER_S = 2.0
+_LOG_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,14 @@ class VideoSource:
     def _choose(self, limit: int | None) -> tuple[dict[int, int], FrameCounts]:
         """The frames to give, key -> place among all that are shown, and what was found."""
         if not self._index.is_timed:
-            good = [key for key, _ in self._frames(())]
+            good = [key for key, _ in self._logged(self._frames(()))]
             chosen = spread(len(good), limit)
             return {key: key for key in good if chosen[key]}, self._decoder.counts
         shown = self._index.shown
         place_of = {pts: place for place, pts in enumerate(shown)}
         chosen = spread(len(shown), limit)
         wanted = [pts for place, pts in enumerate(shown) if chosen[place]]
-        good_pts = {key for key, _ in self._frames(wanted)} & place_of.keys()
+        good_pts = {key for key, _ in self._logged(self._frames(wanted))} & place_of.keys()
         taken = good_pts.intersection(wanted)
         for pts in wanted:
             spare = good_pts - taken
@@ -171,15 +171,20 @@ class VideoSource:
 
         The key is the presentation time, or else the place among the good frames.
         """
-        next_log_s = time.monotonic() + _LOG_AFTER_S
         with self._open() as self._decoder:
             decode = self._decode_around(set(wanted)) if self._index.is_timed else self._decode()
             for place, frame in enumerate(decode):
                 yield (frame.pts if self._index.is_timed else place), frame
-                if time.monotonic() > next_log_s:
-                    next_log_s += _LOG_AFTER_S
-                    _LOG.info("video %s: %s frames decoded", self._path, f"{place + 1:,}")
             self._decoder.count_missing()
+
+    def _logged(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """`frames`, with a line of progress every few seconds."""
+        next_log_s = time.monotonic() + _LOG_EVERY_S
+        for count, frame in enumerate(frames, 1):
+            yield frame
+            if time.monotonic() > next_log_s:
+                next_log_s += _LOG_EVERY_S
+                _LOG.info("looking for good frames in %s: %s decoded", self._path, f"{count:,}")
 
     def _decode(self) -> Iterator[Any]:
         for packet in self._decoder.packets():

@@ -85,6 +85,7 @@ class FrameDecoder:
         self._end_s = Fraction(0)
         self._is_flushed = False
         self.num_packets = 0
+        self.num_errors = 0  # packets that the decoder refused
         self.counts = FrameCounts()
         self.corrupt_pts: set[int] = set()
         self.is_broken_off = False  # the demuxer gave up
@@ -124,6 +125,7 @@ class FrameDecoder:
             frames = self._stream.decode(None) if is_flush else packet.decode()
         except self._av.error.InvalidDataError:
             frames = []
+            self.num_errors += 1
             self._note_bad(None if is_flush else packet.pts)
             if not self._is_shown_each:
                 self.counts.undecodable += 1

@@ -183,6 +183,16 @@ def test_refuses_what_is_no_video(tmp_path, write, message):
         VideoSource(path)
 
 
+def test_a_long_search_for_good_frames_shows_its_progress(video, monkeypatch, caplog):
+    monkeypatch.setattr("edge_vit.video._LOG_EVERY_S", 0.0)
+    with caplog.at_level("INFO"):
+        source = VideoSource(video)
+        assert f"looking for good frames in {video}: 60 decoded" in caplog.messages
+        caplog.clear()
+        assert len(list(source)) == 60
+        assert caplog.messages == []
+
+
 def test_refuses_a_limit_below_one(video):
     with pytest.raises(SpecError, match="limit: got 0"):
         VideoSource(video, 0)

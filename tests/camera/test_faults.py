@@ -12,6 +12,8 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, ScriptedSource, scripted_maker
 from camera.scripted_loops import SPEC
 
+from edge_vit.camera.capture import SourceCapture
+from edge_vit.camera.collect import collect_frames
 from edge_vit.camera.loop import CameraLoop, LoopOptions
 from edge_vit.camera.notify import Notifier
 from edge_vit.camera.patience import Patience
@@ -272,3 +274,33 @@ def test_the_first_frame_of_a_camera_may_be_broken():
     assert not isinstance(outcome, BaseException), outcome
     assert len(openings) == 4
     assert dataclasses.asdict(outcome.sources[0])["last_error"] == "a frame is damaged"
+
+
+class TestCollecting:
+    """Frames for calibration: one source, and the caller's thread."""
+
+    @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+    @pytest.mark.parametrize("name", ["open", "read", "close"])
+    def test_a_fault_is_a_try_more(self, name, fault, tmp_path):
+        clock = ScriptedClock()
+        maker = scripted_maker((number * 40 % 251 for number in range(10**9)), clock, rate=2)
+        faulty = Fault(fault, 0, 2)
+
+        def make():
+            source = maker.make()
+            setattr(source, name, faulty.before(getattr(source, name)))
+            return source
+
+        patience = Patience(first_retry_s=0.01, max_retry_s=0.05)
+        with clock.passing():
+            paths = collect_frames(
+                SourceMaker("camera", True, make), tmp_path, 1, clock=clock, patience=patience
+            )
+        assert len(paths) == 1
+
+    def test_a_thread_that_ends_is_the_reason(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(SourceCapture, "_explain", Fault(RuntimeError("broken")).before(None))
+        clock = ScriptedClock()
+        maker = scripted_maker([SourceError("unplugged")], clock)
+        with clock.passing(), pytest.raises(EdgeVitError, match="broken"):
+            collect_frames(maker, tmp_path, 3, clock=clock)

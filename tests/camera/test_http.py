@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import threading
@@ -12,6 +13,8 @@ from camera.scripted import Recorder
 from camera.scripted_loops import SPEC
 
 pytest.importorskip("av", reason="PyAV is not installed")
+import av
+from camera.damaged_videos import remux
 from camera.videos import level_of, picture, read_level
 from PIL import Image
 
@@ -50,10 +53,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         connection = self.server.num_connections
         self.server.num_connections += 1
         self.send_response(200)
+        frames = self.server.frames_of(connection)
+        if isinstance(frames, bytes):
+            self.send_header("Content-Type", "video/mp2t")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(frames)
+            return
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         try:
-            for data in self.server.frames_of(connection):
+            for data in frames:
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                 self.wfile.write(head.encode() + data + b"\r\n")
                 time.sleep(0.005)
@@ -132,6 +142,39 @@ def test_a_camera_that_gives_rubbish_at_first_is_tried_again(camera):
     summary, sink = run_until(source, lambda sink: len(sink.answers) >= 5)
     assert source.num_connections >= 3 and sink.answers
     assert summary.sources[0].last_error
+
+
+def long_group(path, codec, options, count=260, drop=5):
+    """Return a transport stream that begins behind a key frame, `count` frames before the next."""
+    whole = path.with_name("whole.ts")
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(count + 30):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    remux(whole, path, drop=range(drop))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"g": "260", "sc_threshold": "0", "bf": "2"}),
+        ("mpeg2video", {"g": "260", "sc_threshold": "1000000000"}),
+    ],
+)
+def test_a_stream_that_is_joined_in_a_long_group_waits_for_its_key_frame(
+    camera, tmp_path, codec, options
+):
+    data = long_group(tmp_path / "a.ts", codec, options)
+    source = camera(lambda connection: data)
+    summary, _ = run_until(source, lambda sink: len(sink.answers) >= 1)
+    left_out = sum(summary.sources[0].undecoded.values())
+    assert source.num_connections <= 2
+    assert left_out > 200
 
 
 def test_nobody_there_may_come_later():

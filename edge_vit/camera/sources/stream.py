@@ -118,7 +118,7 @@ class StreamSource:
             if self._is_ended:
                 return None
             counts = self._decoder.counts
-            left_out = counts.left_out
+            num_errors = self._decoder.num_errors
             try:
                 packet = next(self._packets, None)
                 arrived_ns = self._clock.now_ns()
@@ -136,8 +136,9 @@ class StreamSource:
             if counts.left_out and self._threads == "AUTO":
                 self._begin_anew()
                 continue
-            self._num_bad = 0 if frames else self._num_bad + counts.left_out - left_out
-            if self._num_bad >= MAX_ERRORS and not self._is_file:
+            self._num_bad = 0 if frames else self._num_bad + self._decoder.num_errors - num_errors
+            # Before the first frame it is no error: it may have been joined in a long group.
+            if self._num_decoded and self._num_bad >= MAX_ERRORS and not self._is_file:
                 raise SourceError(
                     f"source {self._address.name}: {self._num_bad} frames in a row are damaged"
                 )
