@@ -1,0 +1,110 @@
+"""Stages of the pipeline, killed where they write: every number is replaced, no file is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from kills import is_killed_at
+from small_bundles import GRAPH, IMAGES, SPEC, names, table_for, write_bundle
+
+from edge_vit import pipeline
+from edge_vit.bundle import INT8, Bundle
+from edge_vit.images import ArraySource
+from edge_vit.record import ExportRecord, HalfProof, Parity
+
+SOURCE = ArraySource(IMAGES.images)
+PARITY = Parity("torch", "5 of the given images", (1, 2), 1.0, 1e-7, 0.5)
+
+
+def graph_of(words):
+    return SimpleNamespace(SerializeToString=lambda: words)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """A bundle of another graph's table, to read only."""
+    return write_bundle(tmp_path_factory.mktemp("old") / "cats.edgevit").path
+
+
+@pytest.fixture(autouse=True)
+def without_numbers(monkeypatch):
+    """Let every stage write the bytes of a small bundle in no time."""
+    pytest.importorskip("torch")
+    from edge_vit.calibration import calibrate, half, half_ranges, ort_x64, proof, qdq
+    from edge_vit.export import export
+    from edge_vit.export.export import Exported
+
+    def calibrate_model(fp32, spec, images, recipe, *, state_path, **options):
+        from edge_vit.files import write_atomically
+
+        write_atomically(state_path, b"what was seen")
+        return dataclasses.replace(table_for(fp32), image_digests=("cd" * 32,))
+
+    def export_model(request, **options):
+        record = ExportRecord("timm:x", "", PARITY, ())
+        return Exported(b"another graph", SPEC, record, IMAGES.images, IMAGES.outputs, ())
+
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(pipeline, "_versions", lambda *names: {})
+    monkeypatch.setattr(calibrate, "calibrate_model", calibrate_model)
+    monkeypatch.setattr(export, "export_model", export_model)
+    monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
+    monkeypatch.setattr(qdq, "write_qdq", lambda model, table, **options: graph_of(b"int8"))
+    monkeypatch.setattr(half, "write_half", lambda model, nodes: graph_of(b"half"))
+    monkeypatch.setattr(ort_x64, "write_ort_x64", lambda model: graph_of(b"x64"))
+    monkeypatch.setattr(half_ranges, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
+    for name in ("prove_int8", "prove_int8_in_half", "say_lost_in_half", "say_unforeseen"):
+        monkeypatch.setattr(proof, name, lambda *arguments, **options: "")
+
+
+def export(path):
+    pipeline.export_bundle("timm:x", path, precision="int8", calibration=SOURCE, force=True)
+
+
+STAGES = {
+    "calibrate": (lambda path: pipeline.calibrate(path, SOURCE), 1),
+    "quantize": (pipeline.quantize, 1),
+    "export": (export, 7),
+}
+
+
+def facts(bundle):
+    return bundle.spec, bundle.manifest.artifacts
+
+
+@pytest.mark.parametrize(("stage", "step"), STAGES.values(), ids=STAGES)
+def test_a_killed_stage_leaves_the_old_bundle_or_the_new(old, tmp_path, stage, step):
+    before = facts(Bundle.open(old))
+    whole = shutil.copytree(old, tmp_path / "whole" / "cats.edgevit")
+    stage(whole)
+    after = facts(Bundle.open(whole))
+    assert before != after
+    is_new = []
+    for number in itertools.count(1, step):
+        path = shutil.copytree(old, tmp_path / str(number) / "cats.edgevit")
+        if not is_killed_at(number, lambda path=path: stage(path)):
+            break
+        left = Bundle.open(path)
+        left.check()
+        assert facts(left) in (before, after)
+        is_new.append(facts(left) == after)
+        stage(path)  # the same command again
+        assert facts(Bundle.open(path)) == after
+        assert names(path) == names(whole)
+        assert names(path.parent) == ["cats.edgevit"]
+        shutil.rmtree(path.parent)
+    assert is_new == sorted(is_new)
+    assert set(is_new) == {True, False}
+
+
+def test_the_graphs_of_one_stage_appear_together(old, tmp_path):
+    path = shutil.copytree(old, tmp_path / "cats.edgevit")
+    assert Bundle.open(path).read_table() == table_for(GRAPH)
+    assert pipeline.quantize(path).has(INT8)
+    assert np.array_equal(Bundle.open(path).read_golden().outputs, IMAGES.outputs)
