@@ -49,7 +49,8 @@ def read_torch(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             return _read_zip(archive, path.stat().st_size)
     with path.open("rb") as file:
-        return _read_legacy(file, path.stat().st_size)
+        size = path.stat().st_size
+        return _read_legacy(_Bounded(file, size), size)
 
 
 def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
@@ -72,7 +73,29 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
     return InertUnpickler(io.BytesIO(archive.read(names[0])), read_storage).load()
 
 
-def _read_legacy(file: IO[bytes], size: int) -> Any:
+class _Bounded:
+    """A file that never reserves memory for more than it holds."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        """Return the next `count` bytes.
+
+        Raises:
+            EOFError: there are not so many.
+        """
+        if count > 2**16 and count > self._size - self._file.tell():
+            raise EOFError(f"{count} bytes are announced behind the end")
+        return self._file.read(count)
+
+    def readinto(self, buffer: bytearray) -> int:
+        """Fill `buffer`, and return how many bytes there were."""
+        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+
+
+def _read_legacy(file: _Bounded, size: int) -> Any:
     if InertUnpickler(file, None).load() != _MAGIC:
         raise pickle.UnpicklingError("no file of torch.save")
     for _ in range(2):  # protocol, and the machine that wrote it
@@ -90,7 +113,7 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
     for key in InertUnpickler(file, None).load():
         data, itemsize = storages[str(key)]
         count = int.from_bytes(file.read(8), "little")
-        if count * itemsize != len(data) or file.readinto(data) != len(data):  # type: ignore[attr-defined]
+        if count * itemsize != len(data) or file.readinto(data) != len(data):
             raise EOFError(f"storage {key} is cut off")
     return content
 

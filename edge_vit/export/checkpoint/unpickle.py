@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -210,7 +210,7 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
 
     def __init__(
-        self, file: IO[bytes], read_storage: Callable[[str, torch.dtype, int], bytearray] | None
+        self, file: Any, read_storage: Callable[[str, torch.dtype, int], bytearray] | None
     ) -> None:
         super().__init__(file, encoding="latin1")
         self._read_storage = read_storage
@@ -277,6 +277,14 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
         self.stack.pop()  # keyword arguments
         self.load_reduce()
 
+    def load_bytearray8(self) -> None:
+        """Read a byte array; Python's own reserves whatever length is announced."""
+        length = int.from_bytes(self.read(8), "little")
+        data = self.read(length)
+        if len(data) != length:
+            raise pickle.UnpicklingError("a byte array that is cut off")
+        self.append(bytearray(data))
+
     def _instantiate(self, klass: Any, args: Any) -> None:
         self.append(self._call(klass, args))
 
@@ -292,3 +300,4 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
     dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
