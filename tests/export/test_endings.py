@@ -18,6 +18,9 @@ CONSTANTS = {
     "ten": 10.0,
     "hundred": 100.0,
     "minus": -1.0,
+    "tiny": 1e-4,
+    "most": 0.9999,
+    "half": 0.5,
     "last": np.array([-1]),
     "first": np.array([0]),
     "spatial": np.array([0, SIZE, 1, 1]),
@@ -77,6 +80,10 @@ ENDINGS = {
         *("sigmoid", False),
         *("n = Neg(l)", "e = Exp(n)", "t = Add(one, e)", "y = Reciprocal(t)"),
     ),
+    "clipped": ("softmax", False, "p = Softmax(l)", "y = Clip(p, tiny, most)"),
+    "clipped sigmoid in percent": (
+        *("sigmoid", False, "p = Sigmoid(l)", "c = Clip(p, tiny, most)", "y = Mul(c, hundred)"),
+    ),
     "percentages": ("softmax", False, "p = Softmax(l)", "y = Mul(p, hundred)"),
     "percentages of a map": (
         *("softmax", False, "m = Reshape(l, spatial)", "p = Softmax<axis = 1>(m)"),
@@ -98,7 +105,7 @@ def test_an_end_is_found_and_given_back(activation, is_log, nodes):
     assert (ending.activation, ending.is_log) == (activation, is_log)
     strip_ending(model.graph, ending)
     logits = run(model)
-    np.testing.assert_allclose(ending.restore(logits), wanted, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ending.restore(logits), wanted, rtol=1e-4, atol=1e-6)
     left = graph_of("y = Identity(l)")
     np.testing.assert_allclose(logits, run(left), rtol=1e-6)
 
@@ -115,6 +122,8 @@ NONE = {
     ),
     "another sum": ("e = Exp(l)", "t = ReduceSum<keepdims = 1>(l, last)", "y = Div(e, t)"),
     "scaled probabilities": ("p = Softmax(l)", "y = Mul(p, three)"),
+    "rounded to half": (*("h = Cast<to = 10>(l)", "p = Softmax(h)", "y = Cast<to = 1>(p)"),),
+    "clipped hard": ("p = Softmax(l)", "y = Clip(p, half, one)"),
     "negative log-probabilities": ("p = LogSoftmax(l)", "y = Mul(p, minus)"),
     "exponentials": ("y = Exp(l)",),
 }

@@ -7,14 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.special
+import torch
 from onnx import helper
 from onnx_ends import write_file
 
 from edge_vit.errors import SpecError
+from edge_vit.export.canonical import make_canonical
 from edge_vit.export.export import export_model
-from edge_vit.export.meaning import settle_meaning
+from edge_vit.export.meaning import Meaning, settle_meaning
 from edge_vit.export.sources import SourceRequest
+from edge_vit.export.trace import trace_module
 from edge_vit.outputs import predict
+from edge_vit.spec import PreprocessSpec
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(scale=3, size=(6, 4)).astype(np.float32)
@@ -155,7 +159,7 @@ def test_the_softmax_of_every_opset_is_known(tmp_path, opset):
 
 
 def test_an_end_that_cannot_be_taken_off_is_not_applied_twice(tmp_path):
-    nodes = [helper.make_node("Softmax", ["l"], ["p"]), helper.make_node("Clip", ["p"], ["y"])]
+    nodes = [helper.make_node("Softmax", ["l"], ["p"]), helper.make_node("Abs", ["p"], ["y"])]
     found = exported_file(write_file(tmp_path / "e.onnx", *nodes))
     assert (found.spec.activation, found.spec.outputs[0].name) == ("none", "probabilities")
     top = predict(found.spec, found.outputs[0]).answers
@@ -168,3 +172,30 @@ def test_a_file_of_one_output_is_a_score_with_its_threshold(tmp_path):
     assert (found.spec.task, found.spec.threshold) == ("regression", 2.5)
     assert found.spec.outputs[0].name == "scores"
     assert predict(found.spec, found.outputs[0]).scores[0].value == found.outputs[0, 0]
+
+
+FORMS = {
+    "percent": lambda logits: 100 * logits.softmax(1),
+    "map": lambda logits: torch.nn.Softmax2d()(logits[:, :, None, None]).flatten(1),
+    "difference": lambda logits: logits - logits.logsumexp(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_ends_that_torch_writes_are_known(form):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(192, 4)
+
+        def forward(self, images):
+            return form(self.head(images.flatten(1)))
+
+    found = []
+    make_canonical(
+        trace_module(Net().eval(), (8, 8)),
+        PreprocessSpec((8, 8)),
+        "classification",
+        settle=lambda ending: found.append(ending) or Meaning("classification", "softmax"),
+    )
+    assert found[0].activation == "softmax"

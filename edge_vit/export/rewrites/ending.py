@@ -7,6 +7,7 @@ the classes; a Softmax over any other axis is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ from edge_vit.spec import Activation
 _PASSED = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"})
 
 
+MARGIN = 1e-3
+"""Largest distance from 0 and 1 of the bounds that a model clips its probabilities to."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """The last operation on logits.
@@ -32,7 +37,8 @@ class Ending:
         logits: what goes in.
         reader: the node that reads `node`; None where its output is the graph's.
         scale: positive number that the probabilities, or their logarithm, are multiplied by.
-        scalings: the nodes that do it.
+        bounds: what they are clipped to before; within `MARGIN` of 0 and 1.
+        changes: the nodes that multiply and clip.
     """
 
     activation: Activation
@@ -41,7 +47,8 @@ class Ending:
     logits: ir.Value
     reader: ir.Node | None
     scale: float = 1.0
-    scalings: tuple[ir.Node, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    changes: tuple[ir.Node, ...] = ()
 
     @property
     def name(self) -> str:
@@ -55,7 +62,7 @@ class Ending:
         if self.is_log:
             with np.errstate(divide="ignore"):
                 probabilities = np.log(probabilities)
-        return (self.scale * probabilities).astype(np.float32)
+        return (self.scale * np.clip(probabilities, *self.bounds)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -68,49 +75,75 @@ class _Found:
 def find_ending(graph: ir.Graph) -> Ending | None:
     """Return the end of the first output of `graph`, (batch, classes), or None where it has none.
 
-    Shapes are expected to be inferred. What only casts, reshapes, squeezes
-    or multiplies by one number is looked through.
+    Shapes are expected to be inferred. What only casts, reshapes, squeezes, multiplies by one
+    number or clips next to 0 and 1 is looked through.
     """
     value, reader = graph.outputs[0], None
-    scale, scalings = 1.0, list[ir.Node]()
+    scale, bounds, changes = 1.0, (-math.inf, math.inf), list[ir.Node]()
     classes = _dimensions(value)[-1:]
     if not classes or not isinstance(classes[0], int):
         return None
     while (node := value.producer()) is not None:
         axis = _class_axis(value, classes[0])
-        if axis is None:
-            return None
+        if axis is None or value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+            return None  # rounded so, it is not what float32 gives outside
         found = _match(node, axis, classes[0])
         if found is not None:
-            return Ending(
-                found.activation, found.is_log, node, found.logits, reader, scale, tuple(scalings)
-            )
-        scaled = scaled_by(node)
-        if scaled is not None and scaled[1] > 0 and _keeps_shape(node, scaled[0]):
-            scale, value, reader = scale * scaled[1], scaled[0], node
-            scalings.append(node)
-            continue
-        if node.op_type not in _PASSED or is_constant(data_input(node)):
+            has_bounds = bounds[0] > -math.inf
+            if has_bounds and found.is_log:
+                return None
+            end = (found.activation, found.is_log, node, found.logits, reader)
+            return Ending(*end, scale, bounds, tuple(changes))
+        if (factor := _factor(node)) is not None and not math.isfinite(bounds[0]):
+            scale *= factor
+            changes.append(node)
+        elif (clipped := _clip_bounds(node)) is not None and not math.isfinite(bounds[0]):
+            bounds = clipped
+            changes.append(node)
+        elif node.op_type not in _PASSED or is_constant(data_input(node)):
             return None
-        value, reader = data_input(node), node
+        value, reader = _changed(node), node
     return None
 
 
 def strip_ending(graph: ir.Graph, ending: Ending) -> None:
     """Let `graph` give the logits; nodes that nobody reads any more are left to a later pass."""
-    if ending.scalings:
-        for node in ending.scalings:
-            scaled = scaled_by(node)
-            assert scaled is not None
-            replace_value(node.outputs[0], scaled[0])
+    if ending.changes:
+        for node in ending.changes:
+            replace_value(node.outputs[0], _changed(node))
         rest = find_ending(graph)
-        assert rest is not None
+        assert rest is not None, "the end without what changes it"
         ending = rest
     if ending.reader is None:
         del graph.outputs[1:]
         graph.outputs[0] = ending.logits
     else:
         ending.reader.replace_input_with(0, ending.logits)
+
+
+def _factor(node: ir.Node) -> float | None:
+    """Return the positive number that `node` multiplies by, elementwise."""
+    scaled = scaled_by(node)
+    if scaled is None or scaled[1] <= 0:
+        return None
+    same = _dimensions(node.outputs[0])[1:] == _dimensions(scaled[0])[1:]
+    return scaled[1] if same else None
+
+
+def _clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """Return what `node` clips to, where that moves no probability by more than `MARGIN`."""
+    if node.op_type != "Clip" or len(node.inputs) != 3:
+        return None
+    low, high = (scalar_of(value) for value in node.inputs[1:])
+    if low is None or high is None or not (-MARGIN <= low <= MARGIN <= 1 - MARGIN <= high):
+        return None
+    return low, high
+
+
+def _changed(node: ir.Node) -> ir.Value:
+    """Return what a node that is looked through changes."""
+    scaled = scaled_by(node)
+    return scaled[0] if scaled is not None else data_input(node)
 
 
 def _match(node: ir.Node, axis: int, classes: int) -> _Found | None:
@@ -247,10 +280,6 @@ def _reduces(node: ir.Node, value: ir.Value, axis: int) -> bool:
             return False
         axes = [int(each) for each in array_of(given).reshape(-1)]
     return [each % _rank(node) for each in axes] == [axis]
-
-
-def _keeps_shape(node: ir.Node, value: ir.Value) -> bool:
-    return _dimensions(node.outputs[0]) == _dimensions(value)
 
 
 def _rank(node: ir.Node) -> int:
