@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
 import time
@@ -16,10 +17,17 @@ from edge_vit.image_folder import spread
 from edge_vit.optional import require
 from edge_vit.printable import one_line
 from edge_vit.video_colour import colour_of, to_rgb
-from edge_vit.video_reader import FrameCounts, FrameDecoder, is_end, video_stream
+from edge_vit.video_reader import (
+    FrameCounts,
+    FrameDecoder,
+    explain_unreadable,
+    is_end,
+    video_stream,
+)
 
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".mpeg"),
+    *(".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
+    *(".3gp", ".flv", ".wmv", ".ogv", ".m2v", ".ivf", ".y4m"),
     *(".h264", ".264", ".h265", ".hevc", ".mjpeg", ".mjpg"),
 )
 """How the names of video files end, in lower case."""
@@ -124,20 +132,19 @@ class VideoSource:
         chosen = spread(len(shown), limit)
         wanted = [pts for place, pts in enumerate(shown) if chosen[place]]
         good_pts = {key for key, _ in self._logged(self._frames(wanted))} & place_of.keys()
-        taken = good_pts.intersection(wanted)
-        for pts in wanted:
-            spare = good_pts - taken
-            if pts not in good_pts and spare:
-                here = place_of[pts]
-                taken.add(min(spare, key=lambda other: (abs(place_of[other] - here), other)))
-        return {pts: place_of[pts] for pts in sorted(taken)}, self._count(wanted, good_pts)
+        taken = {place_of[pts] for pts in good_pts.intersection(wanted)}
+        spare = sorted({place_of[pts] for pts in good_pts} - taken)
+        for here in (place_of[pts] for pts in wanted if pts not in good_pts):
+            if spare:
+                taken.add(_take_nearest(spare, here))
+        return {shown[place]: place for place in sorted(taken)}, self._count(wanted, good_pts)
 
     def _count(self, wanted: Iterable[int], good: set[int]) -> FrameCounts:
         """Counts of the groups that hold `wanted` frames: these were decoded from their start."""
         wanted = set(wanted)
         looked_at = [pts for group in self._index.groups if wanted & set(group) for pts in group]
         bad = [pts for pts in looked_at if pts not in good]
-        corrupt = len(self._decoder.corrupt_pts.intersection(bad))
+        corrupt = len(self._corrupt.intersection(bad))
         found = self._decoder.counts
         return replace(
             found,
@@ -220,6 +227,17 @@ class VideoSource:
                 if stream is None:
                     raise ImageError(f"video {self._path} holds sound alone, expected pictures")
                 stream.thread_type = self._threads
-                yield FrameDecoder(self._av, container, stream)
+                self._corrupt: set[int] = set()
+                yield FrameDecoder(self._av, container, stream, self._corrupt.add)
         except self._av.error.FFmpegError as error:
-            raise ImageError(f"video {self._path} cannot be read: {error.strerror}") from None
+            why = explain_unreadable(self._path, error.strerror)
+            raise ImageError(f"video {self._path} cannot be read: {why}") from None
+
+
+def _take_nearest(places: list[int], place: int) -> int:
+    """Take from `places`, in order and not empty, that which is nearest to `place`."""
+    after = bisect.bisect(places, place)
+    is_later = after == 0 or (
+        after < len(places) and places[after] - place < place - places[after - 1]
+    )
+    return places.pop(after if is_later else after - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 MAX_ERRORS = 100
 """Errors of a demuxer in a row after which a video counts as broken off."""
+_MAX_BOXES = 1000  # of an MP4 file, that are looked at
 _MAX_PENDING = 64  # packets that a decoder may hold before it gives a frame
 # Codecs of which each packet is one frame to show. VP8, VP9, AV1 and MPEG-4 have hidden ones.
 _SHOWN_EACH = frozenset(
@@ -67,9 +68,16 @@ class FrameDecoder:
         av: PyAV.
         container: an open one, at its beginning.
         stream: of `container`, see `video_stream`.
+        note_corrupt: called with the presentation time of each corrupt frame.
     """
 
-    def __init__(self, av: ModuleType, container: Any, stream: Any) -> None:
+    def __init__(
+        self,
+        av: ModuleType,
+        container: Any,
+        stream: Any,
+        note_corrupt: Callable[[int], object] = lambda pts: None,
+    ) -> None:
         self._av, self._container, self._stream = av, container, stream
         codec = stream.codec_context.name
         self._is_shown_each = codec in _SHOWN_EACH
@@ -87,7 +95,7 @@ class FrameDecoder:
         self.num_packets = 0
         self.num_errors = 0  # packets that the decoder refused
         self.counts = FrameCounts()
-        self.corrupt_pts: set[int] = set()
+        self._note_corrupt = note_corrupt
         self.is_broken_off = False  # the demuxer gave up
 
     @property
@@ -188,7 +196,7 @@ class FrameDecoder:
             self.counts.corrupt += 1
             self._note_bad(frame.pts)
             if frame.pts is not None:
-                self.corrupt_pts.add(frame.pts)
+                self._note_corrupt(frame.pts)
             return False
         self.counts.good += 1
         if self._bad_since is not None:
@@ -245,6 +253,31 @@ def video_stream(container: Any) -> Any | None:
         if not disposition & cover and stream.codec_context is not None:
             return stream
     return None
+
+
+def explain_unreadable(path: Path, reason: str) -> str:
+    """Return why a file cannot be opened: `reason`, FFmpeg's, or what it only logs."""
+    try:
+        size = path.stat().st_size
+        if not size:
+            return "it is empty"
+        with path.open("rb") as file:
+            names: set[bytes] = set()
+            start = 0
+            for _ in range(_MAX_BOXES):
+                file.seek(start)
+                head = file.read(16)
+                if len(head) < 8:
+                    break
+                names.add(head[4:8])
+                length = int.from_bytes(head[:4], "big")
+                length = int.from_bytes(head[8:16], "big") if length == 1 else length
+                start += max(8, length or size)
+    except OSError:
+        return reason
+    if b"ftyp" in names and b"moov" not in names:
+        return "its index (moov) is missing, so the file was cut off or never finished"
+    return reason
 
 
 def _announced_bytes(path: Path) -> int:

@@ -164,6 +164,15 @@ def write_sound(path):
         container.mux(stream.encode(None))
 
 
+def write_beginning(path):
+    write_video(path, codec="h264.mp4")
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def write_pointer(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
 def write_nonsense(path):
     path.write_bytes(b"not a video" * 50)
 
@@ -173,6 +182,12 @@ def write_nonsense(path):
     [
         (write_nonsense, "cannot be read: Invalid data found"),
         (write_sound, "holds sound alone"),
+        (write_pointer, "is a Git LFS pointer, .* git lfs pull"),
+        (lambda path: path.touch(), "cannot be read: it is empty"),
+        (
+            write_beginning,
+            r"cannot be read: its index \(moov\) is missing, so the file was cut off",
+        ),
         (lambda path: None, "does not exist"),
     ],
 )

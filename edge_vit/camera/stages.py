@@ -17,7 +17,7 @@ from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.mailbox import Mailbox, Window
 from edge_vit.camera.meter import Meter
-from edge_vit.camera.threads import start_thread
+from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
 from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError
 from edge_vit.preprocess import UInt8Array
@@ -172,9 +172,8 @@ class Stages:
             ("finish", self._finish, partial(self._end, ended)),
         )
         for name, stage, after in stages:
-            self._threads.append(
-                start_thread(name, partial(self._run_stage, stage, after), self._fail)
-            )
+            work = partial(self._run_stage, name, stage, after)
+            self._threads.append(start_thread(name, work, self._fail))
 
     def deliver(self, place: int, frame: Frame) -> None:
         """Take a frame of the source at `place`; what it replaces is counted as dropped.
@@ -202,13 +201,13 @@ class Stages:
             thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run_stage(self, stage: Callable[[], None], after: Callable[[], None]) -> None:
+    def _run_stage(self, name: str, stage: Callable[[], None], after: Callable[[], None]) -> None:
         """Run `stage` and then `after`, whatever happens; where it fails all stages end."""
         try:
             stage()
-        except BaseException:
+        except BaseException as fault:
+            self._fail(as_error(fault, name))
             self.clear()
-            raise
         finally:
             after()
 

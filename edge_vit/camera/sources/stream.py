@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
@@ -12,9 +13,10 @@ from edge_vit.camera.sources.address import SourceAddress
 from edge_vit.camera.sources.source import Capture
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.errors import ImageError, SourceError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 from edge_vit.video_colour import Colour, colour_of, to_rgb
-from edge_vit.video_reader import MAX_ERRORS, FrameDecoder, video_stream
+from edge_vit.video_reader import MAX_ERRORS, FrameDecoder, explain_unreadable, video_stream
 
 _LOG = logging.getLogger(__name__)
 _PLAUSIBLE_NS = (
@@ -86,6 +88,8 @@ class StreamSource:
 
     def _connect(self) -> None:
         is_v4l2 = self._address.kind == "v4l2"
+        if self._is_file:
+            refuse_lfs_pointer(Path(self._address.target), SourceError)
         try:
             self._container = self._av.open(
                 self._address.target,
@@ -100,13 +104,14 @@ class StreamSource:
             self._decoder = FrameDecoder(self._av, self._container, self._stream)
             self._packets = self._decoder.packets()
         except self._av.error.FFmpegError as error:
-            raise SourceError(
-                f"source {self._address.name} cannot be opened: {_reason(error)}"
-            ) from None
+            why = _reason(error)
+            if self._is_file:
+                why = explain_unreadable(Path(self._address.target), why)
+            raise SourceError(f"source {self._address.name} cannot be opened: {why}") from None
 
     def _begin_anew(self) -> None:
         """Read the file anew in one thread, as several lose good frames beside bad ones."""
-        _LOG.debug("source %s is damaged; reading it again in one thread", self._address.name)
+        _LOG.info("source %s is damaged; reading it anew in one thread", self._address.name)
         self._threads, self._is_ended = "NONE", False
         self._num_to_skip = self._num_decoded
         self._container.close()
