@@ -36,11 +36,13 @@ class Listing:
         paths: of the images, sorted and relative to the folder.
         classes: names of the class folders, sorted; None where the images lie in the folder itself.
         notes: sentences about what was left out.
+        emptied: a sentence about class folders that are left without images, if there are some.
     """
 
     paths: list[Path]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
+    emptied: tuple[str, ...] = ()
 
 
 def list_folder(folder: Path) -> Listing:
@@ -60,10 +62,10 @@ def list_folder(folder: Path) -> Listing:
             f"image folder {folder} holds no images{found}, "
             f"expected files that end in {', '.join(EXTENSIONS)}"
         )
-    notes = list(_say_left_out(folder, suffixes))
+    notes = _say_left_out(folder, suffixes)
     loose = [path for path in paths if len(path.parts) == 1]
     if len(loose) == len(paths):
-        return Listing(paths, None, tuple(notes))
+        return Listing(paths, None, notes)
     if loose:
         raise ImageError(
             f"image folder {folder} holds images ({loose[0]}, ...) beside folders of images, "
@@ -71,12 +73,8 @@ def list_folder(folder: Path) -> Listing:
         )
     classes = class_folders(folder)
     filled = {path.parts[0] for path in paths}
-    for name in classes:
-        if name not in filled:
-            inside = Counter(_suffix(path) for path in others if path.parts[0] == name)
-            had = f": it holds {_count(inside)}" if inside else ""
-            notes.append(f"Class folder {folder / name} has no image that is read{had}.")
-    return Listing(paths, classes, tuple(notes))
+    empty = [name for name in classes if name not in filled]
+    return Listing(paths, classes, notes, _say_emptied(folder, empty, others))
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -196,16 +194,26 @@ def _count(suffixes: Counter[str]) -> str:
     return ", ".join([*shown, *([f"{rest:,} others"] if rest else [])])
 
 
-def _say_left_out(folder: Path, suffixes: Counter[str]) -> Iterable[str]:
-    if suffixes:
-        hint = (
-            "; convert images to JPEG or PNG to have them"
-            if set(_OTHER_IMAGES.split()) & set(suffixes)
-            else ""
-        )
-        yield (
-            f"Left out of {folder}: {_count(suffixes)}, which are not JPEG, PNG, WebP or BMP{hint}."
-        )
+def _say_left_out(folder: Path, suffixes: Counter[str]) -> tuple[str, ...]:
+    if not suffixes:
+        return ()
+    has_images = set(_OTHER_IMAGES.split()) & set(suffixes)
+    hint = "; convert images to JPEG or PNG to have them" if has_images else ""
+    return (
+        f"Left out of {folder}: {_count(suffixes)}, which are not JPEG, PNG, WebP or BMP{hint}.",
+    )
+
+
+def _say_emptied(folder: Path, names: Sequence[str], others: Sequence[Path]) -> tuple[str, ...]:
+    """Say which class folders have no image that is read, and what they hold instead."""
+    if not names:
+        return ()
+    shown = []
+    for name in names[:_NUM_SUFFIXES]:
+        inside = Counter(_suffix(path) for path in others if path.parts[0] == name)
+        shown.append(f"{name} ({_count(inside)})" if inside else name)
+    rest = f", and {len(names) - _NUM_SUFFIXES} more" if len(names) > _NUM_SUFFIXES else ""
+    return (f"Class folders of {folder} without any image that is read: {', '.join(shown)}{rest}.",)
 
 
 def _refuse_splits(folder: Path, names: Sequence[str], labels: Sequence[str]) -> None:

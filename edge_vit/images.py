@@ -189,6 +189,7 @@ class FolderSource(FileSource):
         notes = listing.notes
         if has_truth and listing.classes is not None:
             matched = match_folders(folder, listing, labels, num_classes)
+            notes += listing.emptied
             if matched.indices:
                 truth = [matched.indices[path.parts[0]] for path in listing.paths]
                 names = tuple(labels) or _names_by_index(matched.indices)

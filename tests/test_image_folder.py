@@ -222,9 +222,11 @@ def test_a_class_that_is_left_without_images_is_noted(tmp_path):
         (tmp_path / name).write_bytes(b"something else")
     source = FolderSource(tmp_path, ["cat", "dog"])
     assert names_and_labels(source) == [("cat/a.png", 0)]
-    assert (
-        f"Class folder {tmp_path}/dog has no image that is read: it holds 2 .tif." in source.notes
+    assert source.notes[1] == (
+        f"Class folders of {tmp_path} without any image that is read: annotations (1 .xml), "
+        "dog (2 .tif)."
     )
+    assert len(FolderSource(tmp_path, has_truth=False).notes) == 1
 
 
 def test_names_that_are_no_utf8_are_written_out(tmp_path):

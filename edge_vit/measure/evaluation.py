@@ -15,6 +15,7 @@ from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.partial import PartialAccuracy
 from edge_vit.measure.resumable import evaluate_resumably
+from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
 from edge_vit.spec import Precision
@@ -132,7 +133,7 @@ class Evaluator:
                 source,
                 state_path,
                 is_resumed=is_resumed,
-                data=self._what.data,
+                data=one_line(self._what.data),
                 bundle_digest=self._manifest,
                 part=part,
                 calibration_digests=self._calibrated_on,
@@ -143,7 +144,7 @@ class Evaluator:
             [self._candidate],
             self._spec,
             source,
-            data=self._what.data,
+            data=one_line(self._what.data),
             bundle_digest=self._manifest,
             part=(part.index, part.count),
             calibration_digests=self._calibrated_on,

@@ -23,6 +23,7 @@ from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.verdict import choose_candidate, decide
 from edge_vit.preprocess import UInt8Array, preprocess
+from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.record import HalfProof
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
@@ -94,7 +95,7 @@ def verify(
             sessions,
             spec,
             images,
-            data=str(source) if isinstance(source, str | Path) else type(source).__name__,
+            data=one_line(str(source)) if isinstance(source, str | Path) else type(source).__name__,
             calibration_digests=frozenset(table.image_digests if table else ()),
             progress=progress,
         )
