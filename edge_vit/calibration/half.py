@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from edge_vit.calibration.half_types import must_stay_float, stays_float
 from edge_vit.errors import SpecError
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
@@ -86,8 +87,11 @@ class _Casts:
 
 
 def _find_wide(graph: ir.Graph, fp32_nodes: Mapping[str, str]) -> set[ir.Node]:
-    """Return the nodes that compute in float32: those named, and the Q/DQ nodes beside them."""
-    wide = {node for node in graph if node.name in fp32_nodes}
+    """Return the nodes that compute in float32.
+
+    Those named, those of operators that know no float16, and the Q/DQ nodes beside them.
+    """
+    wide = {node for node in graph if node.name in fp32_nodes or must_stay_float(node)}
     for node in graph:
         if _leads_to_int8(node) and data_input(node).producer() in wide:
             wide.add(node)
@@ -104,7 +108,8 @@ def _leads_to_int8(node: ir.Node) -> bool:
 
 def _preprocessing(graph: ir.Graph) -> list[ir.Node]:
     """Return the nodes that turn uint8 pixels into normalised ones, first to last."""
-    nodes = [next(consumers(graph.inputs[0]))]
+    first = [n for n in consumers(graph.inputs[0]) if n.op_type in _PREPROCESSING]
+    nodes = first[:1] or [next(consumers(graph.inputs[0]))]
     while True:
         below = [n for n in consumers(nodes[-1].outputs[0]) if n.op_type in _PREPROCESSING]
         if not below:
@@ -116,6 +121,8 @@ def _halve(graph: ir.Graph, node: ir.Node) -> None:
     """Let the constants that `node` reads, and what it casts to, be float16."""
     for index, value in enumerate(node.inputs):
         if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT:
+            continue
+        if stays_float(node, index):
             continue
         name = f"{value.name}/half"
         if name not in graph.initializers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edge_vit.graph.sites import Attention, find_attentions
-from edge_vit.graph.walk import consumers, data_input
+from edge_vit.graph.walk import consumers, data_input, is_over_last_axis
 
 DOMAIN = "com.microsoft"
 _TO_HEADS, _TO_KEYS = (0, 2, 1, 3), (0, 2, 3, 1)
@@ -32,11 +32,10 @@ def fuse_attention(graph: ir.Graph) -> int:
 def _fuse(attention: Attention) -> tuple[ir.Node, ir.Value] | None:
     """Return the one operator for `attention`, and the value that it makes."""
     scores, softmax, context = attention.scores, attention.softmax, attention.context
-    axis = softmax.attributes.get("axis")
     is_plain = (
         data_input(softmax) is scores.outputs[0]
         and data_input(context) is softmax.outputs[0]
-        and (axis is None or axis.as_int() in (-1, 3))
+        and is_over_last_axis(softmax)
     )
     merged = _merged(context.outputs[0])
     operands = (

@@ -78,7 +78,9 @@ def find_bias(matmul: ir.Node, width: int) -> ir.Node | None:
     bias = uses[0].node.inputs[1 - uses[0].idx]
     if bias is None or not is_constant(bias):
         return None
-    dims = array_shape(bias)
+    dims, shape = array_shape(bias), matmul.outputs[0].shape
+    if shape is not None and len(dims) > len(shape):
+        return None  # the sum has more dimensions than the product
     is_vector = not dims or all(d == 1 for d in dims[:-1])
     return uses[0].node if is_vector and (dims[-1:] or (1,))[0] in (1, width) else None
 
@@ -142,12 +144,17 @@ def other_operand(node: ir.Node, value: ir.Value) -> ir.Value | None:
 
 
 def scaled_by(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """Return (x, factor) where `node` is x times or divided by one constant number."""
+    """Return (x, factor) where `node` is x times or divided by one constant number.
+
+    None where the number is an array of more dimensions than x, which the result then has too.
+    """
     if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
         return None
     left, right = node.inputs
     assert left is not None
     assert right is not None
+    if adds_dimensions(left, right):
+        return None
     factor = scalar_of(right)
     if factor is not None:
         return left, factor if node.op_type == "Mul" else 1.0 / factor
@@ -155,6 +162,19 @@ def scaled_by(node: ir.Node) -> tuple[ir.Value, float] | None:
     if factor is not None and node.op_type == "Mul":
         return right, factor
     return None
+
+
+def adds_dimensions(*operands: ir.Value | None) -> bool:
+    """Say whether one of two operands is a constant of more dimensions than the other."""
+    known = [value for value in operands if value is not None and value.shape is not None]
+    ranks = {is_constant(value): len(value.shape or ()) for value in known}
+    return len(ranks) == 2 and ranks[True] > ranks[False]
+
+
+def is_over_last_axis(node: ir.Node) -> bool:
+    """Say whether `node`, such as a Softmax, works along the last axis."""
+    axis, shape = node.attributes.get_int("axis", -1), data_input(node).shape
+    return axis == -1 or (shape is not None and axis == len(shape) - 1)
 
 
 def consumers(value: ir.Value) -> Iterator[ir.Node]:

@@ -215,6 +215,27 @@ def test_dropout_that_was_exported_in_training_mode_passes_its_input_on():
     assert ops(model) == {"Relu": 1}
 
 
+def test_a_shape_that_the_pixels_decide_stays():
+    model = parse(
+        """(float[n,3] x) => (float[1] y) {
+            p = Relu(x) w = NonZero(p) s = Shape<start=1>(w) y = Cast<to=1>(s)
+        }"""
+    )
+    fold_constants(model)
+    assert ops(model) == {"Relu": 1, "NonZero": 1, "Shape": 1, "Cast": 1}
+
+
+def test_what_holds_for_more_images_and_not_for_one_stays():
+    model = parse(
+        """(float[n,3] x) => (float[n,3] y) {
+            b = Shape<end=1>(x) more = Greater(b, one) f = Cast<to=1>(more) y = Mul(x, f)
+        }""",
+        one=np.array([1]),
+    )
+    fold_constants(model)
+    assert ops(model)["Greater"] == 1
+
+
 def test_what_depends_on_pixels_stays():
     model = parse(
         """(float[n,3] x) => (float[n,3] y) {

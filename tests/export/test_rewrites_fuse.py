@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from small_graphs import ops, parse, run
 
-from edge_vit.export.rewrites.fuse import fuse_layer_norms, rewrite_gelus
+from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
 
 GAMMA, BETA = np.linspace(0.5, 1.5, 8), np.linspace(-1, 1, 8)
 SQUARES = {"pow": "q = Pow(d, two)", "mul": "q = Mul(d, d)"}
@@ -18,6 +18,21 @@ DIVISIONS = {
     "reciprocal": "i = Reciprocal(r) n = Mul(d, i)",
     "reciprocal-first": "i = Reciprocal(r) n = Mul(i, d)",
 }
+
+
+def without_kept_axes():
+    """Return what stands for a LayerNorm where there are as many tokens as channels."""
+    return parse(
+        """(float[1,8,8] x) => (float[1,8,8] y) {
+            m = ReduceMean<keepdims=0>(x, axis) d = Sub(x, m) q = Mul(d, d)
+            v = ReduceMean<keepdims=0>(q, axis) e = Add(v, eps) r = Sqrt(e)
+            n = Div(d, r) s = Mul(n, gamma) y = Add(s, beta)
+        }""",
+        axis=np.array([-1]),
+        eps=1e-3,
+        gamma=GAMMA,
+        beta=BETA,
+    )
 
 
 def layer_norm(square=SQUARES["pow"], division=DIVISIONS["div"], **constants):
@@ -72,6 +87,8 @@ def test_a_layer_norm_becomes_one_operator(square, division, axis):
         layer_norm(variance_axis=np.array([1])),
         layer_norm(gamma=np.ones((5, 1)), beta=np.ones((5, 1))),
         layer_norm(gamma=1.5, beta=0.5),
+        layer_norm(beta=np.ones((5, 1))),
+        without_kept_axes(),
         layer_norm(eps=np.linspace(0.1, 1, 8)),
         layer_norm(two=3.0),
         layer_norm(division="n = Div(x, r)"),
@@ -83,6 +100,8 @@ def test_a_layer_norm_becomes_one_operator(square, division, axis):
         "variance-axis",
         "per-token",
         "scalar",
+        "beta-per-token",
+        "no-kept-axes",
         "vector-eps",
         "cube",
         "not-centred",
@@ -162,3 +181,19 @@ def test_what_only_looks_like_a_gelu_is_left(nodes):
     assert rewrite_gelus(model.graph) == 0
     assert ops(model) == before
     np.testing.assert_array_equal(run(model), wanted)
+
+
+@pytest.mark.parametrize(
+    ("axis", "flat", "is_restored"),
+    [(-1, "Flatten<axis=2>(x)", 1), (1, "Flatten<axis=2>(x)", 1), (0, "Flatten<axis=2>(x)", 0),
+     (1, "Reshape(x, rows)", 1), (0, "Reshape(x, rows)", 0), (1, "Reshape(x, other)", 0)],
+)  # fmt: skip
+def test_a_softmax_of_rows_is_one_over_the_last_axis_and_no_other_is(axis, flat, is_restored):
+    text = f"""(float[n,4,8] x) => (float[n,4,8] y) {{
+        r = {flat} s = Softmax<axis={axis}>(r) y = Reshape(s, back) }}"""
+    constants = {"rows": np.array([-1, 8]), "other": np.array([-1, 32])}
+    used = {name: array for name, array in constants.items() if name in flat}
+    model = parse(text, back=np.array([-1, 4, 8]), **used)
+    wanted = run(model)
+    assert restore_softmaxes(model.graph) == is_restored
+    np.testing.assert_allclose(run(model), wanted, atol=1e-6)

@@ -45,6 +45,43 @@ def test_a_gemm_becomes_matmul_and_add(call, constants, wanted):
     np.testing.assert_allclose(run(model), before, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (4, 1)])
+def test_a_c_that_differs_from_row_to_row_is_added_and_is_no_bias(shape):
+    constants = {"w": W, "b": RNG.standard_normal(shape)}
+    model = parse("(float[4,8] x) => (float[4,6] y) { y = Gemm<beta=0.5>(x, w, b) }", **constants)
+    before = run(model)
+    split_gemms(model.graph)
+    assert clean(model) == {"MatMul": 1, "Add": 1}
+    (linear,) = find_linears(model.graph).values()
+    assert linear.add is None
+    np.testing.assert_allclose(run(model), before, atol=1e-5)
+
+
+def test_a_bias_that_adds_a_dimension_is_none():
+    text = "(float[n,8] x) => (float[1,n,6] y) { z = MatMul(x, w) y = Add(z, b) }"
+    (linear,) = find_linears(parse(text, w=W, b=B.reshape(1, 1, 6)).graph).values()
+    assert linear.add is None
+
+
+def test_layers_on_rows_are_merged_with_a_bias_of_rows():
+    text = """(float[n,8] x) => (float[n,6] y) {
+        p = MatMul(x, w) q = Add(p, b) r = MatMul(x, w2) s = Add(r, b) y = Mul(q, s) }"""
+    model = parse(text, w=W, w2=V.T, b=B)
+    before = run(model)
+    assert merge_linears(model.graph, list(find_linears(model.graph).values()))
+    assert clean(model) == {"MatMul": 1, "Add": 1, "Split": 1, "Mul": 1}
+    np.testing.assert_allclose(run(model), before, atol=1e-5)
+
+
+def test_a_norm_of_rows_without_a_bias_is_left_or_keeps_its_numbers():
+    text = """(float[n,3,8] x) => (float[n,3,8] y) {
+        r = Reshape(x, rows) z = LayerNormalization(r, g, ) y = Reshape(z, back) }"""
+    model = parse(text, rows=np.array([-1, 8]), back=np.array([-1, 3, 8]), g=C)
+    before = run(model)
+    unflatten_linears(model.graph)
+    np.testing.assert_allclose(run(model), before, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("inputs", "call"),
     [("float[8,8] x", "Gemm<transA=1>(x, w)"), ("float[8,8] x", "Gemm(w2, x)")],

@@ -22,12 +22,15 @@ from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.graph.walk import (
     Array,
     Linear,
+    adds_dimensions,
     array_of,
     consumers,
     data_input,
     is_constant,
     is_movement,
+    is_over_last_axis,
     other_operand,
+    scalar_of,
     scaled_by,
 )
 
@@ -232,7 +235,10 @@ def _check_rows(
     stretch = trace_stretch(linear.input, [root])
     if stretch is None or stretch.nodes or stretch.factor != 1.0:
         raise _NotCanonical("queries, keys and values have different inputs")
-    positions = move(stretch.moves, shapes[root]).reshape(-1, width)
+    positions = move(stretch.moves, shapes[root])
+    if positions.size != math.prod(shapes[root]):
+        raise _NotCanonical("a part of the tokens is read")
+    positions = positions.reshape(-1, width)
     if (positions[rows.reshape(-1)].reshape(-1) != np.arange(positions.size)).any():
         raise _NotCanonical("tokens are reordered before the linear layer")
 
@@ -252,6 +258,10 @@ def _read_scores(product: ir.Value, value: ir.Value) -> tuple[float, Array | Non
             if not constants:
                 raise _NotCanonical("a computed bias on the attention scores")
             bias = array_of(constants[0]) * np.float32(scale)
+            if adds_dimensions(*node.inputs):
+                raise _NotCanonical("a bias of more dimensions than the attention scores")
+            if bias.ndim and np.isneginf(bias).all(axis=-1).any():
+                raise _NotCanonical("a mask that leaves a token no key")
             rest = other_operand(node, constants[0])
             assert rest is not None
             value = rest
@@ -262,18 +272,22 @@ def _read_scores(product: ir.Value, value: ir.Value) -> tuple[float, Array | Non
 
 def _check_probabilities(softmax: ir.Node, value: ir.Value) -> None:
     """Accept the softmax itself, or one guarded against rows without any score."""
-    if softmax.attributes.get_int("axis", -1) not in (-1, 3):
+    if not is_over_last_axis(softmax):
         raise _NotCanonical("softmax over another axis")
     probabilities = softmax.outputs[0]
     node = value.producer()
-    is_guard = (
-        node is not None
-        and node.op_type == "Where"
-        and any(n.op_type == "IsNaN" for n in consumers(probabilities))
-        and node.inputs[2] is probabilities
-    )
-    if value is not probabilities and not is_guard:
+    if value is not probabilities and not (node and _is_guard(node, probabilities)):
         raise _NotCanonical(f"{node.op_type if node else 'nothing'} between softmax and values")
+
+
+def _is_guard(node: ir.Node, probabilities: ir.Value) -> bool:
+    """Say whether `node` is ``Where(IsNaN(probabilities), 0, probabilities)``."""
+    if node.op_type != "Where" or node.inputs[2] is not probabilities:
+        return False
+    asked = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if asked is None or asked.op_type != "IsNaN" or data_input(asked) is not probabilities:
+        return False
+    return scalar_of(node.inputs[1]) == 0.0
 
 
 def _read_proj(
@@ -288,6 +302,10 @@ def _read_proj(
     width, out_width = linear.weight.shape
     size = width // num_heads
     positions = move(stretch.moves, shapes[stretch.source])
+    if positions.size != batch * tokens * width or positions.size != math.prod(
+        shapes[stretch.source]
+    ):
+        raise _NotCanonical("proj reads a part of the attention")
     if stretch.nodes and positions.shape != (batch, tokens, width):
         raise _NotCanonical("more than moves between attention and proj")
     positions = positions.reshape(-1, width)

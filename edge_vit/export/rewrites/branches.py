@@ -64,7 +64,7 @@ def _condition(model: ir.Model, node: ir.Node, where: str) -> bool:
             f"{where} chooses between two branches by what is in the image. Export the model "
             "without that choice"
         )
-    batches = find_batches(model.graph, with_one=True)
+    batches = find_batches(model.graph)
     found = [
         bool(np.asarray(run_values(model, [condition], batch)[condition.name or ""]).reshape(-1)[0])
         for batch in batches

@@ -27,6 +27,13 @@ _RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
     | {"Bernoulli", "Multinomial", "Dropout"}
 )
+_SHAPED_BY_DATA = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression"})
+_SHAPED_BY_INPUT = frozenset(
+    {"Reshape", "Expand", "Slice", "Tile", "Range", "ConstantOfShape", "Pad", "Resize", "TopK"}
+    | {"OneHot", "Split"}
+)
+"""Operators whose outputs have as many elements as a further input says."""
+
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Pow", "Max", "Min"})
 
 
@@ -41,12 +48,13 @@ def fold_constants(model: ir.Model) -> None:
     if derived:
         inferring = _inferring_reshapes(derived)
         reshaped = [node.outputs[0] for node in inferring]
-        shapes = [find_shapes(model, reshaped, batch) for batch in find_batches(graph) if reshaped]
-        runs = [run_values(model, derived, batch) for batch in find_batches(graph)]
+        batches = find_batches(graph)
+        shapes = [find_shapes(model, reshaped, batch) for batch in batches if reshaped]
+        runs = [run_values(model, derived, batch) for batch in batches]
         for node in inferring:
             _fix_target(graph, node, [np.array(shape[node.outputs[0]]) for shape in shapes])
         for value in derived:
-            _replace(graph, value, [run[value.name or ""] for run in runs])
+            _replace(graph, value, [run[value.name or ""] for run in runs], batches)
     for node in list(graph):
         if _is_identity(node) and not node.outputs[0].is_graph_output():
             node.outputs[0].replace_all_uses_with(data_input(node))
@@ -78,21 +86,28 @@ def _is_identity(node: ir.Node) -> bool:
     return node.op_type == "Identity"
 
 
-def find_batches(graph: ir.Graph, *, with_one: bool = False) -> tuple[int, ...]:
-    """Return the batch sizes at which the graph is run to learn what does not depend on them."""
+def find_batches(graph: ir.Graph) -> tuple[int, ...]:
+    """Return the batch sizes at which the graph is run to learn what does not depend on them.
+
+    One image is among them, since exporters treat it apart.
+    """
     shape = graph.inputs[0].shape
     assert shape is not None
-    if isinstance(shape[0], int):
-        return (shape[0],)
-    return (1, *PROBE_BATCHES) if with_one else PROBE_BATCHES
+    return (shape[0],) if isinstance(shape[0], int) else (1, *PROBE_BATCHES)
 
 
 def derived_values(graph: ir.Graph) -> list[ir.Value]:
-    """Return every value that is computed from constants and shapes alone."""
+    """Return every value that is computed from constants and shapes alone.
+
+    A shape that the pixels decide, as behind NonZero, is none of them.
+    """
     derived: dict[ir.Value, None] = {}
+    open_shapes: set[ir.Value] = set()
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        is_derived = node.op_type in _SHAPE_OPS or (
+        if _has_open_shape(node, inputs, derived, open_shapes):
+            open_shapes.update(node.outputs)
+        is_derived = (node.op_type in _SHAPE_OPS and inputs[0] not in open_shapes) or (
             node.op_type not in _RANDOM_OPS
             and not has_subgraph(node)  # it reads more than its inputs
             and all(is_constant(value) or value in derived for value in inputs)
@@ -100,6 +115,24 @@ def derived_values(graph: ir.Graph) -> list[ir.Value]:
         if is_derived:
             derived.update(dict.fromkeys(value for value in node.outputs if value.uses()))
     return list(derived)
+
+
+def _has_open_shape(
+    node: ir.Node,
+    inputs: list[ir.Value],
+    derived: dict[ir.Value, None],
+    open_shapes: set[ir.Value],
+) -> bool:
+    """Say whether the pixels decide the shape of what `node` makes."""
+    if node.op_type in _SHAPE_OPS:
+        return False
+    if any(value in open_shapes for value in inputs):
+        return True
+    unknown = [not is_constant(value) and value not in derived for value in inputs]
+    if node.op_type in _SHAPED_BY_DATA:
+        return any(unknown)
+    first = 0 if node.op_type in ("Range", "ConstantOfShape") else 1
+    return node.op_type in _SHAPED_BY_INPUT and any(unknown[first:])
 
 
 def _inferring_reshapes(derived: list[ir.Value]) -> list[ir.Node]:
@@ -128,7 +161,9 @@ def _fix_target(graph: ir.Graph, node: ir.Node, shapes: list[Array]) -> None:
         node.replace_input_with(1, constant(graph, target))
 
 
-def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
+def _replace(
+    graph: ir.Graph, value: ir.Value, arrays: list[Array], batches: tuple[int, ...]
+) -> None:
     first = arrays[0]
     if all(a.shape == first.shape and (a == first).all() for a in arrays[1:]):
         value.replace_all_uses_with(constant(graph, first))
@@ -136,9 +171,9 @@ def _replace(graph: ir.Graph, value: ir.Value, arrays: list[Array]) -> None:
     for use in list(value.uses()):
         if use.node.op_type == "Reshape" and use.idx == 1:
             _fix_target(graph, use.node, arrays)
-        elif use.node.op_type == "Expand" and use.idx == 1 and _starts_with_batch(arrays):
+        elif use.node.op_type == "Expand" and use.idx == 1 and _starts_with_batch(arrays, batches):
             use.node.replace_input_with(1, _batch_and(graph, use.node, first[1:]))
-    if _repeats_along_batch(arrays) and all(
+    if _repeats_along_batch(arrays, batches) and all(
         node.op_type in _BROADCASTING for node in consumers(value)
     ):
         value.replace_all_uses_with(constant(graph, first[:1]))
@@ -153,13 +188,13 @@ def _reshape_target(arrays: list[Array]) -> Array | None:
     return target if (target < 1).sum() <= 1 else None
 
 
-def _starts_with_batch(arrays: list[Array]) -> bool:
+def _starts_with_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
     """Say whether each shape is the batch size, followed by the same numbers."""
     if len({len(a) for a in arrays}) != 1:
         return False
     return all(
         a[0] == batch and (a[1:] == arrays[0][1:]).all()
-        for a, batch in zip(arrays, PROBE_BATCHES, strict=True)
+        for a, batch in zip(arrays, batches, strict=True)
     )
 
 
@@ -170,13 +205,13 @@ def _batch_and(graph: ir.Graph, before: ir.Node, rest: Array) -> ir.Value:
     return build.one("Concat", batch, build.constant(rest), axis=0)
 
 
-def _repeats_along_batch(arrays: list[Array]) -> bool:
+def _repeats_along_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
     if len(arrays) < 2 or arrays[0].ndim < 2:
         return False
     row = arrays[0][:1]
     return all(
         len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
-        for a, batch in zip(arrays, PROBE_BATCHES, strict=True)
+        for a, batch in zip(arrays, batches, strict=True)
     )
 
 

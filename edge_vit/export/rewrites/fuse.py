@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edge_vit.export.rewrites.edit import Builder, replace_value
 from edge_vit.graph.walk import (
+    adds_dimensions,
     array_of,
     array_shape,
     consumers,
@@ -25,6 +26,8 @@ def fuse_layer_norms(graph: ir.Graph) -> int:
     """Turn ``(x - mean) / sqrt(var + eps) * gamma + beta`` into LayerNormalization.
 
     A broken-up LayerNorm overflows in float16: it squares activations that reach the thousands.
+    Mean and variance must be over the last axis, which they keep, the variance of all values
+    alike (ddof 0), gamma and beta one number for each channel; anything else stays as it is.
 
     Returns:
         How many were fused.
@@ -77,9 +80,11 @@ def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
     if gamma is None or not is_constant(gamma) or shifted is None or shifted.op_type != "Add":
         return False
     beta = other_operand(shifted, scaled.outputs[0])
-    if beta is None or not is_constant(beta) or array_shape(gamma) != array_shape(beta):
+    if beta is None or not is_constant(beta):
         return False
-    if not _is_per_channel(gamma, x):
+    if not (_is_per_channel(gamma, x) and _is_per_channel(beta, x)):
+        return False
+    if adds_dimensions(*plus_eps.inputs):
         return False
     build = Builder(graph, shifted)
     fused = build.one(
@@ -97,7 +102,8 @@ def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
 def restore_softmaxes(graph: ir.Graph) -> int:
     """Turn ``Flatten -> Softmax -> Reshape back`` into one Softmax over the last axis.
 
-    That is what the converter to opset 13 makes of an older file's Softmax.
+    That is what the converter to opset 13 makes of an older file's Softmax. The softmax must be
+    over each row, and a row be one vector of what was flattened.
 
     Returns:
         How many were restored.
@@ -113,7 +119,12 @@ def _restore_softmax(graph: ir.Graph, node: ir.Node) -> bool:
     back = below.outputs[0].shape
     if below.op_type != "Reshape" or source.shape is None or back is None or rows is None:
         return False
-    if len(rows) != 2 or rows[1] != source.shape[-1] or list(back)[1:] != list(source.shape)[1:]:
+    if len(rows) != 2 or node.attributes.get_int("axis", -1) not in (-1, 1):
+        return False
+    inner = list(source.shape)[1:]
+    if not inner or not all(isinstance(dim, int) for dim in inner):
+        return False
+    if rows[1] != inner[-1] or list(back)[1:] != inner:
         return False
     replace_value(below.outputs[0], Builder(graph, below).one("Softmax", source, axis=-1))
     return True
@@ -165,7 +176,7 @@ def _erf_gelu(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
     node = _only(consumers(erf.outputs[0]))
     if node is None or node.op_type != "Add":
         return None
-    if scalar_of(other_operand(node, erf.outputs[0])) != 1.0:
+    if scalar_of(other_operand(node, erf.outputs[0])) != 1.0 or adds_dimensions(*node.inputs):
         return None
     factor, num_x = 1.0, 0  # what 1 + erf is multiplied by until it is gelu(x)
     for _ in range(2):
@@ -214,8 +225,9 @@ def _only(nodes: Iterable[ir.Node]) -> ir.Node | None:
 def _is_per_channel(gamma: ir.Value, x: ir.Value) -> bool:
     """Say whether the constant `gamma` holds one number for each channel of `x`."""
     dims = array_shape(gamma)
-    channels = x.shape[-1:] if x.shape is not None else None
-    return dims[-1:] == channels and all(dim == 1 for dim in dims[:-1])
+    if x.shape is None or not 0 < len(dims) <= len(x.shape):
+        return False
+    return dims[-1] == x.shape[-1] and all(dim == 1 for dim in dims[:-1])
 
 
 def _is_square(node: ir.Node) -> bool:
@@ -225,6 +237,9 @@ def _is_square(node: ir.Node) -> bool:
 
 
 def _is_last_axis(node: ir.Node) -> bool:
+    """Say whether `node` reduces the last axis alone, and keeps it."""
+    if not node.attributes.get_int("keepdims", 1):
+        return False
     axes = node.attributes.get_ints("axes", []) if "axes" in node.attributes else None
     if axes is None:
         given = node.inputs[1] if len(node.inputs) > 1 else None

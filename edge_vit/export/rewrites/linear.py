@@ -25,7 +25,10 @@ _ROWWISE = frozenset(
 
 
 def split_gemms(graph: ir.Graph) -> None:
-    """Turn each Gemm with a constant weight into MatMul and Add."""
+    """Turn each Gemm with constant weight and C into MatMul and Add.
+
+    One whose first operand is transposed stays: its rows are no tokens.
+    """
     for node in list(graph):
         if node.op_type != "Gemm" or _int_of(node, "transA"):
             continue
@@ -40,9 +43,11 @@ def split_gemms(graph: ir.Graph) -> None:
         output = build.one("MatMul", data_input(node), build.constant(matrix))
         output.shape, output.type = node.outputs[0].shape, node.outputs[0].type
         if bias is not None:
-            vector = array_of(bias).reshape(-1)
-            vector = vector * vector.dtype.type(node.attributes.get_float("beta", 1.0))
-            output = build.one("Add", output, build.constant(vector))
+            addend = array_of(bias)
+            if all(dim == 1 for dim in addend.shape[:-1]):
+                addend = addend.reshape(-1)  # else it differs from row to row, and is no bias
+            addend = addend * addend.dtype.type(node.attributes.get_float("beta", 1.0))
+            output = build.one("Add", output, build.constant(addend))
         replace_value(node.outputs[0], output)
         graph.remove(node, safe=True)
 
@@ -68,7 +73,8 @@ def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
     inputs: list[ir.Value] = []
     shape: list[int | ir.SymbolicDim] = []
     for value in node.inputs:
-        assert value is not None
+        if value is None:
+            return
         source = None if is_constant(value) else _source_of_rows(value)
         if source is None:
             if not is_constant(value) or len(array_shape(value)) > 1:
@@ -151,13 +157,17 @@ def merge_linears(graph: ir.Graph, linears: Sequence[Linear]) -> bool:
     """
     if len(linears) < 2 or len({linear.input for linear in linears}) != 1:
         return False
+    shape = linears[0].input.shape
+    if shape is None or len(shape) < 2:
+        return False
     first = min((linear.matmul for linear in linears), key=list(graph).index)
     build = Builder(graph, first)
     weight = np.concatenate([linear.weight for linear in linears], axis=1)
     bias = np.concatenate([linear.bias for linear in linears])
     output = build.one("MatMul", linears[0].input, build.constant(weight))
     if bias.any():
-        output = build.one("Add", output, build.constant(bias.reshape(1, 1, -1)))
+        bias = bias.reshape(1, 1, -1) if len(shape) > 2 else bias
+        output = build.one("Add", output, build.constant(bias))
     sizes = np.array([linear.weight.shape[1] for linear in linears], np.int64)
     parts = build(
         "Split", output, build.constant(sizes), attributes={"axis": -1}, num_outputs=len(sizes)
