@@ -72,9 +72,12 @@ def prepare(folder: Path) -> dict[str, list[str]]:
         Image.fromarray(pixels).save(images / f"{index}.png")
     int8 = ["--int8", "--calib", str(images), "--recipe", "minmax"]
     run(["export", *MODEL, *int8, "-o", str(folder / "old.edgevit")])
+    shutil.copytree(folder / "old.edgevit", folder / "calibrated.edgevit")
+    percentile = ["--calib", str(images), "--recipe", "percentile"]
+    run(["calibrate", str(folder / "calibrated.edgevit"), *percentile])
     bundle = "cats.edgevit"
     return {
-        "calibrate": ["calibrate", bundle, "--calib", str(images), "--recipe", "percentile"],
+        "calibrate": ["calibrate", bundle, *percentile],
         "quantize": ["quantize", bundle],
         "export --force": ["export", *MODEL, "--mean", "0.4,0.5,0.6", "-o", bundle, "--force"],
         "export --int8 --force": ["export", *MODEL, *int8, "-o", bundle, "--force"],
@@ -84,17 +87,19 @@ def prepare(folder: Path) -> dict[str, list[str]]:
 
 def drill(folder: Path, title: str, command: list[str], every: int) -> dict[str, object]:
     """Kill `command` at each call, and return what was left how often."""
-    starts_new = title == "export"
-    home = fresh(folder, starts_new)
+    old_path = {"export": None, "quantize": folder / "calibrated.edgevit"}.get(
+        title, folder / "old.edgevit"
+    )
+    home = fresh(folder, old_path)
     log = folder / "log"
     run(command, home, ["strace", "-f", "-y", "-s", "0", "-e", f"trace={CALLS}", "-o", str(log)])
     new = facts(home / "cats.edgevit")
-    old = None if starts_new else facts(folder / "old.edgevit")
+    old = None if old_path is None else facts(old_path)
     counts: collections.Counter[str] = collections.Counter()
     broken = []
     kills = list(calls_into(log, str(home)))[::every]
     for number, (call, when) in enumerate(kills, 1):
-        home = fresh(folder, starts_new)
+        home = fresh(folder, old_path)
         inject = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}"]
         inject += ["-e", f"inject={call}:signal=KILL:when={when}"]
         status = run(command, home, inject, check=False)
@@ -102,7 +107,7 @@ def drill(folder: Path, title: str, command: list[str], every: int) -> dict[str,
             left = facts(home / "cats.edgevit")
         except EdgeVitError as error:
             left = str(error)
-        is_absent = starts_new and not (home / "cats.edgevit").exists()
+        is_absent = old_path is None and not (home / "cats.edgevit").exists()
         kind = "old" if is_absent or left == old else "new" if left == new else "broken"
         counts[kind if status else "not killed"] += 1
         if kind == "broken":
@@ -122,13 +127,13 @@ def facts(path: Path) -> object:
     return bundle.spec, {name: name == RECORD or each.sha256 for name, each in artifacts}
 
 
-def fresh(folder: Path, starts_new: bool) -> Path:
+def fresh(folder: Path, old_path: Path | None) -> Path:
     """Return a folder with a copy of the old bundle, or with none."""
     home = folder / "home"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
-    if not starts_new:
-        shutil.copytree(folder / "old.edgevit", home / "cats.edgevit")
+    if old_path is not None:
+        shutil.copytree(old_path, home / "cats.edgevit")
     return home
 
 

@@ -91,6 +91,11 @@ class Bundle:
         """Where reports go; made by whoever writes the first."""
         return self.path / "reports"
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a change is committed and not yet in its place."""
+        return manifest_paths(self.path)[0].is_file()
+
     def has(self, name: str) -> bool:
         """Say whether the manifest names the file `name`."""
         return name in self.manifest.artifacts

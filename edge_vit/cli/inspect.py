@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edge_vit.bundle import RECORD, TABLE, Bundle
+from edge_vit.bundle.journal import NEXT
 from edge_vit.cli.options import bundle_argument, json_option
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.record import ExportRecord
@@ -20,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("inspect")
 @bundle_argument
-@click.option("--check", is_flag=True, help="Check the digest of every file first.")
+@click.option("--check", is_flag=True, help="Check the digests of all files and engines first.")
 @json_option
 def command(bundle: Path, check: bool, as_json: bool) -> None:
     """Show what is inside a bundle.
@@ -29,8 +30,7 @@ def command(bundle: Path, check: bool, as_json: bool) -> None:
     """
     opened = Bundle.open(bundle)
     if check:
-        opened.check()
-        _LOG.info("all %d files are as the manifest says", len(opened.manifest.artifacts))
+        _check(opened)
     if as_json:
         print_json(_to_json(opened))
         return
@@ -43,6 +43,28 @@ def command(bundle: Path, check: bool, as_json: bool) -> None:
         from edge_vit.report.terminal import grid_table
 
         print_tables(grid_table(engines_grid(engines)))
+
+
+def _check(bundle: Bundle) -> None:
+    """Check every file of the bundle and every engine in it, and log what came out."""
+    bundle.check()
+    _LOG.info("all %d files are as the manifest says", len(bundle.manifest.artifacts))
+    engines = list(list_engines(bundle.path / "engines"))
+    for engine in engines:
+        engine.read()
+    if engines:
+        _LOG.info("all %d engines are as their sidecars say", len(engines))
+    if bundle.manifest.format == 1:
+        _LOG.warning(
+            "the manifest is of format 1 and has no digest of its own: an edited mean or label "
+            "shows nowhere. edgevit calibrate, quantize and export --force write one"
+        )
+    if bundle.is_unfinished:
+        _LOG.warning(
+            "a command was cut off when all was written and not all was in its place. That is read "
+            "from %s, and the next command that writes the bundle finishes it",
+            bundle.path / NEXT,
+        )
 
 
 def _to_json(bundle: Bundle) -> dict[str, Any]:

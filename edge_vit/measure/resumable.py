@@ -86,9 +86,18 @@ def evaluate_resumably(
             "interrupted. Add --resume to go on with it, or remove the file"
         )
 
+    is_kept = True
+
     def save(totals: tuple[PartialAccuracy, ...]) -> None:
+        nonlocal is_kept
+        if not is_kept:
+            return
         state = State(images, totals[0])
-        write_atomically(state_path, json.dumps(to_json(state)).encode())
+        try:
+            write_atomically(state_path, json.dumps(to_json(state)).encode())
+        except ArtifactError as error:  # no reason to lose what is measured
+            is_kept = False
+            progress.note(f"an interruption would lose what is measured from here on: {error}")
 
     if old is not None:
         subject = subject_of(reference, candidate, spec, source, data, bundle_digest)

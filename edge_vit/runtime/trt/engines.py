@@ -44,6 +44,7 @@ from edge_vit.runtime.trt.sidecar import (
     Sidecar,
     list_engines,
     remove_engine,
+    sidecar_path,
     write_sidecar,
 )
 from edge_vit.runtime.trt.trust import (
@@ -250,9 +251,13 @@ def _build(
 
 
 def _free_path(folder: Path, name: str) -> Path:
-    """Return where a new plan goes: an old one stays whole until the new one has its sidecar."""
+    """Return where a new plan goes: an old one stays whole until the new one has its sidecar.
+
+    A plan without a sidecar is what a builder that was killed left, and is written over.
+    """
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(p for p in (folder / f"{n}{PLAN_SUFFIX}" for n in names) if not p.exists())
+    paths = (folder / f"{each}{PLAN_SUFFIX}" for each in names)
+    return next(path for path in paths if not sidecar_path(path).exists())
 
 
 def discard_outdated(bundle: Bundle, progress: Progress = SILENT) -> None:
