@@ -125,8 +125,9 @@ def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
     what = f"{_subject(report)} differs on {share:.2f} % of {count:,} images"
     if not agreement_can_fail(report):
         sentence = (
-            f"No label is on in any of {count:,} images, for fp32 or {report.precision}: that both "
-            "agree says nothing. Take images that show something, or set --threshold at export."
+            f"Each label is on in all or none of {count:,} images, for fp32 and {report.precision} "
+            "alike: that both agree says nothing. Take images that show different things, or set "
+            "--threshold at export."
         )
         return _drop_gate(report, "undecided", limit, share, (low, high), sentence, None)
     labels = "without labels, all that is known is that accuracy drops by no more than that"

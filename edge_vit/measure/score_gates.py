@@ -71,12 +71,15 @@ def agreement_can_fail(report: AccuracyReport) -> bool:
     """Return whether the share of equal predictions says anything of this model on these images.
 
     The side of a threshold says nothing where every value of the reference lies on one side, nor do
-    labels where none is on in any image.
+    labels that are all on or off in every image alike.
     """
     if report.task == "regression":
         return any(0 < score.above < report.num_images for score in report.scores)
     if report.task == "multi_label":
-        return any(label.reference_on or label.candidate_on for label in report.per_label)
+        return any(
+            0 < label.reference_on < report.num_images or label.agreement < 1
+            for label in report.per_label
+        )
     return True
 
 
