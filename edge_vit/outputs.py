@@ -79,6 +79,12 @@ def sigmoid(logits: FloatArray) -> Float64Array:
     return result
 
 
+def log_sigmoid(logits: FloatArray) -> Float64Array:
+    """Return the logarithm of the logistic function of each of `logits`, finite for finite ones."""
+    found: Float64Array = -np.logaddexp(0, -np.asarray(logits, np.float64))
+    return found
+
+
 def probabilities(spec: ModelSpec, outputs: FloatArray) -> Float64Array:
     """Return the probability of each class or label, (..., size), 0 to 1.
 
@@ -180,12 +186,13 @@ def cosine(reference: FloatArray, candidate: FloatArray) -> Float64Array:
 
 def softmax_kl(reference: FloatArray, candidate: FloatArray) -> Float64Array:
     """Return KL(softmax(reference) || softmax(candidate)) of each pair of rows, (rows,), nats."""
-    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
+    log_p, log_q = log_softmax(reference), log_softmax(candidate)
     kl: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     return np.maximum(kl, 0.0)  # rounding can leave -1e-17, which no divergence is
 
 
-def _log_softmax(logits: FloatArray) -> Float64Array:
+def log_softmax(logits: FloatArray) -> Float64Array:
+    """Return the logarithm of the softmax of `logits` (..., classes), finite for finite ones."""
     wide = np.asarray(logits, np.float64)
     shifted = wide - wide.max(axis=-1, keepdims=True)
     found: Float64Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -197,8 +204,8 @@ def _bernoulli_kl(spec: ModelSpec, reference: FloatArray, candidate: FloatArray)
     total = np.zeros(len(reference))
     if spec.activation == "sigmoid":
         x, y = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
-        for sign in (1, -1):  # log sigmoid(x) = -log(1 + exp(-x)), exact where sigmoid rounds to 1
-            on, off = -np.logaddexp(0, -sign * x), -np.logaddexp(0, -sign * y)
+        for sign in (1, -1):
+            on, off = log_sigmoid(sign * x), log_sigmoid(sign * y)
             total += (np.exp(on) * (on - off)).sum(axis=1)
         return np.maximum(total, 0.0)
     p, q = probabilities(spec, reference), probabilities(spec, candidate)

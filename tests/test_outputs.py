@@ -99,6 +99,12 @@ def test_sigmoid_neither_overflows_nor_warns():
     np.testing.assert_allclose(found, scipy.special.expit([-700, -1, 0, 1, 700]), rtol=1e-12)
 
 
+def test_logarithms_of_certain_predictions_are_finite():
+    far = np.array([[2000.0, 0.0, -2000.0]])
+    np.testing.assert_allclose(outputs.log_softmax(far), [[0.0, -2000.0, -4000.0]])
+    np.testing.assert_allclose(outputs.log_sigmoid(far), [[0.0, -np.log(2), -2000.0]], atol=1e-12)
+
+
 def test_features_have_no_probabilities():
     with pytest.raises(SpecError, match="gives features, which are no probabilities"):
         outputs.probabilities(spec_of("features"), LOGITS)

@@ -48,7 +48,7 @@ def answer_line(answer: CameraAnswer) -> str:
     frame = answer.frame
     prediction = answer.smoothed or answer.prediction
     if prediction.scores is not None or prediction.labels_on is not None:
-        what = headline(answer) or ""
+        what = (headline(answer) or "") + ("" if answer.is_confident else " (unsure)")
     elif prediction.answers:
         best = prediction.answers[0]
         what = f"{best.label} {best.score:.3f}" + ("" if answer.is_confident else " (unsure)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,13 +51,19 @@ def settle_meaning(
         outputs: of the model itself for some images, (images, size).
 
     Raises:
-        SpecError: what the user says cannot be: one class, a second activation, or probabilities
-            outside of 0 to 1.
+        SpecError: what the user says cannot be: one class, a second activation, probabilities
+            outside of 0 to 1, or a threshold of what has none.
     """
     task, remarks = _settle_task(request, declared, ending, outputs.shape[1])
-    if task not in ("classification", "multi_label"):
-        return Meaning(task, "none", None, remarks)
     said = request.activation
+    _check_threshold(request, task)
+    if task not in ("classification", "multi_label"):
+        if said not in (None, "none"):
+            raise SpecError(
+                f"--activation {said}: {request.address} gives {task}, which has no probabilities. "
+                "Leave --activation out, or say --task"
+            )
+        return Meaning(task, "none", None, remarks)
     if ending is not None:
         if said not in (None, "none"):
             raise SpecError(
@@ -71,6 +78,20 @@ def settle_meaning(
         return Meaning(task, ending.activation, ending, (*remarks, remark))
     activation, found = _look(request, task, outputs)
     return Meaning(task, activation, None, (*remarks, *found))
+
+
+def _check_threshold(request: SourceRequest, task: Task) -> None:
+    threshold = request.threshold
+    if threshold is None:
+        return
+    if task in ("classification", "features"):
+        raise SpecError(
+            f"--threshold {threshold:g}: {request.address} gives {task}, where nothing is on or "
+            "off. Leave --threshold out, or say --task"
+        )
+    if not math.isfinite(threshold) or (task == "multi_label" and not 0 < threshold < 1):
+        wanted = "more than 0 and less than 1" if task == "multi_label" else "a number"
+        raise SpecError(f"--threshold: got {threshold:g}, expected {wanted}")
 
 
 def _settle_task(

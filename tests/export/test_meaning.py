@@ -110,6 +110,12 @@ def test_refuses_what_cannot_be():
         settled(SHARES, ending=end("softmax", is_log=True), activation="softmax")
     with pytest.raises(SpecError, match="expected probabilities from 0 to 1"):
         settled(activation="none")
+    with pytest.raises(SpecError, match=r"--threshold 0\.3: .* gives classification, where"):
+        settled(threshold=0.3)
+    with pytest.raises(SpecError, match="--threshold: got 2, expected more than 0 and less than 1"):
+        settled(task="multi_label", threshold=2.0)
+    with pytest.raises(SpecError, match=r"--activation softmax: .* gives features"):
+        settled(declared="features", activation="softmax")
 
 
 @pytest.mark.parametrize(

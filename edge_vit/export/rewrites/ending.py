@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from edge_vit.export.rewrites.edit import replace_value
 from edge_vit.graph.walk import array_of, data_input, is_constant, scalar_of, scaled_by
-from edge_vit.outputs import FloatArray, activate
+from edge_vit.outputs import FloatArray, activate, log_sigmoid, log_softmax
 from edge_vit.spec import Activation
 
 _PASSED = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"})
@@ -58,11 +58,11 @@ class Ending:
 
     def restore(self, logits: FloatArray) -> FloatArray:
         """Return what the graph gave before its end was taken off, of logits (..., classes)."""
-        probabilities = activate(self.activation, logits)
         if self.is_log:
-            with np.errstate(divide="ignore"):
-                probabilities = np.log(probabilities)
-        return (self.scale * np.clip(probabilities, *self.bounds)).astype(np.float32)
+            values = (log_softmax if self.activation == "softmax" else log_sigmoid)(logits)
+        else:
+            values = np.clip(activate(self.activation, logits), *self.bounds)
+        return (self.scale * values).astype(np.float32)
 
 
 @dataclass(frozen=True)
