@@ -252,3 +252,36 @@ def test_options_of_as_many_patches_in_another_shape_are_refused_where_no_size_i
     beside = {"args": {"img_size": [448, 112]}}
     with pytest.raises(ArtifactError, match=r"28 x 7 patches, .*Add --image-size 448,112$"):
         reopen_tall(tmp_path, model, None, beside)
+
+
+def trained_positions(rows, columns, noise=0.2):
+    """Return positions (1, 1 + rows * columns, 24) whose neighbours are alike."""
+    torch.manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    waves = [
+        f(axis.flatten() / 4 + k)
+        for k in range(6)
+        for axis in (x, y)
+        for f in (torch.sin, torch.cos)
+    ]
+    grid = torch.stack(waves, 1)
+    return torch.cat([torch.randn(1, 24), grid + noise * torch.randn_like(grid)])[None]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 8), (8, 16), (4, 32), (16, 4)])
+def test_trained_positions_tell_the_shape_of_their_grid(tmp_path, tall, rows, columns):
+    state = {**tall.state_dict(), "pos_embed": trained_positions(rows, columns)}
+    said = {"model_args": SMALL, "num_classes": 3}
+    size = (rows * 16, columns * 16)
+    source = reopen(tmp_path, TINY, state, image_size=size, **said)
+    assert torch.equal(source.module.pos_embed, state["pos_embed"])
+    turned = reopen(tmp_path, TINY, state, image_size=size[::-1], **said)
+    assert f"from {rows} x {columns} to {columns} x {rows} patches" in turned.weights
+    with pytest.raises(ArtifactError, match=rf"Add --image-size {size[0]},{size[1]} "):
+        reopen(tmp_path, TINY, state, **said)
+
+
+def test_positions_that_are_mostly_noise_tell_nothing(tmp_path, tall):
+    state = {**tall.state_dict(), "pos_embed": trained_positions(16, 8, noise=3.0)}
+    with pytest.raises(ArtifactError, match="Add --checkpoint-size"):
+        reopen(tmp_path, TINY, state, image_size=(256, 128), model_args=SMALL, num_classes=3)

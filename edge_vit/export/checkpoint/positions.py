@@ -6,9 +6,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from edge_vit.errors import ArtifactError
 
 Grid = tuple[int, int]
+
+_MIN_PATCHES = 16
+_MAX_ASPECT = 16
+_ALIKE = 0.8
+"""Neighbours of trained ViTs lie at 0.2 to 0.7 of the distance of any two patches."""
+_MARGIN = 0.03
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,19 @@ class SourceGrid:
     in_file: Iterable[tuple[int, int]] = ()
     default: tuple[int, int] | None = None
 
-    def of(self, num_patches: int) -> Grid:
-        """Return (rows, columns) of `num_patches` positions, by the best evidence that there is.
+    def of(self, positions: Tensor) -> Grid:
+        """Return (rows, columns) of `positions`, by the best evidence that there is.
 
-        The user's word, the options in the file, the model's own default where it has as many
-        patches, else the square.
+        The user's word, the options in the file, what trained positions show by themselves, the
+        model's own default where it has as many patches, else the square.
+
+        Args:
+            positions: (patches, channels), without those of class and registers.
 
         Raises:
             ArtifactError: nothing tells; or what the user says cannot be.
         """
+        num_patches = len(positions)
         if self.said is not None:
             grid = self._grid(self.said)
             if math.prod(grid) != num_patches:
@@ -48,11 +60,15 @@ class SourceGrid:
                     f"{self._options(num_patches)}"
                 )
             return grid
-        for sizes in (self.in_file, [self.default] if self.default else []):
-            grids = {self._grid(size) for size in sizes}
-            fitting = {grid for grid in grids if math.prod(grid) == num_patches}
-            if len(fitting) == 1:
-                return fitting.pop()
+        fitting = {self._grid(size) for size in self.in_file}
+        fitting = {grid for grid in fitting if math.prod(grid) == num_patches}
+        if len(fitting) == 1:
+            return fitting.pop()
+        shown = grid_shown_by(positions)
+        if shown is not None:
+            return shown
+        if self.default and math.prod(self._grid(self.default)) == num_patches:
+            return self._grid(self.default)
         side = math.isqrt(num_patches)
         if side * side == num_patches:
             return side, side
@@ -64,9 +80,9 @@ class SourceGrid:
             f"{self._options(num_patches)}"
         )
 
-    def size_of(self, num_patches: int) -> tuple[int, int]:
-        """Return (height, width) in pixels of the images that `num_patches` positions are for."""
-        rows, columns = self.of(num_patches)
+    def size_of(self, positions: Tensor) -> tuple[int, int]:
+        """Return (height, width) in pixels of the images that `positions` are for, as `of` does."""
+        rows, columns = self.of(positions)
         return rows * self.patch[0], columns * self.patch[1]
 
     def _grid(self, size: tuple[int, int]) -> Grid:
@@ -79,6 +95,42 @@ class SourceGrid:
         grids = dict.fromkeys([(long, short), (short, long)])
         sizes = [_text((r * self.patch[0], c * self.patch[1])) for r, c in grids]
         return " or ".join(sizes)
+
+
+def grid_shown_by(positions: Tensor) -> Grid | None:
+    """Return (rows, columns) where trained `positions` show them: neighbours are alike.
+
+    For each grid of as many patches, the mean squared distance of neighbours is compared with that
+    of any two patches. Of random positions all come out at 1 and nothing is shown.
+
+    Args:
+        positions: (patches, channels).
+    """
+    count = len(positions)
+    if count < _MIN_PATCHES or not positions.is_floating_point() or positions.is_meta:
+        return None
+    values = positions.double()
+    spread = 2 * (values - values.mean(0)).square().sum(1).mean().item()
+    if not (math.isfinite(spread) and spread > 0):
+        return None
+    ranked = sorted(
+        (_neighbour_distance(values, (rows, count // rows)) / spread, rows)
+        for rows in range(1, count + 1)
+        if count % rows == 0 and max(rows, count // rows) <= _MAX_ASPECT * min(rows, count // rows)
+    )
+    if not ranked or ranked[0][0] > _ALIKE:
+        return None
+    if len(ranked) > 1 and ranked[1][0] - ranked[0][0] < _MARGIN:
+        return None
+    return ranked[0][1], count // ranked[0][1]
+
+
+def _neighbour_distance(values: Tensor, grid: Grid) -> float:
+    """Return the mean squared distance of vertical and horizontal neighbours in `grid`."""
+    image = values.reshape(*grid, -1)
+    steps = [image.diff(dim=0).square().sum(-1), image.diff(dim=1).square().sum(-1)]
+    total = sum(step.sum().item() for step in steps)
+    return float(total / sum(step.numel() for step in steps))
 
 
 def _text(size: tuple[int, int]) -> str:

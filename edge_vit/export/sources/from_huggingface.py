@@ -231,7 +231,7 @@ def _adopt_image_size(
     num_prefix = 0 if config.model_type == "ijepa" else num_prefix
     for name, tensor in weights.items():
         if name.endswith("embeddings.position_embeddings") and tensor.ndim == 3:
-            height, width = grid.size_of(tensor.shape[1] - num_prefix)
+            height, width = grid.size_of(tensor[0, num_prefix:])
             config.image_size = height if height == width else [height, width]
 
 

@@ -113,7 +113,7 @@ def _with_positions(
         return fit
     if not fit.misfit.is_of_shapes and _has_other_prefix(positions.shape[1], num_patches):
         return fit  # to be converted first
-    source = grid.of(num_patches)
+    source = grid.of(positions[0, num_prefix:])
     if source == wanted:
         return fit
     if not resizes:
@@ -165,7 +165,7 @@ def _size_hint(module: Any, fit: Fit, grid: SourceGrid | None) -> tuple[int, int
     if grid is None or found is None or "pos_embed" not in fit.misfit.misshapen:
         return None
     positions, num_prefix = found
-    return grid.size_of(positions.shape[1] - num_prefix)
+    return grid.size_of(positions[0, num_prefix:])
 
 
 def _filtered(
