@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -239,6 +240,20 @@ def test_refuses_a_truncated_file(tmp_path, kept):
 def test_refuses_a_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match=r"absent.onnx: no such file"):
         open_file(tmp_path / "absent.onnx")
+
+
+def test_a_dropout_in_training_mode_passes_its_input_on(tmp_path):
+    path = make(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    for name, array in {"ratio": np.float32(0.5), "on": np.bool_(True)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    dropout = helper.make_node("Dropout", ["flat", "ratio", "on"], ["kept"])
+    model.graph.node.insert(3, dropout)
+    model.graph.node[4].input[0] = "kept"
+    onnx.save(model, path)
+    session = ort.InferenceSession(open_file(path).model.SerializeToString())
+    pixels = np.ones((1, 3, 8, 8), np.float32)
+    assert session.run(None, {"pixels": pixels})[0].tolist() == [[1, 1, 1]]
 
 
 def quantize_linear():

@@ -12,6 +12,8 @@ from onnx import GraphProto, ModelProto, TensorProto
 from edge_vit.errors import ArtifactError
 from edge_vit.git_lfs import refuse_lfs_pointer
 
+_MAX_BYTES = 2**31 - 2**20  # what one protobuf file can hold
+
 
 def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield every tensor in `graph`: initializers, attributes, and those of subgraphs."""
@@ -33,12 +35,18 @@ def load_external_data(path: Path, model: ModelProto) -> None:
     not read what its owner did not give.
 
     Raises:
-        ArtifactError: a file is missing, elsewhere, or shorter than its tensors.
+        ArtifactError: a file is missing, elsewhere, or shorter than its tensors, or they are more
+            than 2 GiB.
     """
     folders = (path.parent.resolve(), path.resolve().parent)
-    for tensor in tensors_of(model.graph):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
+    kept = [t for t in tensors_of(model.graph) if t.data_location == TensorProto.EXTERNAL]
+    total = sum(map(_num_bytes, kept))
+    if total > _MAX_BYTES:
+        raise ArtifactError(
+            f"{path} keeps {total / 2**30:.1f} GiB of weights beside it, at most 2 GiB fit into "
+            "one ONNX file. Models of this size are not supported yet"
+        )
+    for tensor in kept:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         target = _resolve(path, folders, tensor.name, location)

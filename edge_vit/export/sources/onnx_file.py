@@ -39,6 +39,7 @@ def read_graph(path: Path) -> ModelProto:
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
     _refuse_nan(path, model.graph)
+    _end_training(model.graph)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]  # older files list their weights there as well
@@ -70,6 +71,16 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
             dim.dim_value = batch
         del model.graph.value_info[:]  # shapes that an exporter has noted for any batch
     return own or batch
+
+
+def _end_training(graph: GraphProto) -> None:
+    """Let each Dropout pass its input on, where the file was exported in training mode."""
+    for node in graph.node:
+        if node.op_type == "Dropout":
+            del node.input[1:]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _end_training(inner)
 
 
 def _refuse_nan(path: Path, graph: GraphProto) -> None:
