@@ -230,13 +230,16 @@ def _named(
     spec: ModelSpec, ordering: FloatArray, shares: FloatArray, top: int, image: str
 ) -> Prediction:
     """Return the `top` largest of `ordering`, (size,), each with its probability in `shares`."""
-    best = np.argsort(-np.asarray(ordering), kind="stable").tolist()
-    ranked = [Answer(index, spec.label(index), float(shares[index])) for index in best]
+    best = np.argsort(-np.asarray(ordering), kind="stable")
+
+    def name(indices: NDArray[np.intp]) -> tuple[Answer, ...]:
+        return tuple(Answer(i, spec.label(i), float(shares[i])) for i in indices.tolist())
+
     on = None
     if spec.task == "multi_label":
         assert spec.threshold is not None
-        on = tuple(answer for answer in ranked if answer.score >= spec.threshold)
-    return Prediction(image, tuple(ranked[:top]), labels_on=on)
+        on = name(best[np.asarray(shares)[best] >= spec.threshold])
+    return Prediction(image, name(best[:top]), labels_on=on)
 
 
 def _name(spec: ModelSpec, output: Float64Array, top: int, image: str) -> Prediction:

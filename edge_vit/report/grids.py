@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edge_vit.measure.percentiles import runs_needed
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
+from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.wording import (
     MISSING,
@@ -79,12 +80,13 @@ def _reference_column(report: AccuracyReport) -> Row:
 def _accuracy_column(report: AccuracyReport) -> Row:
     low, high = wilson_interval(report.num_agreeing, report.num_images)
     labelled = report.num_labelled > 0
+    says_something = agreement_can_fail(report)
     return (
         f"{report.precision} {report.backend}",
         percent(report.top1),
         percent(report.top5),
-        percent(report.agreement),
-        f"{100 * low:.2f} – {100 * high:.2f}",
+        percent(report.agreement) if says_something else MISSING,
+        f"{100 * low:.2f} – {100 * high:.2f}" if says_something else MISSING,
         # A vector of scores has a direction that says little, and one score has none.
         MISSING if report.task == "regression" else number(report.cosine_mean, 6),
         MISSING if report.task == "regression" else number(report.cosine_min, 6),

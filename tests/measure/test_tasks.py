@@ -22,6 +22,7 @@ from edge_vit.measure.score_gates import agreement_can_fail, judge_scores
 from edge_vit.measure.statistics import Interval
 from edge_vit.report.grids import accuracy_grid
 from edge_vit.report.task_grids import task_grids
+from edge_vit.report.wording import MISSING
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
 
@@ -160,6 +161,9 @@ def test_the_side_of_the_threshold_counts_only_where_both_sides_occur():
     spec = make_model("regression", 1)
     assert agreement_can_fail(evaluated(spec))
     assert not agreement_can_fail(evaluated(spec, shift=100.0))
+    for shift, is_shown in ((100.0, False), (0.0, True)):
+        rows = {row[0]: row[2] for row in accuracy_grid([evaluated(spec, shift=shift)]).rows}
+        assert (rows["same answer"] != MISSING) == is_shown
     at_100 = dataclasses.replace(spec, threshold=100.0)
     assert agreement_can_fail(evaluated(at_100, shift=100.0))
 
