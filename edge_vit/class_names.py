@@ -38,12 +38,12 @@ class Naming:
     Attributes:
         what: all of it, such as ``class folders of data/val``.
         of: one name of it, such as ``class folder data/val/cat``.
-        mend: what to do about a name that is no label.
+        mend: returns what to do about a name that is no label.
     """
 
     what: str
     of: Callable[[str], str]
-    mend: str
+    mend: Callable[[], str]
 
 
 def match_names(
@@ -187,7 +187,7 @@ def _by_order(
         shown = _some([repr(label) for label in labels])
         raise ImageError(
             f"{naming.of(name)} is none of the model's {len(labels)} labels ({shown}){hint} "
-            f"{naming.mend}"
+            f"{naming.mend()}"
         )
     if not is_complete:
         raise ImageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +36,14 @@ class Listing:
         paths: of the images, sorted and relative to the folder.
         classes: names of the class folders, sorted; None where the images lie in the folder itself.
         notes: sentences about what was left out.
+        filled: the class folders that hold images.
         emptied: a sentence about class folders that are left without images, if there are some.
     """
 
     paths: list[Path]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
+    filled: frozenset[str] = frozenset()
     emptied: tuple[str, ...] = ()
 
 
@@ -72,15 +74,19 @@ def list_folder(folder: Path) -> Listing:
             "expected either. Move them all into class folders, or all into one flat folder"
         )
     classes = class_folders(folder)
-    filled = {path.parts[0] for path in paths}
+    filled = frozenset(path.parts[0] for path in paths)
     empty = [name for name in classes if name not in filled]
-    return Listing(paths, classes, notes, _say_emptied(folder, empty, others))
+    return Listing(paths, classes, notes, filled, _say_emptied(folder, empty, others))
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Return the names of the folders in `folder`, hidden ones aside, sorted."""
     return tuple(
-        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_system(entry))
+        sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.is_dir() and not _is_system(entry.name)
+        )
     )
 
 
@@ -92,7 +98,7 @@ def match_folders(
     Raises:
         ImageError: a class folder is no class of the model, or the folders are no classes.
     """
-    filled = {path.parts[0] for path in listing.paths}
+    filled = listing.filled
     keys = {key_of(label) for label in labels}
     names = list(listing.classes or ())
     if any(key_of(name) in keys for name in filled):
@@ -101,12 +107,13 @@ def match_folders(
     if not set(names) <= set(labels):
         by_synset = synset_indices(folder, names)
         if by_synset is not None:
+            _check_synsets(folder, by_synset, len(labels) or num_classes)
             return Matched(by_synset)
     _refuse_splits(folder, names, labels)
     naming = Naming(
         f"Class folders of {folder}",
         lambda name: f"class folder {folder / name}",
-        _mend(folder, names, keys),
+        lambda: _mend(folder, names, keys),
     )
     return match_names(names, labels, naming, num_classes=num_classes, is_complete=True)
 
@@ -157,10 +164,10 @@ def _find_images(folder: Path) -> tuple[list[Path], list[Path]]:
                 "so its images would count twice. Remove the link"
             )
         seen[real] = root
-        folders[:] = [name for name in folders if not _is_system(Path(name))]
+        folders[:] = [name for name in folders if not _is_system(name)]
         below = Path(root).relative_to(folder)
         for name in names:
-            if not _is_system(Path(name)):
+            if not _is_system(name):
                 is_read = name.lower().endswith(EXTENSIONS) or _holds_image(root, name)
                 (found if is_read else others).append(below / name)
     return sorted(found, key=lambda path: path.parts), others
@@ -172,9 +179,9 @@ def _holds_image(root: str, name: str) -> bool:
     return path.suffix.lower() not in _NO_IMAGES.split() and is_image(path)
 
 
-def _is_system(path: Path) -> bool:
+def _is_system(name: str) -> bool:
     """Whether a file or folder is hidden, or one that an operating system puts everywhere."""
-    name = path.name.lower()
+    name = name.lower()
     return name.startswith(".") or name in _SYSTEM_FILES or name in _SYSTEM_FOLDERS
 
 
@@ -214,6 +221,15 @@ def _say_emptied(folder: Path, names: Sequence[str], others: Sequence[Path]) -> 
         shown.append(f"{name} ({_count(inside)})" if inside else name)
     rest = f", and {len(names) - _NUM_SUFFIXES} more" if len(names) > _NUM_SUFFIXES else ""
     return (f"Class folders of {folder} without any image that is read: {', '.join(shown)}{rest}.",)
+
+
+def _check_synsets(folder: Path, indices: Mapping[str, int], num_classes: int | None) -> None:
+    last = max(indices, key=lambda name: indices[name])
+    if num_classes and indices[last] >= num_classes:
+        raise ImageError(
+            f"class folder {folder / last} is class {indices[last]} of ImageNet, and the model has "
+            f"{num_classes} classes, from 0 on. Name the folders after the model's labels"
+        )
 
 
 def _refuse_splits(folder: Path, names: Sequence[str], labels: Sequence[str]) -> None:

@@ -326,7 +326,7 @@ def _match(
     naming = Naming(
         f"Classes in {path}",
         _namer(path, first),
-        "Write the label, or its class index from 0 on",
+        lambda: "Write the label, or its class index from 0 on",
     )
     keys = {key_of(label) for label in labels}
     if needs_names and not any(key_of(word) in keys for word in first):

@@ -88,6 +88,7 @@ class FileSource:
         image_labels: index of each image's class; None where they are not known.
         labels: class names by index.
         notes: sentences about how the images were found.
+        names: of the images; their paths where None.
     """
 
     def __init__(
@@ -96,11 +97,12 @@ class FileSource:
         image_labels: Sequence[int] | None = None,
         labels: Sequence[str] = (),
         notes: Sequence[str] = (),
+        names: Sequence[str] | None = None,
     ) -> None:
         known: Sequence[int | None] = [None] * len(paths) if image_labels is None else image_labels
         self._files = [
-            _File(Path(path), one_line(str(path)), label)
-            for path, label in zip(paths, known, strict=True)
+            _File(Path(path), one_line(name), label)
+            for path, name, label in zip(paths, names or map(str, paths), known, strict=True)
         ]
         self.labels = tuple(labels)
         self.has_labels = image_labels is not None
@@ -198,12 +200,15 @@ class FolderSource(FileSource):
             flat = flat_truth(folder, listing.paths, num_classes)
             truth, notes = flat.classes, notes + flat.notes
             names = labels if truth else ()
-        super().__init__(listing.paths, truth, names, notes)
-        files = (
-            _File(folder / file.path, one_line(file.path.as_posix()), file.label)
-            for file in self._files
+        chosen = spread(len(listing.paths), limit)
+        paths = list(compress(listing.paths, chosen))
+        super().__init__(
+            [folder / path for path in paths],
+            None if truth is None else list(compress(truth, chosen)),
+            names,
+            notes,
+            [path.as_posix() for path in paths],
         )
-        self._files = list(compress(files, spread(len(self._files), limit)))
 
 
 class ArraySource:

@@ -9,7 +9,7 @@ import pytest
 from edge_vit.class_names import Naming, as_index, in_order, key_of, match_names, nearest_label
 from edge_vit.errors import ImageError
 
-NAMING = Naming("Names", lambda name: f"name {name}", "Write the label")
+NAMING = Naming("Names", lambda name: f"name {name}", lambda: "Write the label")
 
 
 @pytest.mark.parametrize(
