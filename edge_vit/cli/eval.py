@@ -108,6 +108,8 @@ def command(
             from edge_vit.cluster import evaluate_on_ray
 
             totals = evaluate_on_ray(what, num_ray_parts, progress=progress)
+            for note in report_of(totals).notes:
+                progress.note(note)
         else:
             with Evaluator(what) as evaluator:
                 if evaluator.remark:

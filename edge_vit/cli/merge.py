@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from edge_vit.cli.evaluation import print_accuracy, write_accuracy
 from edge_vit.cli.options import json_option
 from edge_vit.cli.outputs import ANY_FILE, deliver
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("merge")
@@ -32,6 +35,8 @@ def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None
     from edge_vit.measure.partial import merge_partials, read_partial, report_of
 
     report = report_of(merge_partials([read_partial(path) for path in files]))
+    for note in report.notes:
+        _LOG.info("%s", note)
     deliver(
         lambda: print_accuracy(report, as_json=as_json),
         lambda: write_accuracy(report, output) if output else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from edge_vit.camera.sources.source import Capture
@@ -9,6 +10,8 @@ from edge_vit.camera.values import SourceFormat
 from edge_vit.errors import SourceError
 from edge_vit.image_folder import list_folder
 from edge_vit.images import load_image
+
+_LOG = logging.getLogger(__name__)
 
 
 class FolderFrames:
@@ -24,7 +27,10 @@ class FolderFrames:
 
     def open(self) -> SourceFormat:
         """List the images; raises ImageError where there are none."""
-        self._files = iter([self._path / name for name in list_folder(self._path).paths])
+        listing = list_folder(self._path)
+        for note in listing.notes:
+            _LOG.info("%s", note)
+        self._files = iter([self._path / name for name in listing.paths])
         return SourceFormat(0, 0, 0, "as Pillow decodes it")
 
     def read(self) -> Capture | None:
