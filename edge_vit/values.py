@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -105,6 +106,8 @@ def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:
 def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     _check(isinstance(data, list), where, data, "a list")
     if len(args) == 2 and args[1] is Ellipsis:
+        if args[0] is str and all(type(item) is str for item in data):
+            return tuple(data)
         args = (args[0],) * len(data)
     _check(len(data) == len(args), where, data, f"{len(args)} values")
     return tuple(
@@ -115,7 +118,7 @@ def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ..
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     _check(isinstance(data, dict), where, data, "an object")
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     unknown = sorted(set(data) - set(fields))
     if unknown:
@@ -130,6 +133,12 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise SpecError(f"{where}: field {name!r} is missing")
     return cls(**values)
+
+
+@functools.cache
+def _hints_of(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; finding them out takes longer than all the rest."""
+    return typing.get_type_hints(cls)
 
 
 def _check(holds: bool, where: str, data: Any, wanted: str) -> None:

@@ -108,3 +108,51 @@ def test_the_graphs_of_one_stage_appear_together(old, tmp_path):
     assert Bundle.open(path).read_table() == table_for(GRAPH)
     assert pipeline.quantize(path).has(INT8)
     assert np.array_equal(Bundle.open(path).read_golden().outputs, IMAGES.outputs)
+
+
+# Two at once
+
+
+def _in_child(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+
+def _recalibrate(path):
+    pipeline.calibrate(path, SOURCE)
+
+
+PAIRS = {
+    "quantize and calibrate": (pipeline.quantize, _recalibrate),
+    "calibrate twice": (_recalibrate, _recalibrate),
+    "export and quantize": (export, pipeline.quantize),
+    "export twice": (export, export),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_two_processes_take_turns(old, tmp_path, pair):
+    for number in range(2):
+        path = shutil.copytree(old, tmp_path / str(number) / "cats.edgevit")
+        children = [_in_child(lambda work=work, path=path: work(path)) for work in pair]
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+        Bundle.open(path).check()
+        assert not [name for name in names(path) if name.startswith(".")]
+        assert names(path.parent) == ["cats.edgevit"]
+
+
+def test_two_exports_to_one_place_make_one_bundle(tmp_path):
+    def make():
+        pipeline.export_bundle("timm:x", tmp_path / "new.edgevit")
+
+    children = [_in_child(make) for _ in range(3)]
+    statuses = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
+    assert statuses == [0, 1, 1]
+    Bundle.open(tmp_path / "new.edgevit").check()
+    assert names(tmp_path) == ["new.edgevit"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 
 import pytest
 
@@ -142,6 +143,59 @@ def test_resume_finishes_an_interrupted_training(edgevit, held_out, tmp_path, mo
         assert edgevit(*arguments).exit_code == 130
     assert edgevit(*arguments, "--resume").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["vit.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("quantize",), ("calibrate", "--recipe", "fast", "--calib"), ("export", "edgevit:x", "-o")],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.usefixtures("made")
+def test_a_wait_for_another_command_ends(refused, bundle, calibration, arguments):
+    command, *rest = arguments
+    typed = {
+        "quantize": [bundle.path],
+        "calibrate": [bundle.path, *rest, calibration],
+        "export": [*rest, bundle.path, "--force"],
+    }[command]
+    is_held, is_done = threading.Event(), threading.Event()
+
+    def hold():
+        with bundle.locked():
+            is_held.set()
+            is_done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert is_held.wait(5)
+        line = refused(command, *typed, "--lock-timeout", "0.1")
+    finally:
+        is_done.set()
+        thread.join()
+    assert f"{bundle.path} is being written by process {os.getpid()} (" in line
+    assert "still after 0.1 s" in line
+    Bundle.open(bundle.path).check()
+    assert not leftovers(bundle.path)
+
+
+def test_check_reports_what_the_manifest_cannot_know(edgevit, refused, bundle, monkeypatch):
+    result = edgevit("inspect", bundle.path, "--check")
+    assert result.exit_code == 0
+    assert "Warning" not in result.stderr
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("edge_vit.bundle.journal._finish", interrupted)
+        bundle.add({"notes.txt": b"new"})
+    result = edgevit("inspect", bundle.path, "--check")
+    assert result.exit_code == 0
+    assert "a command was cut off when all was written" in result.stderr
+    path = bundle.path / ".next" / "manifest.json"
+    path.write_text(path.read_text().replace('"labels": [', '"labels": ["cat",', 1))
+    assert "manifest.json was edited" in refused("inspect", bundle.path)
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_a_file_of_the_user_that_cannot_be_read(refused, monkeypatch):
