@@ -19,6 +19,7 @@ import click
 import pytest
 
 from edge_vit import errors
+from edge_vit.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES
 from edge_vit.calibration import half_ranges
 from edge_vit.camera import patience, preparation, smoothing
 from edge_vit.camera.sinks import json_lines
@@ -114,6 +115,12 @@ FACTS = [
     ),
     Fact("README.md", r"an image that claims a (billion) pixels", lambda: _below(MAX_PIXELS, 1e9)),
     Fact("docs/guide.md", r"`(\w+)` \(default\)", lambda: DEFAULT_RECIPE.name),
+    Fact("docs/guide.md", r"up to (\d+) megapixels", lambda: MAX_PIXELS // 10**6),
+    Fact(
+        "docs/guide.md",
+        r"(\d+) % are left out by default, (\d+) at least from (\d+) images on",
+        lambda: (100 * DEFAULT_MAX_BAD.share, DEFAULT_MAX_BAD.allowed(FEW_IMAGES), FEW_IMAGES),
+    ),
     Fact(
         "docs/guide.md",
         r"up to a (tenth) of the multiply-adds",
