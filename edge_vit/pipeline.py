@@ -22,6 +22,7 @@ from edge_vit.bundle import (
     INT8_CPU,
     INT8_ORT_X64,
     RECORD,
+    ROUNDED,
     TABLE,
     Bundle,
     Change,
@@ -187,6 +188,7 @@ def _calibrate(
             bundle.spec,
             images,
             recipe,
+            exclude=bundle.read_golden().digests if bundle.has(GOLDEN) else (),
             threads=threads,
             state_path=state_path,
             progress=progress,
@@ -194,8 +196,13 @@ def _calibrate(
     old = bundle.artifact(TABLE).sha256 if bundle.has(TABLE) else ""
     artifacts = bundle.manifest.artifacts.items()
     stale = tuple(name for name, artifact in artifacts if old in artifact.parents)
+    files = {TABLE: table.to_bytes()}
+    if table.levels:
+        files[ROUNDED] = table.weights_to_bytes()
+    elif bundle.has(ROUNDED):
+        stale = (*stale, ROUNDED)
     bundle = bundle.add(
-        {TABLE: table.to_bytes()},
+        files,
         parents=(FP32,),
         made_by=_versions("onnxruntime", "onnx", "onnx-ir"),
         drop=stale,
@@ -231,7 +238,7 @@ def quantize(
 
     with _open(bundle).locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
-        table = bundle.read_table()
+        table = bundle.read_table(with_weights=True)
         with bundle.change() as change:
             fp16 = _write_fp16(bundle, change, progress)
             with progress.step("writing INT8"):

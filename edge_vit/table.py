@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, parse_json, to_json
 
 TABLE_FORMAT = 4
-"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
-signatures of images."""
+"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 neither
+signatures of images nor rounded weights nor a measured forecast."""
 
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
@@ -39,6 +45,9 @@ class Recipe:
         steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
         search_tokens: of calibration images, that the steps and their judgement see. So many whole
             images are held out from the ranges, four at least, a quarter of all at most.
+        strengths: of smoothing that are tried for each layer beside `fold_strength`.
+        is_compensated: weights are rounded so that their errors make up for each other
+            (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
         is_judged: take a step that could harm only where the model's output gains by it.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.
@@ -52,6 +61,8 @@ class Recipe:
     has_zero_points: bool = False
     steps: tuple[StepName, ...] = ()
     search_tokens: int = 0
+    strengths: tuple[float, ...] = ()
+    is_compensated: bool = False
     is_judged: bool = True
     min_sqnr: float = 0.0
     max_fallback: float = 0.1
@@ -66,7 +77,8 @@ class Recipe:
             )
         if not 50 < self.percentile <= 100:
             raise SpecError(f"percentile: got {self.percentile}, expected above 50 and at most 100")
-        if (self.steps or self.min_sqnr) and self.search_tokens < 1:
+        asks = self.steps or self.min_sqnr or self.strengths or self.is_compensated
+        if asks and self.search_tokens < 1:
             raise SpecError(
                 f"recipe {self.name}: its steps have nothing to look at. Set search_tokens to 2048"
             )
@@ -76,9 +88,11 @@ class Recipe:
 
 _BALANCED = Recipe(
     "balanced",
-    fold_strength=0.7,
+    fold_strength=0.5,
     has_zero_points=True,
     steps=STEP_NAMES,
+    strengths=(0.0, 0.3, 0.7),
+    is_compensated=True,
     search_tokens=768,
     min_sqnr=25.0,
 )
@@ -178,6 +192,25 @@ class FallbackPoint:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What INT8 as the table has it came to, end to end, on images that shaped nothing of it.
+
+    Attributes:
+        num_images: how many.
+        sqnr: of the model's output, over all of them, in dB.
+        worst: of the image that is off most, in dB.
+        plan: which of the plans that were compared this is.
+        others: the other plans, and what they came to, in dB.
+    """
+
+    num_images: int
+    sqnr: float
+    worst: float
+    plan: str
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CalibrationTable:
     """All that `quantize` needs: one table yields every INT8 artifact, without images.
 
@@ -191,6 +224,12 @@ class CalibrationTable:
         fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.calibration.half`).
         image_signatures: `edge_vit.perceptual.signature` of each image as base64, sorted: they find
             it again when it was encoded anew. Empty in tables of format 3 and before.
+        forecast: what was measured of it; None where the recipe measures nothing.
+        nearest: layers whose weights are rounded to nearest although the recipe would have errors
+            make up for each other: the images say too little of how their channels vary.
+        weights_digest: SHA-256 of the file that holds `levels`; empty where there are none.
+        levels: by layer, its weight as rounded, int8 (K, N); layers that are missing are rounded
+            to nearest. They are kept in a file of their own.
     """
 
     recipe: Recipe
@@ -200,6 +239,10 @@ class CalibrationTable:
     fallback: tuple[FallbackPoint, ...] = ()
     fp32_nodes: Mapping[str, str] = field(default_factory=dict)
     image_signatures: tuple[str, ...] = ()
+    forecast: Forecast | None = None
+    nearest: tuple[str, ...] = ()
+    weights_digest: str = ""
+    levels: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict, compare=False)
     format: int = TABLE_FORMAT
 
     @property
@@ -209,16 +252,42 @@ class CalibrationTable:
 
     @property
     def sqnr(self) -> float | None:
-        """Foreseen for the model's output, in dB; None where no layer was measured.
+        """Foreseen for the model's output, in dB; None where nothing was measured.
 
-        Errors of layers are small and independent, so that their energies add up.
+        Tables of earlier versions measured single layers alone and summed them up.
         """
+        if self.forecast is not None:
+            return self.forecast.sqnr
         total = sum(s.output_error for s in self.sites.values() if s.precision == "int8")
         return sqnr_of(total) if total > 0 else None
 
     def to_bytes(self) -> bytes:
-        """Return the table as the JSON file in the bundle."""
-        return (json.dumps(to_json(self), indent=1) + "\n").encode()
+        """Return the table as the JSON file in the bundle, without `levels`."""
+        fields = to_json(replace(self, levels={}))
+        del fields["levels"]
+        return (json.dumps(fields, indent=1) + "\n").encode()
+
+    def weights_to_bytes(self) -> bytes:
+        """Return `levels` as an uncompressed ``.npz``; its digest is `weights_digest`."""
+        return _levels_to_bytes(self.levels)
+
+    def with_levels(self, levels: Mapping[str, npt.NDArray[np.int8]]) -> CalibrationTable:
+        """Return the table with `levels` in it, and their digest."""
+        digest = hashlib.sha256(_levels_to_bytes(levels)).hexdigest() if levels else ""
+        return replace(self, levels=levels, weights_digest=digest)
+
+    def with_weights(self, data: bytes, where: str) -> CalibrationTable:
+        """Return the table with what `weights_to_bytes` wrote.
+
+        Raises:
+            ArtifactError: the bytes belong to another table.
+        """
+        if hashlib.sha256(data).hexdigest() != self.weights_digest:
+            raise ArtifactError(
+                f"{where} belongs to another calibration table. Run: edgevit calibrate"
+            )
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return replace(self, levels=dict(arrays))
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "calibration.json") -> CalibrationTable:
@@ -235,6 +304,17 @@ class CalibrationTable:
                     f"{where}: format {found}, this edge-vit reads 1 to {TABLE_FORMAT}. "
                     "Run: edgevit calibrate"
                 )
+            if "levels" in parsed:  # they are in a file of their own
+                raise SpecError("unknown field 'levels'")
             return from_json(cls, parsed | {"format": TABLE_FORMAT}, where)
         except (ValueError, AttributeError, SpecError) as error:
             raise ArtifactError(f"{where} is not a calibration table: {error}") from None
+
+
+def _levels_to_bytes(levels: Mapping[str, npt.NDArray[np.int8]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # without the time, so that the digest is of them
+        for name, array in levels.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()

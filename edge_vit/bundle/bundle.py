@@ -18,6 +18,7 @@ from edge_vit.bundle.manifest import (
     INT8_FILES,
     MANIFEST,
     ONNX_FILES,
+    ROUNDED,
     TABLE,
     Artifact,
     Manifest,
@@ -155,8 +156,11 @@ class Bundle:
         if self.has(TABLE):
             self.read_table()
 
-    def read_table(self) -> CalibrationTable:
+    def read_table(self, *, with_weights: bool = False) -> CalibrationTable:
         """Return the calibration table.
+
+        Args:
+            with_weights: with the weights that it has rounded itself, which writing INT8 takes.
 
         Raises:
             ArtifactError: there is none, or it belongs to another fp32 graph.
@@ -167,6 +171,8 @@ class Bundle:
                 f"{self.path / TABLE} was made for another graph than {FP32}. "
                 f"Run: edgevit calibrate {self.path} --calib DIR"
             )
+        if with_weights and table.weights_digest:
+            return table.with_weights(self.read(ROUNDED), str(self.path / ROUNDED))
         return table
 
     def read_golden(self) -> Golden:
@@ -258,7 +264,7 @@ def _read_manifest(path: Path) -> bytes:
 
 
 def _how_to_make(name: str, path: Path) -> str:
-    if name == TABLE:
+    if name in (TABLE, ROUNDED):
         return f"Run: edgevit calibrate {path} --calib DIR"
     if name in (*INT8_FILES, FP16):
         return f"Run: edgevit quantize {path} (after: edgevit calibrate {path} --calib DIR)"

@@ -20,6 +20,9 @@ READABLE_FORMATS = (1, BUNDLE_FORMAT)
 
 MANIFEST = "manifest.json"
 TABLE = "calibration.json"
+ROUNDED = "calibration.weights.npz"
+"""The weights that the table has rounded itself."""
+
 RECORD = "export.json"
 HALF_PROOF = "fp16.json"
 GOLDEN = "golden/golden.npz"

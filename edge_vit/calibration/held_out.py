@@ -43,6 +43,21 @@ Ranges = Mapping[str, ChannelRange]
 """By the name of what reaches them."""
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOutState:
+    """What `HeldOut` knows.
+
+    Attributes:
+        rest: ranges of the images that were not held out.
+        kept: by digest, the images held out, each with its ranges.
+        shaping: by digest, the others that were kept.
+    """
+
+    rest: Ranges
+    kept: dict[str, tuple[UInt8Array, Ranges]]
+    shaping: dict[str, UInt8Array]
+
+
 class HeldOut:
     """Keeps some images of a stream, and the ranges of all the others.
 
@@ -51,11 +66,13 @@ class HeldOut:
 
     Args:
         count: how many to keep; with 0, ranges are of all.
+        num_shaping: how many of the others are kept as well, so that they can be run again.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, num_shaping: int = 0) -> None:
+        self._count, self._num_shaping = count, num_shaping
         self._kept: dict[str, tuple[UInt8Array, Ranges]] = {}
+        self._shaping: dict[str, UInt8Array] = {}
         self._rest: Ranges = {}
 
     def add(self, digest: str, pixels: UInt8Array, ranges: Ranges) -> None:
@@ -70,22 +87,31 @@ class HeldOut:
             return
         self._kept[digest] = (pixels, ranges)
         if len(self._kept) > self._count:
-            _, ranges = self._kept.pop(max(self._kept))
+            digest = max(self._kept)
+            pixels, ranges = self._kept.pop(digest)
             self._rest = _merge(self._rest, ranges)
+            self._shaping[digest] = pixels
+            if len(self._shaping) > self._num_shaping:
+                del self._shaping[max(self._shaping)]
 
     @property
-    def state(self) -> tuple[Ranges, dict[str, tuple[UInt8Array, Ranges]]]:
-        """All that there is: the ranges of the others, and by digest each image with its own."""
-        return self._rest, self._kept
+    def state(self) -> HeldOutState:
+        """All that there is, for a file."""
+        return HeldOutState(self._rest, self._kept, self._shaping)
 
     @state.setter
-    def state(self, state: tuple[Ranges, dict[str, tuple[UInt8Array, Ranges]]]) -> None:
-        self._rest, self._kept = state
+    def state(self, state: HeldOutState) -> None:
+        self._rest, self._kept, self._shaping = state.rest, state.kept, state.shaping
 
     @property
     def images(self) -> tuple[UInt8Array, ...]:
         """The images that were kept, by digest."""
         return tuple(self._kept[digest][0] for digest in sorted(self._kept))
+
+    @property
+    def shaping(self) -> tuple[UInt8Array, ...]:
+        """Those of the others that were kept as well, by digest."""
+        return tuple(self._shaping[digest] for digest in sorted(self._shaping))
 
     @property
     def ranges(self) -> Ranges:

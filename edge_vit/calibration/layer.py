@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.calibration.ranges import QMAX, round_scale
+from edge_vit.calibration.ranges import QMAX, quantize_weight, round_scale
+from edge_vit.calibration.rounding import Compensator
 from edge_vit.graph.walk import Array
 
 ONE_SIDED = 0.75
 """A zero point is given where the range becomes at least so much shorter by it."""
+
+COMPENSATED = "compensated"
+"""Among the steps of a plan: errors of the weight's rounding are made up for."""
 
 MAX_CANCELLED = 0.25
 """Rounding to float16 that a zero point may add, as a share of INT8's own noise energy."""
@@ -31,6 +35,8 @@ class Layer:
         is_shiftable: it takes a constant per channel too, and the layer has a bias to undo it.
         has_bias: a correction can be added to it.
         headroom: how many times what was seen a range holds.
+        compensator: what rounds the weight so that errors make up for each other; None for nearest.
+        mean: (K,), of the input; None where it is not known.
         partners: (K, M), weights of the other layers that read the same input and are folded with
             it; divided as `weight` is.
         given: the plan of the layer whose divisors and offsets this one has to share.
@@ -45,6 +51,8 @@ class Layer:
     is_shiftable: bool
     has_bias: bool
     headroom: float = 1.0
+    compensator: Compensator | None = None
+    mean: npt.NDArray[np.float64] | None = None
     partners: tuple[Array, ...] = ()
     given: Plan | None = None
 
@@ -67,6 +75,7 @@ class Plan:
         high: where it ends, 0 at least.
         weight_amax: (N,), end of the range of each column of W'.
         correction: (N,) float32, added to the bias.
+        levels: of W', int8 (K, N); None where each weight is rounded to the nearest.
         steps: what was done, in words for the report.
     """
 
@@ -76,6 +85,7 @@ class Plan:
     high: float
     weight_amax: npt.NDArray[np.float64]
     correction: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.int8] | None = None
     steps: tuple[str, ...] = ()
 
     @property
@@ -98,9 +108,54 @@ class Plan:
         """K times N: how many multiply-adds the layer takes for one token."""
         return len(self.divisors) * len(self.weight_amax)
 
+    def is_same_as(self, other: Plan) -> bool:
+        """Say whether both quantize alike."""
+        ends = (self.low, self.high) == (other.low, other.high)
+        arrays = ("divisors", "offsets", "weight_amax", "correction")
+        return (
+            ends
+            and (self.levels is other.levels or _equal(self.levels, other.levels))
+            and all(np.array_equal(getattr(self, a), getattr(other, a)) for a in arrays)
+        )
+
     def did(self, *steps: str) -> Plan:
         """Return the plan with `steps` written down."""
         return replace(self, steps=(*self.steps, *steps))
+
+
+def _equal(first: Array | None, second: Array | None) -> bool:
+    return first is not None and second is not None and np.array_equal(first, second)
+
+
+def round_weight(layer: Layer, plan: Plan) -> npt.NDArray[np.int8]:
+    """Return the levels that `plan` gives the weight of `layer`, int8 (K, N)."""
+    if plan.levels is not None:
+        return plan.levels
+    return quantize_weight(layer.weight * plan.divisors[:, None], plan.weight_scales)
+
+
+def compensate(layer: Layer, plan: Plan) -> Plan:
+    """Return `plan` with errors of the weight's rounding made up for, where the layer knows how.
+
+    What they do to the mean output goes into the bias.
+    """
+    if layer.compensator is None:
+        return plan
+    exact = layer.weight * plan.divisors[:, None]
+    levels = layer.compensator.round(exact, plan.weight_scales, plan.divisors)
+    rounded = replace(plan, levels=levels).did(COMPENSATED)
+    return keep_mean(layer, rounded)
+
+
+def keep_mean(layer: Layer, plan: Plan) -> Plan:
+    """Return `plan` with the mean error that rounding the weight makes taken out by the bias."""
+    if not layer.has_bias or layer.mean is None:
+        return plan
+    scales = plan.weight_scales
+    exact = layer.weight * plan.divisors[:, None].astype(np.float64)
+    mean = (layer.mean - plan.offsets) / plan.divisors
+    error = mean @ (round_weight(layer, plan) * scales - exact)
+    return replace(plan, correction=plan.correction - error.astype(np.float32))
 
 
 def plan_minmax(layer: Layer, divisors: Array | None = None, offsets: Array | None = None) -> Plan:

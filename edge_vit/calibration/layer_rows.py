@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.calibration.layer import Layer, Plan
-from edge_vit.calibration.ranges import QMAX, quantize_weight
+from edge_vit.calibration.layer import Layer, Plan, round_weight
+from edge_vit.calibration.ranges import QMAX
 from edge_vit.graph.walk import Array
 
 
@@ -39,6 +39,11 @@ class LayerRows:
         error = self.output_error(plan)
         return float(np.vdot(error, error)) / error.size
 
+    def weight_square(self, plan: Plan) -> float:
+        """Return the mean square of what rounding the weight alone makes, the bias corrected."""
+        error = (self._fold(plan).weight_error + plan.correction) * self.layer.column_factors
+        return float(np.vdot(error, error)) / error.size
+
     def _compute(self, plan: Plan) -> npt.NDArray[np.float32]:
         folded = self._fold(plan)
         # x'W' - xW in two parts, each small, so that float32 products lose nothing of the
@@ -51,13 +56,12 @@ class LayerRows:
         return error
 
     def _fold(self, plan: Plan) -> _Folded:
-        key = (plan.divisors, plan.offsets, plan.weight_amax)
+        key = (plan.divisors, plan.offsets, plan.weight_amax, plan.levels)
         kept = self._folded
         if kept is None or any(a is not b for a, b in zip(kept.key, key, strict=True)):
             rows = (self.rows - plan.offsets) / plan.divisors
             exact = self.layer.weight * plan.divisors[:, None]
-            scales = plan.weight_scales
-            weight = (quantize_weight(exact, scales) * scales).astype(np.float32)
+            weight = (round_weight(self.layer, plan) * plan.weight_scales).astype(np.float32)
             self._folded = kept = _Folded(key, rows, weight, rows @ (weight - exact))
         return kept
 
@@ -73,7 +77,7 @@ class _Folded:
         weight_error: (R, N), the output's error if only the weight is rounded.
     """
 
-    key: tuple[Array, Array, Array]
+    key: tuple[Array | None, ...]
     rows: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float32]
     weight_error: npt.NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Observation:
         image_signatures: `edge_vit.perceptual.signature` of each different image as base64, sorted.
         ranges: of each site's input, by site name, over the images that were not held out.
         held_out: the others, uint8 (height, width, 3) RGB, as preprocessed.
+        shaping: some of the images that were not, at most as many as were asked for.
         farthest: the few of all images whose sites' inputs hold the largest |x|; likewise.
     """
 
@@ -48,6 +49,7 @@ class Observation:
     image_signatures: tuple[str, ...]
     ranges: Ranges
     held_out: tuple[UInt8Array, ...]
+    shaping: tuple[UInt8Array, ...]
     farthest: tuple[UInt8Array, ...]
 
 
@@ -56,7 +58,9 @@ def observe(
     spec: ModelSpec,
     images: ImageSource,
     *,
+    exclude: Collection[str] = (),
     hold_out: int = 0,
+    num_shaping: int = 0,
     has_histogram: bool = False,
     threads: int | None = None,
     state_path: Path | None = None,
@@ -71,7 +75,9 @@ def observe(
         model: the fp32 graph in canonical form.
         spec: its facts; the preprocessing is taken from here.
         images: what to calibrate on.
+        exclude: digests of images to pass over.
         hold_out: how many images to keep for judging; they leave no trace in `ranges`.
+        num_shaping: how many of the others to keep, for what a second look at them tells.
         has_histogram: count the elements of each site's input by size as well.
         threads: of ONNX Runtime; None for all cores.
         state_path: a file that what was seen is kept in while it runs. Images that it holds from a
@@ -92,16 +98,19 @@ def observe(
         )
     names = list(dict.fromkeys(inputs.values()))
     session = open_exact_session(expose(model, names, only=True), threads)
-    key = f"{model_digest} {to_json(spec.preprocess)} {hold_out} {has_histogram}"
-    kept = SeenFile(state_path, key, hold_out)
+    key = f"{model_digest} {to_json(spec.preprocess)} {hold_out} {num_shaping} {has_histogram}"
+    kept = SeenFile(state_path, key, hold_out, num_shaping)
     if kept.num_resumed:
         progress.note(f"going on from {kept.num_resumed:,} images of a calibration cut off before")
+    num_excluded = 0
     try:
         with progress.step(f"calibrating on {len(images)} images", len(images)) as advance:
             for item in images:
                 pixels = preprocess(item.pixels, spec.preprocess)
                 image_digest = digest(pixels)
-                if not kept.knows(image_digest):
+                if image_digest in exclude:
+                    num_excluded += 1
+                elif not kept.knows(image_digest):
                     values = _run(session, names, spec, pixels)
                     stats = {
                         name: ActivationStats.of(value, has_histogram=has_histogram)
@@ -122,10 +131,16 @@ def observe(
             model,
             spec,
             images,
+            exclude=exclude,
             hold_out=hold_out,
+            num_shaping=num_shaping,
             has_histogram=has_histogram,
             threads=threads,
             progress=progress,
+        )
+    if num_excluded:
+        progress.note(
+            f"{num_excluded} of the images are golden ones, which INT8 is tried on: left out"
         )
     seen = kept.seen
     return Observation(
@@ -134,6 +149,7 @@ def observe(
         tuple(sorted(set(seen.signatures.values()))),
         {site: seen.held_out.ranges[value] for site, value in inputs.items()},
         seen.held_out.images,
+        seen.held_out.shaping,
         tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),
     )
 

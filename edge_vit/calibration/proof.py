@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,10 @@ import onnx
 from edge_vit.bundle import Golden
 from edge_vit.calibration.half_ranges import HalfEmulator
 from edge_vit.calibration.observer import feed_image, open_exact_session
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
 from edge_vit.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable, sqnr_of
+from edge_vit.table import sqnr_of
 
 COLLAPSED_SQNR = 20.0
 """In dB. Sound INT8 is at 35 or more; at 20 one answer in twenty is another one."""
@@ -101,31 +100,6 @@ def prove_int8(
         return output
 
     return _prove(run, spec, golden, images)
-
-
-def prove_table(
-    model: onnx.ModelProto,
-    spec: ModelSpec,
-    table: CalibrationTable,
-    images: Sequence[Array],
-    threads: int | None = None,
-) -> Int8Proof:
-    """Return how close the INT8 that `table` makes of `model` comes to it on `images`.
-
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts.
-        table: what to do.
-        images: uint8 (height, width, 3) RGB, as preprocessed.
-        threads: of ONNX Runtime; None for all cores.
-    """
-    session, outputs = open_exact_session(model, threads), []
-    for image in images:
-        feeds = feed_image(spec, image)
-        outputs.append(session.run([spec.outputs[0].name], feeds)[0][0])
-    del session
-    exact = Golden(np.stack(images), np.stack(outputs))
-    return prove_int8(write_qdq(model, table), spec, exact, threads, "held-out images")
 
 
 def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) -> Int8Proof:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -44,18 +45,24 @@ def write_qdq(
     apply_folds(quantized.graph, table.sites)
     for name, site in sites.items():
         if table.sites[name].precision == "int8":
-            _quantize(quantized.graph, site, table.sites[name], is_symmetric)
+            levels = table.levels.get(name)
+            _quantize(quantized.graph, site, table.sites[name], levels, is_symmetric)
     passes.RemoveUnusedNodesPass()(quantized)
     return ir.to_proto(quantized)
 
 
 def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
+    if table.weights_digest and not table.levels:
+        raise ArtifactError(
+            "the calibration table comes without its rounded weights. Run: edgevit calibrate"
+        )
     widths = {name: site.linear.weight.shape[1] for name, site in sites.items()}
     tables = {name: len(scales.weight_scales) for name, scales in table.sites.items()}
     wrong = sorted(
         name
         for name in widths.keys() | tables.keys()
         if widths.get(name) != tables.get(name)
+        or (name in table.levels and table.levels[name].shape != sites[name].linear.weight.shape)
         or (table.sites[name].activation_zero and sites[name].linear.add is None)
     )
     if wrong:
@@ -66,21 +73,29 @@ def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
         )
 
 
-def _quantize(graph: ir.Graph, site: Site, scales: SiteScales, is_symmetric: bool) -> None:
+def _quantize(
+    graph: ir.Graph,
+    site: Site,
+    scales: SiteScales,
+    rounded: npt.NDArray[np.int8] | None,
+    is_symmetric: bool,
+) -> None:
     matmul = site.linear.matmul
     activation, weight = site.linear.input, site.linear.weight
     per_channel = np.asarray(scales.weight_scales)
+    if rounded is None:
+        rounded = quantize_weight(weight, per_channel)
     zero_level = scales.activation_zero
     if is_symmetric and zero_level:
         centre = float(np.float16(-zero_level * scales.activation_scale))  # as the graph holds it
         activation = _subtract(graph, site, activation, centre)
-        undone = centre * (quantize_weight(weight, per_channel) * per_channel).sum(axis=0)
+        undone = centre * (rounded * per_channel).sum(axis=0)
         replace_bias(graph, site.linear, (site.linear.bias + undone).astype(np.float32))
         zero_level = 0
 
     scale = add_constant(graph, f"{site.name}/input_scale", np.float32(scales.activation_scale))
     zero = add_constant(graph, f"{site.name}/input_zero", np.int8(zero_level))
-    levels = add_constant(graph, f"{site.name}/weight", quantize_weight(weight, per_channel))
+    levels = add_constant(graph, f"{site.name}/weight", rounded)
     weight_scale = add_constant(graph, f"{site.name}/weight_scale", per_channel.astype(np.float32))
     weight_zero = add_constant(
         graph, f"{site.name}/weight_zero", np.zeros(len(per_channel), np.int8)

@@ -1,8 +1,9 @@
-"""Finds a plan for every layer: folds and ranges, then the changes that the output gains by."""
+"""Finds a plan for every layer, and the simpler plans that it has to be better than."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,50 +11,56 @@ import onnx
 import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
-from edge_vit.calibration.fold import FOLD_ORDER, choose_divisors, find_fold_targets
+from edge_vit.calibration.block_walk import walk_blocks
+from edge_vit.calibration.fold import FOLD_ORDER, find_fold_targets
 from edge_vit.calibration.held_out import ChannelRange
-from edge_vit.calibration.layer import Layer, Plan, give_zero_point, plan_minmax
+from edge_vit.calibration.inputs import InputSample, sample_inputs
+from edge_vit.calibration.layer import Layer, Plan
 from edge_vit.calibration.layer_rows import LayerRows
+from edge_vit.calibration.layer_search import Search
 from edge_vit.calibration.observer import Observation
-from edge_vit.calibration.probe import BlockProbe, probe_blocks
-from edge_vit.calibration.stats import ActivationStats
-from edge_vit.calibration.steps import STEPS, Change
-from edge_vit.graph.sites import Block, find_blocks
+from edge_vit.calibration.output_error import Outputs
+from edge_vit.calibration.probe import BlockProbe
+from edge_vit.calibration.rounding import Compensator
+from edge_vit.calibration.steps import Choice, correct_bias, make_plan
+from edge_vit.graph.sites import Block, Site, find_blocks
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import Recipe, StepName, sqnr_of
-
-_MIN_GAIN = 0.98  # of the layer's own error: less is not worth a run of the model
-
-_SURE_GAIN: Mapping[StepName, float] = {"shift": 0.8, "range": 0.0, "bias": 1.0}
-"""Of the layer's own error: what leaves so little is taken without a run of the model. A shift
-clips nothing, and to take a mean error out is no gamble, as a narrower range is. Asking the output
-moved none of benchmarks/real_models.py by 0.2 dB."""
+from edge_vit.table import Recipe
 
 _HEADROOMS = ((5, 1.5), (64, 1.25))
-"""By the number of images below which it holds: how many times what was seen a folded range takes.
+"""By the number of images below which it holds: how many times what was seen a smoothed range has.
 
-Folding makes all channels reach equally far, so that a new image has many to leave the range by: on
-few images, clipping costs more than coarser levels do. On the models of benchmarks/real_models.py
-1.25 is worth 1 to 6 dB with 16 images, 1 with 32 and nothing with 64."""
+Smoothing makes all channels reach equally far, so that a new image has many to leave the range by:
+on few images, clipping costs more than coarser levels do. On the models of
+benchmarks/real_models.py 1.25 is worth 1 to 6 dB with 16 images, 1 with 32 and nothing with 64."""
 
 FEWEST_HELD_OUT = 4
-"""Images held out below which no step is taken: what fits so few says little of the next."""
+"""Images held out below which nothing is asked of the model: they say little of the next."""
+
+ROUNDING = "compensated rounding"
+
+FINISHED = "all steps"
+"""Of the plans that `search_plans` returns, the one that every step had its part in."""
+
+Plans = Mapping[str, Plan]
+"""A plan for each layer, by its name."""
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
-    """What was found for one layer.
+class Found:
+    """What was found for a model.
 
     Attributes:
-        plan: how to quantize it.
-        is_folded: whether the plan's divisors and offsets are to be folded in.
-        output_error: see `SiteScales`.
+        plans: by what was done, the finished one first, then simpler ones.
+        errors: by layer, what it alone costs the output in the finished plan; empty where it was
+            not measured.
+        nearest: layers whose images say too little of how their channels vary together.
     """
 
-    plan: Plan
-    is_folded: bool
-    output_error: float = 0.0
+    plans: Mapping[str, Plans]
+    errors: Mapping[str, float]
+    nearest: tuple[str, ...] = ()
 
 
 def search_plans(
@@ -61,145 +68,188 @@ def search_plans(
     spec: ModelSpec,
     seen: Observation,
     recipe: Recipe,
+    exact: Sequence[Outputs] = (),
     *,
     threads: int | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Decision]:
-    """Return a decision for each site of `model`.
+) -> Found:
+    """Return plans for all layers of `model`.
 
     Args:
         model: the fp32 graph in canonical form; it is not changed.
         spec: its facts.
-        seen: what calibration saw of it; the recipe's steps look at the images held out.
+        seen: what calibration saw of it.
         recipe: the choices to make.
+        exact: outputs of `model` for the first of the images held out, as many as are to be asked.
         threads: of ONNX Runtime; None for all cores.
         progress: told about each block.
     """
+    blocks = find_blocks(ir.from_proto(model).graph)
     if not recipe.search_tokens:
-        blocks = find_blocks(ir.from_proto(model).graph)
-        return {
-            name: decision
-            for block in blocks
-            for name, decision in _decide_block(block, seen, recipe, None).items()
-        }
-    found: dict[str, Decision] = {}
-    depth = len(find_blocks(ir.from_proto(model).graph))
-    title = f"searching scales on {len(seen.held_out)} images, by block"
+        plans = dict[str, Plan]()
+        for block in blocks:
+            plans |= _Family(block, seen, recipe).plan(Choice(recipe.fold_strength))
+        return Found({FINISHED: plans}, {})
+    found, errors, nearest = dict[str, dict[str, Plan]](), dict[str, float](), list[str]()
+    shaping = seen.shaping or seen.held_out
+    if len(exact) < FEWEST_HELD_OUT:
+        recipe = replace(recipe, steps=(), strengths=())
+    images = [*seen.held_out[: len(exact)], *shaping]
+    title = f"searching scales on {len(exact)} images, by block"
     # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.
-    with threadpool_limits(1, "blas"), progress.step(title, depth) as advance:
-        for probe in probe_blocks(model, spec, seen.held_out, threads):
-            found |= _decide_block(probe.block, seen, recipe, probe)
+    with threadpool_limits(1, "blas"), progress.step(title, len(blocks)) as advance:
+        for block, states in walk_blocks(model, spec, images, threads):
+            probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads)
+            samples = sample_inputs(block, states, len(shaping))
+            here = _BlockSearch(block, seen, recipe, samples, probe)
+            for name, plans in here.plans().items():
+                found.setdefault(name, {}).update(plans)
+            errors |= here.errors
+            nearest += here.nearest
+            probe.close()
             advance(1)
-    return found
+    return Found(found, errors, tuple(nearest))
 
 
-def _decide_block(
-    block: Block,
-    seen: Observation,
-    recipe: Recipe,
-    probe: BlockProbe | None,
-) -> dict[str, Decision]:
-    targets = {site.name: t for t in find_fold_targets(block) for site in t.sites}
-    # By MatMul, what the columns are divided by: V -> proj and the like go first.
-    factors = {s.linear.matmul: np.ones(len(s.linear.bias), np.float32) for s in block.sites}
-    num_images = len(set(seen.image_digests))
-    headroom = next((times for below, times in _HEADROOMS if num_images < below), 1.0)
-    if len(seen.held_out) < FEWEST_HELD_OUT:
-        recipe = replace(recipe, steps=())
-    found: dict[str, Decision] = {}
-    for site in sorted(block.sites, key=lambda site: FOLD_ORDER.index(site.role)):
-        target, columns = targets.get(site.name), factors[site.linear.matmul]
-        first, *others = (site,) if target is None else target.sites
-        ranges = seen.ranges[site.name] if probe else ChannelRange.of(seen.stats[site.name])
-        is_folding = target is not None and recipe.fold_strength > 0
-        is_first = site is first
-        layer = Layer(
-            name=site.name,
-            weight=np.asarray(site.linear.weight / columns, np.float32),
-            column_factors=columns,
-            low=ranges.low,
-            high=ranges.high,
-            is_foldable=is_folding and is_first,
-            is_shiftable=target is not None and target.is_shiftable and is_first,
-            has_bias=site.linear.add is not None,
-            headroom=headroom if is_folding else 1.0,
-            partners=tuple(o.linear.weight / factors[o.linear.matmul] for o in others),
-            given=None if is_first else found[first.name].plan,
+class _Family:
+    """One way to smooth a block, and the layers as it leaves them."""
+
+    def __init__(self, block: Block, seen: Observation, recipe: Recipe) -> None:
+        self._block, self._seen, self._recipe = block, seen, recipe
+        self._targets = {s.name: t for t in find_fold_targets(block) for s in t.sites}
+        # By MatMul, what the columns are divided by: V -> proj and the like go first.
+        self._factors = {
+            s.linear.matmul: np.ones(len(s.linear.bias), np.float32) for s in block.sites
+        }
+        count = len(set(seen.image_digests))
+        self._headroom = next((times for below, times in _HEADROOMS if count < below), 1.0)
+        self._firsts = dict[str, Plan]()
+
+    def layers(self, samples: _Rounding | None = None) -> Iterator[Layer]:
+        """Yield each layer, in the order of smoothing; `settle` it before the next."""
+        for site in sorted(self._block.sites, key=lambda site: FOLD_ORDER.index(site.role)):
+            target, columns = self._targets.get(site.name), self._factors[site.linear.matmul]
+            first, *others = (site,) if target is None else target.sites
+            has_given = site is not first and first.name in self._firsts
+            ranges = self._ranges(site)
+            is_smoothed = target is not None and self._recipe.fold_strength > 0
+            layer = Layer(
+                name=site.name,
+                weight=np.asarray(site.linear.weight / columns, np.float32),
+                column_factors=columns,
+                low=ranges.low,
+                high=ranges.high,
+                is_foldable=is_smoothed and site is first,
+                is_shiftable=target is not None and target.is_shiftable and site is first,
+                has_bias=site.linear.add is not None,
+                headroom=self._headroom if is_smoothed else 1.0,
+                partners=tuple(o.linear.weight / self._factors[o.linear.matmul] for o in others),
+                given=self._firsts[first.name] if has_given else None,
+            )
+            yield layer if samples is None else samples.give(site, layer)
+
+    def settle(self, layer: Layer, plan: Plan) -> None:
+        """Take the divisors of `plan` for the layers that share them, or make their columns."""
+        self._firsts[layer.name] = plan
+        target = self._targets.get(layer.name)
+        if target is None or layer.given is not None or target.source.matmul not in self._factors:
+            return
+        divided = self._factors[target.source.matmul][target.source.start :]
+        divided[: target.width] *= plan.divisors
+
+    def plan(self, choice: Choice) -> dict[str, Plan]:
+        """Return one plan of the block, the same choice for every layer."""
+        plans = {}
+        for layer in self.layers():
+            plan = make_plan(layer, choice, self._recipe)
+            if self._recipe.range_method == "percentile":
+                end = self._seen.stats[layer.name].percentile(self._recipe.percentile)
+                plan = replace(plan, low=-end, high=end).did("percentile")
+            plans[layer.name] = plan
+            self.settle(layer, plan)
+        return plans
+
+    def _ranges(self, site: Site) -> ChannelRange:
+        if self._recipe.search_tokens:
+            return self._seen.ranges[site.name]
+        return ChannelRange.of(self._seen.stats[site.name])
+
+
+class _Rounding:
+    """What the block's inputs say about rounding its weights, each factorized once."""
+
+    def __init__(self, samples: Mapping[str, InputSample]) -> None:
+        self._samples = samples
+        self._known = functools.cache(self._factorize)
+
+    def give(self, site: Site, layer: Layer) -> Layer:
+        """Return `layer` with what rounds its weight."""
+        name, has_bias = site.linear.input.name or "", layer.has_bias
+        return replace(
+            layer, compensator=self._known(name, has_bias), mean=self._samples[name].gram.mean
         )
-        found[site.name] = _decide(layer, seen.stats[site.name], recipe, probe)
-        if target is not None and is_first and target.source.matmul in factors:
-            divided = factors[target.source.matmul][target.source.start :]
-            divided[: target.width] *= found[site.name].plan.divisors
-    return found
+
+    def _factorize(self, name: str, is_centered: bool) -> Compensator | None:
+        gram = self._samples[name].gram
+        variance = np.diagonal(gram.moments(is_centered=is_centered))
+        spread = np.sqrt(np.maximum(variance, 0.0))  # of a constant channel, rounding leaves less
+        reference = np.where(spread > 0, spread, 1.0) ** 0.5
+        return Compensator.of(gram, reference, is_centered=is_centered)
 
 
-def _decide(
-    layer: Layer, stats: ActivationStats, recipe: Recipe, probe: BlockProbe | None
-) -> Decision:
-    """Return what to do with `layer`: the changes that pay on images its ranges have not seen.
+class _BlockSearch:
+    """The plans of one block."""
 
-    They are then made to the ranges of all images.
-    """
-    plan, error = _first_plan(layer, stats, recipe), 0.0
-    if probe is not None:
-        error, changes = _find_changes(layer, plan, recipe, probe)
-        whole = replace(layer, low=stats.channel_min, high=stats.channel_max)
-        plan = _first_plan(whole, stats, recipe)
-        for change, gain in changes:
-            changed = change(whole, plan)
-            *before, last = changed.steps
-            plan = replace(changed, steps=(*before, f"{last} ({gain})"))
-    is_folded = bool((plan.divisors != 1).any() or plan.offsets.any())
-    return Decision(plan, is_folded, error)
+    def __init__(
+        self,
+        block: Block,
+        seen: Observation,
+        recipe: Recipe,
+        samples: Mapping[str, InputSample],
+        probe: BlockProbe,
+    ) -> None:
+        self._block, self._seen, self._recipe = block, seen, recipe
+        self._samples, self._probe, self._rounding = samples, probe, _Rounding(samples)
+        self._inputs = {site.name: site.linear.input.name or "" for site in block.sites}
+        self.errors, self.nearest = dict[str, float](), list[str]()
 
+    def plans(self) -> dict[str, dict[str, Plan]]:
+        """Return them by what was done, the finished one first."""
+        recipe, seen = self._recipe, self._seen
+        found = self._searched()
+        plain = replace(recipe, fold_strength=0.0, has_zero_points=False)
+        found["largest values"] = _Family(self._block, seen, plain).plan(Choice())
+        family = _Family(self._block, seen, recipe)
+        nearest, rounded = dict[str, Plan](), dict[str, Plan]()
+        for layer in family.layers(self._rounding):
+            choice = Choice(recipe.fold_strength)
+            nearest[layer.name] = make_plan(layer, choice, recipe)
+            rounded[layer.name] = make_plan(layer, choice, recipe, compensated=True)
+            family.settle(layer, nearest[layer.name])
+        found["smoothing alone"] = nearest
+        if recipe.is_compensated:
+            found["smoothing and rounding"] = rounded
+        return found
 
-def _first_plan(layer: Layer, stats: ActivationStats, recipe: Recipe) -> Plan:
-    plan = plan_minmax(layer)
-    if layer.is_foldable:
-        amax = np.maximum(layer.high, -layer.low)
-        divisors = choose_divisors(amax, layer.all_columns, recipe.fold_strength)
-        plan = plan_minmax(layer, divisors).did("fold")
-    elif layer.given is not None:
-        plan = plan_minmax(layer, layer.given.divisors, layer.given.offsets)
-        plan = plan.did(*(step for step in layer.given.steps if step == "fold"))
-    if recipe.range_method == "percentile":
-        end = stats.percentile(recipe.percentile)
-        plan = replace(plan, low=-end, high=end).did("percentile")
-    return give_zero_point(layer, plan) if recipe.has_zero_points else plan
-
-
-def _find_changes(
-    layer: Layer, plan: Plan, recipe: Recipe, probe: BlockProbe
-) -> tuple[float, list[tuple[Change, str]]]:
-    """Return what the layer costs at the output in the end, and the changes that pay, with the dB.
-
-    A step is taken where the product of both errors falls, the layer's and the output's: the first
-    is an average over all tokens, the second tells which of them matter, but from few images.
-    """
-    rows = LayerRows(layer, probe.inputs[layer.name])
-    changes: list[tuple[Change, str]] = []
-    cost, error = rows.mean_square(plan), None
-    for name in recipe.steps:
-        change = STEPS[name](rows, plan, recipe.fold_strength)
-        if change is None:
-            continue
-        proposal = change(layer, plan)
-        share = rows.mean_square(proposal) / cost if cost else 1.0
-        if share > _MIN_GAIN:
-            continue
-        if share <= _SURE_GAIN[name] or not recipe.is_judged:
-            error = None if error is None else error * share
-            gain = f"{sqnr_of(share):+.1f} dB here"
-        else:
-            if error is None:
-                error = probe.relative_error(layer.name, rows.output_error(plan))
-            new_error = probe.relative_error(layer.name, rows.output_error(proposal))
-            if share * new_error >= error:
-                continue
-            gain = f"{sqnr_of(new_error) - sqnr_of(error):+.1f} dB"
-            error = new_error
-        changes.append((change, gain))
-        plan, cost = proposal, cost * share
-    if error is None:
-        error = probe.relative_error(layer.name, rows.output_error(plan))
-    return error, changes
+    def _searched(self) -> dict[str, dict[str, Plan]]:
+        recipe, family = self._recipe, _Family(self._block, self._seen, self._recipe)
+        names = [FINISHED, *(f"without {step}" for step in recipe.steps if step != "shift")]
+        if recipe.is_compensated:
+            names.append(f"without {ROUNDING}")
+        found: dict[str, dict[str, Plan]] = {name: {} for name in names}
+        for layer in family.layers(self._rounding):
+            rows = LayerRows(layer, self._samples[self._inputs[layer.name]].rows)
+            judge = LayerRows(layer, self._probe.inputs[layer.name])
+            search = Search(rows, judge, self._probe, recipe)
+            plan, as_seen, self.errors[layer.name] = search.run()
+            if recipe.is_compensated and plan.levels is None:
+                self.nearest.append(layer.name)
+            family.settle(layer, plan)
+            versions = {"without bias": plan, "without range": as_seen}
+            versions[f"without {ROUNDING}"] = search.nearest(plan)
+            for name in names:
+                version = versions.get(name, plan)
+                if name != "without bias" and "bias" in recipe.steps:
+                    version = correct_bias(rows, version)
+                found[name][layer.name] = version
+        return found

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vit.calibration.held_out import ChannelRange, HeldOut, Ranges
+from edge_vit.calibration.held_out import ChannelRange, HeldOut, HeldOutState, Ranges
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import ArtifactError
 from edge_vit.files import write_atomically
@@ -35,6 +35,7 @@ class Seen:
     Args:
         key: says what the statistics are of; a file with another one is of no use.
         num_held_out: see `HeldOut`.
+        num_shaping: likewise.
 
     Attributes:
         stats: by the name of the value.
@@ -44,12 +45,12 @@ class Seen:
         farthest: by digest, the largest |x| and the pixels of the images that reach farthest.
     """
 
-    def __init__(self, key: str, num_held_out: int) -> None:
+    def __init__(self, key: str, num_held_out: int, num_shaping: int = 0) -> None:
         self._key = key
         self.stats: dict[str, ActivationStats] = {}
         self.digests: list[str] = []
         self.signatures: dict[str, str] = {}
-        self.held_out = HeldOut(num_held_out)
+        self.held_out = HeldOut(num_held_out, num_shaping)
         self.farthest: dict[str, tuple[float, UInt8Array]] = {}
 
     def add(self, digest: str, pixels: UInt8Array, stats: dict[str, ActivationStats]) -> None:
@@ -71,7 +72,8 @@ class Seen:
 
     def to_bytes(self) -> bytes:
         """Return all of it as an ``.npz`` file."""
-        rest, kept = self.held_out.state
+        state = self.held_out.state
+        rest, kept = state.rest, state.kept
         header = {
             "format": STATE_FORMAT,
             "key": self._key,
@@ -79,6 +81,7 @@ class Seen:
             "signatures": self.signatures,
             "names": list(self.stats),
             "kept": list(kept),
+            "shaping": list(state.shaping),
             "has_rest": bool(rest),
             "farthest": {name: reach for name, (reach, _) in self.farthest.items()},
         }
@@ -93,6 +96,8 @@ class Seen:
             arrays[f"pixels/{image}"] = pixels
             for index, name in enumerate(self.stats):
                 arrays[f"range/{image}/{index}"] = np.stack([ranges[name].low, ranges[name].high])
+        for image, pixels in enumerate(state.shaping.values()):
+            arrays[f"shaping/{image}"] = pixels
         for image, (_, pixels) in enumerate(self.farthest.values()):
             arrays[f"farthest/{image}"] = pixels
         buffer = io.BytesIO()
@@ -100,9 +105,11 @@ class Seen:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, key: str, num_held_out: int) -> Seen | None:
+    def from_bytes(
+        cls, data: bytes, key: str, num_held_out: int, num_shaping: int = 0
+    ) -> Seen | None:
         """Return what `to_bytes` wrote; None where it is damaged or of something else."""
-        seen = cls(key, num_held_out)
+        seen = cls(key, num_held_out, num_shaping)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 header = json.loads(str(arrays["header"]))
@@ -139,7 +146,8 @@ class Seen:
             )
             for image, digest in enumerate(header["kept"])
         }
-        self.held_out.state = rest, kept
+        shaping = {d: arrays[f"shaping/{image}"] for image, d in enumerate(header["shaping"])}
+        self.held_out.state = HeldOutState(rest, kept, shaping)
         self.farthest = {
             digest: (reach, arrays[f"farthest/{image}"])
             for image, (digest, reach) in enumerate(header["farthest"].items())
@@ -155,14 +163,17 @@ class SeenFile:
         path: of the file; None for none.
         key: see `Seen`.
         num_held_out: see `HeldOut`.
+        num_shaping: likewise.
     """
 
-    def __init__(self, path: Path | None, key: str, num_held_out: int) -> None:
+    def __init__(
+        self, path: Path | None, key: str, num_held_out: int, num_shaping: int = 0
+    ) -> None:
         self._path, self._last = path, time.monotonic()
         old = None
         if path is not None and path.is_file():
-            old = Seen.from_bytes(path.read_bytes(), key, num_held_out)
-        self.seen = old or Seen(key, num_held_out)
+            old = Seen.from_bytes(path.read_bytes(), key, num_held_out, num_shaping)
+        self.seen = old or Seen(key, num_held_out, num_shaping)
         self._open = Counter(self.seen.digests)
 
     @property

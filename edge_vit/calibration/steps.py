@@ -1,25 +1,29 @@
-"""The steps of a recipe: each proposes a change of one layer's plan, by the layer's own output.
+"""What a recipe tries on a layer: how a plan follows from a few choices, and the choices there are.
 
-All minimise the mean square of the output's error over rows that calibration kept. Whether a
-proposal is taken is decided elsewhere, by what it does to the model's output.
+What comes out is judged elsewhere, by the model's output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from edge_vit.calibration.fold import choose_divisors
-from edge_vit.calibration.layer import Layer, Plan, plan_minmax
-from edge_vit.calibration.layer_rows import LayerRows
-from edge_vit.table import StepName
+from edge_vit.calibration.layer import (
+    Layer,
+    Plan,
+    compensate,
+    give_zero_point,
+    plan_minmax,
+    round_weight,
+)
+from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
+from edge_vit.table import Recipe
 
-Change = Callable[[Layer, Plan], Plan]
-"""What is done to a plan; the same can be done for other ranges of the layer."""
-
-Step = Callable[[LayerRows, Plan, float], "Change | None"]
-"""From a layer with rows of its input, its plan and the fold strength to a change that may pay."""
+HEADROOMS = (1.1, 1.2, 1.4)
+"""How many times what was seen a range may hold."""
 
 RANGE_RATIOS = (
     *(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15),
@@ -27,57 +31,118 @@ RANGE_RATIOS = (
 )
 """Down to where hidden units whose effects cancel reach a hundred times what the others do."""
 
+MAX_SMOOTHINGS = 3
+"""How many smoothings of a layer the output is asked about, beside the one that it begins with."""
 
-def shift(rows: LayerRows, plan: Plan, strength: float) -> Change | None:
-    """Centre every channel, so that a symmetric range has nothing to waste on one side."""
-    return partial(_centre, strength=strength) if rows.layer.is_shiftable else None
+_NEAR = 2.5  # times the least rounding noise: smoothings above it are not worth a run of the model
 
 
-def search_range(rows: LayerRows, plan: Plan, strength: float) -> Change | None:
-    """Narrow the activation's range where clipping a few costs less than rounding all finer.
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen for one layer; a plan follows from it.
+
+    Attributes:
+        strength: of smoothing.
+        is_shifted: channels are centred.
+        ratio: of the range to what was seen.
+    """
+
+    strength: float = 0.0
+    is_shifted: bool = False
+    ratio: float = 1.0
+
+
+def make_plan(layer: Layer, choice: Choice, recipe: Recipe, *, compensated: bool = False) -> Plan:
+    """Return the plan that `choice` makes of `layer`, its bias not corrected for the activation."""
+    plan = _smooth(layer, choice)
+    if recipe.has_zero_points:
+        plan = give_zero_point(layer, plan)
+    if compensated:
+        plan = compensate(layer, plan)
+    return scale_range(plan, choice.ratio)
+
+
+def scale_range(plan: Plan, ratio: float) -> Plan:
+    """Return `plan` with its range so many times as wide.
+
+    Narrower, the end that is farther from zero comes nearer; both, where they are equally far.
+    """
+    if ratio == 1:
+        return plan
+    if ratio > 1:
+        return replace(plan, low=ratio * plan.low, high=ratio * plan.high)
+    reach = ratio * max(plan.high, -plan.low)
+    return replace(plan, low=max(plan.low, -reach), high=min(plan.high, reach))
+
+
+def smoothings(layer: Layer, first: Choice, recipe: Recipe) -> list[Choice]:
+    """Return the smoothings worth a look, by the noise that rounding the activation makes."""
+    if not layer.is_foldable:
+        return []
+    shifts = (False, True) if "shift" in recipe.steps and layer.is_shiftable else (False,)
+    strengths = {first.strength, *recipe.strengths}
+    choices = {replace(first, strength=s, is_shifted=c) for s in strengths for c in shifts}
+    noise = {choice: rounding_noise(layer, make_plan(layer, choice, recipe)) for choice in choices}
+    others = sorted(choices - {first}, key=lambda choice: (noise[choice], choice.strength))
+    least = min(noise.values())
+    return [choice for choice in others if noise[choice] <= _NEAR * least][:MAX_SMOOTHINGS]
+
+
+def rounding_noise(layer: Layer, plan: Plan) -> float:
+    """Return the energy that rounding the activation adds to an output row, in its own units."""
+    rows = np.square(plan.divisors * np.linalg.norm(layer.weight * layer.column_factors, axis=1))
+    return float(plan.input_scale**2 / 12 * rows.sum())
+
+
+def narrowest_useful(rows: LayerRows, plan: Plan) -> float:
+    """Return the ratio of the range at which clipping and rounding cost the layer's rows least.
 
     Both costs are convex in the end of the range but for chance, when few levels are in use: the
     search stops where the sum has not fallen twice.
     """
-    best, lowest, risen = None, rows.mean_square(plan), 0
+    best, lowest, risen = 1.0, rows.mean_square(plan), 0
     for ratio in RANGE_RATIOS:
-        change = partial(_narrow, ratio=ratio)
-        cost = rows.mean_square(change(rows.layer, plan))
+        cost = rows.mean_square(scale_range(plan, ratio))
         if cost < lowest:
-            best, lowest, risen = change, cost, 0
+            best, lowest, risen = ratio, cost, 0
         elif (risen := risen + 1) == 2:
             break
     return best
 
 
-def correct_bias(rows: LayerRows, plan: Plan, strength: float) -> Change | None:
-    """Take the mean error of each output out through the bias."""
-    return partial(_correct, rows=rows) if rows.layer.has_bias else None
+def headrooms(rows: LayerRows, plan: Plan) -> Iterator[float]:
+    """Yield the wider ranges worth a look: none, where `rows` stay within that of `plan`."""
+    reached = (rows.rows - plan.offsets) / plan.divisors
+    if reached.max() > plan.high or reached.min() < plan.low:
+        yield from HEADROOMS
 
 
-STEPS: Mapping[StepName, Step] = {
-    "shift": shift,
-    "range": search_range,
-    "bias": correct_bias,
-}
+def correct_bias(rows: LayerRows, plan: Plan) -> Plan:
+    """Return `plan` with the mean error that rounding the activation makes taken out by the bias.
+
+    Args:
+        rows: of images that shaped the range.
+        plan: whose bias takes care of the weight's error already, or is not to.
+    """
+    if not rows.layer.has_bias:
+        return plan
+    folded = (rows.rows - plan.offsets) / plan.divisors
+    error = round_to_levels(folded, plan.input_scale, plan.input_zero) - folded
+    mean = error.mean(axis=0) @ (round_weight(rows.layer, plan) * plan.weight_scales)
+    return replace(plan, correction=plan.correction - mean.astype(np.float32)).did("bias")
 
 
-def _centre(layer: Layer, plan: Plan, strength: float) -> Plan:
-    reach = (layer.high - layer.low) / 2
-    divisors = plan.divisors
-    if layer.is_foldable:
-        divisors = choose_divisors(reach, layer.all_columns, strength)
-    centred = plan_minmax(layer, divisors, (layer.high + layer.low) / 2)
-    return centred.did(*plan.steps, "shift")
-
-
-def _narrow(layer: Layer, plan: Plan, ratio: float) -> Plan:
-    """Take the end that is farther from zero nearer; both, where they are equally far."""
-    reach = ratio * max(plan.high, -plan.low)
-    narrow = replace(plan, low=max(plan.low, -reach), high=min(plan.high, reach))
-    return narrow.did(f"range {ratio}")
-
-
-def _correct(layer: Layer, plan: Plan, rows: LayerRows) -> Plan:
-    mean = rows.output_error(plan).mean(axis=0) / layer.column_factors
-    return replace(plan, correction=plan.correction - mean).did("bias")
+def _smooth(layer: Layer, choice: Choice) -> Plan:
+    if layer.given is not None:
+        plan = plan_minmax(layer, layer.given.divisors, layer.given.offsets)
+        return plan.did(*(s for s in layer.given.steps if s.startswith(("smoothing", "shift"))))
+    if not layer.is_foldable or not (choice.strength or choice.is_shifted):
+        return plan_minmax(layer)
+    offsets = (layer.high + layer.low) / 2 if choice.is_shifted else None
+    amax = np.maximum(layer.high, -layer.low)
+    reach = (layer.high - layer.low) / 2 if choice.is_shifted else amax
+    divisors = None
+    if choice.strength:
+        divisors = choose_divisors(reach, layer.all_columns, choice.strength)
+    steps = [f"smoothing {choice.strength:g}"] if choice.strength else []
+    return plan_minmax(layer, divisors, offsets).did(*steps, *["shift"] * choice.is_shifted)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import onnx
 
+from edge_vit.graph.expose import needed_nodes
+
 ERROR_SUFFIX = "/error"
 """The input that is added to a value is called after it."""
 
@@ -32,7 +34,12 @@ class Cut:
 
 
 def cut_below(
-    model: onnx.ModelProto, roots: Iterable[str], disturbed: Iterable[str], outputs: Iterable[str]
+    model: onnx.ModelProto,
+    roots: Iterable[str],
+    disturbed: Iterable[str],
+    outputs: Iterable[str],
+    *,
+    only_needed: bool = False,
 ) -> Cut:
     """Return the part of `model` that depends on `roots`.
 
@@ -41,12 +48,16 @@ def cut_below(
         roots: values that are fed from now on.
         disturbed: values below them that an error is to be added to.
         outputs: values that a run returns; those that are not below the roots are left out.
+        only_needed: leave out what no such value is made from.
     """
+    outputs = list(outputs)
     reached, names, nodes = set(roots), set(roots), []
     for node in model.graph.node:
         if reached.intersection(node.input) and not names.intersection(node.output):
             reached.update(node.output)
             nodes.append(node)
+    if only_needed:
+        nodes = needed_nodes(nodes, outputs)
     made = {name for node in nodes for name in node.output}
     constants = {constant.name: constant for constant in model.graph.initializer}
     read = dict.fromkeys(name for node in nodes for name in node.input if name)

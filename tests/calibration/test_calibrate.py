@@ -23,7 +23,7 @@ from edge_vit.bundle import (
     draft_bundle,
 )
 from edge_vit.calibration.calibrate import calibrate_model
-from edge_vit.calibration.proof import Int8Proof
+from edge_vit.calibration.search import search_plans
 from edge_vit.errors import ArtifactError
 from edge_vit.images import ArraySource
 from edge_vit.pipeline import calibrate, quantize
@@ -140,18 +140,20 @@ def test_steps_that_few_images_leave_out_are_not_left_out_silently(vit, count, r
     said = Remembered()
     table = vit.calibrate(random_images(count), RECIPES[recipe], said)
     assert any("below 16 no step of the recipe is tried" in n for n in said.notes) == is_told
-    has_steps = any(step.startswith("bias") for s in table.sites.values() for step in s.steps)
-    assert has_steps == (count == 16)
+    tried = {table.forecast.plan, *table.forecast.others} if table.forecast else set()
+    assert ("without bias" in tried) == (count == 16)
 
 
-def test_images_of_many_windows_are_held_out_few_at_a_time(vit, monkeypatch):
+def test_images_of_many_windows_are_asked_about_few_at_a_time(vit, monkeypatch):
     """Their tokens are not counted, and an image has a great many."""
-    held_out = []
-    monkeypatch.setattr(
-        "edge_vit.calibration.calibrate.prove_table",
-        lambda *args: held_out.append(len(args[3])) or Int8Proof(1, 99.0, (99.0,)),
-    )
+    asked = []
+
+    def search(*args, **kwargs):
+        asked.append(len(args[4]))
+        return search_plans(*args, **kwargs)
+
+    monkeypatch.setattr("edge_vit.calibration.calibrate.search_plans", search)
     for num_tokens in (0, 100):
         spec = dataclasses.replace(vit.spec, num_tokens=num_tokens)
         Seeded(vit.model, spec).calibrate(random_images(32), RECIPES["balanced"])
-    assert held_out == [4, 8]
+    assert asked == [4, 8]

@@ -1,0 +1,99 @@
+"""Runs the finished plan and every simpler one on images that shaped none, and keeps the best.
+
+Each step gained something by itself; whether all together do is seen here: end to end, all layers
+quantized at once, image by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from edge_vit.calibration.layer import Plan
+from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
+from edge_vit.calibration.qdq import write_qdq
+from edge_vit.graph.walk import Array
+from edge_vit.progress import SILENT, Progress
+from edge_vit.spec import ModelSpec
+from edge_vit.table import CalibrationTable
+
+Plans = Mapping[str, Plan]
+
+_MIN_GAIN = 0.98
+"""A simpler plan is taken where it leaves less than so much of the error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One plan of the whole model and what it came to.
+
+    Attributes:
+        name: what was done.
+        error: of the outputs, on the images held out.
+    """
+
+    name: str
+    error: OutputError
+
+
+def choose_plan(
+    plans: Mapping[str, Plans],
+    measure: Callable[[Plans], OutputError],
+    progress: Progress = SILENT,
+) -> tuple[Contender, ...]:
+    """Return the plans, measured, the best first.
+
+    A simpler one comes before the first where it is better by more than chance. Plans that are the
+    same are measured once.
+
+    Args:
+        plans: by what was done, the finished one first.
+        measure: how far the outputs are off.
+        progress: told about each.
+    """
+    distinct: dict[str, Plans] = {}
+    for name, plan in plans.items():
+        if not any(_are_same(plan, other) for other in distinct.values()):
+            distinct[name] = plan
+    found = []
+    with progress.step(f"comparing {len(distinct)} plans", len(distinct)) as advance:
+        for name, plan in distinct.items():
+            found.append(Contender(name, measure(plan)))
+            advance(1)
+    finished = found[0]
+    best = min(found, key=lambda contender: _cost(contender.error))
+    if _cost(best.error) > _MIN_GAIN * _cost(finished.error):
+        best = finished
+    return (best, *(contender for contender in found if contender is not best))
+
+
+def measure_table(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    table: CalibrationTable,
+    images: Sequence[Array],
+    exact: Sequence[Outputs],
+    threads: int | None = None,
+) -> OutputError:
+    """Return how far the INT8 that `table` makes of `model` is off.
+
+    Args:
+        model: the fp32 graph in canonical form.
+        spec: its facts.
+        table: what to do.
+        images: uint8 (height, width, 3) RGB, as preprocessed.
+        exact: outputs of `model` for them.
+        threads: of ONNX Runtime; None for all cores.
+    """
+    return OutputError.of(exact, run_outputs(write_qdq(model, table), spec, images, threads))
+
+
+def _cost(error: OutputError) -> float:
+    """Return what plans are ordered by: the mean, in which the images that are worst weigh most."""
+    return error.mean
+
+
+def _are_same(first: Plans, second: Plans) -> bool:
+    return all(first[name].is_same_as(second[name]) for name in first)

@@ -1,0 +1,97 @@
+"""Finds a plan for one layer: what its own rows propose, and the model's output accepts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from edge_vit.calibration.layer import COMPENSATED, Plan, keep_mean
+from edge_vit.calibration.layer_rows import LayerRows
+from edge_vit.calibration.output_error import OutputError
+from edge_vit.calibration.probe import BlockProbe
+from edge_vit.calibration.steps import (
+    Choice,
+    headrooms,
+    make_plan,
+    narrowest_useful,
+    scale_range,
+    smoothings,
+)
+from edge_vit.table import Recipe, sqnr_of
+
+MIN_GAIN = 0.98  # of the output's error: less is chance
+
+MAX_WORSE = 1.02
+"""How many times its error the worst image may come to by a change that gains on average."""
+
+
+class Search:
+    """One layer and what is asked about it.
+
+    Args:
+        rows: the layer with inputs of images that shaped its range.
+        judge: the layer with inputs of the images of `probe`.
+        probe: what the output says.
+        recipe: the choices to make.
+    """
+
+    def __init__(
+        self, rows: LayerRows, judge: LayerRows, probe: BlockProbe, recipe: Recipe
+    ) -> None:
+        self._rows, self._judge, self._probe, self._recipe = rows, judge, probe, recipe
+        self._layer = rows.layer
+
+    def run(self) -> tuple[Plan, Plan, float]:
+        """Return the plan, the same with the range as seen, and what it alone costs the output."""
+        choice = Choice(self._recipe.fold_strength)
+        best = self._make(choice)
+        error = self._ask(best)
+        for other in smoothings(self._layer, choice, self._recipe):
+            plan = self._make(other)
+            if is_better(new := self._ask(plan), error):
+                choice, best, error = other, plan, new
+        if best.levels is not None and not self._is_compensation_sound(best):
+            best = keep_mean(self._layer, make_plan(self._layer, choice, self._recipe))
+            error = self._ask(best)
+        ranged = best
+        if "range" in self._recipe.steps:
+            ranged, error = self._search_range(best, error)
+        return ranged, best, error.mean
+
+    def nearest(self, plan: Plan) -> Plan:
+        """Return `plan` with every weight rounded to the nearest level."""
+        bare = replace(plan, levels=None, correction=np.zeros_like(plan.correction))
+        bare = replace(bare, steps=tuple(s for s in plan.steps if s != COMPENSATED))
+        return keep_mean(self._layer, bare)
+
+    def _search_range(self, plan: Plan, error: OutputError) -> tuple[Plan, OutputError]:
+        """Return the range that the output likes best: wider where images leave it, or narrower."""
+        ratios = list(headrooms(self._judge, plan))
+        if not ratios:
+            ratio = narrowest_useful(self._rows, plan)
+            ratios = [ratio] if ratio < 1 else []
+        best, first = plan, error
+        for ratio in ratios:
+            other = scale_range(plan, ratio)
+            new = self._ask(other)
+            if not is_better(new, error):
+                break
+            gain = sqnr_of(new.mean) - sqnr_of(first.mean)
+            best, error = other.did(f"range {ratio:g} ({gain:+.1f} dB)"), new
+        return best, error
+
+    def _is_compensation_sound(self, plan: Plan) -> bool:
+        """Whether it also pays on images that it was not made from."""
+        return self._judge.weight_square(plan) < self._judge.weight_square(self.nearest(plan))
+
+    def _make(self, choice: Choice) -> Plan:
+        return make_plan(self._layer, choice, self._recipe, compensated=self._recipe.is_compensated)
+
+    def _ask(self, plan: Plan) -> OutputError:
+        return self._probe.error_of(self._layer.name, self._judge.output_error(plan))
+
+
+def is_better(new: OutputError, old: OutputError) -> bool:
+    """Say whether `new` is less of an error by more than chance, and no image much worse."""
+    return new.mean < MIN_GAIN * old.mean and new.worst <= MAX_WORSE * old.worst

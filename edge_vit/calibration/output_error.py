@@ -1,0 +1,90 @@
+"""How far the model's outputs are off, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edge_vit.calibration.observer import feed_image, open_exact_session
+from edge_vit.graph.walk import Array
+from edge_vit.spec import ModelSpec
+from edge_vit.table import sqnr_of
+
+BROKEN = 1e6
+"""Relative error of an output that is not finite, or as bad."""
+
+Outputs = Mapping[str, Array]
+"""One image's outputs by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutputError:
+    """Energies of the error and of the exact output, (images, outputs) float64 each."""
+
+    noise: npt.NDArray[np.float64]
+    signal: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, exact: Sequence[Outputs], got: Sequence[Outputs]) -> OutputError:
+        """Return how far `got` is from `exact`, image by image, over the outputs of `exact`."""
+        noise = [
+            [_energy(mine[name] - value) for name, value in outputs.items()]
+            for outputs, mine in zip(exact, got, strict=True)
+        ]
+        signal = [[_energy(value) for value in outputs.values()] for outputs in exact]
+        return cls(np.array(noise), np.array(signal))
+
+    @property
+    def mean(self) -> float:
+        """Energy of all errors over that of all outputs, 1e6 at most."""
+        return _relative(self.noise.sum(axis=0), self.signal.sum(axis=0))
+
+    @property
+    def by_image(self) -> tuple[float, ...]:
+        """The same of each image alone."""
+        return tuple(map(_relative, self.noise, self.signal))
+
+    @property
+    def worst(self) -> float:
+        """That of the image that is off most."""
+        return max(self.by_image)
+
+    @property
+    def sqnr(self) -> float:
+        """`mean` in dB."""
+        return sqnr_of(self.mean)
+
+
+def run_outputs(
+    model: onnx.ModelProto, spec: ModelSpec, images: Sequence[Array], threads: int | None = None
+) -> list[Outputs]:
+    """Return the outputs of `model`, of one image after the other.
+
+    Args:
+        model: the graph.
+        spec: its facts.
+        images: uint8 (height, width, 3) RGB, as preprocessed.
+        threads: of ONNX Runtime; None for all cores.
+    """
+    session = open_exact_session(model, threads)
+    names = [output.name for output in spec.outputs]
+    return [
+        {name: value[0] for name, value in zip(names, session.run(names, feeds), strict=True)}
+        for feeds in (feed_image(spec, image) for image in images)
+    ]
+
+
+def _energy(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def _relative(noise: Array, signal: Array) -> float:
+    """Return the mean over the outputs; one that is all zero says nothing."""
+    if not np.isfinite(noise).all():
+        return BROKEN
+    shares = [n / s for n, s in zip(noise, signal, strict=True) if s > 0]
+    return min(float(np.mean(shares)), BROKEN) if shares else 0.0

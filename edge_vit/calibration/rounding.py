@@ -1,0 +1,124 @@
+"""Rounds a layer's weights so that the errors of its rows make up for each other (GPTQ).
+
+Rounded to nearest, the errors of a column add up where input channels are correlated, as those of a
+trained Vision Transformer are. Here each weight is rounded in turn, and the weights of its column
+that are still to come take over what the output would lose: Frantar et al. 2022, largest channel
+first. Scales stay as they are, so that nothing changes at run time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.calibration.gram import Gram
+from edge_vit.calibration.ranges import QMAX
+from edge_vit.graph.walk import Array
+
+DAMPING = 0.01
+"""Added to the diagonal, as a share of its mean: what keeps few images from being fitted."""
+
+MAX_DEPENDENT = 0.1
+"""Share of channels that may follow from the others, before the images say too little."""
+
+_TINY = 1e-5  # of a channel's own variance: what is left below it follows from the others
+_BLOCK = 64
+_SMALLEST_INVERSE = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Compensator:
+    """Who makes up for whose rounding error, in the units of a reference scaling of the channels.
+
+    Attributes:
+        order: (K,), in which rows are rounded.
+        shares: (K, K) float32, upper triangular in that order: what of row i's error row j takes.
+        reference: (K,), by which the channels were divided.
+    """
+
+    order: npt.NDArray[np.intp]
+    shares: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, gram: Gram, reference: Array, *, is_centered: bool) -> Compensator | None:
+        """Return what `gram` says, or None where too many channels follow from the others.
+
+        Args:
+            gram: of the layer's input.
+            reference: (K,), by which the channels are divided so that damping treats all alike.
+            is_centered: the layer has a bias, which takes the mean error out.
+        """
+        if gram.num_rows <= len(reference):
+            return None
+        scale = 1 / np.asarray(reference, np.float64)
+        moments = gram.moments(is_centered=is_centered) * scale[:, None] * scale
+        diagonal = np.diagonal(moments).copy()
+        dead = ~(diagonal > 1e-12 * max(diagonal.max(initial=0), 1e-30))
+        if dead.all() or not np.isfinite(diagonal).all():
+            return None
+        moments[dead] = 0
+        moments[:, dead] = 0
+        typical = float(diagonal[~dead].mean())
+        np.fill_diagonal(moments, np.where(dead, typical, diagonal))
+        order = np.argsort(-np.diagonal(moments), kind="stable")
+        moments = moments[np.ix_(order, order)]
+        if _num_dependent(moments) > MAX_DEPENDENT * len(order):
+            return None
+        moments[np.diag_indices_from(moments)] += DAMPING * typical
+        lower = np.linalg.cholesky(moments[::-1, ::-1])
+        upper = _invert_lower(lower)[::-1, ::-1]  # upper^T upper is the inverse of the moments
+        shares = (upper / np.diagonal(upper)[:, None]).astype(np.float32)
+        return cls(order, np.ascontiguousarray(shares), np.asarray(reference, np.float32))
+
+    def round(self, weight: Array, scales: Array, divisors: Array) -> npt.NDArray[np.int8]:
+        """Return the levels of `weight`, int8 (K, N), -127 to 127.
+
+        Args:
+            weight: (K, N), its rows multiplied by `divisors` already.
+            scales: (N,), of the levels.
+            divisors: (K,), by which the input's channels are divided.
+        """
+        factor = (self.reference / divisors).astype(np.float32)[self.order, None]
+        # Kept in the reference's units, in which `shares` says what a later row takes over.
+        left = np.asarray(weight, np.float32)[self.order] * factor
+        levels = np.empty(left.shape, np.int8)
+        inverse, scales = 1 / np.asarray(scales, np.float32), np.asarray(scales, np.float32)
+        for start in range(0, len(left), _BLOCK):
+            end = min(start + _BLOCK, len(left))
+            errors = np.empty((end - start, left.shape[1]), np.float32)
+            for row in range(start, end):
+                exact = left[row] / factor[row]
+                rounded = np.clip(np.rint(exact * inverse), -QMAX, QMAX)
+                levels[row] = rounded
+                errors[row - start] = error = (exact - rounded * scales) * factor[row]
+                left[row + 1 : end] -= self.shares[row, row + 1 : end, None] * error
+            left[end:] -= self.shares[start:end, end:].T @ errors
+        restored = np.empty_like(levels)
+        restored[self.order] = levels
+        return restored
+
+
+def _num_dependent(moments: Array) -> int:
+    """Return how many channels are a combination of the ones before them."""
+    diagonal = np.diagonal(moments)
+    try:
+        lower = np.linalg.cholesky(moments + np.diag(_TINY * diagonal))
+    except np.linalg.LinAlgError:
+        return len(moments)
+    return int((np.square(np.diagonal(lower)) < 3 * _TINY * diagonal).sum())
+
+
+def _invert_lower(lower: Array) -> Array:
+    """Return the inverse of a lower triangular matrix, by halves."""
+    size = len(lower)
+    if size <= _SMALLEST_INVERSE:
+        return np.tril(np.linalg.inv(lower))
+    half = size // 2
+    inverse = np.zeros_like(lower)
+    inverse[:half, :half] = first = _invert_lower(lower[:half, :half])
+    inverse[half:, half:] = second = _invert_lower(lower[half:, half:])
+    inverse[half:, :half] = -second @ (lower[half:, :half] @ first)
+    return inverse
