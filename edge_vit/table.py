@@ -17,9 +17,9 @@ import numpy.typing as npt
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.values import from_json, parse_json, to_json
 
-TABLE_FORMAT = 4
-"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 neither
-signatures of images nor rounded weights nor a measured forecast."""
+TABLE_FORMAT = 5
+"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
+signatures of images, 4 neither rounded weights nor a measured forecast."""
 
 RangeMethod = Literal["minmax", "percentile"]
 SitePrecision = Literal["int8", "fp16"]
