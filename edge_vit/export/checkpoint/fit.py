@@ -17,10 +17,11 @@ from edge_vit.export.misfit import Misfit
 
 Shape = tuple[int, ...]
 
-# Beside the weights of a model in training: losses, measures, counters, what its optimizer keeps.
+# Beside the weights of a model in training: losses, measures, counters, and the decoder and mask of
+# masked pretraining.
 _BESIDE = re.compile(
     r"(?i)^(\w*criterion\w*|\w*loss(es|_fn|_func)?|\w*metrics?|\w*acc(uracy)?\d*|n_averaged|"
-    r"num_updates|decay|initted|step|global_step|epoch|best_\w+|mixup\w*|\w*rng\w*|center|queue\w*)$"
+    r"num_updates|decay|initted|step|global_step|epoch|best_\w+|mixup\w*|\w*rng\w*|center|queue\w*|mask_token|decoder\w*)$"
 )
 _MAX_NAMED = 4
 _MAX_SEGMENTS = 60
@@ -81,8 +82,7 @@ def choose_weights(
         fits += _inside_wrapper(stored, wanted, tuple(unused))
     fits += _from_lists(stored, module, fits)
     fits += _whole_dictionaries(stored, wanted, fits)
-    called = fits if key is None else [fit for fit in fits if _is_called(fit, key)]
-    called = called or _refuse_key(stored, fits, key or "")
+    called = fits if key is None else _called(stored, fits, key)
     complete = [fit for fit in called if fit.is_complete]
     best = max(fit.found for fit in called)
     chosen = _settle(stored, complete or [fit for fit in called if fit.found == best])
@@ -284,11 +284,16 @@ def _whole_dictionaries(
     return found
 
 
-def _is_called(fit: Fit, key: str) -> bool:
-    return key == fit.key or f".{fit.place}".find(f".{key.strip('.')}.") >= 0
+def _called(stored: StoredWeights, fits: list[Fit], key: str) -> list[Fit]:
+    """Return the fits whose place is `key`, else those in whose place it occurs.
 
-
-def _refuse_key(stored: StoredWeights, fits: Iterable[Fit], key: str) -> list[Fit]:
+    Raises:
+        ArtifactError: there is none.
+    """
+    exact = [fit for fit in fits if fit.key == key]
+    found = exact or [fit for fit in fits if f".{key.strip('.')}." in f".{fit.place}"]
+    if found:
+        return found
     known = sorted({fit.key for fit in fits if fit.found > 2 or fit.is_complete})
     raise ArtifactError(
         f"--weights-key {key}: {stored.where} has no such weights, known are "

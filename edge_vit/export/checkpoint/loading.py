@@ -66,6 +66,11 @@ def refuse_misfit(
         ArtifactError: it does not fit; names what differs, and what lies elsewhere in the file.
     """
     where = stored.where
+    if not fit.is_complete and any(".lora_" in name for name in stored.entries):
+        raise ArtifactError(
+            f"{where} holds LoRA adapters, expected a whole model's weights. Merge them first, "
+            "with peft: model.merge_and_unload()"
+        )
     if fit.misfit.missing and fit.place and fit.rest:
         more = f" and {len(fit.rest) - 3} more" if len(fit.rest) > 3 else ""
         where = f"{where} (at {fit.key}; beside it {', '.join(fit.rest[:3])}{more})"

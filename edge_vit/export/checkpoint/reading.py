@@ -29,6 +29,8 @@ _FOREIGN = {
     b"\x89HDF": "an HDF5 file, as Keras writes",
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"\x93NUMPY": "a NumPy array",
+    b"<": "a web page or another text, not what was to be downloaded",
     b"7z\xbc\xaf": "a 7z archive; unpack it first",
     b"\xfd7zXZ": "compressed with xz; unpack it first",
 }
@@ -159,8 +161,10 @@ def _refuse_foreign(path: Path, start: bytes) -> None:
                 "timm.create_model(NAME).load_pretrained(FILE), then "
                 f"{_SAVE}"
             )
-        if any(name.startswith("models/") for name in names):
-            raise ArtifactError(f"checkpoint {path} is an exported program, {_WANTED}")
+        if any(name.endswith("/models/model.json") for name in names):
+            raise ArtifactError(
+                f"checkpoint {path} is an exported program (torch.export), {_WANTED}"
+            )
     elif path.suffix in (".onnx", ".engine", ".plan"):
         raise ArtifactError(
             f"checkpoint {path} is a graph, not weights, {_WANTED}. An ONNX file is exported as "

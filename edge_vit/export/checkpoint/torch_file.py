@@ -96,7 +96,10 @@ class _Bounded:
 
 
 def _read_legacy(file: _Bounded, size: int) -> Any:
-    if InertUnpickler(file, None).load() != _MAGIC:
+    content = InertUnpickler(file, None).load()
+    if isinstance(content, dict | Inert):  # a plain pickle, of numpy arrays by custom
+        return content
+    if content != _MAGIC:
         raise pickle.UnpicklingError("no file of torch.save")
     for _ in range(2):  # protocol, and the machine that wrote it
         InertUnpickler(file, None).load()

@@ -125,6 +125,8 @@ def _tensor(
     storage: Any, offset: int, size: Any, stride: Any, dtype: torch.dtype | None = None
 ) -> Tensor:
     """Return the view of `storage` that the file describes, checked to lie within it."""
+    if isinstance(storage, Inert) and storage.name == "torch.storage._load_from_bytes":
+        raise pickle.UnpicklingError("tensors that pickle.dump wrote, not torch.save")
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     size, stride = tuple(map(int, size)), tuple(map(int, stride))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import re
 import time
+import zipfile
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import torch
 from torch import nn
 
 from edge_vit.errors import ArtifactError
-from edge_vit.export.checkpoint import fill
+from edge_vit.export.checkpoint import fill, read_stored
 
 
 class Net(nn.Module):
@@ -330,6 +333,8 @@ def test_an_index_that_is_none_is_refused(tmp_path, text):
 FOREIGN = {
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(9), "an HDF5 file"),
     "gguf": (b"GGUF" + bytes(20), "a GGUF file"),
+    "npy": (b"\x93NUMPY\x01\x00v", "a NumPy array"),
+    "web-page": (b"<!DOCTYPE html><html>", "a web page"),
     "gzip": (b"\x1f\x8b\x08" + bytes(20), "compressed with gzip"),
 }
 
@@ -379,3 +384,62 @@ def test_hostile_names_end_soon_in_one_line(tmp_path, names):
     with pytest.raises(ArtifactError, match=r"does not fit|fit the model alike"):
         take(tmp_path, content)
     assert time.perf_counter() - started < 5
+
+
+def test_a_key_that_is_a_place_is_not_looked_for_within_others(tmp_path):
+    content = {"model": OTHERS, "ema": {"model": WEIGHTS}}
+    assert holds(take(tmp_path, content, "model")[0], OTHERS)
+    assert holds(take(tmp_path, content, "ema")[0], WEIGHTS)
+
+
+def test_the_decoder_of_masked_pretraining_is_left(tmp_path):
+    content = {
+        "model": {**WEIGHTS, "mask_token": torch.ones(1), "decoder_embed.weight": torch.ones(3)}
+    }
+    found, note, _ = take(tmp_path, content)
+    assert holds(found, WEIGHTS)
+    assert "left: model.mask_token, model.decoder_embed.weight" in note
+
+
+def test_adapters_alone_are_named(tmp_path):
+    content = {f"base_model.model.blocks.0.lora_{k}.weight": torch.ones(2, 3) for k in "AB"}
+    with pytest.raises(ArtifactError, match=r"holds LoRA adapters.*merge_and_unload"):
+        take(tmp_path, content)
+
+
+def test_a_plain_pickle_of_arrays_is_read_and_one_of_tensors_is_named(tmp_path):
+    path, net = tmp_path / "weights.pkl", Net()
+    path.write_bytes(pickle.dumps({name: value.numpy() for name, value in WEIGHTS.items()}))
+    fill(net, path)
+    assert holds(net.state_dict(), WEIGHTS)
+    path.write_bytes(pickle.dumps(WEIGHTS))
+    with pytest.raises(ArtifactError, match=r"pickle.dump wrote, not torch.save"):
+        fill(net, path)
+
+
+def test_an_exported_program_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
+        archive.writestr("net/models/model.json", "{}")
+    with pytest.raises(ArtifactError, match=r"is an exported program \(torch.export\)"):
+        fill(Net(), tmp_path / "net.pt2")
+
+
+class Settings(dict):
+    """A configuration that is a dictionary with an attribute, as yacs and others have it."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.frozen = True
+
+
+@dataclass
+class TrainState:
+    model: dict
+    step: int
+
+
+def test_weights_in_objects_of_any_class_are_found(tmp_path):
+    assert holds(take(tmp_path, TrainState(WEIGHTS, 3))[0], WEIGHTS)
+    content = {"state_dict": WEIGHTS, "cfg": Settings(data=Settings(img_size=[256, 128]))}
+    assert holds(take(tmp_path, content)[0], WEIGHTS)
+    assert read_stored(tmp_path / "last.ckpt").sizes == {(256, 128)}
