@@ -57,6 +57,8 @@ def read_content(path: Path) -> Any:
         return _read_shards(path)
     with path.open("rb") as file:
         start = file.read(9)
+    if not start:
+        raise ArtifactError(f"checkpoint {path} is corrupt or truncated: it is empty, {_WANTED}")
     # A safetensors file opens with the length of its header, 8 bytes, and then the header, a JSON
     # object.
     if start[8:] == b"{":
