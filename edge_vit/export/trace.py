@@ -35,7 +35,8 @@ def trace_module(
     Raises:
         SpecError: the exporter cannot follow the module, or only at one batch size.
     """
-    images = torch.zeros(batch or _TRACE_BATCH, 3, *image_size)
+    shape = (batch or _TRACE_BATCH, 3, *image_size)
+    images = torch.zeros(shape, dtype=torch.float32, device="cpu")  # whatever the user's defaults
     dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
     try:
         with torch.inference_mode(False), torch.no_grad(), _quiet(), _plain_attention():

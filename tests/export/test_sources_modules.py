@@ -44,6 +44,22 @@ class Holder(nn.Module):
         self.shadow = copy.deepcopy(model)
 
 
+class ModelEMA:
+    """The average of another library: no module itself."""
+
+    def __init__(self, model):
+        self.ema, self.updates = copy.deepcopy(model), 0
+
+
+class MovingAveraged(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.raw, self.averaged_model = copy.deepcopy(model), copy.deepcopy(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.raw(images) * 2
+
+
 class Inside(nn.Module):
     """A wrapper below the top."""
 
@@ -79,6 +95,8 @@ WRAPS = [
     timm.utils.ModelEmaV2,
     timm.utils.ModelEmaV3,
     Holder,
+    ModelEMA,
+    MovingAveraged,
     compiled_in_place,
     compiled_method,
     lambda net: torch.compile(nn.DataParallel(net)),

@@ -41,6 +41,14 @@ class Map(Net):
     def forward(self, images):
         return images
 
+ready = Net(6)
+def wide():
+    torch.set_default_dtype(torch.float64)
+    return Net(4)
+class Leaves(Net):
+    def forward(self, images):
+        raise SystemExit(0)
+def leaves(): return Leaves(2)
 def fails(): raise RuntimeError("no such weights\\nsecond line")
 def text(): return "net"
 def pair(): return Pair(2)
@@ -136,6 +144,7 @@ def test_loads_a_checkpoint(tmp_path):
         ("user_models:text", {}, "returned a str, expected a torch.nn.Module"),
         ("user_models:plain", {}, "Add --image-size 224 --mean 0.485,0.456,0.406 --std"),
         ("user_models:plain", {**SAID, "image_size": (9, 9)}, "made for 8 pixels. Add --image"),
+        ("user_models:leaves", SAID, r"does not take float32 images .*: SystemExit: 0"),
         ("user_models:pair", SAID, r"returns a tuple, expected one tensor\. Wrap it"),
         ("user_models:map_", SAID, r"returns \(1, 3, 8, 8\), expected \(batch, classes\)"),
         ("user_models:told", {"num_classes": 4}, "has 5 classes, but 4 classes were given"),
@@ -158,3 +167,18 @@ def test_what_the_users_code_prints_goes_to_stderr_and_our_arguments_are_not_its
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "made with 4\nmaking\n"
+
+
+def test_a_model_that_is_there_already_is_taken():
+    assert (
+        open_source(SourceRequest("python:user_models:ready", **SAID)).module.head.out_features == 6
+    )
+
+
+def test_another_default_type_of_the_users_code_changes_nothing():
+    before = torch.get_default_dtype()
+    try:
+        source = open_source(SourceRequest("python:user_models:wide", **SAID))
+        assert source.module.head.weight.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(before)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import fill
@@ -85,6 +86,9 @@ def _find_factory(
             raise SpecError(f"{request.address}: importing it failed: {absent}") from absent
         raise
     factory: Callable[..., Any] | None = getattr(module, factory_name, None)
+    if isinstance(factory, nn.Module):
+        made = factory
+        return lambda: made
     if not callable(factory):
         near = difflib.get_close_matches(factory_name, _own_names(module), n=1)
         hint = f". Did you mean {near[0]}?" if near else ""

@@ -27,7 +27,10 @@ class GrayImages(nn.Module):
         super().__init__()
         self.model = model
         self.luminance: Tensor
-        self.register_buffer("luminance", torch.tensor(LUMINANCE).reshape(1, 3, 1, 1))
+        self.register_buffer(
+            "luminance",
+            torch.tensor(LUMINANCE, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Return what the model gives for the gray of `images`."""
@@ -53,7 +56,7 @@ def takes_gray(module: nn.Module, image_size: tuple[int, int]) -> bool:
 def _runs(module: nn.Module, channels: int, image_size: tuple[int, int]) -> bool:
     try:
         with torch.no_grad():
-            module(torch.zeros(1, channels, *image_size))
+            module(torch.zeros(1, channels, *image_size, dtype=torch.float32, device="cpu"))
     except (Exception, SystemExit):  # somebody else's forward can raise anything
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,10 @@ _WRAPPERS = {
     "EMA": "ema_model",  # ema_pytorch
 }
 """Class name of a wrapper -> its attribute that holds the model; of averages, the averaged one."""
+
+_AVERAGE = re.compile(r"(?:^|[a-z_])(?:EMA|Ema)(?![a-z])|Averag|^SWA")
+_AVERAGED = ("ema", "module", "ema_model", "averaged_model", "shadow")
+"""Class names of other averages, and what they call the averaged model."""
 
 _QUANTIZED = (
     "torch.ao.nn.quantized",
@@ -63,6 +68,9 @@ def _unwrap(value: object) -> object:
         names = {cls.__name__ for cls in type(value).__mro__}
         held = (getattr(value, _WRAPPERS[name], None) for name in _WRAPPERS if name in names)
         inner = next((found for found in held if isinstance(found, nn.Module)), None)
+        if inner is None and any(map(_AVERAGE.search, names)):
+            held = (getattr(value, name, None) for name in _AVERAGED)
+            inner = next((found for found in held if isinstance(found, nn.Module)), None)
         if inner is None and isinstance(value, nn.Module):
             children = list(value.children())
             runs = getattr(type(value), "forward", None) is not nn.Module.forward

@@ -153,7 +153,7 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> i
     height, width = image_size
     try:
         with torch.no_grad():
-            output = module(torch.zeros(1, 3, height, width))
+            output = module(torch.zeros(1, 3, height, width, dtype=torch.float32, device="cpu"))
     except (Exception, SystemExit) as error:  # somebody else's forward can raise anything
         channels = num_channels(module)
         advice = (
@@ -164,7 +164,7 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> i
         )
         raise SpecError(
             f"{address} does not take float32 images (1, 3, {height}, {width}): "
-            f"{first_line(error)}. {advice}"
+            f"{type(error).__name__}: {first_line(error)}. {advice}"
         ) from error
     if not isinstance(output, Tensor):
         raise SpecError(
