@@ -12,6 +12,7 @@ from edge_vit.measure.results import (
     Verdict,
     VerifyReport,
 )
+from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.report.accuracy_plots import accuracy_plot, gates_plot
 from edge_vit.report.conditions import conditions
 from edge_vit.report.details import accuracy_details, latency_details
@@ -157,6 +158,8 @@ def _agreement_of(measured: AccuracyReport) -> list[tuple[str, str]]:
     if measured.scores and all(score.spread for score in measured.scores):
         error = max(score.mean_error / score.spread for score in measured.scores)
         return [(f"off {reference}, of its spread", percent(error))]
+    if not agreement_can_fail(measured):
+        return []
     return [(f"same answer as {reference}", percent(measured.agreement))]
 
 
