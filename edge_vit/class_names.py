@@ -101,10 +101,13 @@ def match_names(
 
 
 def key_of(name: str) -> str:
-    """Return `name` without what does not tell classes apart: case, composition, separators."""
+    """Return `name` without what does not tell classes apart: case, composition, separators.
+
+    Slashes and colons are separators too, since no folder can have them.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     visible = "".join(c for c in folded if unicodedata.category(c) not in ("Cc", "Cf") or c == "\t")
-    key = " ".join(re.sub(r"[\s_\-\u2010-\u2015]+", " ", visible).split())
+    key = " ".join(re.sub(r"[\s_\-/\\:\u2010-\u2015]+", " ", visible).split())
     return (key.lstrip("0") or "0") if key.isascii() and key.isdecimal() else key
 
 
@@ -194,7 +197,27 @@ def _by_order(
             f"{naming.of(unknown[0])} names a class, and the model has no class names. "
             "Write class indices from 0 on, or export the model with --labels FILE"
         )
+    torn = _torn_numbers(names)
+    if torn:
+        first, second = map(shorten, torn)
+        raise ImageError(
+            f"{naming.what}: as text {first!r} comes before {second!r}, so their sorted order may "
+            "not be the model's. Call the folders by class index, from 0 on, or by the model's "
+            "labels (edgevit export --labels FILE)"
+        )
     return {name: index for index, name in enumerate(names)}
+
+
+def _torn_numbers(names: Sequence[str]) -> tuple[str, str] | None:
+    """Two of the sorted `names` that differ in numbers alone and stand in the wrong order."""
+    last: dict[str, tuple[list[int], str]] = {}
+    for name in names:
+        around = re.sub("[0-9]+", "0", name)
+        numbers = [int(digits[:_MAX_DIGITS]) for digits in re.findall("[0-9]+", name)]
+        if around in last and numbers < last[around][0]:
+            return last[around][1], name
+        last[around] = numbers, name
+    return None
 
 
 def _check_indices(

@@ -64,14 +64,17 @@ def load_image(path: str | Path) -> UInt8Array:
         raise ImageError(f"image {path} cannot be decoded: {reason}") from None
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
-    """Whether the file at `path` begins as a JPEG, PNG or WebP file does, whatever its name."""
+def is_image(path: str | os.PathLike[str], *, with_bmp: bool = False) -> bool:
+    """Whether the file at `path` begins as a JPEG, PNG or WebP file does, whatever its name.
+
+    The mark of a BMP file is "BM" alone, which other files may begin with: only on request.
+    """
     try:
         with Path(path).open("rb") as file:
             prefix = file.read(_PREFIX_BYTES)
     except OSError:
         return False
-    accepts = [Image.OPEN[name][1] for name in _FORMATS if name != "BMP"]  # its mark is "BM" alone
+    accepts = [Image.OPEN[name][1] for name in _FORMATS if with_bmp or name != "BMP"]
     return any(accept is not None and accept(prefix) is True for accept in accepts)
 
 

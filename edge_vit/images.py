@@ -13,8 +13,9 @@ from edge_vit.bad_images import MaxBad, tolerate
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.image_arrays import ARRAY_SUFFIXES, read_array
 from edge_vit.image_cifar import map_classes, read_cifar
+from edge_vit.image_decoding import is_image
 from edge_vit.image_decoding import load_image as load_image
-from edge_vit.image_folder import list_folder, match_folders, spread
+from edge_vit.image_folder import EXTENSIONS, list_folder, match_folders, spread
 from edge_vit.image_net import flat_truth
 from edge_vit.image_parts import limit_images
 from edge_vit.image_tables import TABLE_SUFFIXES, read_listed
@@ -343,6 +344,11 @@ def _open_file(
         raise ImageError(
             f"{path} is no image and no list that can be read, expected a folder, or a .csv table "
             "with one image a line: path,label"
+        )
+    if suffix not in EXTENSIONS and not is_image(path, with_bmp=True):
+        raise ImageError(
+            f"{path} is not a JPEG, PNG, WebP or BMP file, and lists of images end in "
+            f"{', '.join(TABLE_SUFFIXES)}: rename it if it is one"
         )
     return FileSource([path])
 

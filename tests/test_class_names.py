@@ -24,6 +24,7 @@ NAMING = Naming("Names", lambda name: f"name {name}", lambda: "Write the label")
         ("Ångström", "Angstro\u0308m".replace("A", "\u212b")),  # the sign of the unit
         ("007", "7"),
         ("non\u2011human", "non-human"),
+        ("indoor/outdoor", "Indoor_outdoor"),
     ],
 )
 def test_names_that_differ_in_nothing_that_tells_classes_apart(one, other):
@@ -76,6 +77,28 @@ def test_thousands_of_names_are_matched_at_once():
     with pytest.raises(ImageError, match="Is it 'label number 7'"):
         match_names(["label numbr 7", *labels], labels, NAMING, is_complete=True)
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("names", "is_fine"),
+    [
+        ([f"class_{i}" for i in range(10)], True),
+        ([f"class_{i}" for i in range(11)], False),
+        ([f"class_{i:02d}" for i in range(11)], True),
+        (["v1.10 a", "v1.9 a"], False),
+        (["n01440764", "n02102040"], True),
+        (["dog 2", "dog1"], True),
+        (["abcdefghijk 1", "abcdefghijl 0"], True),
+    ],
+)
+def test_numbers_within_names_must_not_be_torn_by_their_order_as_text(names, is_fine):
+    names = sorted(names)
+    if is_fine:
+        found = match_names(names, (), NAMING, num_classes=len(names), is_complete=True)
+        assert list(found.indices.values()) == list(range(len(names)))
+        return
+    with pytest.raises(ImageError, match=r"as text '.*1.*' comes before '.*', so their sorted"):
+        match_names(names, (), NAMING, num_classes=len(names), is_complete=True)
 
 
 def test_a_long_mapping_is_shortened():

@@ -246,6 +246,7 @@ def test_names_that_are_no_utf8_are_written_out(tmp_path):
         ("a.tar.xz", r"mkdir .*/a && tar xf .*a\.tar\.xz -C .*/a$"),
         ("a.xlsx", r"is no image and no list .* a \.csv table with one image a line"),
         ("a.parquet", r"is no image and no list"),
+        ("val", r"is not a JPEG, .* lists of images end in \.txt, \.csv, \.tsv: rename it"),
     ],
 )
 def test_a_file_of_another_kind_says_what_to_do(tmp_path, name, message):
