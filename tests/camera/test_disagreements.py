@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker, tiny_spec
+from camera.scripted import make_answer as scripted_answer
 from PIL import Image
 
 from edge_vit.camera.disagreements import DisagreementSink
 from edge_vit.camera.loop import CameraLoop
+from edge_vit.camera.values import CameraAnswer
 from edge_vit.errors import ArtifactError
+from edge_vit.outputs import predict
+from edge_vit.preprocess import preprocess
 from edge_vit.runtime.fake import FakeSession
+from edge_vit.runtime.session import run_batch
 
 SPEC = tiny_spec()
 
@@ -85,3 +91,18 @@ def test_refuses_a_file_in_the_place_of_its_folder(tmp_path):
     (tmp_path / "kept").write_text("a file")
     with pytest.raises(ArtifactError, match="is a file, expected a folder"):
         run(tmp_path / "kept", OtherOnSome(set()))
+
+
+def test_labels_differ_where_any_of_them_does(tmp_path):
+    spec = dataclasses.replace(SPEC, task="multi_label", activation=None, threshold=None)
+    sink = DisagreementSink(FakeSession(spec), spec, tmp_path / "kept", every=1, limit=9)
+    sink.open(lambda: None)
+    answer = scripted_answer(3)
+    output = run_batch(FakeSession(spec), preprocess(answer.frame.pixels, spec.preprocess)[None])[0]
+    other = output.copy()
+    least = int(np.argmin(output))
+    other[least] = 1.0  # the first label is the same, another one is on
+    for number, row in enumerate((output, other)):
+        frame = dataclasses.replace(answer.frame, number=number)
+        sink.write(CameraAnswer(frame, predict(spec, row), row))
+    assert (sink.num_checked, sink.num_differ) == (2, 1)

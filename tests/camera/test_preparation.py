@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import threading
@@ -22,7 +23,7 @@ from edge_vit.camera.preparation import (
 from edge_vit.errors import ShapeError, SpecError
 from edge_vit.preprocess import preprocess
 from edge_vit.runtime.fake import FakeSession
-from edge_vit.spec import PreprocessSpec
+from edge_vit.spec import PreprocessSpec, task_output
 
 SPEC = tiny_spec(image_size=32)
 SIZES = [(480, 640), (64, 48), (33, 32), (20, 30), (400, 33), (1080, 1920)]
@@ -121,10 +122,6 @@ def test_pixels_that_are_far_away_are_refused_even_with_the_same_answer(bundle, 
 
 
 def test_features_have_to_point_the_same_way(tmp_path):
-    import dataclasses
-
-    from edge_vit.spec import task_output
-
     spec = dataclasses.replace(
         SPEC, task="features", activation=None, outputs=(task_output("features", 10),)
     )
@@ -134,6 +131,24 @@ def test_features_have_to_point_the_same_way(tmp_path):
     parity = compare_on([photo(480, 640)], bundle, FakeSession(spec), "reduced")
     assert parity.agreement == 0  # a fake session's features are those of another image at once
     assert compare_on([photo(120, 160)], bundle, FakeSession(spec), "pillow").agreement == 1
+
+
+def test_scores_have_to_be_close_and_not_only_on_one_side(tmp_path):
+    spec = dataclasses.replace(
+        SPEC, task="regression", activation=None, outputs=(task_output("regression", 1),)
+    )
+    with draft_bundle(tmp_path / "r.edgevit", spec):
+        pass
+    bundle = Bundle.open(tmp_path / "r.edgevit")
+
+    class Positive(FakeSession):
+        def _row(self, tensor, digest):
+            return np.abs(super()._row(tensor, digest)) + 1
+
+    images = [photo(480, 640), photo(400, 640)]
+    parity = compare_on(images, bundle, Positive(spec), "reduced")
+    assert parity.agreement == 0  # other pixels are another image to a fake session
+    assert compare_on(images, bundle, Positive(spec), "pillow").agreement == 1
 
 
 def test_without_golden_images_the_reference_is_taken(tmp_path):

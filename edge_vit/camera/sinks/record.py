@@ -6,7 +6,7 @@ import datetime
 import json
 from typing import Any
 
-from edge_vit.answers import Answer
+from edge_vit.answers import Answer, Score
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.outputs import Prediction
 from edge_vit.printable import escape_json
@@ -53,7 +53,7 @@ def headline(answer: CameraAnswer) -> str | None:
     """Return what was seen in a few words, smoothed where it is; None for features."""
     prediction = answer.smoothed or answer.prediction
     if prediction.scores is not None:
-        return ", ".join(f"{each.label} {each.value:.4g}" for each in prediction.scores[:_SHOWN])
+        return ", ".join(f"{_name(each)} {each.value:.4g}" for each in prediction.scores[:_SHOWN])
     if prediction.labels_on is None:
         shown = prediction.answers[:1]
     elif not prediction.labels_on:
@@ -61,6 +61,10 @@ def headline(answer: CameraAnswer) -> str | None:
     else:
         shown = prediction.labels_on[:_SHOWN]
     return ", ".join(f"{each.label}  {each.score:.0%}" for each in shown) or None
+
+
+def _name(score: Score) -> str:
+    return f"score {score.label}" if score.label == str(score.index) else score.label
 
 
 def iso_time(unix_ns: int) -> str:

@@ -57,6 +57,8 @@ def test_labels_and_scores_are_said_as_what_they_are():
         [{"index": 0, "label": "age", "value": 31.25}],
     )
     assert headline(answer) == "age 31.25"
+    unnamed = make_model("regression", 1)
+    assert headline(make_answer(0, (31.25,), spec=unnamed)) == "score 0 31.25"
     smoothed = answer_record(Smoothing("ema", 2, ages)(answer))
     assert smoothed["smoothed_scores"] == record["scores"]
 
