@@ -99,7 +99,7 @@ class VideoSource:
                 else f"video {path} holds no frames"
             )
         self.notes: tuple[str, ...] = ()
-        if self.counts.left_out:
+        if self.counts.left_out or self.counts.is_cut_off:
             self.notes = (one_line(f"video {path}: {self.counts}"),)
 
     def __len__(self) -> int:

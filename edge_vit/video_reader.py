@@ -11,6 +11,7 @@ from typing import Any
 
 MAX_ERRORS = 100
 """Errors of a demuxer in a row after which a video counts as broken off."""
+_TS_PACKETS = (188, 192, 204)  # bytes of a transport stream's packets, of its three forms
 _MAX_BOXES = 1000  # of an MP4 file, that are looked at
 _MAX_PENDING = 64  # packets that a decoder may hold before it gives a frame
 # Codecs of which each packet is one frame to show. VP8, VP9, AV1 and MPEG-4 have hidden ones.
@@ -34,6 +35,8 @@ class FrameCounts:
         undecodable: lost in the decoder.
         missing: that the file announces and does not hold, as it was cut off.
         traced: good ones between a bad one and the next key frame, which may show traces of it.
+        is_cut_off: whether the file ends in the middle of a packet and does not say how many frames
+            it lacks.
     """
 
     good: int = 0
@@ -41,6 +44,7 @@ class FrameCounts:
     undecodable: int = 0
     missing: int = 0
     traced: int = 0
+    is_cut_off: bool = False
 
     @property
     def left_out(self) -> int:
@@ -58,6 +62,8 @@ class FrameCounts:
         text += f"; left out: {bad}" if bad else ""
         if self.traced:
             text += f"; {self.traced} that follow a bad one may show traces of it"
+        if self.is_cut_off:
+            text += "; the file ends in the middle of a packet, as it was cut off"
         return text
 
 
@@ -154,7 +160,10 @@ class FrameDecoder:
         return frames
 
     def count_missing(self) -> int:
-        """Return how many frames a file announces beyond those that it held; call it at its end."""
+        """Return how many frames a file announces beyond those that it held; call it at its end.
+
+        Of a transport stream, which announces none, whether it is cut off is noted alone.
+        """
         names = self.format_names
         path, size = Path(self._container.name), self._container.size
         announced = 0
@@ -168,6 +177,8 @@ class FrameDecoder:
             rate = self._stream.average_rate or Fraction(0)
             left_s = _seconds(self._stream.metadata.get("DURATION", "")) - self._end_s
             announced = self.num_packets + max(1, round(left_s * rate))
+        elif "mpegts" in names:
+            self.counts.is_cut_off = all(size % length for length in _TS_PACKETS)
         self.counts.missing = max(0, announced - self.num_packets)
         return self.counts.missing
 

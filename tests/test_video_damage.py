@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("av", reason="PyAV is not installed")
-from camera.damaged_videos import DAMAGED, INTACT, encode, spoil
+from camera.damaged_videos import DAMAGED, INTACT, cut_off, encode, spoil
 from camera.scripted import Recorder, tiny_spec
 from camera.videos import level_of, read_level
 
@@ -113,6 +113,19 @@ def test_frames_that_build_on_a_bad_one_are_said_to(clips):
     counts = VideoSource(clips(clip)).counts
     assert 0 < counts.traced < 20  # up to the next key frame
     assert f"{counts.traced} that follow a bad one may show traces of it" in str(counts)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.73])
+def test_a_transport_stream_that_ends_in_a_packet_is_cut_off(tmp_path, share):
+    path = tmp_path / "a.ts"
+    cut_off(path, share)
+    source = VideoSource(path)
+    assert len(source) == source.counts.good > 5
+    assert "the file ends in the middle of a packet, as it was cut off" in source.notes[0]
+    _, sink, error = run_camera(path)
+    assert len(sink.answers) == len(source)
+    assert error.exit_status == 1
+    assert "is cut off" in str(error)
 
 
 def test_a_video_without_one_good_frame_is_refused_with_the_count(tmp_path):

@@ -167,8 +167,7 @@ class StreamSource:
         raise ImageError(what)
 
     def _refuse_cut_off(self) -> None:
-        missing = self._decoder.count_missing()
-        if missing:
+        if self._decoder.count_missing() or self._decoder.counts.is_cut_off:
             raise SourceError(f"source {self._address.name} is cut off: {self._decoder.counts}")
         if self._decoder.is_broken_off:
             raise SourceError(
