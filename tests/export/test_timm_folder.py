@@ -13,15 +13,14 @@ from timm.models import save_for_hf
 from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
 from edge_vit.export.sources import SourceRequest, open_source
 
+SMALL = {"depth": 1, "embed_dim": 24, "num_heads": 3, "img_size": 64}
 LABELS = ("cat", "dog", "bird")
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return timm.create_model(
-        "vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=3, img_size=64, num_classes=3
-    ).eval()
+    return timm.create_model("vit_tiny_patch16_224", **SMALL, num_classes=3).eval()
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def folder(tmp_path, model):
         model,
         tmp_path / "pets",
         model_config={"label_names": list(LABELS)},
-        model_args={"depth": 1, "embed_dim": 24, "num_heads": 3, "img_size": 64},
+        model_args=SMALL,
         data_config={"mean": (0.1, 0.2, 0.3), "crop_pct": 1.0},
     )
     return tmp_path / "pets"
@@ -117,6 +116,16 @@ REFUSED = {
         lambda f: (f / "pytorch_model.bin").write_bytes(b"PK\x03\x04"),
         ArtifactError,
         "corrupt or truncated",
+    ),
+    "bad-argument": (
+        lambda f: edit(f, model_args={"img_size": [1]}),
+        SpecError,
+        "timm cannot make vit_tiny_patch16_224 with img_size=",
+    ),
+    "bad-mean": (
+        lambda f: edit(f, pretrained_cfg={"mean": 0.5}, model_args={**SMALL}),
+        SpecError,
+        "config.json: its pretrained_cfg tells no preprocessing",
     ),
     "other-library": (
         lambda f: (f / "config.json").write_text('{"model_type": "vit"}'),

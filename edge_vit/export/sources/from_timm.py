@@ -68,7 +68,13 @@ def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
         if not request.random_weights:
             path = request.checkpoint or weights_in(folder.path)
             weights = fill_timm(timm, module, request, path)
-        preprocess = _read_preprocess(timm, module)
+        try:
+            preprocess = _read_preprocess(timm, module)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise SpecError(
+                f"{folder.path / 'config.json'}: its pretrained_cfg tells no preprocessing "
+                f"({first_line(error)})"
+            ) from None
     labels, tag = folder.labels, str(folder.pretrained_cfg.get("tag") or "")
     if not labels and module.num_classes == 1000 and tag.endswith("in1k"):
         labels = _imagenet_labels()
@@ -137,7 +143,7 @@ def _make(
             )
     except OSError:
         raise no_pretrained(request.address, "they could not be downloaded") from None
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # arguments of any kind reach somebody else's code
         said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
         raise SpecError(f"timm cannot make {name} with {said}: {first_line(error)}") from None
     return module
