@@ -22,8 +22,7 @@ from edge_vit.graph.walk import Array
 from edge_vit.images import ImageSource
 from edge_vit.preprocess import UInt8Array, digest, preprocess
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.cgroup import cpu_quota
-from edge_vit.runtime.options import num_cores
+from edge_vit.runtime.options import threads_of_ort
 from edge_vit.spec import ModelSpec
 from edge_vit.values import to_json
 
@@ -201,8 +200,7 @@ def open_exact_session(
     if weights:
         options.add_session_config_entry(_WEIGHTS_FOLDER, weights)
     options.log_severity_level = 4
-    # Where there is a quota ONNX Runtime does not know it; else it counts cores by itself.
-    options.intra_op_num_threads = threads or (num_cores() if cpu_quota() else 0)
+    options.intra_op_num_threads = threads_of_ort(threads)
     # One image's activations are freed before the next: the arena would keep the largest of each.
     options.enable_cpu_mem_arena = False
     # Each value is read as soon as it is there, so that it can be freed: measured 360 MiB for 630.

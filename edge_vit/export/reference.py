@@ -21,6 +21,7 @@ from torch import nn
 from edge_vit.errors import ParityError, SpecError
 from edge_vit.export.sources import OnnxSource, Source
 from edge_vit.export.sources.values import first_line
+from edge_vit.runtime.options import threads_of_ort
 from edge_vit.spec import PreprocessSpec
 
 PARITY_BATCHES = (1, 2, 5)
@@ -150,6 +151,7 @@ def open_graph(model: bytes, *, as_written: bool = False) -> ort.InferenceSessio
         SpecError: ONNX Runtime refuses it.
     """
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads_of_ort()
     options.log_severity_level = 4
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

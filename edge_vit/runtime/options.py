@@ -99,3 +99,8 @@ def num_cores() -> int:
         cores = os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def threads_of_ort(threads: int | None = None) -> int:
+    """Return `threads` as ONNX Runtime takes it: 0 for its own choice, which knows no CPU quota."""
+    return threads or (num_cores() if cpu_quota() is not None else 0)

@@ -10,7 +10,7 @@ from edge_vit.measure.recorder import find_warnings, stage_of
 from edge_vit.runtime import cgroup
 from edge_vit.runtime.cgroup import Throttling, cpu_quota, read_throttling
 from edge_vit.runtime.fake import FakeSession
-from edge_vit.runtime.options import SessionOptions, num_cores
+from edge_vit.runtime.options import SessionOptions, num_cores, threads_of_ort
 
 
 @pytest.fixture
@@ -78,6 +78,8 @@ def test_threads_are_as_many_as_the_quota_has_whole_cores(groups, monkeypatch, q
     groups("0::/\n", {} if quota is None else {"cpu.max": f"{round(quota * 100_000)} 100000"})
     assert num_cores() == SessionOptions().num_threads == cores
     assert SessionOptions(threads=5).num_threads == 5
+    assert threads_of_ort() == (0 if quota is None else cores)
+    assert threads_of_ort(5) == 5
 
 
 def test_throttling_is_counted_in_both_versions(groups):

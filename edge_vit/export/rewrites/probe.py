@@ -12,6 +12,7 @@ import onnxruntime as ort
 from edge_vit.errors import SpecError
 from edge_vit.graph.expose import expose
 from edge_vit.graph.walk import Array
+from edge_vit.runtime.options import threads_of_ort
 
 PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
 
@@ -125,6 +126,7 @@ def make_session(model: onnx.ModelProto) -> ort.InferenceSession:
         SpecError: ONNX Runtime refuses the graph.
     """
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads_of_ort()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
