@@ -30,7 +30,7 @@ from edge_vit.bundle import (
     draft_bundle,
     refuse_existing,
 )
-from edge_vit.errors import MissingDependencyError, SpecError
+from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.files import refuse_unwritable_folder
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
@@ -282,23 +282,24 @@ def check_coverage(
         threads: of ONNX Runtime; None for all cores.
         progress: told about each image.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    if not (bundle.has(TABLE) and "int8" in bundle.precisions):
-        return ()
     try:
+        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if not (bundle.has(TABLE) and "int8" in bundle.precisions):
+            return ()
         require("onnxruntime", "checking ranges")
         require("onnx_ir", "checking ranges")
-    except MissingDependencyError as error:
+        table, fp32 = bundle.read_table(), bundle.read(FP32)
+    except (MissingDependencyError, ArtifactError) as error:  # no reason to lose what was measured
         return (f"Whether the images stay within the calibrated ranges was not checked: {error}",)
     import onnx
 
     from edge_vit.calibration.coverage import find_overshoots, say_overshoots
     from edge_vit.preprocess import preprocess
 
-    source, table = _open_images(images, num_images, MaxBad(1.0)), bundle.read_table()
+    source = _open_images(images, num_images, MaxBad(1.0))
     with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:
         found = find_overshoots(
-            onnx.load_from_string(bundle.read(FP32)),
+            onnx.load_from_string(fp32),
             bundle.spec,
             table,
             (preprocess(item.pixels, bundle.spec.preprocess) for item in source),

@@ -26,7 +26,7 @@ from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.images import ArraySource
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.verify import verify
-from edge_vit.pipeline import calibrate, export_bundle, quantize
+from edge_vit.pipeline import calibrate, check_coverage, export_bundle, quantize
 from edge_vit.preprocess import digest, preprocess
 from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.runtime import Predictor, SessionOptions, open_session, run_batch
@@ -354,3 +354,13 @@ def test_an_export_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     export(second).check()
     assert any("going on from 3 images" in note for note in second.notes)
     assert [path.name for path in tmp_path.iterdir()] == ["out.edgevit"]
+
+
+def test_a_table_that_changed_meanwhile_costs_no_verdict(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "copy.edgevit")
+    opened = Bundle.open(tmp_path / "copy.edgevit")
+    narrow = replace(opened.read_table(), image_digests=("ab" * 32,))
+    opened.add({TABLE: narrow.to_bytes()}, parents=(FP32,))
+    (note,) = check_coverage(opened, tiny_calibration())
+    assert "was not checked" in note
+    assert "was changed by another command" in note
