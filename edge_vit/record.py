@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.printable import escape_json
 from edge_vit.values import from_json, parse_json, to_json
 
 GOLDEN_IMAGES = "golden images"
@@ -57,7 +58,8 @@ class ExportRecord:
 
     def to_bytes(self) -> bytes:
         """Return the record as JSON."""
-        return (json.dumps(to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(to_json(self), indent=1, ensure_ascii=False)
+        return (escape_json(text) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ExportRecord:

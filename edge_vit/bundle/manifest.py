@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.printable import escape_json
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.values import from_json, parse_json, to_json
 
@@ -70,9 +71,13 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the content of ``manifest.json``, always in the newest format."""
-        data = to_json(self) | {"format": BUNDLE_FORMAT}
-        data = {"format": data.pop("format"), "digest": _digest_of_json(data)} | data
-        return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+        data = to_json(self)
+        del data["format"]
+        # Names that are not UTF-8 are written out first, so that the digest is of what is read.
+        data = json.loads(escape_json(json.dumps(data, ensure_ascii=False)))
+        data = {"format": BUNDLE_FORMAT, "digest": _digest_of_json(data)} | data
+        text = json.dumps(data, indent=1, ensure_ascii=False)
+        return (escape_json(text) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str, path: str) -> Manifest:

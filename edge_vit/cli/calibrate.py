@@ -23,6 +23,7 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FOLDER
 from edge_vit.cli.talk import Talk
+from edge_vit.files import refuse_unwritable_folder
 from edge_vit.progress import Progress
 from edge_vit.table import DEFAULT_RECIPE, find_recipe
 
@@ -91,6 +92,7 @@ def command(
     if keep_frames is not None and (camera is None or keep_frames.exists()):
         raise click.UsageError("--keep-frames wants --from-camera, and a folder that is not there")
     Bundle.open(bundle)  # before minutes of taking pictures
+    refuse_unwritable_folder(bundle)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(talk.progress())
         if camera is not None:

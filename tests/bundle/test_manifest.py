@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+from small_bundles import SPEC
 
-from edge_vit.bundle import BUNDLE_FORMAT, MANIFEST, TABLE, Bundle
+from edge_vit.bundle import BUNDLE_FORMAT, MANIFEST, TABLE, Bundle, draft_bundle
 from edge_vit.errors import ArtifactError
+from edge_vit.printable import printable
 
 
 def rewrite(bundle, change):
@@ -76,3 +79,16 @@ def test_the_digest_is_known_to_reports(bundle):
     assert bundle.digest == Bundle.open(bundle.path).digest
     assert bundle.add({"notes.txt": b"new"}).digest == Bundle.open(bundle.path).digest
     assert bundle.digest != Bundle.open(bundle.path).digest
+
+
+@pytest.mark.parametrize(
+    "label", ["caf\udce9", "half \ud83d", "\x1b[31m", "\u202eright", 'a "b"\\']
+)
+def test_labels_of_any_characters_survive_their_digest(tmp_path, label):
+    spec = dataclasses.replace(SPEC, labels=("cat", label), source=f"onnx:{label}.onnx")
+    with draft_bundle(tmp_path / "odd.edgevit", spec):
+        pass
+    opened = Bundle.open(tmp_path / "odd.edgevit")
+    opened.check()
+    assert printable(opened.spec.labels[1]) == printable(label)
+    (tmp_path / "odd.edgevit" / MANIFEST).read_text(encoding="utf-8")
