@@ -13,6 +13,8 @@ from edge_vit.measure.results import (
     Disagreement,
     Energy,
     Environment,
+    Evidence,
+    Finding,
     Gate,
     LabelAgreement,
     LatencyReport,
@@ -182,4 +184,23 @@ REPORT_3 = dataclasses.replace(
     REPORT_2,
     model=dataclasses.replace(REPORT_2.model, activation="none", threshold=0.0),
     accuracy=(ACCURACY_3,),
+)
+FINDINGS = (
+    Finding("chance", "undecided", "fp32 is right on 1.7 % of 600 labelled images."),
+    Finding("copies", "note", "3 of 1,000 images are copies of others."),
+)
+ACCURACY_4 = dataclasses.replace(
+    ACCURACY_3,
+    evidence=Evidence(997, 2, 1, 1, 3, 994, 993, 990, 975, 2, 1),
+    findings=FINDINGS,
+)
+REPORT_4 = dataclasses.replace(
+    REPORT_3,
+    accuracy=(ACCURACY_4,),
+    verdict=dataclasses.replace(
+        REPORT_3.verdict,
+        gates=tuple(dataclasses.replace(g, confidence=0.992) for g in REPORT_3.verdict.gates),
+        findings=FINDINGS,
+        look=2,
+    ),
 )

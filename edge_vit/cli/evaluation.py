@@ -28,9 +28,12 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
     from edge_vit.report.grids import is_reference
     from edge_vit.report.task_grids import task_grids
     from edge_vit.report.terminal import accuracy_table, grid_table
+    from edge_vit.report.wording import OUTCOME_WORDS
 
     grids = [] if is_reference(report) else [drops_grid([report]), *task_grids(report)]
     print_tables(accuracy_table([report]), *(grid_table(grid) for grid in grids if grid.rows))
+    for finding in report.findings:
+        echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
 
 
 def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:

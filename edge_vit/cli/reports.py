@@ -92,12 +92,23 @@ def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
 
 def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
     """Write `report` into `bundle`; what cannot be written is said, and costs no verdict."""
+    from edge_vit.measure.look_history import record_look
+
     for name in (VERIFY_JSON, VERIFY_HTML):
         path = bundle.reports_path / name
         try:
             write_report(report, bundle, path)
         except (ArtifactError, MissingDependencyError) as error:
             _LOG.warning("%s was not written: %s", path, error)
+    try:
+        record_look(bundle, report)
+    except ArtifactError as error:
+        _LOG.warning(
+            "That this was look %d was not recorded: %s. Say so next time with: --look %d",
+            report.verdict.look,
+            error,
+            report.verdict.look + 1,
+        )
 
 
 def read_report(path: Path) -> VerifyReport:

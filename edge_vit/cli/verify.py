@@ -70,7 +70,16 @@ if TYPE_CHECKING:
     "--min-agreement",
     metavar="PERCENT",
     type=click.FloatRange(min=0, max=100),
-    help="Images whose first answer has to be that of fp32.  [default: not asked]",
+    default=90.0,
+    show_default=True,
+    help="Images whose prediction has to be that of fp32; 0 asks for none.",
+)
+@click.option(
+    "--look",
+    metavar="N",
+    type=POSITIVE,
+    help="How many times this candidate is judged now, on different images; later looks are judged "
+    "more strictly.  [default: counted in the bundle's reports/]",
 )
 @click.option(
     "--max-p99-ms",
@@ -140,7 +149,8 @@ def command(
     max_drop: float,
     max_error: float,
     min_speedup: float,
-    min_agreement: float | None,
+    min_agreement: float,
+    look: int | None,
     max_p99_ms: float | None,
     earlier_path: Path | None,
     max_slowdown: float,
@@ -156,8 +166,10 @@ def command(
     """Judge every precision on your images, and say what to ship.
 
     Accuracy and latency come from one run, in turns. A limit is kept or broken where the 95 %
-    interval of what was measured lies on one side of it. Exit status 0: ship it. 3: a gate failed.
-    5: undecided, and how many images or runs would decide.
+    interval of what was measured lies on one side of it. First the question is judged: labels that
+    fit, an fp32 that is better than chance, different images that calibration has not seen. Outputs
+    below 10 dB signal to noise never pass. Exit status 0: ship it. 3: a gate failed. 5: undecided:
+    what questions the evaluation, or how many images or runs would decide.
     """
     from edge_vit.measure.limits import Limits
     from edge_vit.measure.verify import verify
@@ -171,13 +183,16 @@ def command(
         report = verify(
             opened,
             data,
-            Limits(max_drop, min_speedup, min_agreement, max_p99_ms, max_slowdown, max_error),
+            Limits(
+                max_drop, min_speedup, min_agreement or None, max_p99_ms, max_slowdown, max_error
+            ),
             backend=backend,
             options=options,
             iterations=iterations,
             num_images=num_images,
             max_bad=max_bad,
             earlier=earlier,
+            look=look,
             progress=progress,
         )
         coverage = check_coverage(

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from edge_vit.bad_images import NUM_NAMED, TolerantSource, bad_of, notes_of, positions
 from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.images import ImageItem, ImageSource
+from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.comparison import Comparison
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.exact import add_digest
 from edge_vit.measure.metrics import FloatArray, nearest_neighbours
 from edge_vit.measure.partial import PartialAccuracy, Subject, report_of
+from edge_vit.measure.records import (
+    Clusters,
+    RecordKeeper,
+    find_clusters,
+    pack_outcomes,
+    unpack_outcomes,
+)
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.measure.worst import SeenImage
+from edge_vit.perceptual import signature
 from edge_vit.preprocess import digest, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session, run_batch
@@ -25,6 +34,8 @@ from edge_vit.spec import ModelSpec
 
 Save = Callable[[tuple[PartialAccuracy, ...]], None]
 """Is told of the totals so far, one for each candidate, after a whole number of batches."""
+
+NO_IMAGES = CalibrationImages()
 
 SECONDS_BETWEEN_SAVES = 10.0
 NUM_WORST = 12
@@ -38,7 +49,7 @@ def evaluate(
     source: ImageSource,
     *,
     data: str = "",
-    calibration_digests: Set[str] = frozenset(),
+    calibrated_on: CalibrationImages = NO_IMAGES,
     num_worst: int = NUM_WORST,
     batch_size: int = 1,
     progress: Progress = SILENT,
@@ -56,7 +67,7 @@ def evaluate(
         spec: the model.
         source: the images; labels count where it has some and the task has classes.
         data: where the images are from, for the report.
-        calibration_digests: `edge_vit.preprocess.digest` of each image that was calibrated on.
+        calibrated_on: the images that calibration saw, which do not decide.
         num_worst: how many of the worst disagreements to keep.
         batch_size: images per run. With 1, the default, an image's outputs cannot depend on others.
         progress: is told of each batch.
@@ -72,7 +83,7 @@ def evaluate(
         spec,
         source,
         data=data,
-        calibration_digests=calibration_digests,
+        calibrated_on=calibrated_on,
         num_worst=num_worst,
         batch_size=batch_size,
         progress=progress,
@@ -91,7 +102,7 @@ def evaluate_part(
     data: str = "",
     bundle_digest: str = "",
     part: tuple[int, int] = (1, 1),
-    calibration_digests: Set[str] = frozenset(),
+    calibrated_on: CalibrationImages = NO_IMAGES,
     num_worst: int = NUM_WORST,
     batch_size: int = 1,
     start: Sequence[PartialAccuracy] = (),
@@ -107,7 +118,7 @@ def evaluate_part(
         spec: the model.
         source: the images of this part.
         data: where the images are from.
-        calibration_digests: of each image that was calibrated on.
+        calibrated_on: the images that calibration saw.
         num_worst: how many of the worst disagreements to keep.
         batch_size: images per run; parts add up to the same whole only with 1.
         progress: is told of each batch.
@@ -135,7 +146,12 @@ def evaluate_part(
     earlier: Sequence[PartialAccuracy | None] = start or [None] * len(candidates)
     environment = read_environment()
     comparisons = [
-        Comparison(spec, subject.labels, num_worst, *((old.tally, old.worst) if old else ()))
+        Comparison(
+            spec,
+            subject.labels,
+            num_worst,
+            *((old.tally, old.worst, unpack_outcomes(old.outcomes).tobytes()) if old else ()),
+        )
         for subject, old in zip(subjects, earlier, strict=True)
     ]
     images, num_calibrated_on, num_done, num_bad = 0, 0, 0, 0
@@ -145,21 +161,25 @@ def evaluate_part(
         num_bad, bad_before = start[0].num_bad, start[0].bad
         num_done = start[0].tally.num_images + num_bad
     max_bad = source.num_allowed if isinstance(source, TolerantSource) else 0
+    records = RecordKeeper(start[0].records if start else "")
     gallery: list[FloatArray] = []
     saved_at = time.monotonic()
 
     def totals() -> tuple[PartialAccuracy, ...]:
         bad = bad_of(source)
         notes = source.source_notes if isinstance(source, TolerantSource) else notes_of(source)
+        packed = records.packed
         return tuple(
             PartialAccuracy(
-                subject,
-                part,
-                environment,
-                images,
-                num_calibrated_on,
-                each.tally,
-                each.worst,
+                subject=subject,
+                part=part,
+                environment=environment,
+                images=images,
+                num_calibrated_on=num_calibrated_on,
+                tally=each.tally,
+                worst=each.worst,
+                records=packed,
+                outcomes=pack_outcomes(each.outcomes),
                 num_bad=num_bad + len(bad),
                 bad=tuple(sorted((*bad_before, *bad.values())))[:NUM_NAMED],
                 max_bad=max_bad,
@@ -180,14 +200,31 @@ def evaluate_part(
                 comparison.add(batch, expected, outputs)
             for image in batch:
                 images = add_digest(images, image.digest)
-                num_calibrated_on += image.digest in calibration_digests
+            num_calibrated_on += _record(records, batch, expected, calibrated_on)
             if save is not None and time.monotonic() - saved_at >= seconds_between_saves:
                 save(totals())
                 saved_at = time.monotonic()
             advance(len(batch))
     if gallery:
-        _find_neighbours(comparisons, np.concatenate(gallery))
+        _find_neighbours(comparisons, np.concatenate(gallery), find_clusters(records.packed))
     return totals()
+
+
+def _record(
+    records: RecordKeeper,
+    images: Sequence[SeenImage],
+    outputs: FloatArray,
+    calibrated_on: CalibrationImages,
+) -> int:
+    """Keep the record of each image; return how many of them calibration saw."""
+    signatures = [signature(image.pixels) for image in images]
+    seen = [
+        calibrated_on.include(image.digest, value)
+        for image, value in zip(images, signatures, strict=True)
+    ]
+    labels = [-1 if image.label is None else image.label for image in images]
+    records.add([image.digest for image in images], signatures, labels, outputs, seen)
+    return sum(seen)
 
 
 def subject_of(
@@ -209,6 +246,9 @@ def subject_of(
         labels=tuple(source.labels if spec.task in _OF_ONE_CLASS else ()) or spec.labels,
         data=data,
         num_worst=num_worst,
+        activation=spec.activation or "none",
+        num_outputs=spec.num_outputs,
+        model_labels=spec.labels,
     )
 
 
@@ -259,15 +299,19 @@ def _run(session: Session, images: Sequence[SeenImage]) -> FloatArray:
     return outputs
 
 
-def _find_neighbours(comparisons: Sequence[Comparison], gallery: FloatArray) -> None:
+def _find_neighbours(
+    comparisons: Sequence[Comparison], features: FloatArray, clusters: Clusters
+) -> None:
+    """Search among different images: a copy would always find its original."""
+    gallery, own = features[clusters.leaders], clusters.cluster_of
     if len(gallery) < 2:
         raise SpecError(
-            "images to evaluate on: got 1, expected at least 2, since features are judged by their "
-            "nearest neighbour among the other images"
+            f"images to evaluate on: got {len(features)}, which show one picture, expected at "
+            "least 2 different ones, since features are judged by their nearest neighbour"
         )
-    nearest = nearest_neighbours(gallery, gallery)
+    nearest = nearest_neighbours(features, gallery, own)
     for comparison in comparisons:
-        comparison.find_neighbours(gallery, nearest)
+        comparison.find_neighbours(gallery, own, nearest)
 
 
 def _check_label(image: SeenImage, spec: ModelSpec) -> None:

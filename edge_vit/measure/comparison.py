@@ -10,6 +10,7 @@ import numpy as np
 from edge_vit import outputs
 from edge_vit.measure import metrics
 from edge_vit.measure.metrics import FloatArray, IntArray
+from edge_vit.measure.records import AGREES, CANDIDATE_RIGHT, REFERENCE_RIGHT
 from edge_vit.measure.results import Disagreement
 from edge_vit.measure.tally import Tally
 from edge_vit.measure.worst import Kept, SeenImage, WorstImages, thumbnail_png
@@ -27,6 +28,7 @@ class Comparison:
         num_worst: how many of the most different images to keep.
         tally: of images that were counted before; it is counted on.
         kept: the worst of those images.
+        outcomes: of those images: see `edge_vit.measure.records`.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class Comparison:
         num_worst: int,
         tally: Tally | None = None,
         kept: Sequence[Kept] = (),
+        outcomes: bytes = b"",
     ) -> None:
         self._spec = spec
         self._labels = labels
         self.tally = tally or Tally()
         self._worst = WorstImages(num_worst, kept)
         self._features: list[FloatArray] = []
+        self.outcomes = bytearray(outcomes)
 
     @property
     def worst(self) -> tuple[Kept, ...]:
@@ -59,13 +63,17 @@ class Comparison:
             candidate: its outputs, (images, values). For `features` they are kept.
         """
         divergence = self.tally.add(reference, candidate)
+        labels = np.array([-1 if image.label is None else image.label for image in images])
         if self._spec.task == "features":
             self._features.append(candidate)
         else:
-            labels = [-1 if image.label is None else image.label for image in images]
-            divergence = self.tally.add_predictions(
-                self._spec, reference, candidate, np.array(labels)
+            divergence = self.tally.add_predictions(self._spec, reference, candidate, labels)
+            agrees = outputs.same_prediction(self._spec, reference, candidate)
+            right, candidate_right = (
+                metrics.top1(side) == labels for side in (reference, candidate)
             )
+            bits = AGREES * agrees + REFERENCE_RIGHT * right + CANDIDATE_RIGHT * candidate_right
+            self.outcomes += bits.astype(np.uint8).tobytes()
         for row, image in enumerate(images):
             value = float(divergence[row])
             self._worst.offer(
@@ -76,15 +84,18 @@ class Comparison:
                 ),
             )
 
-    def find_neighbours(self, gallery: FloatArray, nearest: IntArray) -> None:
+    def find_neighbours(self, gallery: FloatArray, own: IntArray, nearest: IntArray) -> None:
         """Look each image up among the reference's features of the others, as a search index would.
 
         Args:
-            gallery: the reference's features, (images, channels).
+            gallery: the reference's features of each different picture, (pictures, channels).
+            own: row of `gallery` that shows each image's picture, (images,).
             nearest: the reference's own nearest neighbour of each image, (images,).
         """
-        same = metrics.nearest_neighbours(np.concatenate(self._features), gallery) == nearest
+        found = metrics.nearest_neighbours(np.concatenate(self._features), gallery, own)
+        same = found == nearest
         self.tally.num_agreeing = int(np.count_nonzero(same))
+        self.outcomes = bytearray((AGREES * same).astype(np.uint8).tobytes())
         kept = [
             dataclasses.replace(
                 entry, shown=dataclasses.replace(entry.shown, agrees=bool(same[entry.index]))

@@ -12,6 +12,7 @@ from edge_vit.bundle import TABLE, Bundle
 from edge_vit.image_parts import Part, take_part
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate_part
+from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.partial import PartialAccuracy
 from edge_vit.measure.resumable import evaluate_resumably
@@ -71,7 +72,7 @@ class Evaluator:
             max_bad=what.max_bad,
         )
         table = bundle.read_table() if bundle.has(TABLE) else None
-        self._calibrated_on = frozenset(table.image_digests if table else ())
+        self._calibrated_on = CalibrationImages.of(table)
         self._manifest = bundle.digest
         precision = what.precision or bundle.smallest_precision
         with contextlib.ExitStack() as stack:
@@ -136,7 +137,7 @@ class Evaluator:
                 data=one_line(self._what.data),
                 bundle_digest=self._manifest,
                 part=part,
-                calibration_digests=self._calibrated_on,
+                calibrated_on=self._calibrated_on,
                 progress=progress,
             )
         (totals,) = evaluate_part(
@@ -147,7 +148,7 @@ class Evaluator:
             data=one_line(self._what.data),
             bundle_digest=self._manifest,
             part=(part.index, part.count),
-            calibration_digests=self._calibrated_on,
+            calibrated_on=self._calibrated_on,
             progress=progress,
         )
         return totals

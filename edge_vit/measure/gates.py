@@ -6,6 +6,7 @@ import math
 
 from edge_vit.measure.results import AccuracyReport, Gate, Outcome
 from edge_vit.measure.score_gates import MAX_ERROR, agreement_can_fail, judge_scores
+from edge_vit.measure.spending import ALONE, Trust
 from edge_vit.measure.statistics import (
     MAX_IMAGES,
     Interval,
@@ -14,15 +15,25 @@ from edge_vit.measure.statistics import (
     paired_drop_bounds,
 )
 
+MIN_SQNR_DB = 10.0
+"""Below it the error is a third of the output or more; an accuracy that holds, holds by luck."""
+
+NO_EVIDENCE = "No image decides: calibration saw all that there are. Evaluate on other images."
+
 _POINTS = 100  # of accuracy: percent of the images
 
 
-def judge_accuracy(report: AccuracyReport, max_drop: float, max_error: float = MAX_ERROR) -> Gate:
+def judge_accuracy(
+    report: AccuracyReport,
+    max_drop: float,
+    max_error: float = MAX_ERROR,
+    trust: Trust = ALONE,
+) -> Gate:
     """Return the gate ``max-drop``: by labels where there are some, else by agreement.
 
     Of a regression model it is ``max-error``: see `judge_scores`.
 
-    Pass needs the upper 95 % bound within the limit, fail the lower one beyond it; all else is
+    Pass needs the upper bound within the limit, fail the lower one beyond it; all else is
     undecided, with the number of images that would decide. Accuracy can never drop by more than the
     share of images whose first answer changed, so agreement alone can pass a classifier; it cannot
     fail one, since a changed answer may as well be a better one. For `features` the nearest
@@ -32,30 +43,36 @@ def judge_accuracy(report: AccuracyReport, max_drop: float, max_error: float = M
         report: against fp32.
         max_drop: in points.
         max_error: of scores, in percent of their spread.
+        trust: the confidence of each bound, now and at the next look.
     """
     if report.task == "regression":
-        return judge_scores(report, max_error)
+        return judge_scores(report, max_error, trust)
     if report.num_labelled:
-        return _judge_drop(report, max_drop)
-    return _judge_disagreement(report, max_drop)
+        return _judge_drop(report, max_drop, trust)
+    return _judge_disagreement(report, max_drop, trust)
 
 
-def judge_agreement(report: AccuracyReport, min_agreement: float) -> Gate:
+def judge_agreement(report: AccuracyReport, min_agreement: float, trust: Trust = ALONE) -> Gate:
     """Return the gate ``min-agreement``: the same first answer as fp32, whatever the labels say.
 
     Args:
         report: against fp32.
         min_agreement: in percent of the images.
+        trust: the confidence of each bound, now and at the next look.
     """
-    count, differing = report.num_images, report.num_images - report.num_agreeing
+    evidence = report.deciding
+    count, differing = evidence.num_images, evidence.num_images - evidence.num_agreeing
+    if not count:
+        return _undecided("min-agreement", report, min_agreement, NO_EVIDENCE)
     limit = _POINTS - min_agreement
 
-    def bounds(images: float) -> Interval:
-        return _in_points(exact_bounds(differing * images / count, images))
+    def bounds(images: float, confidence: float = trust.next) -> Interval:
+        return _in_points(exact_bounds(differing * images / count, images, confidence))
 
-    share, (low, high) = _POINTS * differing / count, bounds(count)
+    share, (low, high) = _POINTS * differing / count, bounds(count, trust.now)
     outcome, needed = _outcome(low, high, limit), None
-    what = f"{_subject(report)} is that of fp32 on {_POINTS - share:.2f} % of {count:,} images"
+    images = _counted(report, count)
+    what = f"{_subject(report)} is that of fp32 on {_POINTS - share:.2f} % of {images}"
     if outcome == "pass":
         sentence = (
             f"{what}, at least {_POINTS - high:.2f} % with 95 % confidence "
@@ -83,17 +100,60 @@ def judge_agreement(report: AccuracyReport, min_agreement: float) -> Gate:
         sentence=sentence,
         images_needed=needed,
         backend=report.backend,
+        confidence=trust.now,
     )
 
 
-def _judge_drop(report: AccuracyReport, limit: float) -> Gate:
-    count, lost, gained = report.num_labelled, report.num_lost, report.num_gained
+def judge_sqnr(report: AccuracyReport) -> Gate:
+    """Return the gate ``min-sqnr``: outputs whose error is as large as a third of them never pass.
 
-    def bounds(images: float) -> Interval:
+    The limit is far below any INT8 that is of use, so the measured value is held against it alone.
+
+    Args:
+        report: against fp32.
+    """
+    value = report.sqnr_db
+    is_kept = value is None or value >= MIN_SQNR_DB
+    measured = "the outputs are equal" if value is None else f"{value:.1f} dB"
+    verb = "at least" if is_kept else "where at least"
+    return Gate(
+        name="min-sqnr",
+        precision=report.precision,
+        outcome="pass" if is_kept else "fail",
+        limit=MIN_SQNR_DB,
+        value=value if value is None or math.isfinite(value) else None,
+        low=None,
+        high=None,
+        sentence=f"Signal to quantization noise: {measured} ({verb} {MIN_SQNR_DB:g} dB wanted).",
+        backend=report.backend,
+    )
+
+
+def _undecided(name: str, report: AccuracyReport, limit: float, sentence: str) -> Gate:
+    return Gate(
+        name=name,
+        precision=report.precision,
+        outcome="undecided",
+        limit=limit,
+        value=None,
+        low=None,
+        high=None,
+        sentence=sentence,
+        backend=report.backend,
+    )
+
+
+def _judge_drop(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
+    evidence = report.deciding
+    count, lost, gained = evidence.num_labelled, evidence.num_lost, evidence.num_gained
+    if not count:
+        return _undecided("max-drop", report, limit, NO_EVIDENCE)
+
+    def bounds(images: float, confidence: float = trust.next) -> Interval:
         share = images / count
-        return _in_points(paired_drop_bounds(lost * share, gained * share, images))
+        return _in_points(paired_drop_bounds(lost * share, gained * share, images, confidence))
 
-    drop, (low, high) = _POINTS * (lost - gained) / count, bounds(count)
+    drop, (low, high) = _POINTS * (lost - gained) / count, bounds(count, trust.now)
     outcome = _outcome(low, high, limit)
     needed = None
     what = f"Accuracy {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f} points"
@@ -105,31 +165,35 @@ def _judge_drop(report: AccuracyReport, limit: float) -> Gate:
         sentence = f"{what}, at least {low:.2f} with 95 % confidence, where {limit:g} are allowed."
     else:
         needed = images_needed(bounds, limit, drop, count)
+        images = _counted(report, count, "labelled ")
         sentence = (
-            f"{what} on {count:,} labelled images, but it can be anything from {low:.2f} to "
-            f"{high:.2f}, and {limit:g} are allowed; {_how_many(needed)}."
+            f"{what} on {images}, but it can be anything from {low:.2f} to {high:.2f}, and "
+            f"{limit:g} are allowed; {_how_many(needed)}."
         )
-    return _drop_gate(report, outcome, limit, drop, (low, high), sentence, needed)
+    return _drop_gate(report, outcome, limit, drop, (low, high), sentence, needed, trust)
 
 
-def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
-    count, differing = report.num_images, report.num_images - report.num_agreeing
+def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
+    evidence = report.deciding
+    count, differing = evidence.num_images, evidence.num_images - evidence.num_agreeing
+    if not count:
+        return _undecided("max-drop", report, limit, NO_EVIDENCE)
 
-    def bounds(images: float) -> Interval:
-        return _in_points(exact_bounds(differing * images / count, images))
+    def bounds(images: float, confidence: float = trust.next) -> Interval:
+        return _in_points(exact_bounds(differing * images / count, images, confidence))
 
     is_features = report.kl_mean is None
-    share, (low, high) = _POINTS * differing / count, bounds(count)
+    share, (low, high) = _POINTS * differing / count, bounds(count, trust.now)
     outcome = _outcome(low, high, limit)
     needed = None
-    what = f"{_subject(report)} differs on {share:.2f} % of {count:,} images"
+    what = f"{_subject(report)} differs on {share:.2f} % of {_counted(report, count)}"
     if not agreement_can_fail(report):
         sentence = (
             f"Each label is on in all or none of {count:,} images, for fp32 and {report.precision} "
             "alike: that both agree says nothing. Take images that show different things, or set "
             "--threshold at export."
         )
-        return _drop_gate(report, "undecided", limit, share, (low, high), sentence, None)
+        return _drop_gate(report, "undecided", limit, share, (low, high), sentence, None, trust)
     labels = "without labels, all that is known is that accuracy drops by no more than that"
     if outcome == "pass":
         known = "" if is_features else f"; {labels}"
@@ -150,7 +214,7 @@ def _judge_disagreement(report: AccuracyReport, limit: float) -> Gate:
             f"{what}, but it can be anything from {low:.2f} to {high:.2f} %, and {limit:g} are "
             f"allowed{known}; {_how_many(needed)}."
         )
-    return _drop_gate(report, outcome, limit, share, (low, high), sentence, needed)
+    return _drop_gate(report, outcome, limit, share, (low, high), sentence, needed, trust)
 
 
 def _drop_gate(
@@ -161,6 +225,7 @@ def _drop_gate(
     bounds: tuple[float, float],
     sentence: str,
     needed: int | None,
+    trust: Trust,
 ) -> Gate:
     return Gate(
         name="max-drop",
@@ -173,7 +238,14 @@ def _drop_gate(
         sentence=sentence,
         images_needed=needed,
         backend=report.backend,
+        confidence=trust.now,
     )
+
+
+def _counted(report: AccuracyReport, count: int, kind: str = "") -> str:
+    """How many images decide, and that they are not all that there are, where they are not."""
+    different = "" if report.deciding.num_images == report.num_images else "different "
+    return f"{count:,} {different}{kind}images"
 
 
 def _outcome(low: float, high: float, limit: float) -> Outcome:

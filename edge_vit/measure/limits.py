@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from edge_vit.errors import SpecError
 from edge_vit.measure.score_gates import MAX_ERROR
 
+MIN_AGREEMENT = 90.0
+"""Default limit of agreement, in percent: what differs from fp32 on more than one image in ten is
+another model, whatever its accuracy on these images."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -16,7 +20,8 @@ class Limits:
     Attributes:
         max_drop: of accuracy against fp32, in points (percent of the images).
         min_speedup: median latency of the baseline over that of the candidate.
-        min_agreement: images with the same first answer as fp32, in percent.
+        min_agreement: images with the same prediction as fp32, in percent: none is asked where
+            None.
         max_p99_ms: 99th percentile of the latency, in milliseconds.
         max_slowdown: median latency over that of an earlier report, where one is given.
         max_error: of a regression model's scores against fp32: mean absolute difference, in percent
@@ -25,7 +30,7 @@ class Limits:
 
     max_drop: float = 0.5
     min_speedup: float = 1.05
-    min_agreement: float | None = None
+    min_agreement: float | None = MIN_AGREEMENT
     max_p99_ms: float | None = None
     max_slowdown: float = 1.05
     max_error: float = MAX_ERROR

@@ -60,24 +60,28 @@ def in_top_k(logits: FloatArray, labels: IntArray, k: int) -> BoolArray:
     return ahead < k
 
 
-def nearest_neighbours(queries: FloatArray, gallery: FloatArray, block_size: int = 512) -> IntArray:
+def nearest_neighbours(
+    queries: FloatArray, gallery: FloatArray, own: IntArray | None = None, block_size: int = 512
+) -> IntArray:
     """Return for each query the row of the most similar *other* gallery row by cosine, (rows,).
 
-    Row i of `gallery` is the same image as row i of `queries` and is left out of its search.
     Similarities are computed for `block_size` queries at a time, so that memory grows with the
     images and not with their square.
 
     Args:
         queries: (rows, channels).
-        gallery: (rows, channels), at least two rows.
+        gallery: (pictures, channels), at least two rows.
+        own: row of `gallery` that shows each query's own picture, (rows,), which is left out of its
+            search; row i for query i where None.
         block_size: queries per block.
     """
     queries, gallery = _unit_rows(queries), _unit_rows(gallery)
+    own = np.arange(len(queries)) if own is None else own
     nearest = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), block_size):
         similarity = queries[start : start + block_size] @ gallery.T
         rows = np.arange(len(similarity))
-        similarity[rows, start + rows] = -np.inf
+        similarity[rows, own[start : start + block_size]] = -np.inf
         nearest[start : start + block_size] = np.argmax(similarity, axis=1)
     return nearest
 

@@ -12,18 +12,22 @@ from pathlib import Path
 from edge_vit.bad_images import NUM_NAMED, say_bad
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
+from edge_vit.measure.evidence import question_reference, weigh
 from edge_vit.measure.exact import add_totals, digest_of_total, quotient
 from edge_vit.measure.metrics import sqnr_db
 from edge_vit.measure.paired import bootstrap_interval, mcnemar_p, tango_interval
+from edge_vit.measure.records import join_packed
+from edge_vit.measure.reference import ReferenceFacts
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, Environment
 from edge_vit.measure.statistics import exact_bounds, wilson_interval
 from edge_vit.measure.tally import AnswerTally, Counts, Tally, merge_tallies, percentile_of
 from edge_vit.measure.task_tallies import label_agreements, mean_agreement, score_errors
 from edge_vit.measure.worst import Kept, worst_of
-from edge_vit.spec import Precision, Task
+from edge_vit.spec import Activation, Precision, Task
 from edge_vit.values import from_json, parse_json, to_json
 
-PARTIAL_FORMAT = 1
+PARTIAL_FORMAT = 2
+"""What this version reads and writes; format 1 had no records of images."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Subject:
         labels: class names by index.
         data: where the images are from.
         num_worst: how many of the worst images are kept.
+        activation: what turns the model's outputs into probabilities.
+        num_outputs: of the model.
+        model_labels: the model's own class names.
     """
 
     bundle_digest: str
@@ -48,6 +55,9 @@ class Subject:
     labels: tuple[str, ...]
     data: str
     num_worst: int
+    activation: Activation = "softmax"
+    num_outputs: int = 0
+    model_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class PartialAccuracy:
         bad: the errors of the first of them, in alphabetical order.
         max_bad: how many may be left out, of the images of all parts.
         notes: what the source of the images says of how they were read.
+        records: of each image: see `edge_vit.measure.records`.
+        outcomes: of the candidate on each image, likewise.
     """
 
     subject: Subject
@@ -73,6 +85,8 @@ class PartialAccuracy:
     num_calibrated_on: int = 0
     tally: Tally = field(default_factory=Tally)
     worst: tuple[Kept, ...] = ()
+    records: str = ""
+    outcomes: str = ""
     format: int = PARTIAL_FORMAT
     num_bad: int = 0
     bad: tuple[str, ...] = ()
@@ -154,7 +168,8 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
     has_probabilities = subject.task in ("classification", "multi_label")
     lost, gained = tally.num_lost, tally.num_gained
     right, reference_right = (num_right(side) for side in (tally.candidate, tally.reference))
-    differing = exact_bounds(count - tally.num_agreeing, count)
+    evidence = weigh(part.records, part.outcomes)
+    unlike = exact_bounds(evidence.num_images - evidence.num_agreeing, evidence.num_images)
     return AccuracyReport(
         backend=subject.backend,
         precision=subject.precision,
@@ -179,7 +194,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         worst=tuple(entry.shown for entry in part.worst),
         environment=part.environment,
         agreement_interval=wilson_interval(tally.num_agreeing, count),
-        most_drop=differing.high if has_probabilities else None,
+        most_drop=unlike.high if has_probabilities else None,
         drop=(lost - gained) / labelled if labelled else None,
         drop_interval=tango_interval(lost, gained, labelled) if labelled else None,
         drop_bootstrap=bootstrap_interval(lost, gained, labelled) if labelled else None,
@@ -197,6 +212,22 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         scores=score_errors(tally.scores, count, subject.labels),
         num_bad=part.num_bad,
         notes=(*part.notes, *say_bad(part.bad, part.num_bad, count + part.num_bad)),
+        evidence=evidence,
+        findings=question_reference(part.records, evidence, _facts(subject, tally)),
+    )
+
+
+def _facts(subject: Subject, tally: Tally) -> ReferenceFacts:
+    count, answers = tally.num_labelled, tally.reference
+    return ReferenceFacts(
+        reference=subject.reference,
+        task=subject.task,
+        activation=subject.activation,
+        num_outputs=subject.num_outputs,
+        labels=subject.model_labels,
+        data_labels=subject.labels,
+        mean_score=quotient(sum(answers.bin_score.values()), count) if count else None,
+        accuracy=num_right(answers) / count if count else None,
     )
 
 
@@ -237,6 +268,8 @@ def _merge_two(first: PartialAccuracy, second: PartialAccuracy) -> PartialAccura
         num_bad=first.num_bad + second.num_bad,
         bad=tuple(sorted((*first.bad, *second.bad)))[:NUM_NAMED],
         notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
+        records=join_packed(first.records, second.records),
+        outcomes=join_packed(first.outcomes, second.outcomes),
     )
 
 

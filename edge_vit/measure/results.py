@@ -7,6 +7,12 @@ from typing import Literal
 
 from edge_vit.answers import Answer as Answer
 from edge_vit.answers import Score as Score
+from edge_vit.measure.accuracy_values import ClassAccuracy as ClassAccuracy
+from edge_vit.measure.accuracy_values import Disagreement as Disagreement
+from edge_vit.measure.accuracy_values import LabelAgreement as LabelAgreement
+from edge_vit.measure.accuracy_values import ScoreError as ScoreError
+from edge_vit.measure.findings import Evidence as Evidence
+from edge_vit.measure.findings import Finding as Finding
 from edge_vit.measure.histogram import Histogram
 from edge_vit.measure.timing import ColdStart as ColdStart
 from edge_vit.measure.timing import Energy as Energy
@@ -17,9 +23,9 @@ from edge_vit.measure.timing import Stage as Stage
 from edge_vit.measure.timing import TimingWarning as TimingWarning
 from edge_vit.spec import ModelSpec, Precision, Task
 
-REPORT_FORMAT = 3
+REPORT_FORMAT = 4
 """Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`; format 2 had no
-activation and no threshold in its model."""
+activation and no threshold in its model; format 3 had no evidence and no findings."""
 
 Outcome = Literal["pass", "fail", "undecided"]
 
@@ -118,93 +124,6 @@ class LatencyReport:
 
 
 @dataclass(frozen=True)
-class Disagreement:
-    """An image where the two answers differ most.
-
-    Attributes:
-        image: its name in the data.
-        thumbnail_png: the image as the model saw it, at most 128 pixels a side, PNG in base64.
-        label: the true class name, or None where the data has no labels.
-        reference: best classes or labels of the reference, best first.
-        candidate: the same of the candidate.
-        divergence: of the two outputs: see `edge_vit.outputs.divergence`.
-        agrees: whether the prediction is the same all the same.
-        reference_scores: of a regression model, the reference's; at most 3.
-        candidate_scores: likewise the candidate's.
-    """
-
-    image: str
-    thumbnail_png: str
-    label: str | None
-    reference: tuple[Answer, ...]
-    candidate: tuple[Answer, ...]
-    divergence: float
-    agrees: bool
-    reference_scores: tuple[Score, ...] = ()
-    candidate_scores: tuple[Score, ...] = ()
-
-
-@dataclass(frozen=True)
-class ClassAccuracy:
-    """One class of the labelled images.
-
-    Attributes:
-        label: the class's name, or its index where it has none.
-        count: images of this class.
-        top1: share of them that the candidate gets right.
-        reference_top1: share of them that the reference gets right.
-    """
-
-    index: int
-    label: str
-    count: int
-    top1: float
-    reference_top1: float
-
-
-@dataclass(frozen=True)
-class LabelAgreement:
-    """One label of a multi-label model.
-
-    Attributes:
-        index: of the label.
-        label: its name, or its index where it has none.
-        reference_on: images where the reference has it on.
-        candidate_on: images where the candidate has it on.
-        agreement: share of the images where both have it on, or both off.
-    """
-
-    index: int
-    label: str
-    reference_on: int
-    candidate_on: int
-    agreement: float
-
-
-@dataclass(frozen=True)
-class ScoreError:
-    """One numeric score of a regression model, candidate against reference.
-
-    Attributes:
-        index: of the score.
-        label: its name, or its index where it has none.
-        mean_error: mean absolute difference, in the score's own unit.
-        error_deviation: standard deviation of the absolute difference over images.
-        spread: standard deviation of the reference's values over images.
-        above: images where the reference's value reaches the model's threshold.
-        same_side: share of the images where both values are on the same side of it.
-    """
-
-    index: int
-    label: str
-    mean_error: float
-    error_deviation: float
-    spread: float
-    above: int
-    same_side: float
-
-
-@dataclass(frozen=True)
 class AccuracyReport:
     """How the answers of one precision compare with the reference's, on the same images.
 
@@ -249,6 +168,9 @@ class AccuracyReport:
         scores: of `regression`, each score; `agreement` is of the side of the threshold alone.
         num_bad: images that could not be read and were left out.
         notes: how the images and their classes were read, and what was left out.
+        evidence: counts of the images that decide: each different picture once, none that
+            calibrated; None in reports of format 3 and before, where every image counts.
+        findings: what questions the reference, the labels or the images.
     """
 
     backend: str
@@ -292,6 +214,27 @@ class AccuracyReport:
     scores: tuple[ScoreError, ...] = ()
     num_bad: int = 0
     notes: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def deciding(self) -> Evidence:
+        """The counts that decide; those of all images where copies were not looked for."""
+        if self.evidence is not None:
+            return self.evidence
+        return Evidence(
+            num_distinct=self.num_images,
+            num_exact_copies=0,
+            num_near_copies=0,
+            num_conflicting=0,
+            num_calibrated_on=0,
+            num_images=self.num_images,
+            num_labelled=self.num_labelled,
+            num_agreeing=self.num_agreeing,
+            num_reference_right=round((self.reference_top1 or 0.0) * self.num_labelled),
+            num_lost=self.num_lost,
+            num_gained=self.num_gained,
+        )
 
 
 @dataclass(frozen=True)
@@ -312,6 +255,8 @@ class Gate:
         images_needed: how many images would decide an undecided gate, at the rates seen so far.
         runs_needed: how many timed runs would.
         backend: that ran it.
+        confidence: of each bound alone, so that all that was compared at once, and every earlier
+            look, together err in at most 5 of 100.
     """
 
     name: str
@@ -325,6 +270,7 @@ class Gate:
     images_needed: int | None = None
     runs_needed: int | None = None
     backend: str = ""
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -334,10 +280,12 @@ class Verdict:
     Attributes:
         candidate: the precision that the outcome is about.
         recommended: the precision to ship.
-        outcome: ``pass`` only where every gate of the candidate passes.
+        outcome: ``pass`` only where every gate of the candidate passes and no finding questions it.
         sentence: the recommendation in plain words.
         backend: that ran the candidate.
         recommended_backend: that runs `recommended` best here.
+        findings: what questions the evaluation; none but notes where the outcome is ``pass``.
+        look: number of this look at the same candidate, from 1.
     """
 
     candidate: Precision
@@ -347,6 +295,8 @@ class Verdict:
     gates: tuple[Gate, ...]
     backend: str = ""
     recommended_backend: str = ""
+    findings: tuple[Finding, ...] = ()
+    look: int = 1
 
     @property
     def exit_status(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +10,15 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.image_parts import Part, fingerprint
 from edge_vit.images import ImageSource
-from edge_vit.measure.accuracy import SECONDS_BETWEEN_SAVES, evaluate_part, subject_of
+from edge_vit.measure.accuracy import NO_IMAGES, SECONDS_BETWEEN_SAVES, evaluate_part, subject_of
+from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.partial import PartialAccuracy, Subject, find_mismatch
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec
 from edge_vit.values import from_json, parse_json, to_json
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def evaluate_resumably(
     data: str = "",
     bundle_digest: str = "",
     part: Part = Part(),  # noqa: B008  # frozen
-    calibration_digests: Set[str] = frozenset(),
+    calibrated_on: CalibrationImages = NO_IMAGES,
     seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
     progress: Progress = SILENT,
 ) -> PartialAccuracy:
@@ -70,7 +70,7 @@ def evaluate_resumably(
         data: where the images are from.
         bundle_digest: SHA-256 of the bundle's manifest.
         part: which of how many parts.
-        calibration_digests: of each image that was calibrated on.
+        calibrated_on: the images that calibration saw.
         seconds_between_saves: at least.
         progress: is told of each image.
 
@@ -110,7 +110,7 @@ def evaluate_resumably(
         data=data,
         bundle_digest=bundle_digest,
         part=(part.index, part.count),
-        calibration_digests=calibration_digests,
+        calibrated_on=calibrated_on,
         start=() if old is None else (old.totals,),
         save=save,
         seconds_between_saves=seconds_between_saves,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from statistics import NormalDist
 
 from edge_vit.measure.results import AccuracyReport, Gate, Outcome, ScoreError
+from edge_vit.measure.spending import ALONE, Trust
 from edge_vit.measure.statistics import Interval, images_needed
 
 MAX_ERROR = 5.0
@@ -17,7 +20,9 @@ _PERCENT = 100
 _Z = 1.959963984540054  # normal quantile at 0.975
 
 
-def judge_scores(report: AccuracyReport, max_error: float = MAX_ERROR) -> Gate:
+def judge_scores(
+    report: AccuracyReport, max_error: float = MAX_ERROR, trust: Trust = ALONE
+) -> Gate:
     """Return the gate ``max-error`` of a regression model: its worst score decides.
 
     The error is the mean absolute difference from fp32, over the standard deviation of fp32's
@@ -27,6 +32,7 @@ def judge_scores(report: AccuracyReport, max_error: float = MAX_ERROR) -> Gate:
     Args:
         report: against fp32, of the task `regression`.
         max_error: in percent of the spread.
+        trust: the confidence of each bound, now and at the next look.
     """
     flat = [score for score in report.scores if score.spread == 0]
     if flat or not report.scores:
@@ -38,9 +44,9 @@ def judge_scores(report: AccuracyReport, max_error: float = MAX_ERROR) -> Gate:
             "error means beside it is not known. Take images that differ.",
         )
     worst = max(report.scores, key=lambda score: score.mean_error / score.spread)
-    count = report.num_images
+    count = report.deciding.num_images
     value = _PERCENT * worst.mean_error / worst.spread
-    bounds = [_bounds(score, count) for score in report.scores]
+    bounds = [_bounds(score, max(count, 2), trust.now) for score in report.scores]
     low, high = max(b.low for b in bounds), max(b.high for b in bounds)
     outcome: Outcome = "pass" if high <= max_error else "fail" if low > max_error else "undecided"
     if count < MIN_IMAGES:
@@ -58,13 +64,16 @@ def judge_scores(report: AccuracyReport, max_error: float = MAX_ERROR) -> Gate:
             f"{what}, at least {low:.2f} % with 95 % confidence, where {max_error:g} are allowed."
         )
     else:
-        needed = images_needed(lambda n: _bounds(worst, n), max_error, value, count)
+        needed = images_needed(
+            lambda n: _bounds(worst, n, trust.next), max_error, value, max(count, 2)
+        )
         needed = needed and max(needed, MIN_IMAGES)
         sentence = (
             f"{what}, but it can be anything from {low:.2f} to {high:.2f} %, and {max_error:g} are "
             "allowed; " + (f"about {needed:,} images would decide." if needed else "too close.")
         )
-    return _gate(report, max_error, sentence, outcome, value, Interval(low, high), needed)
+    gate = _gate(report, max_error, sentence, outcome, value, Interval(low, high), needed)
+    return dataclasses.replace(gate, confidence=trust.now)
 
 
 def agreement_can_fail(report: AccuracyReport) -> bool:
@@ -99,29 +108,33 @@ def error_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Inter
     return max(changes, key=lambda each: each[1].high)
 
 
-def _bounds(score: ScoreError, count: float) -> Interval:
-    """Return bounds of the relative error in percent, each of which holds with 95 % confidence.
+def _bounds(score: ScoreError, count: float, confidence: float) -> Interval:
+    """Return bounds of the relative error in percent, each of which holds with `confidence`.
 
     Student's interval of the mean error, and the chi-squared one of the spread in Wilson and
-    Hilferty's form; each at 97.5 %, so that both hold together with 95 %.
+    Hilferty's form; each spends half of the error, so that both hold together.
     """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     freedom = count - 1
-    margin = _student(freedom) * score.error_deviation / math.sqrt(count)
+    margin = _student(freedom, z) * score.error_deviation / math.sqrt(count)
     low, high = max(0.0, score.mean_error - margin), score.mean_error + margin
     part = 2 / (9 * freedom)
-    most, least = ((1 - part + z * math.sqrt(part)) ** 1.5 for z in (_Z, -_Z))
+    most, least = ((1 - part + side * z * math.sqrt(part)) ** 1.5 for side in (1, -1))
     # A spread of s comes from one between s / most and s / least.
     return Interval(
         _PERCENT * low * max(least, 0.0) / score.spread, _PERCENT * high * most / score.spread
     )
 
 
-def _student(freedom: float) -> float:
-    """Return the 0.975 quantile of Student's t, by the expansion in Abramowitz and Stegun 26.7.5.
+def _student(freedom: float, z: float) -> float:
+    """Return the quantile of Student's t, by the expansion in Abramowitz and Stegun 26.7.5.
 
     From 29 degrees of freedom on it is exact to four digits; fewer images never decide.
+
+    Args:
+        freedom: degrees of freedom.
+        z: the same quantile of the normal distribution.
     """
-    z = _Z
     return (
         z
         + (z**3 + z) / (4 * freedom)

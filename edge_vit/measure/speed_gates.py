@@ -7,13 +7,18 @@ import math
 from edge_vit.errors import SpecError
 from edge_vit.measure.ratio import judge_ratio, median_ratio_interval, rounds_needed
 from edge_vit.measure.results import Gate, LatencyReport, Outcome
-from edge_vit.measure.statistics import exact_bounds, images_needed
+from edge_vit.measure.statistics import CONFIDENCE, exact_bounds, images_needed
 
 _P99_SHARE = 0.01  # of the runs may be slower than the 99th percentile
 
 
 def judge_speed(
-    report: LatencyReport, baseline: LatencyReport, min_speedup: float, *, name: str = ""
+    report: LatencyReport,
+    baseline: LatencyReport,
+    min_speedup: float,
+    *,
+    name: str = "",
+    confidence: float = CONFIDENCE,
 ) -> Gate:
     """Return the gate ``min-speedup``: the ratio of the two medians against the limit.
 
@@ -24,6 +29,7 @@ def judge_speed(
         baseline: of what it has to be faster than.
         min_speedup: a ratio.
         name: of the baseline; where empty, its precision.
+        confidence: of the interval, two-sided.
 
     Raises:
         SpecError: the two were not timed in turns, round by round.
@@ -39,7 +45,10 @@ def judge_speed(
         )
     speedup = theirs / ours
     low, high = interval = median_ratio_interval(
-        baseline.samples_ms, report.samples_ms, stretches=report.num_openings
+        baseline.samples_ms,
+        report.samples_ms,
+        stretches=report.num_openings,
+        confidence=confidence,
     )
     outcome = judge_ratio(interval, min_speedup)
     name = name or baseline.precision.upper()
@@ -74,22 +83,24 @@ def judge_speed(
         sentence=sentence,
         runs_needed=needed,
         backend=report.backend,
+        confidence=confidence,
     )
 
 
-def judge_p99(report: LatencyReport, max_p99_ms: float) -> Gate:
+def judge_p99(report: LatencyReport, max_p99_ms: float, confidence: float = CONFIDENCE) -> Gate:
     """Return the gate ``max-p99-ms``: no more than 1 % of the runs may take longer than the limit.
 
-    The share of runs that took longer has exact 95 % bounds, which say whether the percentile is
+    The share of runs that took longer has exact bounds, which say whether the percentile is
     within the limit without an estimate of the percentile itself. Fewer than 299 runs never pass.
 
     Args:
         report: of the precision.
         max_p99_ms: milliseconds.
+        confidence: of each bound.
     """
     count = len(report.samples_ms)
     slower = sum(sample > max_p99_ms for sample in report.samples_ms)
-    low, high = exact_bounds(slower, count)
+    low, high = exact_bounds(slower, count, confidence)
     outcome: Outcome = "pass" if high <= _P99_SHARE else "fail" if low > _P99_SHARE else "undecided"
     needed = None
     known = next((p for p in report.percentiles if p.percent == 99), None)
@@ -100,7 +111,7 @@ def judge_p99(report: LatencyReport, max_p99_ms: float) -> Gate:
         sentence = f"{what}, at least {100 * low:.2f} % of all with 95 % confidence: p99 is above."
     else:
         needed = images_needed(
-            lambda runs: exact_bounds(slower * runs / count, runs),
+            lambda runs: exact_bounds(slower * runs / count, runs, confidence),
             _P99_SHARE,
             slower / count,
             count,
@@ -120,6 +131,7 @@ def judge_p99(report: LatencyReport, max_p99_ms: float) -> Gate:
         sentence=sentence,
         runs_needed=needed,
         backend=report.backend,
+        confidence=confidence,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from edge_vit.errors import SpecError
 from edge_vit.measure.earlier import judge_earlier
-from edge_vit.measure.gates import judge_accuracy, judge_agreement
+from edge_vit.measure.findings import ABOUT_LABELS, Finding
+from edge_vit.measure.gates import judge_accuracy, judge_agreement, judge_sqnr
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import (
     AccuracyReport,
@@ -18,12 +20,17 @@ from edge_vit.measure.results import (
 )
 from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.measure.speed_gates import judge_p99, judge_speed
+from edge_vit.measure.spending import Trust, error_of_look, judge_together
+from edge_vit.measure.statistics import CONFIDENCE
 from edge_vit.spec import Precision
 
 Place = tuple[str, Precision]
 """Backend and precision: what one session runs."""
 
 Gates = Mapping[Place, tuple[Gate, ...]]
+
+_TAKEN_FOR_GRANTED = frozenset({"min-agreement", "min-sqnr"})
+"""Gates that are in the recommendation only where they do not pass."""
 
 _ORDER: tuple[Outcome, ...] = ("fail", "undecided", "pass")
 
@@ -51,12 +58,14 @@ def decide(
     candidate: Precision | None = None,
     baseline: Precision | None = None,
     earlier: VerifyReport | None = None,
+    look: int = 1,
 ) -> Verdict:
     """Return whether the candidate may ship, and what to ship where it may not.
 
-    Every precision but fp32 gets its gates on every backend; the outcome is that of the
-    candidate's. Where it ran on several backends, the one with the best outcome counts, the
-    fastest among equals.
+    Every precision but fp32 gets its gates on every backend, and all of them share the chance of a
+    wrong pass; the outcome is that of the candidate's. Where it ran on several backends, the one
+    with the best outcome counts, the fastest among equals. Where a finding questions the evaluation
+    itself, nothing passes.
 
     Args:
         accuracy: one report per precision and backend, against fp32, on the same images.
@@ -66,6 +75,7 @@ def decide(
         baseline: what the candidate has to be faster than; where None, the fastest there is of
             fp32 on a CPU (which only emulates FP16) and of fp16 on a GPU, where it was measured.
         earlier: an earlier report of the same, that the candidate must not fall behind.
+        look: number of this look at the same candidate, from 1: see `edge_vit.measure.spending`.
 
     Raises:
         SpecError: a precision was measured in one way only, or not in turns with the others; fp32
@@ -77,23 +87,29 @@ def decide(
     _check_measured(accurate, timed)
     candidate = candidate or choose_candidate([precision for _, precision in accurate])
     _check_choice(candidate, baseline, timed)
-    gates: dict[Place, tuple[Gate, ...]] = {}
+    findings = _findings(accuracy)
     places = sorted(
         (place for place in accurate if place[1] != "fp32"), key=lambda p: p[1] != candidate
     )
-    for place in places:
+
+    def judge(place: Place, trust: Trust) -> tuple[Gate, ...]:
         is_candidate = place[1] == candidate
         rival = _baseline(place, timed, baseline if is_candidate else None)
         name = _name(rival, timed)
-        gates[place] = _judge(accurate[place], timed[place], timed[rival], limits, name)
+        judged = _judge(accurate[place], timed[place], timed[rival], limits, name, trust)
         if is_candidate and earlier is not None:
-            gates[place] += judge_earlier(accurate[place], timed[place], earlier, limits)
+            judged += judge_earlier(accurate[place], timed[place], earlier, limits)
+        return _without_labels_in_question(judged, findings)
+
+    gates = judge_together(places, look, judge, lambda judged: _combine(judged) == "pass")
     chosen = min(
         (place for place in gates if place[1] == candidate),
         key=lambda p: (-_ORDER.index(_combine(gates[p])), timed[p].latency_ms.p50),
     )
-    outcome = _combine(gates[chosen])
-    ships = chosen if outcome == "pass" else _fallback(chosen, gates, accurate, timed, limits)
+    outcome = _combine(gates[chosen], findings)
+    trusted = {} if _combine((), findings) != "pass" else gates
+    ships = chosen if outcome == "pass" else _fallback(chosen, trusted, accurate, timed, limits)
+    findings += _about_sharing(len(places), look)
     return Verdict(
         candidate=candidate,
         recommended=ships[1],
@@ -103,11 +119,14 @@ def decide(
             _name(ships, timed),
             outcome,
             gates[chosen],
+            findings,
             _caveat(timed[ships], limits),
         ),
         gates=tuple(gate for of_place in gates.values() for gate in of_place),
         backend=chosen[0],
         recommended_backend=ships[0],
+        findings=findings,
+        look=look,
     )
 
 
@@ -155,20 +174,78 @@ def _judge(
     rival: LatencyReport,
     limits: Limits,
     name: str,
+    trust: Trust,
 ) -> tuple[Gate, ...]:
+    two_sided = max(CONFIDENCE, 2 * trust.times - 1)
     gates = [
-        judge_accuracy(accuracy, limits.max_drop, limits.max_error),
-        judge_speed(latency, rival, limits.min_speedup, name=name),
+        judge_accuracy(accuracy, limits.max_drop, limits.max_error, trust),
+        judge_speed(latency, rival, limits.min_speedup, name=name, confidence=two_sided),
     ]
     if limits.min_agreement is not None and agreement_can_fail(accuracy):
-        gates.append(judge_agreement(accuracy, limits.min_agreement))
+        gates.append(judge_agreement(accuracy, limits.min_agreement, trust))
+    gates.append(judge_sqnr(accuracy))
     if limits.max_p99_ms is not None:
-        gates.append(judge_p99(latency, limits.max_p99_ms))
+        gates.append(judge_p99(latency, limits.max_p99_ms, trust.times))
     return tuple(gates)
 
 
-def _combine(gates: Iterable[Gate]) -> Outcome:
-    return min((gate.outcome for gate in gates), key=_ORDER.index)
+def _without_labels_in_question(
+    gates: tuple[Gate, ...], findings: Sequence[Finding]
+) -> tuple[Gate, ...]:
+    """Leave open what wrong labels would decide: an accuracy by them is neither kept nor lost."""
+    if not any(f.name in ABOUT_LABELS and f.outcome == "undecided" for f in findings):
+        return gates
+    return tuple(
+        dataclasses.replace(
+            gate, outcome="undecided", images_needed=None, sentence=_put_in_question(gate.sentence)
+        )
+        if gate.name in ("max-drop", "baseline-accuracy")
+        else gate
+        for gate in gates
+    )
+
+
+def _put_in_question(sentence: str) -> str:
+    measured = sentence.partition("; ")[0].removesuffix(".")
+    return f"{measured}; but the labels are in question."
+
+
+def _findings(accuracy: Sequence[AccuracyReport]) -> tuple[Finding, ...]:
+    """What questions the evaluation; precisions share the images, and each finding stands once."""
+    found = dict.fromkeys(finding for report in accuracy for finding in report.findings)
+    return tuple(sorted(found, key=lambda finding: finding.outcome == "note"))
+
+
+def _about_sharing(num_places: int, look: int) -> tuple[Finding, ...]:
+    """What a reader of the bounds has to know: they are wider than one look at one thing needs."""
+    found = []
+    if num_places > 1:
+        found.append(
+            Finding(
+                "shared-error",
+                "note",
+                f"{num_places} precisions and backends are compared. They share the 5 of 100 "
+                "chances of a wrong pass, so each needs more images than it would alone.",
+            )
+        )
+    if look > 1:
+        found.append(
+            Finding(
+                "second-look",
+                "note",
+                f"This is look {look} at the same candidate: its bounds hold with "
+                f"{100 * (1 - error_of_look(look)):.4g} % confidence, so that all looks together "
+                "pass wrongly in at most 5 of 100.",
+            )
+        )
+    return tuple(found)
+
+
+def _combine(gates: Iterable[Gate], findings: Iterable[Finding] = ()) -> Outcome:
+    """The worst outcome among them; a note is none."""
+    outcomes: list[Outcome] = [gate.outcome for gate in gates]
+    outcomes += [finding.outcome for finding in findings if finding.outcome != "note"]
+    return min(outcomes, key=_ORDER.index, default="pass")
 
 
 def _fallback(
@@ -225,11 +302,20 @@ def _name(place: Place, timed: Mapping[Place, LatencyReport]) -> str:
 
 
 def _say(
-    candidate: str, recommended: str, outcome: Outcome, gates: Sequence[Gate], caveat: str
+    candidate: str,
+    recommended: str,
+    outcome: Outcome,
+    gates: Sequence[Gate],
+    findings: Sequence[Finding],
+    caveat: str,
 ) -> str:
     # Speed goes first where all is well; what failed goes before it, for it is the reason.
-    ordered = sorted(gates, key=lambda g: (_ORDER.index(g.outcome), g.name != "min-speedup"))
-    reasons = "; ".join(_clause(gate) for gate in ordered)
+    told = [gate for gate in gates if gate.outcome != "pass" or gate.name not in _TAKEN_FOR_GRANTED]
+    ordered = sorted(told, key=lambda g: (_ORDER.index(g.outcome), g.name != "min-speedup"))
+    questions = [f.sentence for f in findings if f.outcome != "note"]
+    if questions:
+        ordered = [gate for gate in ordered if gate.outcome == "fail"]
+    reasons = "; ".join(map(_clause, (*questions, *(gate.sentence for gate in ordered))))
     if outcome == "pass":
         return f"Ship {candidate}: {reasons}."
     if outcome == "fail":
@@ -237,7 +323,7 @@ def _say(
     return f"Undecided about {candidate}: {reasons}. Until then ship {recommended}{caveat}."
 
 
-def _clause(gate: Gate) -> str:
-    """A gate's sentence as part of a longer one; a name in capitals stays as it is."""
-    sentence = gate.sentence.removesuffix(".")
+def _clause(sentence: str) -> str:
+    """A sentence as part of a longer one; a name in capitals stays as it is."""
+    sentence = sentence.removesuffix(".")
     return sentence if sentence[1].isupper() else sentence[0].lower() + sentence[1:]

@@ -16,10 +16,12 @@ from edge_vit.bundle import FP32, HALF_PROOF, TABLE, Bundle
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
+from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.latency import measure_reopened
 from edge_vit.measure.limits import Limits
+from edge_vit.measure.look_history import LookHistory, read_history
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.verdict import choose_candidate, decide
 from edge_vit.preprocess import UInt8Array, preprocess
@@ -48,6 +50,7 @@ def verify(
     num_images: int | None = None,
     earlier: VerifyReport | None = None,
     max_bad: MaxBad = DEFAULT_MAX_BAD,
+    look: int | None = None,
     progress: Progress = SILENT,
 ) -> VerifyReport:
     """Return what every precision of `bundle` is worth on this machine, and which one to ship.
@@ -65,6 +68,8 @@ def verify(
         num_images: evaluate on this many at most, spread evenly; all where None.
         earlier: a report that the candidate must not fall behind.
         max_bad: how many images may be left out because they cannot be read.
+        look: number of this look at the same candidate, from 1; where None, it is counted from what
+            `edge_vit.measure.look_history.record_look` recorded in the bundle.
         progress: is told of each image and each timed round.
 
     Raises:
@@ -87,6 +92,7 @@ def verify(
         max_bad=max_bad,
     )
     table = bundle.read_table() if bundle.has(TABLE) else None
+    history = LookHistory() if look else read_history(bundle)
     with contextlib.ExitStack() as stack:
         stack.enter_context(noted(images, progress))
         sessions, openers, left_out = _open_all(stack, bundle, backend, options, progress)
@@ -96,7 +102,7 @@ def verify(
             spec,
             images,
             data=one_line(str(source)) if isinstance(source, str | Path) else type(source).__name__,
-            calibration_digests=frozenset(table.image_digests if table else ()),
+            calibrated_on=CalibrationImages.of(table),
             progress=progress,
         )
     latency = measure_reopened(
@@ -113,7 +119,13 @@ def verify(
         bundle_digest=bundle_digest,
         created=now.isoformat(timespec="seconds"),
         model=spec,
-        verdict=decide(accuracy, latency, limits, earlier=earlier),
+        verdict=decide(
+            accuracy,
+            latency,
+            limits,
+            earlier=earlier,
+            look=look or history.number(bundle_digest, accuracy[0].data_digest),
+        ),
         accuracy=accuracy,
         latency=latency,
         notes=(*accuracy[0].notes, *left_out, *_notes(accuracy, latency, bundle)),
@@ -178,10 +190,10 @@ def _notes(
     """What a reader of the numbers has to know."""
     data, timing = accuracy[0], latency[0]
     notes = []
-    if data.num_calibrated_on:
+    if bundle.has(TABLE) and not bundle.read_table().image_signatures:
         notes.append(
-            f"{data.num_calibrated_on:,} of {data.num_images:,} images were also calibrated on, "
-            "which flatters INT8. Verify on other images."
+            f"The bundle's {TABLE} tells calibration's images by their pixels alone: those encoded "
+            "anew since are not found. Run: edgevit calibrate"
         )
     if not bundle.has(TABLE):
         notes.append(

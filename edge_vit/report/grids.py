@@ -142,7 +142,7 @@ def accuracy_conditions(report: AccuracyReport) -> str:
     if report.num_calibrated_on:
         sentences.append(
             f"{count(report.num_calibrated_on, 'image')} also served for calibration, "
-            "so these rates flatter INT8."
+            "so these rates flatter INT8. No gate counts them."
         )
     return " ".join(sentences)
 

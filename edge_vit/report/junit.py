@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from edge_vit.measure.results import Gate, VerifyReport
+from edge_vit.measure.findings import FindingOutcome
+from edge_vit.measure.results import Gate, Outcome, VerifyReport
 from edge_vit.report.grids import place_of, recommendation
 
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -13,17 +14,20 @@ _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render_junit(report: VerifyReport) -> str:
-    """Return one test case per gate; the suite fails as the verdict does, and for no other reason.
+    """Return one test case per finding and gate; the suite fails as the verdict does.
 
     A gate of the candidate that fails is a failure, one that is undecided an error. Gates of other
     precisions and backends are told, and skipped where they do not pass: nobody asked to ship them.
+    A finding that questions the evaluation is an error; a note passes.
     """
     verdict = report.verdict
     cases = [(gate, _is_of_candidate(gate, report)) for gate in verdict.gates]
+    outcomes = [gate.outcome for gate, mine in cases if mine]
+    outcomes += [finding.outcome for finding in verdict.findings if finding.outcome != "note"]
     count = {
-        "tests": len(cases),
-        "failures": sum(mine and gate.outcome == "fail" for gate, mine in cases),
-        "errors": sum(mine and gate.outcome == "undecided" for gate, mine in cases),
+        "tests": len(cases) + len(verdict.findings),
+        "failures": outcomes.count("fail"),
+        "errors": outcomes.count("undecided"),
         "skipped": sum(not mine and gate.outcome != "pass" for gate, mine in cases),
     }
     totals = {name: str(number) for name, number in count.items()}
@@ -35,6 +39,10 @@ def render_junit(report: VerifyReport) -> str:
     properties = ET.SubElement(suite, "properties")
     for key, value in _properties(report).items():
         ET.SubElement(properties, "property", {"name": key, "value": _text(value)})
+    for finding in verdict.findings:
+        attributes = {"classname": "edgevit.evaluation", "name": f"evaluation {finding.name}"}
+        case = ET.SubElement(suite, "testcase", attributes)
+        _add_outcome(case, finding.outcome, finding.sentence)
     for gate, is_of_candidate in cases:
         _add_case(suite, gate, is_of_candidate=is_of_candidate)
     ET.SubElement(suite, "system-out").text = _text("\n".join((verdict.sentence, *report.notes)))
@@ -61,15 +69,17 @@ def _add_case(suite: ET.Element, gate: Gate, *, is_of_candidate: bool) -> None:
     place = place_of(gate)
     attributes = {"classname": f"edgevit.{place.replace(' ', '.')}", "name": f"{place} {gate.name}"}
     case = ET.SubElement(suite, "testcase", attributes)
-    message = {"message": _text(gate.sentence)}
-    if gate.outcome == "pass":
-        ET.SubElement(case, "system-out").text = _text(gate.sentence)
-    elif not is_of_candidate:
-        ET.SubElement(case, "skipped", message)
-    elif gate.outcome == "fail":
-        ET.SubElement(case, "failure", {**message, "type": "fail"}).text = _text(gate.sentence)
+    if gate.outcome != "pass" and not is_of_candidate:
+        ET.SubElement(case, "skipped", {"message": _text(gate.sentence)})
     else:
-        ET.SubElement(case, "error", {**message, "type": "undecided"}).text = _text(gate.sentence)
+        _add_outcome(case, gate.outcome, gate.sentence)
+
+
+def _add_outcome(case: ET.Element, outcome: Outcome | FindingOutcome, sentence: str) -> None:
+    """Add to `case` what became of it, by the words that JUnit has for it."""
+    tag = {"fail": "failure", "undecided": "error"}.get(outcome, "system-out")
+    attributes = {} if tag == "system-out" else {"message": _text(sentence), "type": outcome}
+    ET.SubElement(case, tag, attributes).text = _text(sentence)
 
 
 def _text(words: str) -> str:

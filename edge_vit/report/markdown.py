@@ -23,7 +23,7 @@ from edge_vit.table import CalibrationTable
 
 MAX_DISAGREEMENTS = 12
 
-_SIGNS = {"pass": "✅", "fail": "❌", "undecided": "❔"}
+_SIGNS = {"pass": "✅", "fail": "❌", "undecided": "❔", "note": "💬"}
 _ACTIVE = re.compile(r"([\\`*_{}\[\]<>#|~!&@])")
 """What Markdown, HTML in it, or the code host would read as more than a character."""
 
@@ -58,6 +58,11 @@ def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str
     yield ""
     yield f"**{escaped(verdict.sentence)}**"
     yield ""
+    for finding in verdict.findings:
+        sign, sentence = _SIGNS[finding.outcome], escaped(finding.sentence)
+        yield f"- {sign} evaluation `{finding.name}`: {sentence}"
+    if verdict.findings and not verdict.gates:
+        yield ""
     if verdict.gates:
         for gate in verdict.gates:
             where, sentence = escaped(place_of(gate)), escaped(gate.sentence)

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edge_vit.bundle import RECORD, TABLE, Bundle
+from edge_vit.measure.findings import FindingOutcome
 from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
 from edge_vit.printable import one_line
 from edge_vit.record import ExportRecord
@@ -27,7 +28,12 @@ from edge_vit.report.wording import (
 )
 from edge_vit.runtime.predictor import Prediction
 
-OUTCOME_STYLES: dict[Outcome, str] = {"pass": "green", "fail": "red", "undecided": "yellow"}
+OUTCOME_STYLES: dict[Outcome | FindingOutcome, str] = {
+    "pass": "green",
+    "fail": "red",
+    "undecided": "yellow",
+    "note": "dim",
+}
 PRECISION_STYLES = {"fp32": "cyan", "fp16": "blue", "int8": "magenta"}
 
 MAX_SITE_ROWS = 24
@@ -101,8 +107,13 @@ def latency_table(reports: Sequence[LatencyReport]) -> Table:
 
 
 def verdict_panel(verdict: Verdict) -> Panel:
-    """Return the recommendation and each gate in plain words: green, red or yellow."""
+    """Return the recommendation, findings and gates in plain words: green, red or yellow."""
     gates = Table.grid(padding=(0, 2))
+    for finding in verdict.findings:
+        outcome = Text(" ".join(OUTCOME_WORDS[finding.outcome]), OUTCOME_STYLES[finding.outcome])
+        gates.add_row(
+            outcome, Text("evaluation"), Text(finding.name, "bold"), Text(finding.sentence)
+        )
     for gate in verdict.gates:
         outcome = Text(" ".join(OUTCOME_WORDS[gate.outcome]), OUTCOME_STYLES[gate.outcome])
         precision = _text(place_of(gate), _style_of(gate.precision))

@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import TypeGuard
 
+from edge_vit.measure.findings import FindingOutcome
 from edge_vit.measure.results import Outcome
 
 MISSING = "–"
 
-OUTCOME_WORDS: dict[Outcome, tuple[str, str]] = {
+OUTCOME_WORDS: dict[Outcome | FindingOutcome, tuple[str, str]] = {
     "pass": ("✓", "pass"),
     "fail": ("✕", "fail"),
     "undecided": ("?", "undecided"),
+    "note": ("·", "note"),
 }
 """Sign and word of each outcome: colour alone would not reach everybody."""
 

@@ -12,6 +12,7 @@ from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.images import ArraySource, open_image_source
 from edge_vit.measure import metrics
 from edge_vit.measure.accuracy import evaluate
+from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.preprocess import digest
 from edge_vit.progress import Silent
@@ -155,8 +156,9 @@ def test_every_image_is_seen_once_and_told_to_the_progress(spec, images):
 
 def test_counts_images_that_were_calibrated_on(spec, images):
     digests = {digest(images[3]), digest(images[8]), "f" * 64}
-    report = _evaluate_pair(spec, ArraySource(images), calibration_digests=digests)
-    assert report.num_calibrated_on == 2
+    report = _evaluate_pair(spec, ArraySource(images), calibrated_on=CalibrationImages(digests))
+    assert report.num_calibrated_on == report.evidence.num_calibrated_on == 2
+    assert report.evidence.num_images == 21
 
 
 def test_data_digest_names_the_images_and_not_their_order(spec, images):
@@ -247,7 +249,7 @@ def test_refuses_no_images(make_model, images, task):
 
 def test_refuses_to_judge_features_by_one_image(make_model, images):
     spec = make_model("features")
-    with pytest.raises(SpecError, match="got 1, expected at least 2"):
+    with pytest.raises(SpecError, match="got 1, which show one picture, expected at least 2"):
         evaluate(FakeSession(spec), [FakeSession(spec)], spec, ArraySource(images[:1]))
 
 

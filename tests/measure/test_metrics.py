@@ -85,6 +85,6 @@ def test_nearest_neighbours_equal_brute_force_in_any_block(rows, block_size):
     reference, candidate = rows
     similarity = scipy.spatial.distance.cdist(candidate, reference, "cosine")
     np.fill_diagonal(similarity, np.inf)
-    found = metrics.nearest_neighbours(candidate, reference, block_size)
+    found = metrics.nearest_neighbours(candidate, reference, block_size=block_size)
     assert (found == similarity.argmin(axis=1)).all()
     assert (found != metrics.nearest_neighbours(reference, reference)).any()

@@ -27,7 +27,9 @@ LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 SPEC = make_model(size=7, labels=LABELS)
 IMAGES = np.random.default_rng(3).integers(0, 256, (120, 8, 8, 3), dtype=np.uint8)
 IMAGES[7] = IMAGES[90] = IMAGES[105]  # the worst of all; copies of one image tie
+IMAGES[30:34] = IMAGES[29].clip(2, 253) + np.arange(-2, 2, dtype=np.int8)[:, None, None, None]
 TRUTH = np.random.default_rng(4).integers(0, 7, 120)
+TRUTH[30:34] = TRUTH[29]
 
 
 def _sessions():
@@ -307,7 +309,7 @@ DAMAGED = {
     "none": (None, "cannot be read: No such file"),
     "truncated": (lambda data: data[:-30], "is no part of an evaluation"),
     "no object": (lambda data: b"[]", "format None of a part"),
-    "other format": (lambda data: data.replace(b'"format": 1', b'"format": 9'), "format 9"),
+    "other format": (lambda data: data.replace(b'"format": 2', b'"format": 9'), "format 9"),
     "wrong type": (lambda data: data.replace(b'"num_lost": ', b'"num_lost": "x", "y": '), "y"),
 }
 
@@ -327,3 +329,14 @@ def test_refuses_features_in_parts(options):
     spec = make_model("features")
     with pytest.raises(SpecError, match="evaluate them in one piece"):
         evaluate_part(FakeSession(spec), [], spec, _source(), **options)
+
+
+def test_copies_count_once_in_whichever_part_they_are():
+    whole = _whole(_source())
+    evidence = whole.evidence
+    assert (evidence.num_exact_copies, evidence.num_near_copies) == (2, 4)
+    assert evidence.num_images == evidence.num_distinct == 114
+    assert evidence.num_conflicting == 1  # of image 7 and its copies
+    parts = [_evaluate_part(take_part(_source(), Part(i, 5)), part=(i, 5)) for i in range(1, 6)]
+    assert report_of(merge_partials(parts[::-1])).evidence == evidence
+    assert report_of(merge_partials(parts)).findings == whole.findings
