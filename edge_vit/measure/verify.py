@@ -31,6 +31,7 @@ from edge_vit.record import HalfProof
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec import ModelSpec
+from edge_vit.table import CalibrationTable
 
 MIN_RUNS_FOR_P99 = 1000
 """Timed runs below which fewer than ten lie beyond p99, and it is not told."""
@@ -190,7 +191,7 @@ def _notes(
     """What a reader of the numbers has to know."""
     data, timing = accuracy[0], latency[0]
     notes = []
-    if bundle.has(TABLE) and not bundle.read_table().image_signatures:
+    if bundle.has(TABLE) and _lacks_signatures(bundle.read_table()):
         notes.append(
             f"The bundle's {TABLE} tells calibration's images by their pixels alone: those encoded "
             "anew since are not found. Run: edgevit calibrate"
@@ -208,6 +209,10 @@ def _notes(
         notes.append(_say_half(bundle))
     notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
     return tuple(notes)
+
+
+def _lacks_signatures(table: CalibrationTable) -> bool:
+    return bool(table.image_digests) and not table.image_signatures
 
 
 def _say_half(bundle: Bundle) -> str:

@@ -132,7 +132,9 @@ def test_notes_what_a_reader_has_to_know(make_bundle, fake_backend, source, imag
     bundle = make_bundle("fp32", "fp16", "int8", calibrated_on=images[:7])
     report = verify(bundle, source, iterations=5)
     notes = "\n".join(report.notes)
-    assert "7 of 50 images were also calibrated on" in notes
+    assert "tells calibration's images by their pixels alone" in notes
+    (finding,) = [f for f in report.verdict.findings if f.name == "calibrated-on"]
+    assert "7 of 50 different images were also calibrated on" in finding.sentence
     assert "p99 is not told: there were 5 timed runs" in notes
     assert "FP16 on a CPU is mostly float32" in notes
     assert "does not prove that nothing overflows there" in notes
