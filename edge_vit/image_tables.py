@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,8 +90,6 @@ def read_listed(
             model's.
     """
     lines = _lines(path)
-    if path.suffix.lower() == LIST_SUFFIX:
-        lines = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
     if not lines:
         raise ImageError(f"{_what(path)} names no image, expected {_wanted(path)}")
     if path.suffix.lower() == LIST_SUFFIX and _is_list(path.parent, lines):
@@ -123,7 +122,7 @@ def read_listed(
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a file that are not empty, each with its number."""
+    """The lines of a file that are not empty and no comments, each with its number."""
     refuse_lfs_pointer(path, ImageError)
     try:
         lines = split_lines(read_text(path, errors="surrogateescape"))
@@ -132,7 +131,20 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise ImageError(
             f"{_what(path)} cannot be read as text: {reason}. Write {_wanted(path)}"
         ) from None
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [
+        (number, line)
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not _is_comment(path.parent, line, number)
+    ]
+
+
+def _is_comment(folder: Path, line: str, number: int) -> bool:
+    """Whether a line begins with ``#`` and names no file so, or is Excel's ``sep=;``."""
+    if number == 1 and re.fullmatch("sep=.", line.strip().strip('"'), re.IGNORECASE):
+        return True
+    if not line.lstrip().startswith("#"):
+        return False
+    return not any(find_file(folder, part) for part in (line, *re.split("[,;\t]", line)))
 
 
 def _what(path: Path) -> str:

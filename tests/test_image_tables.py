@@ -75,6 +75,8 @@ TABLES = {
         ",id,filepath,width,category\n0,7,photos/2.png,7,dog\n1,8,photos/0.png,7,cat\n",
         [1, 0],
     ),
+    "Excel's own line": ("sep=;\npath;label\nphotos/2.png;1\nphotos/0.png;0\n", [1, 0]),
+    "a comment first": ("# by a tool\npath,label\nphotos/2.png,1\nphotos/0.png,0\n", [1, 0]),
     "unknown head": ("bild,klasse\nphotos/2.png,dog\nphotos/0.png,cat\n", [1, 0]),
     "fractions of spreadsheets": ("path,label\nphotos/2.png,1.0\nphotos/0.png,0.0\n", [1, 0]),
     "empty labels": ("path,label\nphotos/2.png,\nphotos/0.png,\n", None),
@@ -168,6 +170,7 @@ NAMES = {
     "a line separator": ("a\u2028b.png", "a\u2028b.png".encode()),
     "a comma, in a list": ("a,b c.png", b"a,b c.png"),
     "quoted": ("a.png", b'"a.png"'),
+    "a hash": ("#1.png", b"#1.png"),
 }
 
 
