@@ -48,17 +48,15 @@ def main() -> None:
         for title in arguments.commands or commands:
             found[title] = drill(folder, title, commands[title], arguments.every)
             print(title, found[title], flush=True)
-    conditions = {"every": arguments.every, "calls": CALLS, "model": " ".join(MODEL)}
-    print(
-        write_result(
-            arguments.results,
-            "kill_drill",
-            threads=1,
-            load=load,
-            conditions=conditions,
-            results=found,
-        )
-    )
+            path = write_result(  # after each: all of them take an hour
+                arguments.results,
+                "kill_drill",
+                threads=1,
+                load=load,
+                conditions={"every": arguments.every, "calls": CALLS, "model": " ".join(MODEL)},
+                results=found,
+            )
+    print(path)
     if any(result["broken"] for result in found.values()):
         sys.exit(1)
 
