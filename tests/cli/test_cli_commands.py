@@ -61,9 +61,11 @@ def test_export_replaces_a_bundle_with_force_only(edgevit, refused, made, bundle
     assert refused(*arguments) == f"{bundle.path} exists already. Add --force to replace it"
     assert Bundle.open(bundle.path).manifest == before
     assert made == []
-    assert edgevit(*arguments, "--force").exit_code == 0
+    result = edgevit(*arguments, "--force")
+    assert result.exit_code == 0
     assert made == ["edgevit:vit_digits"]
-    assert Bundle.open(bundle.path).precisions == ("fp32",)
+    assert Bundle.open(bundle.path).precisions == ("fp32", "fp16", "int8")
+    assert "kept, as the graph is the same: calibration.json, onnx/fp16.onnx" in result.stderr
 
 
 def test_calibrate_then_quantize(edgevit, bundle, calibration):
