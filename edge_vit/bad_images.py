@@ -129,18 +129,25 @@ class TolerantSource:
         """
         self._num_before = num_bad
         for index in range(first, len(self._source)):
+            if index not in self._bad:
+                try:
+                    item = self.item(index)
+                except ImageError:
+                    if not self.num_allowed:
+                        raise
+                else:
+                    yield index, item
             if index in self._bad:
-                continue
-            try:
-                item = self._source.item(index)
-            except ImageError as error:
-                self._leave_out(index, error)
-                continue
-            yield index, item
+                self._check(index)
 
     def item(self, index: int) -> ImageItem:
-        """Return one image, decoded; raises ImageError for a bad one."""
-        return self._source.item(index)
+        """Return one image, decoded; a bad one is counted and raises ImageError."""
+        try:
+            return self._source.item(index)
+        except ImageError as error:
+            if self.num_allowed:
+                self._bad[index] = one_line(str(error))
+            raise
 
     def name(self, index: int) -> str:
         """Return the name of one image."""
@@ -164,16 +171,15 @@ class TolerantSource:
         indices = [index for index in range(len(self._source)) if index not in self._bad]
         return SelectedSource(self._source, indices)
 
-    def _leave_out(self, index: int, error: ImageError) -> None:
-        if not self.num_allowed:
-            raise error
-        self._bad[index] = one_line(str(error))
+    def _check(self, index: int) -> None:
+        """Refuse the bad image of `index` where it is one too many."""
         num_bad, num_images = len(self._bad) + self._num_before, len(self._source)
         if num_bad <= self.num_allowed and (num_bad < num_images or self._is_part):
             return
         raise ImageError(
-            f"{error}. That is {num_bad:,} bad of {num_images:,} images, expected at most "
-            f"{self.num_allowed:,} ({self._max_bad}). Mend or remove them, or allow more: --max-bad"
+            f"{self._bad[index]}. That is {num_bad:,} bad of {num_images:,} images, expected at "
+            f"most {self.num_allowed:,} ({self._max_bad}). Mend or remove them, or allow more: "
+            "--max-bad"
         )
 
 

@@ -93,6 +93,16 @@ def test_bad_images_alone_are_an_error_whatever_is_allowed(tmp_path, limit):
         list(open_image_source(folder, max_bad=limit))
 
 
+def test_bad_images_that_were_reached_one_by_one_count_too(tmp_path):
+    source = open_image_source(make_folder(tmp_path / "a", 20, (3, 9)), max_bad=DEFAULT_MAX_BAD)
+    for index in (3, 9, 3):
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            source.item(index)
+    assert notes_of(source)[0].startswith("2 of 20 images cannot be read")
+    with pytest.raises(ImageError, match=r"2 bad of 20 images, expected at most 1 \(1%\)"):
+        list(source)
+
+
 def test_without_a_limit_the_first_bad_image_is_an_error_of_its_own(tmp_path):
     folder = make_folder(tmp_path / "a", 20, (3,))
     for limit in (None, MaxBad(count=0), MaxBad(0.0)):
