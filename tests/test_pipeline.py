@@ -221,7 +221,8 @@ def test_quantize_says_what_its_table_did_not_foresee(bundle, images, is_doubted
     table = calibrate(bundle, tiny_calibration(), threads=1).read_table()
     sites = {name: replace(site, output_error=1e-12) for name, site in table.sites.items()}
     bundle = Bundle.open(bundle.path)
-    bundle.add({TABLE: replace(table, sites=sites).to_bytes()}, parents=(FP32,), made_by={})
+    table = replace(table, sites=sites, forecast=None)  # as tables had it before
+    bundle.add({TABLE: table.to_bytes()}, parents=(FP32,), made_by={})
     progress = Notes()
     quantize(bundle, progress=progress)
     assert any("INT8 was foreseen at" in note for note in progress.notes) == is_doubted
