@@ -61,3 +61,13 @@ def write_result(
 def load_average() -> float:
     """Return how many processes wanted a core during the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def fill_docs(path: Path, name: str, table: str) -> None:
+    """Put `table` between the comments ``name: begin`` and ``name: end`` of a page of the docs."""
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    before, _, rest = path.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{path}: no {begin} and {end} to put the table between")
+    path.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")

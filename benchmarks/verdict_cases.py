@@ -21,7 +21,7 @@ import numpy as np
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
-from saving import RESULTS, load_average, write_result
+from saving import RESULTS, fill_docs, load_average, write_result
 
 from edge_vit.bundle import ONNX_FILES, Bundle, draft_bundle
 from edge_vit.cli import main as edgevit
@@ -229,6 +229,7 @@ def _copy(bundle: Bundle, spec: ModelSpec, path: Path) -> Bundle:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, help="folder of the page whose table is written anew")
     arguments, load = parser.parse_args(), load_average()
     from edge_vit.images import ArraySource
     from edge_vit.pipeline import export_bundle
@@ -256,6 +257,8 @@ def main() -> None:
         )
         rows = [run_case(case, bundle, folder) for case in cases(digits, calibration)]
     print(markdown(rows))
+    if arguments.docs:
+        fill_docs(arguments.docs / "verdict.md", "cases", markdown(rows))
     path = write_result(
         arguments.results,
         "verdict_cases",

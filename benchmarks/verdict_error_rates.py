@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from saving import RESULTS, load_average, write_result
+from saving import RESULTS, fill_docs, load_average, write_result
 from scipy.special import betaincinv
 
 from edge_vit.measure import statistics
@@ -194,9 +194,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2000, help="models of each case")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, help="folder of the page whose table is written anew")
     arguments, load = parser.parse_args(), load_average()
     rows = simulate(arguments.runs)
     print(markdown(rows))
+    if arguments.docs:
+        fill_docs(arguments.docs / "statistics.md", "rates", markdown(rows))
     print(
         write_result(
             arguments.results,
