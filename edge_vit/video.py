@@ -27,8 +27,9 @@ from edge_vit.video_reader import (
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
-    *(".3gp", ".flv", ".wmv", ".ogv", ".m2v", ".ivf", ".y4m"),
-    *(".h264", ".264", ".h265", ".hevc", ".mjpeg", ".mjpg"),
+    *(".3gp", ".3g2", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".m2v", ".ivf", ".y4m", ".vob"),
+    *(".mxf", ".nut", ".qt", ".divx", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg"),
+    ".mjpg",
 )
 """How the names of video files end, in lower case."""
 

@@ -75,6 +75,7 @@ class FrameDecoder:
         container: an open one, at its beginning.
         stream: of `container`, see `video_stream`.
         note_corrupt: called with the presentation time of each corrupt frame.
+        is_joined: whether the stream was running before: until its first key frame nothing is lost.
     """
 
     def __init__(
@@ -83,11 +84,14 @@ class FrameDecoder:
         container: Any,
         stream: Any,
         note_corrupt: Callable[[int], object] = lambda pts: None,
+        *,
+        is_joined: bool = False,
     ) -> None:
         self._av, self._container, self._stream = av, container, stream
         codec = stream.codec_context.name
         self._is_shown_each = codec in _SHOWN_EACH
         self._is_guessing = codec in _GUESSED_UNTIL_KEY
+        self._is_joining = is_joined
         self._has_fields = codec in _FIELD_CODECS
         # AVI numbers packets; of frames that are shown in another order it has no times.
         self._is_timed = "avi" not in self.format_names or codec == "mjpeg"
@@ -141,7 +145,7 @@ class FrameDecoder:
             frames = []
             self.num_errors += 1
             self._note_bad(None if is_flush else packet.pts)
-            if not self._is_shown_each:
+            if not self._is_shown_each and not self._is_joining:
                 self.counts.undecodable += 1
         good = [frame for frame in frames if self._is_good(frame)]
         if is_flush:
@@ -183,13 +187,15 @@ class FrameDecoder:
         return self.counts.missing
 
     def _expect(self, packet: Any) -> None:
+        """Note what `packet`, which is about to be decoded, will show."""
+        self._is_joining = self._is_joining and not packet.is_keyframe
         if packet.is_discard:  # an edit list hides it; the decoder needs it for others
             self._is_guessing = self._is_guessing and not packet.is_keyframe
             return
         if packet.pts is not None:
             end = (packet.pts + (packet.duration or 0)) * packet.time_base
             self._end_s = max(self._end_s, end)
-        if not self._is_shown_each:
+        if not self._is_shown_each or self._is_joining:
             return
         if not self._is_timed or packet.pts is None or packet.pts in self._pending:
             self._num_untimed += 1
@@ -204,6 +210,8 @@ class FrameDecoder:
         if frame.key_frame:
             self._is_guessing, self._bad_since = False, None
         if frame.is_corrupt or self._is_guessing:
+            if self._is_joining:
+                return False
             self.counts.corrupt += 1
             self._note_bad(frame.pts)
             if frame.pts is not None:

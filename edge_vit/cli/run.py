@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edge_vit.errors import ImageError
 from edge_vit.image_folder import expand_folders
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision
+from edge_vit.video import VIDEO_SUFFIXES
 
 
 @click.command("run")
@@ -72,7 +74,7 @@ def command(
             try:
                 predictions.append(predictor.predict(path, top))
             except ImageError as error:
-                bad.append(str(error))
+                bad.append(_explain(path, bundle, error))
             advance(1)
     if as_json:
         print_json([_to_json(prediction) for prediction in predictions])
@@ -84,6 +86,14 @@ def command(
         Failure(line, 1).show()
     if bad:
         raise Failure(bad[-1], 1)
+
+
+def _explain(path: Path, bundle: Path, error: ImageError) -> str:
+    """What is wrong with `path`; of a video, how its frames can be had."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file():
+        return str(error)
+    command = shlex.join(["edgevit", "camera", str(bundle), "--source", str(path), "--json"])
+    return f"{path} is a video, expected an image. For the predictions of its frames: {command}"
 
 
 def _to_json(prediction: Prediction) -> dict[str, Any]:

@@ -57,3 +57,14 @@ def test_a_video_without_one_good_frame_is_one_line(refused, shared_bundle, tmp_
     spoil(path, range(COUNT), keep=0)
     message = f"holds no frame that can be decoded: 0 of {COUNT} frames are good"
     assert message in refused("eval", shared_bundle.path, "--data", path)
+
+
+def test_a_video_among_images_is_named_with_the_command_that_takes_it(
+    refused, shared_bundle, tmp_path
+):
+    path = encode(tmp_path / "the clip.MP4", "mpeg4")
+    message = refused("run", shared_bundle.path, path)
+    assert message == (
+        f"{path} is a video, expected an image. For the predictions of its frames: "
+        f"edgevit camera {shared_bundle.path} --source '{path}' --json"
+    )

@@ -123,7 +123,12 @@ def _path_address(text: str) -> SourceAddress:
         return SourceAddress("folder", str(path), str(path))
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return SourceAddress("video", str(path), str(path))
-    what = "is no video by its name" if path.is_file() else "does not exist"
+    if path.is_file():
+        raise SpecError(
+            f"source {path} is no video by its name, which would end in one of "
+            f"{' '.join(VIDEO_SUFFIXES)}. Rename it, or give the folder that holds it"
+        )
+    what = "does not exist"
     if not path.exists() and "://" in text:
         what = "is no address of a source"
     raise SpecError(f"source {hide_password(text)} {what}, expected one of {_FORMS}")

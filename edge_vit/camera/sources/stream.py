@@ -101,7 +101,9 @@ class StreamSource:
             if self._stream is None:
                 raise SourceError(f"source {self._address.name} has no pictures")
             self._stream.thread_type = self._threads
-            self._decoder = FrameDecoder(self._av, self._container, self._stream)
+            self._decoder = FrameDecoder(
+                self._av, self._container, self._stream, is_joined=not self._is_file
+            )
             self._packets = self._decoder.packets()
         except self._av.error.FFmpegError as error:
             why = _reason(error)
