@@ -127,7 +127,13 @@ def loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interv
         if not _is_same_reference(now, then):
             most = min(2 * count - sum(right), sum(right))
     most = max(min(most, count), abs(change))
-    low, high = paired_drop_bounds((most + change) / 2, (most - change) / 2, count)
+    # A copy is no evidence; of how many images there are different ones, as many are counted.
+    share = min(report.deciding.num_images / report.num_images for report in (now, then))
+    if share == 0:
+        return _POINTS * change / count, Interval(-_POINTS, _POINTS)
+    low, high = paired_drop_bounds(
+        share * (most + change) / 2, share * (most - change) / 2, share * count
+    )
     return _POINTS * change / count, Interval(_POINTS * low, _POINTS * high)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edge_vit.measure.findings import Evidence, Finding
 from edge_vit.measure.statistics import exact_bounds
+from edge_vit.printable import one_line
 from edge_vit.spec import Activation, Task
 
 MIN_IMAGES = 10
@@ -302,4 +303,4 @@ def _is_same_names(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 
 
 def _name(facts: ReferenceFacts, index: int) -> str:
-    return facts.labels[index] if index < len(facts.labels) else str(index)
+    return one_line(facts.labels[index]) if index < len(facts.labels) else str(index)
