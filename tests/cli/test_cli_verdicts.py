@@ -75,7 +75,7 @@ def verify(edgevit, shared_bundle, data, monkeypatch):
 
 def test_int8_is_better(verify):
     status, words = verify(fp32={"delay_ms": 4}, fp16={"delay_ms": 4})
-    assert status == 0
+    assert status == 0, words
     assert "Ship INT8: " in words
     assert "faster than FP32" in words
     assert "recommended: int8 on ort" in words
