@@ -43,11 +43,11 @@ def without(step: str) -> Recipe:
 RECIPES: dict[str, Recipe] = {
     WHOLE: DEFAULT_RECIPE,
     "without folds": replace(DEFAULT_RECIPE, fold_strength=0.0),
-    "folds at 0.5": replace(DEFAULT_RECIPE, fold_strength=0.5),
+    "without a search of smoothing": replace(DEFAULT_RECIPE, strengths=()),
+    "without compensation": replace(DEFAULT_RECIPE, is_compensated=False),
     "without zero points": replace(DEFAULT_RECIPE, has_zero_points=False),
     **{f"without {step}": without(step) for step in STEP_NAMES},
-    "without any step": replace(DEFAULT_RECIPE, steps=()),
-    "steps not judged": replace(DEFAULT_RECIPE, is_judged=False),
+    "without any step": replace(DEFAULT_RECIPE, steps=(), strengths=(), is_compensated=False),
 }
 
 

@@ -104,7 +104,7 @@ def quantize_by(
             capture_output=True,
             text=True,
             cwd=home,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} if way in EDGE_VIT else None,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} if way.startswith("edge-vit") else None,
         )
         if done.returncode:
             raise RuntimeError(f"{way}: {done.stderr.strip()[-400:]}")
@@ -134,7 +134,7 @@ def _sources(way: str) -> list[Path]:
     """Return the files that decide what `way` makes of its inputs."""
     package = ROOT / "edge_vit"
     own = [*sorted((package / "calibration").glob("*.py")), package / "table.py"]
-    return [CHILD, *(own if way in EDGE_VIT else [])]
+    return [CHILD, *(own if way.startswith("edge-vit") else [])]
 
 
 def open_runner(path: Path, threads: int | None = None) -> Any:

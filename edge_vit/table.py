@@ -48,7 +48,7 @@ class Recipe:
         strengths: of smoothing that are tried for each layer beside `fold_strength`.
         is_compensated: weights are rounded so that their errors make up for each other
             (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
-        is_judged: take a step that could harm only where the model's output gains by it.
+        is_judged: in tables of format 4 and before; steps have been judged always since.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.
         max_fallback: share of the layers' multiply-adds that may stay in FP16 for that.

@@ -13,6 +13,7 @@ import onnx
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
+from edge_vit.calibration.growth import say_growth
 from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe
@@ -95,6 +96,8 @@ def calibrate_model(
             model_digest=digest,
             progress=progress,
         )
+        if recipe.search_tokens and seen.shaping and (said := say_growth(seen)):
+            progress.note(said)
         exact = run_outputs(model, spec, seen.held_out, threads) if recipe.search_tokens else []
         asked = exact[: _count_asked(recipe, spec)]
         found = search_plans(model, spec, seen, recipe, asked, threads=threads, progress=progress)

@@ -14,41 +14,49 @@ _CHUNK = 2048  # rows whose products are summed in float32; the sums of chunks a
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """Sums over the rows of an activation (rows, K); they add up over images and machines.
+    """Weighted sums over the rows of an activation (rows, K); they add up over images.
 
     Attributes:
         num_rows: how many rows.
+        mass: sum of their weights.
         total: (K,) float64, their sum.
         matrix: (K, K) float64, the sum of ``x^T x``.
     """
 
     num_rows: int
+    mass: float
     total: npt.NDArray[np.float64]
     matrix: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: Array) -> Gram:
-        """Return the sums over `rows`, float32 (R, K)."""
+    def of(cls, rows: Array, weights: Array | None = None) -> Gram:
+        """Return the sums over `rows`, float32 (R, K), each times its weight, (R,)."""
+        if weights is None:
+            weights = np.ones(len(rows), np.float32)
         width = rows.shape[1]
-        matrix = np.zeros((width, width))
+        matrix, roots = np.zeros((width, width)), np.sqrt(weights, dtype=np.float32)
         for start in range(0, len(rows), _CHUNK):
-            part = rows[start : start + _CHUNK]
+            part = rows[start : start + _CHUNK] * roots[start : start + _CHUNK, None]
             matrix += part.T @ part
-        return cls(len(rows), rows.sum(axis=0, dtype=np.float64), matrix)
+        total = weights @ rows.astype(np.float64)
+        return cls(len(rows), float(weights.sum()), total, matrix)
 
     def merge(self, other: Gram) -> Gram:
         """Return the sums over the rows of both."""
         return Gram(
-            self.num_rows + other.num_rows, self.total + other.total, self.matrix + other.matrix
+            self.num_rows + other.num_rows,
+            self.mass + other.mass,
+            self.total + other.total,
+            self.matrix + other.matrix,
         )
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
         """(K,), of the rows."""
-        return self.total / max(1, self.num_rows)
+        return self.total / (self.mass or 1.0)
 
     def moments(self, *, is_centered: bool) -> npt.NDArray[np.float64]:
         """Return the mean of ``x^T x``, (K, K), of rows that their mean was taken from or not."""
         mean = self.mean
-        moments: npt.NDArray[np.float64] = self.matrix / max(1, self.num_rows)
+        moments: npt.NDArray[np.float64] = self.matrix / (self.mass or 1.0)
         return moments - np.outer(mean, mean) if is_centered else moments

@@ -18,10 +18,13 @@ class LayerRows:
     Args:
         layer: the layer.
         rows: (R, K) float32, inputs of the unfolded model.
+        weights: (R,), how much each counts; None for all alike.
     """
 
-    def __init__(self, layer: Layer, rows: Array) -> None:
+    def __init__(self, layer: Layer, rows: Array, weights: Array | None = None) -> None:
         self.layer, self.rows = layer, rows
+        counts = np.ones(len(rows), np.float32) if weights is None else weights
+        self.weights: npt.NDArray[np.float32] = counts / counts.mean()
         self._folded: _Folded | None = None
         self._last: tuple[Plan, npt.NDArray[np.float32]] | None = None
 
@@ -35,14 +38,17 @@ class LayerRows:
         return self._last[1]
 
     def mean_square(self, plan: Plan) -> float:
-        """Return the mean square of `output_error`."""
-        error = self.output_error(plan)
-        return float(np.vdot(error, error)) / error.size
+        """Return the mean square of `output_error`, rows weighted."""
+        return self._mean_square(self.output_error(plan))
 
     def weight_square(self, plan: Plan) -> float:
         """Return the mean square of what rounding the weight alone makes, the bias corrected."""
-        error = (self._fold(plan).weight_error + plan.correction) * self.layer.column_factors
-        return float(np.vdot(error, error)) / error.size
+        error = self._fold(plan).weight_error + plan.correction
+        return self._mean_square(error * self.layer.column_factors)
+
+    def _mean_square(self, error: Array) -> float:
+        rows = np.einsum("rn,rn->r", error, error, dtype=np.float64)
+        return float(self.weights @ rows) / error.size
 
     def _compute(self, plan: Plan) -> npt.NDArray[np.float32]:
         folded = self._fold(plan)

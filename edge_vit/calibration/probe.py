@@ -56,25 +56,33 @@ class BlockProbe:
         """Let go of the session and the inputs."""
         del self._session, self.inputs
 
-    def error_of(self, site: str, error: Array) -> OutputError:
+    def num_tokens(self, site: str) -> int | None:
+        """Return how many tokens of one sequence an image gives the layer; None for several."""
+        shape = self._states[0][self._names[site].input.name or ""].shape
+        tokens = shape[-2] if len(shape) > 1 else 1
+        return tokens if tokens > 1 and np.prod(shape[:-2]) == 1 else None
+
+    def error_of(self, site: str, error: Array, num_images: int | None = None) -> OutputError:
         """Return how far the outputs come to be off.
 
         Args:
             site: the layer that is disturbed.
             error: (rows, N) float32, what is added to its output.
+            num_images: look at the first of the images alone, so many of them.
         """
         linear = self._names[site]
         disturbed = self._cut.errors[linear.output.name or ""]
         got: list[Outputs] = []
         parts = np.split(error, len(self._states))
-        for part, state, exact in zip(parts, self._states, self._exact, strict=True):
+        images = list(zip(parts, self._states, self._exact, strict=True))[:num_images]
+        for part, state, exact in images:
             leading = state[linear.input.name or ""].shape[:-1]
             feeds = {name: state[name] for name in self._cut.feeds}
             feeds |= dict.fromkeys(self._cut.errors.values(), _NO_ERROR)
             feeds[disturbed] = part.reshape(*leading, -1)
             outputs = (value[0] for value in self._session.run(self._made, feeds))
             got.append({**exact, **dict(zip(self._made, outputs, strict=True))})
-        return OutputError.of(self._exact, got)
+        return OutputError.of([exact for *_, exact in images], got)
 
 
 def _rows(value: Array) -> Array:

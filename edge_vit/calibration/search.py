@@ -23,6 +23,7 @@ from edge_vit.calibration.output_error import Outputs
 from edge_vit.calibration.probe import BlockProbe
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import Choice, correct_bias, make_plan
+from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
 from edge_vit.graph.sites import Block, Site, find_blocks
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
@@ -100,8 +101,9 @@ def search_plans(
     with threadpool_limits(1, "blas"), progress.step(title, len(blocks)) as advance:
         for block, states in walk_blocks(model, spec, images, threads):
             probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads)
-            samples = sample_inputs(block, states, len(shaping))
-            here = _BlockSearch(block, seen, recipe, samples, probe)
+            weights = first_token_weights(_examples(block, seen, recipe), probe)
+            samples = sample_inputs(block, states, len(shaping), weights)
+            here = _BlockSearch(block, seen, recipe, samples, weights, probe)
             for name, plans in here.plans().items():
                 found.setdefault(name, {}).update(plans)
             errors |= here.errors
@@ -206,10 +208,12 @@ class _BlockSearch:
         seen: Observation,
         recipe: Recipe,
         samples: Mapping[str, InputSample],
+        weights: Mapping[str, TokenWeights],
         probe: BlockProbe,
     ) -> None:
         self._block, self._seen, self._recipe = block, seen, recipe
-        self._samples, self._probe, self._rounding = samples, probe, _Rounding(samples)
+        self._samples, self._weights, self._probe = samples, weights, probe
+        self._rounding = _Rounding(samples)
         self._inputs = {site.name: site.linear.input.name or "" for site in block.sites}
         self.errors, self.nearest = dict[str, float](), list[str]()
 
@@ -238,8 +242,11 @@ class _BlockSearch:
             names.append(f"without {ROUNDING}")
         found: dict[str, dict[str, Plan]] = {name: {} for name in names}
         for layer in family.layers(self._rounding):
-            rows = LayerRows(layer, self._samples[self._inputs[layer.name]].rows)
-            judge = LayerRows(layer, self._probe.inputs[layer.name])
+            sample = self._samples[self._inputs[layer.name]]
+            rows = LayerRows(layer, sample.rows, sample.weights)
+            inputs = self._probe.inputs[layer.name]
+            counts = self._weights[layer.name].of_rows(len(inputs))
+            judge = LayerRows(layer, inputs, counts)
             search = Search(rows, judge, self._probe, recipe)
             plan, as_seen, self.errors[layer.name] = search.run()
             if recipe.is_compensated and plan.levels is None:
@@ -253,3 +260,12 @@ class _BlockSearch:
                     version = correct_bias(rows, version)
                 found[name][layer.name] = version
         return found
+
+
+def _examples(block: Block, seen: Observation, recipe: Recipe) -> Iterator[tuple[Layer, Plan]]:
+    """Yield each layer of `block` with a plan that asks for nothing."""
+    family = _Family(block, seen, recipe)
+    for layer in family.layers():
+        plan = make_plan(layer, Choice(recipe.fold_strength), recipe)
+        family.settle(layer, plan)
+        yield layer, plan

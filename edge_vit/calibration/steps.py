@@ -31,10 +31,10 @@ RANGE_RATIOS = (
 )
 """Down to where hidden units whose effects cancel reach a hundred times what the others do."""
 
-MAX_SMOOTHINGS = 3
+MAX_SMOOTHINGS = 2
 """How many smoothings of a layer the output is asked about, beside the one that it begins with."""
 
-_NEAR = 2.5  # times the least rounding noise: smoothings above it are not worth a run of the model
+_NEAR = 1.5  # times the least rounding noise: smoothings above it are not worth a run of the model
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def correct_bias(rows: LayerRows, plan: Plan) -> Plan:
         return plan
     folded = (rows.rows - plan.offsets) / plan.divisors
     error = round_to_levels(folded, plan.input_scale, plan.input_zero) - folded
-    mean = error.mean(axis=0) @ (round_weight(rows.layer, plan) * plan.weight_scales)
+    mean = rows.weights @ error / len(error) @ (round_weight(rows.layer, plan) * plan.weight_scales)
     return replace(plan, correction=plan.correction - mean.astype(np.float32)).did("bias")
 
 

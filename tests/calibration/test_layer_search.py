@@ -1,0 +1,111 @@
+"""What the output accepts of what a layer's rows propose."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from layers import layer_of
+
+from edge_vit.calibration.layer import plan_minmax
+from edge_vit.calibration.layer_rows import LayerRows
+from edge_vit.calibration.layer_search import Search, is_better
+from edge_vit.calibration.output_error import OutputError
+from edge_vit.calibration.steps import narrowest_useful
+from edge_vit.calibration.token_weights import LEAST, first_token_weights
+from edge_vit.table import Recipe
+
+RECIPE = Recipe("own", steps=("range",), search_tokens=100)
+NUM_IMAGES, NUM_TOKENS = 4, 500
+
+
+class Readout:
+    """A model whose output is what one layer makes of some tokens of each image."""
+
+    def __init__(self, rows, weight, tokens):
+        outputs = (rows @ weight).reshape(NUM_IMAGES, NUM_TOKENS, -1)[:, tokens]
+        self._signal = np.square(outputs).sum(axis=(1, 2))[:, None]
+        self._tokens, self.inputs = tokens, {"block0/fc1": rows}
+
+    def num_tokens(self, site):
+        return NUM_TOKENS
+
+    def error_of(self, site, error, num_images=None):
+        parts = error.reshape(NUM_IMAGES, NUM_TOKENS, -1)[:, self._tokens]
+        noise = np.square(parts, dtype=np.float64).sum(axis=(1, 2))[:, None]
+        return OutputError(noise[:num_images], self._signal[:num_images])
+
+
+def search(rows, weight, tokens):
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False)
+    own = LayerRows(layer, rows)
+    plan, *_ = Search(own, own, Readout(rows, weight, tokens), RECIPE).run()
+    return layer, plan
+
+
+@pytest.fixture
+def rows():
+    random = np.random.default_rng(0)
+    return random.normal(size=(NUM_IMAGES * NUM_TOKENS, 32)).clip(-3, 3).astype(np.float32)
+
+
+@pytest.fixture
+def weight():
+    return np.random.default_rng(1).normal(0, 0.1, (32, 16)).astype(np.float32)
+
+
+def test_one_huge_value_that_the_output_reads_keeps_its_range(rows, weight):
+    rows[::NUM_TOKENS, 0] = 30.0
+    layer, plan = search(rows, weight, tokens=slice(0, 1))
+    assert plan.high == plan_minmax(layer).high
+
+
+def test_rows_that_gain_on_average_do_not_outvote_the_output(rows, weight):
+    rows[0, 0] = 60.0  # one value of 2,000 rows, in the token that is read
+    layer, plan = search(rows, weight, tokens=slice(0, 1))
+    whole = plan_minmax(layer)
+    assert narrowest_useful(LayerRows(layer, rows), whole) < 0.8
+    assert plan.high == whole.high
+
+
+def test_a_huge_pair_that_cancels_gives_its_range_away(rows, weight):
+    pair = np.repeat(60 + rows[:, :1], 2, axis=1)
+    row = np.full((1, 16), 0.1, np.float32)
+    wide = np.concatenate([rows, pair], axis=1)
+    layer, plan = search(wide, np.concatenate([weight, row, -row]), tokens=slice(None))
+    assert plan.high < 0.2 * plan_minmax(layer).high
+    assert plan.steps[-1].startswith("range")
+
+
+@pytest.mark.parametrize(
+    ("new", "accepted"),
+    [
+        pytest.param((0.5, 0.5), True, id="better everywhere"),
+        pytest.param((0.1, 1.2), False, id="better on average, worst image worse"),
+        pytest.param((0.99, 0.99), False, id="hardly better"),
+    ],
+)
+def test_the_worst_image_has_its_say(new, accepted):
+    ones = np.ones((2, 1))
+    old = OutputError(ones, ones)
+    assert is_better(OutputError(np.array(new)[:, None], ones), old) is accepted
+
+
+@pytest.mark.parametrize(
+    ("tokens", "first", "other"),
+    [
+        pytest.param(slice(0, 1), 1.0, LEAST, id="class token"),
+        pytest.param(slice(1, None), LEAST, 1.0, id="all but the first"),
+        pytest.param(slice(None), 1.0, 1.0, id="all alike"),
+    ],
+)
+def test_tokens_weigh_what_the_output_makes_of_them(rows, weight, tokens, first, other):
+    layer = dataclasses.replace(layer_of(rows, weight), name="block0/fc1")
+    found = first_token_weights([(layer, plan_minmax(layer))], Readout(rows, weight, tokens))
+    weights = found["block0/fc1"]
+    assert weights.first == pytest.approx(first, rel=0.5)
+    assert weights.other == pytest.approx(other, rel=0.5)
+    counts = weights.of_rows(len(rows))
+    assert (counts[::NUM_TOKENS] == np.float32(weights.first)).all()
+    assert (counts == np.float32(weights.first)).sum() in (NUM_IMAGES, len(rows))
