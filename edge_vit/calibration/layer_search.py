@@ -27,6 +27,9 @@ MAX_NARROWED = 0.25
 DINOv2-S ranges that gained 1 to 4 dB on four images cost 0.3 dB, and the worst image 2 dB, on 128
 others."""
 
+MAX_WIDENED = 0.8
+"""Share of the layer's error that a wider range may leave."""
+
 MAX_WORSE = 1.02
 """How many times its error the worst image may come to by a change that gains on average."""
 
@@ -71,11 +74,11 @@ class Search:
         return keep_mean(self._layer, bare)
 
     def _search_range(self, plan: Plan, error: OutputError) -> tuple[Plan, OutputError]:
-        """Return the range that the output likes best: narrower, or a little wider.
+        """Return the range that the output likes best: narrower, or wider where images leave it.
 
         A narrower one clips what these images do not show: it has to pay a great deal, in every
-        image. A wider one clips less; where the rounding of a value that hardly changes from image
-        to image falls better, the output gains by it too.
+        image. A wider one has to pay more than chance: rounding that happens to fall better in a
+        few images does not in others.
         """
         first, found = error, (plan, error)
         if (ratio := narrowest_useful(self._rows, plan)) < 1:
@@ -86,7 +89,7 @@ class Search:
         for ratio in headrooms(self._judge, plan):
             other = scale_range(plan, ratio)
             new = self._ask(other)
-            if is_better(new, found[1]):
+            if new.mean < MAX_WIDENED * error.mean and is_better(new, found[1]):
                 found = self._ranged(other, ratio, new, first), new
         return found
 

@@ -22,7 +22,7 @@ from edge_vit.calibration.layer import (
 from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
 from edge_vit.table import Recipe
 
-HEADROOMS = (1.04, 1.08, 1.13, 1.2)
+HEADROOMS = (1.1, 1.2)
 """How many times what was seen a range may hold."""
 
 RANGE_RATIOS = (
@@ -111,14 +111,9 @@ def narrowest_useful(rows: LayerRows, plan: Plan) -> float:
 
 
 def headrooms(rows: LayerRows, plan: Plan) -> Iterator[float]:
-    """Yield the wider ranges worth a look.
-
-    Where smoothing levels the channels, there are none unless `rows` leave the range of `plan`.
-    """
-    layer = rows.layer
-    is_smoothed = layer.is_foldable or layer.given is not None
+    """Yield the wider ranges worth a look: none, where `rows` stay within that of `plan`."""
     reached = (rows.rows - plan.offsets) / plan.divisors
-    if not is_smoothed or reached.max() > plan.high or reached.min() < plan.low:
+    if reached.max() > plan.high or reached.min() < plan.low:
         yield from HEADROOMS
 
 
