@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_vit.class_names import Matched, Naming, key_of, match_names
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.image_decoding import is_image
-from edge_vit.image_net import synset_indices
+from edge_vit.image_net import SYNSET_FILES, is_synset, synset_indices
 
 EXTENSIONS = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 """How the names of images end, in lower or upper case."""
@@ -252,4 +252,6 @@ def _mend(folder: Path, names: Sequence[str], keys: Set[str]) -> str:
             key_of(n) in keys for n in class_folders(folder / name)
         ):
             return f"The classes are in {folder / name}: pass that"
+    if all(map(is_synset, names)):
+        return f"Put {SYNSET_FILES[0]}, which gives the order of synsets, beside them"
     return "Name the folders after the labels, or pass a flat folder to measure agreement only"

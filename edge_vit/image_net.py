@@ -36,6 +36,11 @@ _LEVELS = 4  # above the images: ILSVRC/Data/CLS-LOC/val lies so far below the l
 _DEVKIT_FOLDERS = ("", "devkit/data", "ILSVRC2012_devkit_t12/data")
 
 
+def is_synset(name: str) -> bool:
+    """Return whether `name` is that of a synset of WordNet, such as ``n01440764``."""
+    return _SYNSET.fullmatch(name) is not None
+
+
 def synset_indices(folder: Path, names: Sequence[str]) -> dict[str, int] | None:
     """Return the class index of each class folder that is called by its synset.
 
@@ -49,7 +54,7 @@ def synset_indices(folder: Path, names: Sequence[str]) -> dict[str, int] | None:
     Raises:
         ImageError: the mapping does not know a folder, or is damaged.
     """
-    if not names or not all(_SYNSET.fullmatch(name) for name in names):
+    if not names or not all(map(is_synset, names)):
         return None
     path = _find(folder, *SYNSET_FILES)
     if path is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from edge_vit.class_names import Naming, key_of, match_names
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.image_folder import EXTENSIONS
+from edge_vit.listed_files import find_file
 from edge_vit.text_lines import read_text, shorten, split_lines
 
 LIST_SUFFIX = ".txt"
@@ -27,6 +27,8 @@ _CLASSES = (
     "category category_name category_id label_name label_id truth ground_truth y"
 )
 PATH_HEADERS, CLASS_HEADERS = frozenset(_PATHS.split()), frozenset(_CLASSES.split())
+_IDS = frozenset(("id", "image_id", "img_id"))
+"""Headers of paths where no other column holds them, and of row numbers where one does."""
 _SAMPLE = 20  # rows that tell how a table is laid out
 _WANTED = "one image a line: path,label"
 
@@ -60,7 +62,7 @@ class _Columns:
     """Where a table has its paths and its classes; the header is no row of it."""
 
     path: int
-    label: int | None
+    labels: tuple[int, ...]
     count: int
     notes: tuple[str, ...] = ()
     needs_names: bool = False
@@ -101,7 +103,8 @@ def read_listed(
     columns = _find_columns(path, rows, header, has_truth=has_truth)
     if not rows:
         raise ImageError(f"{_what(path)} names no image, expected {_wanted(path)}")
-    paths, words = [], []
+    paths = []
+    words: dict[int, list[tuple[int, str]]] = {place: [] for place in columns.labels}
     for row in rows:
         if len(row.cells) > columns.count:
             raise ImageError(
@@ -109,15 +112,19 @@ def read_listed(
                 f"{'path,label or path' if header is None else columns.count}"
             )
         paths.append(_need(path, row.number, row.cell(columns.path)))
-        if columns.label is not None and row.cell(columns.label):
-            words.append((row.number, row.cell(columns.label)))
-    if not words:
+        for place, column in words.items():
+            if row.cell(place):
+                column.append((row.number, row.cell(place)))
+    some = [column for column in words.values() if column]
+    if not some:
         return Listed(paths, None, columns.notes)
-    if len(words) != len(paths):
-        raise ImageError(
-            f"{_what(path)}: {len(words)} of {len(paths)} images have a label, expected all or none"
-        )
-    classes, notes = _match(path, words, labels, num_classes, needs_names=columns.needs_names)
+    for column in some:
+        if len(column) != len(paths):
+            raise ImageError(
+                f"{_what(path)}: {len(column)} of {len(paths)} images have a label, expected all "
+                "or none"
+            )
+    classes, notes = _match_columns(path, some, labels, num_classes, columns)
     return Listed(paths, classes, (*columns.notes, *notes))
 
 
@@ -155,36 +162,6 @@ def _wanted(path: Path) -> str:
     return "one path a line" if path.suffix.lower() == LIST_SUFFIX else _WANTED
 
 
-def find_file(folder: Path, text: str) -> Path | None:
-    """Return the file that a list in `folder` calls `text`; None where there is none.
-
-    As it is written; else with its backslashes as slashes, in another composition of Unicode (a Mac
-    writes é as two characters), or as Latin letters of Windows.
-    """
-    for name in _spellings(text):
-        try:
-            if name and (folder / name).is_file():
-                return folder / name
-        except (OSError, ValueError):  # too long, or with a null in it
-            continue
-    return None
-
-
-def _spellings(text: str) -> Iterator[str]:
-    stripped = text.strip()
-    yield from (stripped, text)
-    if len(stripped) > 2 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
-        stripped = stripped[1:-1]
-        yield stripped
-    slashed = stripped.replace("\\", "/")
-    yield slashed
-    for form in ("NFC", "NFD"):
-        yield unicodedata.normalize(form, slashed)
-    if not text.isprintable():  # bytes that are no UTF-8
-        data = slashed.encode("utf-8", "surrogateescape")
-        yield data.decode("cp1252", "replace")
-
-
 def _need(path: Path, number: int, text: str) -> Path:
     found = find_file(path.parent, text)
     if found is not None:
@@ -193,6 +170,11 @@ def _need(path: Path, number: int, text: str) -> Path:
     hint = (
         f"Paths start at the {'list' if path.suffix.lower() == LIST_SUFFIX else 'table'}'s folder"
     )
+    suffix = next((end for end in EXTENSIONS if name and find_file(path.parent, name + end)), None)
+    if suffix:
+        hint = f"{name}{suffix} is there: write paths with their suffix"
+    elif "://" in text:
+        hint = "Only files are read: download the images first"
     if name and not Path(name).is_absolute() and find_file(Path(), name):
         hint += f", and this one is found from {Path.cwd()}: move {path.name} there"
     raise ImageError(
@@ -206,12 +188,12 @@ def _is_list(folder: Path, lines: Sequence[tuple[int, str]]) -> bool:
     some = lines[:_SAMPLE]
     if any(find_file(folder, line) for _, line in some):
         return True
-    return not any(_places(folder, _sample(lines, delimiter)) for delimiter in "\t;, ")
+    return not any(_places(folder, _sample(lines, delimiter)) for delimiter in "\t;|, ")
 
 
 def _split(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[list[_Row], list[str] | None]:
     """The rows of a table, and its headers if it has them, by the delimiter that gives paths."""
-    delimiters = {".tsv": "\t,;", LIST_SUFFIX: "\t;, "}.get(path.suffix.lower(), ",;\t")
+    delimiters = {".tsv": "\t,;|", LIST_SUFFIX: "\t;|, "}.get(path.suffix.lower(), ",;\t|")
     some = [_sample(lines, delimiter) for delimiter in delimiters]
     scores = [sum(_places(path.parent, rows).values()) for rows in some]
     if not any(scores):  # not one image is there: what cuts every line alike
@@ -260,7 +242,7 @@ def _is_header(folder: Path, rows: Sequence[_Row]) -> bool:
     if _places(folder, rows[:1]) or any(_looks_like_path(cell) for cell in first):
         return False
     names = set(map(_header_key, first))
-    return bool(names & PATH_HEADERS) or bool(_places(folder, rows[1:]))
+    return bool(names & (PATH_HEADERS | _IDS)) or bool(_places(folder, rows[1:]))
 
 
 def _looks_like_path(cell: str) -> bool:
@@ -278,15 +260,16 @@ def _find_columns(
     if header is None:
         count = max(len(row.cells) for row in rows)
         if count > 2 and has_truth:
-            return _Columns(0, 1, 2)  # the row that is too long is named by its line
+            return _Columns(0, (1,), 2)  # the row that is too long is named by its line
         _refuse_several(path, [str(place + 1) for place in found])
         place = next(iter(found), 0)
-        return _Columns(place, 1 - place if count == 2 and has_truth else None, count)
+        return _Columns(place, (1 - place,) if count == 2 and has_truth else (), count)
     width = max(len(row.cells) for row in rows) if rows else 0
     header = [*header, *[""] * (width - len(header))]
     names = [_header_key(cell) for cell in header]
     places = [place for place, name in enumerate(names) if name in PATH_HEADERS]
-    places = [place for place in places if place in found] or places or list(found)
+    ids = [place for place, name in enumerate(names) if name in _IDS]
+    places = [place for place in places if place in found] or places or list(found) or ids
     _refuse_several(path, [header[place] for place in places])
     if not places:
         raise ImageError(
@@ -295,7 +278,7 @@ def _find_columns(
         )
     others = [place for place in range(len(names)) if place != places[0]]
     if not has_truth or not others:
-        return _Columns(places[0], None, len(names))
+        return _Columns(places[0], (), len(names))
     return _find_label(path, header, names, places[0], others)
 
 
@@ -303,16 +286,16 @@ def _find_label(
     path: Path, header: Sequence[str], names: Sequence[str], place: int, others: Sequence[int]
 ) -> _Columns:
     called = [other for other in others if names[other] in CLASS_HEADERS]
-    if len(called) > 1 or (not called and len(others) > 1):
-        which = shorten(", ".join(header[other] or "(no name)" for other in (called or others)))
+    if not called and len(others) > 1:
+        which = shorten(", ".join(header[other] or "(no name)" for other in others))
         raise ImageError(
             f"{_what(path)}: its columns {which} do not tell the class of each image, expected one "
             "column called label. Call it so, or keep the path alone to measure agreement only"
         )
-    label = called[0] if called else others[0]
-    left = [header[other] for other in others if other != label and header[other]]
+    chosen = tuple(called or others)
+    left = [header[other] for other in others if other not in chosen and header[other]]
     notes = (f"{_what(path)}: columns {shorten(', '.join(left))} are not used.",) if left else ()
-    return _Columns(place, label, len(names), notes, needs_names=not called)
+    return _Columns(place, chosen, len(names), notes, needs_names=not called)
 
 
 def _refuse_several(path: Path, columns: Sequence[str]) -> None:
@@ -321,6 +304,45 @@ def _refuse_several(path: Path, columns: Sequence[str]) -> None:
             f"{_what(path)}: columns {shorten(' and '.join(columns))} both hold paths of images, "
             "expected one. Keep the one that is meant"
         )
+
+
+def _match_columns(
+    path: Path,
+    some: Sequence[Sequence[tuple[int, str]]],
+    labels: Sequence[str],
+    num_classes: int | None,
+    columns: _Columns,
+) -> tuple[list[int], tuple[str, ...]]:
+    """The class index of each image by the columns of classes that are the model's.
+
+    Several, such as index and name, have to agree; one that names no class of the model is left.
+
+    Raises:
+        ImageError: no column is of the model's classes, or two differ.
+    """
+    matched, errors = [], []
+    for words in some:
+        try:
+            matched.append(
+                _match(path, words, labels, num_classes, needs_names=columns.needs_names)
+            )
+        except ImageError as error:
+            errors.append(error)
+    if not matched:
+        raise errors[0]
+    classes, notes = matched[0]
+    for others, _ in matched[1:]:
+        if others != classes:
+            row = next(
+                i for i, pair in enumerate(zip(classes, others, strict=True)) if len({*pair}) > 1
+            )
+            raise ImageError(
+                f"{_what(path)}, line {some[0][row][0]}: its columns of classes name class "
+                f"{classes[row]} and class {others[row]}. Keep the one that is the model's"
+            )
+    if errors:
+        notes = (*notes, f"A column of classes is not used: {errors[0]}.")
+    return classes, notes
 
 
 def _match(

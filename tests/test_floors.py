@@ -46,6 +46,7 @@ BASE_FILES = """
     image_folder
     image_net
     image_parts
+    listed_files
     image_tables
     images
     label_files

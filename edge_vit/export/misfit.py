@@ -12,6 +12,9 @@ from edge_vit.errors import ArtifactError
 
 Shape = tuple[int, ...]
 
+COUNTER = "num_batches_tracked"
+"""How batch norms call a count of training steps, which older files do not have."""
+
 _MAX_LISTED = 8
 MAX_PREFIX = 9
 """Tokens before the patches, class and registers, are fewer."""
@@ -41,7 +44,11 @@ class Misfit:
     def of(cls, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> Misfit:
         """Return how tensors of the shapes in `got` differ from those in `wanted`, by name."""
         return cls(
-            missing={name: shape for name, shape in wanted.items() if name not in got},
+            missing={
+                name: shape
+                for name, shape in wanted.items()
+                if name not in got and not name.endswith(COUNTER)
+            },
             unexpected={name: shape for name, shape in got.items() if name not in wanted},
             misshapen={
                 name: (got[name], shape)
@@ -102,7 +109,7 @@ class Misfit:
             classes = _head_rows(self.unexpected)
             return [f"--num-classes {classes}"] if classes else []
         if self.missing and not self.unexpected and not self.misshapen and _head_rows(self.missing):
-            return ["--num-classes 0 (the checkpoint has no head)"]
+            return ["--num-classes 0 (for features: no head fits)"]
         return []
 
     def _size_hints(self, module: nn.Module, image_size: tuple[int, int] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,8 @@ Shape = tuple[int, ...]
 # masked pretraining.
 _BESIDE = re.compile(
     r"(?i)^(\w*criterion\w*|\w*loss(es|_fn|_func)?|\w*metrics?|\w*acc(uracy)?\d*|n_averaged|"
-    r"num_updates|decay|initted|step|global_step|epoch|best_\w+|mixup\w*|\w*rng\w*|center|queue\w*|mask_token|decoder\w*)$"
+    r"num_updates|decay|initted|step|global_step|epoch|best_\w+|mixup\w*|\w*rng\w*|center|queue\w*|mask_token|decoder\w*|"
+    r"class_weights?|pos_weight)$"
 )
 _MAX_NAMED = 4
 _MAX_SEGMENTS = 60
@@ -303,8 +305,10 @@ def _called(stored: StoredWeights, fits: list[Fit], key: str) -> list[Fit]:
 
 def _settle(stored: StoredWeights, fits: list[Fit]) -> Fit:
     """Return the one of equally good `fits` that is meant: the average, else the only one."""
-    averaged = [fit for fit in fits if fit.is_averaged]
-    candidates = averaged or fits
+    candidates = [fit for fit in fits if fit.is_averaged] or fits
+    depth = len(_shared([fit.place for fit in candidates]))
+    # "ema.ema_model" is the average, "ema.online_model" beside it is not.
+    candidates = [fit for fit in candidates if stored.is_averaged(fit.place[depth:])] or candidates
     first = candidates[0]
     if all(_same(first, other) for other in candidates[1:]):
         return first
@@ -313,6 +317,13 @@ def _settle(stored: StoredWeights, fits: list[Fit]) -> Fit:
         f"{stored.where} holds {len(candidates)} sets of weights that fit the model alike. "
         f"Add {options}"
     )
+
+
+def _shared(places: Iterable[str]) -> str:
+    """Return what all `places` begin with, in whole segments."""
+    segments = zip(*(place.split(".") for place in places), strict=False)
+    same = itertools.takewhile(lambda each: len(set(each)) == 1, segments)
+    return ".".join(each[0] for each in same)
 
 
 def _same(first: Fit, second: Fit) -> bool:
@@ -334,6 +345,11 @@ def _same(first: Fit, second: Fit) -> bool:
     return True
 
 
+def _is_number(value: Tensor | Unusable) -> bool:
+    """Return whether `value` is one number, a score or a counter, and not worth a word."""
+    return isinstance(value, Tensor) and value.ndim == 0
+
+
 def _describe(stored: StoredWeights, chosen: Fit, fits: Iterable[Fit]) -> Fit:
     """Return `chosen` with notes: where it lies in the file, and what is left there."""
     notes = [
@@ -350,7 +366,11 @@ def _describe(stored: StoredWeights, chosen: Fit, fits: Iterable[Fit]) -> Fit:
         kind = stored.modules[0].rpartition(".")[2]
         notes.append(f"out of a whole pickled {kind}, none of whose code ran")
     copies = tuple(f"{other}." for other in others)
-    left = [full for full in chosen.rest if not full.startswith(copies or ("\0",))]
+    left = [
+        full
+        for full in chosen.rest
+        if not full.startswith(copies or ("\0",)) and not _is_number(stored.entries[full].value)
+    ]
     if left:
         more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
         notes.append(f"left: {', '.join(left[:_MAX_NAMED])}{more}")

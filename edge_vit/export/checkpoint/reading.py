@@ -25,6 +25,8 @@ WEIGHT_FILES = (
 )
 """Names of the weights in a folder of Hugging Face's form, best first."""
 
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+
 _FOREIGN = {
     b"\x89HDF": "an HDF5 file, as Keras writes",
     b"GGUF": "a GGUF file",
@@ -84,8 +86,11 @@ def _find_in_folder(folder: Path) -> Path:
             f"checkpoint {folder} is a distributed checkpoint, expected one file. Run: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth"
         )
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    hint = f". Did you mean {files[0]}?" if len(files) == 1 else ""
     raise ArtifactError(
-        f"checkpoint {folder} is a folder without {' or '.join(WEIGHT_FILES[::2])}, expected a file"
+        f"checkpoint {folder} is a folder without {' or '.join(WEIGHT_FILES[::2])}, expected a "
+        f"file{hint}"
     )
 
 
@@ -166,6 +171,11 @@ def _refuse_foreign(path: Path, start: bytes) -> None:
         if any(name.endswith("/models/model.json") for name in names):
             raise ArtifactError(
                 f"checkpoint {path} is an exported program (torch.export), {_WANTED}"
+            )
+        packed = next((name for name in names if name.endswith(_SUFFIXES)), None)
+        if packed:
+            raise ArtifactError(
+                f"checkpoint {path} is a zip archive, unpack it first: it has {packed}"
             )
     elif path.suffix in (".onnx", ".engine", ".plan"):
         raise ArtifactError(

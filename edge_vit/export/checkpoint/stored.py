@@ -18,7 +18,7 @@ from edge_vit.export.checkpoint.unpickle import Inert, Unusable
 _MAX_DEPTH = 40
 _MAX_LIST = 64
 _NOT_WEIGHTS = re.compile(
-    r"(?i)optim|scheduler|lr_sched|scaler$|^amp$|^loops$|rng|^collected_params$"
+    r"(?i)optim|^opt$|scheduler|lr_sched|scaler$|^amp$|^loops$|rng|^collected_params$"
 )
 _AVERAGED = re.compile(
     r"(?:^|_)(?:ema|swa|avg|averaged?|shadow)(?=_|\d|$)|EMA|Ema(?![a-z])|SWA|Averaged"

@@ -71,6 +71,10 @@ AVERAGES = {
     "nested": {"model": OTHERS, "ema": {"module": WEIGHTS, "updates": 7}},
     "ema-of-a-module": {"model": OTHERS, "ema": net_of(WEIGHTS), "updates": 7},
     "beside-each-other": {**under("online_model.", OTHERS), **under("ema_model."), "step": 3},
+    "in-a-dictionary-of-its-own": {
+        "model": OTHERS,
+        "ema": {**under("online_model.", OTHERS), **under("ema_model."), "step": 3},
+    },
     "lightning-attribute": {
         "state_dict": {**under("model.", OTHERS), **under("model_ema.module.")}
     },
@@ -359,9 +363,29 @@ def test_a_numpy_archive_and_a_folder_of_none_are_named(tmp_path):
     np.savez(tmp_path / "jax.npz", kernel=np.ones(3))
     with pytest.raises(ArtifactError, match=r"is a NumPy archive.*load_pretrained"):
         fill(Net(), tmp_path / "jax.npz")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("run/best.pth", b"0")
+    with pytest.raises(ArtifactError, match=r"zip archive, unpack it first: it has run/best.pth"):
+        fill(Net(), tmp_path / "packed.zip")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.pth").touch()
+    with pytest.raises(ArtifactError, match=r"Did you mean .*run/best.pth\?"):
+        fill(Net(), tmp_path / "run")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match=r"is a folder without model.safetensors or pytorch_"):
         fill(Net(), tmp_path / "empty")
+
+
+def test_counters_of_batch_norms_and_weights_of_classes_change_nothing(tmp_path):
+    older = {name: value for name, value in WEIGHTS.items() if "num_batches" not in name}
+    assert len(older) == len(WEIGHTS) - 1
+    found, _, _ = take(tmp_path, {"net": {**older, "class_weights": torch.ones(3)}})
+    assert all(torch.equal(found[name], value) for name, value in older.items())
+
+
+def test_scores_and_optimizers_are_not_worth_a_word(tmp_path):
+    content = {"model": WEIGHTS, "opt": {"state": OTHERS}, "callbacks": {"best": torch.tensor(0.5)}}
+    assert take(tmp_path, content)[1] == "weights of model"
 
 
 @pytest.mark.parametrize("content", [WEIGHTS, {"state_dict": under("net.")}], ids=["bare", "net"])
