@@ -101,6 +101,7 @@ class FrameDecoder:
         self._last_pts: int | None = None
         self._lost: dict[int, None] = {}
         self._end_s = Fraction(0)
+        self._end_byte = 0  # of the packets so far
         self._is_flushed = False
         self.num_packets = 0
         self.num_errors = 0  # packets that the decoder refused
@@ -120,6 +121,7 @@ class FrameDecoder:
             try:
                 for packet in self._container.demux(self._stream):
                     num_errors = 0
+                    self._end_byte = max(self._end_byte, (packet.pos or 0) + packet.size)
                     yield packet
                 return
             except self._av.error.InvalidDataError:
@@ -166,7 +168,7 @@ class FrameDecoder:
     def count_missing(self) -> int:
         """Return how many frames a file announces beyond those that it held; call it at its end.
 
-        Of a transport stream, which announces none, whether it is cut off is noted alone.
+        Of transport and YUV4MPEG streams, which announce none, only whether they are cut off.
         """
         names = self.format_names
         path, size = Path(self._container.name), self._container.size
@@ -181,6 +183,8 @@ class FrameDecoder:
             rate = self._stream.average_rate or Fraction(0)
             left_s = _seconds(self._stream.metadata.get("DURATION", "")) - self._end_s
             announced = self.num_packets + max(1, round(left_s * rate))
+        elif "yuv4mpegpipe" in names:
+            self.counts.is_cut_off = self._end_byte < size
         elif "mpegts" in names:
             self.counts.is_cut_off = all(size % length for length in _TS_PACKETS)
         self.counts.missing = max(0, announced - self.num_packets)
@@ -296,6 +300,8 @@ def explain_unreadable(path: Path, reason: str) -> str:
         return reason
     if b"ftyp" in names and b"moov" not in names:
         return "its index (moov) is missing, so the file was cut off or never finished"
+    if "Invalid data" in reason:
+        return "it is damaged, or no video in spite of its name"
     return reason
 
 

@@ -180,7 +180,7 @@ def write_nonsense(path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (write_nonsense, "cannot be read: Invalid data found"),
+        (write_nonsense, "cannot be read: it is damaged, or no video"),
         (write_sound, "holds sound alone"),
         (write_pointer, "is a Git LFS pointer, .* git lfs pull"),
         (lambda path: path.touch(), "cannot be read: it is empty"),

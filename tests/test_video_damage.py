@@ -116,9 +116,11 @@ def test_frames_that_build_on_a_bad_one_are_said_to(clips):
 
 
 @pytest.mark.parametrize("share", [0.4, 0.73])
-def test_a_transport_stream_that_ends_in_a_packet_is_cut_off(tmp_path, share):
-    path = tmp_path / "a.ts"
-    cut_off(path, share)
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.y4m", "rawvideo")])
+def test_a_stream_that_ends_in_a_packet_is_cut_off(tmp_path, name, codec, share):
+    path = tmp_path / name
+    assert VideoSource(encode(path, codec), 3).notes == ()
+    cut_off(path, share, codec)
     source = VideoSource(path)
     assert len(source) == source.counts.good > 5
     assert "the file ends in the middle of a packet, as it was cut off" in source.notes[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
-from edge_vit.camera.threads import attempt, start_thread
+from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import CameraAnswer, SinkStatus, describe
 from edge_vit.errors import EdgeVitError
 
@@ -59,7 +59,11 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was begun; called once, whatever happened before."""
+        """Finish what was begun; called once, whatever happened before.
+
+        Raises:
+            EdgeVitError: answers that it took are lost.
+        """
         ...
 
 
@@ -154,8 +158,12 @@ class SinkRunner:
                 with self._changed:
                     self._written += 1
             taken()
-        attempt(f"sink {self.sink.name}: closing", self.sink.close)
-        self._end()
+        try:
+            self.sink.close()
+        except BaseException as fault:  # what it took may be lost
+            self._end(as_error(fault, f"closing sink {self.sink.name}"))
+        else:
+            self._end()
 
     def _end(self, error: EdgeVitError | None = None) -> None:
         """Note that the thread ends, because of `error` or because everything is written."""

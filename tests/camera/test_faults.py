@@ -173,7 +173,7 @@ def test_it_does_not_matter_what_is_raised(where, fault):
     assert_reasoned(run(loop, clock), loop)
 
 
-@pytest.mark.parametrize("where", ["source.close", "source.abort", "sink.close", "notifier.ready"])
+@pytest.mark.parametrize("where", ["source.close", "source.abort", "notifier.ready"])
 def test_what_fails_beside_the_answers_is_logged_and_costs_none(where, caplog):
     loop, sink, clock = build(Fault(RuntimeError("broken")), where, is_live=False)
     outcome = run(loop, clock)
@@ -181,6 +181,14 @@ def test_what_fails_beside_the_answers_is_logged_and_costs_none(where, caplog):
     assert sink.numbers == list(range(60))
     if where != "source.abort":  # of a file that has ended it is called, or not
         assert any("broken" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_sink_that_cannot_finish_ends_the_loop_with_its_reason(is_live):
+    loop, sink, clock = build(Fault(RuntimeError("broken")), "sink.close", is_live=is_live)
+    outcome = run(loop, clock, lambda: is_live and len(sink.answers) >= 10)
+    assert str(outcome) == "closing sink recorder failed: RuntimeError: broken"
+    assert is_live or sink.numbers == list(range(60))
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -119,7 +119,7 @@ class TestVideo:
 
     def test_a_file_without_video_is_refused(self, video):
         video.write_bytes(b"not a video at all" * 100)
-        with pytest.raises(SourceError, match="cannot be opened: Invalid data"):
+        with pytest.raises(SourceError, match="cannot be opened: it is damaged, or no video"):
             source_maker(str(video)).make().open()
 
 

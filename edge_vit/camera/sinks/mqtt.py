@@ -6,6 +6,7 @@ broker itself says ``offline`` when the connection is lost (its last will).
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import urllib.parse
 from collections.abc import Callable
@@ -100,7 +101,8 @@ class MqttSink:
             return
         if self._client.is_connected():
             message = self._client.publish(self._status_topic, "offline", qos=1, retain=True)
-            message.wait_for_publish(min(1.0, self._timeout_s))
+            with contextlib.suppress(RuntimeError, ValueError):  # the connection was lost just now
+                message.wait_for_publish(min(1.0, self._timeout_s))
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -84,15 +84,29 @@ class VideoFileSink:
             video = self._videos.pop(source, None)
             if video is not None:
                 video.abandon()
-            self._reason = f"cannot write {self._path}: {describe(error)}"
+            self._reason = self._explain(error)
             self._next_try_s = time.monotonic() + _RETRY_S
             raise ArtifactError(self._reason) from None
 
     def close(self) -> None:
-        """Write what the encoder still holds, and end every video."""
+        """Write what the encoder still holds, and end every video.
+
+        Raises:
+            ArtifactError: one lacks its end.
+        """
+        failures = []
         for video in self._videos.values():
-            video.close()
+            try:
+                video.close()
+            except (OSError, ValueError) as error:
+                video.abandon()
+                failures.append(self._explain(error))
         self._videos.clear()
+        if failures:
+            raise ArtifactError(f"{failures[0]}, so its end is missing")
+
+    def _explain(self, error: OSError | ValueError) -> str:
+        return f"cannot write {self._path}: {getattr(error, 'strerror', None) or describe(error)}"
 
 
 class _Video:

@@ -118,6 +118,19 @@ def test_a_full_disk_is_not_filled_with_empty_videos(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) <= 1
 
 
+def test_what_cannot_be_written_at_the_end_is_an_error_and_the_other_videos_end(
+    tmp_path, monkeypatch
+):
+    sink = opened(tmp_path / "seen.mp4")
+    for source in ("left", "right"):
+        sink.write(make_answer(0, source=source))
+    video = sink._videos["left"]
+    monkeypatch.setattr(video, "close", lambda: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(ArtifactError, match=r"seen.mp4: No space left, so its end is missing"):
+        sink.close()
+    assert len(read(tmp_path / "seen-1.mp4")[0]) == 1
+
+
 def test_a_run_without_frames_leaves_no_file(tmp_path):
     opened(tmp_path / "seen.mp4").close()
     assert not (tmp_path / "seen.mp4").exists()
