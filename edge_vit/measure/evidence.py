@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_vit.measure.findings import Evidence, Finding
+from edge_vit.measure.metrics import BoolArray, FloatArray
 from edge_vit.measure.records import (
     AGREES,
     CANDIDATE_RIGHT,
@@ -18,7 +19,7 @@ from edge_vit.measure.records import (
     unpack_outcomes,
     unpack_records,
 )
-from edge_vit.measure.reference import ReferenceFacts, question
+from edge_vit.measure.reference import ReferenceFacts, Sureness, question
 
 _CONSTANT = 1e-5
 """Share of an output's length below which a difference is rounding."""
@@ -83,6 +84,9 @@ def question_reference(
         num_answers=len(np.unique(rows["answer"][leaders])),
         is_constant=_is_constant(rows, clusters),
         looks_like=_common_look(rows),
+        sureness=_sureness(
+            rows["margin"][leaders][known], (labels == rows["answer"][leaders])[known]
+        ),
     )
 
 
@@ -92,6 +96,17 @@ def _is_constant(rows: Records, clusters: Clusters) -> bool:
     if len(projection) < 2:
         return False
     return bool(np.ptp(projection) <= _CONSTANT * rows["norm"][clusters.leaders].max())
+
+
+def _sureness(margins: FloatArray, right: BoolArray) -> Sureness | None:
+    """Whether the margins of right predictions are above those of wrong ones; None without both."""
+    num_right, num_wrong = int(np.count_nonzero(right)), int(np.count_nonzero(~right))
+    if not num_right or not num_wrong:
+        return None
+    _, place, counts = np.unique(margins, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    below = float(ranks[right].sum()) - num_right * (num_right + 1) / 2
+    return Sureness(below / (num_right * num_wrong), num_right, num_wrong)
 
 
 def _common_look(rows: Records) -> str:

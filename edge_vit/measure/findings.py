@@ -15,6 +15,7 @@ FindingName = Literal[
     "permuted-labels",
     "chance",
     "overconfident",
+    "noisy-labels",
     "copies",
     "few-images",
     "calibrated-on",
@@ -26,7 +27,10 @@ FindingName = Literal[
     "second-look",
 ]
 ABOUT_LABELS: frozenset[FindingName] = frozenset(
-    {"label-names", "labels-conflict", "one-class", "permuted-labels", "chance", "overconfident"}
+    {
+        *("label-names", "labels-conflict", "one-class", "permuted-labels", "chance"),
+        *("overconfident", "noisy-labels"),
+    }
 )
 """Findings after which no accuracy by these labels means anything, neither good nor bad."""
 

@@ -26,6 +26,7 @@ _RECORD = np.dtype(
         ("answer", "<i4"),
         ("projection", "<f4"),
         ("norm", "<f4"),
+        ("margin", "<f4"),
         ("is_calibrated_on", "u1"),
         ("scores", "u1"),
         ("signature", "u1", SIGNATURE_BYTES),
@@ -98,6 +99,7 @@ class RecordKeeper:
         rows["label"] = labels
         rows["answer"] = wide.argmax(axis=1)
         rows["projection"] = wide @ direction
+        rows["margin"] = _margin(wide)
         rows["norm"] = np.linalg.norm(wide, axis=1) * np.linalg.norm(direction)
         rows["is_calibrated_on"] = is_calibrated_on
         rows["scores"] = _looks_like(wide)
@@ -192,6 +194,15 @@ def _common_label(labels: NDArray[Any]) -> int:
     """The label that all images of the same pixels have, where they have one."""
     known = set(labels[labels >= 0].tolist())
     return CONFLICTING if len(known) > 1 else known.pop() if known else -1
+
+
+def _margin(outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the largest output of each row is above the next one, (rows,): how sure it is."""
+    if outputs.shape[1] < 2:
+        return np.zeros(len(outputs))
+    best = np.partition(outputs, -2, axis=1)
+    margin: NDArray[np.float64] = best[:, -1] - best[:, -2]
+    return margin
 
 
 def _looks_like(outputs: NDArray[np.float64]) -> NDArray[np.uint8]:

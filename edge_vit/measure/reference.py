@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ MIN_KAPPA = 0.2
 to it is "slight" (Landis and Koch 1977, Biometrics 33, 159), and what random weights reach."""
 MAX_OVERCONFIDENCE = 0.5
 """By how much a mean score may exceed the accuracy; a network that fits its data is far below."""
+MIN_NOISY_GAP, MAX_NOISY_AREA = 0.1, 0.65
+"""Labels are noisy where the mean score exceeds the accuracy by more than the first, and a right
+prediction is surer than a wrong one in surely fewer pairs than the second. Where labels are right,
+networks reach 0.75 to 0.95; where they were drawn at random, 0.5."""
 MAX_CONFLICTING = 0.05
 """Share of the different pictures that may come with several labels."""
 
@@ -55,6 +60,33 @@ class ReferenceFacts:
         return self.reference.partition(" ")[0]
 
 
+@dataclass(frozen=True)
+class Sureness:
+    """Whether the reference is surer of its right predictions than of its wrong ones.
+
+    Attributes:
+        area: share of the pairs of a right and a wrong prediction in which the right one is surer,
+            ties counting half: the area under the ROC curve.
+        num_right: right predictions, at least 1.
+        num_wrong: wrong ones, at least 1.
+    """
+
+    area: float
+    num_right: int
+    num_wrong: int
+
+    @property
+    def high(self) -> float:
+        """Upper 95 % bound of `area` (Hanley and McNeil 1982, Radiology 143, 29)."""
+        area = min(max(self.area, 0.05), 0.95)
+        pairs = (
+            area * (1 - area)
+            + (self.num_right - 1) * (area / (2 - area) - area**2)
+            + (self.num_wrong - 1) * (2 * area**2 / (1 + area) - area**2)
+        )
+        return self.area + 1.645 * math.sqrt(pairs / (self.num_right * self.num_wrong))
+
+
 def question(
     evidence: Evidence,
     facts: ReferenceFacts,
@@ -63,6 +95,7 @@ def question(
     num_answers: int,
     is_constant: bool,
     looks_like: str = "",
+    sureness: Sureness | None = None,
 ) -> tuple[Finding, ...]:
     """Return every finding about an evaluation, the gravest first.
 
@@ -73,10 +106,11 @@ def question(
         num_answers: different first predictions of the reference on the images that decide.
         is_constant: whether the reference's outputs are the same for different pictures.
         looks_like: ``probabilities`` or ``log-probabilities`` where every output is one.
+        sureness: of the reference, over the labelled images that decide.
     """
     found = [*_about_images(evidence), *_about_outputs(evidence, facts, is_constant, looks_like)]
     if facts.task == "classification" and facts.num_outputs > 1:
-        found += _about_labels(evidence, facts, confusion)
+        found += _about_labels(evidence, facts, confusion, sureness)
         if not is_constant and num_answers == 1 and evidence.num_images >= MIN_IMAGES:
             found.append(_one_answer(evidence, facts))
     return tuple(sorted(found, key=lambda finding: finding.outcome == "note"))
@@ -142,7 +176,7 @@ def _about_outputs(
 
 
 def _about_labels(
-    evidence: Evidence, facts: ReferenceFacts, confusion: Confusion
+    evidence: Evidence, facts: ReferenceFacts, confusion: Confusion, sureness: Sureness | None
 ) -> Iterator[Finding]:
     if evidence.num_conflicting:
         share = evidence.num_conflicting / evidence.num_distinct
@@ -174,6 +208,7 @@ def _about_labels(
             )
         return
     yield from _about_classes(evidence, facts, confusion)
+    yield from _about_scores(facts, sureness)
 
 
 def _about_classes(
@@ -191,13 +226,11 @@ def _about_classes(
             f"{facts.name} takes most images of {len(cycle)} classes for one another ({shown}): "
             "the labels are permuted. Check which class each folder or number stands for.",
         )
-    chance, largest = chance_share(confusion), max(sizes.values())
-    if len(sizes) == 1:  # any other measure of chance is the accuracy itself
-        chance, largest = 0.0, 0
-    chance = max(chance, 1 / facts.num_outputs)
+    # Of one class alone, any other measure of chance is the accuracy itself.
+    chance = max(chance_share(confusion) if len(sizes) > 1 else 0.0, 1 / facts.num_outputs)
     count, right = evidence.num_labelled, evidence.num_reference_right
-    if not is_better_than_chance(right, count, chance, largest):
-        guessing = max(chance, largest / count)
+    if not is_better_than_chance(right, count, chance):
+        guessing = max(chance, max(sizes.values()) / count if len(sizes) > 1 else 0.0)
         yield Finding(
             "chance",
             "undecided",
@@ -219,17 +252,30 @@ def _about_classes(
             f"The labels cover {len(sizes):,} of {facts.num_outputs:,} classes; nothing is known "
             "of the others.",
         )
-    if (
-        facts.mean_score is not None
-        and facts.accuracy is not None
-        and facts.mean_score - facts.accuracy > MAX_OVERCONFIDENCE
-    ):
+
+
+def _about_scores(facts: ReferenceFacts, sureness: Sureness | None) -> Iterator[Finding]:
+    if facts.mean_score is None or facts.accuracy is None:
+        return
+    gap = facts.mean_score - facts.accuracy
+    measured = (
+        f"mean score of {100 * facts.mean_score:.1f} % and is right on "
+        f"{100 * facts.accuracy:.1f} % of the labelled images"
+    )
+    if gap > MAX_OVERCONFIDENCE:
         yield Finding(
             "overconfident",
             "undecided",
-            f"{facts.name} gives its first classes a mean score of {100 * facts.mean_score:.1f} % "
-            f"and is right on {100 * facts.accuracy:.1f} % of the labelled images. Check the "
-            "labels and the preprocessing.",
+            f"{facts.name} gives its first classes a {measured}. Check the labels and the "
+            "preprocessing.",
+        )
+    elif gap > MIN_NOISY_GAP and sureness is not None and sureness.high < MAX_NOISY_AREA:
+        yield Finding(
+            "noisy-labels",
+            "undecided",
+            f"{facts.name} gives its first classes a {measured}, and is about as sure where it is "
+            f"wrong as where it is right: many labels look wrong. Check the labels of the "
+            f"{sureness.num_wrong:,} images where they differ from {facts.name}'s prediction.",
         )
 
 
@@ -254,22 +300,22 @@ def chance_share(confusion: Confusion) -> float:
     return sum(true[label] * predicted[label] for label in true) / true.total() ** 2
 
 
-def is_better_than_chance(right: int, count: int, chance: float, largest: int) -> bool:
+def is_better_than_chance(right: int, count: int, chance: float) -> bool:
     """Return whether a reference is better than chance with 95 % confidence, by enough to matter.
 
-    Two things are asked. The lower bound of its accuracy lies above that of the same predictions
-    dealt out at random, by `MIN_KAPPA` of the way to 1: of all sums of independent trials with one
-    mean, the binomial has the heaviest tail (Hoeffding 1956, Annals of Mathematical Statistics 27,
-    713), so its exact bound holds. And it is right at least as often as the best constant guess.
+    The lower bound of its accuracy has to lie above that of the same predictions dealt out at
+    random, by `MIN_KAPPA` of the way to 1: of all sums of independent trials with one mean, the
+    binomial has the heaviest tail (Hoeffding 1956, Annals of Mathematical Statistics 27, 713), so
+    its exact bound holds. Always guessing the largest class may be right more often: a model that
+    finds rare classes at the price of false alarms is of use all the same.
 
     Args:
         right: images on which the reference is right.
         count: labelled images.
         chance: see `chance_share`.
-        largest: images of the largest class.
     """
     needed = chance + MIN_KAPPA * (1 - chance)
-    return right >= largest and exact_bounds(right, count).low > needed
+    return exact_bounds(right, count).low > needed
 
 
 def permuted_classes(confusion: Confusion) -> tuple[tuple[int, int], ...]:
