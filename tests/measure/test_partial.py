@@ -324,7 +324,9 @@ def test_refuses_a_damaged_part_in_one_line(damage, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"part": (1, 2)}, {"save": lambda parts: None}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"part": (1, 2)}, {"save": lambda parts: None}], ids=["part", "save"]
+)
 def test_refuses_features_in_parts(options):
     spec = make_model("features")
     with pytest.raises(SpecError, match="evaluate them in one piece"):
