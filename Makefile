@@ -24,6 +24,9 @@ define install
   /^Installing collected/ { print "  unpacking them"; fflush() }'
 endef
 
+# A file's tests stay in one process, which shares their fixtures. PARALLEL= runs all in one.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+
 SPELLED = $(wildcard *.md *.toml *.txt Makefile .ci/run edge_vit tests docs examples benchmarks)
 STYLED = $(wildcard edge_vit tests examples benchmarks)
 PY310_TOOLS = 'cuda-bindings<13' pytest hypothesis onnx openvino scikit-image scikit-learn scipy statsmodels
@@ -52,7 +55,7 @@ quickstart: $(VENV)/.all ## the main job on real data: train, export, quantize, 
 	$(BIN)/edgevit quickstart
 
 test: setup ## the tests, and 90 % of the lines covered
-	$(BIN)/python -m pytest --cov=edge_vit --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest $(PARALLEL) --cov=edge_vit --cov-report=term:skip-covered --cov-fail-under=90
 
 test-full: setup ## the tests and the whole-size models; writes results/
 	$(BIN)/python -m pytest -m "not network" --results=results
