@@ -13,6 +13,7 @@ from edge_vit.export.meaning import settle_meaning
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
+from edge_vit.export.sources.choices import refuse_choice
 from edge_vit.export.sources.onnx_file import fix_batch
 from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.trace import trace_module
@@ -84,6 +85,7 @@ def export_model(
         with progress.step("tracing"):
             proto = trace_module(source.module, size, batch)
             refuse_quantized(proto, source.address)
+            refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
     with progress.step("bringing the graph into canonical form"):
         is_contract = isinstance(source, OnnxSource) and source.is_contract
         canonical = make_canonical(

@@ -137,6 +137,8 @@ def test_what_is_no_end_stays(nodes):
 def test_a_softmax_of_one_class_hides_its_logits():
     assert find_ending(graph_of("y = Softmax(l)", size=1).graph) is None
     assert find_ending(graph_of("y = Sigmoid(l)", size=1).graph).activation == "sigmoid"
+    squeezed = graph_of("p = Sigmoid(l)", "s = Squeeze(p, last)", "y = Flatten(s)", size=1)
+    assert find_ending(squeezed.graph).activation == "sigmoid"
 
 
 def test_of_two_softmaxes_the_last_is_taken_off():

@@ -28,13 +28,17 @@ def make(path, *, shape=NCHW, dtype=TensorProto.FLOAT, outputs=(("scores", ("bat
         helper.make_node("GlobalAveragePool", ["floats"], ["means"]),
         helper.make_node("Flatten", ["means"], ["flat"]),
         *(helper.make_node("Add", ["flat", "bias"], [name]) for name, *_ in outputs),
+        *kept.get("more_nodes", []),
     ]
     images = helper.make_tensor_value_info("pixels", dtype, shape)
     graph = helper.make_graph(
         nodes,
         "averages",
         [images, *kept.get("more_inputs", [])],
-        [helper.make_tensor_value_info(*output_info(output)) for output in outputs],
+        [
+            helper.make_tensor_value_info(*output_info(output))
+            for output in kept.get("given", outputs)
+        ],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
@@ -87,6 +91,55 @@ def test_takes_the_first_output_and_says_so(tmp_path, caplog):
     assert source.output_name == "scores"
     assert [output.name for output in source.model.graph.output] == ["scores"]
     assert "output scores is used, left out: extra" in caplog.text
+
+
+TOP = [
+    helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.array([2]), "k")),
+    helper.make_node("TopK", ["scores", "two"], ["best", "places"]),
+    helper.make_node("Softmax", ["best"], ["shares"]),
+    helper.make_node("ArgMax", ["scores"], ["index"], axis=1),
+]
+PLACES = ("places", ("batch", 2), TensorProto.INT64)
+SHARES = ("shares", ("batch", 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([SHARES, PLACES], "output 'shares' comes from TopK"),
+        ([("index", ("batch", 1), TensorProto.INT64)], "output 'index' comes from ArgMax"),
+    ],
+    ids=["best two", "the best"],
+)
+def test_what_is_chosen_among_scores_is_no_score_of_a_class(tmp_path, given, message):
+    with pytest.raises(SpecError, match=message):
+        open_file(make(tmp_path / "net.onnx", more_nodes=TOP, given=given))
+
+
+def test_scores_beside_what_is_chosen_among_them_are_taken(tmp_path):
+    given = [SHARES, ("scores", ("batch", 3))]
+    assert open_file(make(tmp_path / "n.onnx", more_nodes=TOP, given=given)).output_name == "scores"
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_an_output_with_dimensions_of_one_is_flattened(tmp_path, rank):
+    first = helper.make_node("Slice", ["scores", "zero", "end", "axis"], ["cut"])
+    constants = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(v), name))
+        for name, v in {"zero": [0], "end": [1], "axis": [1], "places": [2, 3]}.items()
+    ]
+    last = {
+        1: [first, helper.make_node("Squeeze", ["cut", "axis"], ["out"])],
+        4: [helper.make_node("Unsqueeze", ["scores", "places"], ["out"])],
+    }[rank]
+    given = [("out", {1: ("batch",), 4: ("batch", 3, 1, 1)}[rank])]
+    path = make(tmp_path / "net.onnx", more_nodes=[*constants, *last], given=given)
+    source = open_file(path)
+    session = ort.InferenceSession(source.model.SerializeToString())
+    images = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+    scores = images.mean((2, 3))[:, : {1: 1, 4: 3}[rank]]
+    (found,) = session.run([source.output_name], {source.input_name: images})
+    np.testing.assert_allclose(found, scores, atol=1e-6)
 
 
 def test_tokens_beside_the_pooled_features_are_left_out(tmp_path, caplog):

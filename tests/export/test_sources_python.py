@@ -12,6 +12,7 @@ from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.spec import PreprocessSpec
 
 CODE = """
+from collections import namedtuple
 import torch
 from torch import nn
 from edge_vit.spec import PreprocessSpec
@@ -40,6 +41,29 @@ class Pair(Net):
 class Map(Net):
     def forward(self, images):
         return images
+
+class Kinds(Net):
+    kind = "logits"
+    def forward(self, images):
+        logits = super().forward(images)
+        one = namedtuple("One", "scores")
+        return {
+            "logits": {"aux": logits * 2, "logits": logits},
+            "alone": {"pred": logits, "name": "net"},
+            "list": [logits],
+            "named": one(logits),
+            "spread": logits[:, :, None, None],
+            "score": logits[:, 0],
+            "classes": logits.argmax(-1),
+            "two": {"a": logits, "b": logits},
+            "best": logits.topk(2),
+            "squeezed": logits[:, 0].squeeze(),
+        }[self.kind]
+
+def returns(kind):
+    net = Kinds(3)
+    net.kind = kind
+    return net
 
 ready = Net(6)
 def wide():
@@ -147,6 +171,15 @@ def test_loads_a_checkpoint(tmp_path):
         ("user_models:leaves", SAID, r"does not take float32 images .*: SystemExit: 0"),
         ("user_models:pair", SAID, r"returns a tuple, expected one tensor\. Wrap it"),
         ("user_models:map_", SAID, r"returns \(1, 3, 8, 8\), expected \(batch, classes\)"),
+        *(
+            ("user_models:returns", {**SAID, "model_args": {"kind": kind}}, message)
+            for kind, message in {
+                "classes": r"returns int64, expected logits .*Leave out .* argmax",
+                "two": r"returns a dict, expected one tensor\. Wrap it",
+                "best": r"returns a topk, expected one tensor\. Wrap it",
+                "squeezed": r"returns \(\), expected \(batch, classes\)",
+            }.items()
+        ),
         ("user_models:told", {"num_classes": 4}, "has 5 classes, but 4 classes were given"),
         ("user_models:told", {"labels": ("a", "b")}, "has 5 classes, but 2 labels were given"),
     ],
@@ -167,6 +200,24 @@ def test_what_the_users_code_prints_goes_to_stderr_and_our_arguments_are_not_its
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "made with 4\nmaking\n"
+
+
+@pytest.mark.parametrize("kind", ["logits", "alone", "list", "named", "spread", "score"])
+def test_the_one_tensor_that_is_meant_is_taken(kind):
+    request = SourceRequest("python:user_models:returns", model_args={"kind": kind}, **SAID)
+    source = open_source(request)
+    images = torch.rand(2, 3, 8, 8)
+    expected = source.module.model.head(images.mean((2, 3)))
+    expected = expected[:, :1] if kind == "score" else expected
+    torch.testing.assert_close(source.module(images), expected, rtol=0, atol=0)
+    assert bool(source.remarks) == (kind not in ("spread", "score"))
+
+
+def test_only_errors_about_sizes_propose_a_size():
+    request = SourceRequest("python:user_models:leaves", **SAID)
+    with pytest.raises(SpecError) as error:
+        open_source(request)
+    assert "--image-size" not in str(error.value)
 
 
 def test_a_model_that_is_there_already_is_taken():

@@ -295,5 +295,5 @@ def _class_axis(value: ir.Value, classes: int) -> int | None:
     dims = _dimensions(value)[1:]
     wide = [axis for axis, dim in enumerate(dims, 1) if dim != 1]
     if classes == 1:
-        return 1 if dims and not wide else None
+        return 1 if value.shape is not None and not wide else None
     return wide[0] if len(wide) == 1 and dims[wide[0] - 1] == classes else None

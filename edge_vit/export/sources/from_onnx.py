@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import onnx
-from onnx import GraphProto, ModelProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from edge_vit.errors import SpecError
+from edge_vit.export.sources.choices import choosing_node, refuse_choice
 from edge_vit.export.sources.gray import GRAY_REMARK, take_colour
 from edge_vit.export.sources.onnx_file import read_graph
 from edge_vit.export.sources.quantized import refuse_quantized
@@ -113,7 +113,7 @@ def _fix_size(model: ModelProto, image_size: tuple[int, int], *, is_contract: bo
 
 def _describe(value: ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "?"
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "?"
     shape = tuple(
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
         for dim in kind.shape.dim
@@ -141,20 +141,50 @@ def _find_preprocess(
 
 
 def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
-    """Return the first output that is (N, classes or channels), and take the others off."""
-    outputs = {spec.name: spec for spec in map(_describe, model.graph.output)}
-    fitting = [s for s in outputs.values() if s.dtype == "float32" and len(s.shape) == 2]
+    """Return the first output that is (N, classes or channels), and take the others off.
+
+    Without one it is the first that is so but for dimensions of one, flattened.
+    """
+    graph = model.graph
+    outputs = {spec.name: spec for spec in map(_describe, graph.output)}
+    fitting = [spec for spec in outputs.values() if _is_flat(spec, graph)]
     if not fitting:
+        fitting = [_flatten(spec, graph) for spec in outputs.values() if _may_flatten(spec, graph)]
+    if not fitting:
+        for name in outputs:
+            refuse_choice(graph, request.address, name)
         got = ", ".join(f"{name!r} {spec}" for name, spec in outputs.items())
         raise SpecError(f"{request.address}: outputs: got {got}, expected float32 (batch, classes)")
     chosen = fitting[0]
-    others = [value for value in model.graph.output if value.name != chosen.name]
+    others = [value for value in graph.output if value.name != chosen.name]
     for value in others:
-        model.graph.output.remove(value)
+        graph.output.remove(value)
     if others:
         left_out = ", ".join(value.name for value in others)
         _log.warning("%s: output %s is used, left out: %s", request.address, chosen.name, left_out)
     return chosen
+
+
+def _is_flat(spec: TensorSpec, graph: GraphProto) -> bool:
+    is_scores = spec.dtype == "float32" and len(spec.shape) == 2
+    return is_scores and choosing_node(graph, spec.name) is None
+
+
+def _may_flatten(spec: TensorSpec, graph: GraphProto) -> bool:
+    """Say whether an output is one score an image, (N,), or (N, classes, 1, 1)."""
+    is_flat_inside = len(spec.shape) == 1 or (len(spec.shape) == 4 and spec.shape[2:] == (1, 1))
+    return spec.dtype == "float32" and is_flat_inside and choosing_node(graph, spec.name) is None
+
+
+def _flatten(spec: TensorSpec, graph: GraphProto) -> TensorSpec:
+    """Put a Flatten behind an output of `graph`, in its place, and return its facts."""
+    shape = (spec.shape[0], spec.shape[1] if len(spec.shape) > 1 else 1)
+    flat = TensorSpec(f"{spec.name}/flat", spec.dtype, shape)
+    graph.node.append(helper.make_node("Flatten", [spec.name], [flat.name], axis=1))
+    place = [value.name for value in graph.output].index(spec.name)
+    info = helper.make_tensor_value_info(flat.name, TensorProto.FLOAT, shape)
+    graph.output[place].CopyFrom(info)
+    return flat
 
 
 def _refuse_unknown_width(request: SourceRequest, output: TensorSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import onnx
@@ -12,8 +13,12 @@ from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
 from edge_vit.export.sources.gray import GRAY_REMARK, GrayImages, num_channels, takes_gray
 from edge_vit.export.sources.modules import plain_module
+from edge_vit.export.sources.one_output import OneOutput, take_output
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.spec import PreprocessSpec, Task
+
+_OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolution|divisible")
+"""Words of an error that comes of images of another size."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +122,14 @@ def torch_source(
     remarks: tuple[str, ...] = ()
     if takes_gray(module, preprocess.image_size):
         module, remarks = GrayImages(module), (GRAY_REMARK,)
-    num_outputs = _run_once(request.address, module, preprocess.image_size)
+    output = _run_once(request.address, module, preprocess.image_size)
+    module, taken = take_output(module, output)
+    if taken or isinstance(module, OneOutput):
+        output = _run_once(request.address, module, preprocess.image_size)
+    num_outputs = _width(request.address, output)
     known = check_classes(request, task, num_outputs, labels)
     return TorchSource(
-        module, name, request.address, task, known, preprocess, licence, remarks, weights
+        module, name, request.address, task, known, preprocess, licence, remarks + taken, weights
     )
 
 
@@ -148,28 +157,42 @@ def check_classes(
     return request.labels or (own_labels if len(own_labels) == num_outputs else ())
 
 
-def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> int:
-    """Return the width N of the output (B, N) for one black image."""
+def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> object:
+    """Return what `module` returns for one black image."""
     height, width = image_size
     try:
         with torch.no_grad():
-            output = module(torch.zeros(1, 3, height, width, dtype=torch.float32, device="cpu"))
+            output: object = module(
+                torch.zeros(1, 3, height, width, dtype=torch.float32, device="cpu")
+            )
     except (Exception, SystemExit) as error:  # somebody else's forward can raise anything
         channels = num_channels(module)
-        advice = (
-            "Add --image-size with the size it was made for"
-            if channels in (None, 3)
-            else f"It takes {channels} channels, an image has 3 (R, G, B): wrap it in a module "
-            "that makes them, and export that with python:"
-        )
+        advice = ""
+        if channels not in (None, 3):
+            advice = (
+                f". It takes {channels} channels, an image has 3 (R, G, B): wrap it in a module "
+                "that makes them, and export that with python:"
+            )
+        elif _OF_SIZE.search(str(error)):
+            advice = ". Add --image-size with the size it was made for"
         raise SpecError(
             f"{address} does not take float32 images (1, 3, {height}, {width}): "
-            f"{type(error).__name__}: {first_line(error)}. {advice}"
+            f"{type(error).__name__}: {first_line(error)}{advice}"
         ) from error
+    return output
+
+
+def _width(address: str, output: object) -> int:
+    """Return N of an output (B, N)."""
     if not isinstance(output, Tensor):
         raise SpecError(
             f"{address} returns a {type(output).__name__}, expected one tensor. Wrap it in a "
             "module that returns the logits alone, and export that with python:"
+        )
+    if not output.is_floating_point():
+        raise SpecError(
+            f"{address} returns {str(output.dtype)[6:]}, expected logits or probabilities of "
+            "floating point. Leave out what chooses among them, such as argmax"
         )
     if output.ndim != 2:
         raise SpecError(
