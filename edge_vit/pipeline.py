@@ -244,7 +244,7 @@ def quantize(
             with progress.step("writing INT8"):
                 model = onnx.load_from_string(bundle.read(FP32))
                 portable = write_qdq(model, table)
-                half = write_half(write_qdq(model, table, is_symmetric=True), table.fp32_nodes)
+                half = write_half(write_qdq(model, table, is_symmetric=True), table.int8_fp32_nodes)
                 files = {
                     INT8: half.SerializeToString(),
                     INT8_CPU: portable.SerializeToString(),

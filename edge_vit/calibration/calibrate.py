@@ -19,6 +19,7 @@ from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe
 from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
 from edge_vit.calibration.proof import Int8Proof, say_unforeseen
+from edge_vit.calibration.rotation_trial import try_rotation
 from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, search_plans
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
@@ -58,7 +59,7 @@ def calibrate_model(
     Args:
         fp32: the graph in canonical form, as the bundle holds it.
         spec: its facts.
-        images: each is read once; their order does not matter.
+        images: each is read once, twice where a rotation is tried; their order does not matter.
         recipe: the choices to make.
         exclude: digests of images that INT8 is tried on later: where enough others are left, they
             take no part.
@@ -80,20 +81,48 @@ def calibrate_model(
             f"what the field will bring{more if len(images) < fewest else ''}"
         )
     digest = digest_of(fp32)
-    hold_out = _count_held_out(recipe, len(images))
     with map_weights(fp32) as model:
         del fp32  # where the caller has let go of it too, its memory is free from here on
+
+        def calibrate(
+            graph: onnx.ModelProto, progress: Progress, state: Path | None = None
+        ) -> CalibrationTable:
+            run = _Run(spec, images, recipe, exclude, digest, threads, progress)
+            return run.calibrate(graph, state)
+
+        table = calibrate(model, progress, state_path)
+        if not recipe.tries_rotation or table.forecast is None:
+            return table
+        return try_rotation(model, spec, images, table, calibrate, threads, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a calibration takes besides the graph."""
+
+    spec: ModelSpec
+    images: ImageSource
+    recipe: Recipe
+    exclude: Collection[str]
+    digest: str
+    threads: int | None
+    progress: Progress
+
+    def calibrate(self, model: onnx.ModelProto, state_path: Path | None) -> CalibrationTable:
+        """Return the table of `model`."""
+        spec, images, recipe, threads = self.spec, self.images, self.recipe, self.threads
+        progress, exclude = self.progress, self.exclude
         seen = observe(
             model,
             spec,
             images,
             exclude=exclude if len(images) - len(exclude) >= _ENOUGH else (),
-            hold_out=hold_out,
+            hold_out=_count_held_out(recipe, len(images)),
             num_shaping=_count_shaping(spec) if recipe.search_tokens else 0,
             has_histogram=recipe.range_method == "percentile",
             threads=threads,
             state_path=state_path,
-            model_digest=digest,
+            model_digest=self.digest,
             progress=progress,
         )
         if recipe.search_tokens and seen.shaping and (said := say_growth(seen)):
@@ -107,7 +136,7 @@ def calibrate_model(
         fp32_nodes = choose_fp32_nodes(model, amax)
         draft = CalibrationTable(
             recipe,
-            digest,
+            self.digest,
             {},
             seen.image_digests,
             fp32_nodes=fp32_nodes,

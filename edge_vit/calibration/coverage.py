@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.calibration.observer import feed_image, open_exact_session
+from edge_vit.calibration.rotation import rotate_as
 from edge_vit.graph.extremes import add_extremes, read_amax
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
@@ -55,6 +56,7 @@ def find_overshoots(
         threads: of ONNX Runtime; None for all cores.
         advance: is told of each image.
     """
+    model = rotate_as(table, model)
     inputs = {
         site.name: site.linear.input.name or ""
         for site in find_sites(ir.from_proto(model).graph)

@@ -17,6 +17,7 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.calibration.fold import apply_folds, replace_bias
 from edge_vit.calibration.ranges import quantize_weight
+from edge_vit.calibration.rotation import rotate_as
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.sites import Site, find_sites
@@ -39,7 +40,7 @@ def write_qdq(
     Raises:
         ArtifactError: the table names other sites than the graph has, or sites of other widths.
     """
-    quantized = ir.from_proto(model)
+    quantized = ir.from_proto(rotate_as(table, model))
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
     apply_folds(quantized.graph, table.sites)

@@ -22,6 +22,7 @@ from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.stream import Entry, Exit, Refusal, Stream, Written, find_stream
 from edge_vit.graph.stream_steps import Norm, bias_of, gain_of
 from edge_vit.graph.walk import Array, array_of, find_linear
+from edge_vit.table import CalibrationTable
 
 Matrix = npt.NDArray[np.float64]
 
@@ -64,6 +65,11 @@ def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         )
     rotate_stream(turned.graph, stream, make_rotation(stream.width, seed))
     return ir.to_proto(turned)
+
+
+def rotate_as(table: CalibrationTable, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` as `table` was calibrated in: rotated, or as it is."""
+    return model if table.rotation is None else rotate(model, table.rotation)
 
 
 def rotate_stream(graph: ir.Graph, stream: Stream, rotation: Matrix) -> None:

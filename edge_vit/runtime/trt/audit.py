@@ -134,7 +134,8 @@ def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
     if precision == "fp32" or not bundle.has(TABLE):
         return Asked(precision, {}, frozenset())
     table = bundle.read_table()
-    exceptions: dict[str, Precision] = dict.fromkeys(table.fp32_nodes, "fp32")
+    fp32_nodes = table.fp32_nodes if precision == "fp16" else table.int8_fp32_nodes
+    exceptions: dict[str, Precision] = dict.fromkeys(fp32_nodes, "fp32")
     if precision == "fp16":
         return Asked(precision, exceptions, frozenset())
     sites = {name for name, scales in table.sites.items() if scales.precision == "int8"}
