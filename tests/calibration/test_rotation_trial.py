@@ -18,7 +18,7 @@ from edge_vit.graph.stream import Refusal
 from edge_vit.images import ArraySource
 from edge_vit.table import CalibrationTable, Forecast, Recipe
 
-PLAIN = Recipe("plain", search_tokens=64, steps=("bias",), tries_rotation=True)
+PLAIN = Recipe("plain", search_tokens=64, tries_rotation=True)
 
 
 def with_outliers(model: onnx.ModelProto, amount: float) -> onnx.ModelProto:
