@@ -15,12 +15,16 @@ from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.complaints import Complaints
 from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import CameraAnswer, SinkStatus, describe
-from edge_vit.errors import EdgeVitError
+from edge_vit.errors import BackendError, EdgeVitError
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
 
 _LOG = logging.getLogger(__name__)
+
+_SLOW_NS = 10**9  # a failure that takes as long is one of waiting
+_MAX_SLOW = 3  # of those in a row, after which the sink is not tried for a while
+_PAUSE_NS = 30 * 10**9
 
 _Waiting = tuple[CameraAnswer, Callable[[], None]]
 
@@ -28,8 +32,8 @@ _Waiting = tuple[CameraAnswer, Callable[[], None]]
 class Sink(Protocol):
     """Something that takes answers. One thread calls it, never the loop's own.
 
-    It may raise: that answer counts as failed, the next one is offered all the same. What it has to
-    connect to, it connects to when an answer comes, and again after it was lost.
+    It may raise: that answer counts as failed, the next one is offered all the same. After three
+    failures in a row that took a second or more each, it is not tried for half a minute.
 
     Attributes:
         name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
@@ -88,6 +92,8 @@ class SinkRunner:
         self._is_done = False  # the sink is closed
         self._written = self._dropped = self._failed = 0
         self._last_error = ""
+        self._num_slow = 0  # failures in a row that took long
+        self._retry_ns = 0  # until when answers fail without being tried
         self._complaints = Complaints(_LOG)
         self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
@@ -150,13 +156,18 @@ class SinkRunner:
     def _run(self) -> None:
         while (waiting := self._take()) is not None:
             answer, taken = waiting
+            start_ns = self._clock.now_ns()
             try:
+                if start_ns < self._retry_ns:
+                    raise BackendError(self._last_error)
                 self.sink.write(answer)
             except BaseException as error:
                 self._count_failure(error)
+                self._note_slow_failure(start_ns)
             else:
                 with self._changed:
                     self._written += 1
+                self._num_slow = 0
             taken()
         try:
             self.sink.close()
@@ -196,6 +207,15 @@ class SinkRunner:
             self._dropped += len(left)
         for _, taken in left:
             taken()
+
+    def _note_slow_failure(self, start_ns: int) -> None:
+        """Pause a sink that fails only after a while: a file's answers would wait for each."""
+        now_ns = self._clock.now_ns()
+        if now_ns - start_ns < _SLOW_NS:
+            return
+        self._num_slow += 1
+        if self._num_slow >= _MAX_SLOW:
+            self._retry_ns = now_ns + _PAUSE_NS
 
     def _count_failure(self, error: BaseException) -> None:
         """Count an answer that the sink raised on, and log why."""

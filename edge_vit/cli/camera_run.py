@@ -40,21 +40,21 @@ def run_loop(loop: CameraLoop, signals: Signals, report_path: Path | None) -> No
         _LOG.info("%s", line)
     if report_path is not None:
         _write_report(report_path, summary, meter.report)
-    status = failure.exit_status if failure else 0
+    end: Failure | EdgeVitError | None = failure
     if signals.number == signal.SIGINT:
-        status = INTERRUPTED
+        end = Failure("interrupted", INTERRUPTED)
     if loop.is_stuck:
         # A thread hangs in a driver, or in a pipe that nobody reads: Python would wait for it, and
         # so would flushing stdout. Sinks flush what they print.
         _LOG.warning("leaving a thread behind that does not end")
-        if failure is not None:
-            Failure(str(failure), status).show()
+        if isinstance(end, EdgeVitError):
+            end = Failure(str(end), end.exit_status)
+        if end is not None:
+            end.show()
         sys.stderr.flush()
-        os._exit(status)
-    if status == INTERRUPTED:
-        raise Failure("interrupted", INTERRUPTED)
-    if failure is not None:
-        raise failure
+        os._exit(end.exit_code if end else 0)
+    if end is not None:
+        raise end
 
 
 class Signals:

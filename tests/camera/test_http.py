@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
+import socket
 import threading
 import time
 
@@ -179,3 +180,10 @@ def test_a_stream_that_is_joined_in_a_long_group_waits_for_its_key_frame(
 def test_nobody_there_may_come_later():
     with pytest.raises(SourceError, match=r"source http://127\.0\.0\.1:9/x cannot be opened: "):
         source_maker("http://me:secret@127.0.0.1:9/x", timeout_s=1).make().open()
+
+
+def test_a_camera_that_accepts_and_says_nothing_is_explained():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(SourceError, match=r"cannot be opened: nothing came for 0\.5 s$"):
+            source_maker(f"http://127.0.0.1:{port}/x", timeout_s=0.5).make().open()

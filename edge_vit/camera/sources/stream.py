@@ -106,7 +106,7 @@ class StreamSource:
             )
             self._packets = self._decoder.packets()
         except self._av.error.FFmpegError as error:
-            why = _reason(error)
+            why = self._explain(error)
             if self._is_file:
                 why = explain_unreadable(Path(self._address.target), why)
             raise SourceError(f"source {self._address.name} cannot be opened: {why}") from None
@@ -138,7 +138,7 @@ class StreamSource:
                 frames = self._decoder.decode(packet)
             except (self._av.error.FFmpegError, OSError) as error:
                 raise SourceError(
-                    f"source {self._address.name} was lost: {_reason(error)}"
+                    f"source {self._address.name} was lost: {self._explain(error)}"
                 ) from None
             if counts.left_out and self._threads == "AUTO":
                 self._begin_anew()
@@ -175,6 +175,12 @@ class StreamSource:
             raise SourceError(
                 f"source {self._address.name} cannot be read to its end: {self._decoder.counts}"
             )
+
+    def _explain(self, error: BaseException) -> str:
+        """What FFmpeg says, without the address: there may be a password in it."""
+        if isinstance(error, self._av.error.ExitError):  # as FFmpeg calls our time limit
+            return f"nothing came for {self._timeout_s:g} s"
+        return str(getattr(error, "strerror", None) or type(error).__name__)
 
     def _note_arrival(self, pts: int, arrived_ns: int) -> None:
         self._arrivals[pts] = arrived_ns
@@ -217,9 +223,3 @@ def stream_options(address: SourceAddress) -> Mapping[str, str]:
         if "format" in address.options:
             options["input_format"] = address.options["format"]
     return options
-
-
-def _reason(error: BaseException) -> str:
-    """What FFmpeg says, without the address that it says it of: there may be a password in it."""
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return str(reason)
