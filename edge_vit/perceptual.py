@@ -33,6 +33,10 @@ MIN_RMS = 0.75
 MAX_CELL, MAX_COLOUR = 12, 16
 """Largest difference of one cell, in levels."""
 
+FLAT_SHIFT, FLAT_COLOUR = 2, 4
+"""The limits of shift and colour where the luma has no spread: a plain colour is all there is to
+tell such pictures apart by. Encoding it anew moves it by no more."""
+
 _BLOCKS = 4
 _BLOCK_REACH = MAX_SHIFT + MAX_CELL + 1
 """How far the mean of a block of 4 x 4 cells is, at most, where the whole is within limits."""
@@ -155,10 +159,10 @@ def _is_same(rows: _Bytes, row: _Bytes) -> NDArray[np.bool_]:
     spread = np.minimum(rows[:, :_CELLS].std(axis=1), row[:_CELLS].std())
     allowed = np.minimum(MAX_RMS, np.maximum(MIN_RMS, MAX_RMS_SHARE * spread))
     same: NDArray[np.bool_] = (
-        (np.abs(shift) <= MAX_SHIFT)
+        (np.abs(shift) <= np.clip(spread, FLAT_SHIFT, MAX_SHIFT))
         & (rms <= allowed)
         & (np.abs(rest).max(axis=1) <= MAX_CELL)
-        & (np.abs(colour).max(axis=1) <= MAX_COLOUR)
+        & (np.abs(colour).max(axis=1) <= np.clip(2 * spread, FLAT_COLOUR, MAX_COLOUR))
     )
     return same
 

@@ -55,6 +55,12 @@ def test_finds_a_picture_that_was_encoded_anew(change):
     assert [index.find(signature(change(p))) for p in pictures] == list(range(12))
 
 
+def test_finds_a_plain_colour_that_was_saved_as_jpeg():
+    for colour in RNG.integers(0, 256, (20, 3)):
+        plain = np.full((64, 64, 3), colour, np.uint8)
+        assert all(is_same_picture(signature(plain), signature(jpeg(plain, q))) for q in (40, 80))
+
+
 def flat(height, width, colour):
     pixels = np.full((96, 96, 3), 255, np.uint8)
     pixels[:height, :width] = colour
@@ -71,6 +77,8 @@ DIFFERENT = {
     "photographs": [photograph(seed) for seed in range(40)],
     "flat graphics": [flat(h, w, (200, 0, 0)) for h in (20, 40, 60) for w in (20, 30, 40)],
     "colours alone": [flat(96, 96, c) for c in ((255, 0, 0), (0, 130, 0), (0, 0, 255))],
+    "swatches": [flat(96, 96, (c, c, c + 20)) for c in range(0, 230, 5)],
+    "hues": [flat(96, 96, (120 + c, 120, 120)) for c in range(0, 130, 12)],
     "thin lines": [stripe(column) for column in range(0, 90, 6)],
     "noise": list(RNG.integers(0, 256, (40, 32, 32, 3), "u1")),
 }
