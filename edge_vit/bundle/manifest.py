@@ -107,7 +107,7 @@ class Manifest:
         digest = parsed.pop("digest", None)
         if found > 1 and digest != _digest_of_json({k: parsed[k] for k in parsed if k != "format"}):
             raise ArtifactError(
-                f"{where} was edited: its digest is not that of what it says. Labels, mean and the "
+                f"{where} was edited: its contents do not match its digest. Labels, mean and the "
                 f"like are options of export; make the bundle again: {again}"
             )
         try:

@@ -109,7 +109,7 @@ def decide(
     outcome = _combine(gates[chosen], findings)
     trusted = {} if _combine((), findings) != "pass" else gates
     ships = chosen if outcome == "pass" else _fallback(chosen, trusted, accurate, timed, limits)
-    findings += _about_sharing(len(places), look)
+    findings += _about_sharing([_name(place, timed) for place in places], look)
     return Verdict(
         candidate=candidate,
         recommended=ships[1],
@@ -216,16 +216,16 @@ def _findings(accuracy: Sequence[AccuracyReport]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: finding.outcome == "note"))
 
 
-def _about_sharing(num_places: int, look: int) -> tuple[Finding, ...]:
+def _about_sharing(names: Sequence[str], look: int) -> tuple[Finding, ...]:
     """What a reader of the bounds has to know: they are wider than one look at one thing needs."""
     found = []
-    if num_places > 1:
+    if len(names) > 1:
         found.append(
             Finding(
                 "shared-error",
                 "note",
-                f"{num_places} precisions and backends are compared. They share the 5 of 100 "
-                "chances of a wrong pass, so each needs more images than it would alone.",
+                f"{', '.join(names[:-1])} and {names[-1]} are judged at once. They share the 5 of "
+                "100 chances of a wrong pass, so each needs more images than it would alone.",
             )
         )
     if look > 1:
