@@ -14,6 +14,7 @@ from edge_vit.export.sources import SourceRequest
 from edge_vit.spec import DEFAULT_ACTIVATION, Activation, Task
 
 _SUM_TOLERANCE = 1e-3
+_NORM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,11 @@ def _look(
         return usual, (
             f"all outputs are from 0 to 1 {seen}, but taken as logits. If they are probabilities "
             f"of labels, add --task multi_label --activation none",
+        )
+    if wide.shape[1] > 1 and np.allclose(np.linalg.norm(wide, axis=1), 1, atol=_NORM_TOLERANCE):
+        return usual, (
+            f"the outputs have length 1 {seen}, as feature vectors have, but are taken as logits. "
+            "If they are features, add --num-classes 0",
         )
     if task == "classification" and bool((wide <= 1e-6).all()):
         total = np.log(np.exp(wide - wide.max(1, keepdims=True)).sum(1)) + wide.max(1)

@@ -56,6 +56,12 @@ def test_log_probabilities_are_made_whole_by_a_softmax():
     assert "log-probabilities" in found.remarks[0]
 
 
+def test_outputs_of_length_one_are_suspected_to_be_features():
+    found = settled(LOGITS / np.linalg.norm(LOGITS, axis=1, keepdims=True))
+    assert found.task == "classification"
+    assert "add --num-classes 0" in found.remarks[0]
+
+
 def test_outputs_between_zero_and_one_are_suspected_and_said():
     found = settled(TAGS)
     assert (found.task, found.activation) == ("classification", "softmax")
