@@ -1,4 +1,4 @@
-"""Source -> canonical fp32 graph with its proof: the whole of the export room in one function."""
+"""Export of a source: the canonical fp32 graph, its facts, and the proof of its parity."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def export_model(
         request: which model, and what the user says about it.
         static_batch: fix the batch size, or None for a dynamic one.
         images: real images to prove it on; sample photographs where there are none.
-        progress: told about each stage.
+        progress: of the stages.
 
     Raises:
         SpecError: the model cannot be found, built, traced or brought into the canonical form.

@@ -107,7 +107,7 @@ def find_ending(graph: ir.Graph) -> Ending | None:
 
 
 def strip_ending(graph: ir.Graph, ending: Ending) -> None:
-    """Let `graph` give the logits; nodes that nobody reads any more are left to a later pass."""
+    """Make the logits the output of `graph`; unused nodes are left to a later pass."""
     if ending.changes:
         for node in ending.changes:
             replace_value(node.outputs[0], _changed(node))
