@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: more is slower for tiny models
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it: tables are as wide as in a file
 
 RECORDED = pytest.StashKey[dict[str, dict[str, object]]]()
 

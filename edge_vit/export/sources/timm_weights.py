@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import io
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -183,11 +184,17 @@ def _filtered(
     weights = {name: value for name, value in fit.weights.items() if isinstance(value, Tensor)}
     if len(weights) < len(fit.weights):
         usable(fit.weights, stored.where, module)
+    beside = {  # filters know their family by such names, as DINOv2's by its mask
+        name.removeprefix(fit.place): entry.value
+        for name in fit.rest
+        if (entry := stored.entries.get(name)) and isinstance(entry.value, Tensor)
+    }
+    givens = (weights, {**beside, **weights}) if beside else (weights,)
     best = fit
-    for name, convert in _filters(timm, module, request):
+    for (name, convert), given in itertools.product(_filters(timm, module, request), givens):
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # one of them prints
-                converted = convert(dict(weights), module)
+                converted = convert(dict(given), module)
         except Exception:  # a filter takes for granted what its own files hold
             continue
         if not isinstance(converted, Mapping):
