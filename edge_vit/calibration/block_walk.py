@@ -42,8 +42,12 @@ def walk_blocks(
         feeds.append(set(cut.feeds))
         made.append({name for node in cut.model.graph.node for name in node.output})
     made.append(set())
-    # What no block makes: the first block's feeds, and where branches run side by side more.
-    first = sorted(set[str]().union(*feeds) - set[str]().union(*made))
+    # What no earlier block makes: the first block's feeds, and where branches run side by side more.
+    first = sorted(
+        name
+        for index, names in enumerate(feeds)
+        for name in names - set[str]().union(*feeds[:index], *made[:index])
+    )
     session = open_exact_session(keep_needed(expose(model, first, only=True)), threads)
     states = [
         dict(zip(first, session.run(first, feed_image(spec, image)), strict=True))
