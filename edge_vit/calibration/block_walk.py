@@ -42,7 +42,7 @@ def walk_blocks(
         feeds.append(set(cut.feeds))
         made.append({name for node in cut.model.graph.node for name in node.output})
     made.append(set())
-    # What no earlier block makes: the first block's feeds, and where branches run side by side more.
+    # What no earlier block makes: the feeds of the first, and more where branches run side by side.
     first = sorted(
         name
         for index, names in enumerate(feeds)

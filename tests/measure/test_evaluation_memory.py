@@ -79,7 +79,7 @@ def _peak_of(count):
     return peak
 
 
-RECORD = 330
+RECORD = 334
 """Bytes of one image's record: its digest, its signature and what the reference made of it."""
 
 
