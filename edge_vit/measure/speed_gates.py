@@ -71,7 +71,7 @@ def judge_speed(
     elif speedup < 1:
         sentence = f"It is slower than {name} ({ratio_words(speedup)}, {wanted}; {medians})."
     else:
-        sentence = f"It is only {ratio_words(speedup)} faster than {name} ({wanted}; {medians})."
+        sentence = f"It is only {ratio_words(speedup)} the speed of {name} ({wanted}; {medians})."
     return Gate(
         name="min-speedup",
         precision=report.precision,

@@ -20,6 +20,7 @@ GATE_AXES = {
     "max-drop": "points lost",
     "max-error": "% of the spread of fp32's scores",
     "min-agreement": "% of images with the same answer",
+    "min-sqnr": "dB",
     "min-speedup": "times as fast",
     "max-p99-ms": "ms",
     "baseline-speed": "times as slow as the earlier report",

@@ -58,7 +58,7 @@ def test_does_not_ship_int8_that_is_slower(verdict_on, make_accuracy):
 def test_never_rounds_a_speedup_up_to_its_limit(verdict_on, make_accuracy):
     verdict = verdict_on(make_accuracy(images=3000), fp32=10.499, int8=10.0)
     assert verdict.outcome == "fail"
-    assert "only 1.04x faster than FP32 (wanted 1.05x" in verdict.sentence
+    assert "only 1.04x the speed of FP32 (wanted 1.05x" in verdict.sentence
 
 
 def test_is_undecided_on_too_few_images_and_says_how_many_would_do(verdict_on, make_accuracy):
@@ -79,7 +79,7 @@ def test_as_many_images_as_were_asked_for_do_decide(verdict_on, make_accuracy, l
 def test_a_failed_gate_outweighs_an_undecided_one(verdict_on, make_accuracy):
     verdict = verdict_on(make_accuracy(images=360), fp32=9.4, int8=9.4)
     assert verdict.exit_status == 3
-    slower, unsure = verdict.sentence.index("1x faster"), verdict.sentence.index("would decide")
+    slower, unsure = verdict.sentence.index("1x the speed"), verdict.sentence.index("would decide")
     assert slower < unsure
 
 
