@@ -81,11 +81,15 @@ class Search:
         few images does not in others.
         """
         first, found = error, (plan, error)
-        if (ratio := narrowest_useful(self._rows, plan)) < 1:
-            other = scale_range(plan, ratio)
-            new = self._ask(other)
-            if is_far_better(new, error):
-                return self._ranged(other, ratio, new, first), new
+        # Weights that make up for each other do so for inputs as seen, not as a range clips them.
+        for base in (plan,) if plan.levels is None else (plan, self.nearest(plan)):
+            if (ratio := narrowest_useful(self._rows, base)) < 1:
+                other = scale_range(base, ratio)
+                new = self._ask(other)
+                if is_far_better(new, first) and new.mean < found[1].mean:
+                    found = self._ranged(other, ratio, new, first), new
+        if found[1] is not first:
+            return found
         for ratio in headrooms(self._judge, plan):
             other = scale_range(plan, ratio)
             new = self._ask(other)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from layers import layer_of
 
+from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.layer import plan_minmax
 from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.layer_search import Search, is_better
 from edge_vit.calibration.output_error import OutputError
+from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import narrowest_useful
 from edge_vit.calibration.token_weights import LEAST, first_token_weights
 from edge_vit.table import Recipe
@@ -37,10 +39,14 @@ class Readout:
         return OutputError(noise[:num_images], self._signal[:num_images])
 
 
-def search(rows, weight, tokens):
+def search(rows, weight, tokens, recipe=RECIPE):
     layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False)
+    if recipe.is_compensated:
+        gram, width = Gram.of(rows), np.ones(rows.shape[1])
+        compensator = Compensator.of(gram, width, is_centered=layer.has_bias)
+        layer = dataclasses.replace(layer, compensator=compensator, mean=gram.mean)
     own = LayerRows(layer, rows)
-    plan, *_ = Search(own, own, Readout(rows, weight, tokens), RECIPE).run()
+    plan, *_ = Search(own, own, Readout(rows, weight, tokens), recipe).run()
     return layer, plan
 
 
@@ -69,11 +75,14 @@ def test_rows_that_gain_on_average_do_not_outvote_the_output(rows, weight):
     assert plan.high >= whole.high
 
 
-def test_a_huge_pair_that_cancels_gives_its_range_away(rows, weight):
+@pytest.mark.parametrize("is_compensated", [False, True])
+def test_a_huge_pair_that_cancels_gives_its_range_away(rows, weight, is_compensated):
     pair = np.repeat(60 + rows[:, :1], 2, axis=1)
-    row = np.full((1, 16), 0.1, np.float32)
+    row = np.random.default_rng(2).normal(0, 0.1, (1, 16)).astype(np.float32)
     wide = np.concatenate([rows, pair], axis=1)
-    layer, plan = search(wide, np.concatenate([weight, row, -row]), tokens=slice(None))
+    pairs = np.concatenate([weight, row, -row])
+    recipe = dataclasses.replace(RECIPE, is_compensated=is_compensated)
+    layer, plan = search(wide, pairs, slice(None), recipe)
     assert plan.high < 0.2 * plan_minmax(layer).high
     assert plan.steps[-1].startswith("range")
 
