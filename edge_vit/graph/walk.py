@@ -124,6 +124,21 @@ def data_input(node: ir.Node) -> ir.Value:
     return value
 
 
+def reduced_axes(node: ir.Node) -> list[int] | None:
+    """Return the axes that `node` reduces and keeps, as they are written; None if it is not known.
+
+    They are an attribute, or a constant second input from opset 13 or 18 on.
+    """
+    if not node.attributes.get_int("keepdims", 1):
+        return None
+    if "axes" in node.attributes:
+        return list(node.attributes.get_ints("axes", []))
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    if given is None or not is_constant(given):
+        return None
+    return [int(axis) for axis in array_of(given).reshape(-1)]
+
+
 def is_movement(node: ir.Node) -> bool:
     """Say whether `node` does nothing but move the elements of its first input."""
     if node.op_type not in MOVEMENT or is_constant(data_input(node)):

@@ -15,7 +15,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_vit.export.rewrites.edit import replace_value
-from edge_vit.graph.walk import array_of, data_input, is_constant, scalar_of, scaled_by
+from edge_vit.graph.walk import (
+    data_input,
+    is_constant,
+    reduced_axes,
+    scalar_of,
+    scaled_by,
+)
 from edge_vit.outputs import FloatArray, activate, log_sigmoid, log_softmax
 from edge_vit.spec import Activation
 
@@ -271,15 +277,8 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 def _reduces(node: ir.Node, value: ir.Value, axis: int) -> bool:
     """Say whether `node` reduces `value` over `axis` alone and keeps the dimension."""
-    if data_input(node) is not value or not node.attributes.get_int("keepdims", 1):
-        return False
-    axes = node.attributes.get_ints("axes", []) if "axes" in node.attributes else None
-    if axes is None:
-        given = node.inputs[1] if len(node.inputs) > 1 else None
-        if given is None or not is_constant(given):
-            return False
-        axes = [int(each) for each in array_of(given).reshape(-1)]
-    return [each % _rank(node) for each in axes] == [axis]
+    axes = reduced_axes(node) if data_input(node) is value else None
+    return axes is not None and [each % _rank(node) for each in axes] == [axis]
 
 
 def _rank(node: ir.Node) -> int:

@@ -17,6 +17,7 @@ from edge_vit.graph.walk import (
     data_input,
     is_constant,
     other_operand,
+    reduced_axes,
     scalar_of,
     scaled_by,
 )
@@ -238,14 +239,9 @@ def _is_square(node: ir.Node) -> bool:
 
 def _is_last_axis(node: ir.Node) -> bool:
     """Say whether `node` reduces the last axis alone, and keeps it."""
-    if not node.attributes.get_int("keepdims", 1):
-        return False
-    axes = node.attributes.get_ints("axes", []) if "axes" in node.attributes else None
+    axes = reduced_axes(node)
     if axes is None:
-        given = node.inputs[1] if len(node.inputs) > 1 else None
-        if given is None or not is_constant(given):
-            return False
-        axes = [int(axis) for axis in array_of(given).reshape(-1)]
+        return False
     shape = data_input(node).shape
     rank = len(shape) if shape is not None else None
-    return list(axes) in ([-1], [rank - 1] if rank else [-1])
+    return axes in ([-1], [rank - 1] if rank else [-1])
