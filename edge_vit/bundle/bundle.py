@@ -84,12 +84,12 @@ class Bundle:
 
     @property
     def smallest_precision(self) -> Precision:
-        """What runs where nobody chose: int8 where there is one, else fp16, else fp32."""
+        """What runs by default: int8 where there is one, else fp16, else fp32."""
         return self.precisions[-1] if self.precisions else "fp32"
 
     @property
     def reports_path(self) -> Path:
-        """Where reports go; made by whoever writes the first."""
+        """Where reports go; made when the first is written."""
         return self.path / "reports"
 
     @property

@@ -36,7 +36,7 @@ def file_paths(folder: Path, name: str) -> tuple[Path, ...]:
 
 
 def stage_file(folder: Path, name: str, data: bytes) -> None:
-    """Write `data` below `folder`, a change that nobody reads yet, and on to the disk."""
+    """Write `data` below `folder`, a change that is not committed yet, and flush it to the disk."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

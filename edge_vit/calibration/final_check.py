@@ -63,8 +63,9 @@ def choose_plan(
             found.append(Contender(name, measure(plan)))
             advance(1)
     finished = found[0]
-    best = min(found, key=lambda contender: _cost(contender.error))
-    if _cost(best.error) > _MIN_GAIN * _cost(finished.error):
+    # The mean is of energies, so that the images that are worst weigh most in it.
+    best = min(found, key=lambda contender: contender.error.mean)
+    if best.error.mean > _MIN_GAIN * finished.error.mean:
         best = finished
     return (best, *(contender for contender in found if contender is not best))
 
@@ -88,11 +89,6 @@ def measure_table(
         threads: of ONNX Runtime; None for all cores.
     """
     return OutputError.of(exact, run_outputs(write_qdq(model, table), spec, images, threads))
-
-
-def _cost(error: OutputError) -> float:
-    """Return what plans are ordered by: the mean, in which the images that are worst weigh most."""
-    return error.mean
 
 
 def _are_same(first: Plans, second: Plans) -> bool:

@@ -17,7 +17,7 @@ _TYPED_BY_ATTRIBUTE = frozenset(
     {"ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"}
     | {"RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
-"""Operators that are told by an attribute which type they make."""
+"""Operators whose output type is given by an attribute."""
 
 
 @dataclass(frozen=True)
