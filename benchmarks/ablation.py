@@ -24,8 +24,8 @@ from saving import RESULTS, load_average, write_result
 
 from edge_vit.bundle import FP32
 from edge_vit.calibration.calibrate import calibrate_model
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.images import ArraySource
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.table import DEFAULT_RECIPE, STEP_NAMES, Recipe

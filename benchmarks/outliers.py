@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_vit.calibration.fold import apply_fold, find_fold_targets
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.sites import find_blocks
+from edge_vit.lowering.smoothing import apply_fold, find_fold_targets
 
 STRENGTHS = (10, 30, 100)
 NUM_CHANNELS = 2

@@ -226,15 +226,15 @@ def quantize(
     require("onnx_ir", "quantizing")
     import onnx
 
-    from edge_vit.calibration.half import write_half
-    from edge_vit.calibration.ort_x64 import write_ort_x64
-    from edge_vit.calibration.proof import (
+    from edge_vit.lowering.fp16 import write_half
+    from edge_vit.lowering.ort_x64.products import write_ort_x64
+    from edge_vit.lowering.proof import (
         prove_int8,
         prove_int8_in_half,
         say_lost_in_half,
         say_unforeseen,
     )
-    from edge_vit.calibration.qdq import write_qdq
+    from edge_vit.lowering.qdq import write_qdq
 
     with _open(bundle).locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
@@ -318,8 +318,8 @@ def _write_fp16(bundle: Bundle, change: Change, progress: Progress) -> HalfProof
     """Add the FP16 graph, and prove on the golden images that nothing in it overflows."""
     import onnx
 
-    from edge_vit.calibration.half import write_half
-    from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax, prove_half
+    from edge_vit.lowering.fp16 import write_half
+    from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
 
     model, golden = onnx.load_from_string(bundle.read(FP32)), bundle.read_golden()
     with progress.step("writing FP16"):

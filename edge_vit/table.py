@@ -39,7 +39,7 @@ class Recipe:
         range_method: how an activation's range follows from its statistics.
         percentile: of |x|, where `range_method` is ``percentile``.
         fold_strength: how much of a channel's range moves from the activation into the weight
-            before ranges are taken, 0 for nothing to 1 for all (`edge_vit.calibration.fold`).
+            before ranges are taken, 0 for nothing to 1 for all (`edge_vit.lowering.smoothing`).
         has_zero_points: an activation on one side of zero, such as GELU's, gets a range of its own
             shape. In the graph for TensorRT that is one subtraction per block.
         steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
@@ -49,7 +49,7 @@ class Recipe:
         is_compensated: weights are rounded so that their errors make up for each other
             (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
         tries_rotation: calibrate the graph with its residual stream rotated as well
-            (`edge_vit.calibration.rotation`), and keep that where the model's output gains by it.
+            (`edge_vit.lowering.rotation`), and keep that where the model's output gains by it.
             Twice the time.
         is_judged: in tables of format 4 and before; steps have been judged always since.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
@@ -226,7 +226,7 @@ class CalibrationTable:
         image_digests: SHA-256 of each image as the model saw it, uint8 (height, width, 3), sorted.
         fallback: the layers in the order in which they would go to FP16, costliest first; empty
             where the recipe measures no layer.
-        fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.calibration.half`).
+        fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.lowering.fp16`).
         image_signatures: `edge_vit.perceptual.signature` of each image as base64, sorted: they find
             it again when it was encoded anew. Empty in tables of format 3 and before.
         forecast: what was measured of it; None where the recipe measures nothing.

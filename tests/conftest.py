@@ -8,13 +8,21 @@ import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from seeded import Seeded
+
+    from edge_vit.table import CalibrationTable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: more is slower for tiny models
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it: tables are as wide as in a file
+
+STATIC_BATCH = 3
 
 RECORDED = pytest.StashKey[dict[str, dict[str, object]]]()
 
@@ -56,3 +64,33 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         report = {"environment": to_json(read_environment()), "results": to_json(cases)}
         path = folder / f"{suite}-{platform.machine()}-py{platform.python_version()}.json"
         path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.fixture(scope="session")
+def vit() -> Seeded:
+    """A small seeded vision transformer with a dynamic batch axis."""
+    from seeded import seeded_vit
+
+    return seeded_vit()
+
+
+@pytest.fixture(scope="session")
+def static_vit() -> Seeded:
+    """The same weights, with a fixed batch of three."""
+    from seeded import seeded_vit
+
+    return seeded_vit(STATIC_BATCH)
+
+
+@pytest.fixture(scope="session")
+def table(vit: Seeded) -> CalibrationTable:
+    """The calibration table of `vit`, and of `static_vit`."""
+    from seeded import random_images
+
+    return vit.calibrate(random_images(16))
+
+
+@pytest.fixture(params=["dynamic", "static"])
+def either_vit(request: pytest.FixtureRequest) -> Seeded:
+    """The graph with a dynamic batch axis, then the one with a fixed batch of three."""
+    return request.getfixturevalue("vit" if request.param == "dynamic" else "static_vit")

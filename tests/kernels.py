@@ -9,9 +9,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.calibration.ranges import weight_scales
 from edge_vit.graph.sites import find_sites
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.ort import _SLOWER, _native_options
 from edge_vit.runtime.ov import OpenVinoSession
 from edge_vit.runtime.session import SessionOptions

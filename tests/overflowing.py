@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 from seeded import Seeded
 
-from edge_vit.calibration.observer import feed_image, open_exact_session
+from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import expose
 
 EPS = np.array(1e-6, np.float32)

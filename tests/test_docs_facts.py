@@ -20,13 +20,13 @@ import pytest
 
 from edge_vit import errors
 from edge_vit.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES
-from edge_vit.calibration import half_ranges
 from edge_vit.camera import patience, preparation, smoothing
 from edge_vit.camera.sinks import json_lines
 from edge_vit.camera.sinks.web import pictures
 from edge_vit.cli.group import INTERRUPTED
 from edge_vit.export import parity, reference
 from edge_vit.image_decoding import MAX_PIXELS
+from edge_vit.lowering import fp16_ranges
 from edge_vit.measure import accuracy, histogram, percentiles, score_gates
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
@@ -146,7 +146,7 @@ FACTS = [
     Fact(
         "docs/guide.md",
         r"leaves the nodes that reach ([\d,]+) in float32",
-        lambda: half_ranges.MAX_IN_HALF,
+        lambda: fp16_ranges.MAX_IN_HALF,
     ),
     Fact("docs/guide.md", r"The default precision is the (smallest)", smallest_is_default),
     Fact("docs/python.md", r"Without a precision both run the (smallest)", smallest_is_default),

@@ -72,7 +72,7 @@ ROOMS = {
     "runtime": Room(1, frozenset({*_ARRAYS, *_TENSORRT, "cuda", "onnxruntime", "openvino"})),
     "device": Room(1, frozenset({"numpy", "pynvml"})),
     "training": Room(2, frozenset({*_ARRAYS, "torch", "safetensors", "sklearn"})),
-    "graph": Room(2, frozenset({"numpy", "onnx", "onnx_ir", "onnxscript"})),
+    "graph": Room(2, frozenset({"numpy", *_ONNX, "onnxscript"})),
     "export": Room(
         3,
         frozenset(
@@ -80,15 +80,16 @@ ROOMS = {
             | {"torch", "timm", "torchvision", "transformers", "huggingface_hub"}
         ),
     ),
-    "calibration": Room(3, frozenset({*_ARRAYS, *_ONNX, "onnxscript", "threadpoolctl"})),
+    "lowering": Room(3, frozenset({"numpy", "onnx", "onnx_ir"})),
+    "calibration": Room(4, frozenset({*_ARRAYS, *_ONNX, "onnxscript", "threadpoolctl"})),
     "explain": Room(3, frozenset({*_ARRAYS, "onnx", "onnx_ir"})),
     "measure": Room(3, frozenset({*_ARRAYS, "onnx"})),  # onnx: for `half_answers` alone, and late
-    "pipeline": Room(4, frozenset({*_ARRAYS, "torch", "onnx", "onnx_ir", "onnxruntime"})),
+    "pipeline": Room(5, frozenset({*_ARRAYS, "torch", "onnx", "onnx_ir", "onnxruntime"})),
     "camera": Room(4, frozenset({*_ARRAYS, "av", "paho"})),
     "cluster": Room(4, frozenset({"ray"})),
     "report": Room(4, frozenset({*_ARRAYS, "rich", "jinja2", "markupsafe", "matplotlib"})),
-    "__init__": Room(5, frozenset()),
-    "cli": Room(6, frozenset({*_ARRAYS, "click", "rich"})),
+    "__init__": Room(6, frozenset()),
+    "cli": Room(7, frozenset({*_ARRAYS, "click", "rich"})),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

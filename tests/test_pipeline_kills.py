@@ -36,9 +36,11 @@ def old(tmp_path_factory):
 def without_numbers(monkeypatch):
     """Let every stage write the bytes of a small bundle in no time."""
     pytest.importorskip("torch")
-    from edge_vit.calibration import calibrate, half, half_ranges, ort_x64, proof, qdq
+    from edge_vit.calibration import calibrate
     from edge_vit.export import export
     from edge_vit.export.export import Exported
+    from edge_vit.lowering import fp16, fp16_ranges, proof, qdq
+    from edge_vit.lowering.ort_x64 import products
 
     def calibrate_model(fp32, spec, images, recipe, *, state_path, **options):
         from edge_vit.files import write_atomically
@@ -56,9 +58,9 @@ def without_numbers(monkeypatch):
     monkeypatch.setattr(export, "export_model", export_model)
     monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
     monkeypatch.setattr(qdq, "write_qdq", lambda model, table, **options: graph_of(b"int8"))
-    monkeypatch.setattr(half, "write_half", lambda model, nodes: graph_of(b"half"))
-    monkeypatch.setattr(ort_x64, "write_ort_x64", lambda model: graph_of(b"x64"))
-    monkeypatch.setattr(half_ranges, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
+    monkeypatch.setattr(fp16, "write_half", lambda model, nodes: graph_of(b"half"))
+    monkeypatch.setattr(products, "write_ort_x64", lambda model: graph_of(b"x64"))
+    monkeypatch.setattr(fp16_ranges, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
     for name in ("prove_int8", "prove_int8_in_half", "say_lost_in_half", "say_unforeseen"):
         monkeypatch.setattr(proof, name, lambda *arguments, **options: "")
 

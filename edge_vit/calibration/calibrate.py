@@ -14,17 +14,17 @@ from edge_vit.bundle import digest_of
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
 from edge_vit.calibration.growth import say_growth
-from edge_vit.calibration.half_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe
 from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
-from edge_vit.calibration.proof import Int8Proof, say_unforeseen
 from edge_vit.calibration.rotation_trial import try_rotation
 from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, search_plans
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.errors import SpecError
 from edge_vit.graph.mapped import map_weights
 from edge_vit.images import ImageSource
+from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
+from edge_vit.lowering.proof import Int8Proof, say_unforeseen
 from edge_vit.preprocess import UInt8Array
 from edge_vit.preprocess import digest as image_digest
 from edge_vit.progress import SILENT, Progress

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_vit.calibration.observer import feed_image, open_exact_session
-from edge_vit.calibration.rotation import rotate_as
+from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.extremes import add_extremes, read_amax
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
+from edge_vit.lowering.rotation import rotate_as
 from edge_vit.progress import Advance
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable

@@ -13,8 +13,8 @@ import onnx
 
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.graph.walk import Array
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.table import CalibrationTable

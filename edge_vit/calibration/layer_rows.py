@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.calibration.layer import Layer, Plan, round_weight
-from edge_vit.calibration.ranges import QMAX
 from edge_vit.graph.walk import Array
+from edge_vit.lowering.levels import QMAX
 
 
 class LayerRows:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_vit.calibration.observer import feed_image, open_exact_session
+from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
 from edge_vit.table import sqnr_of

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
 from edge_vit.calibration.block_walk import walk_blocks
-from edge_vit.calibration.fold import FOLD_ORDER, find_fold_targets
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.inputs import InputSample, sample_inputs
 from edge_vit.calibration.layer import Layer, Plan
@@ -25,6 +24,7 @@ from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import Choice, correct_bias, make_plan
 from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
 from edge_vit.graph.sites import Block, Site, find_blocks
+from edge_vit.lowering.smoothing import FOLD_ORDER, find_fold_targets
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.table import Recipe

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_vit.calibration.fold import choose_divisors
 from edge_vit.calibration.layer import (
     Layer,
     Plan,
@@ -20,6 +19,7 @@ from edge_vit.calibration.layer import (
     round_weight,
 )
 from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
+from edge_vit.lowering.smoothing import choose_divisors
 from edge_vit.table import Recipe
 
 HEADROOMS = (1.1, 1.2)

@@ -8,14 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_vit.calibration.ranges import (
-    QMAX,
-    activation_scale,
-    quantize_weight,
-    round_scale,
-    weight_scales,
-)
+from edge_vit.calibration.ranges import activation_scale, weight_scales
 from edge_vit.calibration.stats import ActivationStats
+from edge_vit.lowering.levels import QMAX, quantize_weight, round_scale
 from edge_vit.table import MIN_SCALE, RECIPES, Recipe
 
 HALF_ULP = 2.0**-11  # relative, of a normal float16

@@ -22,7 +22,6 @@ from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.observer import observe
 from edge_vit.calibration.output_error import run_outputs
 from edge_vit.calibration.probe import BlockProbe
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.calibration.steps import (
@@ -37,6 +36,7 @@ from edge_vit.calibration.steps import (
 from edge_vit.graph.cut import cut_below
 from edge_vit.graph.sites import find_blocks
 from edge_vit.images import ArraySource
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.table import RECIPES, FallbackPoint, Recipe
 
 IMAGES = random_images(24)

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from random_graphs import PIECES, SIZE, random_graph
 
-from edge_vit.calibration.half import write_half
 from edge_vit.export.canonical import make_canonical
+from edge_vit.lowering.fp16 import write_half
 from edge_vit.spec import PreprocessSpec
 
 SPEC = PreprocessSpec((SIZE, SIZE), mean=(0, 0, 0), std=(1 / 255,) * 3)  # pixels as they are

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from seeded import random_images, seeded_vit
 
-from edge_vit.calibration.observer import open_exact_session
 from edge_vit.errors import ArtifactError
+from edge_vit.graph.exact import open_exact_session
 from edge_vit.graph.expose import expose
 from edge_vit.graph.mapped import map_weights, read_with_weights
 from edge_vit.graph.sites import find_sites

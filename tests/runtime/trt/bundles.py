@@ -7,8 +7,8 @@ from pathlib import Path
 from seeded import random_images, seeded_vit
 
 from edge_vit.bundle import FP16, FP32, INT8, TABLE, Bundle, draft_bundle
-from edge_vit.calibration.half import write_half
-from edge_vit.calibration.qdq import write_qdq
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.trt.build import Builder
 from edge_vit.runtime.trt.identity import Hardware
 

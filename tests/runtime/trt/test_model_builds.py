@@ -14,9 +14,9 @@ from rtx import HAS_RTX
 from seeded import Seeded, make_seeded, random_images
 from small_vits import SPEC, SmallViT, export_legacy, small_source
 
-from edge_vit.calibration.half import write_half
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.export.canonical import make_canonical
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.trt.api import open_api
 from edge_vit.runtime.trt.audit import Asked, audit_network, check_audit
 from edge_vit.runtime.trt.network import BuilderSettings, BuiltPlan, ParsedNetwork, ShapeRange

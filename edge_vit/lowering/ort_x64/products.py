@@ -21,12 +21,12 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.calibration.ort_attention import DOMAIN, fuse_attention
-from edge_vit.calibration.ort_embed import fold_pixels
-from edge_vit.calibration.ort_qkv import fuse_qkv
-from edge_vit.calibration.unread_tokens import drop_unread_tokens
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
+from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention
+from edge_vit.lowering.ort_x64.dead_tokens import drop_unread_tokens
+from edge_vit.lowering.ort_x64.embedding import fold_pixels
+from edge_vit.lowering.ort_x64.qkv import fuse_qkv
 
 _OFFSET = 128  # from int8 to uint8
 

@@ -13,18 +13,18 @@ import torch
 from seeded import Remembered, Seeded, make_seeded, random_images, run_onnx
 
 from edge_vit.bundle import Golden
-from edge_vit.calibration.half import write_half
 from edge_vit.calibration.output_error import OutputError
-from edge_vit.calibration.proof import (
+from edge_vit.export.canonical import make_canonical
+from edge_vit.export.trace import trace_module
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.proof import (
     Int8Proof,
     prove_int8,
     prove_int8_in_half,
     say_lost_in_half,
     say_unforeseen,
 )
-from edge_vit.calibration.qdq import write_qdq
-from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.record import SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.table import RECIPES, CalibrationTable
 

@@ -15,12 +15,12 @@ from seeded import CONFIG, Seeded, make_seeded, random_images, run_onnx, seeded_
 from small_vits import ARCHITECTURES as FORMS
 from small_vits import SmallViT as ViT
 
-from edge_vit.calibration.fold import apply_fold, choose_divisors, find_fold_targets
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import Block, find_blocks
+from edge_vit.lowering.qdq import write_qdq
+from edge_vit.lowering.smoothing import apply_fold, choose_divisors, find_fold_targets
 from edge_vit.spec import PreprocessSpec
 from edge_vit.table import RECIPES, Recipe
 from edge_vit.training.vit import VisionTransformer

@@ -21,15 +21,15 @@ from overflowing import (
 from seeded import SITES, random_images, run_onnx
 
 from edge_vit.bundle import Golden
-from edge_vit.calibration.half import write_half
-from edge_vit.calibration.half_ranges import (
+from edge_vit.errors import BackendError
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.fp16_ranges import (
     HalfEmulator,
     choose_fp32_nodes,
     observe_amax,
     prove_half,
 )
-from edge_vit.calibration.qdq import write_qdq
-from edge_vit.errors import BackendError
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.preprocess import digest
 from edge_vit.record import HalfProof
 from edge_vit.table import MIN_SCALE, RECIPES

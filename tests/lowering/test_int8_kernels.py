@@ -9,8 +9,8 @@ import pytest
 from onnx import numpy_helper
 from seeded import SITES, random_images
 
-from edge_vit.calibration.ort_x64 import write_ort_x64
-from edge_vit.calibration.qdq import write_qdq
+from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
 

@@ -15,12 +15,12 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.calibration.fold import apply_folds, replace_bias
-from edge_vit.calibration.ranges import quantize_weight
-from edge_vit.calibration.rotation import rotate_as
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.sites import Site, find_sites
+from edge_vit.lowering.levels import quantize_weight
+from edge_vit.lowering.rotation import rotate_as
+from edge_vit.lowering.smoothing import apply_folds, replace_bias
 from edge_vit.table import CalibrationTable, SiteScales
 
 

@@ -10,8 +10,8 @@ import rtx
 from onnx import numpy_helper
 from seeded import SITES, Seeded
 
-from edge_vit.calibration.half import write_half
-from edge_vit.calibration.qdq import write_qdq
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.table import MIN_SCALE
 
 pytestmark = pytest.mark.skipif(

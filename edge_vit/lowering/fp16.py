@@ -9,10 +9,10 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.calibration.half_types import must_stay_float, stays_float
 from edge_vit.errors import SpecError
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
+from edge_vit.lowering.fp16_types import must_stay_float, stays_float
 
 _PREPROCESSING = frozenset({"Cast", "Sub", "Add", "Mul", "Div", "Transpose"})
 HALF_MAX = 65504.0

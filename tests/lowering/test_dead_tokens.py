@@ -11,9 +11,9 @@ import pytest
 import small_vits
 from seeded import SITES, make_seeded, random_images, run_onnx
 
-from edge_vit.calibration.qdq import write_qdq
-from edge_vit.calibration.unread_tokens import drop_unread_tokens
 from edge_vit.graph.constant import add_constant
+from edge_vit.lowering.ort_x64.dead_tokens import drop_unread_tokens
+from edge_vit.lowering.qdq import write_qdq
 
 
 @pytest.fixture(params=["fp32", "int8"])

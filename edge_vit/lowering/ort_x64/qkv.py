@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.calibration.ort_attention import DOMAIN
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input
+from edge_vit.lowering.ort_x64.attention import DOMAIN
 
 MAX_TOKENS = 400
 """Of a whole batch, where that is fixed. This operator holds all scores of a head at once,

@@ -9,12 +9,12 @@ from seeded import random_images, run_onnx
 from small_vits import ARCHITECTURES, small_source
 from turnable import TURNABLE, export_small
 
-from edge_vit.calibration.rotation import make_rotation, rotate
 from edge_vit.errors import ArtifactError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import array_of
+from edge_vit.lowering.rotation import make_rotation, rotate
 
 SEED = 3
 
@@ -123,7 +123,7 @@ def test_what_has_no_stream_ends_in_one_line():
 def test_tensorrt_builds_a_rotated_graph():
     from rtx import build
 
-    from edge_vit.calibration.half import write_half
+    from edge_vit.lowering.fp16 import write_half
 
     network = build(write_half(rotate(model_of("clip"), SEED)))
     assert network.plan_bytes > 0

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.calibration.ort_attention import DOMAIN
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, is_constant
+from edge_vit.lowering.ort_x64.attention import DOMAIN
 
 _PRODUCT = "MatMulIntegerToFloat"
 _LOWER = 256  # levels of the lower half of a weight

@@ -9,14 +9,14 @@ import torch
 from seeded import Remembered, Seeded, make_seeded, random_images, run_onnx
 from torch import nn
 
-from edge_vit.calibration.half import write_half
-from edge_vit.calibration.half_ranges import HalfEmulator
-from edge_vit.calibration.observer import feed_image, open_exact_session
-from edge_vit.calibration.ort_x64 import write_ort_x64
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
+from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import expose
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.fp16_ranges import HalfEmulator
+from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.qdq import write_qdq
 from edge_vit.table import RECIPES
 
 SEEN = random_images(32, size=small_vits.SIZE)

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from seeded import SITES, Seeded, random_images, run_onnx
 
-from edge_vit.calibration.half import write_half
-from edge_vit.calibration.qdq import write_qdq
 from edge_vit.errors import SpecError
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.qdq import write_qdq
 
 FLOAT, HALF, INT8, INT64 = (
     TensorProto.FLOAT,
