@@ -26,6 +26,7 @@ from edge_vit.spec import TensorSpec
 
 SPEC = tiny_spec()
 SPEED = 200.0  # the script's time runs so many times as fast as ours
+SILENCE_S = 3 * SPEED  # three of our seconds: a thread that only waits for a core is not silent
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Session(FakeSession):
 
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         run = next(self._runs)
-        if run % 997 == 0:
+        if run % 97 == 0:
             raise BackendError("the device is busy")
         outputs = super()._run(feeds)
-        if run % 1499 == 0:
+        if run % 149 == 0:
             outputs["logits"][:] = np.nan
         return outputs
 
@@ -148,11 +149,11 @@ def live_events(count: int, seed: int) -> Iterator[object]:
     number = 0
     while number < count:
         kind = random.integers(0, 100)
-        if kind == 0:
+        if kind < 3:
             yield SourceError("script: unplugged")
-        elif kind == 1 and random.random() < 0.1:
+        elif kind == 3 and random.random() < 0.1:
             yield stall
-        elif kind == 2:
+        elif kind == 4:
             yield ImageError("a packet was lost")
             number += 1
         burst = int(random.integers(1, 60))
@@ -162,6 +163,8 @@ def live_events(count: int, seed: int) -> Iterator[object]:
             if kind > 50:
                 time.sleep(0)  # let the others have the interpreter, as a real camera does
         time.sleep(1e-5)
+    while True:  # until the loop is stopped
+        yield stall
 
 
 class Reordered(ScriptedSource):
@@ -202,7 +205,13 @@ def soak(num_frames: int, *, samples: int = 20) -> SoakResult:
         SPEC,
         sinks=[books, Faulty()],
         options=LoopOptions(
-            answer_timeout_s=0, patience=Patience(first_retry_s=0.1, max_retry_s=1)
+            answer_timeout_s=0,
+            patience=Patience(
+                stale_after_s=SILENCE_S,
+                open_timeout_s=SILENCE_S,
+                first_retry_s=0.1,
+                max_retry_s=1,
+            ),
         ),
         clock=clock,
     )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -287,33 +288,43 @@ def test_a_read_only_bundle_uses_the_cache(bundle, real_builder, watched, monkey
     assert (again.is_new, again.path) == (False, engine.path)
 
 
-def test_two_builders_build_once(bundle, real_builder):
-    found, said = [], []
-
-    def build():
-        progress = Steps(said)
-        found.append(
-            build_engine(bundle, "int8", "rtx", SM86, builder=real_builder, progress=progress)
-        )
-
-    threads = [threading.Thread(target=build) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(engine.is_new for engine in found) == [False, True]
-    (waited,) = [step for step in said if step.startswith("waiting for process ")]
-    assert waited.endswith(f", which is writing {bundle.path / 'engines'}")
-    assert len(contents(bundle)) == 2
-
-
 class Steps(Silent):
-    def __init__(self, said):
-        self.said = said
+    """Keeps the names of the steps; `on_step` may hold one up."""
+
+    def __init__(self, on_step):
+        self.names = []
+        self._on_step = on_step
 
     def step(self, name, total=None):
-        self.said.append(name)
+        self.names.append(name)
+        self._on_step(name)
         return super().step(name, total)
+
+
+def test_two_builders_build_once(bundle, real_builder):
+    is_building, is_waiting = threading.Event(), threading.Event()
+
+    def hold_until_the_other_waits(name):
+        if name.startswith("building "):
+            is_building.set()
+            assert is_waiting.wait(60)
+
+    def report_waiting(name):
+        if name.startswith("waiting for process "):
+            is_waiting.set()
+
+    def build(progress):
+        return build_engine(bundle, "int8", "rtx", SM86, builder=real_builder, progress=progress)
+
+    first, second = Steps(hold_until_the_other_waits), Steps(report_waiting)
+    with ThreadPoolExecutor() as pool:
+        builds = [pool.submit(build, first)]
+        assert is_building.wait(60)
+        builds.append(pool.submit(build, second))
+        assert [done.result().is_new for done in builds] == [True, False]
+    (waited,) = second.names
+    assert waited.endswith(f", which is writing {bundle.path / 'engines'}")
+    assert len(contents(bundle)) == 2
 
 
 def test_what_a_killed_builder_left_is_removed(bundle, real_builder):
