@@ -12,11 +12,15 @@ import click
 
 from edge_vit.bad_images import MaxBad
 from edge_vit.cli.options import (
+    ABOVE_0,
+    AT_LEAST_0,
     NOT_NEGATIVE,
+    PATH,
     POSITIVE,
     bundle_argument,
     json_option,
     max_bad_option,
+    option,
     precision_option,
     session_options,
 )
@@ -38,70 +42,48 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("bench")
 @bundle_argument
-@click.option(
+@option(
     "--scenario",
-    type=click.Choice(SCENARIOS),
-    default="saturated",
-    show_default=True,
-    help="How runs follow each other. paced leaves the gaps of a camera, in which a GPU clocks "
+    "How runs follow each other. paced leaves the gaps of a camera, in which a GPU clocks "
     "down; the last three are MLPerf's definitions, shortened.",
+    SCENARIOS,
+    "saturated",
 )
-@click.option(
-    "--fps",
-    metavar="N",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Runs per second of --scenario paced.  [default: 30]",
+@option("--fps N", "Runs per second of --scenario paced.  [default: 30]", ABOVE_0)
+@option(
+    "--batch-size N",
+    "Images per run.  [default: what the scenario has: 1, or 8; or the graph's fixed batch]",
+    POSITIVE,
 )
-@click.option(
-    "--batch-size",
-    metavar="N",
-    type=POSITIVE,
-    help="Images per run.  [default: what the scenario has: 1, or 8; or the graph's fixed batch]",
+@option(
+    "--iterations N",
+    "Timed runs, at least.  [default: 200; multi-stream 1000, offline 100; 1 with --duration]",
+    POSITIVE,
 )
-@click.option(
-    "--iterations",
-    metavar="N",
-    type=POSITIVE,
-    help="Timed runs, at least.  [default: 200; multi-stream 1000, offline 100; 1 with --duration]",
+@option(
+    "--duration S",
+    "Seconds that the timed runs take, at least.",
+    AT_LEAST_0,
+    0,
+    show_default=False,
+    name="duration_s",
 )
-@click.option(
-    "--duration",
-    "duration_s",
-    metavar="S",
-    type=click.FloatRange(min=0),
-    default=0,
-    help="Seconds that the timed runs take, at least.",
+@option("--warmup N", "Runs before them that do not count.", NOT_NEGATIVE, 10)
+@option(
+    "--image PATH",
+    "Image or folder to time on, from decoding to the answer.  [default: noise]",
+    PATH,
 )
-@click.option(
-    "--warmup",
-    metavar="N",
-    type=NOT_NEGATIVE,
-    default=10,
-    show_default=True,
-    help="Runs before them that do not count.",
-)
-@click.option(
-    "--image",
-    metavar="PATH",
-    type=click.Path(path_type=Path),
-    help="Image or folder to time on, from decoding to the answer.  [default: noise]",
-)
-@click.option(
+@option(
     "--cold-start/--no-cold-start",
+    "Also measure the first answer of a process that has done nothing else.",
     default=True,
     show_default=True,
-    help="Also measure the first answer of a process that has done nothing else.",
 )
 @max_bad_option
 @precision_option
 @functools.partial(session_options, wait="spin")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=ANY_FILE,
-    help="Write the result as JSON to FILE too, for edgevit compare.",
-)
+@option("-o, --output FILE", "Write the result as JSON to FILE too, for edgevit compare.", ANY_FILE)
 @json_option
 @click.pass_obj
 def command(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from edge_vit.bundle import FP32, Bundle
-from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option
+from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option, option
 from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.runtime.trt.choose import BuildBackend
@@ -25,58 +25,47 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("build")
 @bundle_argument
-@click.option(
+@option(
     "--backend",
-    type=click.Choice(get_args(BuildBackend)),
-    default="auto",
-    show_default=True,
-    help="trt is TensorRT, for the GPU that is here; rtx is TensorRT-RTX, for desktop GPUs.",
+    "trt is TensorRT, for the GPU that is here; rtx is TensorRT-RTX, for desktop GPUs.",
+    get_args(BuildBackend),
+    "auto",
 )
-@click.option(
+@option(
     "--precision",
-    type=click.Choice([*PRECISIONS, "all"]),
-    help="Of which graph; all for each that the bundle has.  [default: the smallest]",
+    "Of which graph; all for each that the bundle has.  [default: the smallest]",
+    [*PRECISIONS, "all"],
 )
-@click.option(
-    "--batch-size",
-    "--batch",
-    metavar="N",
-    type=POSITIVE,
-    help="Images per run.  [default: 1, or the graph's fixed batch]",
+@option(
+    "--batch-size, --batch N", "Images per run.  [default: 1, or the graph's fixed batch]", POSITIVE
 )
-@click.option("--min", "least", metavar="N", type=POSITIVE, help="Fewest images per run.")
-@click.option("--opt", "usual", metavar="N", type=POSITIVE, help="Images that it is tuned for.")
-@click.option("--max", "most", metavar="N", type=POSITIVE, help="Most images per run.")
-@click.option(
-    "--optimization-level",
-    metavar="0-5",
-    type=click.IntRange(0, 5),
-    help="0 builds quickly, 5 runs fastest.  [default: TensorRT's own, 3]",
+@option("--min N", "Fewest images per run.", POSITIVE, name="least")
+@option("--opt N", "Images that it is tuned for.", POSITIVE, name="usual")
+@option("--max N", "Most images per run.", POSITIVE, name="most")
+@option(
+    "--optimization-level 0-5",
+    "0 builds quickly, 5 runs fastest.  [default: TensorRT's own, 3]",
+    click.IntRange(0, 5),
 )
-@click.option(
-    "--target",
-    "targets",
-    metavar="SM",
+@option(
+    "--target SM",
+    "Build for a GPU that is not here, such as sm_86; may be repeated. TensorRT-RTX alone.",
+    name="targets",
     multiple=True,
-    help="Build for a GPU that is not here, such as sm_86; may be repeated. TensorRT-RTX alone.",
 )
-@click.option(
-    "--memory",
-    "memory_mib",
-    metavar="MIB",
-    type=POSITIVE,
-    help="Most memory for a kernel's workspace.  [default: half of what is free]",
+@option(
+    "--memory MIB",
+    "Most memory for a kernel's workspace.  [default: half of what is free]",
+    POSITIVE,
+    name="memory_mib",
 )
-@click.option(
-    "--timing-cache",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="What earlier builds measured; read and written.  [default: one in the user's cache]",
+@option(
+    "--timing-cache FILE",
+    "What earlier builds measured; read and written.  [default: one in the user's cache]",
+    click.Path(dir_okay=False, path_type=Path),
 )
-@click.option("--force", is_flag=True, help="Build even what is there already.")
-@click.option(
-    "--print-trtexec", is_flag=True, help="Build nothing; print the same as trtexec's command."
-)
+@option("--force", "Build even what is there already.")
+@option("--print-trtexec", "Build nothing; print the same as trtexec's command.")
 @lock_timeout_option
 @json_option
 @click.pass_obj

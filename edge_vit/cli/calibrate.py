@@ -12,11 +12,13 @@ import click
 from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.options import (
-    FOLDER,
+    ABOVE_0,
+    PATH,
     bundle_argument,
     lock_timeout_option,
     max_bad_option,
     num_images_option,
+    option,
     recipe_option,
     threads_option,
 )
@@ -33,35 +35,26 @@ _NUM_FRAMES = 256
 
 @click.command("calibrate")
 @bundle_argument
-@click.option(
-    "--calib",
-    metavar="DIR",
-    type=FOLDER,
-    help="Images like those of the deployment, a few hundred: a folder, .txt list, .npy, .npz or "
+@option(
+    "--calib DIR",
+    "Images like those of the deployment, a few hundred: a folder, .txt list, .npy, .npz or "
     "a video, whose frames are taken.",
+    PATH,
 )
-@click.option(
-    "--from-camera",
-    "camera",
-    metavar="ADDRESS",
-    help="Take the images from a live source instead, --num-images of them (default: 256); "
+@option(
+    "--from-camera ADDRESS",
+    "Take the images from a live source instead, --num-images of them (default: 256); "
     "addresses as of edgevit camera.",
+    name="camera",
 )
-@click.option(
-    "--interval",
-    "interval_s",
-    metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="With --from-camera: seconds from one image to the next.",
+@option(
+    "--interval S",
+    "With --from-camera: seconds from one image to the next.",
+    ABOVE_0,
+    1.0,
+    name="interval_s",
 )
-@click.option(
-    "--keep-frames",
-    metavar="DIR",
-    type=ANY_FOLDER,
-    help="With --from-camera: leave the images in this new folder.",
-)
+@option("--keep-frames DIR", "With --from-camera: leave the images in this new folder.", ANY_FOLDER)
 @num_images_option
 @max_bad_option
 @recipe_option

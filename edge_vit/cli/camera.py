@@ -17,8 +17,11 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli.camera_sinks import Outputs, output_options
 from edge_vit.cli.options import (
+    ABOVE_0,
+    AT_LEAST_0,
     POSITIVE,
     bundle_argument,
+    option,
     precision_option,
     session_options,
 )
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ARGUMENTS = "edge_vit.camera.arguments"
 _UNIT_FLAG = "--print-systemd-unit"
-_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 class _KeepsArguments(click.Command):
@@ -49,93 +51,55 @@ class _KeepsArguments(click.Command):
 
 @click.command("camera", cls=_KeepsArguments)
 @bundle_argument
-@click.option(
-    "--source",
-    "sources",
-    metavar="ADDRESS",
-    multiple=True,
-    required=True,
-    help="csi://0, v4l2:///dev/video0 (or 0), rtsp://..., http://..., FILE.mp4, FOLDER, "
+@option(
+    "--source ADDRESS",
+    "csi://0, v4l2:///dev/video0 (or 0), rtsp://..., http://..., FILE.mp4, FOLDER, "
     "gst:PIPELINE or test://; options behind a #, such as csi://0#width=1920,height=1080. "
     "Repeat it for more.",
+    name="sources",
+    multiple=True,
+    required=True,
 )
-@click.option("--top", metavar="N", type=POSITIVE, default=5, show_default=True, help="Answers.")
-@click.option(
-    "--batch",
-    "batch_size",
-    metavar="N",
-    type=POSITIVE,
-    default=1,
-    show_default=True,
-    help="Frames that one run takes at most.",
+@option("--top N", "Answers.", POSITIVE, 5)
+@option("--batch N", "Frames that one run takes at most.", POSITIVE, 1, name="batch_size")
+@option(
+    "--deadline MS",
+    "How long a run waits for more frames.  [default: 0]",
+    AT_LEAST_0,
+    0.0,
+    show_default=False,
+    name="deadline_ms",
 )
-@click.option(
-    "--deadline",
-    "deadline_ms",
-    metavar="MS",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    help="How long a run waits for more frames.  [default: 0]",
-)
-@click.option(
+@option(
     "--preprocess",
-    type=click.Choice(["auto", "reduced", "cropped", "pillow"]),
-    default="auto",
-    show_default=True,
-    help="auto takes the fastest that this bundle's golden images allow; pillow is the reference.",
+    "auto takes the fastest that this bundle's golden images allow; pillow is the reference.",
+    ["auto", "reduced", "cropped", "pillow"],
+    "auto",
 )
-@click.option(
-    "--stale-after",
-    metavar="S",
-    type=_SECONDS,
-    default=5.0,
-    show_default=True,
-    help="Open a live source anew after so many seconds without a frame.",
+@option(
+    "--stale-after S",
+    "Open a live source anew after so many seconds without a frame.",
+    ABOVE_0,
+    5.0,
 )
-@click.option(
-    "--answer-timeout",
-    metavar="S",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Exit with status 4 after so many seconds without an answer; 0 for never.",
+@option(
+    "--answer-timeout S",
+    "Exit with status 4 after so many seconds without an answer; 0 for never.",
+    AT_LEAST_0,
+    60.0,
 )
-@click.option(
-    "--record-disagreements",
-    metavar="DIR",
-    type=ANY_FOLDER,
-    help="Keep frames there that fp32 on the CPU answers differently.",
+@option(
+    "--record-disagreements DIR",
+    "Keep frames there that fp32 on the CPU answers differently.",
+    ANY_FOLDER,
 )
-@click.option(
-    "--check-every",
-    metavar="N",
-    type=POSITIVE,
-    default=100,
-    show_default=True,
-    help="With --record-disagreements: every so many frames.",
+@option("--check-every N", "With --record-disagreements: every so many frames.", POSITIVE, 100)
+@option(
+    "--max-disagreements N", "With --record-disagreements: keep so many at most.", POSITIVE, 500
 )
-@click.option(
-    "--max-disagreements",
-    metavar="N",
-    type=POSITIVE,
-    default=500,
-    show_default=True,
-    help="With --record-disagreements: keep so many at most.",
-)
-@click.option(
-    "--report",
-    "report_path",
-    metavar="FILE",
-    type=ANY_FILE,
-    help="Write the final summary there, as JSON.",
-)
-@click.option("--json", "json_lines", is_flag=True, help="Print each answer as a line of JSON.")
-@click.option(
-    _UNIT_FLAG,
-    "print_unit",
-    is_flag=True,
-    help="Print a systemd unit for this very command, and exit.",
-)
+@option("--report FILE", "Write the final summary there, as JSON.", ANY_FILE, name="report_path")
+@option("--json", "Print each answer as a line of JSON.", name="json_lines")
+@option(_UNIT_FLAG, "Print a systemd unit for this very command, and exit.", name="print_unit")
 @output_options
 @precision_option
 @session_options

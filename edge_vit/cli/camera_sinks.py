@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_vit.cli.options import option
 from edge_vit.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -93,27 +94,24 @@ def _parse_smoothing(
     return found[1], int(found[2])
 
 
-_sink_option = click.option(
-    "--sink",
-    "addresses",
-    metavar="ADDRESS",
-    multiple=True,
-    help="Where answers go too: stdout, FILE.jsonl, FILE.mp4, dashboard[:[HOST:]PORT], "
+_sink_option = option(
+    "--sink ADDRESS",
+    "Where answers go too: stdout, FILE.jsonl, FILE.mp4, dashboard[:[HOST:]PORT], "
     "mqtt://HOST/TOPIC or a webhook's https://HOST/PATH; options behind a #. Repeat it for more.",
+    name="addresses",
+    multiple=True,
 )
-_smooth_option = click.option(
-    "--smooth",
-    "smoothing",
-    metavar="KIND:K",
+_smooth_option = option(
+    "--smooth KIND:K",
+    "Smooth over K frames: ema:8 averages probabilities, majority:5 counts first answers.",
+    name="smoothing",
     callback=_parse_smoothing,
-    help="Smooth over K frames: ema:8 averages probabilities, majority:5 counts first answers.",
 )
-_floor_option = click.option(
-    "--min-confidence",
-    "floor",
-    metavar="SCORE",
-    type=click.FloatRange(0, 1),
-    help="Mark answers below this probability, 0 to 1, as not confident.",
+_floor_option = option(
+    "--min-confidence SCORE",
+    "Mark answers below this probability, 0 to 1, as not confident.",
+    click.FloatRange(0, 1),
+    name="floor",
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_vit.cli.options import json_option
+from edge_vit.cli.options import PATH, json_option, option
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.outputs import REPORT_FILE, deliver
 from edge_vit.cli.reports import read_measured, write_text
@@ -21,20 +21,10 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument(
-    "reports", metavar="REPORT...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Refuse reports whose conditions are unlike, with exit status 1.",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=REPORT_FILE,
-    help="Write the comparison to this .html, .md or .json file too.",
+@click.argument("reports", metavar="REPORT...", nargs=-1, required=True, type=PATH)
+@option("--strict", "Refuse reports whose conditions are unlike, with exit status 1.")
+@option(
+    "-o, --output FILE", "Write the comparison to this .html, .md or .json file too.", REPORT_FILE
 )
 @json_option
 def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_json: bool) -> None:

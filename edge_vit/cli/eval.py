@@ -15,6 +15,7 @@ from edge_vit.cli.options import (
     json_option,
     max_bad_option,
     num_images_option,
+    option,
     precision_option,
     session_options,
 )
@@ -47,27 +48,21 @@ class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes n
 @max_bad_option
 @precision_option
 @session_options
-@click.option(
-    "--shard",
-    metavar="I/N",
-    type=_PartType(),
-    help="Evaluate part I of N and write it to -o FILE, for edgevit merge.",
+@option(
+    "--shard I/N", "Evaluate part I of N and write it to -o FILE, for edgevit merge.", _PartType()
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=ANY_FILE,
-    help="Write the result as JSON to FILE; while it is made, FILE.state can be resumed from.",
+@option(
+    "-o, --output FILE",
+    "Write the result as JSON to FILE; while it is made, FILE.state can be resumed from.",
+    ANY_FILE,
 )
-@click.option(
-    "--ray",
-    "num_ray_parts",
-    metavar="N",
-    type=POSITIVE,
-    help="Evaluate in N parts on a Ray cluster, on this machine where RAY_ADDRESS names none.",
+@option(
+    "--ray N",
+    "Evaluate in N parts on a Ray cluster, on this machine where RAY_ADDRESS names none.",
+    POSITIVE,
+    name="num_ray_parts",
 )
-@click.option("--resume", "is_resumed", is_flag=True, help="Go on from FILE.state, if it is there.")
+@option("--resume", "Go on from FILE.state, if it is there.", name="is_resumed")
 @json_option
 @click.pass_obj
 def command(

@@ -12,7 +12,9 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     bundle_argument,
+    images_argument,
     json_option,
+    option,
     precision_option,
     threads_option,
 )
@@ -34,17 +36,13 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @bundle_argument
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@images_argument
 @precision_option
 @threads_option
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=OutputFile(".html", ".png", ".json", html_needs=("jinja2",)),
-    help="Draw the maps over the images: an .html page or a .png sheet; .json has the numbers.",
+@option(
+    "-o, --output FILE",
+    "Draw the maps over the images: an .html page or a .png sheet; .json has the numbers.",
+    OutputFile(".html", ".png", ".json", html_needs=("jinja2",)),
 )
 @json_option
 @click.pass_obj

@@ -11,13 +11,14 @@ import click
 from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
-    FOLDER,
     NOT_NEGATIVE,
+    PATH,
     POSITIVE,
     Numbers,
     lock_timeout_option,
     max_bad_option,
     num_images_option,
+    option,
     recipe_option,
     threads_option,
 )
@@ -31,93 +32,69 @@ if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
 
 _LOG = logging.getLogger(__name__)
-_FILE = click.Path(path_type=Path)
 _COLOUR = Numbers("R,G,B", float, (3,))
 
 
 @click.command("export")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "-o", "--output", metavar="OUT.edgevit", type=FOLDER, required=True, help="The bundle to make."
-)
-@click.option("--int8", is_flag=True, help="Calibrate, and write FP16 and INT8 too.")
-@click.option("--fp16", is_flag=True, help="Write FP16 too.")
-@click.option(
-    "--calib",
-    metavar="DIR",
-    type=FOLDER,
-    help="Images like those of the deployment: INT8 is calibrated on them, parity proven on them.",
+@option("-o, --output OUT.edgevit", "The bundle to make.", PATH, required=True)
+@option("--int8", "Calibrate, and write FP16 and INT8 too.")
+@option("--fp16", "Write FP16 too.")
+@option(
+    "--calib DIR",
+    "Images like those of the deployment: INT8 is calibrated on them, parity proven on them.",
+    PATH,
 )
 @num_images_option
 @max_bad_option
 @recipe_option
-@click.option("--checkpoint", metavar="FILE", type=_FILE, help="Weights: safetensors or torch.")
-@click.option(
-    "--weights-key",
-    metavar="NAME",
-    help="Which of the checkpoint's weights, such as state_dict_ema; found by itself otherwise.",
+@option("--checkpoint FILE", "Weights: safetensors or torch.", PATH)
+@option(
+    "--weights-key NAME",
+    "Which of the checkpoint's weights, such as state_dict_ema; found by itself otherwise.",
 )
-@click.option(
-    "--checkpoint-size",
-    metavar="N|H,W",
-    type=Numbers("N or H,W", int, (1, 2)),
-    help="Image size that the checkpoint was trained with, where the file does not tell.",
+@option(
+    "--checkpoint-size N|H,W",
+    "Image size that the checkpoint was trained with, where the file does not tell.",
+    Numbers("N or H,W", int, (1, 2)),
 )
-@click.option("--random-weights", is_flag=True, help="Take random weights, to try shape and speed.")
-@click.option(
-    "--model-arg",
-    "model_args",
-    metavar="KEY=VALUE",
+@option("--random-weights", "Take random weights, to try shape and speed.")
+@option(
+    "--model-arg KEY=VALUE",
+    "An argument of the model's own constructor; may be given several times.",
+    name="model_args",
     multiple=True,
-    help="An argument of the model's own constructor; may be given several times.",
 )
-@click.option(
-    "--labels",
-    "labels_file",
-    metavar="FILE",
-    type=_FILE,
-    help="Class names: one per line, or JSON: a list, an object by index or by name, config.json.",
+@option(
+    "--labels FILE",
+    "Class names: one per line, or JSON: a list, an object by index or by name, config.json.",
+    PATH,
+    name="labels_file",
 )
-@click.option(
-    "--num-classes", metavar="N", type=NOT_NEGATIVE, help="Width of the head; 0 for none."
-)
-@click.option(
-    "--task",
-    type=click.Choice(get_args(Task)),
-    help="What the output means, where the model does not show it.",
-)
-@click.option(
+@option("--num-classes N", "Width of the head; 0 for none.", NOT_NEGATIVE)
+@option("--task", "What the output means, where the model does not show it.", get_args(Task))
+@option(
     "--activation",
-    type=click.Choice(get_args(Activation)),
-    help="What makes the model's own output probabilities; none where they are that already.",
+    "What makes the model's own output probabilities; none where they are that already.",
+    get_args(Activation),
 )
-@click.option(
-    "--threshold",
-    metavar="VALUE",
-    type=float,
-    help="A label is on from this probability, a score positive from this value.  "
-    "[default: 0.5 and 0]",
+@option(
+    "--threshold VALUE",
+    "A label is on from this probability, a score positive from this value.  [default: 0.5 and 0]",
+    float,
 )
-@click.option("--static-batch", metavar="N", type=POSITIVE, help="Fix the batch size.")
-@click.option(
-    "--image-size",
-    metavar="N|H,W",
-    type=Numbers("N or H,W", int, (1, 2)),
-    help="Of the model's input; positions are interpolated.",
+@option("--static-batch N", "Fix the batch size.", POSITIVE)
+@option(
+    "--image-size N|H,W",
+    "Of the model's input; positions are interpolated.",
+    Numbers("N or H,W", int, (1, 2)),
 )
-@click.option(
-    "--crop-pct",
-    metavar="SHARE",
-    type=float,
-    help="Share of the resized image that the crop keeps.",
-)
-@click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="How it is cropped.")
-@click.option(
-    "--interpolation", type=click.Choice(get_args(Interpolation)), help="How it is resized."
-)
-@click.option("--mean", type=_COLOUR, help="Of each channel, for values from 0 to 1.")
-@click.option("--std", type=_COLOUR, help="Of each channel, for values from 0 to 1.")
-@click.option("--force", is_flag=True, help="Replace OUT.edgevit where it exists.")
+@option("--crop-pct SHARE", "Share of the resized image that the crop keeps.", float)
+@option("--crop-mode", "How it is cropped.", get_args(CropMode))
+@option("--interpolation", "How it is resized.", get_args(Interpolation))
+@option("--mean", "Of each channel, for values from 0 to 1.", _COLOUR)
+@option("--std", "Of each channel, for values from 0 to 1.", _COLOUR)
+@option("--force", "Replace OUT.edgevit where it exists.")
 @threads_option
 @lock_timeout_option
 @click.pass_obj

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from edge_vit.cli.options import NOT_NEGATIVE, POSITIVE, threads_option
+from edge_vit.cli.options import ABOVE_0, NOT_NEGATIVE, POSITIVE, option, threads_option
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FILE
 from edge_vit.cli.talk import Talk
@@ -23,71 +23,31 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneO
 
 @click.command("finetune")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--data",
-    metavar="DIR|digits|cifar100",
+@option(
+    "--data DIR|digits|cifar100",
+    "Labelled images: a folder of class folders, or a data set by name.",
     required=True,
-    help="Labelled images: a folder of class folders, or a data set by name.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE.safetensors",
-    type=ANY_FILE,
-    required=True,
-    help="Where the best weights go.",
+@option("-o, --output FILE.safetensors", "Where the best weights go.", ANY_FILE, required=True)
+@option("--optimizer", "How weights are updated.", get_args(Optimizer), _DEFAULTS["optimizer"])
+@option(
+    "--lr RATE",
+    "The highest learning rate; from scratch a small model takes ten times as much.",
+    ABOVE_0,
+    _DEFAULTS["learning_rate"],
+    name="learning_rate",
 )
-@click.option(
-    "--optimizer",
-    type=click.Choice(get_args(Optimizer)),
-    default=_DEFAULTS["optimizer"],
-    show_default=True,
-    help="How weights are updated.",
+@option("--batch-size N", "Images per step.", POSITIVE, _DEFAULTS["batch_size"])
+@option("--epochs N", "Times that every image is seen.", POSITIVE, _DEFAULTS["epochs"])
+@option("--seed N", "Of all that is random.", NOT_NEGATIVE, _DEFAULTS["seed"])
+@option("--image-size N", "In pixels.  [default: the model's own]", POSITIVE)
+@option(
+    "--checkpoint FILE",
+    "Start from these weights of an earlier finetune.",
+    click.Path(dir_okay=False),
 )
-@click.option(
-    "--lr",
-    "learning_rate",
-    metavar="RATE",
-    type=click.FloatRange(min=0, min_open=True),
-    default=_DEFAULTS["learning_rate"],
-    show_default=True,
-    help="The highest learning rate; from scratch a small model takes ten times as much.",
-)
-@click.option(
-    "--batch-size",
-    metavar="N",
-    type=POSITIVE,
-    default=_DEFAULTS["batch_size"],
-    show_default=True,
-    help="Images per step.",
-)
-@click.option(
-    "--epochs",
-    metavar="N",
-    type=POSITIVE,
-    default=_DEFAULTS["epochs"],
-    show_default=True,
-    help="Times that every image is seen.",
-)
-@click.option(
-    "--seed",
-    metavar="N",
-    type=NOT_NEGATIVE,
-    default=_DEFAULTS["seed"],
-    show_default=True,
-    help="Of all that is random.",
-)
-@click.option(
-    "--image-size", metavar="N", type=POSITIVE, help="In pixels.  [default: the model's own]"
-)
-@click.option(
-    "--checkpoint",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="Start from these weights of an earlier finetune.",
-)
-@click.option("--resume", is_flag=True, help="Go on with an interrupted training of the same FILE.")
-@click.option("--force", is_flag=True, help="Replace FILE where it exists.")
+@option("--resume", "Go on with an interrupted training of the same FILE.")
+@option("--force", "Replace FILE where it exists.")
 @threads_option
 @click.pass_obj
 def command(

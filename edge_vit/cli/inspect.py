@@ -10,7 +10,7 @@ import click
 
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.journal import NEXT
-from edge_vit.cli.options import bundle_argument, json_option
+from edge_vit.cli.options import bundle_argument, json_option, option
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.record import ExportRecord
 from edge_vit.runtime.trt.places import engine_folders
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("inspect")
 @bundle_argument
-@click.option("--check", is_flag=True, help="Check the digests of all files and engines first.")
+@option("--check", "Check the digests of all files and engines first.")
 @json_option
 def command(bundle: Path, check: bool, as_json: bool) -> None:
     """Show what is inside a bundle.

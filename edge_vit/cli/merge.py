@@ -8,23 +8,15 @@ from pathlib import Path
 import click
 
 from edge_vit.cli.evaluation import print_accuracy, write_accuracy
-from edge_vit.cli.options import json_option
+from edge_vit.cli.options import PATH, json_option, option
 from edge_vit.cli.outputs import ANY_FILE, deliver
 
 _LOG = logging.getLogger(__name__)
 
 
 @click.command("merge")
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=ANY_FILE,
-    help="Write the result as JSON to FILE too.",
-)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH)
+@option("-o, --output FILE", "Write the result as JSON to FILE too.", ANY_FILE)
 @json_option
 def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     """Put the parts of an evaluation together.

@@ -17,82 +17,103 @@ from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
 from edge_vit.spec import PRECISIONS
 from edge_vit.table import DEFAULT_RECIPE, RECIPES
 
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
+ABOVE_0, AT_LEAST_0 = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
 
-bundle_argument = click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def option(
+    form: str,
+    text: str,
+    kind: Any = None,
+    default: Any = None,
+    *,
+    name: str = "",
+    show_default: bool | None = None,
+    **settings: Any,
+) -> Decorator:
+    """Return a click option, written as ``--help`` shows it.
+
+    Args:
+        form: names and placeholder, ``-o, --output FILE``; a flag has no placeholder.
+        text: its help.
+        kind: click's type of the value, or the choices.
+        default: shown in the help, unless the option is a pair such as ``--build/--no-build``.
+        name: of the command's parameter, where it differs from the option's.
+        show_default: overrides that.
+        settings: click's own.
+    """
+    words = form.split()
+    flags = [word.rstrip(",") for word in words if word.startswith("-")]
+    metavar = " ".join(words[len(flags) :]) or None
+    is_pair = "/" in flags[0]
+    if default is not None:
+        settings["show_default"] = not is_pair if show_default is None else show_default
+        settings["default"] = default
+    elif kind is None and metavar is None:
+        settings["is_flag"] = True
+    kind = click.Choice(kind) if isinstance(kind, list | tuple) else kind
+    names = [*flags, name] if name else flags
+    return click.option(*names, metavar=metavar, type=kind, help=text, **settings)
+
+
+bundle_argument = click.argument("bundle", metavar="BUNDLE", type=PATH)
+images_argument = click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 
 _BACKEND_HELP = (
     "What runs the model; ort is ONNX Runtime. auto takes the fastest that is installed."
 )
-threads_option = click.option(
-    "--threads", metavar="N", type=POSITIVE, help="CPU threads of one run.  [default: all cores]"
-)
+threads_option = option("--threads N", "CPU threads of one run.  [default: all cores]", POSITIVE)
 _FLAGS = {
     "threads": threads_option,
-    "provider": click.option(
-        "--provider",
-        type=click.Choice(PROVIDERS),
-        default="cpu",
-        show_default=True,
-        help="What ONNX Runtime computes with.",
-    ),
-    "device": click.option(
-        "--device",
-        metavar="N",
-        type=NOT_NEGATIVE,
-        default=0,
-        show_default=True,
-        help="Number of the GPU.",
-    ),
-    "cuda_graph": click.option(
+    "provider": option("--provider", "What ONNX Runtime computes with.", PROVIDERS, "cpu"),
+    "device": option("--device N", "Number of the GPU.", NOT_NEGATIVE, 0),
+    "cuda_graph": option(
         "--cuda-graph/--no-cuda-graph",
+        "Launch each run of an engine as one CUDA graph.  [default: do]",
         default=True,
-        help="Launch each run of an engine as one CUDA graph.  [default: do]",
     ),
-    "may_build": click.option(
+    "may_build": option(
         "--build/--no-build",
-        "may_build",
+        "Build an engine that is missing or stale, or refuse.  [default: build]",
         default=True,
-        help="Build an engine that is missing or stale, or refuse.  [default: build]",
+        name="may_build",
     ),
-    "trust_engine": click.option(
+    "trust_engine": option(
         "--trust-engine",
-        is_flag=True,
-        help="Load an engine that was not built here; it can run code of whoever made it.",
+        "Load an engine that was not built here; it can run code of whoever made it.",
     ),
-    "fallback": click.option(
+    "fallback": option(
         "--fallback",
-        type=click.Choice(FALLBACKS),
-        default="none",
-        show_default=True,
-        help="What takes over where a GPU cannot run the model; the exit status is then 6.",
+        "What takes over where a GPU cannot run the model; the exit status is then 6.",
+        FALLBACKS,
+        "none",
     ),
-    "self_test": click.option(
+    "self_test": option(
         "--self-test/--no-self-test",
+        "Run the golden images on a GPU before its answers count.  [default: do]",
         default=True,
-        help="Run the golden images on a GPU before its answers count.  [default: do]",
     ),
 }
 """What `SessionOptions` holds, by its names."""
-precision_option = click.option(
+precision_option = option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Which graph to run.  [default: int8 where the bundle has it, else fp16, else fp32]",
+    "Which graph to run.  [default: int8 where the bundle has it, else fp16, else fp32]",
+    PRECISIONS,
 )
-data_option = click.option(
-    "--data",
-    metavar="DIR",
-    type=FOLDER,
-    required=True,
-    help="Images: class folders, ImageNet's layouts, CIFAR, a table of path,label (.csv, .tsv, "
+data_option = option(
+    "--data DIR",
+    "Images: class folders, ImageNet's layouts, CIFAR, a table of path,label (.csv, .tsv, "
     ".txt) or a .npz give labels; a flat folder or a .txt list of paths agreement only.",
+    PATH,
+    required=True,
 )
-num_images_option = click.option(
-    "--num-images",
-    metavar="N",
-    type=POSITIVE,
-    help="Take this many of the images at most, spread evenly.  [default: all]",
+num_images_option = option(
+    "--num-images N",
+    "Take this many of the images at most, spread evenly.  [default: all]",
+    POSITIVE,
 )
 
 
@@ -111,29 +132,22 @@ class _MaxBadType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes
             self.fail(str(error), param, ctx)
 
 
-max_bad_option = click.option(
-    "--max-bad",
-    metavar="SHARE",
-    type=_MaxBadType(),
-    default=str(DEFAULT_MAX_BAD),
-    show_default=True,
-    help="Images that may be left out because they cannot be read: a share, of which 1 of "
+max_bad_option = option(
+    "--max-bad SHARE",
+    "Images that may be left out because they cannot be read: a share, of which 1 of "
     f"{FEW_IMAGES} or more is always within, a number, or 0.",
+    _MaxBadType(),
+    str(DEFAULT_MAX_BAD),
 )
-recipe_option = click.option(
-    "--recipe",
-    type=click.Choice(list(RECIPES)),
-    help=f"How to quantize.  [default: {DEFAULT_RECIPE.name}]",
+recipe_option = option(
+    "--recipe", f"How to quantize.  [default: {DEFAULT_RECIPE.name}]", list(RECIPES)
 )
-lock_timeout_option = click.option(
-    "--lock-timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0),
-    help="How long to wait for another command that writes there.  [default: until it has ended]",
+lock_timeout_option = option(
+    "--lock-timeout SECONDS",
+    "How long to wait for another command that writes there.  [default: until it has ended]",
+    AT_LEAST_0,
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."
-)
+json_option = option("--json", "Print the result as JSON, and nothing else.", name="as_json")
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
@@ -187,13 +201,13 @@ def session_options(
         if degraded:
             raise click.exceptions.Exit(DEGRADED_STATUS)
 
-    backend_option = click.option(
+    backend_option = option(
         "--backend",
-        type=click.Choice(["auto", *(["all"] if takes_all else []), *BACKENDS]),
-        default="auto",
-        show_default=True,
-        help=_BACKEND_HELP + (" all takes each that this machine has." if takes_all else ""),
+        _BACKEND_HELP + (" all takes each that this machine has." if takes_all else ""),
+        ["auto", *(["all"] if takes_all else []), *BACKENDS],
+        "auto",
     )
-    for option in (*reversed(_FLAGS.values()), backend_option):
-        run = option(run)
-    return run
+    decorated: Callable[..., None] = run
+    for each in (*reversed(_FLAGS.values()), backend_option):
+        decorated = each(decorated)
+    return decorated

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli.options import POSITIVE
+from edge_vit.cli.options import POSITIVE, option
 from edge_vit.cli.progress import ShownProgress
 from edge_vit.cli.reports import VERIFY_HTML, keep_reports, print_verdict
 from edge_vit.cli.talk import Talk
@@ -36,31 +36,20 @@ _LOG = logging.getLogger(__name__)
 
 
 @click.command("quickstart")
-@click.option(
-    "--dir",
-    "folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="quickstart",
-    show_default=True,
-    help="Where everything goes.",
+@option(
+    "--dir DIR",
+    "Where everything goes.",
+    click.Path(file_okay=False, path_type=Path),
+    "quickstart",
+    name="folder",
 )
-@click.option(
-    "--epochs",
-    metavar="N",
-    type=POSITIVE,
-    default=QUICKSTART_OPTIONS.epochs,
-    show_default=True,
-    help="Of the training.",
-)
-@click.option("--fresh", is_flag=True, help="Train again, whatever was trained here before.")
-@click.option(
-    "--threads",
-    metavar="N",
-    type=POSITIVE,
-    default=1,
-    show_default=True,
-    help="CPU threads; a model this small gains little from more, and loses on a busy machine.",
+@option("--epochs N", "Of the training.", POSITIVE, QUICKSTART_OPTIONS.epochs)
+@option("--fresh", "Train again, whatever was trained here before.")
+@option(
+    "--threads N",
+    "CPU threads; a model this small gains little from more, and loses on a busy machine.",
+    POSITIVE,
+    1,
 )
 @click.pass_obj
 def command(talk: Talk, folder: Path, epochs: int, fresh: bool, threads: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli.options import bundle_argument
+from edge_vit.cli.options import bundle_argument, option
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import REPORT_FILE
 from edge_vit.cli.reports import VERIFY_HTML, newest_report, write_report
@@ -15,14 +15,12 @@ from edge_vit.cli.reports import VERIFY_HTML, newest_report, write_report
 
 @click.command("report")
 @bundle_argument
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=REPORT_FILE,
-    help=f"Where to write it, .html, .md or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
+@option(
+    "-o, --output FILE",
+    f"Where to write it, .html, .md or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
+    REPORT_FILE,
 )
-@click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
+@option("--open", "Show it in the browser.", name="opens")
 def command(bundle: Path, output: Path | None, opens: bool) -> None:
     """Write the HTML report of the latest verdict again.
 

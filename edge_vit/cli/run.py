@@ -13,7 +13,9 @@ from edge_vit.cli.group import Failure
 from edge_vit.cli.options import (
     POSITIVE,
     bundle_argument,
+    images_argument,
     json_option,
+    option,
     precision_option,
     session_options,
 )
@@ -28,17 +30,8 @@ from edge_vit.video import VIDEO_SUFFIXES
 
 @click.command("run")
 @bundle_argument
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--top",
-    metavar="N",
-    type=POSITIVE,
-    default=5,
-    show_default=True,
-    help="Answers to show for each image.",
-)
+@images_argument
+@option("--top N", "Answers to show for each image.", POSITIVE, 5)
 @precision_option
 @session_options
 @json_option

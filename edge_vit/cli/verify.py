@@ -12,12 +12,16 @@ import click
 from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
+    ABOVE_0,
+    AT_LEAST_0,
+    PATH,
     POSITIVE,
     bundle_argument,
     data_option,
     json_option,
     max_bad_option,
     num_images_option,
+    option,
     session_options,
 )
 from edge_vit.cli.output import print_json, without_thumbnails
@@ -42,101 +46,73 @@ if TYPE_CHECKING:
 @data_option
 @num_images_option
 @max_bad_option
-@click.option(
-    "--max-drop",
-    metavar="POINTS",
-    type=click.FloatRange(min=0),
-    default=0.5,
-    show_default=True,
-    help="Accuracy that may be lost against fp32, in percent of the images.",
+@option(
+    "--max-drop POINTS",
+    "Accuracy that may be lost against fp32, in percent of the images.",
+    AT_LEAST_0,
+    0.5,
 )
-@click.option(
-    "--max-error",
-    metavar="PERCENT",
-    type=click.FloatRange(min=0),
-    default=5.0,
-    show_default=True,
-    help="Of a regression model: mean difference from fp32, in percent of fp32's spread.",
+@option(
+    "--max-error PERCENT",
+    "Of a regression model: mean difference from fp32, in percent of fp32's spread.",
+    AT_LEAST_0,
+    5.0,
 )
-@click.option(
-    "--min-speedup",
-    metavar="RATIO",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.05,
-    show_default=True,
-    help="How many times faster than FP16 on a GPU, than fp32 on a CPU, it has to be.",
+@option(
+    "--min-speedup RATIO",
+    "How many times faster than FP16 on a GPU, than fp32 on a CPU, it has to be.",
+    ABOVE_0,
+    1.05,
 )
-@click.option(
-    "--min-agreement",
-    metavar="PERCENT",
-    type=click.FloatRange(min=0, max=100),
-    default=90.0,
-    show_default=True,
-    help="Images whose prediction has to be that of fp32; 0 asks for none.",
+@option(
+    "--min-agreement PERCENT",
+    "Images whose prediction has to be that of fp32; 0 asks for none.",
+    click.FloatRange(min=0, max=100),
+    90.0,
 )
-@click.option(
-    "--look",
-    metavar="N",
-    type=POSITIVE,
-    help="How many times this candidate is judged now, on different images; later looks are judged "
+@option(
+    "--look N",
+    "How many times this candidate is judged now, on different images; later looks are judged "
     "more strictly.  [default: counted in the bundle's reports/]",
+    POSITIVE,
 )
-@click.option(
-    "--max-p99-ms",
-    metavar="MS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="What 99 of 100 runs may take; 300 runs at least can tell.  [default: not asked]",
+@option(
+    "--max-p99-ms MS",
+    "What 99 of 100 runs may take; 300 runs at least can tell.  [default: not asked]",
+    ABOVE_0,
 )
-@click.option(
-    "--baseline",
-    "earlier_path",
-    metavar="REPORT",
-    type=click.Path(path_type=Path),
-    help="An earlier .json report, or a bundle with one, not to fall behind.",
+@option(
+    "--baseline REPORT",
+    "An earlier .json report, or a bundle with one, not to fall behind.",
+    PATH,
+    name="earlier_path",
 )
-@click.option(
-    "--max-slowdown",
-    metavar="RATIO",
-    type=click.FloatRange(min=1),
-    default=1.05,
-    show_default=True,
-    help="Median latency over that of --baseline that is still allowed.",
+@option(
+    "--max-slowdown RATIO",
+    "Median latency over that of --baseline that is still allowed.",
+    click.FloatRange(min=1),
+    1.05,
 )
-@click.option(
-    "--iterations",
-    metavar="N",
-    type=POSITIVE,
-    default=200,
-    show_default=True,
-    help="Timed runs of each precision.",
-)
+@option("--iterations N", "Timed runs of each precision.", POSITIVE, 200)
 @functools.partial(session_options, takes_all=True, wait="spin")
-@click.option(
+@option(
     "--report/--no-report",
-    "keeps_report",
+    "Keep the report in the bundle's reports/, as JSON and as HTML.  [default: keep]",
     default=True,
-    help="Keep the report in the bundle's reports/, as JSON and as HTML.  [default: keep]",
+    name="keeps_report",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=REPORT_FILE,
-    help="Write the report to this .html, .md or .json file too.",
+@option("-o, --output FILE", "Write the report to this .html, .md or .json file too.", REPORT_FILE)
+@option(
+    "--junit FILE",
+    "Write the gates as JUnit XML, which a CI shows as tests.",
+    ANY_FILE,
+    name="junit_path",
 )
-@click.option(
-    "--junit",
-    "junit_path",
-    metavar="FILE",
-    type=ANY_FILE,
-    help="Write the gates as JUnit XML, which a CI shows as tests.",
-)
-@click.option(
-    "--markdown",
-    "markdown_path",
-    metavar="FILE",
-    type=ANY_FILE,
-    help="Append the report as Markdown to FILE, such as a CI's step summary.",
+@option(
+    "--markdown FILE",
+    "Append the report as Markdown to FILE, such as a CI's step summary.",
+    ANY_FILE,
+    name="markdown_path",
 )
 @json_option
 @click.pass_context
