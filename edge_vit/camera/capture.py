@@ -33,16 +33,7 @@ _MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
 
 
 class SourceCapture:
-    """Frames of one source, numbered and stamped, as long as anybody wants them.
-
-    Args:
-        maker: of the source.
-        deliver: takes each frame, in the source's thread; may wait where the source is not live.
-        ended: called once no more frames come.
-        clock: of stamps and pauses.
-        patience: with a live source.
-        chance: returns numbers from 0 to 1, for the jitter.
-    """
+    """Frames of one source, numbered and stamped, as long as anybody wants them."""
 
     def __init__(
         self,
@@ -96,11 +87,7 @@ class SourceCapture:
         return not self._thread.is_alive()
 
     def check(self) -> int | None:
-        """Open the source anew where it has been silent for too long.
-
-        Returns:
-            When to check again at the latest, nanoseconds; None for never.
-        """
+        """Open the source anew where it was silent for too long; return when to check again."""
         now = self._clock.now_ns()
         aborted = None
         with self._changed:
@@ -203,11 +190,7 @@ class SourceCapture:
         self._ended()
 
     def _explain(self, lost: BaseException) -> EdgeVitError:
-        """What ended a reading, if another one may go better.
-
-        Raises:
-            EdgeVitError: none can: the source is a file, or it never worked and says so itself.
-        """
+        """What ended a reading, if another may go better; raised where the source never can."""
         if not isinstance(lost, EdgeVitError):
             lost = SourceError(str(as_error(lost, f"source {self.maker.name}")))
         # The first frame of a camera may be broken, as its address may be wrong.

@@ -37,23 +37,14 @@ def collect_frames(
     patience: Patience | None = None,
     progress: Progress = SILENT,
 ) -> list[Path]:
-    """Write frames of a live source to `folder` as PNG, and return their paths.
+    """Write `num_images` frames of a live source to `folder` as PNG, and return their paths.
 
-    Ends early, with what there is, when the scene gives no new frame for long.
-
-    Args:
-        maker: of the source.
-        folder: is made.
-        num_images: to collect.
-        interval_s: from one frame to the next, at least.
-        clock: that says so.
-        patience: with the source.
-        progress: told about each frame.
+    Frames are at least `interval_s` apart. Ends early, with what there is, when the scene gives no
+    new frame for long.
 
     Raises:
         SpecError: the source is a file or a folder, or an argument is not positive.
         SourceError: not one frame came.
-        EdgeVitError: the source can never work, or the disk refuses.
     """
     if not maker.is_live:
         raise SpecError(f"{maker.name} is no camera: its frames are taken with --calib instead")

@@ -11,11 +11,7 @@ _MAX_REASONS = 16  # that are told within `_SILENCE_S`, however many there are
 
 
 class Complaints:
-    """Warnings of one place; the same one is told again after a minute, with a count.
-
-    Args:
-        logger: where they go.
-    """
+    """Warnings of one place; the same one is told again after a minute, with a count."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -23,12 +19,7 @@ class Complaints:
         self._told: dict[str, tuple[float, int]] = {}  # reason -> when, and how often since
 
     def tell(self, reason: str, message: str) -> None:
-        """Log `message`, unless `reason` was told within the last minute.
-
-        Args:
-            reason: what went wrong, the same text for the same thing.
-            message: that text and where it happened.
-        """
+        """Log `message`, unless `reason` was logged within the last minute."""
         now_s = time.monotonic()
         with self._lock:
             told_s, num_kept = self._told.pop(reason, (float("-inf"), 0))

@@ -34,13 +34,6 @@ class DisagreementSink:
 
     A kept frame is ``TIME-NUMBER.png`` with a ``.json`` that says both answers. The newest are
     kept, so that the disk never fills up.
-
-    Args:
-        reference: session of fp32 on the CPU; closed with the sink.
-        spec: of the model.
-        folder: where frames are kept, those of earlier runs included.
-        every: frames of a source from one check to the next, at least.
-        limit: frames that are kept at most.
     """
 
     queue_size = 1  # a frame that waits longer is replaced by a newer one
@@ -56,22 +49,14 @@ class DisagreementSink:
         self._checked: dict[str, int] = {}  # source -> number of the frame that was checked last
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Make the folder.
-
-        Raises:
-            ArtifactError: it cannot be made.
-        """
+        """Make the folder."""
         if self._folder.exists() and not self._folder.is_dir():
             raise ArtifactError(f"{self._folder} is a file, expected a folder to keep frames in")
         with refuse_os_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, answer: CameraAnswer) -> None:
-        """Check the frame, if it is its turn.
-
-        Raises:
-            ArtifactError: it differs, and cannot be written.
-        """
+        """Check the frame, if it is its turn."""
         frame = answer.frame
         last = self._checked.get(frame.source)
         if last is not None and frame.number - last < self._every:

@@ -63,16 +63,8 @@ class LoopOptions:
 class CameraLoop:
     """Frames of `makers` in, answers to `sinks` out, until the sources end or `stop` is called.
 
-    Args:
-        makers: of the sources, one or more, all of one engine.
-        session: which runs the model; stays open.
-        spec: of the model.
-        sinks: where every answer goes.
-        steps: of post-processing, in order.
-        prepare: makes the model's input; None for the reference.
-        options: batch, deadline, patience.
-        clock: of stamps and timeouts.
-        notifier: tells the service manager.
+    `steps` are post-processing, in order; `prepare` makes the model's input, by default as the
+    reference does. The session stays open.
     """
 
     def __init__(

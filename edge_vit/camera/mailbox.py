@@ -61,9 +61,7 @@ class Mailbox(Generic[T]):
     def take(self, limit: int = 1, patience_ns: int = 0) -> list[T]:
         """Return 1 to `limit` items, one of each source in turn; none after the end.
 
-        Args:
-            limit: items at most.
-            patience_ns: how long to wait for others once the first is there.
+        Waits `patience_ns` for others once the first is there.
         """
         with self._changed:
             while not any(self._queues):
@@ -104,11 +102,7 @@ class Mailbox(Generic[T]):
 
 
 class Window:
-    """Bounds how many frames of one file are on their way, from its reader to the last sink.
-
-    Args:
-        size: frames at most.
-    """
+    """Bounds at `size` how many frames of one file are between its reader and the last sink."""
 
     def __init__(self, size: int) -> None:
         self._size = size

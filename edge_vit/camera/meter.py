@@ -15,11 +15,7 @@ _NEEDED = {50.0: 1, 90.0: 10, 99.0: 1000, 99.9: 10_000}
 
 
 class Meter:
-    """Counts the stamps of answered frames; safe for several threads.
-
-    Args:
-        start_ns: when the loop began.
-    """
+    """Counts the stamps of answered frames; safe for several threads."""
 
     def __init__(self, start_ns: int) -> None:
         self.start_ns = start_ns

@@ -13,11 +13,9 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Tells the service manager how the loop stands.
+    """Sends to the socket at `address` how the loop stands; None sends nothing.
 
-    Args:
-        address: of its socket; a leading ``@`` stands for the abstract namespace. None for nobody.
-        interval_ns: how often it wants to hear that the loop lives; 0 for never.
+    `interval_ns` is how often the manager wants to hear of it, 0 for never.
     """
 
     def __init__(self, address: str | None, interval_ns: int = 0) -> None:

@@ -32,11 +32,6 @@ class Patience:
                 raise SpecError(f"{field.name}: got {getattr(self, field.name)}, expected above 0")
 
     def retry_ns(self, num_failures: int, chance: float) -> int:
-        """Return the pause after `num_failures` failures in a row, nanoseconds.
-
-        Args:
-            num_failures: at least 1.
-            chance: 0 to 1; 0 is the longest pause.
-        """
+        """Return the pause, nanoseconds, after failures in a row; `chance` 0 gives the longest."""
         seconds = min(self.first_retry_s * 2.0 ** min(num_failures - 1, 30), self.max_retry_s)
         return round(seconds * (1 - self.jitter * chance) * 1e9)

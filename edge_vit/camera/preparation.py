@@ -97,11 +97,7 @@ class Preparation:
         self._is_good: dict[tuple[int, ...], bool | None] = {}
 
     def __call__(self, pixels: UInt8Array) -> UInt8Array:
-        """Return `pixels`, uint8 (H, W, 3) RGB, as the model's input, uint8 (*image_size, 3).
-
-        Raises:
-            ShapeError: as `edge_vit.preprocess.preprocess` does.
-        """
+        """Return `pixels`, uint8 (H, W, 3) RGB, as the model's input, uint8 (*image_size, 3)."""
         with self._lock:
             is_good = self.name == REFERENCE or self._is_good.get(np.shape(pixels))
             is_new = is_good is None and len(self._is_good) < _MAX_SIZES
@@ -145,11 +141,6 @@ class Preparation:
 
 def choose_preparation(bundle: Bundle, session: Session, name: str = "auto") -> Preparation:
     """Return the preprocessing called `name`, or for ``auto`` the fastest that is allowed.
-
-    Args:
-        bundle: whose golden images decide.
-        session: which gives the answers to compare.
-        name: ``auto``, or one of `WAYS`.
 
     Raises:
         SpecError: there is no such way, or it is not allowed.

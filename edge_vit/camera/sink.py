@@ -98,12 +98,7 @@ class SinkRunner:
         self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
     def offer(self, answer: CameraAnswer, taken: Callable[[], None] = lambda: None) -> None:
-        """Queue `answer` and return at once.
-
-        Args:
-            answer: of a frame.
-            taken: called, in any thread, once it waits no more: written, failed or dropped.
-        """
+        """Queue `answer` and return at once; `taken` is called once it is written or lost."""
         if not self.sink.needs_pixels:
             answer = _without_pixels(answer)
         lost: _Waiting | None = None
@@ -127,11 +122,7 @@ class SinkRunner:
             self._changed.notify_all()
 
     def join(self, until_ns: int) -> bool:
-        """Wait until the sink has written what is queued and is closed; say whether it has.
-
-        Args:
-            until_ns: when the sink is left to itself, and what is still queued is dropped.
-        """
+        """Wait for the sink to close, drop what is queued at `until_ns`; return whether it is."""
         self.stop()
         with self._changed:
             while not self._is_done and self._clock.now_ns() < until_ns:

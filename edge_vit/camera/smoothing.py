@@ -48,9 +48,6 @@ class Smoothing:
         num_frames: k, at least 1.
         spec: the model.
         top: classes or labels to give.
-
-    Raises:
-        SpecError: a number is below 1, or the model has nothing that could be smoothed so.
     """
 
     def __init__(self, kind: SmoothingKind, num_frames: int, spec: ModelSpec, top: int = 5) -> None:
@@ -112,13 +109,6 @@ class ConfidenceFloor:
     """Marks predictions whose best probability is below a floor as not confident.
 
     Nothing is left out.
-
-    Args:
-        floor: 0 to 1; held against the smoothed probability where there is one.
-        spec: the model.
-
-    Raises:
-        SpecError: the floor is out of range, or the model gives no probabilities.
     """
 
     def __init__(self, floor: float, spec: ModelSpec) -> None:

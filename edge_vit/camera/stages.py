@@ -98,13 +98,7 @@ class Ledger:
         return self._last_reason
 
     def counts(self, place: int, captured: int, undecoded: int) -> Counts:
-        """Return the counts of one source.
-
-        Args:
-            place: of the source.
-            captured: frames that it gave; read before anything else, so that none is missing.
-            undecoded: those of them that never became frames.
-        """
+        """Return the counts of one source."""
         with self._lock:
             answered, dropped = self._answered[place], self._dropped[place]
             failed = self._failed[place] + undecoded

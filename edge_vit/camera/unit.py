@@ -44,14 +44,7 @@ WantedBy=multi-user.target
 
 
 def systemd_unit(command: Sequence[str], *, title: str, folder: Path, user: str) -> str:
-    """Return the text of a unit.
-
-    Args:
-        command: program, with its full path, and arguments.
-        title: for people, such as the bundle's name.
-        folder: where relative paths start.
-        user: who runs it.
-    """
+    """Return a unit that runs `command`, a full path and arguments, in `folder` as `user`."""
     name = "edgevit-" + (re.sub(r"[^\w.-]+", "-", title).strip("-.") or "camera")
     return _TEMPLATE.format(
         name=name,

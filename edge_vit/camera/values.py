@@ -195,15 +195,7 @@ class SourceStatus:
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """How one sink stands.
-
-    Attributes:
-        name: of the sink.
-        written: answers that it took.
-        dropped: answers that a full queue, or the end of the loop, kept from it.
-        failed: answers that it raised on.
-        last_error: what it raised last; empty where it never did.
-    """
+    """The answers that a sink took, lost to a full queue or the end, and raised on."""
 
     name: str
     written: int = 0

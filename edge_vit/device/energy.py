@@ -52,11 +52,7 @@ class EnergyReport:
 
 
 class EnergyTally:
-    """Sums readings as they come; it does not grow with their number.
-
-    Args:
-        first: the reading at the start.
-    """
+    """Sums readings as they come; it does not grow with their number."""
 
     def __init__(self, first: Telemetry) -> None:
         self._first = self._last = first
@@ -108,12 +104,7 @@ class EnergyTally:
 
 
 class EnergyMeter:
-    """Measures the block that it is the context manager of; `report` is there once it has ended.
-
-    Args:
-        read: one reading, such as `TelemetryReader().read`.
-        interval_s: seconds between readings; the block costs one short read of files in each.
-    """
+    """Measures the block that it is the context manager of; `report` is there once it has ended."""
 
     def __init__(self, read: Callable[[], Telemetry], interval_s: float = INTERVAL_S) -> None:
         self._read, self._interval_s = read, interval_s

@@ -73,11 +73,7 @@ class Package:
 
 
 def read_extras(requirements: Iterable[str]) -> dict[str, tuple[Wanted, ...]]:
-    """Return the packages of each extra that are for this kind of processor.
-
-    Args:
-        requirements: as a distribution states them, such as ``torch>=2.6; extra == "export"``.
-    """
+    """Return the packages of each extra that are for this kind of processor."""
     extras: dict[str, tuple[Wanted, ...]] = {}
     for requirement in requirements:
         found, machine = _REQUIREMENT.match(requirement), _MACHINE.search(requirement)
@@ -92,12 +88,7 @@ def read_extras(requirements: Iterable[str]) -> dict[str, tuple[Wanted, ...]]:
 def try_extras(
     extras: Mapping[str, Sequence[Wanted]], advance: Callable[[int], None]
 ) -> dict[str, tuple[Package, ...]]:
-    """Return the state of every package, once it was imported.
-
-    Args:
-        extras: the packages of each, by `read_extras`.
-        advance: called after each extra.
-    """
+    """Return the state of every package, once it was imported."""
     errors: dict[str, str] = {}
     states: dict[str, tuple[Package, ...]] = {}
     for extra, packages in extras.items():

@@ -32,11 +32,7 @@ ROOT = Path("/")
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory in GiB; on a Jetson the GPU shares it. None where the system does not tell.
-
-    Attributes:
-        free_gib: what a new process may take without swapping (``MemAvailable``).
-    """
+    """Memory in GiB, shared with the GPU on a Jetson; `free_gib` may be taken without swapping."""
 
     total_gib: float | None
     free_gib: float | None

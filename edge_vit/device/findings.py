@@ -72,12 +72,7 @@ def examine_machine(
 
 
 def examine_cuda(facts: DeviceFacts, bindings: str | None) -> list[Finding]:
-    """Return what is to do so that Python speaks to the CUDA that is here.
-
-    Args:
-        facts: of the machine.
-        bindings: version of ``cuda-bindings`` that is installed, or None.
-    """
+    """Return what is to do so that Python speaks to the CUDA that is here."""
     major = (facts.cuda or facts.cuda_of_driver).partition(".")[0]
     if not facts.gpus or major not in ("12", "13"):
         return []
@@ -92,12 +87,7 @@ def examine_cuda(facts: DeviceFacts, bindings: str | None) -> list[Finding]:
 
 
 def examine_engines(facts: DeviceFacts, *, has_tensorrt: bool) -> list[Finding]:
-    """Return what is to do so that a GPU that is not a Jetson's runs models.
-
-    Args:
-        facts: of the machine.
-        has_tensorrt: whether this Python finds TensorRT or TensorRT-RTX.
-    """
+    """Return what is to do so that a GPU that is not a Jetson's runs models."""
     if facts.is_jetson or not facts.gpus or has_tensorrt:
         return []
     detail = "a GPU is here and no TensorRT: models run on the CPU"
@@ -123,11 +113,7 @@ def examine_memory(memory: Memory, needed_gib: float, *, is_jetson: bool) -> lis
 
 
 def examine_folders(folders: Iterable[Path]) -> list[Finding]:
-    """Return which of `folders` cannot be written, or have too little room.
-
-    Args:
-        folders: one that is not there yet counts as the nearest that is.
-    """
+    """Return which of `folders` cannot be written, or have too little room."""
     found = []
     for folder in dict.fromkeys(folders):
         there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))

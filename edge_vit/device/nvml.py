@@ -52,11 +52,7 @@ class GpuReading:
 
 
 class Nvml:
-    """NVML, opened; whatever a GPU does not support is None or "".
-
-    Args:
-        library: the module ``pynvml``, initialised.
-    """
+    """NVML, opened; whatever a GPU does not support is None or ""."""
 
     def __init__(self, library: Any) -> None:
         self._library = library

@@ -49,13 +49,7 @@ class Telemetry:
 
 
 class TelemetryReader:
-    """Finds the sensors once, then reads them as often as asked; reading takes about a millisecond.
-
-    Args:
-        root: ``/``, or a copy of the files of another machine.
-        nvml: opened, for a GPU on a desk.
-        clock: seconds, running forward.
-    """
+    """Finds the sensors below `root` once, then reads them as often as asked, in a millisecond."""
 
     def __init__(
         self,

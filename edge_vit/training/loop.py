@@ -55,15 +55,7 @@ OnProgress = Callable[[FinetuneProgress], None]
 
 
 class TrainingLoop:
-    """A training under way: a model, its optimizer, and the best weights so far.
-
-    Args:
-        model: to train, in place.
-        dataset: images to train on, and those held out.
-        preprocess: whose mean and std normalise the images.
-        options: of the training.
-        on_progress: called after every step.
-    """
+    """A training under way: a model, its optimizer, and the best weights so far."""
 
     def __init__(
         self,
@@ -88,11 +80,7 @@ class TrainingLoop:
         self._started, self._steps_since = time.perf_counter(), 0
 
     def run_epoch(self) -> None:
-        """Train on every image once, in a random order, then measure on the held-out images.
-
-        Raises:
-            SpecError: the loss became NaN or infinite.
-        """
+        """Train on every image once, in a random order, then measure on the held-out images."""
         self._model.train()
         loss_sum, num_correct, num_seen = 0.0, 0, 0
         order = torch.randperm(len(self._train_labels))

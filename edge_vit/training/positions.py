@@ -8,15 +8,7 @@ from torch import Tensor
 
 
 def sinusoids(positions: Tensor, channels: int) -> Tensor:
-    """Return the sinusoidal embedding (N, channels) of `positions` (N,).
-
-    ``PE(pos, 2i) = sin(pos / 10000^(2i / channels))`` and ``PE(pos, 2i + 1) = cos`` of the same
-    angle: section 3.5 of "Attention Is All You Need" (https://arxiv.org/abs/1706.03762).
-
-    Args:
-        positions: (N,), any real numbers.
-        channels: even.
-    """
+    """Return the sinusoidal embedding (N, channels) of `positions` (N,)."""
     exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
     angles = positions.double()[:, None] / 10000.0**exponents
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
@@ -28,14 +20,7 @@ def sinusoidal_1d(num_patches: int, channels: int) -> Tensor:
 
 
 def sinusoidal_2d(grid_size: int, channels: int) -> Tensor:
-    """Return embeddings (1, 1 + grid_size², channels): half tells the row, half the column.
-
-    The class token has no place in the image; its embedding is zero.
-
-    Args:
-        grid_size: patches along each side; patches are in row-major order.
-        channels: a multiple of 4.
-    """
+    """Return embeddings (1, 1 + grid_size², channels): half tells the row, half the column."""
     along_a_side = sinusoids(torch.arange(grid_size), channels // 2)
     rows = along_a_side.repeat_interleave(grid_size, dim=0)
     columns = along_a_side.repeat(grid_size, 1)

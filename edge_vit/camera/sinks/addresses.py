@@ -42,10 +42,6 @@ def make_sink(
             the variable EDGEVIT_TOKEN.
         read: one reading of the machine's sensors, for the dashboard.
         environment: where the token is looked up.
-
-    Raises:
-        SpecError: it is no address of a sink, or an option is not one of its kind.
-        ArtifactError: it is a file that cannot be written.
     """
     base, _, tail = address.partition("#")
     scheme = base.partition("://")[0] if "://" in base else ""

@@ -53,11 +53,7 @@ class StdoutSink:
         self._stream = self._stream or sys.stdout.buffer
 
     def write(self, answer: CameraAnswer) -> None:
-        """Print what there is to say of `answer`.
-
-        Raises:
-            BrokenPipeError: nobody reads it.
-        """
+        """Print what there is to say of `answer`."""
         line = None if self._is_left else self._to_line(answer)
         if line is None:
             return
@@ -98,22 +94,14 @@ class JsonLinesSink:
         self._size = 0
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Open the file, folders made as needed.
-
-        Raises:
-            ArtifactError: it cannot be written.
-        """
+        """Open the file, folders made as needed."""
         if self._path.is_dir():
             raise ArtifactError(f"{self._path} is a folder, expected a file to write lines to")
         with refuse_os_errors(self._path):
             self._open()
 
     def write(self, answer: CameraAnswer) -> None:
-        """Append `answer`.
-
-        Raises:
-            ArtifactError: the disk is full or gone; the next answer is tried all the same.
-        """
+        """Append `answer`."""
         line = json_line(answer)
         with refuse_os_errors(self._path):
             if self._file is None or os.fstat(self._file).st_nlink == 0:

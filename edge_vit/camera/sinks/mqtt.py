@@ -53,11 +53,7 @@ class MqttSink:
         self._reason, self._is_welcome = "not connected yet", False
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Begin to connect; a broker that is not there yet is tried again and again.
-
-        Raises:
-            MissingDependencyError: paho-mqtt is not installed.
-        """
+        """Begin to connect; a broker that is not there yet is tried again and again."""
         mqtt: Any = require("paho.mqtt.client", "publishing over MQTT")
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         client.will_set(self._status_topic, "offline", qos=1, retain=True)
@@ -78,11 +74,7 @@ class MqttSink:
         self._client = client
 
     def write(self, answer: CameraAnswer) -> None:
-        """Publish `answer`.
-
-        Raises:
-            BackendError: there is no connection, or the broker takes nothing.
-        """
+        """Publish `answer`."""
         if not self._client.is_connected():
             raise BackendError(self._reason)
         line = to_line(answer_record(answer)).rstrip()

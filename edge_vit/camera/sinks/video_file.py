@@ -54,12 +54,7 @@ class VideoFileSink:
         self._reason, self._next_try_s = "", float("-inf")
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Load PyAV and make the folder.
-
-        Raises:
-            MissingDependencyError: PyAV is not installed.
-            ArtifactError: the folder cannot be made.
-        """
+        """Load PyAV and make the folder."""
         self._av = require("av", "writing video")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +62,7 @@ class VideoFileSink:
             raise ArtifactError(f"cannot write {self._path}: {error.strerror}") from None
 
     def write(self, answer: CameraAnswer) -> None:
-        """Add the frame of `answer`.
-
-        Raises:
-            ArtifactError: the video cannot be written; another is begun after a while.
-        """
+        """Add the frame of `answer`."""
         assert self._av is not None
         source = answer.frame.source
         if source not in self._videos and time.monotonic() < self._next_try_s:
@@ -89,11 +80,7 @@ class VideoFileSink:
             raise ArtifactError(self._reason) from None
 
     def close(self) -> None:
-        """Write what the encoder still holds, and end every video.
-
-        Raises:
-            ArtifactError: one lacks its end.
-        """
+        """Write what the encoder still holds, and end every video."""
         failures = []
         for video in self._videos.values():
             try:

@@ -59,11 +59,7 @@ class WebhookSink:
         """Nothing to get ready: a connection is made for each post."""
 
     def write(self, answer: CameraAnswer) -> None:
-        """Post `answer` if it deserves it.
-
-        Raises:
-            BackendError: the server cannot be reached, or does not answer with 2xx.
-        """
+        """Post `answer` if it deserves it."""
         source, now_s = answer.frame.source, self._clock()
         label = (answer.smoothed or answer.prediction).key
         last_label, last_s = self._sent.get(source, (object(), float("-inf")))

@@ -15,11 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class FolderFrames:
-    """Images of a folder, each decoded when its turn comes.
-
-    Args:
-        path: of the folder, flat or with folders in it.
-    """
+    """Images of a folder, each decoded when its turn comes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

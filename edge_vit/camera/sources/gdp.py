@@ -25,13 +25,7 @@ _MAX_PAYLOAD = 512 * 2**20
 
 @dataclass(frozen=True)
 class Caps:
-    """The format of raw frames.
-
-    Attributes:
-        width: pixels.
-        height: pixels.
-        rate: frames a second; 0 where it varies.
-    """
+    """The format of raw frames: size in pixels, frames a second (0 where the rate varies)."""
 
     width: int
     height: int
@@ -45,23 +39,14 @@ class Caps:
 
 @dataclass(frozen=True, eq=False)
 class GdpBuffer:
-    """One frame as it came.
-
-    Attributes:
-        data: the payload; belongs to the caller.
-        time_ns: its presentation time, nanoseconds since the pipeline began; None if it has none.
-    """
+    """A payload, and its presentation time since the pipeline began, None if it has none."""
 
     data: bytearray
     time_ns: int | None
 
 
 def read_packet(pipe: BinaryIO) -> GdpBuffer | Caps | None:
-    """Return the next frame or format, waited for, events left out; None at the end.
-
-    Raises:
-        SourceError: it is not this protocol, not raw RGB video, or breaks off.
-    """
+    """Return the next frame or format, waited for, events left out; None at the end."""
     while header := _read_exactly(pipe, _HEADER_SIZE):
         major, minor, _, kind, length, time_ns = _HEADER.unpack_from(header)
         if (major, minor) != (1, 0) or length > _MAX_PAYLOAD:
@@ -77,11 +62,7 @@ def read_packet(pipe: BinaryIO) -> GdpBuffer | Caps | None:
 
 
 def parse_caps(text: str) -> Caps:
-    """Return the format that `text`, such as ``video/x-raw, width=(int)640, ...``, describes.
-
-    Raises:
-        SourceError: it is not raw RGB video.
-    """
+    """Return the format that `text`, such as ``video/x-raw, width=(int)640, ...``, describes."""
     fields = dict(re.findall(r"([\w-]+)=\(\w+\)([^,;\s]+)", text))
     rate, _, per = fields.get("framerate", "0/1").partition("/")
     try:
@@ -93,11 +74,7 @@ def parse_caps(text: str) -> Caps:
 
 
 def to_pixels(buffer: GdpBuffer, caps: Caps) -> UInt8Array:
-    """Return a frame as uint8 (height, width, 3) RGB.
-
-    Raises:
-        SourceError: it is not as large as its format says.
-    """
+    """Return a frame as uint8 (height, width, 3) RGB."""
     expected = caps.stride * caps.height
     if len(buffer.data) != expected:
         raise SourceError(f"gdppay: got a frame of {len(buffer.data)} bytes, expected {expected}")
@@ -107,11 +84,7 @@ def to_pixels(buffer: GdpBuffer, caps: Caps) -> UInt8Array:
 
 
 def _read_exactly(pipe: BinaryIO, count: int) -> bytearray | None:
-    """`count` bytes, or None where the pipe ends before the first.
-
-    Raises:
-        SourceError: it ends between.
-    """
+    """`count` bytes, None where the pipe ends before the first; SourceError within them."""
     data = bytearray(count)
     view, done = memoryview(data), 0
     while done < count:

@@ -41,12 +41,7 @@ _WRONG = ("no element", "could not parse", "syntax error", "could not link", "no
 
 
 class GStreamerSource:
-    """Frames of a pipeline that a child process runs.
-
-    Args:
-        address: of kind ``csi`` or ``gst``.
-        clock: of stamps.
-    """
+    """Frames of a pipeline that a child process runs."""
 
     def __init__(self, address: SourceAddress, clock: Clock = SYSTEM_CLOCK) -> None:
         self._address, self._clock = address, clock

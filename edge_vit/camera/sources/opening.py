@@ -27,9 +27,6 @@ def source_maker(
         address: of the source.
         timeout_s: how long a stream may take to open, and to give a frame.
         clock: of stamps.
-
-    Raises:
-        SpecError: it is no address of a source.
     """
     parsed = parse_address(address) if isinstance(address, str) else address
 

@@ -26,13 +26,7 @@ _MAX_PENDING = 64  # packets in a decoder
 
 
 class StreamSource:
-    """Frames as FFmpeg decodes them, stamped when their packet arrived or by the driver.
-
-    Args:
-        address: of kind ``video``, ``rtsp``, ``http`` or ``v4l2``.
-        timeout_s: how long opening, and then a frame, may take.
-        clock: of stamps.
-    """
+    """Frames as FFmpeg decodes them, stamped when their packet arrived or by the driver."""
 
     def __init__(
         self, address: SourceAddress, timeout_s: float, clock: Clock = SYSTEM_CLOCK
@@ -65,12 +59,7 @@ class StreamSource:
         return SourceFormat(width, height, rate, str(self._colour), first.clock)
 
     def read(self) -> Capture | None:
-        """Return the next good frame in the order in which they are shown.
-
-        Raises:
-            ImageError: one was left out: it is corrupt, or it cannot be decoded.
-            SourceError: the source was lost, or the file is cut off.
-        """
+        """Return the next good frame in the order in which they are shown."""
         capture = self._ready.popleft() if self._ready else self._decode_next()
         self._report_bad(capture)
         if capture is None and self._is_file:

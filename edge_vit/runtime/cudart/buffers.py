@@ -43,9 +43,6 @@ class Buffer:
     Attributes:
         host: uint8 (num_bytes,): what the CPU reads and writes; gone once the buffer is freed.
         device: where the GPU sees it.
-
-    Raises:
-        BackendError: there is not so much memory; nothing is kept then.
     """
 
     def __init__(self, cuda: Cuda, num_bytes: int, memory: Memory, stream: int) -> None:

@@ -54,11 +54,7 @@ class CheckedCalls:
         return (status, *results)
 
     def allocate(self, name: str, num_bytes: int, *arguments: Any) -> int:
-        """Return the pointer of `num_bytes` that the function `name` allocates.
-
-        Raises:
-            GpuMemoryError: there is not so much; the message says how much there is.
-        """
+        """Return the pointer of `num_bytes` that the function `name` allocates."""
         status, *results = getattr(self._calls, name)(num_bytes, *arguments)
         if int(status) == OUT_OF_MEMORY:
             self._calls.cudaGetLastError()
@@ -77,11 +73,7 @@ class CheckedCalls:
             self.call(name, handle)
 
     def take_error(self) -> str:
-        """Return the name of this thread's last error and forget it; empty where there is none.
-
-        Raises:
-            DeviceLostError: it is one that stays.
-        """
+        """Return the name of this thread's last error and forget it; empty where there is none."""
         status = self._calls.cudaGetLastError()[0]
         if int(status) in _STICKY:
             raise self.failure("cudaGetLastError", status)

@@ -75,11 +75,7 @@ def load_cudart(libraries: tuple[str, ...] = LIBRARIES) -> Any | None:
 
 
 class CudartLibrary:
-    """libcudart with the manners of `cuda.bindings.runtime`: status first, then the results.
-
-    Args:
-        library: that ctypes loaded.
-    """
+    """libcudart with the manners of `cuda.bindings.runtime`: status first, then the results."""
 
     def __init__(self, library: Any) -> None:
         self._library = library

@@ -57,12 +57,7 @@ class GpuFacts:
 
 
 def check_device(checked: CheckedCalls) -> None:
-    """Refuse a machine without a driver that works, or without that GPU.
-
-    Raises:
-        BackendError: there is no driver, it does not fit the runtime, or it sees no GPU.
-        SpecError: there are GPUs, but not of that number.
-    """
+    """Refuse a machine without a driver that works, or without that GPU."""
     status, count = checked.status("cudaGetDeviceCount")
     if int(status) in NO_DRIVER:
         raise BackendError(_driver_text(checked, checked.error_name(status)))

@@ -36,13 +36,7 @@ class _CaptureMode(enum.IntEnum):
 
 
 def open_cuda(device: int = 0, wait: Wait = "block") -> Cuda:
-    """Return the GPU `device`, through `cuda.bindings`, or through libcudart itself without it.
-
-    Raises:
-        MissingDependencyError: neither is there.
-        BackendError: there is no driver, it does not fit, or it sees no GPU.
-        SpecError: there are GPUs, but not of that number.
-    """
+    """Return the GPU `device`, through `cuda.bindings`, or through libcudart itself without it."""
     try:
         calls: Any = require("cuda.bindings.runtime", "running on a GPU")
     except (MissingDependencyError, ImportError):
@@ -54,11 +48,6 @@ def open_cuda(device: int = 0, wait: Wait = "block") -> Cuda:
 
 class Cuda:
     """One GPU of this process. Pointers, streams, events and graphs are plain numbers.
-
-    Args:
-        calls: CUDA's runtime functions, see `CheckedCalls`.
-        device: number of the GPU.
-        wait: how threads wait for it.
 
     Attributes:
         facts: of the GPU.
@@ -97,11 +86,7 @@ class Cuda:
         return int(free), int(total)
 
     def take_error(self) -> str:
-        """Return the name of this thread's last error and forget it; empty where there is none.
-
-        Raises:
-            DeviceLostError: it is one that stays.
-        """
+        """Return the name of this thread's last error and forget it; empty where there is none."""
         return self._checked.take_error()
 
     # Memory
@@ -192,11 +177,7 @@ class Cuda:
         self._checked.call("cudaStreamBeginCapture", stream, _CaptureMode.THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
-        """Return the graph of what was collected; `stream` does its work again, whatever happens.
-
-        Raises:
-            BackendError: something in it cannot be captured.
-        """
+        """Return the graph of what was collected; `stream` does its work again in any case."""
         return int(self._checked.call("cudaStreamEndCapture", stream)[0])
 
     def instantiate(self, graph: int) -> int:

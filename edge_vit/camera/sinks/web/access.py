@@ -29,9 +29,6 @@ class Access:
     Args:
         host: that the server listens on.
         token: that everybody has to know; None for none, on a loopback address alone.
-
-    Raises:
-        SpecError: others could reach the server without a token, or the token is easily guessed.
     """
 
     def __init__(self, host: str, token: str | None) -> None:
@@ -55,12 +52,7 @@ class Access:
         return f"{COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
 
     def judge(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Verdict:
-        """Return what to do with a request.
-
-        Args:
-            headers: of it, by lower-case name.
-            query: the arguments in its address.
-        """
+        """Return what to do with a request, by its headers (lower-case names) and its query."""
         is_navigation = headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_navigation:
             return "cross-site"

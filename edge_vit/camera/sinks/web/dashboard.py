@@ -89,11 +89,7 @@ class DashboardSink:
         self._complaints = Complaints(_LOG)
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Listen.
-
-        Raises:
-            SpecError: the address is taken, or not one of this machine.
-        """
+        """Listen."""
         self._summarize = summarize
         try:
             server = StrictServer(self._host, self._port, self._answer, self._timeouts)

@@ -27,11 +27,7 @@ Bins = dict[str, list[int]]
 
 
 class Figures:
-    """Counts latencies of the last half minute to minute, and keeps two minutes of the past.
-
-    Args:
-        clock: seconds, running forward.
-    """
+    """Counts latencies of the last half minute to minute, and keeps two minutes of the past."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._lock = clock, threading.Lock()

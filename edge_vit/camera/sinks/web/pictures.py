@@ -24,11 +24,7 @@ Key = tuple[str, bool]
 
 
 class Pictures:
-    """Takes every answer, keeps the newest of each source, and makes pictures for watchers.
-
-    Args:
-        clock: seconds, running forward.
-    """
+    """Takes every answer, keeps the newest of each source, and makes pictures for watchers."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -62,11 +62,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered.
-
-    Attributes:
-        body: all of it, or a generator of parts that ends when it likes.
-    """
+    """A status, a content type, and the body: all of it, or a generator of parts."""
 
     status: int
     content_type: str
@@ -94,14 +90,7 @@ PATIENCE = Timeouts()
 
 
 class StrictServer(ThreadingMixIn, HTTPServer):
-    """Serves GET and HEAD by `answer`, each request in its own thread.
-
-    Args:
-        host: to listen on.
-        port: 0 for any that is free.
-        answer: makes the reply to a request that is well-formed.
-        timeouts: of clients.
-    """
+    """Serves GET and HEAD by `answer`, each request in its own thread."""
 
     daemon_threads = True
     block_on_close = False
@@ -262,11 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(part)
 
     def _read_head(self) -> bytes | None:
-        """The request up to its empty line; None where it is too long.
-
-        Raises:
-            TimeoutError: it did not come in time, or never ended.
-        """
+        """The request up to its empty line, None where it is too long; TimeoutError if too late."""
         deadline = time.monotonic() + self.server.timeouts.head_s
         head = b""
         while b"\r\n\r\n" not in head:
