@@ -31,8 +31,8 @@ SPELLED = $(wildcard *.md *.toml *.txt Makefile .ci/run edge_vit tests docs exam
 STYLED = $(wildcard edge_vit tests examples benchmarks)
 PY310_TOOLS = 'cuda-bindings<13' pytest hypothesis onnx openvino scikit-image scikit-learn scipy statsmodels
 # What needs neither torch nor the tools of a desk.
-PY310_TESTS = $(wildcard tests/bundle tests/runtime tests/measure tests/test_session_contract.py $(patsubst %,tests/test_%.py, \
-  answers files floors locks image_folder images lean_import optional spec table values))
+PY310_TESTS = $(wildcard tests/bundle tests/runtime tests/measure tests/spec tests/data/test_folder.py tests/test_session_contract.py \
+  $(patsubst %,tests/test_%.py, architecture files locks lean_import optional values))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

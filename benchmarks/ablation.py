@@ -24,11 +24,11 @@ from saving import RESULTS, load_average, write_result
 
 from edge_vit.bundle import FP32
 from edge_vit.calibration.calibrate import calibrate_model
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import SessionOptions
-from edge_vit.table import DEFAULT_RECIPE, STEP_NAMES, Recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, STEP_NAMES, Recipe
 from edge_vit.values import to_json
 
 VARIANTS = ("as trained", "channels x100", "huge MLP pair")

@@ -1,7 +1,7 @@
 """How fast and how faithful each way from a camera's frame to the model's input is.
 
-The reference is `edge_vit.preprocess`. Beside our own ways stand OpenCV's, with and without what
-stands in for antialiasing: they are why no OpenCV is in the loop.
+The reference is `edge_vit.data.preprocess`. Beside our own ways stand OpenCV's, with and without
+what stands in for antialiasing: they are why no OpenCV is in the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from saving import load_average, read_arguments, write_result
 from sklearn.datasets import load_sample_images
 
 from edge_vit.camera.preparation import WAYS, differ
-from edge_vit.preprocess import UInt8Array, center_window, preprocess, resized_size
+from edge_vit.data.preprocess import UInt8Array, center_window, preprocess, resized_size
 from edge_vit.spec import PreprocessSpec
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))

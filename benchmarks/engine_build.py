@@ -15,16 +15,16 @@ from pathlib import Path
 from saving import load_average, read_arguments, write_result
 
 import edge_vit
+from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
-from edge_vit.images import ArraySource
 from edge_vit.runtime.trt.build import Builder
 from edge_vit.runtime.trt.choose import choose_builder
 from edge_vit.runtime.trt.engines import build_engine
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.spec import PRECISIONS, Precision
-from edge_vit.table import RECIPES
+from edge_vit.spec.table import RECIPES
 from edge_vit.values import to_json
 
 MODEL, BATCHES, TARGET = "vit_small_patch16_224", (1, 1, 8), "sm_89"

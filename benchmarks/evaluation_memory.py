@@ -20,7 +20,7 @@ MAX_GROWTH = 1.05
 CHILD = '''
 import json, sys
 import numpy as np
-from edge_vit.images import ImageItem
+from edge_vit.data.images import ImageItem
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.measure.partial import report_of
 from edge_vit.runtime.session import Session

@@ -25,15 +25,15 @@ sys.path.append(str(ROOT / "tests"))
 from reseed import reseed
 
 from edge_vit.calibration.calibrate import calibrate_model
+from edge_vit.data.images import ArraySource
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.trace import trace_module
-from edge_vit.images import ArraySource
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import RECIPES
+from edge_vit.spec.table import RECIPES
 
 SIDE, NUM_CALIBRATION, NUM_IMAGES = 224, 24, 24
 MODELS = {

@@ -23,7 +23,7 @@ from real_models import MODELS, RealModel, real_models
 from saving import RESULTS, load_average, write_result
 
 from edge_vit.bundle import FP32
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 matplotlib.use("Agg")
 

@@ -18,9 +18,9 @@ from saving import load_average, read_arguments, write_result
 
 import edge_vit
 from edge_vit.bundle import FP32, INT8_CPU
+from edge_vit.data.images import ArraySource
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
-from edge_vit.images import ArraySource
 from edge_vit.measure.latency import measure_interleaved
 from edge_vit.measure.ratio import median_ratio_interval
 from edge_vit.runtime.backends import available_backends

@@ -54,10 +54,10 @@ def by_edge_vit(recipe: str, source: Path, images: np.ndarray, out: Path, spec: 
     import onnx
 
     from edge_vit.calibration.calibrate import calibrate_model
-    from edge_vit.images import ArraySource
+    from edge_vit.data.images import ArraySource
     from edge_vit.lowering.qdq import write_qdq
     from edge_vit.spec import ModelSpec
-    from edge_vit.table import RECIPES
+    from edge_vit.spec.table import RECIPES
     from edge_vit.values import from_json
 
     facts = from_json(ModelSpec, json.loads(spec.read_text()), "spec")

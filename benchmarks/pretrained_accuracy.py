@@ -21,9 +21,9 @@ from saving import RESULTS, load_average, write_result
 
 import edge_vit
 from edge_vit.bundle import FP32
-from edge_vit.images import open_image_source
-from edge_vit.preprocess import preprocess
-from edge_vit.table import CalibrationTable
+from edge_vit.data.images import open_image_source
+from edge_vit.data.preprocess import preprocess
+from edge_vit.spec.table import CalibrationTable
 
 OWN = ("edge-vit minmax", "edge-vit fast", "edge-vit balanced")
 NUM_CALIBRATION, NUM_IMAGES = 64, 128

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge_vit.runtime.trt.identity import EngineOptions as EngineOptions
     from edge_vit.spec import ModelSpec as ModelSpec
     from edge_vit.spec import PreprocessSpec as PreprocessSpec
-    from edge_vit.table import Recipe as Recipe
+    from edge_vit.spec.table import Recipe as Recipe
 
     __version__: str
 
@@ -51,7 +51,7 @@ _HOMES = {
     "Bundle": "edge_vit.bundle",
     "ModelSpec": "edge_vit.spec",
     "PreprocessSpec": "edge_vit.spec",
-    "Recipe": "edge_vit.table",
+    "Recipe": "edge_vit.spec.table",
     "EdgeVitError": "edge_vit.errors",
 }
 """Public name -> the module that it is loaded from."""

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from edge_vit.data.parts import Part
 from edge_vit.errors import BackendError, EdgeVitError, SpecError
-from edge_vit.image_parts import Part
 from edge_vit.measure.evaluation import Evaluation, Evaluator
 from edge_vit.measure.partial import PartialAccuracy, merge_partials
 from edge_vit.optional import require

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, noted, notes_of
 from edge_vit.bundle import (
     FP16,
     FP32,
@@ -30,14 +29,15 @@ from edge_vit.bundle import (
     draft_bundle,
     refuse_existing,
 )
+from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, noted, notes_of
+from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.files import refuse_unwritable_folder
-from edge_vit.images import ImageSource, open_image_source
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
-from edge_vit.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
 from edge_vit.spec import Precision
-from edge_vit.table import DEFAULT_RECIPE, Recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, Recipe
 
 if TYPE_CHECKING:
     from edge_vit.export.export import Exported
@@ -294,7 +294,7 @@ def check_coverage(
     import onnx
 
     from edge_vit.calibration.coverage import find_overshoots, say_overshoots
-    from edge_vit.preprocess import preprocess
+    from edge_vit.data.preprocess import preprocess
 
     source = _open_images(images, num_images, MaxBad(1.0))
     with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:

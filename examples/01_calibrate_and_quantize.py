@@ -6,7 +6,7 @@
 from pathlib import Path
 
 import edge_vit
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 from edge_vit.training.datasets import load_digits
 from edge_vit.training.finetune import FinetuneOptions, finetune
 from edge_vit.training.vit import VisionTransformerConfig

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import edge_vit
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 from edge_vit.report.html import write_html
 from edge_vit.training.datasets import load_digits
 from edge_vit.training.finetune import FinetuneOptions, finetune

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import edge_vit
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 from edge_vit.runtime import run_batch
 from edge_vit.training.datasets import load_digits
 from edge_vit.training.finetune import FinetuneOptions, finetune

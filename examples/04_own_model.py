@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 
 import edge_vit
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 
 
 class Layer(nn.Module):

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from seeded import Seeded
 
-    from edge_vit.table import CalibrationTable
+    from edge_vit.spec.table import CalibrationTable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: more is slower for tiny models
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -10,14 +10,14 @@ from fuzzing import Target, array_seeds, checkpoint_seeds, image_seeds
 from tiny_graph import tiny_onnx
 
 from edge_vit.bundle import MANIFEST, Bundle, Golden
+from edge_vit.bundle.record import ExportRecord, HalfProof
+from edge_vit.data.images import load_image, open_image_source
+from edge_vit.data.label_files import read_labels
 from edge_vit.export.checkpoint import fill
 from edge_vit.export.export import export_model
 from edge_vit.export.sources import SourceRequest
-from edge_vit.images import load_image, open_image_source
-from edge_vit.label_files import read_labels
-from edge_vit.record import ExportRecord, HalfProof
 from edge_vit.report.saved import read_json, read_measured
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 GOLDEN_FILES = Path(__file__).parent / "golden"
 IMAGES = ("a.png", "b c.png", "c.jpg", "Käfer.png")

@@ -15,7 +15,7 @@ from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.ort import _SLOWER, _native_options
 from edge_vit.runtime.ov import OpenVinoSession
 from edge_vit.runtime.session import SessionOptions
-from edge_vit.table import CalibrationTable, Recipe, SiteScales
+from edge_vit.spec.table import CalibrationTable, Recipe, SiteScales
 
 _INT8 = (
     *("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul"),

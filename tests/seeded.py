@@ -11,15 +11,15 @@ import torch
 from reseed import reseed
 
 from edge_vit.calibration.calibrate import calibrate_model
+from edge_vit.data.images import ArraySource
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
-from edge_vit.images import ArraySource
 from edge_vit.progress import SILENT, Progress, Silent
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import RECIPES, CalibrationTable, Recipe
+from edge_vit.spec.table import RECIPES, CalibrationTable, Recipe
 from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig
 
 CONFIG = VisionTransformerConfig(

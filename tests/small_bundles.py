@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_vit.bundle import FP32, GOLDEN, TABLE, Bundle, Golden, digest_of, draft_bundle
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import RECIPES, CalibrationTable, SiteScales
+from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
 
 SPEC = ModelSpec(
     name="tiny",

@@ -19,13 +19,13 @@ import click
 import pytest
 
 from edge_vit import errors
-from edge_vit.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES
 from edge_vit.camera import patience, preparation, smoothing
 from edge_vit.camera.sinks import json_lines
 from edge_vit.camera.sinks.web import pictures
 from edge_vit.cli.group import INTERRUPTED
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES
+from edge_vit.data.decoding import MAX_PIXELS
 from edge_vit.export import parity, reference
-from edge_vit.image_decoding import MAX_PIXELS
 from edge_vit.lowering import fp16_ranges
 from edge_vit.measure import accuracy, histogram, percentiles, score_gates
 from edge_vit.measure.limits import Limits
@@ -33,7 +33,7 @@ from edge_vit.measure.results import Verdict
 from edge_vit.runtime import self_test
 from edge_vit.runtime.trt import build
 from edge_vit.spec import DEFAULT_ACTIVATION, DEFAULT_THRESHOLD
-from edge_vit.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = re.compile(

@@ -10,13 +10,13 @@ import pytest
 from tiny_graph import tiny_bundle
 
 from edge_vit.bundle import FP32, Bundle
+from edge_vit.data.images import load_image, open_image_source
+from edge_vit.data.label_files import read_labels
 from edge_vit.errors import ArtifactError, EdgeVitError, ImageError
 from edge_vit.export.checkpoint import read_stored
 from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.export.sources.onnx_file import read_graph
 from edge_vit.git_lfs import is_lfs_pointer, refuse_lfs_pointer
-from edge_vit.images import load_image, open_image_source
-from edge_vit.label_files import read_labels
 from edge_vit.report.saved import read_json
 from edge_vit.runtime.trt.sidecar import read_sidecar
 from edge_vit.training.checkpoint import load_checkpoint

@@ -13,11 +13,11 @@ import pytest
 from golden_reports import REPORT_1, REPORT_2, REPORT_3, REPORT_4
 
 from edge_vit.bundle import MANIFEST, Artifact, Bundle, Manifest
+from edge_vit.bundle.record import ExportRecord, Parity
 from edge_vit.errors import ArtifactError
-from edge_vit.record import ExportRecord, Parity
 from edge_vit.report.saved import read_json
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import CalibrationTable, FallbackPoint, Forecast, Recipe, SiteScales
+from edge_vit.spec.table import CalibrationTable, FallbackPoint, Forecast, Recipe, SiteScales
 from edge_vit.values import to_json
 
 GOLDEN = Path(__file__).parent / "golden"

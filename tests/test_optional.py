@@ -72,7 +72,7 @@ def test_importing_it_imports_no_optional_package():
     code = (
         "import sys\n"
         "before = set(sys.modules)  # a package may load itself whenever Python starts\n"
-        "import edge_vit.optional, edge_vit.images, edge_vit.preprocess, edge_vit.table\n"
+        "import edge_vit.optional, edge_vit.data.images, edge_vit.spec.table\n"
         f"print(sorted(set({list(optional._EXTRAS)!r}) & (set(sys.modules) - before)))"
     )
     result = subprocess.run(

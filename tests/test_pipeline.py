@@ -22,15 +22,15 @@ from edge_vit.bundle import (
     Bundle,
     digest_of,
 )
+from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord
+from edge_vit.data.images import ArraySource
+from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
-from edge_vit.images import ArraySource
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.verify import verify
 from edge_vit.pipeline import calibrate, check_coverage, export_bundle, quantize
-from edge_vit.preprocess import digest, preprocess
-from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.runtime import Predictor, SessionOptions, open_session, run_batch
-from edge_vit.table import RECIPES
+from edge_vit.spec.table import RECIPES
 
 INT8_COSINE = 0.999
 ONE_THREAD = SessionOptions(threads=1)

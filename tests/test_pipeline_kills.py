@@ -15,8 +15,8 @@ from small_bundles import GRAPH, IMAGES, SPEC, names, table_for, write_bundle
 
 from edge_vit import pipeline
 from edge_vit.bundle import INT8, Bundle
-from edge_vit.images import ArraySource
-from edge_vit.record import ExportRecord, HalfProof, Parity
+from edge_vit.bundle.record import ExportRecord, HalfProof, Parity
+from edge_vit.data.images import ArraySource
 
 SOURCE = ArraySource(IMAGES.images)
 PARITY = Parity("torch", "5 of the given images", (1, 2), 1.0, 1e-7, 0.5)

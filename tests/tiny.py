@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from edge_vit.bundle import FP32, RECORD, Bundle
+from edge_vit.bundle.record import ExportRecord
+from edge_vit.data.images import ArraySource
 from edge_vit.export.export import Exported
-from edge_vit.images import ArraySource
-from edge_vit.record import ExportRecord
 from edge_vit.training.datasets import Dataset, load_digits, write_class_folders
 from edge_vit.training.finetune import finetune
 from edge_vit.training.options import FinetuneOptions

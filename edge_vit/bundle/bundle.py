@@ -29,7 +29,7 @@ from edge_vit.git_lfs import LFS_POINTER, is_lfs_pointer
 from edge_vit.locks import LOCK, locked
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import PRECISIONS, ModelSpec, Precision
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Golden:
     @property
     def digests(self) -> frozenset[str]:
         """Digest of each image, as a calibration table lists those that it has seen."""
-        from edge_vit.preprocess import digest
+        from edge_vit.data.preprocess import digest
 
         return frozenset(map(digest, self.images))
 

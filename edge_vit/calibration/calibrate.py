@@ -20,16 +20,16 @@ from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
 from edge_vit.calibration.rotation_trial import try_rotation
 from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, search_plans
 from edge_vit.calibration.stats import ActivationStats
+from edge_vit.data.images import ImageSource
+from edge_vit.data.preprocess import UInt8Array
+from edge_vit.data.preprocess import digest as image_digest
 from edge_vit.errors import SpecError
 from edge_vit.graph.mapped import map_weights
-from edge_vit.images import ImageSource
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.lowering.proof import Int8Proof, say_unforeseen
-from edge_vit.preprocess import UInt8Array
-from edge_vit.preprocess import digest as image_digest
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable, Forecast, Recipe, SiteScales, sqnr_of
+from edge_vit.spec.table import CalibrationTable, Forecast, Recipe, SiteScales, sqnr_of
 
 FEW_IMAGES = 64
 """Below so many images a range may miss what the field will bring."""

@@ -16,7 +16,7 @@ from edge_vit.graph.walk import Array
 from edge_vit.lowering.rotation import rotate_as
 from edge_vit.progress import Advance
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 MAX_OVERSHOOT = 1.25
 """How far beyond the calibrated range an image may reach: new images always reach a little."""

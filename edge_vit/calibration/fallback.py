@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from edge_vit.table import FallbackPoint, sqnr_of
+from edge_vit.spec.table import FallbackPoint, sqnr_of
 
 
 def rank_fallback(

@@ -17,7 +17,7 @@ from edge_vit.graph.walk import Array
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 Plans = Mapping[str, Plan]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.calibration.stats import ActivationStats
-from edge_vit.preprocess import UInt8Array
+from edge_vit.data.preprocess import UInt8Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from edge_vit.calibration.steps import (
     scale_range,
     smoothings,
 )
-from edge_vit.table import Recipe, sqnr_of
+from edge_vit.spec.table import Recipe, sqnr_of
 
 MIN_GAIN = 0.97  # of the output's error: less is chance
 

@@ -13,13 +13,13 @@ import onnxruntime as ort
 from edge_vit.calibration.held_out import Ranges
 from edge_vit.calibration.seen import SECONDS_BETWEEN_SAVES, SeenFile
 from edge_vit.calibration.stats import ActivationStats
+from edge_vit.data.images import ImageSource
+from edge_vit.data.preprocess import UInt8Array, digest, preprocess
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import expose
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
-from edge_vit.images import ImageSource
-from edge_vit.preprocess import UInt8Array, digest, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.values import to_json
@@ -32,7 +32,8 @@ class Observation:
     Attributes:
         stats: of each site's input, by site name.
         image_digests: of each image as the model saw it, sorted.
-        image_signatures: `edge_vit.perceptual.signature` of each different image as base64, sorted.
+        image_signatures: `edge_vit.data.perceptual.signature` of each different image as base64,
+            sorted.
         ranges: of each site's input, by site name, over the images that were not held out.
         held_out: the others, uint8 (height, width, 3) RGB, as preprocessed.
         shaping: some of the images that were not, at most as many as were asked for.

@@ -12,7 +12,7 @@ import onnx
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
-from edge_vit.table import sqnr_of
+from edge_vit.spec.table import sqnr_of
 
 BROKEN = 1e6
 """Relative error of an output that is not finite, or as bad."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.levels import QMAX, round_scale
-from edge_vit.table import Recipe
+from edge_vit.spec.table import Recipe
 
 
 def activation_scale(

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 import onnx
 import onnx_ir as ir
 
+from edge_vit.data.images import ImageSource
+from edge_vit.data.preprocess import preprocess
 from edge_vit.graph.mapped import map_weights
 from edge_vit.graph.stream import Refusal, Stream, find_stream
 from edge_vit.graph.walk import Array
-from edge_vit.images import ImageSource
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.lowering.rotation import rotate
-from edge_vit.preprocess import preprocess
 from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 SEED = 0
 """Of the rotation that is tried."""

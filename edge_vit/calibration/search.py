@@ -27,7 +27,7 @@ from edge_vit.graph.sites import Block, Site, find_blocks
 from edge_vit.lowering.smoothing import FOLD_ORDER, find_fold_targets
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.table import Recipe
+from edge_vit.spec.table import Recipe
 
 _HEADROOMS = ((5, 1.5), (64, 1.25))
 """By the number of images below which it holds: how many times what was seen a smoothed range has.

@@ -14,11 +14,11 @@ import numpy as np
 
 from edge_vit.calibration.held_out import ChannelRange, HeldOut, HeldOutState, Ranges
 from edge_vit.calibration.stats import ActivationStats
+from edge_vit.data.perceptual import signature, signature_text
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import ArtifactError
 from edge_vit.files import write_atomically
 from edge_vit.graph.walk import Array
-from edge_vit.perceptual import signature, signature_text
-from edge_vit.preprocess import UInt8Array
 
 STATE_FORMAT = 4
 SECONDS_BETWEEN_SAVES = 10.0
@@ -40,7 +40,7 @@ class Seen:
     Attributes:
         stats: by the name of the value.
         digests: of each image, in the order in which they came.
-        signatures: `edge_vit.perceptual.signature` of each image as base64, by digest.
+        signatures: `edge_vit.data.perceptual.signature` of each image as base64, by digest.
         held_out: the images kept for judging.
         farthest: by digest, the largest |x| and the pixels of the images that reach farthest.
     """

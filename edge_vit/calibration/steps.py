@@ -20,7 +20,7 @@ from edge_vit.calibration.layer import (
 )
 from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
 from edge_vit.lowering.smoothing import choose_divisors
-from edge_vit.table import Recipe
+from edge_vit.spec.table import Recipe
 
 HEADROOMS = (1.1, 1.2)
 """How many times what was seen a range may hold."""

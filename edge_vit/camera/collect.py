@@ -15,9 +15,9 @@ from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.patience import Patience
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.values import Counts, Frame
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SourceError, SpecError
 from edge_vit.files import write_atomically
-from edge_vit.preprocess import UInt8Array
 from edge_vit.progress import SILENT, Progress
 
 _THUMBNAIL = (16, 16)

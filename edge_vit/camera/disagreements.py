@@ -14,9 +14,9 @@ from PIL import Image
 
 from edge_vit import outputs
 from edge_vit.camera.values import CameraAnswer
+from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, write_atomically
-from edge_vit.preprocess import preprocess
 from edge_vit.runtime.predictor import Prediction, interpret
 from edge_vit.runtime.session import Array, Session, run_batch
 from edge_vit.spec import ModelSpec

@@ -1,6 +1,6 @@
 """Preprocessing fast enough for a camera, allowed only where it gives the reference's pixels.
 
-`edge_vit.preprocess` stays the truth. Two ways are faster, both with Pillow's own filters:
+`edge_vit.data.preprocess` stays the truth. Two ways are faster, both with Pillow's own filters:
 
 - ``cropped`` resamples only what the crop keeps. The filter sees the same pixels at the same
   places; Pillow may take rows before columns then, so that values between are rounded otherwise.
@@ -24,9 +24,7 @@ import numpy as np
 from PIL import Image
 
 from edge_vit.bundle import Bundle
-from edge_vit.errors import SpecError
-from edge_vit.outputs import same_prediction
-from edge_vit.preprocess import (
+from edge_vit.data.preprocess import (
     UInt8Array,
     center_window,
     check_image,
@@ -34,6 +32,8 @@ from edge_vit.preprocess import (
     preprocess,
     resized_size,
 )
+from edge_vit.errors import SpecError
+from edge_vit.outputs import same_prediction
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import PreprocessSpec
 

@@ -19,8 +19,8 @@ from edge_vit.camera.mailbox import Mailbox, Window
 from edge_vit.camera.meter import Meter
 from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError
-from edge_vit.preprocess import UInt8Array
 from edge_vit.runtime.predictor import interpret
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import ModelSpec

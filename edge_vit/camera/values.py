@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.preprocess import UInt8Array
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.runtime.predictor import Prediction
 
 CaptureClock = Literal["driver", "arrival"]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_vit.bad_images import MaxBad
 from edge_vit.cli.options import (
     ABOVE_0,
     AT_LEAST_0,
@@ -27,6 +26,7 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.cli.talk import Talk
+from edge_vit.data.bad_images import MaxBad
 from edge_vit.files import write_atomically
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli.options import (
     ABOVE_0,
@@ -25,9 +24,10 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FOLDER
 from edge_vit.cli.talk import Talk
+from edge_vit.data.bad_images import MaxBad
 from edge_vit.files import refuse_unwritable_folder
 from edge_vit.progress import Progress
-from edge_vit.table import DEFAULT_RECIPE, find_recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
 
 _LOG = logging.getLogger(__name__)
 _NUM_FRAMES = 256

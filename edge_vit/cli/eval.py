@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from edge_vit.bad_images import MaxBad
 from edge_vit.cli.evaluation import print_accuracy, print_part, write_accuracy
 from edge_vit.cli.options import (
     POSITIVE,
@@ -21,7 +20,8 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.cli.talk import Talk
-from edge_vit.image_parts import Part
+from edge_vit.data.bad_images import MaxBad
+from edge_vit.data.parts import Part
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
 

@@ -22,9 +22,9 @@ from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.outputs import OutputFile, deliver
 from edge_vit.cli.reports import write_bytes
 from edge_vit.cli.talk import Talk
+from edge_vit.data.folder import expand_folders
+from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
-from edge_vit.image_folder import expand_folders
-from edge_vit.images import FileSource
 from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     NOT_NEGATIVE,
@@ -24,9 +23,10 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import print_tables
 from edge_vit.cli.talk import Talk
-from edge_vit.label_files import read_labels, twin_labels
+from edge_vit.data.bad_images import MaxBad
+from edge_vit.data.label_files import read_labels, twin_labels
 from edge_vit.spec import Activation, CropMode, Interpolation, Precision, Task
-from edge_vit.table import DEFAULT_RECIPE, find_recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest

@@ -10,9 +10,9 @@ import click
 
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.journal import NEXT
+from edge_vit.bundle.record import ExportRecord
 from edge_vit.cli.options import bundle_argument, json_option, option
 from edge_vit.cli.output import print_json, print_tables
-from edge_vit.record import ExportRecord
 from edge_vit.runtime.trt.places import engine_folders
 from edge_vit.runtime.trt.sidecar import Engine, list_engines
 

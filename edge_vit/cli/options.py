@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from edge_vit.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, MaxBad, parse_max_bad
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, MaxBad, parse_max_bad
 from edge_vit.errors import SpecError
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
 from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
 from edge_vit.spec import PRECISIONS
-from edge_vit.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
 PATH = click.Path(path_type=Path)
 POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)

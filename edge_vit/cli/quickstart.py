@@ -16,9 +16,9 @@ from edge_vit.cli.progress import ShownProgress
 from edge_vit.cli.reports import VERIFY_HTML, keep_reports, print_verdict
 from edge_vit.cli.talk import Talk
 from edge_vit.cli.training_view import training_view
+from edge_vit.data.images import FolderSource
 from edge_vit.errors import ArtifactError
 from edge_vit.files import draft_folder
-from edge_vit.images import FolderSource
 from edge_vit.runtime import SessionOptions
 from edge_vit.training.options import QUICKSTART_OPTIONS, FinetuneOptions
 

@@ -15,7 +15,7 @@ from edge_vit.printable import one_line, printable
 if TYPE_CHECKING:
     from edge_vit.measure.compare import Measured
     from edge_vit.measure.results import VerifyReport
-    from edge_vit.table import CalibrationTable
+    from edge_vit.spec.table import CalibrationTable
 
 VERIFY_JSON, VERIFY_HTML = "verify.json", "verify.html"
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_vit.bad_images import MaxBad
 from edge_vit.bundle import Bundle
 from edge_vit.cli.options import (
     ABOVE_0,
@@ -35,6 +34,7 @@ from edge_vit.cli.reports import (
     write_text,
 )
 from edge_vit.cli.talk import Talk
+from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime import SessionOptions
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import onnx_ir as ir
 from PIL import Image
 
 from edge_vit.bundle import FP32, INT8_CPU, ONNX_FILES, Bundle
+from edge_vit.data.images import ImageSource, open_image_source
+from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import SpecError
 from edge_vit.explain.rollout import FloatArray, correlation, map_of, overlap, roll_out
 from edge_vit.explain.values import Explanation, Look
 from edge_vit.graph.expose import expose
 from edge_vit.graph.reading import Layout, Reading, find_layout, find_reading
 from edge_vit.graph.sites import find_blocks
-from edge_vit.images import ImageSource, open_image_source
 from edge_vit.outputs import predict
-from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, SessionOptions

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord
+from edge_vit.data.images import ImageSource
+from edge_vit.data.preprocess import preprocess
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.golden import NUM_GOLDEN, choose_golden
 from edge_vit.export.meaning import settle_meaning
@@ -17,10 +20,7 @@ from edge_vit.export.sources.choices import refuse_choice
 from edge_vit.export.sources.onnx_file import fix_batch
 from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.trace import trace_module
-from edge_vit.images import ImageSource
-from edge_vit.preprocess import preprocess
 from edge_vit.progress import SILENT, Progress
-from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+from edge_vit.data.images import ImageItem, ImageSource
+from edge_vit.data.parts import IndexedSource, limit_images
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import ImageError
-from edge_vit.image_parts import IndexedSource, limit_images
-from edge_vit.images import ImageItem, ImageSource
-from edge_vit.preprocess import digest
 
 NUM_GOLDEN = 5
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edge_vit.bundle.record import Parity
+from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ParityError
 from edge_vit.export.reference import MAX_ERROR, Images, Outputs, Reference, open_graph, reason
 from edge_vit.export.sources import Source
 from edge_vit.optional import require
 from edge_vit.outputs import FloatArray
-from edge_vit.preprocess import preprocess
-from edge_vit.record import Parity
 from edge_vit.spec import PreprocessSpec
 
 MIN_COSINE = 0.99999

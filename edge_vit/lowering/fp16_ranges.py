@@ -9,13 +9,13 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.bundle import Golden
+from edge_vit.bundle.record import HalfProof
 from edge_vit.errors import BackendError
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.extremes import add_extremes, float_values, read_amax
 from edge_vit.graph.half_rounding import round_as_half
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16 import HALF_MAX
-from edge_vit.record import HalfProof
 from edge_vit.spec import ModelSpec
 
 MAX_IN_HALF = 8192.0

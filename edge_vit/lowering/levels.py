@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.graph.walk import Array
-from edge_vit.table import MIN_SCALE
+from edge_vit.spec.table import MIN_SCALE
 
 QMAX = 127
 """Largest quantized value; -128 is not used, so that the range is symmetric."""

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 
 from edge_vit.bundle import Golden
+from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16_ranges import HalfEmulator
-from edge_vit.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.spec import ModelSpec
-from edge_vit.table import sqnr_of
+from edge_vit.spec.table import sqnr_of
 
 COLLAPSED_SQNR = 20.0
 """In dB. Sound INT8 is at 35 or more; at 20 one answer in twenty is another one."""

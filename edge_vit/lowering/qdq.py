@@ -21,7 +21,7 @@ from edge_vit.graph.sites import Site, find_sites
 from edge_vit.lowering.levels import quantize_weight
 from edge_vit.lowering.rotation import rotate_as
 from edge_vit.lowering.smoothing import apply_folds, replace_bias
-from edge_vit.table import CalibrationTable, SiteScales
+from edge_vit.spec.table import CalibrationTable, SiteScales
 
 
 def write_qdq(

@@ -22,7 +22,7 @@ from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.stream import Entry, Exit, Refusal, Stream, Written, find_stream
 from edge_vit.graph.stream_steps import Norm, bias_of, gain_of
 from edge_vit.graph.walk import Array, array_of, find_linear
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 Matrix = npt.NDArray[np.float64]
 

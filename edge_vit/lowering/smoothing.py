@@ -29,7 +29,7 @@ from edge_vit.graph.channels import ChannelSource, find_channel_source
 from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.sites import Block, Role, Site, find_blocks
 from edge_vit.graph.walk import Array, Linear, array_of, array_shape, find_linear, is_constant
-from edge_vit.table import SiteScales
+from edge_vit.spec.table import SiteScales
 
 FOLD_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
 """A layer goes before the one whose columns take its factors: huge value columns would distort the

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edge_vit.bad_images import NUM_NAMED, TolerantSource, bad_of, notes_of, positions
+from edge_vit.data.bad_images import NUM_NAMED, TolerantSource, bad_of, notes_of, positions
+from edge_vit.data.images import ImageItem, ImageSource
+from edge_vit.data.perceptual import signature
+from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import BackendError, ImageError, SpecError
-from edge_vit.images import ImageItem, ImageSource
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.comparison import Comparison
 from edge_vit.measure.environment import read_environment
@@ -26,8 +28,6 @@ from edge_vit.measure.records import (
 )
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.measure.worst import SeenImage
-from edge_vit.perceptual import signature
-from edge_vit.preprocess import digest, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import ModelSpec

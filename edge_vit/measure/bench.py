@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, TolerantSource, noted
 from edge_vit.bundle import Bundle
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, TolerantSource, noted
+from edge_vit.data.images import ImageSource, open_image_source
+from edge_vit.data.parts import IndexedSource
+from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.device import EnergyMeter, EnergyReport, TelemetryReader, open_telemetry
-from edge_vit.image_parts import IndexedSource
-from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.cold_start import measure_cold_start
 from edge_vit.measure.recorder import stage_of
 from edge_vit.measure.results import LatencyReport
 from edge_vit.measure.scenarios import Plan, time_scenario
 from edge_vit.measure.timing import Energy, Stage, TimingWarning
 from edge_vit.outputs import predict
-from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import resolve_backend, runs_on_cpu

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from edge_vit.data.perceptual import SignatureIndex, signature_from_text
 from edge_vit.errors import ArtifactError
-from edge_vit.perceptual import SignatureIndex, signature_from_text
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 
 class CalibrationImages:
     """What is kept of the images that calibration saw; empty where it saw none.
 
     Args:
-        digests: `edge_vit.preprocess.digest` of each.
-        signatures: `edge_vit.perceptual.signature` of each; none in older tables.
+        digests: `edge_vit.data.preprocess.digest` of each.
+        signatures: `edge_vit.data.perceptual.signature` of each; none in older tables.
     """
 
     def __init__(self, digests: Iterable[str] = (), signatures: Iterable[bytes] = ()) -> None:

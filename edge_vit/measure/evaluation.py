@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.bundle import TABLE, Bundle
-from edge_vit.image_parts import Part, take_part
-from edge_vit.images import ImageSource, open_image_source
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
+from edge_vit.data.images import ImageSource, open_image_source
+from edge_vit.data.parts import Part, take_part
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.half_answers import emulate_half
@@ -28,7 +28,7 @@ class Evaluation:
 
     Attributes:
         bundle: path of the bundle.
-        data: path of the images: see `edge_vit.images.open_image_source`.
+        data: path of the images: see `edge_vit.data.images.open_image_source`.
         precision: of the candidate; the smallest that the bundle has where None.
         backend: that runs both sessions.
         options: threads and the like, for each session.

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.recorder import Recorder
 from edge_vit.measure.recorder import summarize as summarize
 from edge_vit.measure.results import LatencyReport
-from edge_vit.preprocess import UInt8Array
 from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import TensorSpec

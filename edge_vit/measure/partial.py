@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_vit.bad_images import NUM_NAMED, say_bad
+from edge_vit.data.bad_images import NUM_NAMED, say_bad
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.measure.evidence import question_reference, weigh

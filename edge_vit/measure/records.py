@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vit.data.perceptual import SIGNATURE_BYTES, SignatureIndex
 from edge_vit.errors import SpecError
 from edge_vit.measure.metrics import BoolArray, FloatArray, IntArray
-from edge_vit.perceptual import SIGNATURE_BYTES, SignatureIndex
 
 CONFLICTING = -2
 """The label of a picture that comes with several labels; -1 is that of one without any."""
@@ -85,7 +85,7 @@ class RecordKeeper:
 
         Args:
             digests: SHA-256 of each image, as hex digits.
-            signatures: `edge_vit.perceptual.signature` of each.
+            signatures: `edge_vit.data.perceptual.signature` of each.
             labels: of each, -1 where it is not known.
             outputs: the reference's raw outputs, (images, values).
             is_calibrated_on: whether calibration saw it.

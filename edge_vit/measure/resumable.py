@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_vit.data.images import ImageSource
+from edge_vit.data.parts import Part, fingerprint
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
-from edge_vit.image_parts import Part, fingerprint
-from edge_vit.images import ImageSource
 from edge_vit.measure.accuracy import NO_IMAGES, SECONDS_BETWEEN_SAVES, evaluate_part, subject_of
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.partial import PartialAccuracy, Subject, find_mismatch
@@ -26,7 +26,7 @@ class State:
     """How far an evaluation has come.
 
     Attributes:
-        fingerprint: `edge_vit.image_parts.fingerprint` of all images of the part.
+        fingerprint: `edge_vit.data.parts.fingerprint` of all images of the part.
         totals: over the first images of the part.
     """
 

@@ -17,13 +17,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.latency import make_batches
 from edge_vit.measure.recorder import Recorder
 from edge_vit.measure.results import LatencyReport
 from edge_vit.measure.timing import Scenario
-from edge_vit.preprocess import UInt8Array
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session, run_batch
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.bundle import FP32, HALF_PROOF, TABLE, Bundle
+from edge_vit.bundle.record import HalfProof
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
+from edge_vit.data.images import ImageSource, open_image_source
+from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError, MissingDependencyError
-from edge_vit.images import ImageSource, open_image_source
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.environment import read_environment
@@ -24,14 +26,12 @@ from edge_vit.measure.limits import Limits
 from edge_vit.measure.look_history import LookHistory, read_history
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.verdict import choose_candidate, decide
-from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
-from edge_vit.record import HalfProof
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 MIN_RUNS_FOR_P99 = 1000
 """Timed runs below which fewer than ten lie beyond p99, and it is not told."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.measure.results import Disagreement
-from edge_vit.preprocess import UInt8Array
 
 THUMBNAIL_PIXELS = 128
 """Longest side of a thumbnail."""
@@ -26,7 +26,7 @@ class SeenImage:
         name: its name in the data.
         pixels: uint8 (height, width, 3) RGB, preprocessed.
         label: index of its class, or None where it is not known.
-        digest: `edge_vit.preprocess.digest` of the pixels.
+        digest: `edge_vit.data.preprocess.digest` of the pixels.
     """
 
     index: int

@@ -8,7 +8,7 @@ from edge_vit.measure.results import Environment, LatencyReport, VerifyReport
 from edge_vit.report.grids import Grid, turns_of
 from edge_vit.report.wording import MISSING, count
 from edge_vit.spec import ModelSpec
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 
 def conditions(report: VerifyReport, table: CalibrationTable | None) -> tuple[Grid, ...]:

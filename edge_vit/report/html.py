@@ -27,7 +27,7 @@ from edge_vit.report.pareto import pareto_plot
 from edge_vit.report.svg import PURPOSE
 from edge_vit.report.wording import OUTCOME_WORDS, percent
 from edge_vit.runtime.trt.sidecar import Engine
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

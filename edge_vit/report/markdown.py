@@ -19,7 +19,7 @@ from edge_vit.report.grids import (
 )
 from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import MISSING, OUTCOME_WORDS, percent, significant
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 MAX_DISAGREEMENTS = 12
 

@@ -32,7 +32,7 @@ from edge_vit.report.precision import precision_figures, recipe_grid
 from edge_vit.report.wording import count, is_known, number, percent, ratio, significant
 from edge_vit.runtime.trt.sidecar import Engine
 from edge_vit.spec import Precision, Task
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 MAX_PICTURES = 12
 """Shown of the candidate; of every other precision half as many, to keep the page small."""

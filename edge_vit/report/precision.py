@@ -11,7 +11,7 @@ from edge_vit.report.range_plots import HIGH_CREST, ranges_plot
 from edge_vit.report.sites import NamedSite, precision_summary, sites_grid, sites_in_order
 from edge_vit.report.sqnr_plots import fallback_plot, site_sqnr, sqnr_plot
 from edge_vit.report.wording import MISSING, count, number, percent, significant
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 
 
 def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:

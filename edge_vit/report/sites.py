@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, count, listing, significant
-from edge_vit.table import CalibrationTable, SiteScales
+from edge_vit.spec.table import CalibrationTable, SiteScales
 
 KIND_ORDER = ("qkv", "proj", "fc1", "fc2")
 """The four linear layers of a block, in the order in which data passes them."""

@@ -10,7 +10,7 @@ from edge_vit.report.range_plots import rest_axes
 from edge_vit.report.sites import NamedSite, by_block, kinds_of
 from edge_vit.report.svg import Plot, draw_plot, role_color
 from edge_vit.report.wording import number
-from edge_vit.table import CalibrationTable, SiteScales, sqnr_of
+from edge_vit.spec.table import CalibrationTable, SiteScales, sqnr_of
 
 
 def site_sqnr(scales: SiteScales) -> float | None:

@@ -9,11 +9,11 @@ from types import TracebackType
 import numpy as np
 
 from edge_vit.bundle import Bundle
+from edge_vit.data.images import ImageSource, load_image, open_image_source
+from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError
-from edge_vit.images import ImageSource, load_image, open_image_source
 from edge_vit.outputs import Prediction as Prediction
 from edge_vit.outputs import predict
-from edge_vit.preprocess import UInt8Array, preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import (
     DEFAULT_OPTIONS,

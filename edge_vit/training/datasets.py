@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_vit.class_names import in_order
+from edge_vit.data.class_names import in_order
+from edge_vit.data.folder import list_folder
+from edge_vit.data.images import FolderSource
+from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError, ShapeError, SpecError
 from edge_vit.files import write_atomically
-from edge_vit.image_folder import list_folder
-from edge_vit.images import FolderSource
 from edge_vit.optional import require
-from edge_vit.preprocess import preprocess
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import PreprocessSpec
 from edge_vit.training.cifar import CIFAR100, download, holds_cifar100, parse_records, read_cifar100

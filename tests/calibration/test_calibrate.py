@@ -22,14 +22,14 @@ from edge_vit.bundle import (
     digest_of,
     draft_bundle,
 )
+from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord, Parity
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.calibration.search import search_plans
+from edge_vit.data.images import ArraySource
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import ArtifactError
-from edge_vit.images import ArraySource
 from edge_vit.pipeline import calibrate, quantize
-from edge_vit.preprocess import digest
-from edge_vit.record import SAMPLE_PHOTOGRAPHS, ExportRecord, Parity
-from edge_vit.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
+from edge_vit.spec.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
 
 
 @pytest.fixture

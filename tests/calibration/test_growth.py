@@ -9,7 +9,7 @@ from seeded import random_images
 
 from edge_vit.calibration.growth import say_growth
 from edge_vit.calibration.observer import observe
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 
 
 def test_images_that_reach_no_farther_than_the_others_are_enough(vit):

@@ -16,7 +16,7 @@ from edge_vit.calibration.output_error import OutputError
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import narrowest_useful
 from edge_vit.calibration.token_weights import LEAST, first_token_weights
-from edge_vit.table import Recipe
+from edge_vit.spec.table import Recipe
 
 RECIPE = Recipe("own", steps=("range",), search_tokens=100)
 NUM_IMAGES, NUM_TOKENS = 4, 500

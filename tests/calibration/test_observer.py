@@ -14,12 +14,12 @@ from seeded import SITES, Remembered, Seeded, random_images
 
 from edge_vit.calibration.observer import observe
 from edge_vit.calibration.stats import ActivationStats
+from edge_vit.data.images import ArraySource, ImageItem
+from edge_vit.data.perceptual import signature, signature_from_text
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.graph.expose import expose
-from edge_vit.images import ArraySource, ImageItem
-from edge_vit.perceptual import signature, signature_from_text
-from edge_vit.preprocess import digest
-from edge_vit.table import RECIPES
+from edge_vit.spec.table import RECIPES
 
 
 class CountingSource(ArraySource):
@@ -193,7 +193,7 @@ PEAK = """
 import resource, sys
 import numpy as np, onnx
 from edge_vit.calibration.observer import observe
-from edge_vit.images import ImageItem
+from edge_vit.data.images import ImageItem
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 class Endless:

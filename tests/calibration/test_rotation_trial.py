@@ -11,12 +11,12 @@ from seeded import Remembered, Seeded, random_images, run_onnx, sqnr_db
 from edge_vit.calibration import rotation_trial
 from edge_vit.calibration.coverage import find_overshoots
 from edge_vit.calibration.rotation_trial import measure_half, try_rotation
+from edge_vit.data.images import ArraySource
 from edge_vit.graph.stream import Refusal
-from edge_vit.images import ArraySource
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.lowering.rotation import rotate
-from edge_vit.table import CalibrationTable, Forecast, Recipe
+from edge_vit.spec.table import CalibrationTable, Forecast, Recipe
 
 PLAIN = Recipe("plain", search_tokens=64, tries_rotation=True)
 

@@ -33,11 +33,11 @@ from edge_vit.calibration.steps import (
     scale_range,
     smoothings,
 )
+from edge_vit.data.images import ArraySource
 from edge_vit.graph.cut import cut_below
 from edge_vit.graph.sites import find_blocks
-from edge_vit.images import ArraySource
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.table import RECIPES, FallbackPoint, Recipe
+from edge_vit.spec.table import RECIPES, FallbackPoint, Recipe
 
 IMAGES = random_images(24)
 BALANCED = RECIPES["balanced"]

@@ -11,9 +11,9 @@ from edge_vit.calibration import seen as seen_module
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.calibration.seen import Seen, SeenFile
 from edge_vit.calibration.stats import ActivationStats
-from edge_vit.images import ArraySource
-from edge_vit.preprocess import digest
-from edge_vit.table import RECIPES
+from edge_vit.data.images import ArraySource
+from edge_vit.data.preprocess import digest
+from edge_vit.spec.table import RECIPES
 
 IMAGES = random_images(12)
 

@@ -12,9 +12,9 @@ from PIL import Image
 from edge_vit.camera.disagreements import DisagreementSink
 from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.values import CameraAnswer
+from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
 from edge_vit.outputs import predict
-from edge_vit.preprocess import preprocess
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
 

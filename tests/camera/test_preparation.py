@@ -20,8 +20,8 @@ from edge_vit.camera.preparation import (
     compare_on,
     differ,
 )
+from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ShapeError, SpecError
-from edge_vit.preprocess import preprocess
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.spec import PreprocessSpec, task_output
 

@@ -61,9 +61,9 @@ def test_a_corrupt_image(refused, shared_bundle, tmp_path, content):
 
 
 def test_a_decompression_bomb(refused, shared_bundle, tmp_path, monkeypatch):
-    from edge_vit import image_decoding
+    from edge_vit.data import decoding
 
-    monkeypatch.setattr(image_decoding, "MAX_PIXELS", 99)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
     path = tmp_path / "bomb.png"
     Image.new("L", (10, 10)).save(path)
     assert "was not decoded. Scale it down first" in refused("run", shared_bundle.path, path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import tiny_digits
 
-from edge_vit.images import ArraySource
+from edge_vit.data.images import ArraySource
 from edge_vit.measure import verify as verify_module
 from edge_vit.runtime.session import Session, open_session, run_batch
 from edge_vit.training.datasets import write_class_folders

@@ -11,9 +11,9 @@ import torch
 from seeded import make_seeded, random_images, seeded_vit
 
 from edge_vit.bundle import FP32, INT8_CPU, draft_bundle
+from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
 from edge_vit.explain.explain import explain, find_view
-from edge_vit.images import ArraySource
 from edge_vit.lowering.qdq import write_qdq
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

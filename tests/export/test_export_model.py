@@ -11,13 +11,13 @@ import torch
 from canonical_form import assert_canonical
 from small_vits import CLASSES, SIZE, SPEC, export_legacy, small_source
 
+from edge_vit.data.images import ArraySource
 from edge_vit.errors import ParityError, SpecError
 from edge_vit.export import export as room
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.export import export_model
 from edge_vit.export.golden import NUM_GOLDEN
 from edge_vit.export.sources import SourceRequest
-from edge_vit.images import ArraySource
 
 NO_BIASES = {"Add": -4}  # before any training they are zero, and dropped
 REQUEST = SourceRequest(

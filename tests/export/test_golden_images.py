@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from edge_vit.bundle import Golden
+from edge_vit.data.images import ArraySource, open_image_source
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import ImageError
 from edge_vit.export.golden import choose_golden
-from edge_vit.images import ArraySource, open_image_source
-from edge_vit.preprocess import digest
 
 RNG = np.random.default_rng(0)
 

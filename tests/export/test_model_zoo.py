@@ -21,6 +21,7 @@ from onnx import numpy_helper
 from reseed import reseed
 from torchvision.models import vision_transformer
 
+from edge_vit.bundle.record import Parity
 from edge_vit.errors import ParityError
 from edge_vit.export.canonical import CanonicalGraph, make_canonical
 from edge_vit.export.parity import check_parity, sample_photos
@@ -30,7 +31,6 @@ from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.ort_x64.products import write_ort_x64
-from edge_vit.record import Parity
 from edge_vit.runtime.cpu import has_vnni
 
 LAYER_SCALE = {"Mul": 2}

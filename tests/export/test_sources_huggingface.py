@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers
 
+from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
 from edge_vit.export.export import export_model
 from edge_vit.export.sources import SourceRequest, huggingface_images, libraries, open_source
-from edge_vit.preprocess import preprocess
 from edge_vit.spec import PreprocessSpec
 
 transformers.utils.logging.set_verbosity_error()

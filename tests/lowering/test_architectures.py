@@ -17,7 +17,7 @@ from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import HalfEmulator
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.table import RECIPES
+from edge_vit.spec.table import RECIPES
 
 SEEN = random_images(32, size=small_vits.SIZE)
 IMAGES = random_images(24, seed=4, size=small_vits.SIZE)

@@ -21,6 +21,8 @@ from overflowing import (
 from seeded import SITES, random_images, run_onnx
 
 from edge_vit.bundle import Golden
+from edge_vit.bundle.record import HalfProof
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import BackendError
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import (
@@ -30,9 +32,7 @@ from edge_vit.lowering.fp16_ranges import (
     prove_half,
 )
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.preprocess import digest
-from edge_vit.record import HalfProof
-from edge_vit.table import MIN_SCALE, RECIPES
+from edge_vit.spec.table import MIN_SCALE, RECIPES
 
 IMAGES = random_images(6)
 

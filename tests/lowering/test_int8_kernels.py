@@ -12,7 +12,7 @@ from seeded import SITES, random_images
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
-from edge_vit.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
 
 @pytest.fixture(params=["minmax", DEFAULT_RECIPE.name])

@@ -20,7 +20,7 @@ from edge_vit.lowering.ort_x64.embedding import fold_pixels
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime import ort as runtime_ort
-from edge_vit.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
 
 def finished(model: ir.Model) -> onnx.ModelProto:

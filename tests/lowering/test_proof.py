@@ -13,6 +13,7 @@ import torch
 from seeded import Remembered, Seeded, make_seeded, random_images, run_onnx
 
 from edge_vit.bundle import Golden
+from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.calibration.output_error import OutputError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
@@ -25,8 +26,7 @@ from edge_vit.lowering.proof import (
     say_unforeseen,
 )
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.record import SAMPLE_PHOTOGRAPHS, HalfProof
-from edge_vit.table import RECIPES, CalibrationTable
+from edge_vit.spec.table import RECIPES, CalibrationTable
 
 GOOD_HALF = HalfProof(6, 0.999999, 0)
 

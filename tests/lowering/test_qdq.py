@@ -14,7 +14,7 @@ from seeded import SITES, random_images, run_onnx, sqnr_db
 
 from edge_vit.errors import ArtifactError
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.table import DEFAULT_RECIPE, RECIPES, SiteScales
+from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES, SiteScales
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 

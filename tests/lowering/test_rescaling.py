@@ -16,7 +16,7 @@ from seeded import Seeded, make_seeded, random_images, run_onnx, sqnr_db
 from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.lowering.smoothing import apply_fold, find_fold_targets
-from edge_vit.table import RECIPES
+from edge_vit.spec.table import RECIPES
 
 SEEN, IMAGES = random_images(24), random_images(32, seed=11)
 MAX_LOSS = 0.5

@@ -22,7 +22,7 @@ from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.lowering.smoothing import apply_fold, choose_divisors, find_fold_targets
 from edge_vit.spec import PreprocessSpec
-from edge_vit.table import RECIPES, Recipe
+from edge_vit.spec.table import RECIPES, Recipe
 from edge_vit.training.vit import VisionTransformer
 
 IMAGES = random_images(24)

@@ -19,7 +19,7 @@ from edge_vit.lowering.fp16_ranges import HalfEmulator
 from edge_vit.lowering.ort_x64 import products
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.table import RECIPES, CalibrationTable, SiteScales
+from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
 
 IMAGES, SEEN = random_images(24, seed=3), random_images(64)
 BEHIND_GELU = tuple(site for site in SITES if site.endswith("fc2"))

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from edge_vit import outputs
+from edge_vit.data.images import ArraySource, open_image_source
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import BackendError, ImageError, SpecError
-from edge_vit.images import ArraySource, open_image_source
 from edge_vit.measure import metrics
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.preprocess import digest
 from edge_vit.progress import Silent
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch

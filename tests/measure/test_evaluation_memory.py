@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 from small_models import make_model
 
-from edge_vit.images import ImageItem
+from edge_vit.data.images import ImageItem
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.progress import Silent
 from edge_vit.runtime.session import Session

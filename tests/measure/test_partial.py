@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from small_models import make_model
 
 from edge_vit import outputs
-from edge_vit.bad_images import MaxBad, tolerate
+from edge_vit.data.bad_images import MaxBad, tolerate
+from edge_vit.data.images import ArraySource
+from edge_vit.data.parts import Part, take_part
 from edge_vit.errors import ArtifactError, ImageError, SpecError
-from edge_vit.image_parts import Part, take_part
-from edge_vit.images import ArraySource
 from edge_vit.measure.accuracy import evaluate, evaluate_part
 from edge_vit.measure.partial import merge_partials, read_partial, report_of
 from edge_vit.runtime.fake import FakeSession

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edge_vit.data.perceptual import signature
+from edge_vit.data.preprocess import digest
 from edge_vit.measure.evidence import question_reference, weigh
 from edge_vit.measure.findings import Evidence
 from edge_vit.measure.records import (
@@ -23,8 +25,6 @@ from edge_vit.measure.reference import (
     is_better_than_chance,
     permuted_classes,
 )
-from edge_vit.perceptual import signature
-from edge_vit.preprocess import digest
 
 NAMES = ("cat", "dog", "bird")
 FACTS = ReferenceFacts("fp32 ort", "classification", "softmax", 3, NAMES, NAMES, 0.9, 0.95)

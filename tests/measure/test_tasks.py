@@ -9,8 +9,8 @@ import pytest
 import scipy.special
 from small_models import make_model
 
+from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
-from edge_vit.images import ArraySource
 from edge_vit.measure.accuracy import evaluate, evaluate_part
 from edge_vit.measure.earlier import loss_since
 from edge_vit.measure.environment import read_environment

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from edge_vit.bundle import HALF_PROOF, ONNX_FILES, TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.bundle.record import HalfProof
+from edge_vit.data.images import ArraySource
+from edge_vit.data.preprocess import digest
 from edge_vit.errors import ArtifactError, BackendError, SpecError
-from edge_vit.images import ArraySource
 from edge_vit.measure import verify as verify_module
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import VerifyReport
 from edge_vit.measure.verify import verify
-from edge_vit.preprocess import digest
-from edge_vit.record import HalfProof
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import SessionOptions, run_batch
-from edge_vit.table import RECIPES, CalibrationTable
+from edge_vit.spec.table import RECIPES, CalibrationTable
 from edge_vit.values import from_json, to_json
 
 

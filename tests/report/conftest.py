@@ -22,7 +22,7 @@ from edge_vit.measure.results import (
     VerifyReport,
 )
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
-from edge_vit.table import RECIPES, CalibrationTable, SiteScales
+from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

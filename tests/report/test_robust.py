@@ -23,7 +23,7 @@ from edge_vit.report.markdown import render_markdown
 from edge_vit.report.precision import recipe_grid
 from edge_vit.report.saved import read_json, write_json
 from edge_vit.report.terminal import verdict_panel
-from edge_vit.table import RECIPES, FallbackPoint
+from edge_vit.spec.table import RECIPES, FallbackPoint
 
 LONG = "a label of a class that somebody wrote in a hurry " * 8
 EVIL = '<script>alert("1")</script>&amp;\x00\x1b[31m$x^2$'

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from tiny_graph import tiny_bundle, tiny_images, tiny_outputs, tiny_spec
 
+from edge_vit.data.images import ArraySource
 from edge_vit.errors import BackendError, ImageError, ShapeError, SpecError
-from edge_vit.images import ArraySource
 from edge_vit.runtime import Predictor, SessionOptions
 from edge_vit.runtime.fake import FakeSession
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edge_vit.camera.sinks.record import headline
 from edge_vit.camera.values import CameraAnswer
-from edge_vit.preprocess import UInt8Array
+from edge_vit.data.preprocess import UInt8Array
 
 JPEG_QUALITY = 80
 _CONFIDENT, _UNSURE, _BACK = (255, 255, 255), (255, 190, 90), (16, 18, 22)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from edge_vit.data.video import VIDEO_SUFFIXES
 from edge_vit.errors import SpecError
-from edge_vit.video import VIDEO_SUFFIXES
 
 Kind = Literal["csi", "v4l2", "rtsp", "http", "video", "folder", "gst", "test"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edge_vit.camera.sources.source import Capture
 from edge_vit.camera.values import SourceFormat
+from edge_vit.data.folder import list_folder
+from edge_vit.data.images import load_image
 from edge_vit.errors import SourceError
-from edge_vit.image_folder import list_folder
-from edge_vit.images import load_image
 
 _LOG = logging.getLogger(__name__)
 

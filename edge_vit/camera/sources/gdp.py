@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SourceError
-from edge_vit.preprocess import UInt8Array
 
 _HEADER_SIZE = 62
 _HEADER = struct.Struct(">BBBxHIQ")  # version, flags, padding, type, length, timestamp

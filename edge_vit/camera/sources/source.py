@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_vit.camera.values import CaptureClock, SourceFormat
-from edge_vit.preprocess import UInt8Array
+from edge_vit.data.preprocess import UInt8Array
 
 
 @dataclass(frozen=True, eq=False)

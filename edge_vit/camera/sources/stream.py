@@ -12,11 +12,11 @@ from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.sources.address import SourceAddress
 from edge_vit.camera.sources.source import Capture
 from edge_vit.camera.values import CaptureClock, SourceFormat
+from edge_vit.data.video_colour import Colour, colour_of, to_rgb
+from edge_vit.data.video_reader import MAX_ERRORS, FrameDecoder, explain_unreadable, video_stream
 from edge_vit.errors import ImageError, SourceError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
-from edge_vit.video_colour import Colour, colour_of, to_rgb
-from edge_vit.video_reader import MAX_ERRORS, FrameDecoder, explain_unreadable, video_stream
 
 _LOG = logging.getLogger(__name__)
 _PLAUSIBLE_NS = (

@@ -22,7 +22,7 @@ from edge_vit.runtime.trt.audit import Asked, audit_network, check_audit
 from edge_vit.runtime.trt.network import BuilderSettings, BuiltPlan, ParsedNetwork, ShapeRange
 from edge_vit.runtime.trt.phases import Phases
 from edge_vit.spec import PreprocessSpec, image_input
-from edge_vit.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable
 from tests.export.test_model_zoo import CASES, prove
 
 pytestmark = pytest.mark.skipif(

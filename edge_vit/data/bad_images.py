@@ -1,0 +1,244 @@
+"""Images that cannot be read, left out of a source up to a share of it, counted and named."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_vit.data.parts import IndexedSource, SelectedSource
+from edge_vit.errors import ImageError, SpecError
+from edge_vit.printable import one_line
+from edge_vit.progress import Progress
+
+if TYPE_CHECKING:
+    from edge_vit.data.images import ImageItem, ImageSource
+
+FEW_IMAGES = 5
+"""Below so many images no share of them allows a bad one."""
+
+NUM_NAMED = 10
+"""How many bad images are named, the rest is counted."""
+
+
+@dataclass(frozen=True)
+class MaxBad:
+    """How many images of a source may be unreadable before that is an error.
+
+    Attributes:
+        share: of all images, 0 to 1; above 0 and with `FEW_IMAGES` or more, 1 image at least.
+        count: so many instead, where it is no share.
+
+    Raises:
+        SpecError: the share is not within 0 and 1, or the count below 0.
+    """
+
+    share: float = 0.01
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or (self.count or 0) < 0:
+            raise SpecError(
+                f"max_bad: got {self}, expected a share such as 1% or a number such as 3"
+            )
+
+    def allowed(self, num_images: int) -> int:
+        """Return how many of `num_images` may be bad."""
+        if self.count is not None:
+            return self.count
+        least = 1 if self.share > 0 and num_images >= FEW_IMAGES else 0
+        return max(least, math.floor(self.share * num_images + 1e-9))
+
+    def __str__(self) -> str:
+        return f"{self.count}" if self.count is not None else f"{100 * self.share:g}%"
+
+
+DEFAULT_MAX_BAD = MaxBad()
+
+
+def parse_max_bad(text: str) -> MaxBad:
+    """Return what ``1%``, ``0.5 %`` or ``3`` says.
+
+    Raises:
+        SpecError: it says nothing of that kind.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text, re.ASCII)
+    if not found or (not found[2] and "." in found[1]) or len(found[1]) > 9:
+        raise SpecError(
+            f"max_bad: got {text!r}, expected a share such as 1%, a number of images, or 0 for none"
+        )
+    return MaxBad(float(found[1]) / 100) if found[2] else MaxBad(0.0, int(found[1]))
+
+
+class TolerantSource:
+    """An indexed source whose unreadable images are left out when their turn comes.
+
+    Its length and its indices are those of all images, so that parts and resumed work stay exact.
+
+    Args:
+        source: the images.
+        max_bad: how many may be bad.
+        num_allowed: so many instead, for a part of more images; all of the part may be bad then.
+    """
+
+    def __init__(
+        self, source: IndexedSource, max_bad: MaxBad, num_allowed: int | None = None
+    ) -> None:
+        self._source, self._max_bad = source, max_bad
+        self._is_part = num_allowed is not None
+        self.num_allowed = max_bad.allowed(len(source)) if num_allowed is None else num_allowed
+        self._bad: dict[int, str] = {}
+        self._num_before = 0
+        self.labels = source.labels
+        self.has_labels = source.has_labels
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the source says, and what was left out so far."""
+        return (*self.source_notes, *say_bad(self._bad.values(), len(self._bad), len(self)))
+
+    @property
+    def source_notes(self) -> tuple[str, ...]:
+        """What the source says."""
+        return notes_of(self._source)
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """Index and error of each image that was left out so far."""
+        return dict(self._bad)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[ImageItem]:
+        return (item for _, item in self.items())
+
+    def items(self, first: int = 0, num_bad: int = 0) -> Iterator[tuple[int, ImageItem]]:
+        """Yield index and image of those that can be read, from index `first` on.
+
+        Args:
+            first: index to begin at.
+            num_bad: how many bad ones were met before that, in work that is resumed.
+
+        Raises:
+            ImageError: more are bad than may be, or all.
+        """
+        self._num_before = num_bad
+        for index in range(first, len(self._source)):
+            if index not in self._bad:
+                try:
+                    item = self.item(index)
+                except ImageError:
+                    if not self.num_allowed:
+                        raise
+                else:
+                    yield index, item
+            if index in self._bad:
+                self._check(index)
+
+    def item(self, index: int) -> ImageItem:
+        """Return one image, decoded; a bad one is counted and raises ImageError."""
+        try:
+            return self._source.item(index)
+        except ImageError as error:
+            if self.num_allowed:
+                self._bad[index] = one_line(str(error))
+            raise
+
+    def name(self, index: int) -> str:
+        """Return the name of one image."""
+        return self._source.name(index)
+
+    def content_key(self, index: int) -> bytes:
+        """Return bytes that follow from one image's content alone; its name, if it has none."""
+        try:
+            return self._source.content_key(index)
+        except ImageError:
+            return self._source.name(index).encode("utf-8", "surrogateescape")
+
+    def select(self, indices: list[int]) -> TolerantSource:
+        """Return some of the images, of which as many may be bad as of all."""
+        return TolerantSource(
+            SelectedSource(self._source, indices), self._max_bad, self.num_allowed
+        )
+
+    def readable(self) -> IndexedSource:
+        """Return the images without those that were left out so far."""
+        indices = [index for index in range(len(self._source)) if index not in self._bad]
+        return SelectedSource(self._source, indices)
+
+    def _check(self, index: int) -> None:
+        """Refuse the bad image of `index` where it is one too many."""
+        num_bad, num_images = len(self._bad) + self._num_before, len(self._source)
+        if num_bad <= self.num_allowed and (num_bad < num_images or self._is_part):
+            return
+        raise ImageError(
+            f"{self._bad[index]}. That is {num_bad:,} bad of {num_images:,} images, expected at "
+            f"most {self.num_allowed:,} ({self._max_bad}). Mend or remove them, or allow more: "
+            "--max-bad"
+        )
+
+
+def tolerate(source: ImageSource, max_bad: MaxBad | None) -> ImageSource:
+    """Return `source` without what cannot be read; as it is where it can only be gone through."""
+    if max_bad is None or isinstance(source, TolerantSource):
+        return source
+    return TolerantSource(source, max_bad) if isinstance(source, IndexedSource) else source
+
+
+def bad_of(source: ImageSource) -> dict[int, str]:
+    """Return index and error of each image of `source` that was left out so far."""
+    return source.bad if isinstance(source, TolerantSource) else {}
+
+
+def notes_of(source: object) -> tuple[str, ...]:
+    """Return what a source says of how its images were read and of what it left out so far."""
+    return tuple(getattr(source, "notes", ()))
+
+
+@contextlib.contextmanager
+def noted(source: object, progress: Progress) -> Iterator[None]:
+    """Note what `source` says, before a block that goes through it and after it."""
+    before = notes_of(source)
+    for note in before:
+        progress.note(note)
+    yield
+    for note in notes_of(source):
+        if note not in before:
+            progress.note(note)
+
+
+def say_bad(errors: Iterable[str], num_bad: int, num_images: int) -> tuple[str, ...]:
+    """Return a sentence about the images that were left out; nothing where none was.
+
+    Args:
+        errors: of all of them, or of the first.
+        num_bad: how many.
+        num_images: with them.
+    """
+    if not num_bad:
+        return ()
+    shown = "; ".join(itertools.islice(errors, NUM_NAMED))
+    rest = f"; and {num_bad - NUM_NAMED:,} more" if num_bad > NUM_NAMED else ""
+    return (
+        f"{num_bad:,} of {num_images:,} images cannot be read and were left out: {shown}{rest}. "
+        "--max-bad 0 allows none.",
+    )
+
+
+def positions(
+    source: ImageSource, first: int = 0, num_bad: int = 0
+) -> Iterator[tuple[int, ImageItem]]:
+    """Yield index and image of each image of `source` from index `first` on.
+
+    Images before it are not decoded where the source can reach each one.
+    """
+    if isinstance(source, TolerantSource):
+        return source.items(first, num_bad)
+    if first and isinstance(source, IndexedSource):
+        return ((index, source.item(index)) for index in range(first, len(source)))
+    return enumerate(itertools.islice(source, first, None), first)

@@ -1,0 +1,123 @@
+"""Image -> the model's uint8 input, as the spec says: the one definition, used by every room.
+
+The arithmetic is that of timm's evaluation transform and of torchvision's `Resize` and `CenterCrop`
+on Pillow images, rounding included, so that a model gets the very pixels that its published
+accuracy was measured on. Casting, scaling, `mean` and `std` are in the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_vit.errors import ShapeError
+from edge_vit.spec import PreprocessSpec
+
+UInt8Array = NDArray[np.uint8]
+
+MAX_RESIZED_PIXELS = 100_000_000
+"""Largest image before the crop: a strip of 1 x 1,000,000 would be resized to 65 gigapixels."""
+
+
+def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
+    """Return `pixels`, resized and cropped, as the model's input: uint8 (*image_size, 3) RGB.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB of any size; left as it is.
+        spec: what the model expects.
+
+    Raises:
+        ShapeError: `pixels` is no uint8 (H, W, 3) array, or too long and thin to be resized.
+    """
+    check_image(pixels)
+    height, width = resized_size(pixels.shape[:2], spec)
+    if height * width > MAX_RESIZED_PIXELS:
+        raise ShapeError(
+            f"image: got {pixels.shape}, to be resized to {height} x {width} before the crop, "
+            f"expected at most {MAX_RESIZED_PIXELS} pixels. Crop it to a less extreme shape first"
+        )
+    resample = Image.Resampling[spec.interpolation.upper()]
+    resized = np.asarray(Image.fromarray(pixels).resize((width, height), resample))
+    canvas = empty_input(spec)
+    from_rows, to_rows = center_window(resized.shape[0], spec.image_size[0])
+    from_columns, to_columns = center_window(resized.shape[1], spec.image_size[1])
+    canvas[to_rows, to_columns] = resized[from_rows, from_columns]
+    return canvas
+
+
+def digest(pixels: UInt8Array) -> str:
+    """Return the SHA-256 of the shape and the pixels of a uint8 (H, W, 3) image, as 64 hex digits.
+
+    Raises:
+        ShapeError: `pixels` is no uint8 (H, W, 3) array.
+    """
+    check_image(pixels)
+    shape = "x".join(map(str, pixels.shape))
+    return hashlib.sha256(f"uint8 {shape}\n".encode() + pixels.tobytes()).hexdigest()
+
+
+def check_image(pixels: UInt8Array, name: str = "image") -> None:
+    """Return nothing if `pixels` is a uint8 (H, W, 3) array with at least one pixel.
+
+    Args:
+        pixels: what came.
+        name: how the message names it.
+
+    Raises:
+        ShapeError: it is something else.
+    """
+    shape = np.shape(pixels)
+    dtype = getattr(pixels, "dtype", type(pixels).__name__)
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ShapeError(
+            f"{name}: got {dtype} {shape}, expected uint8 (height, width, 3) RGB. "
+            "Read it with edge_vit.data.images.load_image"
+        )
+
+
+def resized_size(size: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int]:
+    """Return (height, width) of an image of `size` after the resize, before the crop.
+
+    Args:
+        size: (height, width) in pixels.
+        spec: what the model expects.
+    """
+    height, width = size
+    target_height, target_width = spec.resize_size
+    if spec.crop_mode == "squash":
+        return target_height, target_width
+    if spec.crop_mode == "center" and target_height == target_width:
+        # torchvision's Resize(int): the shorter side exact, the longer side rounded down.
+        if width <= height:
+            return int(target_height * height / width), target_width
+        return target_height, int(target_width * width / height)
+    # timm's ResizeKeepRatio: cover the target (center) or fit into it (border), rounded to nearest.
+    choose = max if spec.crop_mode == "border" else min
+    ratio = choose(height / target_height, width / target_width)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def empty_input(spec: PreprocessSpec) -> UInt8Array:
+    """Return an input without a picture: what is seen where the resized image does not reach.
+
+    The border gets the mean colour, which is zero after normalisation. Elsewhere nothing is left to
+    pad, save for a pixel that rounding lost: torchvision makes it black.
+    """
+    fill = spec.mean if spec.crop_mode == "border" else (0.0, 0.0, 0.0)
+    colour = [min(max(round(255 * value), 0), 255) for value in fill]
+    return np.full((*spec.image_size, 3), colour, dtype=np.uint8)
+
+
+def center_window(have: int, want: int) -> tuple[slice, slice]:
+    """Return where to read among `have` values, and where to write among `want`: the centre.
+
+    A crop rounds half to even and a padding rounds down, as in torchvision's `center_crop`.
+    """
+    if have < want:
+        start = (want - have) // 2
+        return slice(0, have), slice(start, start + have)
+    start = round((have - want) / 2)
+    return slice(start, start + want), slice(0, want)

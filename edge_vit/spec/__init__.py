@@ -1,0 +1,218 @@
+"""What a model is and what it expects, as frozen values that travel in the bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from edge_vit.errors import SpecError
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Task = Literal["classification", "multi_label", "regression", "features"]
+"""What the output means: one class of several, any number of labels, one or several numeric scores,
+or a feature vector (a model without a head)."""
+
+Activation = Literal["softmax", "sigmoid", "none"]
+"""What turns an output into probabilities; `none` where it is one already, or never becomes one."""
+
+DEFAULT_ACTIVATION: Mapping[Task, Activation] = {
+    "classification": "softmax",
+    "multi_label": "sigmoid",
+    "regression": "none",
+    "features": "none",
+}
+DEFAULT_THRESHOLD: Mapping[Task, float] = {"multi_label": 0.5}
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+CropMode = Literal["center", "squash", "border"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How an image becomes the model's input; the words and their meaning are timm's.
+
+    `edge_vit.data.preprocess` resizes and crops; `mean` and `std` are applied inside the graph.
+
+    Attributes:
+        image_size: (height, width) of the model's input, in pixels.
+        interpolation: how pixels are resampled; always antialiased, as Pillow does it.
+        crop_pct: share of the resized image that the crop keeps: the image is resized to
+            ``image_size / crop_pct`` first.
+        crop_mode: `center` resizes the shorter side and crops the centre; `squash` resizes both
+            sides, whatever the aspect ratio; `border` resizes the longer side and pads with `mean`.
+        mean: per channel R, G, B, of values from 0 to 1.
+        std: per channel R, G, B, of values from 0 to 1.
+    """
+
+    image_size: tuple[int, int]
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: CropMode = "center"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise SpecError(
+                f"image_size: got {self.image_size}, expected (height, width) in pixels"
+            )
+        if not 0 < self.crop_pct <= 1:
+            raise SpecError(f"crop_pct: got {self.crop_pct}, expected more than 0 and at most 1")
+        for name, known in (
+            ("interpolation", get_args(Interpolation)),
+            ("crop_mode", get_args(CropMode)),
+        ):
+            if getattr(self, name) not in known:
+                got = getattr(self, name)
+                raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(v) for v in values):
+                raise SpecError(f"{name}: got {values}, expected three finite numbers (R, G, B)")
+        if min(self.std) <= 0:
+            raise SpecError(f"std: got {self.std}, expected three numbers above 0")
+
+    @property
+    def resize_size(self) -> tuple[int, int]:
+        """(height, width) before the crop: ``floor(image_size / crop_pct)``, as timm rounds it.
+
+        The tiny addend keeps a `crop_pct` that was itself computed as crop / resize exact.
+        """
+        height, width = (math.floor(side / self.crop_pct + 1e-6) for side in self.image_size)
+        return height, width
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph.
+
+    Attributes:
+        name: the tensor's name in the graph.
+        dtype: numpy's name of the element type, such as ``uint8``.
+        shape: a number for a fixed dimension, a name such as ``batch`` for a dynamic one.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as every package sees it: its name, its task, its tensors, its preprocessing.
+
+    Attributes:
+        name: for people, such as ``vit_small_patch16_224``.
+        source: the address it was exported from, such as ``timm:vit_small_patch16_224``.
+        task: what the output means.
+        labels: names of the classes, labels or scores by index; empty for `features` or where none
+            are known.
+        inputs: one tensor, ``images``: uint8 (batch, height, width, 3) RGB.
+        outputs: one tensor, float32 (batch, size): see `task_output`.
+        preprocess: how an image becomes the input.
+        depth: number of transformer blocks.
+        num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
+            so are the two below.
+        embed_dim: width of a token.
+        num_tokens: tokens that attend to each other, prefix tokens included.
+        licence: of the weights, where the source says it.
+        activation: what turns the output into probabilities; `DEFAULT_ACTIVATION` of the task where
+            None is given. `edge_vit.outputs` applies it.
+        threshold: a label is on from this probability, and a score counts as positive from this
+            value; 0.5 for `multi_label` and 0 for `regression` where None is given.
+    """
+
+    name: str
+    source: str
+    task: Task
+    labels: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: PreprocessSpec
+    depth: int = 0
+    num_heads: int = 0
+    embed_dim: int = 0
+    num_tokens: int = 0
+    licence: str = ""
+    activation: Activation | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation is None:
+            object.__setattr__(self, "activation", DEFAULT_ACTIVATION[self.task])
+        if self.threshold is None:
+            object.__setattr__(self, "threshold", DEFAULT_THRESHOLD.get(self.task, 0.0))
+        if not self.gives_probabilities and self.activation != "none":
+            raise SpecError(f"activation of {self.name}: got {self.activation}, expected none")
+        assert self.threshold is not None
+        if not math.isfinite(self.threshold) or (
+            self.task == "multi_label" and not 0 < self.threshold < 1
+        ):
+            wanted = "more than 0 and less than 1" if self.task == "multi_label" else "a number"
+            raise SpecError(f"threshold of {self.name}: got {self.threshold}, expected {wanted}")
+        tensors = (*self.inputs, *self.outputs)
+        if not self.inputs or not self.outputs or not all(tensor.shape for tensor in tensors):
+            raise SpecError(f"tensors of {self.name}: expected an input and an output with shapes")
+        if not isinstance(self.outputs[0].shape[-1], int):
+            raise SpecError(f"output of {self.name}: got {self.outputs[0]}, expected a fixed width")
+        if self.labels and self.task != "features" and len(self.labels) != self.num_outputs:
+            raise SpecError(
+                f"labels of {self.name}: got {len(self.labels)}, "
+                f"expected {self.num_outputs}, one per class"
+            )
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether each output stands for the probability of a class or label."""
+        return self.task in ("classification", "multi_label")
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, labels or scores, or of feature channels."""
+        return int(self.outputs[0].shape[-1])
+
+    @property
+    def static_batch(self) -> int | None:
+        """The batch size that the graph insists on, or None where any will do."""
+        batch = self.inputs[0].shape[0]
+        return batch if isinstance(batch, int) else None
+
+    def describe_blocks(self) -> str:
+        """Return the size of the transformer in words, such as ``12 blocks, 197 tokens of 384``."""
+        blocks = f"{self.depth} block{'' if self.depth == 1 else 's'}"
+        tokens = f"{self.num_tokens} tokens" if self.num_tokens else "number of tokens not known,"
+        if self.embed_dim:
+            return f"{blocks}, {tokens}{'' if self.num_tokens else ' each'} of {self.embed_dim}"
+        return f"{blocks}, {tokens.rstrip(',')}, their width changes"
+
+    def label(self, index: int) -> str:
+        """Name of class `index`, or the index itself where there are no labels."""
+        return self.labels[index] if self.labels else str(index)
+
+
+def image_input(image_size: tuple[int, int], batch: int | None = None) -> TensorSpec:
+    """Return the one input that every edge-vit graph has: uint8 (batch, height, width, 3) RGB."""
+    return TensorSpec("images", "uint8", (batch or "batch", *image_size, 3))
+
+
+def task_output(
+    task: Task, size: int, batch: int | None = None, activation: Activation | None = None
+) -> TensorSpec:
+    """Return the output of `task`: float32 (batch, size), named after what it holds.
+
+    ``logits`` or ``probabilities`` of classes or labels, ``scores`` of a regression, ``features``.
+    """
+    name = {"regression": "scores", "features": "features"}.get(task, "logits")
+    if name == "logits" and activation == "none":
+        name = "probabilities"
+    return TensorSpec(name, "float32", (batch or "batch", size))

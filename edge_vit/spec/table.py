@@ -1,0 +1,335 @@
+"""The calibration table and the recipe it was made by: values that every room can read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.values import from_json, parse_json, to_json
+
+TABLE_FORMAT = 5
+"""What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
+signatures of images, 4 neither rounded weights nor a measured forecast."""
+
+RangeMethod = Literal["minmax", "percentile"]
+SitePrecision = Literal["int8", "fp16"]
+StepName = Literal["shift", "range", "bias"]
+STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
+
+MIN_SCALE = 2.0**-14
+"""Smallest scale: the smallest normal float16; TensorRT may take anything below it for zero."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of a quantization.
+
+    Attributes:
+        name: how the user asks for it.
+        range_method: how an activation's range follows from its statistics.
+        percentile: of |x|, where `range_method` is ``percentile``.
+        fold_strength: how much of a channel's range moves from the activation into the weight
+            before ranges are taken, 0 for nothing to 1 for all (`edge_vit.lowering.smoothing`).
+        has_zero_points: an activation on one side of zero, such as GELU's, gets a range of its own
+            shape. In the graph for TensorRT that is one subtraction per block.
+        steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
+        search_tokens: of calibration images, that the steps and their judgement see. So many whole
+            images are held out from the ranges, four at least, a quarter of all at most.
+        strengths: of smoothing that are tried for each layer beside `fold_strength`.
+        is_compensated: weights are rounded so that their errors make up for each other
+            (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
+        tries_rotation: calibrate the graph with its residual stream rotated as well
+            (`edge_vit.lowering.rotation`), and keep that where the model's output gains by it.
+            Twice the time.
+        is_judged: in tables of format 4 and before; steps have been judged always since.
+        min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
+            stay in FP16.
+        max_fallback: share of the layers' multiply-adds that may stay in FP16 for that.
+    """
+
+    name: str = "minmax"
+    range_method: RangeMethod = "minmax"
+    percentile: float = 99.99
+    fold_strength: float = 0.0
+    has_zero_points: bool = False
+    steps: tuple[StepName, ...] = ()
+    search_tokens: int = 0
+    strengths: tuple[float, ...] = ()
+    is_compensated: bool = False
+    tries_rotation: bool = False
+    is_judged: bool = True
+    min_sqnr: float = 0.0
+    max_fallback: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fold_strength <= 1:
+            raise SpecError(f"fold_strength: got {self.fold_strength}, expected 0 to 1")
+        if self.fold_strength and self.range_method != "minmax":
+            raise SpecError(
+                f"recipe {self.name}: one pass tells the minmax of folded channels, not their "
+                f"{self.range_method}. Set fold_strength to 0 or range_method to minmax"
+            )
+        if not 50 < self.percentile <= 100:
+            raise SpecError(f"percentile: got {self.percentile}, expected above 50 and at most 100")
+        asks = self.steps or self.min_sqnr or self.strengths or self.is_compensated
+        asks = asks or self.tries_rotation
+        if asks and self.search_tokens < 1:
+            raise SpecError(
+                f"recipe {self.name}: its steps have nothing to look at. Set search_tokens to 2048"
+            )
+        if not 0 <= self.max_fallback <= 1:
+            raise SpecError(f"max_fallback: got {self.max_fallback}, expected 0 to 1")
+
+
+_BALANCED = Recipe(
+    "balanced",
+    fold_strength=0.5,
+    has_zero_points=True,
+    steps=STEP_NAMES,
+    strengths=(0.0, 0.3, 0.7),
+    is_compensated=True,
+    search_tokens=768,
+    min_sqnr=25.0,
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    "fast": Recipe("fast", fold_strength=0.7, has_zero_points=True),
+    "balanced": _BALANCED,
+    "best": replace(_BALANCED, name="best", search_tokens=8192, tries_rotation=True),
+    "symmetric": replace(_BALANCED, name="symmetric", has_zero_points=False),
+    "minmax": Recipe("minmax"),
+    "percentile": Recipe("percentile", range_method="percentile"),
+}
+DEFAULT_RECIPE = RECIPES["balanced"]
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe called `name`.
+
+    Raises:
+        SpecError: there is none; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise SpecError(f"recipe {name!r} is unknown, expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def sqnr_of(error: float) -> float:
+    """Return the SQNR in dB of a relative error energy; 200 at most, which JSON can hold."""
+    return min(200.0, -10 * math.log10(error)) if error > 0 else 200.0
+
+
+@dataclass(frozen=True)
+class SiteScales:
+    """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127.
+
+    Attributes:
+        precision: `int8`, or `fp16` where the layer stays in floating point.
+        reason: why, in words for the report.
+        activation_scale: per tensor, of the layer's input. Rounded to float16.
+        weight_scales: per output channel, (N,). Rounded to float16.
+        activation_amax: largest |x| that calibration saw at the layer's input.
+        activation_crest: amax / rms of the layer's input; above 50, INT8 levels are mostly spent
+            on outliers.
+        divisors: (K,), by which the input's channels are divided and the weight's rows multiplied,
+            folded into what is in front of the layer; empty where nothing is folded.
+        offsets: (K,), that are subtracted from the input's channels before that, and undone in the
+            layer's bias; empty where nothing is.
+        correction: (N,), that is added to the layer's bias; empty where nothing is.
+        activation_zero: the level that stands for 0, -127 to 127: 0 where the range is symmetric.
+            The graph for TensorRT, which knows no zero points, subtracts a constant instead.
+        steps: what was done to this layer, for the report.
+        output_error: energy of the model's output error over energy of its output, with this layer
+            alone quantized; 0 where nobody looked.
+    """
+
+    precision: SitePrecision
+    reason: str
+    activation_scale: float
+    weight_scales: tuple[float, ...]
+    activation_amax: float
+    activation_crest: float
+    divisors: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    correction: tuple[float, ...] = ()
+    activation_zero: int = 0
+    steps: tuple[str, ...] = ()
+    output_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for divisor in self.divisors:
+            if not (math.isfinite(divisor) and divisor > 0):
+                raise SpecError(f"divisor: got {divisor}, expected a finite number above 0")
+        if not all(map(math.isfinite, (*self.offsets, *self.correction))):
+            raise SpecError("offsets and correction: got NaN or infinity, expected finite numbers")
+        if not -127 <= self.activation_zero <= 127:
+            raise SpecError(f"zero point: got {self.activation_zero}, expected -127 to 127")
+        for scale in (self.activation_scale, *self.weight_scales):
+            if not (math.isfinite(scale) and scale >= MIN_SCALE):
+                raise SpecError(
+                    f"scale: got {scale}, expected a finite number of at least {MIN_SCALE}"
+                )
+
+
+@dataclass(frozen=True)
+class FallbackPoint:
+    """What one more layer in FP16 would bring: a point of the curve of accuracy over work.
+
+    Attributes:
+        site: that stays in FP16 here, and at every later point.
+        share: of the layers' multiply-adds in FP16, 0 to 1.
+        sqnr: foreseen for the model's output, in dB.
+    """
+
+    site: str
+    share: float
+    sqnr: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What INT8 as the table has it came to, end to end, on images that shaped nothing of it.
+
+    Attributes:
+        num_images: how many.
+        sqnr: of the model's output, over all of them, in dB.
+        worst: of the image that is off most, in dB.
+        plan: which of the plans that were compared this is.
+        others: the other plans, and what they came to, in dB.
+    """
+
+    num_images: int
+    sqnr: float
+    worst: float
+    plan: str
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """All that `quantize` needs: one table yields every INT8 artifact, without images.
+
+    Attributes:
+        recipe: by which it was made.
+        model_digest: SHA-256 of the fp32 graph that it belongs to.
+        sites: by name, such as ``block0/qkv``.
+        image_digests: SHA-256 of each image as the model saw it, uint8 (height, width, 3), sorted.
+        fallback: the layers in the order in which they would go to FP16, costliest first; empty
+            where the recipe measures no layer.
+        fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.lowering.fp16`).
+        image_signatures: `edge_vit.data.perceptual.signature` of each image as base64, sorted:
+            they find it again when it was encoded anew. Empty in tables of format 3 and before.
+        forecast: what was measured of it; None where the recipe measures nothing.
+        nearest: layers whose weights are rounded to nearest although the recipe would have errors
+            make up for each other: the images say too little of how their channels vary.
+        weights_digest: SHA-256 of the file that holds `levels`; empty where there are none.
+        rotation: seed of the rotation of the residual stream that the sites were calibrated in;
+            None where it is not rotated.
+        rotated_fp32_nodes: nodes that FP16 would overflow in the rotated graph, with the reason.
+        levels: by layer, its weight as rounded, int8 (K, N); layers that are missing are rounded
+            to nearest. They are kept in a file of their own.
+    """
+
+    recipe: Recipe
+    model_digest: str
+    sites: Mapping[str, SiteScales]
+    image_digests: tuple[str, ...]
+    fallback: tuple[FallbackPoint, ...] = ()
+    fp32_nodes: Mapping[str, str] = field(default_factory=dict)
+    image_signatures: tuple[str, ...] = ()
+    forecast: Forecast | None = None
+    nearest: tuple[str, ...] = ()
+    weights_digest: str = ""
+    rotation: int | None = None
+    rotated_fp32_nodes: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict, compare=False)
+    format: int = TABLE_FORMAT
+
+    @property
+    def num_images(self) -> int:
+        """How many images were calibrated on."""
+        return len(self.image_digests)
+
+    @property
+    def int8_fp32_nodes(self) -> Mapping[str, str]:
+        """Nodes that FP16 would overflow in the graph that INT8 is written into."""
+        return self.fp32_nodes if self.rotation is None else self.rotated_fp32_nodes
+
+    @property
+    def sqnr(self) -> float | None:
+        """Foreseen for the model's output, in dB; None where nothing was measured.
+
+        Tables of earlier versions measured single layers alone and summed them up.
+        """
+        if self.forecast is not None:
+            return self.forecast.sqnr
+        total = sum(s.output_error for s in self.sites.values() if s.precision == "int8")
+        return sqnr_of(total) if total > 0 else None
+
+    def to_bytes(self) -> bytes:
+        """Return the table as the JSON file in the bundle, without `levels`."""
+        fields = to_json(replace(self, levels={}))
+        del fields["levels"]
+        return (json.dumps(fields, indent=1) + "\n").encode()
+
+    def weights_to_bytes(self) -> bytes:
+        """Return `levels` as an uncompressed ``.npz``; its digest is `weights_digest`."""
+        return _levels_to_bytes(self.levels)
+
+    def with_levels(self, levels: Mapping[str, npt.NDArray[np.int8]]) -> CalibrationTable:
+        """Return the table with `levels` in it, and their digest."""
+        digest = hashlib.sha256(_levels_to_bytes(levels)).hexdigest() if levels else ""
+        return replace(self, levels=levels, weights_digest=digest)
+
+    def with_weights(self, data: bytes, where: str) -> CalibrationTable:
+        """Return the table with what `weights_to_bytes` wrote.
+
+        Raises:
+            ArtifactError: the bytes belong to another table.
+        """
+        if hashlib.sha256(data).hexdigest() != self.weights_digest:
+            raise ArtifactError(
+                f"{where} belongs to another calibration table. Run: edgevit calibrate"
+            )
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return replace(self, levels=dict(arrays))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str = "calibration.json") -> CalibrationTable:
+        """Return the table that `to_bytes` wrote.
+
+        Raises:
+            ArtifactError: the bytes are no table, or of a format that this version does not know.
+        """
+        try:
+            parsed = parse_json(data)
+            found = parsed.get("format")
+            if found not in range(1, TABLE_FORMAT + 1):
+                raise ArtifactError(
+                    f"{where}: format {found}, this edge-vit reads 1 to {TABLE_FORMAT}. "
+                    "Run: edgevit calibrate"
+                )
+            if "levels" in parsed:  # they are in a file of their own
+                raise SpecError("unknown field 'levels'")
+            return from_json(cls, parsed | {"format": TABLE_FORMAT}, where)
+        except (ValueError, AttributeError, SpecError) as error:
+            raise ArtifactError(f"{where} is not a calibration table: {error}") from None
+
+
+def _levels_to_bytes(levels: Mapping[str, npt.NDArray[np.int8]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # without the time, so that the digest is of them
+        for name, array in levels.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
