@@ -18,7 +18,7 @@ from saving import RESULTS, load_average, write_result
 import edge_vit
 from edge_vit.bundle import Bundle
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.preparation import Preparation
+from edge_vit.camera.preprocessing import Preprocessing
 from edge_vit.camera.sources.address import parse_address
 from edge_vit.camera.sources.opening import source_maker
 from edge_vit.camera.sources.pattern import PatternSource
@@ -59,7 +59,7 @@ class Counter:
         """Nothing to do."""
 
 
-def time_bare(session: Session, prepare: Preparation) -> dict[str, list[float]]:
+def time_bare(session: Session, prepare: Preprocessing) -> dict[str, list[float]]:
     """Return milliseconds of inference and of preprocessing, each alone, on the same frames."""
     source = PatternSource(parse_address(SOURCE.replace("rate=30", "rate=10000")))
     source.open()
@@ -77,7 +77,7 @@ def time_bare(session: Session, prepare: Preparation) -> dict[str, list[float]]:
     return times
 
 
-def run_loop(session: Session, bundle: Bundle, prepare: Preparation, seconds: float):
+def run_loop(session: Session, bundle: Bundle, prepare: Preprocessing, seconds: float):
     """Return the summary of a loop that runs for `NUM_ANSWERS`, and at most for `seconds`."""
     sink = Counter(NUM_ANSWERS)
     loop = CameraLoop([source_maker(SOURCE)], session, bundle.spec, sinks=[sink], prepare=prepare)
@@ -134,7 +134,7 @@ def main() -> None:
             options = edge_vit.SessionOptions(arguments.threads)
             with edge_vit.open_session(bundle, backend="ort", options=options) as session:
                 # No golden images come with random weights; what runs in the field is `cropped`.
-                prepare = Preparation(bundle.spec.preprocess, "cropped", reason="fixed here")
+                prepare = Preprocessing(bundle.spec.preprocess, "cropped", reason="fixed here")
                 before = time_bare(session, prepare)
                 summary = run_loop(session, bundle, prepare, arguments.seconds)
                 after = time_bare(session, prepare)

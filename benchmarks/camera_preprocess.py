@@ -1,7 +1,7 @@
 """How fast and how faithful each way from a camera's frame to the model's input is.
 
-The reference is `edge_vit.data.preprocess`. Beside our own ways stand OpenCV's, with and without
-what stands in for antialiasing: they are why no OpenCV is in the loop.
+The reference is `edge_vit.data.preprocess`. Beside our own stand OpenCV's, with and without what
+stands in for antialiasing: they are why no OpenCV is in the loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from saving import load_average, read_arguments, write_result
 from sklearn.datasets import load_sample_images
 
-from edge_vit.camera.preparation import WAYS, differ
+from edge_vit.camera.preprocessing import BACKENDS, differ
 from edge_vit.data.preprocess import UInt8Array, center_window, preprocess, resized_size
 from edge_vit.spec import PreprocessSpec
 
@@ -52,7 +52,7 @@ def by_opencv_in_two_steps(pixels: UInt8Array) -> UInt8Array:
 
 
 def all_ways() -> dict[str, Callable[[UInt8Array], UInt8Array]]:
-    ours = {name: (lambda pixels, way=way: way(pixels, SPEC)) for name, way in WAYS.items()}
+    ours = {name: (lambda pixels, way=way: way(pixels, SPEC)) for name, way in BACKENDS.items()}
     return {
         **ours,
         "opencv linear": by_opencv(cv2.INTER_LINEAR),

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.complaints import Complaints
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.rate_limit import RateLimitedWarnings
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
 from edge_vit.camera.threads import as_error, attempt, start_thread
 from edge_vit.camera.values import (
@@ -42,13 +42,13 @@ class SourceCapture:
         ended: Callable[[], None],
         *,
         clock: Clock = SYSTEM_CLOCK,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.maker = maker
         self.error: EdgeVitError | None = None  # why it ended before its time
         self._deliver, self._ended = deliver, ended
-        self._clock, self._patience, self._chance = clock, patience or Patience(), chance
+        self._clock, self._retry, self._chance = clock, retry or RetryPolicy(), chance
         self._changed = threading.Condition()
         self._state: SourceState = "opening"
         self._format: SourceFormat | None = None
@@ -59,7 +59,7 @@ class SourceCapture:
         self._num_failures = self._num_opened = 0
         self._last_error = ""
         self._is_stopping = False
-        self._complaints = Complaints(_LOG)  # of single frames
+        self._warnings = RateLimitedWarnings(_LOG)  # of single frames
         self._thread: threading.Thread | None = None
         self._hung: list[threading.Thread] = []  # given up, and not back yet
         self.num_captured = self.num_undecoded = 0
@@ -151,9 +151,7 @@ class SourceCapture:
     def _limit_ns(self, state: SourceState) -> int:
         if state == "stale":
             return _ABORT_GRACE_NS
-        seconds = (
-            self._patience.stale_after_s if state == "running" else self._patience.open_timeout_s
-        )
+        seconds = self._retry.stale_after_s if state == "running" else self._retry.open_timeout_s
         return round(seconds * 1e9)
 
     def _start_thread(self) -> None:
@@ -228,7 +226,7 @@ class SourceCapture:
         except ImageError as error:
             is_bad = True
             reason = describe(error)
-            self._complaints.tell(reason, f"source {self.maker.name}: {reason}")
+            self._warnings.warn(reason, f"source {self.maker.name}: {reason}")
         if capture is None and not is_bad:
             if self.maker.is_live and self._is_mine(generation):
                 raise SourceError(f"source {self.maker.name} came to its end")
@@ -276,10 +274,10 @@ class SourceCapture:
                 return
             now = self._clock.now_ns()
             ran_ns = now - self._running_since_ns if self._running_since_ns else 0
-            if ran_ns >= self._patience.max_retry_s * 1e9:
+            if ran_ns >= self._retry.max_retry_s * 1e9:
                 self._num_failures = 0
             self._num_failures += 1
-            pause_ns = self._patience.retry_ns(self._num_failures, self._chance())
+            pause_ns = self._retry.retry_ns(self._num_failures, self._chance())
             if self._state == "stale":  # what an aborted read raises says nothing
                 lost = SourceError(f"source {self.maker.name} was silent")
             self._last_error = describe(lost)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.values import Counts, Frame
 from edge_vit.data.preprocess import UInt8Array
@@ -23,8 +23,8 @@ from edge_vit.progress import SILENT, Progress
 _THUMBNAIL = (16, 16)
 _MIN_DIFF = 3.0
 """Two frames whose thumbnails differ by less, in mean levels, are near-duplicates."""
-_PATIENCE = 4  # times the time that the frames would take if none were alike,
-_LEAST_PATIENCE_S = 60  # and this at least
+_WAIT_FACTOR = 4  # times the time that the frames would take if none were alike,
+_LEAST_WAIT_S = 60  # and this at least
 
 
 def collect_frames(
@@ -34,7 +34,7 @@ def collect_frames(
     *,
     interval_s: float = 1.0,
     clock: Clock = SYSTEM_CLOCK,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     progress: Progress = SILENT,
 ) -> list[Path]:
     """Write `num_images` frames of a live source to `folder` as PNG, and return their paths.
@@ -52,13 +52,13 @@ def collect_frames(
         raise SpecError(f"got {num_images} images every {interval_s} s, expected both above 0")
     newest = _Newest(clock)
     capture = SourceCapture(
-        maker, newest.put, newest.end, clock=clock, patience=patience or Patience()
+        maker, newest.put, newest.end, clock=clock, retry=retry or RetryPolicy()
     )
     paths: list[Path] = []
     seen: list[NDArray[np.float32]] = []
     start_ns = due_ns = clock.now_ns()
     interval_ns = round(interval_s * 1e9)
-    end_ns = start_ns + max(_PATIENCE * num_images * interval_ns, _LEAST_PATIENCE_S * 10**9)
+    end_ns = start_ns + max(_WAIT_FACTOR * num_images * interval_ns, _LEAST_WAIT_S * 10**9)
     capture.start()
     try:
         with progress.step(f"taking frames of {maker.name}", num_images) as advance:

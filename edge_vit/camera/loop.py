@@ -12,13 +12,13 @@ from functools import partial
 
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.meter import Meter, percentiles_of
+from edge_vit.camera.loop_metrics import LoopMetrics, percentiles_of
 from edge_vit.camera.notify import Notifier
-from edge_vit.camera.patience import Patience
-from edge_vit.camera.preparation import Preparation
+from edge_vit.camera.preprocessing import Preprocessing
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sink import Sink, SinkRunner
 from edge_vit.camera.sources.source import SourceMaker
-from edge_vit.camera.stages import Ledger, Stages, Step
+from edge_vit.camera.stages import FrameCounts, Stages, Step
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.threads import as_error, attempt
 from edge_vit.camera.values import STAGES, CameraAnswer
@@ -42,14 +42,14 @@ class LoopOptions:
         top: answers of a prediction.
         answer_timeout_s: how long no answer may come while a live source is read, and how long one
             run may take; then the process is to be started anew. 0 for any time.
-        patience: with live sources.
+        retry: with live sources.
     """
 
     batch_size: int = 1
     deadline_ms: float = 0.0
     top: int = 5
     answer_timeout_s: float = 60.0
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "top"):
@@ -75,7 +75,7 @@ class CameraLoop:
         *,
         sinks: Sequence[Sink] = (),
         steps: Sequence[Step] = (),
-        prepare: Preparation | None = None,
+        prepare: Preprocessing | None = None,
         options: LoopOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
         notifier: Notifier | None = None,
@@ -85,7 +85,7 @@ class CameraLoop:
         makers = _with_own_names(makers)
         self._options = options or LoopOptions()
         self._session, self._spec, self._sinks = session, spec, tuple(sinks)
-        self._prepare, self._clock = prepare or Preparation(spec.preprocess), clock
+        self._prepare, self._clock = prepare or Preprocessing(spec.preprocess), clock
         self._notifier = notifier or Notifier(None)
         self._changed = threading.Condition()
         self._num_ended = 0
@@ -93,9 +93,9 @@ class CameraLoop:
         self._is_answered = False
         self.is_stuck = False  # a thread hangs; the process can only be left
         self._ended_ns = 0
-        self._meter = Meter(clock.now_ns())
+        self._metrics = LoopMetrics(clock.now_ns())
         is_live = [maker.is_live for maker in makers]
-        self._ledger = Ledger(len(makers))
+        self._counts = FrameCounts(len(makers))
         self._stages = Stages(
             is_live,
             session,
@@ -103,8 +103,8 @@ class CameraLoop:
             self._prepare,
             steps,
             self._emit,
-            self._ledger,
-            self._meter,
+            self._counts,
+            self._metrics,
             clock,
             batch_size=self._options.batch_size,
             deadline_ms=self._options.deadline_ms,
@@ -116,7 +116,7 @@ class CameraLoop:
                 partial(self._stages.deliver, place),
                 self._count_ended,
                 clock=clock,
-                patience=self._options.patience,
+                retry=self._options.retry,
             )
             for place, maker in enumerate(makers)
         ]
@@ -155,27 +155,27 @@ class CameraLoop:
     def summary(self) -> CameraSummary:
         """Return how the loop stands; from any thread."""
         now_ns = self._ended_ns or self._clock.now_ns()
-        histograms = {n: percentiles_of(h) for n, h in self._meter.histograms().items()}
+        histograms = {n: percentiles_of(h) for n, h in self._metrics.histograms().items()}
         sources = []
         for place, capture in enumerate(self._captures):
             captured, undecoded = capture.num_captured, capture.num_undecoded
-            sources.append(capture.status(self._ledger.counts(place, captured, undecoded)))
+            sources.append(capture.status(self._counts.counts(place, captured, undecoded)))
         return CameraSummary(
             model=self._spec.name,
             backend=self._session.backend,
             precision=self._session.precision,
             threads=self._session.threads,
             batch_size=self._options.batch_size,
-            seconds=(now_ns - self._meter.start_ns) / 1e9,
-            fps=self._meter.fps(now_ns),
-            recent_fps=self._meter.recent_fps(now_ns),
+            seconds=(now_ns - self._metrics.start_ns) / 1e9,
+            fps=self._metrics.fps(now_ns),
+            recent_fps=self._metrics.recent_fps(now_ns),
             sources=tuple(sources),
             sinks=tuple(runner.status() for runner in self._runners),
             latency_ms=histograms["latency"],
             age_ms=histograms["age"],
             interval_ms=histograms["interval"],
             stage_ms={stage: histograms[stage] for stage in STAGES},
-            clocks=self._meter.clocks,
+            clocks=self._metrics.clocks,
             degraded=self._session.degraded,
             preprocessing=self._prepare.description,
             parity=self._prepare.parity,
@@ -233,7 +233,7 @@ class CameraLoop:
         if timeout_ns and not self._is_stage_end:
             since = [self._stages.infer_since_ns or now_ns]
             if any(capture.is_watched for capture in self._captures):
-                since.append(max(self._stages.last_answer_ns, self._meter.start_ns))
+                since.append(max(self._stages.last_answer_ns, self._metrics.start_ns))
             if now_ns - min(since) >= timeout_ns:
                 raise DeviceLostError(self._explain_silence())
             due.append(min(since) + timeout_ns)
@@ -243,8 +243,8 @@ class CameraLoop:
     def _explain_silence(self) -> str:
         if self._stages.infer_since_ns:
             why = f"a run of {self._spec.name} on {self._session.backend} does not return"
-        elif self._ledger.last_reason:
-            why = f"the last frame failed: {self._ledger.last_reason}"
+        elif self._counts.last_reason:
+            why = f"the last frame failed: {self._counts.last_reason}"
         else:
             sources = self.summary().sources
             why = "; ".join(

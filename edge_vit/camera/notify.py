@@ -1,4 +1,4 @@
-"""What a service manager is told: ready, alive, stopping, over its datagram socket.
+"""Messages to a service manager: ready, alive, stopping, over its datagram socket.
 
 The protocol is systemd's ``sd_notify``: lines of ``NAME=value`` to the socket that the environment
 variable ``NOTIFY_SOCKET`` names; see sd_notify(3) and sd_watchdog_enabled(3).
@@ -25,7 +25,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
-        """Return the one that the service manager asked for, or one that tells nobody."""
+        """Return the one that the service manager asked for, or one that sends nothing."""
         pid = environment.get("WATCHDOG_PID", "")
         micros = environment.get("WATCHDOG_USEC", "")
         is_for_us = pid in ("", str(os.getpid()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.complaints import Complaints
+from edge_vit.camera.rate_limit import RateLimitedWarnings
 from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import CameraAnswer, SinkStatus, describe
 from edge_vit.errors import BackendError, EdgeVitError
@@ -94,7 +94,7 @@ class SinkRunner:
         self._last_error = ""
         self._num_slow = 0  # failures in a row that took long
         self._retry_ns = 0  # until when answers fail without being tried
-        self._complaints = Complaints(_LOG)
+        self._warnings = RateLimitedWarnings(_LOG)
         self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
     def offer(self, answer: CameraAnswer, taken: Callable[[], None] = lambda: None) -> None:
@@ -214,7 +214,7 @@ class SinkRunner:
         with self._changed:
             self._failed += 1
             self._last_error = reason
-        self._complaints.tell(reason, f"sink {self.sink.name} failed: {reason}")
+        self._warnings.warn(reason, f"sink {self.sink.name} failed: {reason}")
 
 
 def _without_pixels(answer: CameraAnswer) -> CameraAnswer:

@@ -1,4 +1,4 @@
-"""The stages between capture and sinks: each one thread, a mailbox before it, and counters."""
+"""The stages between capture and sinks: each one thread, a queue before it, and counters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.complaints import Complaints
-from edge_vit.camera.mailbox import Mailbox, Window
-from edge_vit.camera.meter import Meter
+from edge_vit.camera.latest_queue import LatestQueue, Window
+from edge_vit.camera.loop_metrics import LoopMetrics
+from edge_vit.camera.rate_limit import RateLimitedWarnings
 from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
 from edge_vit.data.preprocess import UInt8Array
@@ -55,7 +55,7 @@ class Work:
         )
 
 
-class Ledger:
+class FrameCounts:
     """What became of every frame, by the place of its source; safe for several threads."""
 
     def __init__(self, num_sources: int) -> None:
@@ -63,9 +63,9 @@ class Ledger:
         self._answered = [0] * num_sources
         self._dropped = [0] * num_sources
         self._failed = [0] * num_sources
-        self._told = [0] * num_sources  # drops that an answer has reported
+        self._reported = [0] * num_sources  # drops that an answer has reported
         self._last_reason = ""
-        self._complaints = Complaints(_LOG)
+        self._warnings = RateLimitedWarnings(_LOG)
 
     def drop(self, work: Work) -> None:
         """Count `work` as dropped."""
@@ -73,12 +73,12 @@ class Ledger:
             self._dropped[work.place] += 1
 
     def fail(self, work: Work, error: BaseException) -> None:
-        """Count `work` as failed, and tell why."""
+        """Count `work` as failed, and log why."""
         reason = describe(error)
         with self._lock:
             self._failed[work.place] += 1
             self._last_reason = reason
-        self._complaints.tell(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
+        self._warnings.warn(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
 
     def answer(self, work: Work) -> None:
         """Count `work` as answered."""
@@ -88,8 +88,8 @@ class Ledger:
     def take_dropped(self, place: int) -> int:
         """Return how many frames of the source were dropped since the last call."""
         with self._lock:
-            fresh = self._dropped[place] - self._told[place]
-            self._told[place] = self._dropped[place]
+            fresh = self._dropped[place] - self._reported[place]
+            self._reported[place] = self._dropped[place]
             return fresh
 
     @property
@@ -116,8 +116,8 @@ class Stages:
         prepare: makes the model's input.
         steps: of post-processing, in order.
         emit: takes each answer; must not wait.
-        ledger: where every frame ends.
-        meter: of latencies.
+        counts: where every frame ends.
+        metrics: of latencies.
         clock: of stamps.
         batch_size: frames that one run takes at most.
         deadline_ms: how long a run waits for more frames once it has one.
@@ -132,8 +132,8 @@ class Stages:
         prepare: Prepare,
         steps: Sequence[Step],
         emit: Emit,
-        ledger: Ledger,
-        meter: Meter,
+        counts: FrameCounts,
+        metrics: LoopMetrics,
         clock: Clock,
         *,
         batch_size: int,
@@ -142,19 +142,21 @@ class Stages:
     ) -> None:
         self._session, self._spec = session, spec
         self._prepare_pixels, self._steps, self._emit = prepare, tuple(steps), emit
-        self._ledger, self._meter, self._clock = ledger, meter, clock
-        self._batch_size, self._patience_ns, self._top = batch_size, round(deadline_ms * 1e6), top
+        self._counts, self._metrics, self._clock = counts, metrics, clock
+        self._batch_size, self._wait_ns, self._top = batch_size, round(deadline_ms * 1e6), top
         # Of live sources a batch of all together: what waits longer is not the newest.
         depth = -(-batch_size // len(is_live))
         # Of a file enough to fill every stage; what it may not send yet waits in its own thread.
         window = 4 * batch_size + _SINK_FRAMES
         self._windows = [None if live else Window(window) for live in is_live]
-        self.captured: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=window)
-        self._ready: Mailbox[Work] = Mailbox(is_live, depth, clock, file_depth=window)
+        self.captured: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
+        self._ready: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
         # What has run is answered, whatever comes after: nothing is dropped here.
-        self._inferred: Mailbox[Work] = Mailbox([False] * len(is_live), 2 * batch_size, clock)
+        self._inferred: LatestQueue[Work] = LatestQueue(
+            [False] * len(is_live), 2 * batch_size, clock
+        )
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs
-        self.last_answer_ns = meter.start_ns
+        self.last_answer_ns = metrics.start_ns
         self.lost: EdgeVitError | None = None  # why the stages ended before their time
         self._threads: list[threading.Thread] = []
 
@@ -176,7 +178,7 @@ class Stages:
         """
         work, window = Work(place, frame), self._windows[place]
         if window is not None and not window.enter():
-            self._ledger.drop(work)
+            self._counts.drop(work)
             return
         self._drop(self.captured.put(place, work))
 
@@ -185,8 +187,8 @@ class Stages:
         for window in self._windows:
             if window is not None:
                 window.close()
-        for mailbox in (self.captured, self._ready):
-            for work in mailbox.clear():
+        for queue in (self.captured, self._ready):
+            for work in queue.clear():
                 self._drop(work)
 
     def join(self, until_ns: int) -> bool:
@@ -221,11 +223,11 @@ class Stages:
 
     def _drop(self, work: Work | None) -> None:
         if work is not None:
-            self._ledger.drop(work)
+            self._counts.drop(work)
             self._leave(work.place)
 
     def _fail_frame(self, work: Work, error: BaseException) -> None:
-        self._ledger.fail(work, error)
+        self._counts.fail(work, error)
         self._leave(work.place)
 
     def _prepare(self) -> None:
@@ -243,7 +245,7 @@ class Stages:
             self._drop(self._ready.put(work.place, Work(work.place, frame, model_input)))
 
     def _infer(self) -> None:
-        while works := self._ready.take(self._batch_size, self._patience_ns):
+        while works := self._ready.take(self._batch_size, self._wait_ns):
             start_ns = self.infer_since_ns = self._clock.now_ns()
             try:
                 inputs = [work.model_input for work in works if work.model_input is not None]
@@ -268,11 +270,11 @@ class Stages:
             try:
                 answer = self._answer(work)
                 stamps = answer.frame.stamps
-                self._meter.add(work.frame.source, stamps)
+                self._metrics.add(work.frame.source, stamps)
             except BaseException as error:
                 self._fail_frame(work, error)
                 continue
-            self._ledger.answer(work)
+            self._counts.answer(work)
             self.last_answer_ns = stamps.answered_ns
             self._emit(answer, partial(self._leave, work.place))
 
@@ -286,5 +288,5 @@ class Stages:
         return dataclasses.replace(
             answer,
             frame=work.stamped(answered_ns=self._clock.now_ns()),
-            num_dropped=self._ledger.take_dropped(work.place),
+            num_dropped=self._counts.take_dropped(work.place),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_vit.camera.preparation import PreprocessParity
+from edge_vit.camera.preprocessing import PreprocessParity
 from edge_vit.camera.values import CaptureClock, Counts, SinkStatus, SourceStatus
 from edge_vit.spec import Precision
 
@@ -50,8 +50,8 @@ class CameraSummary:
         stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
         clocks: whose capture stamps `latency_ms` and `age_ms` were taken from.
         degraded: why another session runs than the one that was asked for; else empty.
-        preprocessing: which way made the model's input, and why.
-        parity: how that way, and those that were refused, compare with the reference.
+        preprocessing: which backend made the model's input, and why.
+        parity: how it, and those that were refused, compare with the reference.
     """
 
     model: str

@@ -134,8 +134,8 @@ def command(
     """
     from edge_vit.camera.loop import CameraLoop, LoopOptions
     from edge_vit.camera.notify import Notifier
-    from edge_vit.camera.patience import Patience
-    from edge_vit.camera.preparation import choose_preparation
+    from edge_vit.camera.preprocessing import choose_preprocessing
+    from edge_vit.camera.retry import RetryPolicy
     from edge_vit.camera.sinks.json_lines import json_line
     from edge_vit.camera.sources.opening import source_maker
     from edge_vit.cli.camera_run import Signals, run_loop
@@ -146,8 +146,8 @@ def command(
         echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
         return
     # A stream is opened, probed and read for its first frame, each within `stale_after`.
-    patience = Patience(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
-    settings = LoopOptions(batch_size, deadline_ms, top, answer_timeout, patience)
+    retry = RetryPolicy(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
+    settings = LoopOptions(batch_size, deadline_ms, top, answer_timeout, retry)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         stdout = json_line if json_lines else _changes()
@@ -160,14 +160,14 @@ def command(
                 _disagreements(opened, record_disagreements, check_every, max_disagreements)
             )
         with talk.progress() as progress, progress.step("checking the preprocessing"):
-            preparation = choose_preparation(opened, session, preprocess)
+            preprocessing = choose_preprocessing(opened, session, preprocess)
         loop = CameraLoop(
             makers,
             session,
             opened.spec,
             sinks=sinks,
             steps=outputs.steps(opened.spec, top),
-            prepare=preparation,
+            prepare=preprocessing,
             options=settings,
             notifier=Notifier.from_environment(),
         )

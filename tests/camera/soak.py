@@ -15,7 +15,7 @@ import numpy as np
 from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker, tiny_spec
 
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import CameraAnswer
@@ -206,7 +206,7 @@ def soak(num_frames: int, *, samples: int = 20) -> SoakResult:
         sinks=[books, Faulty()],
         options=LoopOptions(
             answer_timeout_s=0,
-            patience=Patience(
+            retry=RetryPolicy(
                 stale_after_s=SILENCE_S,
                 open_timeout_s=SILENCE_S,
                 first_retry_s=0.1,

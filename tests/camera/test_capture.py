@@ -9,7 +9,7 @@ import pytest
 from camera.scripted import ScriptedClock, ScriptedSource
 
 from edge_vit.camera.capture import SourceCapture
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.values import Counts
 from edge_vit.errors import DeviceLostError, SourceError, SpecError
@@ -20,12 +20,12 @@ from edge_vit.errors import DeviceLostError, SourceError, SpecError
     [(1, 0, 0.5), (2, 0, 1), (4, 0, 4), (7, 0, 30), (1000, 0, 30), (2, 1, 0.5), (1000, 0.5, 22.5)],
 )
 def test_pauses_double_up_to_a_limit_and_chance_shortens_them(failures, chance, seconds):
-    assert Patience().retry_ns(failures, chance) == seconds * 1e9
+    assert RetryPolicy().retry_ns(failures, chance) == seconds * 1e9
 
 
 def test_refuses_impossible_patience():
     with pytest.raises(SpecError, match="stale_after_s: got 0"):
-        Patience(stale_after_s=0)
+        RetryPolicy(stale_after_s=0)
 
 
 class Watched:
@@ -65,7 +65,7 @@ def test_a_source_that_fails_again_and_again_is_tried_ever_more_rarely():
     clock = ScriptedClock()
     watched = Watched(iter([SourceError("cam: refused")] * 6 + [lambda s: s.hang()]), clock)
     with clock.passing(speed=1000):
-        capture = watched.start(patience=Patience(stale_after_s=1000, open_timeout_s=1000))
+        capture = watched.start(retry=RetryPolicy(stale_after_s=1000, open_timeout_s=1000))
         for _ in range(7):
             assert watched.is_opened.acquire(timeout=30)
     capture.stop()

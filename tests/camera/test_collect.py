@@ -8,7 +8,7 @@ from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker
 from PIL import Image
 
 from edge_vit.camera.collect import collect_frames
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.errors import MissingDependencyError, SourceError, SpecError
 
 
@@ -77,7 +77,7 @@ def test_a_scene_that_stands_still_ends_early_and_says_so(tmp_path):
 def test_a_source_that_is_lost_is_taken_up_again(tmp_path):
     events = iter([10, SourceError("script: unplugged"), *spaced([60, 120] * 30)])
     paths = collect(
-        events, tmp_path / "f", 3, interval_s=0.001, patience=Patience(first_retry_s=0.01)
+        events, tmp_path / "f", 3, interval_s=0.001, retry=RetryPolicy(first_retry_s=0.01)
     )
     assert sorted(levels_of(paths)) in ([10, 60, 120], [60, 120])
 

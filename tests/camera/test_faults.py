@@ -16,7 +16,7 @@ from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.collect import collect_frames
 from edge_vit.camera.loop import CameraLoop, LoopOptions
 from edge_vit.camera.notify import Notifier
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.errors import EdgeVitError, ImageError, ShapeError, SourceError
 from edge_vit.runtime.fake import FakeSession
@@ -89,7 +89,7 @@ def build(fault, where, *, is_live):
         steps=steps,
         notifier=notifier,
         options=LoopOptions(
-            answer_timeout_s=0, patience=Patience(first_retry_s=0.01, max_retry_s=0.05)
+            answer_timeout_s=0, retry=RetryPolicy(first_retry_s=0.01, max_retry_s=0.05)
         ),
         clock=clock,
     )
@@ -100,8 +100,8 @@ def build(fault, where, *, is_live):
         "ready.put": (loop._stages._ready, "put"),
         "inferred.take": (loop._stages._inferred, "take"),
         "inferred.put": (loop._stages._inferred, "put"),
-        "ledger.answer": (loop._ledger, "answer"),
-        "meter.add": (loop._meter, "add"),
+        "counts.answer": (loop._counts, "answer"),
+        "meter.add": (loop._metrics, "add"),
         "capture.deliver": (loop._captures[0], "_deliver"),
         "capture.check": (loop._captures[0], "check"),
         "capture.pause": (loop._captures[0], "_chance"),
@@ -148,7 +148,7 @@ EVERYWHERE = (
     *("source.make", "source.open", "source.read"),
     *("prepare", "session", "step", "sink.open", "sink.write"),
     *("captured.take", "ready.take", "ready.put", "inferred.take", "inferred.put"),
-    *("ledger.answer", "meter.add", "capture.deliver", "capture.check", "emit"),
+    *("counts.answer", "meter.add", "capture.deliver", "capture.check", "emit"),
     "notifier.alive",
 )
 
@@ -299,10 +299,10 @@ class TestCollecting:
             setattr(source, name, faulty.before(getattr(source, name)))
             return source
 
-        patience = Patience(first_retry_s=0.01, max_retry_s=0.05)
+        retry = RetryPolicy(first_retry_s=0.01, max_retry_s=0.05)
         with clock.passing():
             paths = collect_frames(
-                SourceMaker("camera", True, make), tmp_path, 1, clock=clock, patience=patience
+                SourceMaker("camera", True, make), tmp_path, 1, clock=clock, retry=retry
             )
         assert len(paths) == 1
 

@@ -20,7 +20,7 @@ from camera.videos import level_of, picture, read_level
 from PIL import Image
 
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.opening import source_maker
 from edge_vit.errors import SourceError
 from edge_vit.runtime.fake import FakeSession
@@ -103,7 +103,7 @@ def run_until(camera, condition):
         SPEC,
         sinks=[sink],
         options=LoopOptions(
-            answer_timeout_s=0, patience=Patience(first_retry_s=0.01, max_retry_s=0.1)
+            answer_timeout_s=0, retry=RetryPolicy(first_retry_s=0.01, max_retry_s=0.1)
         ),
     )
     thread = threading.Thread(target=loop.run, daemon=True)

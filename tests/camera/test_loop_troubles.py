@@ -11,7 +11,7 @@ from camera.scripted import Recorder, ScriptedClock, scripted_maker
 from camera.scripted_loops import SPEC, Faulty, endless, live_loop, run_loop
 
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.errors import (
     ArtifactError,
     BackendError,
@@ -32,8 +32,8 @@ def test_a_lost_source_is_opened_again_and_its_frames_go_on_counting():
         for number in range(10**9):
             yield lost if number % 500 == 499 else number
 
-    patience = Patience(max_retry_s=1)
-    summary = live_loop(events(), sink, 200, patience=patience)
+    retry = RetryPolicy(max_retry_s=1)
+    summary = live_loop(events(), sink, 200, retry=retry)
     (source,) = summary.sources
     assert source.num_reopened >= 1
     assert "unplugged" in source.last_error

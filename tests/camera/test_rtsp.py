@@ -11,7 +11,7 @@ import pytest
 from camera.scripted import Recorder, tiny_spec
 
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.opening import source_maker
 from edge_vit.errors import SourceError
 from edge_vit.runtime.fake import FakeSession
@@ -83,7 +83,7 @@ def test_recovers_when_the_server_was_killed_in_mid_stream(server):
         FakeSession(SPEC),
         SPEC,
         sinks=[sink],
-        options=LoopOptions(patience=Patience(stale_after_s=3, first_retry_s=0.1, max_retry_s=0.5)),
+        options=LoopOptions(retry=RetryPolicy(stale_after_s=3, first_retry_s=0.1, max_retry_s=0.5)),
     )
     thread = threading.Thread(target=loop.run)
     thread.start()

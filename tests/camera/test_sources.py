@@ -14,7 +14,7 @@ from camera.scripted import Recorder, ScriptedClock, tiny_spec
 from PIL import Image
 
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.patience import Patience
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.address import parse_address
 from edge_vit.camera.sources.gstreamer import pipeline_of
 from edge_vit.camera.sources.opening import source_maker
@@ -166,7 +166,7 @@ class TestGStreamer:
             FakeSession(SPEC),
             SPEC,
             sinks=[sink],
-            options=LoopOptions(patience=Patience(stale_after_s=0.5, first_retry_s=0.05)),
+            options=LoopOptions(retry=RetryPolicy(stale_after_s=0.5, first_retry_s=0.05)),
         )
         thread = threading.Thread(target=loop.run)
         thread.start()

@@ -113,7 +113,7 @@ REFUSED = {
     "option": (["--source", "test://#size=9"], 1, "got option 'size'"),
     "no source": ([], 2, "Missing option '--source'"),
     "batch": (["--source", "test://", "--batch", "0"], 2, "Invalid value for '--batch'"),
-    "patience": (["--source", "test://", "--stale-after", "0"], 2, "Invalid value"),
+    "retry": (["--source", "test://", "--stale-after", "0"], 2, "Invalid value"),
 }
 
 

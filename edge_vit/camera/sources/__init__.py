@@ -1,1 +1,1 @@
-"""Where frames come from: one small file for each way, behind one protocol."""
+"""Where frames come from: one small file for each kind, behind one protocol."""

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_vit.camera.complaints import Complaints
+from edge_vit.camera.rate_limit import RateLimitedWarnings
 from edge_vit.camera.sinks.web.access import Access
 from edge_vit.camera.sinks.web.figures import Figures, page_state
 from edge_vit.camera.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edge_vit.camera.sinks.web.pictures import BOUNDARY, Key, Pictures
 from edge_vit.camera.sinks.web.server import (
-    PATIENCE,
+    TIMEOUTS,
     Reply,
     Request,
     StrictServer,
@@ -75,7 +75,7 @@ class DashboardSink:
         port: int = PORT,
         token: str | None = None,
         read: Callable[[], Telemetry] | None = None,
-        timeouts: Timeouts = PATIENCE,
+        timeouts: Timeouts = TIMEOUTS,
     ) -> None:
         self._access = Access(host, token)
         self._host, self._port, self._read, self._timeouts = host, port, read, timeouts
@@ -86,7 +86,7 @@ class DashboardSink:
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._reading: Telemetry | None = None
         self._state, self._state_s = b"", float("-inf")
-        self._complaints = Complaints(_LOG)
+        self._warnings = RateLimitedWarnings(_LOG)
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Listen."""
@@ -128,7 +128,7 @@ class DashboardSink:
             self._stop.wait(_SAMPLE_S)
 
     def _warn(self, error: EdgeVitError) -> None:
-        self._complaints.tell(describe(error), describe(error))
+        self._warnings.warn(describe(error), describe(error))
 
     def _answer(self, request: Request) -> Reply:
         verdict = self._access.judge(request.headers, request.query)

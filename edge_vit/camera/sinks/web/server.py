@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
-from edge_vit.camera.complaints import Complaints
+from edge_vit.camera.rate_limit import RateLimitedWarnings
 from edge_vit.camera.threads import as_error, start_thread
 from edge_vit.camera.values import describe
 from edge_vit.errors import EdgeVitError
@@ -86,7 +86,7 @@ class Timeouts:
     send_s: float = 10.0
 
 
-PATIENCE = Timeouts()
+TIMEOUTS = Timeouts()
 
 
 class StrictServer(ThreadingMixIn, HTTPServer):
@@ -97,7 +97,7 @@ class StrictServer(ThreadingMixIn, HTTPServer):
     allow_reuse_address = True
     request_queue_size = 32
 
-    def __init__(self, host: str, port: int, answer: Answer, timeouts: Timeouts = PATIENCE) -> None:
+    def __init__(self, host: str, port: int, answer: Answer, timeouts: Timeouts = TIMEOUTS) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.answer, self.timeouts = answer, timeouts
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
@@ -106,7 +106,7 @@ class StrictServer(ThreadingMixIn, HTTPServer):
         super().__init__((host, port), _Handler)
         self._thread: threading.Thread | None = None
         self._is_stopping = False
-        self._complaints = Complaints(_LOG)
+        self._warnings = RateLimitedWarnings(_LOG)
 
     def start(self) -> None:
         """Serve from now on."""
@@ -170,7 +170,7 @@ class StrictServer(ThreadingMixIn, HTTPServer):
                 time.sleep(_POLL_S)
 
     def _warn(self, error: EdgeVitError) -> None:
-        self._complaints.tell(describe(error), describe(error))
+        self._warnings.warn(describe(error), describe(error))
 
     def _release(self, request: Any) -> None:
         with self._lock:

@@ -34,9 +34,9 @@ def serve():
         server.stop()
 
 
-def send(server, data, patience=PATIENCE_S):
+def send(server, data, retry=PATIENCE_S):
     """Send raw bytes; return all that comes back."""
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=patience) as client:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=retry) as client:
         client.sendall(data)
         return receive(client)
 

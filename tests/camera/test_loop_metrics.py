@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vit.camera.meter import Meter, percentiles_of
+from edge_vit.camera.loop_metrics import LoopMetrics, percentiles_of
 from edge_vit.camera.values import Stamps
 from edge_vit.measure.histogram import histogram_of
 
@@ -32,7 +32,7 @@ def test_a_percentile_is_said_only_where_enough_was_seen(count, known):
 
 
 def test_the_recent_rate_is_that_of_the_last_whole_seconds():
-    meter = Meter(100 * SECOND)
+    meter = LoopMetrics(100 * SECOND)
     for second in range(20):
         for number in range(10 if second < 10 else 30):
             answer_at(meter, (100 + second) * SECOND + number * 10 * MS)
@@ -42,7 +42,7 @@ def test_the_recent_rate_is_that_of_the_last_whole_seconds():
 
 
 def test_intervals_are_those_within_a_source():
-    meter = Meter(0)
+    meter = LoopMetrics(0)
     for number in range(5):
         answer_at(meter, number * SECOND, source="a")
         answer_at(meter, number * SECOND + MS, source="b")
@@ -52,7 +52,7 @@ def test_intervals_are_those_within_a_source():
 
 
 def test_names_the_clocks():
-    meter = Meter(0)
+    meter = LoopMetrics(0)
     answer_at(meter, SECOND, clock="driver")
     answer_at(meter, SECOND, clock="arrival")
     assert meter.clocks == ("arrival", "driver")

@@ -6,54 +6,54 @@ import time
 import pytest
 from camera.scripted import ScriptedClock
 
-from edge_vit.camera.mailbox import Mailbox, Window
+from edge_vit.camera.latest_queue import LatestQueue, Window
 
 
 def test_the_newest_of_a_live_source_takes_the_place_of_the_oldest():
-    mailbox = Mailbox([True], 1)
-    assert [mailbox.put(0, number) for number in (1, 2, 3)] == [None, 1, 2]
-    assert mailbox.take() == [3]
+    queue = LatestQueue([True], 1)
+    assert [queue.put(0, number) for number in (1, 2, 3)] == [None, 1, 2]
+    assert queue.take() == [3]
 
 
 def test_of_a_deeper_queue_the_oldest_is_lost():
-    mailbox = Mailbox([True], 3)
-    assert [mailbox.put(0, number) for number in range(5)] == [None, None, None, 0, 1]
-    assert mailbox.take(limit=8) == [2, 3, 4]
+    queue = LatestQueue([True], 3)
+    assert [queue.put(0, number) for number in range(5)] == [None, None, None, 0, 1]
+    assert queue.take(limit=8) == [2, 3, 4]
 
 
 def test_a_file_waits_for_room():
-    mailbox, put = Mailbox([False], 1), threading.Event()
-    mailbox.put(0, 1)
-    thread = threading.Thread(target=lambda: (mailbox.put(0, 2), put.set()))
+    queue, put = LatestQueue([False], 1), threading.Event()
+    queue.put(0, 1)
+    thread = threading.Thread(target=lambda: (queue.put(0, 2), put.set()))
     thread.start()
     assert not put.wait(0.05)
-    assert mailbox.take() == [1]
+    assert queue.take() == [1]
     assert put.wait(30)
-    assert mailbox.take() == [2]
+    assert queue.take() == [2]
     thread.join()
 
 
 def test_sources_come_in_turns():
-    mailbox = Mailbox([True, True, True], 3)
+    queue = LatestQueue([True, True, True], 3)
     for number in range(3):
-        mailbox.put(0, f"a{number}")
-    mailbox.put(2, "c0")
-    assert mailbox.take(limit=4) == ["a0", "c0", "a1", "a2"]
-    mailbox.put(0, "a3")
-    mailbox.put(1, "b0")
-    assert mailbox.take() == ["b0"]
-    assert mailbox.take() == ["a3"]
+        queue.put(0, f"a{number}")
+    queue.put(2, "c0")
+    assert queue.take(limit=4) == ["a0", "c0", "a1", "a2"]
+    queue.put(0, "a3")
+    queue.put(1, "b0")
+    assert queue.take() == ["b0"]
+    assert queue.take() == ["a3"]
 
 
 def test_a_batch_waits_until_it_is_full_or_its_time_is_up():
     clock = ScriptedClock()
-    mailbox, taken = Mailbox([True], 4, clock), []
-    mailbox.put(0, 1)
-    thread = threading.Thread(target=lambda: taken.append(mailbox.take(4, patience_ns=10**9)))
+    queue, taken = LatestQueue([True], 4, clock), []
+    queue.put(0, 1)
+    thread = threading.Thread(target=lambda: taken.append(queue.take(4, wait_ns=10**9)))
     thread.start()
     thread.join(0.05)
     assert thread.is_alive()
-    mailbox.put(0, 2)
+    queue.put(0, 2)
     clock.advance(0.5)
     thread.join(0.05)
     assert thread.is_alive()
@@ -64,26 +64,26 @@ def test_a_batch_waits_until_it_is_full_or_its_time_is_up():
 
 
 def test_what_is_queued_can_be_taken_after_the_end():
-    mailbox = Mailbox([True], 2)
-    mailbox.put(0, 1)
-    mailbox.close()
-    assert mailbox.put(0, 2) == 2
-    assert mailbox.take() == [1]
-    assert mailbox.take() == []
+    queue = LatestQueue([True], 2)
+    queue.put(0, 1)
+    queue.close()
+    assert queue.put(0, 2) == 2
+    assert queue.take() == [1]
+    assert queue.take() == []
 
 
 @pytest.mark.parametrize("is_live", [True, False])
 def test_clearing_gives_back_what_nobody_took_and_lets_go_who_waits(is_live):
-    mailbox = Mailbox([is_live], 1)
-    mailbox.put(0, 1)
+    queue = LatestQueue([is_live], 1)
+    queue.put(0, 1)
     lost = []
-    thread = threading.Thread(target=lambda: lost.append(mailbox.put(0, 2)))
+    thread = threading.Thread(target=lambda: lost.append(queue.put(0, 2)))
     thread.start()
     thread.join(0.05)
-    left = mailbox.clear()
+    left = queue.clear()
     thread.join(30)
     assert sorted([*left, *(item for item in lost if item is not None)]) == [1, 2]
-    assert mailbox.take() == []
+    assert queue.take() == []
 
 
 def test_a_window_holds_back_what_is_too_much_until_something_leaves():

@@ -14,7 +14,7 @@ _NEEDED = {50.0: 1, 90.0: 10, 99.0: 1000, 99.9: 10_000}
 """Percentile -> how many frames it takes to say it."""
 
 
-class Meter:
+class LoopMetrics:
     """Counts the stamps of answered frames; safe for several threads."""
 
     def __init__(self, start_ns: int) -> None:

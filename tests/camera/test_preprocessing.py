@@ -11,12 +11,12 @@ from camera.scripted import tiny_spec
 from PIL import Image
 
 from edge_vit.bundle import Bundle, draft_bundle
-from edge_vit.camera import preparation
-from edge_vit.camera.preparation import (
+from edge_vit.camera import preprocessing
+from edge_vit.camera.preprocessing import (
+    BACKENDS,
     MAX_MEAN_DIFF,
-    WAYS,
-    Preparation,
-    choose_preparation,
+    Preprocessing,
+    choose_preprocessing,
     compare_on,
     differ,
 )
@@ -62,7 +62,7 @@ def bundle(tmp_path):
 def test_cropping_first_changes_little_but_rounding(size, mode, interpolation):
     spec = PreprocessSpec((32, 32), interpolation, 0.875, mode)
     pixels = photo(*size)
-    mean_diff, max_diff = differ(WAYS["cropped"](pixels, spec), preprocess(pixels, spec))
+    mean_diff, max_diff = differ(BACKENDS["cropped"](pixels, spec), preprocess(pixels, spec))
     assert max_diff <= 12  # where two edges meet
     assert mean_diff < 0.5
 
@@ -71,15 +71,15 @@ def test_cropping_first_changes_little_but_rounding(size, mode, interpolation):
 def test_reducing_first_stays_within_the_limit_on_pictures(size):
     spec = PreprocessSpec((32, 32))
     pixels = photo(*size)
-    assert differ(WAYS["reduced"](pixels, spec), preprocess(pixels, spec))[0] <= MAX_MEAN_DIFF
+    assert differ(BACKENDS["reduced"](pixels, spec), preprocess(pixels, spec))[0] <= MAX_MEAN_DIFF
 
 
 def test_a_size_that_is_not_square_is_met():
     spec = PreprocessSpec((24, 40), crop_pct=0.9)
     pixels = photo(480, 640)
-    for way in WAYS.values():
+    for way in BACKENDS.values():
         assert way(pixels, spec).shape == (24, 40, 3)
-    assert differ(WAYS["cropped"](pixels, spec), preprocess(pixels, spec))[1] <= 1
+    assert differ(BACKENDS["cropped"](pixels, spec), preprocess(pixels, spec))[1] <= 1
 
 
 def test_auto_takes_the_fastest_that_the_golden_images_allow(bundle):
@@ -87,7 +87,7 @@ def test_auto_takes_the_fastest_that_the_golden_images_allow(bundle):
         def _row(self, spec, digest):
             return np.eye(10, dtype=np.float32)[3]
 
-    chosen = choose_preparation(bundle, Tolerant(SPEC))
+    chosen = choose_preprocessing(bundle, Tolerant(SPEC))
     assert chosen.name == "reduced"
     (parity,) = chosen.parity
     assert parity.is_allowed
@@ -97,7 +97,7 @@ def test_auto_takes_the_fastest_that_the_golden_images_allow(bundle):
 
 def test_auto_keeps_the_reference_where_another_way_changes_an_answer(bundle):
     # A fake session answers otherwise as soon as one pixel differs.
-    chosen = choose_preparation(bundle, FakeSession(SPEC))
+    chosen = choose_preprocessing(bundle, FakeSession(SPEC))
     allowed = [parity for parity in chosen.parity if parity.is_allowed]
     assert chosen.name == (allowed[0].name if allowed else "pillow")
     refused = [parity for parity in chosen.parity if not parity.is_allowed]
@@ -106,19 +106,19 @@ def test_auto_keeps_the_reference_where_another_way_changes_an_answer(bundle):
 
 
 def test_pixels_that_are_far_away_are_refused_even_with_the_same_answer(bundle, monkeypatch):
-    monkeypatch.setitem(WAYS, "reduced", lambda pixels, spec: preprocess(pixels, spec) // 2)
+    monkeypatch.setitem(BACKENDS, "reduced", lambda pixels, spec: preprocess(pixels, spec) // 2)
 
     class Tolerant(FakeSession):
         def _row(self, spec, digest):
             return np.eye(10, dtype=np.float32)[3]
 
-    chosen = choose_preparation(bundle, Tolerant(SPEC))
+    chosen = choose_preprocessing(bundle, Tolerant(SPEC))
     assert chosen.name == "cropped"
     assert [parity.is_allowed for parity in chosen.parity] == [False, True]
     with pytest.raises(
         SpecError, match=r"preprocess reduced is \d+\.\d+ levels from the reference"
     ):
-        choose_preparation(bundle, Tolerant(SPEC), "reduced")
+        choose_preprocessing(bundle, Tolerant(SPEC), "reduced")
 
 
 def test_features_have_to_point_the_same_way(tmp_path):
@@ -153,17 +153,17 @@ def test_scores_have_to_be_close_and_not_only_on_one_side(tmp_path):
 
 def test_without_golden_images_the_reference_is_taken(tmp_path):
     bundle = golden_bundle(tmp_path / "b.edgevit", [])
-    chosen = choose_preparation(bundle, FakeSession(SPEC))
+    chosen = choose_preprocessing(bundle, FakeSession(SPEC))
     assert (
         chosen.description == "pillow, the reference: no decoded golden images to compare others on"
     )
     with pytest.raises(SpecError, match="holds no decoded golden images"):
-        choose_preparation(bundle, FakeSession(SPEC), "reduced")
+        choose_preprocessing(bundle, FakeSession(SPEC), "reduced")
 
 
 def test_refuses_an_unknown_way(bundle):
     with pytest.raises(SpecError, match="got 'opengl', expected one of auto, reduced, cropped"):
-        choose_preparation(bundle, FakeSession(SPEC), "opengl")
+        choose_preprocessing(bundle, FakeSession(SPEC), "opengl")
 
 
 def test_the_first_frame_of_each_size_is_compared(monkeypatch, caplog):
@@ -173,8 +173,8 @@ def test_the_first_frame_of_each_size_is_compared(monkeypatch, caplog):
         calls.append(pixels.shape)
         return preprocess(pixels, spec) // (2 if pixels.shape[0] == 64 else 1)
 
-    monkeypatch.setitem(WAYS, "reduced", way)
-    prepare = Preparation(SPEC.preprocess, "reduced", reason="for this test")
+    monkeypatch.setitem(BACKENDS, "reduced", way)
+    prepare = Preprocessing(SPEC.preprocess, "reduced", reason="for this test")
     good, bad = photo(48, 64), photo(64, 48)
     for pixels in (good, good, bad, bad, bad):
         np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
@@ -209,8 +209,8 @@ def dark(height, width):
 
 @pytest.mark.parametrize("empty", [flat, half, captioned, dark])
 def test_a_frame_that_shows_nothing_admits_no_way(empty, monkeypatch):
-    monkeypatch.setitem(WAYS, "reduced", lambda pixels, spec: preprocess(pixels, spec)[:, ::-1])
-    prepare = Preparation(SPEC.preprocess, "reduced", reason="for this test")
+    monkeypatch.setitem(BACKENDS, "reduced", lambda pixels, spec: preprocess(pixels, spec)[:, ::-1])
+    prepare = Preprocessing(SPEC.preprocess, "reduced", reason="for this test")
     nothing, something = empty(48, 64), photo(48, 64)
     for pixels in (nothing, nothing, something, something, nothing):
         np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
@@ -220,7 +220,7 @@ def test_a_frame_that_shows_nothing_admits_no_way(empty, monkeypatch):
 
 
 def test_a_good_way_is_admitted_by_the_first_frame_with_detail():
-    prepare = Preparation(SPEC.preprocess, "cropped")
+    prepare = Preprocessing(SPEC.preprocess, "cropped")
     prepare(flat(480, 640))
     assert "no detail yet" in prepare.description
     prepare(photo(480, 640))
@@ -229,16 +229,16 @@ def test_a_good_way_is_admitted_by_the_first_frame_with_detail():
 
 def test_flat_golden_images_admit_no_way(tmp_path):
     bundle = golden_bundle(tmp_path / "c.edgevit", [flat(480, 640), half(480, 640)])
-    chosen = choose_preparation(bundle, FakeSession(SPEC))
+    chosen = choose_preprocessing(bundle, FakeSession(SPEC))
     assert chosen.description == (
         "pillow, the reference: no golden images with detail to compare others on"
     )
     with pytest.raises(SpecError, match="holds no golden images with detail"):
-        choose_preparation(bundle, FakeSession(SPEC), "cropped")
+        choose_preprocessing(bundle, FakeSession(SPEC), "cropped")
 
 
 def test_the_description_can_be_read_while_frames_of_new_sizes_come():
-    prepare, done, errors = Preparation(SPEC.preprocess, "cropped"), threading.Event(), []
+    prepare, done, errors = Preprocessing(SPEC.preprocess, "cropped"), threading.Event(), []
 
     def read():
         while not done.is_set():
@@ -259,18 +259,18 @@ def test_the_description_can_be_read_while_frames_of_new_sizes_come():
     assert errors == []
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", BACKENDS)
 def test_refuses_what_is_no_image(name):
     with pytest.raises(ShapeError):
-        Preparation(SPEC.preprocess, name)(np.zeros((4, 4), np.uint8))
+        Preprocessing(SPEC.preprocess, name)(np.zeros((4, 4), np.uint8))
 
 
 def test_every_way_is_in_the_order_of_its_speed():
-    assert list(preparation.WAYS) == ["reduced", "cropped", "pillow"]
+    assert list(preprocessing.BACKENDS) == ["reduced", "cropped", "pillow"]
 
 
 def test_frames_of_ever_new_sizes_are_not_remembered_for_ever():
-    prepare = Preparation(SPEC.preprocess, "cropped")
+    prepare = Preprocessing(SPEC.preprocess, "cropped")
     for width in range(100):
         prepare(photo(40, 40 + width))
-    assert len(prepare._is_good) == preparation._MAX_SIZES
+    assert len(prepare._is_good) == preprocessing._MAX_SIZES

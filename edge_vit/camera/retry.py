@@ -9,7 +9,7 @@ from edge_vit.errors import SpecError
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a live source may be silent, and when it is tried again.
 
     Attributes:

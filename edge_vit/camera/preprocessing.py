@@ -1,15 +1,15 @@
 """Preprocessing fast enough for a camera, allowed only where it gives the reference's pixels.
 
-`edge_vit.data.preprocess` stays the truth. Two ways are faster, both with Pillow's own filters:
+`edge_vit.data.preprocess` stays the truth. Two backends are faster, both with Pillow's own filters:
 
 - ``cropped`` resamples only what the crop keeps. The filter sees the same pixels at the same
   places; Pillow may take rows before columns then, so that values between are rounded otherwise.
 - ``reduced`` averages whole blocks of pixels first, until the picture is at least twice as large
   as it shall be, as Pillow's ``reducing_gap`` does. That changes a little more.
 
-A way is taken when, on the bundle's golden images, its pixels are close and the model's first
+A backend is taken when, on the bundle's golden images, its pixels are close and the model's first
 answer is the same; and its pixels are compared once more on a frame of each size. Only pictures
-with detail decide: on a black or flat one every way gives the same pixels.
+with detail decide: on a black or flat one all give the same pixels.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _MAX_SIZES = 64  # frame sizes that are remembered; others get the reference
 
 @dataclass(frozen=True)
 class PreprocessParity:
-    """How one way compares with the reference, on images of the bundle.
+    """How one backend compares with the reference, on images of the bundle.
 
     Attributes:
-        name: of the way.
+        name: of the backend.
         num_images: that were compared.
         mean_diff: mean absolute difference of the inputs, levels of 0 to 255.
         max_diff: the largest.
@@ -73,14 +73,14 @@ class PreprocessParity:
     is_allowed: bool
 
 
-class Preparation:
+class Preprocessing:
     """Makes the model's input of a frame; safe for several threads.
 
     Args:
         spec: what the model expects.
-        name: of the way, one of `WAYS`.
-        parity: what was found when ways were compared.
-        reason: why this way was taken, for people.
+        name: of the backend, one of `BACKENDS`.
+        parity: what was found when backends were compared.
+        reason: why it was taken, for people.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Preparation:
         reason: str = "the reference",
     ) -> None:
         self._spec, self.name, self.parity, self._reason = spec, name, tuple(parity), reason
-        self._apply = WAYS[name]
+        self._apply = BACKENDS[name]
         self._lock = threading.Lock()
         # By a frame's shape; None while no frame of it had detail.
         self._is_good: dict[tuple[int, ...], bool | None] = {}
@@ -108,7 +108,7 @@ class Preparation:
 
     @property
     def description(self) -> str:
-        """Which way makes the inputs, and why."""
+        """Which backend makes the inputs, and why."""
         with self._lock:
             found = dict(self._is_good)
         text = f"{self.name}, {self._reason}"
@@ -130,27 +130,27 @@ class Preparation:
         with self._lock:
             self._is_good[pixels.shape] = is_good
         height, width = pixels.shape[:2]
-        told = f"preprocessing {self.name} at {width}x{height}: mean difference {mean_diff:.3f} "
-        told += f"levels, largest {max_diff}"
+        found = f"preprocessing {self.name} at {width}x{height}: mean difference {mean_diff:.3f} "
+        found += f"levels, largest {max_diff}"
         if is_good:
-            _LOG.debug("%s", told)
+            _LOG.debug("%s", found)
         else:
-            _LOG.warning("%s; the reference takes its place", told)
+            _LOG.warning("%s; the reference takes its place", found)
         return expected
 
 
-def choose_preparation(bundle: Bundle, session: Session, name: str = "auto") -> Preparation:
+def choose_preprocessing(bundle: Bundle, session: Session, name: str = "auto") -> Preprocessing:
     """Return the preprocessing called `name`, or for ``auto`` the fastest that is allowed.
 
     Raises:
-        SpecError: there is no such way, or it is not allowed.
+        SpecError: there is no such backend, or it is not allowed.
         ArtifactError: the golden images are damaged.
     """
     spec = bundle.spec.preprocess
-    if name != "auto" and name not in WAYS:
-        raise SpecError(f"preprocess: got {name!r}, expected one of auto, {', '.join(WAYS)}")
+    if name != "auto" and name not in BACKENDS:
+        raise SpecError(f"preprocess: got {name!r}, expected one of auto, {', '.join(BACKENDS)}")
     if name == REFERENCE:
-        return Preparation(spec, reason="the reference, as asked")
+        return Preprocessing(spec, reason="the reference, as asked")
     golden = _golden_images(bundle)
     images = [pixels for pixels in golden if has_detail(preprocess(pixels, spec))]
     if not images:
@@ -160,30 +160,30 @@ def choose_preparation(bundle: Bundle, session: Session, name: str = "auto") -> 
                 f"preprocess {name}: {bundle.path} holds no {what} to compare it on. "
                 "Take --preprocess pillow, or export the bundle again"
             )
-        return Preparation(spec, reason=f"the reference: no {what} to compare others on")
-    ways = [way for way in WAYS if way != REFERENCE] if name == "auto" else [name]
+        return Preprocessing(spec, reason=f"the reference: no {what} to compare others on")
+    names = [each for each in BACKENDS if each != REFERENCE] if name == "auto" else [name]
     found: list[PreprocessParity] = []
-    for way in ways:
-        found.append(parity := compare_on(images, bundle, session, way))
+    for each in names:
+        found.append(parity := compare_on(images, bundle, session, each))
         if parity.is_allowed:
             reason = (
                 f"on {parity.num_images} golden images {parity.mean_diff:.3f} levels from the "
                 "reference, same answers"
             )
-            return Preparation(spec, way, found, reason)
+            return Preprocessing(spec, each, found, reason)
     worst = "; ".join(_describe(parity) for parity in found)
     if name != "auto":
         raise SpecError(f"preprocess {worst}. Take --preprocess auto or pillow")
-    return Preparation(spec, REFERENCE, found, f"the reference: {worst}")
+    return Preprocessing(spec, REFERENCE, found, f"the reference: {worst}")
 
 
 def compare_on(
     images: Sequence[UInt8Array], bundle: Bundle, session: Session, name: str
 ) -> PreprocessParity:
-    """Return how the way called `name` compares with the reference on `images`."""
+    """Return how the backend called `name` compares with the reference on `images`."""
     spec = bundle.spec.preprocess
     expected = np.stack([preprocess(pixels, spec) for pixels in images])
-    got = np.stack([WAYS[name](pixels, spec) for pixels in images])
+    got = np.stack([BACKENDS[name](pixels, spec) for pixels in images])
     mean_diff, max_diff = differ(got, expected)
     outputs, wanted = run_batch(session, got), run_batch(session, expected)
     same = same_prediction(bundle.spec, wanted, outputs)
@@ -195,7 +195,7 @@ def compare_on(
 
 
 def has_detail(model_input: UInt8Array) -> bool:
-    """Return whether enough of a picture, uint8 (H, W, 3), is not flat to compare ways on it."""
+    """Return whether enough of a picture, uint8 (H, W, 3), has detail to compare backends on it."""
     cells = [
         float(cell.std(axis=(0, 1)).max())
         for rows in np.array_split(model_input, min(_GRID, model_input.shape[0]), axis=0)
@@ -239,12 +239,12 @@ def _reduced(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
     return _cropped(pixels, spec, _REDUCING_GAP)
 
 
-WAYS: Mapping[str, Callable[[UInt8Array, PreprocessSpec], UInt8Array]] = {
+BACKENDS: Mapping[str, Callable[[UInt8Array, PreprocessSpec], UInt8Array]] = {
     "reduced": _reduced,
     "cropped": _cropped,
     REFERENCE: preprocess,
 }
-"""Every way to make an input, the fastest first."""
+"""Every backend, the fastest first."""
 
 
 def _golden_images(bundle: Bundle) -> list[UInt8Array]:

@@ -15,7 +15,7 @@ from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 T = TypeVar("T")
 
 
-class Mailbox(Generic[T]):
+class LatestQueue(Generic[T]):
     """One short queue for each source, emptied in turns, so that no source starves another.
 
     Args:
@@ -58,17 +58,17 @@ class Mailbox(Generic[T]):
             self._changed.notify_all()
             return lost
 
-    def take(self, limit: int = 1, patience_ns: int = 0) -> list[T]:
+    def take(self, limit: int = 1, wait_ns: int = 0) -> list[T]:
         """Return 1 to `limit` items, one of each source in turn; none after the end.
 
-        Waits `patience_ns` for others once the first is there.
+        Waits `wait_ns` for others once the first is there.
         """
         with self._changed:
             while not any(self._queues):
                 if self._is_closed:
                     return []
                 self._changed.wait()
-            until_ns = self._clock.now_ns() + patience_ns
+            until_ns = self._clock.now_ns() + wait_ns
             while sum(map(len, self._queues)) < limit and not self._is_closed:
                 if self._clock.now_ns() >= until_ns:
                     break
