@@ -29,7 +29,7 @@ def make_bundle(folder: Path) -> Any:
     """Return a small bundle with every file in it."""
     from tiny import tiny_calibration, train_tiny
 
-    from edge_vit.pipeline import export_bundle
+    from edge_vit.api import export_bundle
 
     return export_bundle(
         f"edgevit:{train_tiny(folder / 'tiny.safetensors')}",

@@ -231,8 +231,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, help="folder of the page whose table is written anew")
     arguments, load = parser.parse_args(), load_average()
+    from edge_vit.api import export_bundle
     from edge_vit.data.images import ArraySource
-    from edge_vit.pipeline import export_bundle
     from edge_vit.training.datasets import load_digits
     from edge_vit.training.finetune import finetune
     from edge_vit.training.options import FinetuneOptions

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edge_vit.api import calibrate as calibrate
+    from edge_vit.api import export_bundle as export_bundle
+    from edge_vit.api import quantize as quantize
     from edge_vit.bundle import Bundle as Bundle
     from edge_vit.errors import EdgeVitError as EdgeVitError
     from edge_vit.export.sources import SourceRequest as SourceRequest
@@ -17,9 +20,6 @@ if TYPE_CHECKING:
     from edge_vit.measure.latency import measure_latency as measure_latency
     from edge_vit.measure.limits import Limits as Limits
     from edge_vit.measure.verify import verify as verify
-    from edge_vit.pipeline import calibrate as calibrate
-    from edge_vit.pipeline import export_bundle as export_bundle
-    from edge_vit.pipeline import quantize as quantize
     from edge_vit.runtime import Predictor as Predictor
     from edge_vit.runtime import Session as Session
     from edge_vit.runtime import SessionOptions as SessionOptions
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "export_bundle": "edge_vit.pipeline",
-    "calibrate": "edge_vit.pipeline",
-    "quantize": "edge_vit.pipeline",
+    "export_bundle": "edge_vit.api",
+    "calibrate": "edge_vit.api",
+    "quantize": "edge_vit.api",
     "build_engine": "edge_vit.runtime.trt.engines",
     "EngineOptions": "edge_vit.runtime.trt.identity",
     "verify": "edge_vit.measure.verify",

@@ -345,8 +345,8 @@ def _below(value: float, limit: float) -> str:
 
 
 def _name_of_progress() -> str:
+    from edge_vit.api import calibrate, export_bundle
     from edge_vit.measure.verify import verify
-    from edge_vit.pipeline import calibrate, export_bundle
     from edge_vit.progress import SILENT
 
     assert all(argument(f, "progress") is SILENT for f in (verify, calibrate, export_bundle))

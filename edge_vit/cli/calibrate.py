@@ -78,7 +78,7 @@ def command(
 
     Graphs that were made from an older table leave the bundle.
     """
-    from edge_vit.pipeline import CALIBRATION_STATE, calibrate
+    from edge_vit.api import CALIBRATION_STATE, calibrate
 
     if (calib is None) == (camera is None):
         raise click.UsageError("expected either --calib DIR or --from-camera ADDRESS")

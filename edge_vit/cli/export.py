@@ -131,7 +131,7 @@ def command(
 
     with talk.progress() as progress:
         with progress.step("loading PyTorch"):
-            from edge_vit.pipeline import export_bundle
+            from edge_vit.api import export_bundle
 
             request = _request(model, **said)
         bundle = export_bundle(

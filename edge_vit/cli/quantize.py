@@ -23,7 +23,7 @@ def command(talk: Talk, bundle: Path, lock_timeout: float | None) -> None:
 
     Needs no images.
     """
-    from edge_vit.pipeline import quantize
+    from edge_vit.api import quantize
 
     with talk.progress() as progress:
         quantized = quantize(bundle, lock_timeout=lock_timeout, progress=progress)

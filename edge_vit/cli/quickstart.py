@@ -77,9 +77,9 @@ def _run(
 ) -> tuple[Bundle, VerifyReport]:
     """Return the bundle and the verdict on it: one line per stage."""
     with progress.step("loading PyTorch"):
+        from edge_vit.api import export_bundle
         from edge_vit.measure.limits import Limits
         from edge_vit.measure.verify import verify
-        from edge_vit.pipeline import export_bundle
         from edge_vit.training.datasets import load_digits
 
     digits = load_digits()

@@ -147,9 +147,9 @@ def command(
     below 10 dB signal to noise never pass. Exit status 0: ship it. 3: a gate failed. 5: undecided:
     what questions the evaluation, or how many images or runs would decide.
     """
+    from edge_vit.api import NUM_COVERAGE_IMAGES, check_coverage
     from edge_vit.measure.limits import Limits
     from edge_vit.measure.verify import verify
-    from edge_vit.pipeline import NUM_COVERAGE_IMAGES, check_coverage
     from edge_vit.report.junit import render_junit
 
     talk: Talk = context.obj

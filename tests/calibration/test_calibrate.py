@@ -9,6 +9,7 @@ import onnx
 import pytest
 from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 
+from edge_vit.api import calibrate, quantize
 from edge_vit.bundle import (
     FP16,
     FP32,
@@ -28,7 +29,6 @@ from edge_vit.calibration.search import search_plans
 from edge_vit.data.images import ArraySource
 from edge_vit.data.preprocess import digest
 from edge_vit.errors import ArtifactError
-from edge_vit.pipeline import calibrate, quantize
 from edge_vit.spec.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
 
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny, write_held_out
 
+from edge_vit.api import export_bundle
 from edge_vit.bundle import Bundle
 from edge_vit.cli import main
-from edge_vit.pipeline import export_bundle
 
 
 @pytest.fixture

@@ -200,10 +200,10 @@ def interrupted(*arguments):
 
 
 def test_a_file_of_the_user_that_cannot_be_read(refused, monkeypatch):
-    from edge_vit import pipeline
+    from edge_vit import api
 
     def refuse(*arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "weights.bin")
 
-    monkeypatch.setattr(pipeline, "quantize", refuse)
+    monkeypatch.setattr(api, "quantize", refuse)
     assert refused("quantize", "b") == "weights.bin: Permission denied"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tiny import exported_as
 
+from edge_vit.api import export_bundle
 from edge_vit.export import export
-from edge_vit.pipeline import export_bundle
 from edge_vit.printable import printable
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\rcat"

@@ -15,12 +15,12 @@ COMMAND = [sys.executable, "-c", "from edge_vit.cli import main; main(prog_name=
 @pytest.fixture
 def broken(monkeypatch):
     """Make `edgevit quantize` hit a bug of ours."""
-    from edge_vit import pipeline
+    from edge_vit import api
 
     def bug(*arguments, **options):
         raise ZeroDivisionError("no such\nthing")
 
-    monkeypatch.setattr(pipeline, "quantize", bug)
+    monkeypatch.setattr(api, "quantize", bug)
 
 
 def test_a_bug_is_one_line_that_says_how_to_see_more(refused, broken):

@@ -78,7 +78,7 @@ def test_says_where_images_leave_the_calibrated_ranges(edgevit, bundle, held_out
 
 
 def test_an_evaluation_without_int8_looks_at_no_ranges(edgevit, bundle, held_out, monkeypatch):
-    monkeypatch.setattr("edge_vit.pipeline.check_coverage", None)
+    monkeypatch.setattr("edge_vit.api.check_coverage", None)
     assert edgevit("eval", bundle.path, "--data", held_out, "--precision", "fp32").exit_code == 0
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import tiny_calibration, tiny_digits, train_tiny
 
-from edge_vit.pipeline import export_bundle
+from edge_vit.api import export_bundle
 from edge_vit.spec.table import RECIPES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -1,4 +1,4 @@
-"""Stages of the pipeline, killed where they write: every number is replaced, no file is."""
+"""Stages that are killed where they write: every number is replaced, no file is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from kills import is_killed_at
 from small_bundles import GRAPH, IMAGES, SPEC, names, table_for, write_bundle
 
-from edge_vit import pipeline
+from edge_vit import api
 from edge_vit.bundle import INT8, Bundle
 from edge_vit.bundle.record import ExportRecord, HalfProof, Parity
 from edge_vit.data.images import ArraySource
@@ -53,7 +53,7 @@ def without_numbers(monkeypatch):
         return Exported(b"another graph", SPEC, record, IMAGES.images, IMAGES.outputs, ())
 
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(pipeline, "_versions", lambda *names: {})
+    monkeypatch.setattr(api, "_versions", lambda *names: {})
     monkeypatch.setattr(calibrate, "calibrate_model", calibrate_model)
     monkeypatch.setattr(export, "export_model", export_model)
     monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
@@ -66,12 +66,12 @@ def without_numbers(monkeypatch):
 
 
 def export(path):
-    pipeline.export_bundle("timm:x", path, precision="int8", calibration=SOURCE, force=True)
+    api.export_bundle("timm:x", path, precision="int8", calibration=SOURCE, force=True)
 
 
 STAGES = {
-    "calibrate": (lambda path: pipeline.calibrate(path, SOURCE), 1),
-    "quantize": (pipeline.quantize, 1),
+    "calibrate": (lambda path: api.calibrate(path, SOURCE), 1),
+    "quantize": (api.quantize, 1),
     "export": (export, 7),
 }
 
@@ -108,7 +108,7 @@ def test_a_killed_stage_leaves_the_old_bundle_or_the_new(old, tmp_path, stage, s
 def test_the_graphs_of_one_stage_appear_together(old, tmp_path):
     path = shutil.copytree(old, tmp_path / "cats.edgevit")
     assert Bundle.open(path).read_table() == table_for(GRAPH)
-    assert pipeline.quantize(path).has(INT8)
+    assert api.quantize(path).has(INT8)
     assert np.array_equal(Bundle.open(path).read_golden().outputs, IMAGES.outputs)
 
 
@@ -127,13 +127,13 @@ def _in_child(work):
 
 
 def _recalibrate(path):
-    pipeline.calibrate(path, SOURCE)
+    api.calibrate(path, SOURCE)
 
 
 PAIRS = {
-    "quantize and calibrate": (pipeline.quantize, _recalibrate),
+    "quantize and calibrate": (api.quantize, _recalibrate),
     "calibrate twice": (_recalibrate, _recalibrate),
-    "export and quantize": (export, pipeline.quantize),
+    "export and quantize": (export, api.quantize),
     "export twice": (export, export),
 }
 
@@ -151,7 +151,7 @@ def test_two_processes_take_turns(old, tmp_path, pair):
 
 def test_two_exports_to_one_place_make_one_bundle(tmp_path):
     def make():
-        pipeline.export_bundle("timm:x", tmp_path / "new.edgevit")
+        api.export_bundle("timm:x", tmp_path / "new.edgevit")
 
     children = [_in_child(make) for _ in range(3)]
     statuses = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)

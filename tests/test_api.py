@@ -1,4 +1,4 @@
-"""The tiny ViT through the whole pipeline: export, calibrate, quantize, run, verify."""
+"""The tiny ViT through every stage: export, calibrate, quantize, run, verify."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny
 
+from edge_vit.api import calibrate, check_coverage, export_bundle, quantize
 from edge_vit.bundle import (
     FP16,
     FP32,
@@ -28,7 +29,6 @@ from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.verify import verify
-from edge_vit.pipeline import calibrate, check_coverage, export_bundle, quantize
 from edge_vit.runtime import Predictor, SessionOptions, open_session, run_batch
 from edge_vit.spec.table import RECIPES
 
@@ -76,7 +76,7 @@ def reordered(source):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("pipeline")
+    return tmp_path_factory.mktemp("stages")
 
 
 @pytest.fixture(scope="module")
@@ -271,12 +271,12 @@ def made(exported, monkeypatch):
 @pytest.mark.parametrize("stage", ["_calibrate", "quantize", "_write_export"])
 @pytest.mark.usefixtures("made")
 def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch, stage):
-    from edge_vit import pipeline
+    from edge_vit import api
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, stage, interrupt)
+    monkeypatch.setattr(api, stage, interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(
             *("edgevit:vit_digits", tmp_path / "out.edgevit"),
