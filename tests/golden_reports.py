@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from edge_vit.answers import Answer, Score
 from edge_vit.measure.histogram import Histogram
 from edge_vit.measure.results import (
     AccuracyReport,
@@ -27,6 +26,7 @@ from edge_vit.measure.results import (
     VerifyReport,
 )
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
+from edge_vit.tasks.prediction import Answer, Score
 
 ENVIRONMENT = Environment(
     device="Cortex-A78AE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from decoding import predict
 from small_models import make_model
 
 from edge_vit.camera.summary import CameraSummary, Percentiles
@@ -16,7 +17,7 @@ from edge_vit.camera.values import (
     SourceStatus,
     Stamps,
 )
-from edge_vit.outputs import Prediction, predict
+from edge_vit.tasks.prediction import FeaturesPrediction
 
 LABELS = ("cat", "dog", 'say "owl"\nloudly', "Füchsin 🦊")
 SPEC = make_model(labels=LABELS)
@@ -44,7 +45,7 @@ def make_answer(
     if features is None:
         prediction = predict(spec or SPEC, output, 3, f"frame {number}")
     else:
-        prediction = Prediction(f"frame {number}", (), tuple(features))
+        prediction = FeaturesPrediction(f"frame {number}", tuple(features))
     frame = Frame(number, source, pixels, stamps, is_live)
     return CameraAnswer(frame, prediction, output, is_confident=is_confident)
 

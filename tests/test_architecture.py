@@ -33,7 +33,6 @@ BASE = Room(0, frozenset({*_ARRAYS, "av"}))  # PyAV: for `video` alone, and late
 """Floor 0 is one room of single files: these may import each other."""
 
 BASE_FILES = """
-    answers
     bundle
     data
     errors
@@ -41,10 +40,11 @@ BASE_FILES = """
     git_lfs
     locks
     optional
-    outputs
+    plugins
     printable
     progress
     spec
+    tasks
     values
 """
 

@@ -32,8 +32,8 @@ from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
 from edge_vit.runtime import self_test
 from edge_vit.runtime.trt import build
-from edge_vit.spec import DEFAULT_ACTIVATION, DEFAULT_THRESHOLD
 from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.tasks import TASKS, task_named
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = re.compile(
@@ -256,11 +256,11 @@ FACTS = [
     Fact(
         "docs/sources.md",
         r"label is on \(([\d.]+)\), or the value from which a score counts as positive \((\d)\)",
-        lambda: (DEFAULT_THRESHOLD["multi_label"], DEFAULT_THRESHOLD.get("regression", 0.0)),
+        lambda: tuple(task_named(t).default_threshold for t in ("multi_label", "regression")),
     ),
     *(
         Fact("docs/sources.md", rf"\| `{task}` \|.*?: ({activation}) \|", lambda a=activation: a)
-        for task, activation in DEFAULT_ACTIVATION.items()
+        for task, activation in ((name, task_named(name).default_activation) for name in TASKS)
         if activation != "none"
     ),
     Fact(

@@ -9,13 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vit.bundle import FP32, GOLDEN, INT8, INT8_CPU, Bundle, Golden, draft_bundle
-from edge_vit.spec import ModelSpec, PreprocessSpec, Task, image_input, task_output
+from edge_vit.spec import ModelSpec, PreprocessSpec, TaskName, image_input, task_output
 
 SIZE, CLASSES = 8, 5
 TOKENS, WIDTH, HIDDEN = 8, 24, 16  # a token is one row of pixels
 
 
-def tiny_spec(batch: int | None = None, task: Task = "classification") -> ModelSpec:
+def tiny_spec(batch: int | None = None, task: TaskName = "classification") -> ModelSpec:
     """Return the spec of `tiny_onnx`; `batch` is its fixed batch size."""
     labels = ("ant", "bee", "cat", "dog", "eel") if task == "classification" else ()
     return ModelSpec(
@@ -52,7 +52,7 @@ def tiny_outputs(images: np.ndarray) -> np.ndarray:
 
 
 def tiny_onnx(
-    batch: int | None = None, *, task: Task = "classification", quantized: bool = False
+    batch: int | None = None, *, task: TaskName = "classification", quantized: bool = False
 ) -> bytes:
     """Return the graph: Cast, Div, Reshape to tokens, linear, mean over tokens, head.
 
@@ -122,7 +122,7 @@ def tiny_images(count: int = 4, seed: int = 0) -> np.ndarray:
     return rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def tiny_bundle(path: Path, batch: int | None = None, task: Task = "classification") -> Bundle:
+def tiny_bundle(path: Path, batch: int | None = None, task: TaskName = "classification") -> Bundle:
     """Write and open a bundle with the fp32 graph and both INT8 graphs."""
     quantized = tiny_onnx(batch, task=task, quantized=True)
     with draft_bundle(path, tiny_spec(batch, task)) as bundle:

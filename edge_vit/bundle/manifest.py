@@ -13,6 +13,7 @@ from typing import Any
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.printable import escape_json
 from edge_vit.spec import ModelSpec, Precision
+from edge_vit.tasks import task_of
 from edge_vit.values import from_json, parse_json, to_json
 
 BUNDLE_FORMAT = 2
@@ -116,10 +117,7 @@ class Manifest:
             raise ArtifactError(f"{path}: {error}") from None
         for name in manifest.artifacts:
             check_name(name)
-        spec = manifest.spec
-        if found == 1 and spec.task == "classification" and spec.num_outputs == 1:
-            # The only class has 100 % for any image: it was a score that nothing could call one.
-            spec = dataclasses.replace(spec, task="regression", activation="none", threshold=0.0)
+        spec = task_of(manifest.spec).upgrade(manifest.spec, found)
         return dataclasses.replace(manifest, spec=spec)
 
 

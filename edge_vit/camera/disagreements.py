@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from edge_vit import outputs
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
@@ -20,13 +19,13 @@ from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.runtime.predictor import Prediction, interpret
 from edge_vit.runtime.session import Array, Session, run_batch
 from edge_vit.spec import ModelSpec
-from edge_vit.values import to_json
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
 
 _LOG = logging.getLogger(__name__)
-_MIN_COSINE = 0.99  # below it, features differ
 
 
 class DisagreementSink:
@@ -82,9 +81,8 @@ class DisagreementSink:
         )
 
     def _is_same(self, reference: Array, output: Array) -> bool:
-        if self._spec.task == "features":
-            return float(outputs.cosine(reference[None], output[None])[0]) >= _MIN_COSINE
-        return bool(outputs.same_prediction(self._spec, reference[None], output[None])[0])
+        rows = (named(self._spec, each[None]) for each in (reference, output))
+        return bool(task_of(self._spec).same_roughly(self._spec, *rows)[0])
 
     def _keep(self, answer: CameraAnswer, reference: Prediction) -> None:
         frame = answer.frame
@@ -95,8 +93,8 @@ class DisagreementSink:
             "source": frame.source,
             "number": frame.number,
             "model": self._spec.name,
-            "answered": to_json(answer.prediction),
-            "fp32": to_json(reference),
+            "answered": answer.prediction.record(),
+            "fp32": reference.record(),
         }
         write_atomically(self._folder / f"{name}.json", json.dumps(facts, indent=1).encode())
         write_atomically(self._folder / f"{name}.png", picture.getvalue())

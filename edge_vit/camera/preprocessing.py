@@ -33,17 +33,16 @@ from edge_vit.data.preprocess import (
     resized_size,
 )
 from edge_vit.errors import SpecError
-from edge_vit.outputs import same_prediction
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
 
 _LOG = logging.getLogger(__name__)
 
 REFERENCE = "pillow"
 MAX_MEAN_DIFF = 1.0
 """Largest mean difference from the reference that is allowed, in levels of 0 to 255."""
-MAX_SCORE_ERROR = 0.05
-"""Largest difference of a score, over the spread of the golden images' scores."""
 _REDUCING_GAP = 2.0
 _GRID = 8  # cells across and down, in which detail is looked for
 _MIN_LEVELS = 2.0  # standard deviation of a colour in a cell with detail
@@ -60,8 +59,7 @@ class PreprocessParity:
         num_images: that were compared.
         mean_diff: mean absolute difference of the inputs, levels of 0 to 255.
         max_diff: the largest.
-        agreement: share of images with the same prediction: see `outputs.same_prediction`; of a
-            regression, with scores closer than `MAX_SCORE_ERROR`.
+        agreement: share of images with the same prediction: see `Task.same_closely`.
         is_allowed: whether it may be taken.
     """
 
@@ -186,9 +184,8 @@ def compare_on(
     got = np.stack([BACKENDS[name](pixels, spec) for pixels in images])
     mean_diff, max_diff = differ(got, expected)
     outputs, wanted = run_batch(session, got), run_batch(session, expected)
-    same = same_prediction(bundle.spec, wanted, outputs)
-    if bundle.spec.task == "regression":  # that it is the same side of a threshold says too little
-        same &= (np.abs(outputs - wanted) <= MAX_SCORE_ERROR * wanted.std(axis=0)).all(axis=1)
+    model = bundle.spec
+    same = task_of(model).same_closely(model, named(model, wanted), named(model, outputs))
     agreement = float(same.mean())
     is_allowed = mean_diff <= MAX_MEAN_DIFF and agreement == 1
     return PreprocessParity(name, len(images), mean_diff, max_diff, agreement, is_allowed)

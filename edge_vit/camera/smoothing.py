@@ -13,12 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit import outputs
-from edge_vit.answers import Answer
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.errors import SpecError
-from edge_vit.outputs import Prediction
 from edge_vit.spec import ModelSpec
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
 
 SmoothingKind = Literal["ema", "majority"]
 
@@ -53,28 +52,37 @@ class Smoothing:
     def __init__(self, kind: SmoothingKind, num_frames: int, spec: ModelSpec, top: int = 5) -> None:
         if num_frames < 1 or top < 1:
             raise SpecError(f"smoothing: got {num_frames} frames and {top} answers, expected 1 up")
-        if kind == "majority" and spec.task == "regression":
+        self._task = task_of(spec)
+        if self._task.smoothing and kind not in self._task.smoothing:
             raise SpecError(
-                f"--smooth majority counts classes, and {spec.name} gives scores. "
-                f"Take --smooth ema:{num_frames}"
+                f"--smooth {kind} counts classes, and {spec.name} gives {spec.outputs[0].name}. "
+                f"Take --smooth {self._task.smoothing[0]}:{num_frames}"
             )
         self._kind, self._num_frames = kind, num_frames
         self._spec, self._top = spec, top
         self._histories: dict[str, _History] = {}
 
     def __call__(self, answer: CameraAnswer) -> CameraAnswer:
-        """Return `answer` with its `smoothed` set; features are left as they are."""
-        if self._spec.task == "features":
+        """Return `answer` with its `smoothed` set; as it is where the task has no smoothing."""
+        if not self._task.smoothing:
             return answer
         history, image = self._history(answer), answer.prediction.image
+        outputs = named(self._spec, answer.output[None])
+        order = None
         if self._kind == "ema":
-            values = outputs.averageable(self._spec, answer.output)
+            values = self._task.averageable(self._spec, outputs)[0]
             before = values if history.mean is None else history.mean
-            history.mean = before + 2 / (self._num_frames + 1) * (values - before)
-            smoothed = outputs.predict_averaged(self._spec, history.mean, self._top, image)
+            shares = history.mean = before + 2 / (self._num_frames + 1) * (values - before)
         else:
-            history.newest.append(self._votes(answer))
-            smoothed = self._majority(history.newest, image)
+            history.newest.append(self._task.votes(self._spec, outputs)[0])
+            shares = np.mean(history.newest, axis=0)
+            last = {
+                int(index): number
+                for number, votes in enumerate(history.newest)
+                for index in np.flatnonzero(votes)
+            }
+            order = sorted(last, key=lambda index: (-shares[index], -last[index], index))
+        smoothed = self._task.from_shares(self._spec, shares, order, image, self._top)
         return dataclasses.replace(answer, smoothed=smoothed)
 
     def _history(self, answer: CameraAnswer) -> _History:
@@ -86,23 +94,6 @@ class Smoothing:
             self._histories[source] = history
         history.last_ns = now_ns
         return history
-
-    def _votes(self, answer: CameraAnswer) -> NDArray[np.float64]:
-        """Return 1 for the first class, or for each label that is on, (size,)."""
-        if self._spec.task == "multi_label":
-            return outputs.labels_on(self._spec, answer.output).astype(np.float64)
-        votes = np.zeros(len(answer.output))
-        votes[int(np.argmax(answer.output))] = 1
-        return votes
-
-    def _majority(self, newest: deque[NDArray[np.float64]], image: str) -> Prediction:
-        shares = np.mean(newest, axis=0)
-        last = {i: place for place, votes in enumerate(newest) for i in np.flatnonzero(votes)}
-        seen = sorted(last, key=lambda index: (-shares[index], -last[index], index))
-        ranked = tuple(Answer(int(i), self._spec.label(int(i)), float(shares[i])) for i in seen)
-        on = tuple(answer for answer in ranked if answer.score > 0.5)
-        is_multi = self._spec.task == "multi_label"
-        return Prediction(image, ranked[: self._top], labels_on=on if is_multi else None)
 
 
 class ConfidenceFloor:
@@ -123,6 +114,6 @@ class ConfidenceFloor:
 
     def __call__(self, answer: CameraAnswer) -> CameraAnswer:
         """Return `answer` with its `is_confident` set."""
-        answers = (answer.smoothed or answer.prediction).answers
-        is_confident = not answers or answers[0].score >= self._floor
+        best = (answer.smoothed or answer.prediction).confidence
+        is_confident = best is None or best >= self._floor
         return dataclasses.replace(answer, is_confident=is_confident)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edge_vit.camera.sinks.record import headline
 from edge_vit.camera.summary import CameraSummary, Percentiles
 from edge_vit.camera.values import CameraAnswer, SourceStatus
 
@@ -47,13 +46,7 @@ def answer_line(answer: CameraAnswer) -> str:
     """Return one line that says what was seen, where and how late."""
     frame = answer.frame
     prediction = answer.smoothed or answer.prediction
-    if prediction.scores is not None or prediction.labels_on is not None:
-        what = (headline(answer) or "") + ("" if answer.is_confident else " (unsure)")
-    elif prediction.answers:
-        best = prediction.answers[0]
-        what = f"{best.label} {best.score:.3f}" + ("" if answer.is_confident else " (unsure)")
-    else:
-        what = f"{len(answer.output)} features"
+    what = prediction.line + ("" if answer.is_confident else " (unsure)")
     # Of a file the latency is the time in queues: nobody waits for it.
     latency = f"  {frame.stamps.latency_ms:.1f} ms" if frame.is_live else ""
     return f"{frame.source} #{frame.number}: {what}{latency}"

@@ -25,8 +25,9 @@ from edge_vit.cli.output import print_tables
 from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.label_files import read_labels, twin_labels
-from edge_vit.spec import Activation, CropMode, Interpolation, Precision, Task
+from edge_vit.spec import Activation, CropMode, Interpolation, Precision
 from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
+from edge_vit.tasks import TASKS
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
@@ -72,7 +73,7 @@ _COLOUR = Numbers("R,G,B", float, (3,))
     name="labels_file",
 )
 @option("--num-classes N", "Width of the head; 0 for none.", NOT_NEGATIVE)
-@option("--task", "What the output means, where the model does not show it.", get_args(Task))
+@option("--task", "What the output means, where the model does not show it.", tuple(TASKS))
 @option(
     "--activation",
     "What makes the model's own output probabilities; none where they are that already.",

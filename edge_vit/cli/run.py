@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -26,6 +25,7 @@ from edge_vit.data.video import VIDEO_SUFFIXES
 from edge_vit.errors import ImageError
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision
+from edge_vit.tasks import task_of
 
 
 @click.command("run")
@@ -70,11 +70,11 @@ def command(
                 bad.append(_explain(path, bundle, error))
             advance(1)
     if as_json:
-        print_json([_to_json(prediction) for prediction in predictions])
+        print_json([prediction.to_json() for prediction in predictions])
     elif predictions:
         from edge_vit.report.terminal import predictions_table
 
-        print_tables(predictions_table(predictions))
+        print_tables(predictions_table(predictions, task_of(opened.spec)))
     for line in bad[:-1]:
         Failure(line, 1).show()
     if bad:
@@ -87,12 +87,3 @@ def _explain(path: Path, bundle: Path, error: ImageError) -> str:
         return str(error)
     command = shlex.join(["edgevit", "camera", str(bundle), "--source", str(path), "--json"])
     return f"{path} is a video, expected an image. For the predictions of its frames: {command}"
-
-
-def _to_json(prediction: Prediction) -> dict[str, Any]:
-    if prediction.features is not None:
-        return {"image": prediction.image, "features": prediction.features}
-    if prediction.scores is not None:
-        return {"image": prediction.image, "scores": prediction.scores}
-    on = {} if prediction.labels_on is None else {"labels_on": prediction.labels_on}
-    return {"image": prediction.image, "predictions": prediction.answers, **on}

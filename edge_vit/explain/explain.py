@@ -21,11 +21,11 @@ from edge_vit.explain.values import Explanation, Look
 from edge_vit.graph.expose import expose
 from edge_vit.graph.reading import Layout, Reading, find_layout, find_reading
 from edge_vit.graph.sites import find_blocks
-from edge_vit.outputs import predict
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, SessionOptions
 from edge_vit.spec import ModelSpec, Precision
+from edge_vit.tasks import task_of
 
 _NUM_ANSWERS = 3
 
@@ -137,9 +137,10 @@ def _look(
         pooled = _of_one(outputs[view.reading.pool], spec).astype(np.float64)
         weights = pooled.reshape(-1, pooled.shape[-1]).mean(axis=0)
     rollout = map_of(rolled, weights, view.layout.rows, view.layout.columns)
-    answers = predict(spec, outputs[spec.outputs[0].name][0], _NUM_ANSWERS).answers
+    first = {output.name: outputs[output.name][:1] for output in spec.outputs}
+    (prediction,) = task_of(spec).decode(spec, first, top=_NUM_ANSWERS)
     rows = tuple(tuple(round(float(v), 8) for v in row) for row in rollout)
-    return Look(session.precision, rows, answers), rollout
+    return Look(session.precision, rows, prediction.names), rollout
 
 
 def _of_one(attention: Array, spec: ModelSpec) -> Array:

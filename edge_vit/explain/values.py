@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_vit.answers import Answer
 from edge_vit.spec import Precision
+from edge_vit.tasks.prediction import Answer
 
 MapRows = tuple[tuple[float, ...], ...]
 """A map over patches, (rows, columns); not negative, adding up to 1."""

@@ -33,7 +33,8 @@ from edge_vit.export.rewrites.linear import (
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.newer import spell_out_newer
 from edge_vit.graph.sites import Block, find_attentions, find_blocks
-from edge_vit.spec import DEFAULT_ACTIVATION, PreprocessSpec, Task, image_input, task_output
+from edge_vit.spec import PreprocessSpec, TaskName, image_input, task_output
+from edge_vit.tasks import task_named
 
 OPSET = 19
 IR_VERSION = 10
@@ -72,7 +73,7 @@ class CanonicalGraph:
 def make_canonical(
     proto: onnx.ModelProto,
     preprocess: PreprocessSpec,
-    task: Task,
+    task: TaskName,
     *,
     is_contract: bool = False,
     settle: Callable[[Ending | None], Meaning] | None = None,
@@ -125,7 +126,9 @@ def make_canonical(
     keep_batch_dimension(graph)
     shape_biases(graph)
     batch, num_outputs = _read_output(graph)
-    meaning = settle(find_ending(graph)) if settle else Meaning(task, DEFAULT_ACTIVATION[task])
+    meaning = (
+        settle(find_ending(graph)) if settle else Meaning(task, task_named(task).default_activation)
+    )
     if meaning.stripped is not None:
         strip_ending(graph, meaning.stripped)
     images = image_input(preprocess.image_size, batch)

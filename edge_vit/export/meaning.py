@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edge_vit.errors import SpecError
 from edge_vit.export.rewrites.ending import Ending
 from edge_vit.export.sources import SourceRequest
-from edge_vit.spec import DEFAULT_ACTIVATION, Activation, Task
+from edge_vit.spec import Activation, TaskName
+from edge_vit.tasks import task_named
 
 _SUM_TOLERANCE = 1e-3
 _NORM_TOLERANCE = 1e-4
@@ -28,7 +29,7 @@ class Meaning:
         remarks: what was found, one line each.
     """
 
-    task: Task
+    task: TaskName
     activation: Activation
     stripped: Ending | None = None
     remarks: tuple[str, ...] = ()
@@ -36,7 +37,7 @@ class Meaning:
 
 def settle_meaning(
     request: SourceRequest,
-    declared: Task,
+    declared: TaskName,
     ending: Ending | None,
     outputs: NDArray[np.floating],
 ) -> Meaning:
@@ -81,7 +82,7 @@ def settle_meaning(
     return Meaning(task, activation, None, (*remarks, *found))
 
 
-def _check_threshold(request: SourceRequest, task: Task) -> None:
+def _check_threshold(request: SourceRequest, task: TaskName) -> None:
     threshold = request.threshold
     if threshold is None:
         return
@@ -96,8 +97,8 @@ def _check_threshold(request: SourceRequest, task: Task) -> None:
 
 
 def _settle_task(
-    request: SourceRequest, declared: Task, ending: Ending | None, size: int
-) -> tuple[Task, tuple[str, ...]]:
+    request: SourceRequest, declared: TaskName, ending: Ending | None, size: int
+) -> tuple[TaskName, tuple[str, ...]]:
     if request.task == "classification" and size == 1:
         raise SpecError(
             f"--task classification: {request.address} has 1 output, expected at least 2 classes. "
@@ -122,18 +123,18 @@ def _settle_task(
     return "classification", ()
 
 
-_REMARKS: dict[Task, str] = {
+_REMARKS: dict[TaskName, str] = {
     "multi_label": "its configuration says multi-label: each label is on or off by itself",
     "regression": "its configuration says regression: its outputs are numeric scores",
 }
 
 
 def _look(
-    request: SourceRequest, task: Task, outputs: NDArray[np.floating]
+    request: SourceRequest, task: TaskName, outputs: NDArray[np.floating]
 ) -> tuple[Activation, tuple[str, ...]]:
     """Return the activation, and what the numbers say where the graph's end does not."""
     wide = np.asarray(outputs, np.float64)
-    said, usual = request.activation, DEFAULT_ACTIVATION[task]
+    said, usual = request.activation, task_named(task).default_activation
     within = bool((wide >= 0).all() and (wide <= 1 + 1e-6).all())
     seen = f"on {len(wide)} images"
     if said == "none" and not within:

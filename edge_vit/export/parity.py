@@ -12,8 +12,8 @@ from edge_vit.errors import ParityError
 from edge_vit.export.reference import MAX_ERROR, Images, Outputs, Reference, open_graph, reason
 from edge_vit.export.sources import Source
 from edge_vit.optional import require
-from edge_vit.outputs import FloatArray
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks.numerics import FloatArray
 
 MIN_COSINE = 0.99999
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_vit.answers import Answer, Score
+from edge_vit.tasks.prediction import Answer, Score
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Disagreement:
         label: the true class name, or None where the data has no labels.
         reference: best classes or labels of the reference, best first.
         candidate: the same of the candidate.
-        divergence: of the two outputs: see `edge_vit.outputs.divergence`.
+        divergence: of the two outputs: see `Task.divergence`.
         agrees: whether the prediction is the same all the same.
         reference_scores: of a regression model, the reference's; at most 3.
         candidate_scores: likewise the candidate's.

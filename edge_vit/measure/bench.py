@@ -20,7 +20,6 @@ from edge_vit.measure.recorder import stage_of
 from edge_vit.measure.results import LatencyReport
 from edge_vit.measure.scenarios import Plan, time_scenario
 from edge_vit.measure.timing import Energy, Stage, TimingWarning
-from edge_vit.outputs import predict
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import resolve_backend, runs_on_cpu
@@ -32,6 +31,8 @@ from edge_vit.runtime.session import (
     run_batch,
 )
 from edge_vit.spec import ModelSpec, Precision
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
 
 _NUM_TIMED_IMAGES = 8
 _NUM_STAGE_RUNS = 50
@@ -129,7 +130,7 @@ def time_stages(
             model_input = preprocess(pixels, spec.preprocess)
             preprocessed = time.perf_counter()
             output = run_batch(session, model_input[None])[0]
-            predict(spec, output)
+            task_of(spec).decode(spec, named(spec, output[None]))
             end = time.perf_counter()
             times["decode"].append(1000 * (decoded - start))
             times["preprocess"].append(1000 * (preprocessed - decoded))

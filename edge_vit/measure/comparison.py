@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_vit import outputs
 from edge_vit.measure import metrics
-from edge_vit.measure.metrics import FloatArray, IntArray
+from edge_vit.measure.metrics import BoolArray, FloatArray, IntArray
 from edge_vit.measure.records import AGREES, CANDIDATE_RIGHT, REFERENCE_RIGHT
 from edge_vit.measure.results import Disagreement
 from edge_vit.measure.tally import Tally
 from edge_vit.measure.worst import Kept, SeenImage, WorstImages, thumbnail_png
 from edge_vit.spec import ModelSpec
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
 
 _NUM_ANSWERS = 3  # of each model, beside an image where they differ
 
@@ -68,7 +69,7 @@ class Comparison:
             self._features.append(candidate)
         else:
             divergence = self.tally.add_predictions(self._spec, reference, candidate, labels)
-            agrees = outputs.same_prediction(self._spec, reference, candidate)
+            agrees = self._same(reference, candidate)
             right, candidate_right = (
                 metrics.top1(side) == labels for side in (reference, candidate)
             )
@@ -104,6 +105,10 @@ class Comparison:
         ]
         self._worst = WorstImages(len(kept), kept)
 
+    def _same(self, reference: FloatArray, candidate: FloatArray) -> BoolArray:
+        rows = (named(self._spec, each) for each in (reference, candidate))
+        return task_of(self._spec).same(self._spec, *rows)
+
     def _show(
         self, image: SeenImage, divergence: float, reference: FloatArray, candidate: FloatArray
     ) -> Disagreement:
@@ -111,16 +116,19 @@ class Comparison:
         if image.label is not None:
             label = self._labels[image.label] if self._labels else self._spec.label(image.label)
         ours, theirs = (
-            outputs.predict(self._spec, output, _NUM_ANSWERS) for output in (reference, candidate)
+            task_of(self._spec).decode(self._spec, named(self._spec, row[None]), top=_NUM_ANSWERS)[
+                0
+            ]
+            for row in (reference, candidate)
         )
         return Disagreement(
             image=image.name,
             thumbnail_png=thumbnail_png(image.pixels),
             label=label,
-            reference=ours.answers,
-            candidate=theirs.answers,
+            reference=ours.names,
+            candidate=theirs.names,
             divergence=divergence,
-            agrees=bool(outputs.same_prediction(self._spec, reference[None], candidate[None])[0]),
-            reference_scores=(ours.scores or ())[:_NUM_ANSWERS],
-            candidate_scores=(theirs.scores or ())[:_NUM_ANSWERS],
+            agrees=bool(self._same(reference[None], candidate[None])[0]),
+            reference_scores=ours.numbers[:_NUM_ANSWERS],
+            candidate_scores=theirs.numbers[:_NUM_ANSWERS],
         )

@@ -23,7 +23,7 @@ from edge_vit.measure.statistics import exact_bounds, wilson_interval
 from edge_vit.measure.tally import AnswerTally, Counts, Tally, merge_tallies, percentile_of
 from edge_vit.measure.task_tallies import label_agreements, mean_agreement, score_errors
 from edge_vit.measure.worst import Kept, worst_of
-from edge_vit.spec import Activation, Precision, Task
+from edge_vit.spec import Activation, Precision, TaskName
 from edge_vit.values import from_json, parse_json, to_json
 
 PARTIAL_FORMAT = 2
@@ -48,7 +48,7 @@ class Subject:
     """
 
     bundle_digest: str
-    task: Task
+    task: TaskName
     backend: str
     precision: Precision
     reference: str

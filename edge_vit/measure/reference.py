@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge_vit.measure.findings import Evidence, Finding
 from edge_vit.measure.statistics import exact_bounds
 from edge_vit.printable import one_line
-from edge_vit.spec import Activation, Task
+from edge_vit.spec import Activation, TaskName
 
 MIN_IMAGES = 10
 """Different pictures below which nothing is judged, whatever the limits."""
@@ -46,7 +46,7 @@ class ReferenceFacts:
     """
 
     reference: str
-    task: Task
+    task: TaskName
     activation: Activation
     num_outputs: int
     labels: tuple[str, ...] = ()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_vit.answers import Answer as Answer
-from edge_vit.answers import Score as Score
 from edge_vit.measure.accuracy_values import ClassAccuracy as ClassAccuracy
 from edge_vit.measure.accuracy_values import Disagreement as Disagreement
 from edge_vit.measure.accuracy_values import LabelAgreement as LabelAgreement
@@ -21,7 +19,9 @@ from edge_vit.measure.timing import Percentile as Percentile
 from edge_vit.measure.timing import Scenario as Scenario
 from edge_vit.measure.timing import Stage as Stage
 from edge_vit.measure.timing import TimingWarning as TimingWarning
-from edge_vit.spec import ModelSpec, Precision, Task
+from edge_vit.spec import ModelSpec, Precision, TaskName
+from edge_vit.tasks.prediction import Answer as Answer
+from edge_vit.tasks.prediction import Score as Score
 
 REPORT_FORMAT = 4
 """Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`; format 2 had no
@@ -208,7 +208,7 @@ class AccuracyReport:
     per_class: tuple[ClassAccuracy, ...] = ()
     confusion: tuple[tuple[int, int, int], ...] = ()
     reference_confusion: tuple[tuple[int, int, int], ...] = ()
-    task: Task | None = None
+    task: TaskName | None = None
     per_label: tuple[LabelAgreement, ...] = ()
     label_agreement: float | None = None
     scores: tuple[ScoreError, ...] = ()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from edge_vit import outputs
 from edge_vit.measure import metrics
 from edge_vit.measure.exact import exact_sum
 from edge_vit.measure.metrics import BoolArray, Float64Array, FloatArray, IntArray
@@ -21,6 +20,9 @@ from edge_vit.measure.task_tallies import Counts as Counts
 from edge_vit.measure.task_tallies import LabelTally, ScoreTally
 from edge_vit.measure.task_tallies import add_count as _add
 from edge_vit.spec import ModelSpec
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
+from edge_vit.tasks.numerics import activate, cosine
 
 TOP_K = 5
 NUM_BINS = 15
@@ -51,7 +53,7 @@ class AnswerTally:
 
     def add(self, spec: ModelSpec, raw: FloatArray, labels: IntArray) -> BoolArray:
         """Count outputs (rows, classes) and labels (rows,); return which are right, (rows,)."""
-        answers, scores = metrics.top1(raw), outputs.probabilities(spec, raw).max(axis=1)
+        answers, scores = metrics.top1(raw), activate(spec.activation or "none", raw).max(axis=1)
         right: BoolArray = answers == labels
         self.top5 += _count(metrics.in_top_k(raw, labels, TOP_K))
         rows = zip(labels.tolist(), answers.tolist(), scores.tolist(), right.tolist(), strict=True)
@@ -73,7 +75,7 @@ class Tally:
         cosine_min: the smallest.
         distances: bucket of ``1 - cosine`` -> images; each bucket ends 1 % above where it begins.
         divergences: the same of the KL divergence; of a regression, of the mean difference.
-        num_agreeing: images with the same prediction: see `edge_vit.outputs.same_prediction`; of
+        num_agreeing: images with the same prediction: see `Task.same`; of
             `features`, with the same nearest neighbour.
         num_lost: labelled images that only the reference gets right.
         num_gained: labelled images that only the candidate gets right.
@@ -100,14 +102,14 @@ class Tally:
 
     def add(self, reference: FloatArray, candidate: FloatArray) -> Float64Array:
         """Count the outputs of one batch, (rows, values) each; return ``1 - cosine``, (rows,)."""
-        cosine = outputs.cosine(reference, candidate)
+        cosines = cosine(reference, candidate).tolist()
         signal, noise = metrics.power_rows(reference, candidate)
-        self.num_images += len(cosine)
-        self.cosine_min = min(self.cosine_min, *cosine.tolist())
-        self.cosine += exact_sum(cosine.tolist())
+        self.num_images += len(cosines)
+        self.cosine_min = min(self.cosine_min, *cosines)
+        self.cosine += exact_sum(cosines)
         self.signal += exact_sum(signal.tolist())
         self.noise += exact_sum(noise.tolist())
-        distance: Float64Array = 1 - cosine
+        distance: Float64Array = 1 - np.array(cosines)
         for value in distance.tolist():
             _add(self.distances, _bucket(value), 1)
         return distance
@@ -123,8 +125,9 @@ class Tally:
             candidate: outputs, (rows, size).
             labels: (rows,), -1 where the label is not known; only of `classification`.
         """
-        self.num_agreeing += _count(outputs.same_prediction(spec, reference, candidate))
-        divergence = outputs.divergence(spec, reference, candidate)
+        task, both = task_of(spec), (named(spec, reference), named(spec, candidate))
+        self.num_agreeing += _count(task.same(spec, *both))
+        divergence = task.divergence(spec, *both)
         for value in divergence.tolist():
             _add(self.divergences, _bucket(value), 1)
         if spec.task == "regression":
@@ -133,7 +136,7 @@ class Tally:
             return divergence
         self.kl += exact_sum(divergence.tolist())
         if spec.task == "multi_label":
-            on = outputs.labels_on(spec, reference), outputs.labels_on(spec, candidate)
+            on = (task.votes(spec, each).astype(bool) for each in both)
             self.labels.add(*on)
         elif (known := labels >= 0).any():
             reference_right = self.reference.add(spec, reference[known], labels[known])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_vit.measure.results import (
@@ -31,8 +31,9 @@ from edge_vit.report.latency_plots import course, course_plot, distribution_plot
 from edge_vit.report.precision import precision_figures, recipe_grid
 from edge_vit.report.wording import count, is_known, number, percent, ratio, significant
 from edge_vit.runtime.trt.sidecar import Engine
-from edge_vit.spec import Precision, Task
+from edge_vit.spec import Precision
 from edge_vit.spec.table import CalibrationTable
+from edge_vit.tasks import task_of
 
 MAX_PICTURES = 12
 """Shown of the candidate; of every other precision half as many, to keep the page small."""
@@ -237,14 +238,6 @@ def galleries(report: VerifyReport) -> tuple[Gallery, ...]:
     return tuple(_gallery(a, report) for a in compared)
 
 
-_DIVERGENCES: Mapping[Task, str] = {
-    "classification": "KL {} nats",
-    "multi_label": "KL {} nats",
-    "regression": "off by {}",
-    "features": "1 − cosine {}",
-}
-
-
 def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
     verdict = report.verdict
     is_candidate = (accuracy.precision, accuracy.backend) == (
@@ -253,7 +246,7 @@ def _gallery(accuracy: AccuracyReport, report: VerifyReport) -> Gallery:
     )
     most = MAX_PICTURES if is_candidate else MAX_PICTURES // 2
     reference, name = _precision_of(accuracy), name_in(accuracy, report.accuracy)
-    measure = _DIVERGENCES[report.model.task]
+    measure = task_of(report.model).wording.divergence
     pictures = tuple(
         Picture(
             worst,

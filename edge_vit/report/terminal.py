@@ -23,10 +23,10 @@ from edge_vit.report.wording import (
     OUTCOME_WORDS,
     listing,
     megabytes,
-    percent,
     short_digest,
 )
-from edge_vit.runtime.predictor import Prediction
+from edge_vit.tasks.base import Task
+from edge_vit.tasks.prediction import Prediction
 
 OUTCOME_STYLES: dict[Outcome | FindingOutcome, str] = {
     "pass": "green",
@@ -68,32 +68,15 @@ def _style_of(words: str) -> str:
     return PRECISION_STYLES.get(words.partition(" ")[0], "")
 
 
-def predictions_table(predictions: Sequence[Prediction]) -> Table:
-    """Return the prediction for each image: classes or labels, scores, or how many features."""
-    if any(prediction.scores is not None for prediction in predictions):
-        return _scores_table(predictions)
-    rows: list[tuple[str, ...]] = []
-    for prediction in predictions:
-        if prediction.features is not None:
-            rows.append((prediction.image, f"{len(prediction.features)} features", "", MISSING))
-        on = prediction.labels_on
-        for rank, answer in enumerate(prediction.answers):
-            image = prediction.image if rank == 0 else ""
-            mark = () if on is None else ("on" if answer in on else "",)
-            rows.append((image, answer.label, *mark, str(answer.index), percent(answer.score)))
-    if predictions and predictions[0].labels_on is not None:
-        columns = ("image", "label", "", "index", "probability")
-        return grid_table(Grid("Predictions", columns, tuple(rows), 3))
-    return grid_table(Grid("Predictions", ("image", "class", "index", "score"), tuple(rows), 2))
-
-
-def _scores_table(predictions: Sequence[Prediction]) -> Table:
+def predictions_table(predictions: Sequence[Prediction], task: Task) -> Table:
+    """Return the prediction for each image, in the columns of `task`."""
     rows = tuple(
-        (prediction.image if index == 0 else "", score.label, f"{score.value:.6g}")
+        (prediction.image if number == 0 else "", *cells)
         for prediction in predictions
-        for index, score in enumerate(prediction.scores or ())
+        for number, cells in enumerate(prediction.cells())
     )
-    return grid_table(Grid("Predictions", ("image", "score", "value"), rows, 2))
+    columns = ("image", *task.columns)
+    return grid_table(Grid("Predictions", columns, rows, task.num_word_columns))
 
 
 def accuracy_table(reports: Sequence[AccuracyReport]) -> Table:

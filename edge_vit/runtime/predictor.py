@@ -12,8 +12,6 @@ from edge_vit.bundle import Bundle
 from edge_vit.data.images import ImageSource, load_image, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError
-from edge_vit.outputs import Prediction as Prediction
-from edge_vit.outputs import predict
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import (
     DEFAULT_OPTIONS,
@@ -24,6 +22,9 @@ from edge_vit.runtime.session import (
     run_batch,
 )
 from edge_vit.spec import ModelSpec, Precision
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
+from edge_vit.tasks.prediction import Prediction as Prediction
 
 
 class Predictor:
@@ -124,4 +125,4 @@ def interpret(
             f"image {name}: {spec.name} in {precision} gave NaN or infinity. "
             "Run it with --precision fp32, and see which layers differ: edgevit inspect"
         )
-    return predict(spec, output, top, name)
+    return task_of(spec).decode(spec, named(spec, output[None]), (name,), top=top)[0]

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_vit.bundle import GOLDEN, Bundle
 from edge_vit.errors import BackendError
 from edge_vit.runtime.session import Session, run_batch
 from edge_vit.spec import Precision
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import named
 
 _LOG = logging.getLogger(__name__)
 
 MAX_ERROR: Mapping[Precision, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
-"""Largest `output_error` of each precision. Another model's answers are off by about 1.4; fp32 on
+"""Largest `Task.deviation` of each precision. Another model's answers are off by about 1.4; fp32 on
 another machine by 0.0001, FP16 by 0.005, INT8 of a recipe that holds by 0.02 to 0.2."""
 
 
@@ -27,7 +28,7 @@ class SelfTest:
 
     Attributes:
         num_images: that were run.
-        error: see `output_error`; infinite where an output is not finite.
+        error: see `Task.deviation`; infinite where an output is not finite.
         limit: what is allowed.
     """
 
@@ -39,32 +40,6 @@ class SelfTest:
     def passes(self) -> bool:
         """Whether the session is the model that it says."""
         return self.error <= self.limit
-
-
-def output_error(
-    outputs: npt.NDArray[np.float32],
-    expected: npt.NDArray[np.float32],
-    *,
-    over_images: bool = False,
-) -> float:
-    """Return the root mean square error, over the spread of `expected`.
-
-    Both are float32 (count, size). The spread is the standard deviation from each row's own mean:
-    what is common to all classes says nothing. Scores of a regression have nothing in common, and
-    there it is that of each column over images. Without any spread it is the root mean square.
-
-    Args:
-        outputs: to judge.
-        expected: what they should be.
-        over_images: whether the spread is that over images.
-    """
-    wanted = expected.astype(np.float64)
-    # One figure for each column over images, or a single one for all.
-    axis, of = (0, 0) if over_images else (1, None)
-    error = np.mean((outputs - wanted) ** 2, axis=of)
-    spread = np.mean((wanted - wanted.mean(axis=axis, keepdims=True)) ** 2, axis=of)
-    spread = np.where(spread > 0, spread, np.mean(wanted**2, axis=of))
-    return float(np.sqrt(np.max(error / np.where(spread > 0, spread, 1.0))))
 
 
 def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
@@ -80,8 +55,9 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     outputs = run_batch(session, golden.images)
     error = float("inf")
     if np.isfinite(outputs).all():
-        over_images = bundle.spec.task == "regression"
-        error = output_error(outputs, golden.outputs, over_images=over_images)
+        spec = bundle.spec
+        rows = (named(spec, each) for each in (golden.outputs, outputs))
+        error = task_of(spec).deviation(spec, *rows)
     return SelfTest(len(outputs), error, MAX_ERROR[session.precision])
 
 

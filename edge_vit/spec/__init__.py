@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from edge_vit.errors import SpecError
+
+if TYPE_CHECKING:
+    from edge_vit.tasks.base import Task
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-Task = Literal["classification", "multi_label", "regression", "features"]
-"""What the output means: one class of several, any number of labels, one or several numeric scores,
-or a feature vector (a model without a head)."""
+TaskName = str
+"""What the outputs mean: a name of `edge_vit.tasks.TASKS`, such as ``classification``."""
 
 Activation = Literal["softmax", "sigmoid", "none"]
 """What turns an output into probabilities; `none` where it is one already, or never becomes one."""
-
-DEFAULT_ACTIVATION: Mapping[Task, Activation] = {
-    "classification": "softmax",
-    "multi_label": "sigmoid",
-    "regression": "none",
-    "features": "none",
-}
-DEFAULT_THRESHOLD: Mapping[Task, float] = {"multi_label": 0.5}
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 CropMode = Literal["center", "squash", "border"]
@@ -126,15 +119,15 @@ class ModelSpec:
         embed_dim: width of a token.
         num_tokens: tokens that attend to each other, prefix tokens included.
         licence: of the weights, where the source says it.
-        activation: what turns the output into probabilities; `DEFAULT_ACTIVATION` of the task where
-            None is given. `edge_vit.outputs` applies it.
+        activation: what turns the output into probabilities, outside of the graph; the task's own
+            where None is given.
         threshold: a label is on from this probability, and a score counts as positive from this
-            value; 0.5 for `multi_label` and 0 for `regression` where None is given.
+            value; the task's own where None is given.
     """
 
     name: str
     source: str
-    task: Task
+    task: TaskName
     labels: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -148,33 +141,20 @@ class ModelSpec:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        task = _task(self.task)
         if self.activation is None:
-            object.__setattr__(self, "activation", DEFAULT_ACTIVATION[self.task])
+            object.__setattr__(self, "activation", task.default_activation)
         if self.threshold is None:
-            object.__setattr__(self, "threshold", DEFAULT_THRESHOLD.get(self.task, 0.0))
-        if not self.gives_probabilities and self.activation != "none":
-            raise SpecError(f"activation of {self.name}: got {self.activation}, expected none")
-        assert self.threshold is not None
-        if not math.isfinite(self.threshold) or (
-            self.task == "multi_label" and not 0 < self.threshold < 1
-        ):
-            wanted = "more than 0 and less than 1" if self.task == "multi_label" else "a number"
-            raise SpecError(f"threshold of {self.name}: got {self.threshold}, expected {wanted}")
+            object.__setattr__(self, "threshold", task.default_threshold)
         tensors = (*self.inputs, *self.outputs)
         if not self.inputs or not self.outputs or not all(tensor.shape for tensor in tensors):
             raise SpecError(f"tensors of {self.name}: expected an input and an output with shapes")
-        if not isinstance(self.outputs[0].shape[-1], int):
-            raise SpecError(f"output of {self.name}: got {self.outputs[0]}, expected a fixed width")
-        if self.labels and self.task != "features" and len(self.labels) != self.num_outputs:
-            raise SpecError(
-                f"labels of {self.name}: got {len(self.labels)}, "
-                f"expected {self.num_outputs}, one per class"
-            )
+        task.check(self)
 
     @property
     def gives_probabilities(self) -> bool:
         """Whether each output stands for the probability of a class or label."""
-        return self.task in ("classification", "multi_label")
+        return _task(self.task).gives_probabilities
 
     @property
     def num_outputs(self) -> int:
@@ -206,13 +186,13 @@ def image_input(image_size: tuple[int, int], batch: int | None = None) -> Tensor
 
 
 def task_output(
-    task: Task, size: int, batch: int | None = None, activation: Activation | None = None
+    task: TaskName, size: int, batch: int | None = None, activation: Activation | None = None
 ) -> TensorSpec:
-    """Return the output of `task`: float32 (batch, size), named after what it holds.
+    """Return the first output of `task`: float32 (batch, size), named after what it holds."""
+    return _task(task).outputs(size, batch, activation)[0]
 
-    ``logits`` or ``probabilities`` of classes or labels, ``scores`` of a regression, ``features``.
-    """
-    name = {"regression": "scores", "features": "features"}.get(task, "logits")
-    if name == "logits" and activation == "none":
-        name = "probabilities"
-    return TensorSpec(name, "float32", (batch or "batch", size))
+
+def _task(name: TaskName) -> Task:
+    from edge_vit.tasks import task_named  # which know what a model is, and so come after it
+
+    return task_named(name)

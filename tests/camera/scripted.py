@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from decoding import predict
 
 from edge_vit.camera.sources.source import Capture, SourceMaker
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import CameraAnswer, Frame, SourceFormat, Stamps
 from edge_vit.errors import SourceError
-from edge_vit.outputs import predict
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker, tiny_spec
 from camera.scripted import make_answer as scripted_answer
+from decoding import predict
 from PIL import Image
 
 from edge_vit.camera.disagreements import DisagreementSink
@@ -14,7 +15,6 @@ from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
-from edge_vit.outputs import predict
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
 

@@ -11,7 +11,7 @@ from small_models import make_model
 
 from edge_vit.camera.smoothing import LONGEST_GAP_S, ConfidenceFloor, Smoothing
 from edge_vit.errors import SpecError
-from edge_vit.outputs import softmax
+from edge_vit.tasks.numerics import softmax
 
 CAT, DOG = (4.0, 0.0, 0.0, 0.0), (0.0, 4.0, 0.0, 0.0)
 

@@ -102,7 +102,7 @@ def test_run_gives_features_where_there_is_no_head(edgevit, weights, image, tmp_
     out = tmp_path / "features.edgevit"
     assert edgevit("export", f"edgevit:{weights}", "--num-classes", 0, "-o", out).exit_code == 0
     (answer,) = json.loads(edgevit("run", out, image, "--json").stdout)
-    assert list(answer) == ["image", "features"]
+    assert list(answer) == ["image", "predictions", "features"]
     assert len(answer["features"]) == 32
     assert "32 features" in edgevit("run", out, image).stdout
 

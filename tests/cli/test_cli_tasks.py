@@ -44,7 +44,7 @@ def test_a_score_is_printed_compared_and_judged(edgevit, photos, tmp_path):
     assert "value" in shown.stdout
     assert "%" not in shown.stdout
     (record,) = json.loads(edgevit("run", out, image, "--json").stdout)
-    assert list(record) == ["image", "scores"]
+    assert list(record) == ["image", "predictions", "scores"]
     result = edgevit("eval", out, "--data", photos, "--precision", "fp16", "--json")
     assert result.exit_code == 0, result.output
     report = from_json(AccuracyReport, json.loads(result.stdout))

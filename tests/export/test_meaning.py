@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
+from decoding import predict
 from onnx import helper
 from onnx_ends import write_file
 
@@ -17,7 +18,6 @@ from edge_vit.export.export import export_model
 from edge_vit.export.meaning import Meaning, settle_meaning
 from edge_vit.export.sources import SourceRequest
 from edge_vit.export.trace import trace_module
-from edge_vit.outputs import predict
 from edge_vit.spec import PreprocessSpec
 
 RANDOM = np.random.default_rng(0)

@@ -5,9 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from decoding import predict
 from PIL import Image
 
-from edge_vit import outputs
 from edge_vit.data.images import ArraySource, open_image_source
 from edge_vit.data.preprocess import digest
 from edge_vit.errors import BackendError, ImageError, SpecError
@@ -18,6 +18,7 @@ from edge_vit.measure.results import AccuracyReport
 from edge_vit.progress import Silent
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
+from edge_vit.tasks import numerics
 from edge_vit.values import from_json, to_json
 
 LABELS = ("ant", "bee", "cat", "dog")
@@ -86,9 +87,9 @@ def test_measures_what_the_outputs_say(spec, images):
     assert report.top1 == pytest.approx(
         report.reference_top1 + (report.num_gained - report.num_lost) / 23
     )
-    assert report.kl_mean == pytest.approx(outputs.softmax_kl(a, b).mean())
-    assert report.cosine_mean == pytest.approx(outputs.cosine(a, b).mean())
-    assert report.cosine_min == pytest.approx(outputs.cosine(a, b).min())
+    assert report.kl_mean == pytest.approx(numerics.softmax_kl(a, b).mean())
+    assert report.cosine_mean == pytest.approx(numerics.cosine(a, b).mean())
+    assert report.cosine_min == pytest.approx(numerics.cosine(a, b).min())
     noise = 10 * np.log10((a.astype(float) ** 2).sum() / ((a.astype(float) - b) ** 2).sum())
     assert report.sqnr_db == pytest.approx(noise)
     assert (report.num_images, report.num_labelled) == (23, 23)
@@ -173,13 +174,13 @@ def test_keeps_the_worst_disagreements_with_both_answers(spec, images):
     reference, candidate = _pair(spec)
     report = _only(evaluate(reference, [candidate], spec, ArraySource(images), num_worst=5))
     a, b = run_batch(reference, images), run_batch(candidate, images)
-    divergence = outputs.softmax_kl(a, b)
+    divergence = numerics.softmax_kl(a, b)
     order = np.argsort(-divergence)[:5]
     assert [int(entry.image) for entry in report.worst] == order.tolist()
     for index, entry in zip(order, report.worst, strict=True):
         assert entry.divergence == pytest.approx(divergence[index])
-        assert entry.reference == outputs.predict(spec, a[index], 3).answers
-        assert entry.candidate == outputs.predict(spec, b[index], 3).answers
+        assert entry.reference == predict(spec, a[index], 3).answers
+        assert entry.candidate == predict(spec, b[index], 3).answers
         assert entry.agrees == (a[index].argmax() == b[index].argmax())
         assert entry.thumbnail_png
     assert {entry.agrees for entry in report.worst} == {True, False}
@@ -200,7 +201,7 @@ def test_features_agree_where_they_find_the_same_neighbour(make_model, images):
         assert entry.agrees == same[int(entry.image)]
         assert entry.reference == entry.candidate == ()
         assert entry.divergence == pytest.approx(
-            1 - outputs.cosine(a, b)[int(entry.image)], abs=1e-12
+            1 - numerics.cosine(a, b)[int(entry.image)], abs=1e-12
         )
 
 

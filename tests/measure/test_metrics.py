@@ -4,8 +4,8 @@ import scipy.spatial
 import scipy.special
 import scipy.stats
 
-from edge_vit import outputs
 from edge_vit.measure import metrics
+from edge_vit.tasks import numerics
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_cosine_is_that_of_each_pair_of_rows(rows):
         float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         for a, b in zip(reference.astype(float), candidate.astype(float), strict=True)
     ]
-    np.testing.assert_allclose(outputs.cosine(reference, candidate), expected, rtol=1e-12)
+    np.testing.assert_allclose(numerics.cosine(reference, candidate), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_cosine_is_that_of_each_pair_of_rows(rows):
     ids=["parallel", "opposite", "both zero", "one zero"],
 )
 def test_cosine_of_special_rows(a, b, expected):
-    cosine = outputs.cosine(np.array([a], np.float32), np.array([b], np.float32))
+    cosine = numerics.cosine(np.array([a], np.float32), np.array([b], np.float32))
     assert cosine == pytest.approx([expected], abs=1e-15)
 
 
@@ -49,18 +49,18 @@ def test_kl_equals_scipys(rows):
     reference, candidate = (10 * array.astype(np.float64) for array in rows)
     p, q = scipy.special.softmax(reference, axis=1), scipy.special.softmax(candidate, axis=1)
     expected = scipy.stats.entropy(p, q, axis=1)
-    np.testing.assert_allclose(outputs.softmax_kl(reference, candidate), expected, rtol=1e-9)
+    np.testing.assert_allclose(numerics.softmax_kl(reference, candidate), expected, rtol=1e-9)
 
 
 def test_kl_stands_logits_whose_exponential_overflows():
-    kl = outputs.softmax_kl(np.array([[2000.0, 0.0]]), np.array([[0.0, 2000.0]]))
+    kl = numerics.softmax_kl(np.array([[2000.0, 0.0]]), np.array([[0.0, 2000.0]]))
     assert kl == pytest.approx([2000])
 
 
 def test_kl_of_equal_rows_is_zero_and_never_below(rows):
     reference, _ = rows
-    assert (outputs.softmax_kl(reference, reference) == 0).all()
-    assert (outputs.softmax_kl(reference, np.nextafter(reference, np.float32(9))) >= 0).all()
+    assert (numerics.softmax_kl(reference, reference) == 0).all()
+    assert (numerics.softmax_kl(reference, np.nextafter(reference, np.float32(9))) >= 0).all()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import make_model
 
-from edge_vit import outputs
 from edge_vit.data.bad_images import MaxBad, tolerate
 from edge_vit.data.images import ArraySource
 from edge_vit.data.parts import Part, take_part
@@ -21,6 +20,7 @@ from edge_vit.measure.accuracy import evaluate, evaluate_part
 from edge_vit.measure.partial import merge_partials, read_partial, report_of
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
+from edge_vit.tasks import numerics
 from edge_vit.values import to_json
 
 LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
@@ -241,13 +241,13 @@ def test_counts_what_a_direct_computation_counts():
     low, high = report.agreement_interval
     assert low < report.agreement < high
     assert report.most_drop > 1 - report.agreement
-    assert report.kl_p99 == pytest.approx(np.sort(outputs.softmax_kl(a, b))[118], rel=0.01)
-    cosine = np.sort(outputs.cosine(a, b))
+    assert report.kl_p99 == pytest.approx(np.sort(numerics.softmax_kl(a, b))[118], rel=0.01)
+    cosine = np.sort(numerics.cosine(a, b))
     assert 1 - report.cosine_p1 == pytest.approx(1 - cosine[1], rel=0.01)
 
 
 def _calibration_error(logits, right):
-    scores = outputs.softmax(logits).max(axis=1)
+    scores = numerics.softmax(logits).max(axis=1)
     places = np.minimum((scores * 15).astype(int), 14)
     return sum(
         (places == place).mean()

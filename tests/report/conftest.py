@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from edge_vit.answers import Answer
 from edge_vit.measure.results import (
     AccuracyReport,
     Disagreement,
@@ -23,6 +22,7 @@ from edge_vit.measure.results import (
 )
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
+from edge_vit.tasks.prediction import Answer
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

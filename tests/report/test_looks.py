@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_vit.answers import Answer
 from edge_vit.explain.values import Explanation, Look
 from edge_vit.report.html import render_looks
 from edge_vit.report.looks import look_pictures, look_sheet, looks_grid
+from edge_vit.tasks.prediction import Answer
 
 
 def picture():

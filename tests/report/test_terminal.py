@@ -8,7 +8,6 @@ import io
 import pytest
 from rich.console import Console
 
-from edge_vit.answers import Answer
 from edge_vit.bundle import FP32, TABLE, Bundle, digest_of, draft_bundle
 from edge_vit.report.terminal import (
     accuracy_table,
@@ -17,7 +16,8 @@ from edge_vit.report.terminal import (
     predictions_table,
     verdict_panel,
 )
-from edge_vit.runtime.predictor import Prediction
+from edge_vit.tasks import task_named
+from edge_vit.tasks.prediction import Answer, ClassPrediction, FeaturesPrediction
 
 
 def printed(renderable, width: int = 80, colour: bool = False) -> str:
@@ -102,12 +102,16 @@ def test_verdict_panel_has_the_colour_of_its_outcome(report, outcome, code):
 
 def test_predictions_come_best_first_and_names_are_no_markup():
     answers = (Answer(3, "[red]three", 0.8123), Answer(8, "eight", 0.1))
-    text = words(predictions_table([Prediction("[/b]a.png", answers)]))
+    text = words(
+        predictions_table([ClassPrediction("[/b]a.png", answers)], task_named("classification"))
+    )
     assert "[/b]a.png [red]three 3 81.23 % eight 8 10.00 %" in text
 
 
 def test_predictions_of_features_say_how_many_there_are():
-    text = words(predictions_table([Prediction("a.png", (), (0.5, 1.5, 2.5))]))
+    text = words(
+        predictions_table([FeaturesPrediction("a.png", (0.5, 1.5, 2.5))], task_named("features"))
+    )
     assert "a.png 3 features" in text
 
 

@@ -82,12 +82,8 @@ def test_equal_scores_come_in_the_order_of_their_index():
 
 def test_features_come_as_they_are():
     prediction = predict_given([1, -2, 0.5, 3, 4], task="features")
-    assert prediction.answers == ()
+    assert prediction.names == ()
     assert prediction.features == (1.0, -2.0, 0.5, 3.0, 4.0)
-
-
-def test_a_classifier_has_no_features():
-    assert predict_given([1, 2, 3, 4, 5]).features is None
 
 
 @pytest.mark.parametrize("task", ["classification", "features"])

@@ -9,7 +9,7 @@ from tiny_graph import golden_bundle, tiny_bundle, tiny_images, tiny_outputs, ti
 from edge_vit.errors import BackendError
 from edge_vit.runtime import open_session
 from edge_vit.runtime.fake import FakeSession
-from edge_vit.runtime.self_test import MAX_ERROR, check_session, output_error, run_self_test
+from edge_vit.runtime.self_test import MAX_ERROR, check_session, run_self_test
 
 IMAGES = tiny_images(5)
 
@@ -75,22 +75,6 @@ def test_a_rounding_of_each_precision_passes(bundle):
     for precision, size in (("fp32", 1e-4), ("fp16", 0.005), ("int8", 0.2)):
         noise = size * tiny_outputs(IMAGES).std() * rng.standard_normal((5, 5))
         check_session(Wrong(lambda logits, noise=noise: logits + noise, precision), bundle, "x")
-
-
-def test_the_error_is_one_of_the_spread_within_an_image():
-    expected = np.array([[101.0, 99.0], [201.0, 199.0]], np.float32)
-    assert output_error(expected + np.float32(0.5), expected) == pytest.approx(0.5)
-    assert output_error(expected, expected) == 0
-    assert output_error(np.ones((1, 1)), np.zeros((1, 1), np.float32)) == 1
-
-
-def test_the_error_of_scores_is_one_of_their_spread_over_images():
-    expected = np.array([[101.0], [99.0]], np.float32)
-    off = expected + np.float32(0.5)
-    assert output_error(off, expected, over_images=True) == pytest.approx(0.5)
-    assert output_error(off[:1], expected[:1], over_images=True) == pytest.approx(0.5 / 101)
-    two = np.concatenate([expected * 1000, expected], axis=1)  # the wide one hides nothing
-    assert output_error(two + np.array([0, 1]), two, over_images=True) == pytest.approx(1)
 
 
 def test_without_golden_images_it_says_so(tmp_path, caplog):

@@ -25,7 +25,7 @@ def draw_answer(answer: CameraAnswer) -> Image.Image:
     shown = headline(answer)
     if shown is None:
         return image.copy()
-    answers = (answer.smoothed or answer.prediction).answers
+    best = (answer.smoothed or answer.prediction).confidence
     size = max(10, image.height // _SHARE_OF_HEIGHT)
     font, margin = _font(size), size // 2
     mark = "" if answer.is_confident else "? "
@@ -34,7 +34,7 @@ def draw_answer(answer: CameraAnswer) -> Image.Image:
     pen = ImageDraw.Draw(image, "RGBA")
     top = image.height - size - 2 * margin
     pen.rectangle((0, top, image.width, image.height), fill=(*_BACK, 190))
-    width = round(image.width * min(1.0, max(0.0, answers[0].score))) if answers else 0
+    width = round(image.width * min(1.0, max(0.0, best or 0.0)))
     colour = _CONFIDENT if answer.is_confident else _UNSURE
     pen.rectangle((0, top, width, top + max(1, size // 8)), fill=(*colour, 255))
     pen.text((margin, top + margin), text, font=font, fill=(*colour, 255))

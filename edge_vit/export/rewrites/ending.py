@@ -22,8 +22,8 @@ from edge_vit.graph.walk import (
     scalar_of,
     scaled_by,
 )
-from edge_vit.outputs import FloatArray, activate, log_sigmoid, log_softmax
 from edge_vit.spec import Activation
+from edge_vit.tasks.numerics import FloatArray, activate, log_sigmoid, log_softmax
 
 _PASSED = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"})
 

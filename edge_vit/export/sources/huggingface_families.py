@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import Task
+from edge_vit.spec import TaskName
 
 Feature = Literal["class token", "mean token", "pooler_output", "image_embeds"]
 """What stands for the whole image in a model without a head; the last two in transformers' words.
@@ -60,7 +60,7 @@ FAMILIES: Mapping[str, Family] = {
 """By the config's ``model_type``."""
 
 
-_PROBLEMS: Mapping[str, Task] = {
+_PROBLEMS: Mapping[str, TaskName] = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
@@ -80,7 +80,7 @@ class Choice:
 
     class_name: str
     config: Any
-    task: Task
+    task: TaskName
     feature: Feature
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import Activation, CropMode, Interpolation, PreprocessSpec, Task
+from edge_vit.spec import Activation, CropMode, Interpolation, PreprocessSpec, TaskName
+from edge_vit.tasks import task_named
 
 _OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
@@ -56,12 +57,13 @@ class SourceRequest:
     std: tuple[float, float, float] | None = None
     weights_key: str | None = None
     checkpoint_size: tuple[int, int] | None = None
-    task: Task | None = None
+    task: TaskName | None = None
     activation: Activation | None = None
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        _check_word("task", self.task, get_args(Task))
+        if self.task is not None:
+            task_named(self.task)
         _check_word("activation", self.activation, get_args(Activation))
         if self.task == "features" and self.num_classes is None:
             object.__setattr__(self, "num_classes", 0)  # one wish in two words

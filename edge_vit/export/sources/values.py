@@ -15,7 +15,7 @@ from edge_vit.export.sources.gray import GRAY_REMARK, GrayImages, num_channels, 
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.one_output import OneOutput, take_output
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.spec import PreprocessSpec, Task
+from edge_vit.spec import PreprocessSpec, TaskName
 
 _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolution|divisible")
 """Words of an error that comes of images of another size."""
@@ -41,7 +41,7 @@ class TorchSource:
     module: nn.Module
     name: str
     address: str
-    task: Task
+    task: TaskName
     labels: tuple[str, ...]
     preprocess: PreprocessSpec
     licence: str = ""
@@ -72,7 +72,7 @@ class OnnxSource:
     model: onnx.ModelProto
     name: str
     address: str
-    task: Task
+    task: TaskName
     labels: tuple[str, ...]
     preprocess: PreprocessSpec
     input_name: str
@@ -91,7 +91,7 @@ def torch_source(
     module: nn.Module,
     *,
     name: str,
-    task: Task,
+    task: TaskName,
     preprocess: PreprocessSpec,
     labels: tuple[str, ...] = (),
     licence: str = "",
@@ -134,7 +134,7 @@ def torch_source(
 
 
 def check_classes(
-    request: SourceRequest, task: Task, num_outputs: int, own_labels: tuple[str, ...] = ()
+    request: SourceRequest, task: TaskName, num_outputs: int, own_labels: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """Return the labels of `num_outputs` outputs: the user's, or the model's own where they fit.
 

@@ -1,0 +1,259 @@
+"""What a task is: everything about a model that depends on what its outputs mean.
+
+Outputs are float arrays by name, batch first, as a session returns them. A task is stateless; its
+functions take the `ModelSpec` of the model first.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import Activation, ModelSpec, TensorSpec
+from edge_vit.tasks.numerics import (
+    BoolArray,
+    Float64Array,
+    FloatArray,
+    relative_energy,
+    relative_rms,
+)
+from edge_vit.tasks.prediction import Prediction
+
+Outputs = Mapping[str, FloatArray]
+"""Outputs by name, a row for each image."""
+
+Size = tuple[int, int]
+"""(height, width) of an image in its own pixels."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How reports and messages speak of a task.
+
+    Attributes:
+        subject: what is the same or differs, at the beginning of a sentence.
+        agreement: what counts as the same prediction, as a sentence for the notes of a table.
+        divergence: the distance of two outputs with its unit; ``{}`` stands for the number.
+        loss: what an earlier report is held against, where there are no labels.
+    """
+
+    subject: str
+    agreement: str
+    divergence: str
+    loss: str = "agreement with fp32"
+
+
+class Task(ABC):
+    """A task; a subclass says what differs from a model with one named output of logits or scores.
+
+    Attributes:
+        name: in manifests and on the command line.
+        wording: of reports.
+        columns: heads of the table of predictions, after that of the image.
+        num_word_columns: how many of all columns, the image's included, hold words.
+        aliases: what model libraries call it, such as Hugging Face's ``problem_type``.
+        default_activation: what turns outputs into probabilities where nothing else is said.
+        default_threshold: from which something is on or positive.
+        gives_probabilities: whether outputs stand for probabilities of classes or labels.
+        has_threshold: whether the user may set one.
+        has_classes: whether one class of several is right: then labels make accuracies.
+        has_labels: whether outputs have names.
+        has_head: whether the model ends in a head; without one it gives features.
+        reads_class_folders: whether the class folder of an image says something of its output.
+        has_direction: whether the cosine of two outputs says something.
+        needs_all_images: whether images are judged by each other, so that parts do not add up.
+        disagreement_is_loss: whether another prediction is worse, and not only another one.
+        smoothing: ways to smooth over the frames of a camera, the first one preferred.
+    """
+
+    name: str
+    wording: Wording
+    columns: tuple[str, ...] = ("class", "index", "score")
+    num_word_columns: int = 2
+    aliases: tuple[str, ...] = ()
+    default_activation: Activation = "none"
+    default_threshold: float = 0.0
+    gives_probabilities: bool = False
+    has_threshold: bool = False
+    has_classes: bool = False
+    has_labels: bool = True
+    has_head: bool = True
+    reads_class_folders: bool = False
+    has_direction: bool = True
+    needs_all_images: bool = False
+    disagreement_is_loss: bool = False
+    smoothing: tuple[str, ...] = ()
+
+    # What a model of the task is.
+
+    def outputs(
+        self, size: int, batch: int | None = None, activation: Activation | None = None
+    ) -> tuple[TensorSpec, ...]:
+        """Return the graph's outputs: one, float32 (batch, size), named after what it holds."""
+        return (TensorSpec(self.output_name(activation), "float32", (batch or "batch", size)),)
+
+    def output_name(self, activation: Activation | None = None) -> str:
+        """Return the name of the first output."""
+        return "probabilities" if activation == "none" else "logits"
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuse a model that cannot be one of this task.
+
+        Raises:
+            SpecError: the message names what cannot be.
+        """
+        if not self.gives_probabilities and spec.activation != "none":
+            raise SpecError(f"activation of {spec.name}: got {spec.activation}, expected none")
+        assert spec.threshold is not None
+        wanted = self.refuse_threshold(spec.threshold)
+        if wanted:
+            raise SpecError(f"threshold of {spec.name}: got {spec.threshold}, expected {wanted}")
+        if not isinstance(spec.outputs[0].shape[-1], int):
+            raise SpecError(f"output of {spec.name}: got {spec.outputs[0]}, expected a fixed width")
+        if self.has_labels and spec.labels and len(spec.labels) != spec.num_outputs:
+            raise SpecError(
+                f"labels of {spec.name}: got {len(spec.labels)}, "
+                f"expected {spec.num_outputs}, one per class"
+            )
+
+    def refuse_threshold(self, threshold: float) -> str:
+        """Return what a threshold has to be where this is none, else an empty string."""
+        return "" if math.isfinite(threshold) else "a number"
+
+    def upgrade(self, spec: ModelSpec, manifest_format: int) -> ModelSpec:
+        """Return the facts of a model of an older manifest as this version understands them."""
+        return spec
+
+    def num_classes(self, spec: ModelSpec) -> int | None:
+        """Return how many classes the labels of images may be one of; None where they are none."""
+        return spec.num_outputs if self.has_classes else None
+
+    # What outputs stand for.
+
+    def values(self, spec: ModelSpec, outputs: Outputs) -> FloatArray:
+        """Return the first output of `outputs`, (rows, ...)."""
+        return outputs[spec.outputs[0].name]
+
+    @abstractmethod
+    def decode(
+        self,
+        spec: ModelSpec,
+        outputs: Outputs,
+        images: Sequence[str] = (),
+        sizes: Sequence[Size] = (),
+        *,
+        top: int = 5,
+    ) -> list[Prediction]:
+        """Return the prediction of each row.
+
+        Args:
+            spec: the model.
+            outputs: finite.
+            images: the name of each; ``array`` where they are left out.
+            sizes: of each image before preprocessing, for tasks that speak of its pixels; the
+                model's own input size where they are left out.
+            top: how many entries to return, at least 1; all where there are fewer. Equal ones are
+                ordered by index.
+
+        Raises:
+            SpecError: `top` is below 1.
+        """
+
+    @abstractmethod
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return for each row whether both outputs stand for the same prediction, (rows,)."""
+
+    @abstractmethod
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return how far each row of `candidate` is from `reference`, (rows,), never negative."""
+
+    def error(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return the error of each row, (rows,): what calibration minimises.
+
+        Energy of the error over that of the reference, the mean over the outputs.
+        """
+        found = [
+            relative_energy(reference[output.name], candidate[output.name])
+            for output in spec.outputs
+        ]
+        mean: Float64Array = np.mean(found, axis=0)
+        return mean
+
+    def deviation(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> float:
+        """Return the error of all rows over the spread of `reference`: what a self-test bounds.
+
+        Another model is off by about 1.4. The worst output counts.
+        """
+        return max(
+            relative_rms(reference[o.name], candidate[o.name], over_images=False)
+            for o in spec.outputs
+        )
+
+    def same_closely(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return for each row whether a faster preprocessing may give `candidate`, (rows,)."""
+        return self.same(spec, reference, candidate)
+
+    def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return for each row whether a precision in the field counts as unchanged, (rows,)."""
+        return self.same(spec, reference, candidate)
+
+    # Smoothing over the frames of a camera.
+
+    def averageable(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
+        """Return what the average over frames is taken of, (rows, size), for ``ema``."""
+        raise NotImplementedError(f"{self.name} has nothing to average")
+
+    def votes(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
+        """Return 1 for what each row names and 0 for the rest, (rows, size), for ``majority``."""
+        raise NotImplementedError(f"{self.name} names nothing")
+
+    def from_shares(
+        self,
+        spec: ModelSpec,
+        shares: Float64Array,
+        order: Sequence[int] | None,
+        image: str,
+        top: int,
+    ) -> Prediction:
+        """Return the prediction of averages, (size,).
+
+        Args:
+            spec: the model.
+            shares: means of `averageable`, or of `votes`.
+            order: indices to name, best first, where votes were counted; None to sort by `shares`.
+            image: its name.
+            top: how many entries to return.
+        """
+        raise NotImplementedError(f"{self.name} cannot be smoothed")
+
+    # Drawing.
+
+    def draw(self, picture: Any, prediction: Prediction) -> Any:
+        """Return `picture`, a Pillow image, with what `prediction` shows in it; here as it is."""
+        return picture
+
+
+def check_top(top: int) -> None:
+    """Refuse a number of entries below 1.
+
+    Raises:
+        SpecError: it is.
+    """
+    if top < 1:
+        raise SpecError(f"top: got {top}, expected at least 1 answer")
+
+
+def name_of(images: Sequence[str], row: int) -> str:
+    """Return the name of the image of `row`, ``array`` where there are no names."""
+    return images[row] if images else "array"
+
+
+def named(spec: ModelSpec, values: FloatArray) -> Outputs:
+    """Return the values of a model's first output under its name."""
+    return {spec.outputs[0].name: values}

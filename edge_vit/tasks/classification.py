@@ -1,0 +1,64 @@
+"""One class of several."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from edge_vit.spec import Activation, ModelSpec
+from edge_vit.tasks.base import Outputs, Wording
+from edge_vit.tasks.named import NamedTask, first_of
+from edge_vit.tasks.numerics import (
+    BoolArray,
+    Float64Array,
+    bernoulli_kl,
+    probability_kl,
+    softmax_kl,
+)
+
+
+class Classification(NamedTask):
+    """The class of the largest output."""
+
+    name = "classification"
+    wording = Wording(
+        subject="First answer",
+        agreement=(
+            "Without labels top-1 is unknown; it drops by at most the share of other answers."
+        ),
+        divergence="KL {} nats",
+    )
+    aliases = ("single_label_classification",)
+    default_activation: Activation = "softmax"
+    has_classes = True
+    reads_class_folders = True
+
+    def upgrade(self, spec: ModelSpec, manifest_format: int) -> ModelSpec:
+        """Return a model of one output as a regression: format 1 had no other task for it.
+
+        Its only class would have 100 % for any image.
+        """
+        if manifest_format == 1 and spec.num_outputs == 1:
+            return dataclasses.replace(spec, task="regression", activation="none", threshold=0.0)
+        return spec
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether the first class is the same."""
+        first, other = (self.values(spec, each).argmax(axis=1) for each in (reference, candidate))
+        same: BoolArray = first == other
+        return same
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return KL(reference || candidate) of the probabilities, nats."""
+        first, other = self.values(spec, reference), self.values(spec, candidate)
+        if spec.activation == "sigmoid":
+            return bernoulli_kl(first, other, "sigmoid")
+        return (softmax_kl if spec.activation == "softmax" else probability_kl)(first, other)
+
+    def votes(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
+        """Return 1 for the first class."""
+        return first_of(np.asarray(self.values(spec, outputs), np.float64)).astype(np.float64)
+
+
+TASK = Classification()

@@ -1,0 +1,86 @@
+"""Any number of labels, each on or off by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_vit.spec import Activation, ModelSpec
+from edge_vit.tasks.base import Outputs, Wording
+from edge_vit.tasks.named import NamedTask, answers_of
+from edge_vit.tasks.numerics import BoolArray, Float64Array, bernoulli_kl
+from edge_vit.tasks.prediction import LabelsPrediction, Prediction
+
+
+class MultiLabel(NamedTask):
+    """Every label whose probability reaches the threshold."""
+
+    name = "multi_label"
+    wording = Wording(
+        subject="The set of labels",
+        agreement="Same answer: all labels are equally on or off.",
+        divergence="KL {} nats",
+    )
+    columns = ("label", "", "index", "probability")
+    num_word_columns = 3
+    aliases = ("multi_label_classification",)
+    default_activation: Activation = "sigmoid"
+    default_threshold = 0.5
+    has_threshold = True
+
+    def refuse_threshold(self, threshold: float) -> str:
+        """Return what a threshold of probabilities has to be, where this is none."""
+        return "" if 0 < threshold < 1 else "more than 0 and less than 1"
+
+    def labels_on(self, spec: ModelSpec, outputs: Outputs) -> BoolArray:
+        """Return which labels are on, (rows, labels)."""
+        assert spec.threshold is not None
+        on: BoolArray = self.probabilities(spec, outputs) >= spec.threshold
+        return on
+
+    def predict(
+        self, spec: ModelSpec, shares: Float64Array, order: Sequence[int], image: str, top: int
+    ) -> Prediction:
+        """Return the first `top` labels of `order`, and all that are on."""
+        assert spec.threshold is not None
+        on = [i for i in order if shares[i] >= spec.threshold]
+        return LabelsPrediction(
+            image, answers_of(spec, shares, order[:top]), answers_of(spec, shares, on)
+        )
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether all labels are equally on or off."""
+        same: BoolArray = (self.labels_on(spec, reference) == self.labels_on(spec, candidate)).all(
+            axis=1
+        )
+        return same
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return KL(reference || candidate), nats, summed over labels."""
+        assert spec.activation is not None
+        first, other = self.values(spec, reference), self.values(spec, candidate)
+        return bernoulli_kl(first, other, spec.activation)
+
+    def votes(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
+        """Return 1 for each label that is on."""
+        return self.labels_on(spec, outputs).astype(np.float64)
+
+    def from_shares(
+        self,
+        spec: ModelSpec,
+        shares: Float64Array,
+        order: Sequence[int] | None,
+        image: str,
+        top: int,
+    ) -> Prediction:
+        """Return the prediction of mean probabilities, or of votes: on in more than half."""
+        if order is None:
+            return super().from_shares(spec, shares, order, image, top)
+        on = [i for i in order if shares[i] > 0.5]
+        return LabelsPrediction(
+            image, answers_of(spec, shares, order[:top]), answers_of(spec, shares, on)
+        )
+
+
+TASK = MultiLabel()

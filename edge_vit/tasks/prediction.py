@@ -1,0 +1,261 @@
+"""What a model says of one image: one frozen class per task, with a common surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+_SCORE_DIGITS = 6
+_SHOWN = 3  # labels or scores in a headline
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One class or label: index, name and probability, 0 to 1."""
+
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One numeric score of a regression model: index, label and value."""
+
+    index: int
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image; each task has a class of its own.
+
+    Attributes:
+        image: its path or its name in the source; ``array`` where it came as one.
+    """
+
+    image: str
+
+    @property
+    def key(self) -> object:
+        """What tells predictions apart, such as the first class; None where nothing does."""
+        return None
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the best entry, 0 to 1; None where there is none."""
+        return None
+
+    @property
+    def names(self) -> tuple[Answer, ...]:
+        """Classes or labels with their probability, best first; empty where there are none."""
+        return ()
+
+    @property
+    def numbers(self) -> tuple[Score, ...]:
+        """Numeric scores in order; empty where there are none."""
+        return ()
+
+    @property
+    def headline(self) -> str | None:
+        """The prediction in a few words; None where no words say it."""
+        return None
+
+    @property
+    def line(self) -> str:
+        """The prediction as a line of a log has it."""
+        return self.headline or ""
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return what was found, best first, as JSON: `index`, `label`, `score`, and more."""
+        return []
+
+    def extras(self) -> dict[str, Any]:
+        """Return what the task says beside its entries, as JSON."""
+        return {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction as JSON: `image`, `predictions`, and what the task adds."""
+        return {"image": self.image, "predictions": self.entries(), **self.extras()}
+
+    def record(self) -> dict[str, Any]:
+        """Return the prediction as a sink of a camera writes it: `answers`, and what is added."""
+        return {"answers": [_rounded(entry) for entry in self.entries()], **self.extras()}
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return the rows that a table shows of it; their heads are the task's `columns`."""
+        return []
+
+
+@dataclass(frozen=True)
+class ClassPrediction(Prediction):
+    """Classes with their probability.
+
+    Attributes:
+        answers: best first.
+    """
+
+    answers: tuple[Answer, ...]
+
+    @property
+    def key(self) -> object:
+        """Index of the first class."""
+        return self.answers[0].index if self.answers else None
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the first class."""
+        return self.answers[0].score if self.answers else None
+
+    @property
+    def names(self) -> tuple[Answer, ...]:
+        """The classes."""
+        return self.answers
+
+    @property
+    def headline(self) -> str | None:
+        """The first class with its probability."""
+        return ", ".join(_in_words(answer) for answer in self.answers[:1]) or None
+
+    @property
+    def line(self) -> str:
+        """The first class with its probability to three digits."""
+        return f"{self.answers[0].label} {self.answers[0].score:.3f}" if self.answers else ""
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the classes, best first."""
+        return [vars(answer).copy() for answer in self.answers]
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return class, index and probability of each."""
+        return [
+            (answer.label, str(answer.index), f"{100 * answer.score:.2f} %")
+            for answer in self.answers
+        ]
+
+
+@dataclass(frozen=True)
+class LabelsPrediction(ClassPrediction):
+    """Labels that are on or off by themselves.
+
+    Attributes:
+        answers: labels with their probability, best first.
+        labels_on: all whose probability reaches the model's threshold, best first.
+    """
+
+    labels_on: tuple[Answer, ...]
+
+    @property
+    def key(self) -> object:
+        """Indices of the labels that are on."""
+        return frozenset(answer.index for answer in self.labels_on)
+
+    @property
+    def headline(self) -> str | None:
+        """The labels that are on, three at most."""
+        return ", ".join(map(_in_words, self.labels_on[:_SHOWN])) or "no label"
+
+    @property
+    def line(self) -> str:
+        """The labels that are on, three at most."""
+        return self.headline or ""
+
+    def extras(self) -> dict[str, Any]:
+        """Return the labels that are on."""
+        return {"labels_on": [vars(answer).copy() for answer in self.labels_on]}
+
+    def record(self) -> dict[str, Any]:
+        """Return the labels, and the names of those that are on."""
+        return {**super().record(), "labels_on": [answer.label for answer in self.labels_on]}
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return label, whether it is on, index and probability of each."""
+        on = set(self.labels_on)
+        return [
+            (
+                answer.label,
+                "on" if answer in on else "",
+                str(answer.index),
+                f"{100 * answer.score:.2f} %",
+            )
+            for answer in self.answers
+        ]
+
+
+@dataclass(frozen=True)
+class ScoresPrediction(Prediction):
+    """Numeric scores.
+
+    Attributes:
+        scores: every score in order.
+        above: whether each reaches the model's threshold.
+    """
+
+    scores: tuple[Score, ...]
+    above: tuple[bool, ...]
+
+    @property
+    def key(self) -> object:
+        """The side of the threshold of every score."""
+        return self.above
+
+    @property
+    def numbers(self) -> tuple[Score, ...]:
+        """The scores."""
+        return self.scores
+
+    @property
+    def headline(self) -> str | None:
+        """The first three scores."""
+        return ", ".join(f"{_name(each)} {each.value:.4g}" for each in self.scores[:_SHOWN])
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the scores in order."""
+        return [
+            {"index": each.index, "label": each.label, "score": each.value} for each in self.scores
+        ]
+
+    def extras(self) -> dict[str, Any]:
+        """Return the scores with their `value`, as earlier versions wrote them."""
+        return {"scores": [vars(each).copy() for each in self.scores]}
+
+    def record(self) -> dict[str, Any]:
+        """Return the scores; there are no classes."""
+        return {"answers": [], **self.extras()}
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return name and value of each."""
+        return [(each.label, f"{each.value:.6g}") for each in self.scores]
+
+
+@dataclass(frozen=True)
+class FeaturesPrediction(Prediction):
+    """A feature vector."""
+
+    features: tuple[float, ...]
+
+    @property
+    def line(self) -> str:
+        """How many features there are."""
+        return f"{len(self.features)} features"
+
+    def extras(self) -> dict[str, Any]:
+        """Return the vector."""
+        return {"features": list(self.features)}
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return how many features there are."""
+        return [(f"{len(self.features)} features", "", "–")]
+
+
+def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
+    return {**entry, "score": round(entry["score"], _SCORE_DIGITS)} if "score" in entry else entry
+
+
+def _in_words(answer: Answer) -> str:
+    return f"{answer.label}  {answer.score:.0%}"
+
+
+def _name(score: Score) -> str:
+    return f"score {score.label}" if score.label == str(score.index) else score.label

@@ -1,0 +1,109 @@
+"""One or several numeric scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_vit.spec import Activation, ModelSpec
+from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
+from edge_vit.tasks.prediction import Prediction, Score, ScoresPrediction
+
+MAX_CLOSE_ERROR = 0.05
+"""Largest difference of a score that a faster preprocessing may make, over the spread of scores."""
+
+
+class Regression(Task):
+    """Numbers, of which each lies above or below a threshold."""
+
+    name = "regression"
+    wording = Wording(
+        subject="The side of the threshold",
+        agreement=(
+            "Same answer: every score is on the same side of the model's threshold. The error is "
+            "the mean absolute difference over the standard deviation of the reference's values."
+        ),
+        divergence="off by {}",
+        loss="the scores' spread, by error,",
+    )
+    columns = ("score", "value")
+    num_word_columns = 2
+    aliases = ("regression",)
+    has_threshold = True
+    smoothing = ("ema",)
+    has_direction = False  # of one score there is none, and that of several says little
+
+    def output_name(self, activation: Activation | None = None) -> str:
+        """Return ``scores``."""
+        return "scores"
+
+    def above(self, spec: ModelSpec, outputs: Outputs) -> BoolArray:
+        """Return which scores reach the threshold, (rows, scores)."""
+        assert spec.threshold is not None
+        above: BoolArray = np.asarray(self.values(spec, outputs)) >= spec.threshold
+        return above
+
+    def decode(
+        self,
+        spec: ModelSpec,
+        outputs: Outputs,
+        images: Sequence[str] = (),
+        sizes: Sequence[Size] = (),
+        *,
+        top: int = 5,
+    ) -> list[Prediction]:
+        """Return every score of each row, whatever `top` is."""
+        check_top(top)
+        values = np.asarray(self.values(spec, outputs), np.float64)
+        return [
+            self.from_shares(spec, row, None, name_of(images, number), top)
+            for number, row in enumerate(values)
+        ]
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether every score is on the same side of the threshold, whatever its size."""
+        same: BoolArray = (self.above(spec, reference) == self.above(spec, candidate)).all(axis=1)
+        return same
+
+    def same_closely(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether the side is the same and the scores are close: a side says too little."""
+        wanted, found = self.values(spec, reference), self.values(spec, candidate)
+        close = np.abs(found - wanted) <= MAX_CLOSE_ERROR * wanted.std(axis=0)
+        same: BoolArray = self.same(spec, reference, candidate) & close.all(axis=1)
+        return same
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return the mean absolute difference of the scores."""
+        first, other = (
+            np.asarray(self.values(spec, each), np.float64) for each in (reference, candidate)
+        )
+        found: Float64Array = np.abs(first - other).mean(axis=1)
+        return found
+
+    def deviation(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> float:
+        """Return the error over the spread of each score over images: scores share nothing."""
+        return relative_rms(
+            self.values(spec, reference), self.values(spec, candidate), over_images=True
+        )
+
+    def averageable(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
+        """Return the scores themselves."""
+        return np.asarray(self.values(spec, outputs), np.float64)
+
+    def from_shares(
+        self,
+        spec: ModelSpec,
+        shares: Float64Array,
+        order: Sequence[int] | None,
+        image: str,
+        top: int,
+    ) -> Prediction:
+        """Return the prediction of the scores `shares`, (scores,)."""
+        scores = tuple(Score(i, spec.label(i), float(value)) for i, value in enumerate(shares))
+        assert spec.threshold is not None
+        return ScoresPrediction(image, scores, tuple((shares >= spec.threshold).tolist()))
+
+
+TASK = Regression()
