@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +21,17 @@ from edge_vit.cli.options import (
     precision_option,
     session_options,
 )
-from edge_vit.cli.output import echo, print_json, print_tables
+from edge_vit.cli.output import echo, print_json, print_tables, write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
-from edge_vit.files import write_atomically
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
-from edge_vit.values import to_json
 
 if TYPE_CHECKING:
     from edge_vit.measure.results import LatencyReport
 
 SCENARIOS = ("saturated", "paced", "single-stream", "multi-stream", "offline")
-
-_LOG = logging.getLogger(__name__)
 
 
 @click.command("bench")
@@ -129,13 +123,8 @@ def command(
         )
     deliver(
         lambda: _print(report, as_json=as_json),
-        lambda: _write(report, output) if output else None,
+        lambda: write_json(report, output) if output else None,
     )
-
-
-def _write(report: LatencyReport, path: Path) -> None:
-    write_atomically(path, (json.dumps(to_json(report), indent=1) + "\n").encode())
-    _LOG.info("Report: %s", path)
 
 
 def _print(report: LatencyReport, *, as_json: bool) -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli.camera_sinks import Outputs, output_options
+from edge_vit.cli.camera_sinks import make_steps, open_sinks, parse_smoothing
 from edge_vit.cli.options import (
     ABOVE_0,
     AT_LEAST_0,
     POSITIVE,
+    Parsed,
     bundle_argument,
     option,
     precision_option,
@@ -34,6 +35,7 @@ from edge_vit.spec import Precision
 
 if TYPE_CHECKING:
     from edge_vit.camera.sink import Sink
+    from edge_vit.camera.smoothing import SmoothingKind
     from edge_vit.camera.values import CameraAnswer
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +102,25 @@ class _KeepsArguments(click.Command):
 @option("--report FILE", "Write the final summary there, as JSON.", ANY_FILE, name="report_path")
 @option("--json", "Print each answer as a line of JSON.", name="json_lines")
 @option(_UNIT_FLAG, "Print a systemd unit for this very command, and exit.", name="print_unit")
-@output_options
+@option(
+    "--sink ADDRESS",
+    "Where answers go too: stdout, FILE.jsonl, FILE.mp4, dashboard[:[HOST:]PORT], "
+    "mqtt://HOST/TOPIC or a webhook's https://HOST/PATH; options behind a #. Repeat it for more.",
+    name="sink_addresses",
+    multiple=True,
+)
+@option(
+    "--smooth KIND:K",
+    "Smooth over K frames: ema:8 averages probabilities, majority:5 counts first answers.",
+    Parsed("KIND:K", parse_smoothing),
+    name="smoothing",
+)
+@option(
+    "--min-confidence SCORE",
+    "Mark answers below this probability, 0 to 1, as not confident.",
+    click.FloatRange(0, 1),
+    name="floor",
+)
 @precision_option
 @session_options
 @click.pass_obj
@@ -120,7 +140,9 @@ def command(
     report_path: Path | None,
     json_lines: bool,
     print_unit: bool,
-    outputs: Outputs,
+    sink_addresses: tuple[str, ...],
+    smoothing: tuple[SmoothingKind, int] | None,
+    floor: float | None,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -151,7 +173,7 @@ def command(
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         stdout = json_line if json_lines else _changes()
-        sinks = stack.enter_context(outputs.open_sinks(signals.stop, stdout))
+        sinks = stack.enter_context(open_sinks(sink_addresses, signals.stop, stdout))
         with talk.progress() as progress, progress.step("loading the model"):
             wanted = dataclasses.replace(options, batch_size=batch_size)
             session = open_session(opened, precision, backend, wanted, progress)
@@ -166,7 +188,7 @@ def command(
             session,
             opened.spec,
             sinks=sinks,
-            steps=outputs.steps(opened.spec, top),
+            steps=make_steps(smoothing, floor, opened.spec, top),
             prepare=preprocessing,
             options=settings,
             notifier=Notifier.from_environment(),

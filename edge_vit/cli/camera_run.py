@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -15,11 +14,10 @@ from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.wording import summary_lines
 from edge_vit.cli.group import INTERRUPTED, Failure
+from edge_vit.cli.output import write_json
 from edge_vit.device import EnergyMeter, EnergyReport, open_telemetry
 from edge_vit.errors import EdgeVitError
-from edge_vit.files import write_atomically
 from edge_vit.measure.environment import read_environment
-from edge_vit.values import to_json
 
 _LOG = logging.getLogger(__name__)
 _ENERGY_INTERVAL_S = 1.0
@@ -122,10 +120,10 @@ def _write_report(path: Path, summary: CameraSummary, energy: EnergyReport) -> N
     report = {
         "kind": "camera",
         "format": 1,
-        "summary": to_json(summary),
-        "energy": to_json(energy),
+        "summary": summary,
+        "energy": energy,
         "joules_per_answer": _joules_per_answer(energy, summary),
         "was_throttled": energy.was_throttled,
-        "environment": to_json(read_environment()),
+        "environment": read_environment(),
     }
-    write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+    write_json(report, path)

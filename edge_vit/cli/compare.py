@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.cli.options import PATH, json_option, option
-from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.output import json_text, print_json, print_tables
 from edge_vit.cli.outputs import REPORT_FILE, deliver
 from edge_vit.cli.reports import read_measured, write_text
 from edge_vit.errors import SpecError
-from edge_vit.values import to_json
 
 if TYPE_CHECKING:
     from edge_vit.measure.compare import Comparison
@@ -64,7 +62,7 @@ def _print(comparison: Comparison, *, as_json: bool) -> None:
 
 def _rendered(comparison: Comparison, suffix: str) -> str:
     if suffix == ".json":
-        return json.dumps(to_json(comparison), indent=1) + "\n"
+        return f"{json_text(comparison)}\n"
     if suffix == ".md":
         from edge_vit.report.markdown import render_comparison_markdown
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from edge_vit.cli.evaluation import print_accuracy, print_part, write_accuracy
+from edge_vit.cli.evaluation import print_accuracy, print_part
 from edge_vit.cli.options import (
     POSITIVE,
+    Parsed,
     bundle_argument,
     data_option,
     json_option,
@@ -18,27 +19,21 @@ from edge_vit.cli.options import (
     precision_option,
     session_options,
 )
+from edge_vit.cli.output import write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.parts import Part
+from edge_vit.errors import SpecError
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
 
 
-class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
-    """``I/N`` as a `Part`."""
-
-    name = "I/N"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Part:
-        """Return the part that `value` names."""
-        index, _, count = str(value).partition("/")
-        if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
-            return Part(int(index), int(count))
-        return self.fail(f"{value!r} is not of the form I/N, such as 1/16 to 16/16", param, ctx)
+def _parse_part(text: str) -> Part:
+    index, _, count = text.partition("/")
+    if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+        return Part(int(index), int(count))
+    raise SpecError(f"{text!r} is not of the form I/N, such as 1/16 to 16/16")
 
 
 @click.command("eval")
@@ -49,7 +44,9 @@ class _PartType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes n
 @precision_option
 @session_options
 @option(
-    "--shard I/N", "Evaluate part I of N and write it to -o FILE, for edgevit merge.", _PartType()
+    "--shard I/N",
+    "Evaluate part I of N and write it to -o FILE, for edgevit merge.",
+    Parsed("I/N", _parse_part),
 )
 @option(
     "-o, --output FILE",
@@ -123,7 +120,7 @@ def command(
         report = report_of(totals)
         deliver(
             lambda: print_accuracy(report, as_json=as_json),
-            lambda: write_accuracy(report, output) if output else None,
+            lambda: write_json(report, output) if output else None,
         )
     else:
         assert output is not None, "checked above"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.cli.output import echo, print_json, print_tables, without_thumbnails
-from edge_vit.files import write_atomically
-from edge_vit.printable import escape_json
-from edge_vit.values import to_json
 
 if TYPE_CHECKING:
     from edge_vit.measure.partial import PartialAccuracy
@@ -45,14 +41,3 @@ def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:
         return
     echo(f"{path}: part {index} of {count}, {num_images:,} images")
     _LOG.info("When all %d are there: edgevit merge FILE...", count)
-
-
-def write_accuracy(report: AccuracyReport, path: Path) -> None:
-    """Write `report` as JSON, pictures included, to `path`.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
-    text = json.dumps(to_json(report), indent=1, ensure_ascii=False)
-    write_atomically(path, (escape_json(text) + "\n").encode())
-    _LOG.info("Report: %s", path)

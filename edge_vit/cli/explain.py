@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from edge_vit.cli.options import (
     precision_option,
     threads_option,
 )
-from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.output import json_text, print_json, print_tables
 from edge_vit.cli.outputs import OutputFile, deliver
 from edge_vit.cli.reports import write_bytes
 from edge_vit.cli.talk import Talk
@@ -28,7 +27,6 @@ from edge_vit.errors import SpecError
 from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
-from edge_vit.values import to_json
 
 if TYPE_CHECKING:
     from edge_vit.explain.values import Explanation
@@ -106,7 +104,7 @@ def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:
 
         return look_sheet(found)
     if suffix == ".json":
-        return (json.dumps(to_json(tuple(found))) + "\n").encode()
+        return f"{json_text(tuple(found))}\n".encode()
     from edge_vit.report.html import render_looks
 
     return printable(render_looks(found, name)).encode()

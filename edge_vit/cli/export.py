@@ -13,10 +13,10 @@ from edge_vit.cli.options import (
     NOT_NEGATIVE,
     PATH,
     POSITIVE,
-    Numbers,
     lock_timeout_option,
     max_bad_option,
     num_images_option,
+    numbers,
     option,
     recipe_option,
     threads_option,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
 
 _LOG = logging.getLogger(__name__)
-_COLOUR = Numbers("R,G,B", float, (3,))
+_COLOUR = numbers("R,G,B", float, (3,))
 
 
 @click.command("export")
@@ -57,7 +57,7 @@ _COLOUR = Numbers("R,G,B", float, (3,))
 @option(
     "--checkpoint-size N|H,W",
     "Image size that the checkpoint was trained with, where the file does not tell.",
-    Numbers("N or H,W", int, (1, 2)),
+    numbers("N or H,W", int, (1, 2)),
 )
 @option("--random-weights", "Take random weights, to try shape and speed.")
 @option(
@@ -88,7 +88,7 @@ _COLOUR = Numbers("R,G,B", float, (3,))
 @option(
     "--image-size N|H,W",
     "Of the model's input; positions are interpolated.",
-    Numbers("N or H,W", int, (1, 2)),
+    numbers("N or H,W", int, (1, 2)),
 )
 @option("--crop-pct SHARE", "Share of the resized image that the crop keeps.", float)
 @option("--crop-mode", "How it is cropped.", get_args(CropMode))

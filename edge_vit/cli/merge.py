@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from edge_vit.cli.evaluation import print_accuracy, write_accuracy
+from edge_vit.cli.evaluation import print_accuracy
 from edge_vit.cli.options import PATH, json_option, option
+from edge_vit.cli.output import write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
 
 _LOG = logging.getLogger(__name__)
@@ -31,5 +32,5 @@ def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None
         _LOG.info("%s", note)
     deliver(
         lambda: print_accuracy(report, as_json=as_json),
-        lambda: write_accuracy(report, output) if output else None,
+        lambda: write_json(report, output) if output else None,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, MaxBad, parse_max_bad
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
 from edge_vit.errors import SpecError
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
@@ -22,6 +22,39 @@ POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
 ABOVE_0, AT_LEAST_0 = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
+    """What a function makes of a text; its ValueError is a usage error.
+
+    Args:
+        name: the form of the text, as help and messages call it.
+        parse: returns the value of a text.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value of a text; what is a value already stays as it is."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except SpecError as error:
+            return self.fail(str(error), param, ctx)
+        except ValueError:
+            return self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
+
+
+def numbers(name: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> Parsed:
+    """Return the type of `counts` numbers with commas between them."""
+
+    def parse(text: str) -> tuple[float, ...]:
+        found = tuple(kind(part) for part in text.split(","))
+        if len(found) not in counts:
+            raise ValueError
+        return found
+
+    return Parsed(name, parse)
 
 
 def option(
@@ -117,26 +150,11 @@ num_images_option = option(
 )
 
 
-class _MaxBadType(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
-    """``1%`` or ``3`` as a `MaxBad`."""
-
-    name = "SHARE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> MaxBad:
-        """Return what `value` allows."""
-        try:
-            return value if isinstance(value, MaxBad) else parse_max_bad(str(value))
-        except SpecError as error:
-            self.fail(str(error), param, ctx)
-
-
 max_bad_option = option(
     "--max-bad SHARE",
     "Images that may be left out because they cannot be read: a share, of which 1 of "
     f"{FEW_IMAGES} or more is always within, a number, or 0.",
-    _MaxBadType(),
+    Parsed("SHARE", parse_max_bad),
     str(DEFAULT_MAX_BAD),
 )
 recipe_option = option(
@@ -148,32 +166,6 @@ lock_timeout_option = option(
     AT_LEAST_0,
 )
 json_option = option("--json", "Print the result as JSON, and nothing else.", name="as_json")
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
-    """Numbers with commas between them.
-
-    Args:
-        name: how help and messages call them.
-        kind: of each.
-        counts: how many there may be.
-    """
-
-    def __init__(self, name: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> None:
-        self.name = name
-        self._kind, self._counts = kind, counts
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Return the numbers in `value`."""
-        try:
-            numbers = tuple(self._kind(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) not in self._counts:
-            self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
-        return numbers
 
 
 def session_options(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_vit.cli.streams import write_stdout
+from edge_vit.files import write_atomically
 from edge_vit.printable import escape_json, printable
 from edge_vit.values import to_json
 
@@ -20,13 +23,25 @@ if TYPE_CHECKING:
 
     from edge_vit.measure.results import AccuracyReport
 
+_LOG = logging.getLogger(__name__)
 _WIDTH_OF_A_FILE = 140  # wide enough for every table
 
 
 def print_json(value: Any) -> None:
     """Print `value`, dataclasses included, as JSON that survives every terminal's encoding."""
+    echo(json_text(value, ascii_only=True))
+
+
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
+    """Return `value`, dataclasses included, as JSON without control characters."""
     text = json.dumps(to_json(value), indent=1, ensure_ascii=False)
-    echo(escape_json(text, ascii_only=True))
+    return escape_json(text, ascii_only=ascii_only)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write `value` as JSON to `path`, completely or not at all."""
+    write_atomically(path, f"{json_text(value)}\n".encode())
+    _LOG.info("Report: %s", path)
 
 
 def echo(text: object, *, nl: bool = True, **style: Any) -> None:

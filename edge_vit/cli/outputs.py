@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from edge_vit.cli.options import Parsed
 from edge_vit.files import refuse_unwritable, refuse_unwritable_folder
 from edge_vit.optional import refuse_missing
 
@@ -30,13 +31,7 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
-        """Return `value` as a path.
-
-        Raises:
-            click.UsageError: the name does not say what to write.
-            ArtifactError: nothing can be written there.
-            MissingDependencyError: what such a file is made with is not installed.
-        """
+        """Return `value` as a path, refused where nothing can be written there."""
         path = Path(str(value))
         if self._suffixes and path.suffix not in self._suffixes:
             *others, last = self._suffixes
@@ -49,25 +44,14 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes 
         return path
 
 
-class OutputFolder(click.ParamType):  # type: ignore[type-arg]  # as above
-    """The path of a folder, there or not, that files can be written into."""
-
-    name = "folder"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Path:
-        """Return `value` as a path.
-
-        Raises:
-            ArtifactError: nothing can be written there.
-        """
-        path = Path(str(value))
-        refuse_unwritable_folder(path)
-        return path
+def _writable_folder(text: str) -> Path:
+    refuse_unwritable_folder(Path(text))
+    return Path(text)
 
 
-ANY_FILE, ANY_FOLDER = OutputFile(), OutputFolder()
+ANY_FILE = OutputFile()
+ANY_FOLDER = Parsed("folder", _writable_folder)
+"""A folder, there or not, that files can be written into."""
 REPORT_FILE = OutputFile(".html", ".md", ".json", html_needs=("jinja2", "matplotlib"))
 
 

@@ -112,7 +112,7 @@ def full_afterwards(monkeypatch, tmp_path):
     def refuse(path, data):
         raise ArtifactError(f"cannot write {path}: No space left on device")
 
-    for module in ("edge_vit.cli.evaluation", "edge_vit.cli.bench", "edge_vit.cli.reports"):
+    for module in ("edge_vit.cli.output", "edge_vit.cli.reports"):
         monkeypatch.setattr(f"{module}.write_atomically", refuse)
     monkeypatch.setattr("edge_vit.report.saved.write_atomically", refuse)
 
