@@ -72,10 +72,10 @@ def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | No
     GPU was lost, 5 undecided (too few images to tell), 6 done, but on a fallback that was allowed,
     130 interrupted. Results go to stdout, all else to stderr.
     """
-    from edge_vit.cli.talk import open_talk
+    from edge_vit.cli.log import open_log
 
     if verbose and quiet:
         raise click.UsageError("--verbose and --quiet exclude each other, expected one")
     context.obj = context.with_resource(
-        open_talk(is_verbose=verbose, is_quiet=quiet, log_file=log_file)
+        open_log(is_verbose=verbose, is_quiet=quiet, log_file=log_file)
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     ABOVE_0,
     AT_LEAST_0,
@@ -23,7 +24,6 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import echo, print_json, print_tables, write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
-from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
@@ -81,7 +81,7 @@ SCENARIOS = ("saturated", "paced", "single-stream", "multi-stream", "offline")
 @json_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     scenario: str,
     fps: float | None,
@@ -109,7 +109,7 @@ def command(
     if fps is not None and scenario != "paced":
         raise click.UsageError(f"--fps is of --scenario paced, got {scenario}")
     plan = Plan(scenario, batch_size, iterations, duration_s, warmup, fps or 30.0)  # type: ignore[arg-type]
-    with talk.progress() as progress:
+    with log.progress() as progress:
         report = benchmark(
             bundle,
             precision,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from edge_vit.bundle import FP32, Bundle
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option, option
 from edge_vit.cli.output import echo, print_json, print_tables
-from edge_vit.cli.talk import Talk
 from edge_vit.runtime.trt.choose import BuildBackend
 from edge_vit.runtime.trt.identity import Batches, EngineOptions
 from edge_vit.spec import PRECISIONS, Precision
@@ -70,7 +70,7 @@ _LOG = logging.getLogger(__name__)
 @json_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     backend: BuildBackend,
     precision: str | None,
@@ -103,7 +103,7 @@ def command(
         _print_trtexec(opened, precisions, options, memory_mib)
         return
     limits = BuildLimits(memory_mib, timing_cache, lock_timeout)
-    with talk.progress() as progress:
+    with log.progress() as progress:
         with progress.step("looking for TensorRT and a GPU"):
             builder = choose_builder(backend, targets)
         _warn_of_little_memory(opened, builder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from edge_vit.bundle import TABLE, Bundle
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     ABOVE_0,
     PATH,
@@ -23,7 +24,6 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FOLDER
-from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.files import refuse_unwritable_folder
 from edge_vit.progress import Progress
@@ -62,7 +62,7 @@ _NUM_FRAMES = 256
 @lock_timeout_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     calib: Path | None,
     camera: str | None,
@@ -87,7 +87,7 @@ def command(
     Bundle.open(bundle)  # before minutes of taking pictures
     refuse_unwritable_folder(bundle)
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(talk.progress())
+        progress = stack.enter_context(log.progress())
         if camera is not None:
             folder = keep_frames or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             calib = _take_frames(camera, folder, num_images or _NUM_FRAMES, interval_s, progress)

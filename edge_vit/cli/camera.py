@@ -16,6 +16,7 @@ import click
 
 from edge_vit.bundle import Bundle
 from edge_vit.cli.camera_sinks import make_steps, open_sinks, parse_smoothing
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     ABOVE_0,
     AT_LEAST_0,
@@ -28,7 +29,6 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FILE, ANY_FOLDER
-from edge_vit.cli.talk import Talk
 from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.spec import Precision
@@ -125,7 +125,7 @@ class _KeepsArguments(click.Command):
 @session_options
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     sources: tuple[str, ...],
     top: int,
@@ -174,14 +174,14 @@ def command(
         signals = stack.enter_context(Signals())
         stdout = json_line if json_lines else _changes()
         sinks = stack.enter_context(open_sinks(sink_addresses, signals.stop, stdout))
-        with talk.progress() as progress, progress.step("loading the model"):
+        with log.progress() as progress, progress.step("loading the model"):
             wanted = dataclasses.replace(options, batch_size=batch_size)
             session = open_session(opened, precision, backend, wanted, progress)
         if record_disagreements is not None:
             sinks.append(
                 _disagreements(opened, record_disagreements, check_every, max_disagreements)
             )
-        with talk.progress() as progress, progress.step("checking the preprocessing"):
+        with log.progress() as progress, progress.step("checking the preprocessing"):
             preprocessing = choose_preprocessing(opened, session, preprocess)
         loop = CameraLoop(
             makers,

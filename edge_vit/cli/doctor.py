@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import json_option
 from edge_vit.cli.output import echo, print_json, print_tables
-from edge_vit.cli.talk import Talk
 from edge_vit.errors import EdgeVitError
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def command(context: click.Context, bundle: Path | None, as_json: bool) -> None:
     from edge_vit.report.terminal import grid_table
     from edge_vit.runtime.backends import available_backends, choose_backend
 
-    talk: Talk = context.obj
+    log: CommandLog = context.obj
     opened = Bundle.open(bundle) if bundle else None
     with open_nvml(ROOT) as nvml:
         facts, reading = read_device(ROOT, nvml), TelemetryReader(ROOT, nvml).read()
     extras = read_extras(_requirements())
-    with talk.progress() as progress, progress.step("importing", len(extras)) as advance:
+    with log.progress() as progress, progress.step("importing", len(extras)) as advance:
         states = try_extras(extras, advance)
     backends = available_backends()
     findings = [

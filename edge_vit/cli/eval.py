@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_vit.cli.evaluation import print_accuracy, print_part
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     POSITIVE,
     Parsed,
@@ -21,7 +22,6 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
-from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.parts import Part
 from edge_vit.errors import SpecError
@@ -63,7 +63,7 @@ def _parse_part(text: str) -> Part:
 @json_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     data: Path,
     num_images: int | None,
@@ -95,7 +95,7 @@ def command(
 
     what = Evaluation(str(bundle), str(data), precision, backend, options, num_images, max_bad)
     state_path = None if output is None else state_path_of(output)
-    with talk.progress() as progress:
+    with log.progress() as progress:
         if num_ray_parts is not None:
             from edge_vit.cluster import evaluate_on_ray
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     bundle_argument,
     images_argument,
@@ -20,7 +21,6 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import json_text, print_json, print_tables
 from edge_vit.cli.outputs import OutputFile, deliver
 from edge_vit.cli.reports import write_bytes
-from edge_vit.cli.talk import Talk
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     images: tuple[Path, ...],
     precision: Precision | None,
@@ -71,7 +71,7 @@ def command(
             f"nothing to hold against fp32 in {bundle}. Run: edgevit calibrate {bundle} --calib DIR"
         )
     paths, notes = expand_folders(images)
-    with talk.progress() as progress:
+    with log.progress() as progress:
         for note in notes:
             progress.note(note)
         found = explain(

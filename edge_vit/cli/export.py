@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     NOT_NEGATIVE,
     PATH,
@@ -22,7 +23,6 @@ from edge_vit.cli.options import (
     threads_option,
 )
 from edge_vit.cli.output import print_tables
-from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.label_files import read_labels, twin_labels
 from edge_vit.spec import Activation, CropMode, Interpolation, Precision
@@ -100,7 +100,7 @@ _COLOUR = numbers("R,G,B", float, (3,))
 @lock_timeout_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     /,
     model: str,
     output: Path,
@@ -130,7 +130,7 @@ def command(
     if num_images is not None and calib is None:
         raise click.UsageError("--num-images is about calibration. Add --calib DIR")
 
-    with talk.progress() as progress:
+    with log.progress() as progress:
         with progress.step("loading PyTorch"):
             from edge_vit.api import export_bundle
 

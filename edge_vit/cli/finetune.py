@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import click
 
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import ABOVE_0, NOT_NEGATIVE, POSITIVE, option, threads_option
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FILE
-from edge_vit.cli.talk import Talk
 from edge_vit.cli.training_view import training_view
 from edge_vit.errors import ArtifactError
 from edge_vit.training.options import FinetuneOptions, Optimizer
@@ -51,7 +51,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneO
 @threads_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     /,
     model: str,
     data: str,
@@ -73,7 +73,7 @@ def command(
     options = FinetuneOptions(**choices)
 
     try:
-        with talk.progress() as progress:
+        with log.progress() as progress:
             with progress.step("loading PyTorch"):
                 from edge_vit.training.datasets import open_dataset
                 from edge_vit.training.finetune import finetune

@@ -60,7 +60,7 @@ def print_tables(*renderables: RenderableType) -> None:
     Raises:
         ArtifactError: stdout cannot be written.
     """
-    from edge_vit.cli.console import EscapingConsole
+    from edge_vit.cli.log import EscapingConsole
 
     is_sized = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = EscapingConsole(file=sys.stdout, width=None if is_sized else _WIDTH_OF_A_FILE)

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from edge_vit.cli.export import print_artifacts
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import bundle_argument, lock_timeout_option
-from edge_vit.cli.talk import Talk
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,14 +18,14 @@ _LOG = logging.getLogger(__name__)
 @bundle_argument
 @lock_timeout_option
 @click.pass_obj
-def command(talk: Talk, bundle: Path, lock_timeout: float | None) -> None:
+def command(log: CommandLog, bundle: Path, lock_timeout: float | None) -> None:
     """Write the FP16 and INT8 graphs, from the calibration table.
 
     Needs no images.
     """
     from edge_vit.api import quantize
 
-    with talk.progress() as progress:
+    with log.progress() as progress:
         quantized = quantize(bundle, lock_timeout=lock_timeout, progress=progress)
     print_artifacts(quantized)
     _LOG.info("Next, let it be judged: edgevit verify %s --data DIR", bundle)

@@ -11,10 +11,10 @@ import click
 import numpy as np
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import POSITIVE, option
 from edge_vit.cli.progress import ShownProgress
 from edge_vit.cli.reports import VERIFY_HTML, keep_reports, print_verdict
-from edge_vit.cli.talk import Talk
 from edge_vit.cli.training_view import training_view
 from edge_vit.data.images import FolderSource
 from edge_vit.errors import ArtifactError
@@ -52,7 +52,7 @@ _LOG = logging.getLogger(__name__)
     1,
 )
 @click.pass_obj
-def command(talk: Talk, folder: Path, epochs: int, fresh: bool, threads: int) -> None:
+def command(log: CommandLog, folder: Path, epochs: int, fresh: bool, threads: int) -> None:
     """See the whole job done on real images.
 
     Trains a small Vision Transformer on 1,197 handwritten digits, exports it, makes it INT8, and
@@ -65,7 +65,7 @@ def command(talk: Talk, folder: Path, epochs: int, fresh: bool, threads: int) ->
         warmup_epochs=min(QUICKSTART_OPTIONS.warmup_epochs, epochs),
         threads=threads,
     )
-    with talk.progress() as progress:
+    with log.progress() as progress:
         bundle, report = _run(folder, options, is_fresh=fresh, progress=progress)
     print_verdict(report)
     keep_reports(report, bundle)

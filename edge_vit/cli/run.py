@@ -9,6 +9,7 @@ import click
 
 from edge_vit.bundle import Bundle
 from edge_vit.cli.group import Failure
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     POSITIVE,
     bundle_argument,
@@ -19,7 +20,6 @@ from edge_vit.cli.options import (
     session_options,
 )
 from edge_vit.cli.output import print_json, print_tables
-from edge_vit.cli.talk import Talk
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.video import VIDEO_SUFFIXES
 from edge_vit.errors import ImageError
@@ -37,7 +37,7 @@ from edge_vit.tasks import task_of
 @json_option
 @click.pass_obj
 def command(
-    talk: Talk,
+    log: CommandLog,
     bundle: Path,
     images: tuple[Path, ...],
     top: int,
@@ -57,7 +57,7 @@ def command(
     bad: list[str] = []
     paths, notes = expand_folders(images)
     with (
-        talk.progress() as progress,
+        log.progress() as progress,
         Predictor.open(opened, precision, backend, options, progress) as predictor,
         progress.step(f"running {precision}", len(paths)) as advance,
     ):

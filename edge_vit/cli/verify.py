@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     ABOVE_0,
     AT_LEAST_0,
@@ -33,7 +34,6 @@ from edge_vit.cli.reports import (
     write_report,
     write_text,
 )
-from edge_vit.cli.talk import Talk
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime import SessionOptions
 
@@ -152,10 +152,10 @@ def command(
     from edge_vit.measure.verify import verify
     from edge_vit.report.junit import render_junit
 
-    talk: Talk = context.obj
+    log: CommandLog = context.obj
     opened = Bundle.open(bundle)
     earlier = read_report(earlier_path) if earlier_path else None
-    with talk.progress() as progress:
+    with log.progress() as progress:
         report = verify(
             opened,
             data,

@@ -1,4 +1,4 @@
-"""What the command line says beside its results: on stderr, and in a log file where one is asked.
+"""The command line's log: on stderr, and in a log file where one is asked for.
 
 All of it goes through the logger ``edge_vit``: info for what happens, warning for what deserves
 a look, debug for the rest.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-from edge_vit.cli.console import MessageConsole
 from edge_vit.cli.progress import ShownProgress, open_progress
+from edge_vit.cli.streams import discard
 from edge_vit.files import refuse_os_errors
 from edge_vit.printable import printable
 
@@ -25,9 +28,34 @@ _ROOT = logging.getLogger("edge_vit")
 _STYLES = {logging.DEBUG: "dim", logging.INFO: "", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
+class EscapingConsole(Console):
+    """A console that writes control characters out; those of rich itself still work."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments of `renderable`, their text printable."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+class MessageConsole(EscapingConsole):
+    """The console of stderr; messages that it cannot take are lost, and the work goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print `objects` as rich does."""
+        try:
+            super().print(*objects, **settings)
+        except OSError:
+            discard(sys.stderr)
+
+
 @dataclass(frozen=True)
-class Talk:
-    """The way to the person who waits.
+class CommandLog:
+    """Where a command shows progress; its messages are logged.
 
     Attributes:
         console: of stderr.
@@ -43,7 +71,7 @@ class Talk:
 
 
 @contextlib.contextmanager
-def open_talk(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Iterator[Talk]:
+def open_log(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Iterator[CommandLog]:
     """Show what edge-vit logs on stderr, and write it to `log_file`, for the time of a block.
 
     Raises:
@@ -63,7 +91,7 @@ def open_talk(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Ite
     for handler in handlers:
         _ROOT.addHandler(handler)
     try:
-        yield Talk(console, is_quiet)
+        yield CommandLog(console, is_quiet)
     finally:
         _ROOT.setLevel(level)
         for handler in handlers:
