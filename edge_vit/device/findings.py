@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,9 @@ class Finding:
     command: str = ""
 
 
+_advice, _problem = partial(Finding, "advice"), partial(Finding, "problem")
+
+
 def build_memory_gib(weight_bytes: int) -> float:
     """Return how much memory building an engine takes, about, for fp32 weights of that size."""
     return BUILDER_GIB + WEIGHTS_FACTOR * weight_bytes / 2**30
@@ -56,8 +60,8 @@ def build_memory_gib(weight_bytes: int) -> float:
 
 def examine_machine(
     root: Path, facts: DeviceFacts, reading: Telemetry, *, sees_tensorrt: bool
-) -> list[Finding]:
-    """Return what is to do about release, driver, TensorRT, power mode, clocks and heat.
+) -> Iterator[Finding]:
+    """Yield what is to do about release, driver, TensorRT, power mode, clocks and heat.
 
     Args:
         root: where the machine's files begin.
@@ -65,75 +69,71 @@ def examine_machine(
         reading: of its sensors.
         sees_tensorrt: whether this Python finds a package ``tensorrt``.
     """
-    found = [*_release(facts), *_driver(root, facts)]
     if facts.is_jetson:
-        found += [*_tensorrt(facts, sees_tensorrt=sees_tensorrt), *_speed(facts)]
-    return [*found, *_heat(reading)]
+        yield from _release(facts)
+    yield from _driver(root, facts)
+    if facts.is_jetson:
+        yield from _tensorrt(facts, sees_tensorrt=sees_tensorrt)
+        yield from _speed(facts)
+    yield from _heat(reading)
 
 
-def examine_cuda(facts: DeviceFacts, bindings: str | None) -> list[Finding]:
-    """Return what is to do so that Python speaks to the CUDA that is here."""
+def examine_cuda(facts: DeviceFacts, bindings: str | None) -> Iterator[Finding]:
+    """Yield what is to do so that Python speaks to the CUDA that is here."""
     major = (facts.cuda or facts.cuda_of_driver).partition(".")[0]
     if not facts.gpus or major not in ("12", "13"):
-        return []
+        return
     command = f"pip install 'edge-vit[cuda{major}]'"
     if bindings is None:
         detail = f"CUDA {major} is here, the package to use it from Python is not"
-        return [Finding("advice", "CUDA", detail, command)]
-    if bindings.partition(".")[0] != major:
+        yield _advice("CUDA", detail, command)
+    elif bindings.partition(".")[0] != major:
         detail = f"cuda-bindings {bindings} is for another CUDA than the {major} that is here"
-        return [Finding("problem", "CUDA", detail, command)]
-    return []
+        yield _problem("CUDA", detail, command)
 
 
-def examine_engines(facts: DeviceFacts, *, has_tensorrt: bool) -> list[Finding]:
-    """Return what is to do so that a GPU that is not a Jetson's runs models."""
-    if facts.is_jetson or not facts.gpus or has_tensorrt:
-        return []
-    detail = "a GPU is here and no TensorRT: models run on the CPU"
-    return [Finding("advice", "TensorRT", detail, "pip install 'edge-vit[rtx]'")]
+def examine_engines(facts: DeviceFacts, *, has_tensorrt: bool) -> Iterator[Finding]:
+    """Yield what is to do so that a GPU that is not a Jetson's runs models."""
+    if not facts.is_jetson and facts.gpus and not has_tensorrt:
+        detail = "a GPU is here and no TensorRT: models run on the CPU"
+        yield _advice("TensorRT", detail, "pip install 'edge-vit[rtx]'")
 
 
-def examine_memory(memory: Memory, needed_gib: float, *, is_jetson: bool) -> list[Finding]:
-    """Return what is to do so that building an engine, which takes `needed_gib`, has room."""
+def examine_memory(memory: Memory, needed_gib: float, *, is_jetson: bool) -> Iterator[Finding]:
+    """Yield what is to do so that building an engine, which takes `needed_gib`, has room."""
     free, swap = memory.free_gib, memory.swap_gib or 0
     if free is None or free >= needed_gib:
-        return []
-    detail = f"{free:.1f} GiB are free, building an engine takes about {needed_gib:.1f} GiB"
+        return
+    remedy, command = "close other programs", ""
     if is_jetson and swap < 4:
+        remedy = "swap would help"
         command = (
             "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && "
             "sudo mkswap /swapfile && sudo swapon /swapfile"
         )
-        return [Finding("advice", "memory", f"{detail}; swap would help", command)]
-    if is_jetson:
-        desk = "sudo systemctl isolate multi-user.target"
-        return [Finding("advice", "memory", f"{detail}; the desktop takes some of it", desk)]
-    return [Finding("advice", "memory", f"{detail}; close other programs", "")]
+    elif is_jetson:
+        remedy = "the desktop takes some of it"
+        command = "sudo systemctl isolate multi-user.target"
+    detail = f"{free:.1f} GiB are free, building an engine takes about {needed_gib:.1f} GiB"
+    yield _advice("memory", f"{detail}; {remedy}", command)
 
 
-def examine_folders(folders: Iterable[Path]) -> list[Finding]:
-    """Return which of `folders` cannot be written, or have too little room."""
-    found = []
+def examine_folders(folders: Iterable[Path]) -> Iterator[Finding]:
+    """Yield which of `folders` cannot be written, or have too little room."""
     for folder in dict.fromkeys(folders):
         there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
         if not os.access(there, os.W_OK | os.X_OK):
-            command = f'sudo chown "$USER" {there}'
-            found.append(Finding("problem", "folder", f"{there} cannot be written", command))
-            continue
-        free_gib = shutil.disk_usage(there).free / 2**30
-        if free_gib < LEAST_DISK_GIB:
+            yield _problem("folder", f"{there} cannot be written", f'sudo chown "$USER" {there}')
+        elif (free_gib := shutil.disk_usage(there).free / 2**30) < LEAST_DISK_GIB:
             detail = (
                 f"{free_gib:.1f} GiB are left at {folder}, "
                 f"engines and reports want {LEAST_DISK_GIB:g} GiB"
             )
-            found.append(Finding("problem", "disk", detail, f"du -xh -d 2 {there} | sort -h"))
-    return found
+            yield _problem("disk", detail, f"du -xh -d 2 {there} | sort -h")
 
 
-def examine_cameras(root: Path, facts: DeviceFacts, *, has_gstreamer: bool) -> list[Finding]:
-    """Return what is to do so that cameras can be read."""
-    found = []
+def examine_cameras(root: Path, facts: DeviceFacts, *, has_gstreamer: bool) -> Iterator[Finding]:
+    """Yield what is to do so that cameras can be read."""
     closed = [
         camera.path
         for camera in facts.cameras
@@ -141,22 +141,16 @@ def examine_cameras(root: Path, facts: DeviceFacts, *, has_gstreamer: bool) -> l
     ]
     if closed:
         detail = f"{', '.join(closed)}: this user may not open it"
-        found.append(Finding("problem", "camera", detail, 'sudo usermod -aG video "$USER"'))
-    if not facts.is_jetson:
-        return found
-    if not facts.cameras:
+        yield _problem("camera", detail, 'sudo usermod -aG video "$USER"')
+    if facts.is_jetson and not facts.cameras:
         detail = "no /dev/video*: a CSI camera has to be chosen once, then the board restarted"
-        command = "sudo /opt/nvidia/jetson-io/jetson-io.py"
-        found.append(Finding("advice", "camera", detail, command))
-    if not has_gstreamer:
+        yield _advice("camera", detail, "sudo /opt/nvidia/jetson-io/jetson-io.py")
+    if facts.is_jetson and not has_gstreamer:
         detail = "csi:// needs gst-launch-1.0, which is not here"
-        command = "sudo apt-get install gstreamer1.0-tools"
-        found.append(Finding("advice", "camera", detail, command))
-    elif not (root / _GSTREAMER_CAMERA).exists():
+        yield _advice("camera", detail, "sudo apt-get install gstreamer1.0-tools")
+    elif facts.is_jetson and not (root / _GSTREAMER_CAMERA).exists():
         detail = "csi:// needs GStreamer's nvarguscamerasrc, which is not here"
-        command = "sudo apt-get install nvidia-l4t-gstreamer"
-        found.append(Finding("advice", "camera", detail, command))
-    return found
+        yield _advice("camera", detail, "sudo apt-get install nvidia-l4t-gstreamer")
 
 
 def fastest_mode(modes: Sequence[PowerMode]) -> PowerMode | None:
@@ -169,67 +163,56 @@ def fastest_mode(modes: Sequence[PowerMode]) -> PowerMode | None:
     return max(modes, key=rank, default=None)
 
 
-def _release(facts: DeviceFacts) -> list[Finding]:
-    if not facts.is_jetson:
-        return []
+def _release(facts: DeviceFacts) -> Iterator[Finding]:
     if not facts.l4t:
         detail = "/etc/nv_tegra_release is missing or says no release, so JetPack is not known"
-        return [Finding("advice", "JetPack", detail, "cat /etc/nv_tegra_release")]
-    if int(facts.l4t.split(".")[0]) < OLDEST_L4T:
+        yield _advice("JetPack", detail, "cat /etc/nv_tegra_release")
+    elif int(facts.l4t.split(".")[0]) < OLDEST_L4T:
         detail = f"Jetson Linux {facts.l4t} is too old, expected {OLDEST_L4T} or newer (JetPack 6)"
-        return [Finding("problem", "JetPack", f"{detail}: install it with NVIDIA SDK Manager", "")]
-    return []
+        yield _problem("JetPack", f"{detail}: install it with NVIDIA SDK Manager")
 
 
-def _driver(root: Path, facts: DeviceFacts) -> list[Finding]:
+def _driver(root: Path, facts: DeviceFacts) -> Iterator[Finding]:
     is_nvidia = any(
         read_text(folder / "vendor") == "0x10de" and read_text(folder / "class").startswith("0x03")
         for folder in list_paths(root / "sys/bus/pci/devices", "*")
     )
     if is_nvidia and not facts.driver:
         detail = "an NVIDIA GPU is there, its driver is not"
-        return [Finding("problem", "driver", detail, "sudo ubuntu-drivers install")]
-    if facts.driver and not facts.is_jetson and not (facts.gpu and facts.gpu.compute_capability):
+        yield _problem("driver", detail, "sudo ubuntu-drivers install")
+    elif facts.driver and not facts.is_jetson and not (facts.gpu and facts.gpu.compute_capability):
         detail = "the GPU's clocks, power and temperature are not known without NVML"
-        return [Finding("advice", "NVML", detail, "pip install 'edge-vit[nvml]'")]
-    return []
+        yield _advice("NVML", detail, "pip install 'edge-vit[nvml]'")
 
 
-def _tensorrt(facts: DeviceFacts, *, sees_tensorrt: bool) -> list[Finding]:
+def _tensorrt(facts: DeviceFacts, *, sees_tensorrt: bool) -> Iterator[Finding]:
     if not facts.tensorrt:
-        command = "sudo apt-get install nvidia-jetpack"
-        return [Finding("problem", "TensorRT", "JetPack's TensorRT is not installed", command)]
-    if not sees_tensorrt:
+        detail = "JetPack's TensorRT is not installed"
+        yield _problem("TensorRT", detail, "sudo apt-get install nvidia-jetpack")
+    elif not sees_tensorrt:
         detail = (
             f"TensorRT {facts.tensorrt} is installed, but this Python does not see it: "
             "use the system's Python, or a virtual environment that sees its packages"
         )
-        command = "python3 -m venv --system-site-packages .venv"
-        return [Finding("problem", "TensorRT", detail, command)]
-    return []
+        yield _problem("TensorRT", detail, "python3 -m venv --system-site-packages .venv")
 
 
-def _speed(facts: DeviceFacts) -> list[Finding]:
-    found = []
+def _speed(facts: DeviceFacts) -> Iterator[Finding]:
     fastest = fastest_mode(facts.power_modes)
     if facts.power_mode and fastest and facts.power_mode.id != fastest.id:
         detail = f"power mode {facts.power_mode}; {fastest} is the fastest, it draws more"
-        found.append(Finding("advice", "speed", detail, f"sudo nvpmodel -m {fastest.id}"))
+        yield _advice("speed", detail, f"sudo nvpmodel -m {fastest.id}")
     if facts.clocks_locked is False:
         detail = "clocks change with the load; lock them while you measure, --restore ends it"
-        command = "sudo jetson_clocks --store && sudo jetson_clocks"
-        found.append(Finding("advice", "clocks", detail, command))
-    return found
+        yield _advice("clocks", detail, "sudo jetson_clocks --store && sudo jetson_clocks")
 
 
-def _heat(reading: Telemetry) -> list[Finding]:
-    found = []
+def _heat(reading: Telemetry) -> Iterator[Finding]:
     if reading.throttling:
         hottest = max(reading.temperatures_c.values(), default=None)
         heat = f" at {hottest:.0f} °C" if hottest is not None else ""
         detail = f"slowed down right now{heat}: {', '.join(reading.throttling)}"
-        found.append(Finding("advice", "throttling", f"{detail}; better cooling helps", ""))
+        yield _advice("throttling", f"{detail}; better cooling helps")
     if reading.num_throttle_events:
         detail = f"slowed down {reading.num_throttle_events} times since it started"
-        found.append(Finding("advice", "throttling", f"{detail}: look at supply and cooling", ""))
-    return found
+        yield _advice("throttling", f"{detail}: look at supply and cooling")

@@ -85,9 +85,9 @@ def test_a_gpu_without_tensorrt_is_told(tmp_path):
     assert desktop.gpus
     (found,) = examine_engines(desktop, has_tensorrt=False)
     assert (found.state, found.command) == ("advice", "pip install 'edge-vit[rtx]'")
-    assert examine_engines(desktop, has_tensorrt=True) == []
+    assert not [*examine_engines(desktop, has_tensorrt=True)]
     board = read_device(device_trees.agx_orin(tmp_path / "board"))
-    assert examine_engines(board, has_tensorrt=False) == []  # has a line of its own
+    assert not [*examine_engines(board, has_tensorrt=False)]  # has a line of its own
 
 
 def test_a_desktop_wants_nvml(tmp_path):
@@ -116,7 +116,7 @@ def test_the_packages_cuda_is_that_of_the_machine(tmp_path, cuda, bindings, stat
 
 def test_a_machine_without_gpu_wants_no_cuda(tmp_path):
     facts = dataclasses.replace(read_device(tmp_path), cuda="12.6.0")
-    assert examine_cuda(facts, None) == []
+    assert not [*examine_cuda(facts, None)]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_machine_without_gpu_wants_no_cuda(tmp_path):
     ],
 )
 def test_memory_for_a_build(memory, is_jetson, command):
-    found = examine_memory(memory, 2.0, is_jetson=is_jetson)
+    found = [*examine_memory(memory, 2.0, is_jetson=is_jetson)]
     assert [command in finding.command for finding in found] == [True] * (command is not None)
 
 
@@ -156,7 +156,7 @@ def test_asks_the_system_whether_a_folder_can_be_written(tmp_path, monkeypatch):
 
 
 def test_too_little_disk_is_a_problem(tmp_path, monkeypatch):
-    assert examine_folders([tmp_path / "cache"]) == []
+    assert not [*examine_folders([tmp_path / "cache"])]
     usage = findings.shutil.disk_usage(tmp_path)._replace(free=1 << 30)
     monkeypatch.setattr(findings.shutil, "disk_usage", lambda path: usage)
     (found,) = examine_folders([tmp_path / "cache"])
