@@ -52,9 +52,6 @@ class Sink(Protocol):
 
         Args:
             summarize: returns how the loop stands; may be called at any time, from any thread.
-
-        Raises:
-            EdgeVitError: it can never work; the loop does not begin.
         """
         ...
 
@@ -63,11 +60,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was begun; called once, whatever happened before.
-
-        Raises:
-            EdgeVitError: answers that it took are lost.
-        """
+        """Finish what was begun; called once, whatever happened before."""
         ...
 
 

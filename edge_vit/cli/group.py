@@ -87,11 +87,7 @@ class CommandGroup(click.Group):
             sys.exit(error.exit_status)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was called.
-
-        Raises:
-            Failure: whatever went wrong, as one line.
-        """
+        """Run the command that was called."""
         try:
             with _printable_messages(), write_stdout():
                 return super().invoke(ctx)

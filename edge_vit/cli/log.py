@@ -72,11 +72,7 @@ class CommandLog:
 
 @contextlib.contextmanager
 def open_log(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Iterator[CommandLog]:
-    """Show what edge-vit logs on stderr, and write it to `log_file`, for the time of a block.
-
-    Raises:
-        ArtifactError: `log_file` cannot be written.
-    """
+    """Show what edge-vit logs on stderr, and write it to `log_file`, for the time of a block."""
     console = MessageConsole()
     shown = _ConsoleHandler(console)
     shown.setLevel(logging.DEBUG if is_verbose else logging.WARNING if is_quiet else logging.INFO)

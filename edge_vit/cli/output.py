@@ -45,21 +45,13 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def echo(text: object, *, nl: bool = True, **style: Any) -> None:
-    """Print `text`, and a newline unless `nl` is false; `style` is that of `click.style`.
-
-    Raises:
-        ArtifactError: stdout cannot be written.
-    """
+    """Print `text`, and a newline unless `nl` is false; `style` is that of `click.style`."""
     with write_stdout():
         click.secho(printable(str(text)), nl=nl, **style)
 
 
 def print_tables(*renderables: RenderableType) -> None:
-    """Print rich renderables, as wide as the terminal.
-
-    Raises:
-        ArtifactError: stdout cannot be written.
-    """
+    """Print rich renderables, as wide as the terminal."""
     from edge_vit.cli.log import EscapingConsole
 
     is_sized = sys.stdout.isatty() or "COLUMNS" in os.environ

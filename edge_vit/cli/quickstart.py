@@ -147,11 +147,7 @@ def _train(
 
 
 def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray, digits: Dataset) -> Path:
-    """Return `folder`, which holds `images` in class folders; written whole or not at all.
-
-    Raises:
-        ArtifactError: the folder holds something else, which is left as it is; or the disk refuses.
-    """
+    """Return `folder`, which holds `images` in class folders; written whole or not at all."""
     from edge_vit.training.datasets import write_class_folders
 
     if not folder.exists():

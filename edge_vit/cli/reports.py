@@ -56,30 +56,18 @@ def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write `text` to `path`, completely or not at all.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
+    """Write `text` to `path`, completely or not at all."""
     write_bytes(printable(text).encode(), path)
 
 
 def write_bytes(data: bytes, path: Path) -> None:
-    """Write `data` to `path`, completely or not at all.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
+    """Write `data` to `path`, completely or not at all."""
     write_atomically(path, data)
     _LOG.info("Written: %s", path)
 
 
 def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
-    """Append `report` as Markdown to `path`, as a CI's summary wants it.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
+    """Append `report` as Markdown to `path`, as a CI's summary wants it."""
     from edge_vit.report.markdown import render_markdown
 
     text = render_markdown(report, matching_table(report, bundle))
@@ -112,22 +100,14 @@ def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
 
 
 def read_report(path: Path) -> VerifyReport:
-    """Return the report in the file `path`, or the newest in the bundle `path`.
-
-    Raises:
-        ArtifactError: there is none, or it cannot be read.
-    """
+    """Return the report in the file `path`, or the newest in the bundle `path`."""
     from edge_vit.report.saved import read_json
 
     return newest_report(Bundle.open(path)) if path.is_dir() else read_json(path)
 
 
 def read_measured(path: Path, name: str) -> Measured:
-    """Return what the file or bundle at `path` says, under `name`.
-
-    Raises:
-        ArtifactError: it is no report, or cannot be read.
-    """
+    """Return what the file or bundle at `path` says, under `name`."""
     from edge_vit.measure.compare import measured_of
     from edge_vit.report.saved import read_measured as read_file
 
@@ -137,11 +117,7 @@ def read_measured(path: Path, name: str) -> Measured:
 
 
 def newest_report(bundle: Bundle) -> VerifyReport:
-    """Return the report that was saved last in `bundle`.
-
-    Raises:
-        ArtifactError: there is none, or it cannot be read.
-    """
+    """Return the report that was saved last in `bundle`."""
     from edge_vit.report.saved import read_json
 
     saved = bundle.reports_path.glob("verify*.json")

@@ -43,9 +43,6 @@ def write_stdout() -> Iterator[None]:
 
     A reader that left early stays a `BrokenPipeError`, which click ends quietly. An OSError that
     names a file, or that no write gives, is of something else and stays what it is.
-
-    Raises:
-        ArtifactError: stdout cannot be written.
     """
     try:
         yield

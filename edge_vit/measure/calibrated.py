@@ -23,11 +23,7 @@ class CalibrationImages:
 
     @classmethod
     def of(cls, table: CalibrationTable | None) -> CalibrationImages:
-        """Return those of `table`.
-
-        Raises:
-            ArtifactError: a signature in it is none.
-        """
+        """Return those of `table`."""
         if table is None:
             return cls()
         try:

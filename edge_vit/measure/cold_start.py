@@ -31,16 +31,6 @@ def measure_cold_start(
     """Return how long the first answer of a bundle takes, in a fresh process of this Python.
 
     Files that were read before are in the system's memory: that is a warm disk.
-
-    Args:
-        bundle: its path.
-        precision: which graph.
-        backend: what runs it.
-        options: threads and the like.
-        batch_size: images of the first run.
-
-    Raises:
-        BackendError: the process failed; the message is its own.
     """
     request = {
         "bundle": str(bundle),

@@ -145,9 +145,6 @@ def compare(reports: Sequence[Measured]) -> Comparison:
 
     An entry is held against the same precision on the same backend; where the first report has
     none, against the same precision; where it has but one entry, against that.
-
-    Raises:
-        SpecError: there are fewer than two reports.
     """
     if len(reports) < 2:
         raise SpecError(f"reports to compare: got {len(reports)}, expected at least 2")

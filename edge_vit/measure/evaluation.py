@@ -48,9 +48,6 @@ class Evaluation:
 class Evaluator:
     """Sessions and images of an evaluation, open for any number of parts; closes both sessions.
 
-    Args:
-        what: bundle, images and conditions.
-
     Raises:
         SpecError: an option is out of range.
         ImageError: there are no images.

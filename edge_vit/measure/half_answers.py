@@ -31,9 +31,6 @@ def emulate_half(session: Session, bundle: Bundle, options: SessionOptions) -> S
         session: of `bundle`. On a GPU, or in another precision, it is returned as it is.
         bundle: holds the graph.
         options: threads.
-
-    Raises:
-        ArtifactError: the graph is missing, truncated or edited.
     """
     is_on_cpu = session.backend in BACKENDS and not session.is_on_gpu
     if session.precision != "fp16" or not is_on_cpu:

@@ -45,11 +45,7 @@ class Histogram:
 
     @property
     def mean_ms(self) -> float:
-        """The exact mean.
-
-        Raises:
-            SpecError: it is empty.
-        """
+        """The exact mean."""
         self._check_not_empty()
         return self.total_ns / self.count / 1e6
 
@@ -67,11 +63,7 @@ class Histogram:
         )
 
     def value_ms(self, rank: int) -> float:
-        """Return the latency of `rank` in rising order, the shortest being 0, within 1 %.
-
-        Raises:
-            SpecError: there is no such rank.
-        """
+        """Return the latency of `rank` in rising order, the shortest being 0, within 1 %."""
         if not 0 <= rank < self.count:
             raise SpecError(f"rank: got {rank}, expected 0 to {self.count - 1}")
         seen = 0
@@ -87,9 +79,6 @@ class Histogram:
 
         Args:
             percent: from 0 to 100.
-
-        Raises:
-            SpecError: it is empty, or `percent` is out of range.
         """
         self._check_not_empty()
         if not 0 <= percent <= 100:

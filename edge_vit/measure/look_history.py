@@ -58,11 +58,7 @@ class LookHistory:
 
 
 def read_history(bundle: Bundle) -> LookHistory:
-    """Return the looks that were recorded in `bundle`; none where there is no record.
-
-    Raises:
-        ArtifactError: the record cannot be read, or a newer edge-vit wrote it.
-    """
+    """Return the looks that were recorded in `bundle`; none where there is no record."""
     path = _path(bundle)
     if not path.exists():
         return LookHistory()
@@ -86,9 +82,6 @@ def record_look(bundle: Bundle, report: VerifyReport) -> None:
 
     An evaluation that is itself in question could not have passed, whatever the candidate did; so
     it is no look.
-
-    Raises:
-        ArtifactError: the disk refuses, or the record so far cannot be read.
     """
     if any(finding.outcome != "note" for finding in report.verdict.findings):
         return

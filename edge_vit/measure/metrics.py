@@ -27,10 +27,6 @@ def power_rows(reference: FloatArray, candidate: FloatArray) -> tuple[Float64Arr
 def sqnr_db(signal: float, noise: float) -> float | None:
     """Return the signal to quantization noise ratio ``10 log10(signal / noise)`` in decibels.
 
-    Args:
-        signal: sum of squares of the reference.
-        noise: sum of squares of the difference.
-
     Returns:
         None where there is no noise: the ratio is infinite. Minus infinity where there is no
         signal.

@@ -98,11 +98,7 @@ class PartialAccuracy:
         return (json.dumps(to_json(self), indent=1) + "\n").encode()
 
     def write(self, path: Path) -> None:
-        """Write the part to `path`, completely or not at all.
-
-        Raises:
-            ArtifactError: the disk refuses.
-        """
+        """Write the part to `path`, completely or not at all."""
         write_atomically(path, self.to_bytes())
 
 
@@ -136,9 +132,6 @@ def read_partial(path: Path) -> PartialAccuracy:
 def merge_partials(parts: Sequence[PartialAccuracy]) -> PartialAccuracy:
     """Return the totals over the images of all `parts`, whatever their order.
 
-    Args:
-        parts: each of n parts once.
-
     Raises:
         SpecError: there are none, some are missing or there twice, or they are of unlike things.
     """
@@ -156,11 +149,7 @@ def merge_partials(parts: Sequence[PartialAccuracy]) -> PartialAccuracy:
 
 
 def report_of(part: PartialAccuracy) -> AccuracyReport:
-    """Return all that the totals of `part` say.
-
-    Raises:
-        SpecError: it holds no image.
-    """
+    """Return all that the totals of `part` say."""
     subject, tally = part.subject, part.tally
     count, labelled = tally.num_images, tally.num_labelled
     if not count:

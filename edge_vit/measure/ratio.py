@@ -57,9 +57,6 @@ def median_ratio_interval(
             what disturbs one run of a round tends to disturb the other.
         stretches: equal parts of both in which the sessions stayed open.
         confidence: two-sided.
-
-    Raises:
-        SpecError: there are no runs, or paired ones of unlike number.
     """
     first, second = np.asarray(first_ms, float), np.asarray(second_ms, float)
     if not len(first) or not len(second) or (paired and len(first) != len(second)):

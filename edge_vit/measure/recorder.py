@@ -136,14 +136,7 @@ def find_warnings(
     is_on_gpu: bool,
     throttling: Throttling = Throttling(),  # noqa: B008  # frozen
 ) -> tuple[TimingWarning, ...]:
-    """Return what makes a latency doubtful, or could be done better.
-
-    Args:
-        stages: of the run, as far as they are known.
-        variation: standard deviation over mean.
-        is_on_gpu: whose clocks could be locked.
-        throttling: by a CPU quota, since before the first run.
-    """
+    """Return what makes a latency doubtful, or could be done better."""
     median = {stage.name: stage.p50_ms for stage in stages}
     warnings = []
     if "GPU" in median:

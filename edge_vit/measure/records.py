@@ -112,11 +112,7 @@ class RecordKeeper:
 
 
 def unpack_records(packed: str) -> Records:
-    """Return the records that `RecordKeeper.packed` gave, (images,).
-
-    Raises:
-        SpecError: it is cut off or something else.
-    """
+    """Return the records that `RecordKeeper.packed` gave, (images,)."""
     raw = _decoded(packed)
     if len(raw) % _RECORD.itemsize:
         raise SpecError(f"records of images: got {len(raw)} bytes, which end within a record")
@@ -124,11 +120,7 @@ def unpack_records(packed: str) -> Records:
 
 
 def unpack_outcomes(packed: str) -> Outcomes:
-    """Return the outcome of each image, (images,): bits of `AGREES` and so on.
-
-    Raises:
-        SpecError: it is something else.
-    """
+    """Return the outcome of each image, (images,): bits of `AGREES` and so on."""
     return np.frombuffer(_decoded(packed), np.uint8)
 
 

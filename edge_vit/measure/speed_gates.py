@@ -30,9 +30,6 @@ def judge_speed(
         min_speedup: a ratio.
         name: of the baseline; where empty, its precision.
         confidence: of the interval, two-sided.
-
-    Raises:
-        SpecError: the two were not timed in turns, round by round.
     """
     ours, theirs = report.latency_ms.p50, baseline.latency_ms.p50
     if (

@@ -43,11 +43,7 @@ ALONE = Trust()
 
 
 def error_of_look(look: int) -> float:
-    """Return the chance of a wrong pass that look number `look`, from 1, may spend.
-
-    Raises:
-        SpecError: `look` is below 1.
-    """
+    """Return the chance of a wrong pass that look number `look`, from 1, may spend."""
     if look < 1:
         raise SpecError(f"look: got {look}, expected 1 for the first, 2 for the second")
     return ERROR * FIRST_LOOK * NEXT_LOOK ** (look - 1)

@@ -61,10 +61,6 @@ class WorstImages:
 
     Memory is that of `size` thumbnails, however many are offered. Images without any divergence are
     left out.
-
-    Args:
-        size: how many to keep.
-        kept: those that were kept before.
     """
 
     def __init__(self, size: int, kept: Sequence[Kept] = ()) -> None:

@@ -84,11 +84,7 @@ _GPU_NODES = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg")
 
 
 def resolve_backend(name: str, options: SessionOptions) -> str:
-    """Return the backend that is called `name`; ``auto`` stands for what suits `options` best.
-
-    Raises:
-        SpecError: there is none, or it has no such provider.
-    """
+    """Return the backend that is called `name`; ``auto`` stands for what suits `options` best."""
     if name not in ("auto", *BACKENDS):
         raise SpecError(f"backend: got {name!r}, expected one of auto, {', '.join(BACKENDS)}")
     if options.provider == "cpu":

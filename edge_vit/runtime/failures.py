@@ -16,15 +16,7 @@ def no_memory_to_load(runtime: str, name: str) -> BackendError:
 def failed_run(
     runtime: str, name: str, feeds: Mapping[str, Array], reason: str, *, is_memory: bool
 ) -> BackendError:
-    """Return the error of a run that failed.
-
-    Args:
-        runtime: its name, for people.
-        name: of the graph.
-        feeds: what was to be run; their shapes are said.
-        reason: what the runtime said, on one line.
-        is_memory: whether the memory did not suffice.
-    """
+    """Return the error of a run that failed."""
     shapes = ", ".join(f"{key!r} {array.shape}" for key, array in feeds.items())
     if is_memory:
         return BackendError(

@@ -44,9 +44,6 @@ class SessionOptions:
             closest to it is taken, and a first one is built for it; None for one image.
         memory: of an engine's tensors.
         wait: how threads wait for the GPU.
-
-    Raises:
-        SpecError: a value is out of range.
     """
 
     threads: int | None = None

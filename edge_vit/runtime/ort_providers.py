@@ -52,11 +52,7 @@ def provider_arguments(precision: Precision, options: SessionOptions) -> list[An
 
 
 def check_provider(ort: Any, provider: Provider) -> None:
-    """Refuse a provider that this ONNX Runtime was built without.
-
-    Raises:
-        BackendError: it was; the message says what to install.
-    """
+    """Refuse a provider that this ONNX Runtime was built without."""
     available = ort.get_available_providers()
     if _NAMES[provider] not in available:
         raise BackendError(
@@ -72,11 +68,7 @@ def record_nodes(native: Any) -> None:
 
 
 def check_used(ort: Any, session: Any, provider: Provider) -> None:
-    """Refuse a session that ONNX Runtime moved to the CPU, whole or in part.
-
-    Raises:
-        BackendError: it did; the message names what is missing, or the nodes.
-    """
+    """Refuse a session that ONNX Runtime moved to the CPU, whole or in part."""
     if _NAMES[provider] not in session.get_providers():
         raise BackendError(
             f"ONNX Runtime {ort.__version__} dropped {_NAMES[provider]} and would run on the CPU: "
@@ -107,15 +99,7 @@ def run_bound(
     outputs: Sequence[str],
     device: tuple[str, int],
 ) -> tuple[dict[str, Array], LatencySplit]:
-    """Return the outputs of a run whose tensors lie on `device`, and where its time went.
-
-    Args:
-        ort: ONNX Runtime.
-        session: its own.
-        feeds: arrays by input name.
-        outputs: names.
-        device: ONNX Runtime's name of it and its number.
-    """
+    """Return the outputs of a run whose tensors lie on `device`, and where its time went."""
     binding = session.io_binding()
     start = time.perf_counter_ns()
     for name, array in feeds.items():

@@ -28,12 +28,7 @@ from edge_vit.tasks.prediction import Prediction as Prediction
 
 
 class Predictor:
-    """Predictions for images of any size; a context manager that closes the session.
-
-    Args:
-        session: which runs the model; the predictor closes it.
-        spec: the model.
-    """
+    """Predictions for images of any size; a context manager that closes the session."""
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
         self.session = session

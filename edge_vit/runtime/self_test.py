@@ -62,16 +62,7 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
 
 
 def check_session(session: Session, bundle: Bundle, name: str) -> None:
-    """Refuse a session whose answers are not those of the model in `bundle`.
-
-    Args:
-        session: to check.
-        bundle: whose golden images are run.
-        name: of the engine or graph, for the message.
-
-    Raises:
-        BackendError: the answers are wrong; the message holds the figures.
-    """
+    """Refuse a session whose answers are not those of the model in `bundle`."""
     result = run_self_test(session, bundle)
     if result is None:
         _LOG.warning("%s was not tested: the bundle has no %s. Export it again", name, GOLDEN)

@@ -130,9 +130,6 @@ def resize_checkpoint(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
 
     Learned positions are interpolated (bicubic, antialiased); sinusoidal ones follow from the
     config.
-
-    Raises:
-        SpecError: the patch size does not divide `image_size`.
     """
     config = replace(checkpoint.config, image_size=image_size)
     tensors = dict(checkpoint.tensors)

@@ -52,9 +52,6 @@ def save_resume(path: Path, state: ResumeState, conditions: Mapping[str, str]) -
         path: the file.
         state: of the training.
         conditions: what must not change until it is resumed, each as the user would read it.
-
-    Raises:
-        ArtifactError: the disk is full or read-only.
     """
     buffer = io.BytesIO()
     torch.save({"conditions": dict(conditions), **vars(state)}, buffer)

@@ -77,11 +77,6 @@ class JsonLinesSink:
 
     Every line is written by one call, so a process that is killed leaves whole lines; should the
     power fail in the middle of one, the next run begins on a line of its own.
-
-    Args:
-        path: of the newest lines.
-        max_bytes: of one file.
-        num_kept: older files that are kept.
     """
 
     queue_size = 1000

@@ -19,9 +19,6 @@ def choose_memory(memory: Memory, facts: GpuFacts) -> Memory:
 
     A discrete GPU gets copies. An integrated one has the same memory as the CPU, where a copy would
     only move it to another place.
-
-    Raises:
-        SpecError: the GPU has no such memory.
     """
     if memory == "auto":
         return "mapped" if facts.is_integrated and facts.can_map else "copy"

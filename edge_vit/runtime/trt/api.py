@@ -63,10 +63,6 @@ class Capabilities:
 class TrtApi:
     """One TensorRT package, ready to build or to run.
 
-    Args:
-        backend: which family it belongs to.
-        module: the package.
-
     Attributes:
         backend: ``trt`` or ``rtx``.
         package: the name it is imported by, such as ``tensorrt_lean``.
@@ -107,9 +103,6 @@ class TrtApi:
         """Return the engine in `plan`, which must be trusted: a plan can run code when it loads.
 
         Without a usable driver some versions crash the process here, so look for one first.
-
-        Raises:
-            BackendError: it is truncated, of another version, or for another GPU.
         """
         return load_plan(self._module, self._logger, self.complaints, self.title, plan)
 

@@ -127,9 +127,6 @@ def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
     """Return what the calibration table of `bundle` asks of the `precision` graph.
 
     A graph without a table, such as FP16 alone, is asked for its precision everywhere.
-
-    Raises:
-        ArtifactError: the table was edited, or belongs to another graph.
     """
     if precision == "fp32" or not bundle.has(TABLE):
         return Asked(precision, {}, frozenset())

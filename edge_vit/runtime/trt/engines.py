@@ -261,15 +261,7 @@ def _free_path(folder: Path, name: str) -> Path:
 
 
 def discard_outdated(bundle: Bundle, progress: Progress = SILENT) -> None:
-    """Remove the engines in `bundle` that were built from graphs that it no longer holds.
-
-    Args:
-        bundle: as it is on disk.
-        progress: shows which stayed and which went.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
+    """Remove the engines in `bundle` that were built from graphs that it no longer holds."""
     folder = bundle.path / "engines"
     if not folder.is_dir():
         return

@@ -89,9 +89,6 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
         text: of all layers.
         network: the audit of the network it was built from: which products there are, and their
             work. It speaks for those that no layer names, as types are strong.
-
-    Raises:
-        BackendError: as `read_layers`.
     """
     layers = read_layers(text)
     counts: dict[str, int] = dict.fromkeys(PRECISIONS, 0)

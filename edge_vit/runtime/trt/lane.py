@@ -47,18 +47,10 @@ class Lane:
     capture. The second captures a graph, which all that follow launch, until a shape, and with it
     perhaps an address, changes.
 
-    Args:
-        engine: outlives the lane.
-        cuda: the GPU; bound to the calling thread.
-        options: how to run.
-
     Attributes:
         context: that runs the engine.
         uses_graph: whether the last run was launched as a graph.
         graph_error: why there is no graph, where a capture failed.
-
-    Raises:
-        BackendError: there is too little memory; nothing is kept then.
     """
 
     def __init__(self, engine: LoadedEngine, cuda: Cuda, options: LaneOptions) -> None:
@@ -125,11 +117,7 @@ class Lane:
         return {name: self._views[name].copy() for name in self._outputs}, split
 
     def close(self) -> None:
-        """Wait for what is under way, and free everything.
-
-        Raises:
-            DeviceLostError: the GPU is lost.
-        """
+        """Wait for what is under way, and free everything."""
         try:
             if not self._cuda.is_lost:
                 self._cuda.synchronize(self._stream)

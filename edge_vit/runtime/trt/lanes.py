@@ -14,12 +14,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Lanes:
-    """At most `size` lanes, opened when they are first needed; threads wait for each other's.
-
-    Args:
-        open_lane: returns a new one.
-        size: how many runs may be under way at once.
-    """
+    """At most `size` lanes, opened when they are first needed; threads wait for each other's."""
 
     def __init__(self, open_lane: Callable[[], Lane], size: int) -> None:
         self._open_lane, self._size = open_lane, size

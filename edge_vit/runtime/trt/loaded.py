@@ -66,19 +66,11 @@ class Context:
         self._check(is_taken, f"the optimization profile {index}")
 
     def set_shape(self, name: str, shape: Shape) -> None:
-        """Say how large the input `name` is in the runs to come.
-
-        Raises:
-            BackendError: the profile does not hold that shape.
-        """
+        """Say how large the input `name` is in the runs to come."""
         self._check(self._native.set_input_shape(name, shape), f"the shape {shape} of {name!r}")
 
     def set_address(self, name: str, address: int) -> None:
-        """Say where the tensor `name` lies; it stays the caller's.
-
-        Raises:
-            BackendError: there is no such tensor, or the address is not aligned.
-        """
+        """Say where the tensor `name` lies; it stays the caller's."""
         self._check(self._native.set_tensor_address(name, address), f"an address of {name!r}")
 
     def missing(self) -> tuple[str, ...]:
@@ -156,9 +148,6 @@ class LoadedEngine:
             captures_graphs: RTX alone: let the context put runs into CUDA graphs by itself.
             runtime_cache: RTX alone: what `Context.runtime_cache` returned earlier; empty bytes
                 for a new cache, None for none.
-
-        Raises:
-            OutOfMemoryError: there is too little memory for it.
         """
         self._complaints.clear()
         config, cache = self._runtime_config(captures_graphs, runtime_cache)
@@ -230,11 +219,7 @@ class LoadedEngine:
 def load_plan(
     trt: Any, logger: Any, complaints: Complaints, title: str, plan: bytes
 ) -> LoadedEngine:
-    """Return the engine in `plan`; see `TrtApi.load`.
-
-    Raises:
-        BackendError: TensorRT refuses it.
-    """
+    """Return the engine in `plan`; see `TrtApi.load`."""
     complaints.clear()
     runtime = trt.Runtime(logger)
     native = None if runtime is None else runtime.deserialize_cuda_engine(plan)

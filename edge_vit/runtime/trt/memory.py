@@ -38,9 +38,6 @@ def workspace_bytes(
         hardware: the GPU that the builder times kernels on; without one there is no limit.
         memory_mib: what the user says.
         meminfo: Linux's own account.
-
-    Raises:
-        SpecError: the user says too little.
     """
     if memory_mib is not None:
         if memory_mib < MIN_MEMORY_MIB:

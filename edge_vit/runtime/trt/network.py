@@ -208,11 +208,7 @@ class ParsedNetwork:
 def parse_network(
     trt: Any, logger: Any, complaints: Complaints, title: str, onnx: bytes
 ) -> ParsedNetwork:
-    """Return the strongly typed network that the parser of `trt` makes of `onnx`.
-
-    Raises:
-        BackendError: it refuses; the message names the node.
-    """
+    """Return the strongly typed network that the parser of `trt` makes of `onnx`."""
     complaints.clear()
     builder = trt.Builder(logger)
     if builder is None:

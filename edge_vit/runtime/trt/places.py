@@ -26,15 +26,7 @@ def engine_folders(bundle: Bundle) -> tuple[Path, Path]:
 
 
 def writable_folder(bundle: Bundle, note: Callable[[str], None]) -> Path:
-    """Return where a new engine of `bundle` goes, made if need be.
-
-    Args:
-        bundle: whose engine it is.
-        note: is told when it is not the bundle itself.
-
-    Raises:
-        ArtifactError: neither place can be written.
-    """
+    """Return where a new engine of `bundle` goes, made if need be."""
     inside, cached = engine_folders(bundle)
     try:
         _try_to_write(inside)

@@ -203,11 +203,7 @@ def _match(
     *,
     is_input: bool,
 ) -> tuple[TensorSpec, ...]:
-    """Return the engine's inputs or outputs in the words of the model's `specs`.
-
-    Raises:
-        BackendError: they are not of this model.
-    """
+    """Return the engine's inputs or outputs in the words of the model's `specs`."""
     own = {tensor.name: tensor for tensor in tensors.values() if tensor.is_input == is_input}
     for spec in specs:
         tensor = own.pop(spec.name, None)

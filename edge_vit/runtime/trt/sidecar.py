@@ -66,9 +66,6 @@ class Engine:
 
         The digest proves that the plan is whole, not where it came from; that is the business of
         `edge_vit.runtime.trt.trust`.
-
-        Raises:
-            ArtifactError: it is missing, truncated or edited.
         """
         refuse_lfs_pointer(self.path)
         try:
@@ -91,11 +88,7 @@ def sidecar_path(plan: Path) -> Path:
 
 
 def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
-    """Write `sidecar` beside `plan`.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
+    """Write `sidecar` beside `plan`."""
     write_atomically(sidecar_path(plan), (json.dumps(to_json(sidecar), indent=1) + "\n").encode())
 
 

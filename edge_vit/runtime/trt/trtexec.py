@@ -31,9 +31,6 @@ def trtexec_line(
         options: batches and optimization level.
         generation: of TensorRT, one of `GENERATIONS`.
         memory_mib: limit of the workspace.
-
-    Raises:
-        ArtifactError: the bundle has no such graph.
     """
     onnx = ONNX_FILES[precision]
     bundle.artifact(onnx)

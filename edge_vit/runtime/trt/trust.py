@@ -70,11 +70,7 @@ def find_record(digest: str) -> TrustRecord | None:
 
 
 def keep_record(digest: str, record: TrustRecord) -> None:
-    """Remember `record` of the plan with SHA-256 `digest`.
-
-    Raises:
-        ArtifactError: the state folder cannot be written.
-    """
+    """Remember `record` of the plan with SHA-256 `digest`."""
     data = (json.dumps(to_json(record)) + "\n").encode()
     write_atomically(_path(digest), data)
 
