@@ -22,7 +22,6 @@ from peers import BUILD, ROOT
 from real_models import MODELS, RealModel, real_models
 from saving import RESULTS, load_average, write_result
 
-from edge_vit.bundle import FP32
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.data.images import ArraySource
 from edge_vit.lowering.qdq import write_qdq
@@ -64,7 +63,7 @@ def code_digest() -> str:
 
 def measure(model: RealModel, images: np.ndarray, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield one row per variant and recipe."""
-    graph = onnx.load_from_string(model.bundle.read(FP32))
+    graph = onnx.load_from_string(model.bundle.read_graph())
     for variant, changed in variants(graph):
         if variant not in VARIANTS:
             continue

@@ -19,11 +19,12 @@ from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
+from edge_vit.formats import all_formats, names_of
 from edge_vit.runtime.trt.build import Builder
 from edge_vit.runtime.trt.choose import choose_builder
 from edge_vit.runtime.trt.engines import build_engine
 from edge_vit.runtime.trt.identity import EngineOptions
-from edge_vit.spec import PRECISIONS, Precision
+from edge_vit.spec import Precision
 from edge_vit.spec.table import RECIPES
 from edge_vit.values import to_json
 
@@ -67,7 +68,7 @@ def measure(
         "build_s": engine.sidecar.seconds,
         "with_child_process_s": round(middle - start, 1),
         "found_again_ms": round(1000 * (end - middle), 1),
-        "macs_share": {name: round(audit.share(name), 4) for name in PRECISIONS},
+        "macs_share": {name: round(audit.share(name), 4) for name in names_of(all_formats())},
         "layers": dict(audit.layers),
         "reformats": audit.num_reformats,
         "blocks_with_fused_attention": audit.num_fused,

@@ -22,7 +22,6 @@ from peers import BUILD, EDGE_VIT, PEERS, WAYS, open_runner, quantize_by
 from real_models import MODELS, RealModel, real_models
 from saving import RESULTS, load_average, write_result
 
-from edge_vit.bundle import FP32
 from edge_vit.spec.table import CalibrationTable
 
 matplotlib.use("Agg")
@@ -54,7 +53,7 @@ def measure(
 ) -> Iterator[Row]:
     """Yield one row per way of quantizing each variant."""
     images, labels = model.images[:num_images], model.labels[:num_images]
-    graph = onnx.load_from_string(model.bundle.read(FP32))
+    graph = onnx.load_from_string(model.bundle.read_graph())
     for variant, changed in variants(graph):
         if variant not in ways_on:
             continue

@@ -17,7 +17,6 @@ import numpy as np
 from saving import load_average, read_arguments, write_result
 
 import edge_vit
-from edge_vit.bundle import FP32, INT8_CPU
 from edge_vit.data.images import ArraySource
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
@@ -78,10 +77,11 @@ def open_ours(bundle: edge_vit.Bundle, options: SessionOptions) -> dict[str, Ses
             for precision in ("fp32", "int8"):
                 session = edge_vit.open_session(bundle, precision, backend, options)
                 sessions[f"{precision}, {backend}"] = session
-    sessions["INT8, portable file, ort"] = OrtSession(bundle.read(INT8_CPU), "int8", options)
+    portable = bundle.read(bundle.graph("int8", "openvino"))
+    sessions["INT8, portable file, ort"] = OrtSession(portable, "int8", options)
     if "openvino" in available_backends():
         # The name of a precision alone decides whether bfloat16 is let in around INT8.
-        exact = OpenVinoSession(bundle.read(INT8_CPU), "fp32", options)
+        exact = OpenVinoSession(portable, "fp32", options)
         sessions["INT8 with float32 around it, openvino"] = exact
     return sessions
 
@@ -93,7 +93,7 @@ def open_peers(
     from peers import quantize_by
 
     def quantize(way: str) -> Path:
-        return quantize_by(way, bundle.read(FP32), bundle.spec, photos).path
+        return quantize_by(way, bundle.read_graph(), bundle.spec, photos).path
 
     sessions: dict[str, Session] = {
         "ONNX Runtime's own static INT8, ort": OrtSession(

@@ -17,7 +17,6 @@ import onnxruntime as ort
 from saving import load_average, read_arguments, write_result
 
 import edge_vit
-from edge_vit.bundle import FP32
 from edge_vit.export.sources import SourceRequest
 from edge_vit.measure.ratio import median_ratio_interval
 
@@ -39,7 +38,7 @@ def measure(threads: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         request = SourceRequest(f"edgevit:{MODEL}", random_weights=True)
         bundle = edge_vit.export_bundle(request, Path(folder) / "vit.edgevit")
-        model = bundle.read(FP32)
+        model = bundle.read_graph()
         ours = edge_vit.open_session(bundle, options=edge_vit.SessionOptions(threads))
     raw, control = open_raw(model, threads), open_raw(model, threads)
     runners = {

@@ -20,7 +20,6 @@ from pretrained import cut_crops, load_photographs, write_dinov2s
 from saving import RESULTS, load_average, write_result
 
 import edge_vit
-from edge_vit.bundle import FP32
 from edge_vit.data.images import open_image_source
 from edge_vit.data.preprocess import preprocess
 from edge_vit.spec.table import CalibrationTable
@@ -33,7 +32,7 @@ def measure(
     name: str, bundle: edge_vit.Bundle, calibration: Any, images: Any, ways: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per way of quantizing."""
-    fp32 = bundle.read(FP32)
+    fp32 = bundle.read_graph()
     source = BUILD / "quantized" / f"fp32-{hashlib.sha256(fp32).hexdigest()[:16]}" / "fp32.onnx"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_bytes(fp32)

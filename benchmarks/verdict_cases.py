@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from saving import RESULTS, fill_docs, load_average, write_result
 
-from edge_vit.bundle import ONNX_FILES, Bundle, draft_bundle
+from edge_vit.bundle import Bundle, draft_bundle
 from edge_vit.cli import main as edgevit
 from edge_vit.measure import verify as verify_module
 from edge_vit.runtime.session import Session, open_session
@@ -222,7 +222,7 @@ def _resized(spec: ModelSpec, size: int) -> ModelSpec:
 def _copy(bundle: Bundle, spec: ModelSpec, path: Path) -> Bundle:
     """Return the bundle again, as one whose model has other outputs."""
     with draft_bundle(path, spec) as draft:
-        draft.add({ONNX_FILES[p]: bundle.read(ONNX_FILES[p]) for p in bundle.precisions})
+        draft.add({bundle.graph(p): bundle.read_graph(p) for p in bundle.precisions})
     return Bundle.open(path)
 
 

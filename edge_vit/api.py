@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.bundle import (
-    FP16,
-    FP32,
     GOLDEN,
-    HALF_PROOF,
-    INT8,
-    INT8_CPU,
-    INT8_ORT_X64,
     RECORD,
     ROUNDED,
     TABLE,
@@ -29,15 +23,16 @@ from edge_vit.bundle import (
     draft_bundle,
     refuse_existing,
 )
-from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, noted, notes_of
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.files import refuse_unwritable_folder
+from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format
 from edge_vit.optional import require
+from edge_vit.plugins import import_target
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import Precision
-from edge_vit.spec.table import DEFAULT_RECIPE, Recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, CalibrationTable, Recipe
 
 if TYPE_CHECKING:
     from edge_vit.export.export import Exported
@@ -66,7 +61,7 @@ def export_bundle(
     request: SourceRequest | str,
     output: Path | str,
     *,
-    precision: Precision = "fp32",
+    precision: Precision = REFERENCE,
     calibration: Images | None = None,
     num_images: int | None = None,
     recipe: Recipe = DEFAULT_RECIPE,
@@ -84,8 +79,8 @@ def export_bundle(
     Args:
         request: the model's address, or all that is to be said about it.
         output: the folder to make, by custom ``NAME.edgevit``.
-        precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; ``int8`` calibrates and
-            adds FP16 and INT8.
+        precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; one that is calibrated,
+            such as ``int8``, adds every format there is.
         calibration: images to calibrate on; needed for ``int8``. Parity is proven on them as well.
         num_images: use so many of them, spread evenly.
         recipe: how to quantize.
@@ -105,8 +100,9 @@ def export_bundle(
     from edge_vit.export.notes import export_notes
     from edge_vit.export.sources import SourceRequest
 
-    if precision == "int8" and calibration is None:
-        raise SpecError("int8 needs images to calibrate on. Add --calib DIR")
+    wanted = find_format(precision)
+    if wanted.needs_images and calibration is None:
+        raise SpecError(f"{precision} needs images to calibrate on. Add --calib DIR")
     output = Path(output)
     refuse_existing(output, force=force)  # before minutes of work; and once more at the end
     refuse_unwritable_folder(output)
@@ -115,7 +111,7 @@ def export_bundle(
         images = _open_images(calibration, num_images, max_bad)
     request = SourceRequest(request) if isinstance(request, str) else request
     exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
-    for note in notes_of(images) if precision != "int8" else ():  # else calibrating says it
+    for note in () if wanted.needs_images else notes_of(images):  # else calibrating says it
         progress.note(note)
     for note in export_notes(exported):
         progress.note(note)
@@ -124,7 +120,7 @@ def export_bundle(
         output, exported.spec, force=force, progress=progress, lock_timeout=lock_timeout
     ) as bundle:
         bundle = _write_export(bundle, exported)
-        if precision == "int8" and images is not None:
+        if wanted.needs_images and images is not None:
             state_path = bundle.path.with_suffix(".state.npz")  # beside the draft: it outlives it
             try:
                 bundle = _calibrate(bundle, images, state_path, recipe, threads, progress)
@@ -133,9 +129,9 @@ def export_bundle(
                 if state_path.is_file():
                     progress.note("What was seen is kept: the same command goes on from there")
                 raise
-        elif precision == "fp16":
+        elif not wanted.is_reference:
             with bundle.change() as change:
-                _write_fp16(bundle, change, progress)
+                _write_formats(bundle, change, [wanted], None, progress)
     bundle = Bundle.open(output)
     if replaces:
         from edge_vit.runtime.trt.engines import discard_outdated
@@ -184,7 +180,7 @@ def _calibrate(
 
     with noted(images, progress):
         table = calibrate_model(
-            bundle.read(FP32),
+            bundle.read_graph(),
             bundle.spec,
             images,
             recipe,
@@ -203,7 +199,7 @@ def _calibrate(
         stale = (*stale, ROUNDED)
     bundle = bundle.add(
         files,
-        parents=(FP32,),
+        parents=(bundle.graph(),),
         made_by=_versions("onnxruntime", "onnx", "onnx-ir"),
         drop=stale,
     )
@@ -218,49 +214,39 @@ def quantize(
     lock_timeout: float | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
-    """Write the FP16 and INT8 graphs from the bundle's table, without images; return the bundle.
+    """Write every format's graphs from the bundle's table, without images; return the bundle.
 
-    Both become part of it together. Another command that writes the bundle is waited for,
+    They become part of it together. Another command that writes the bundle is waited for,
     `lock_timeout` seconds at most.
     """
     require("onnx_ir", "quantizing")
-    import onnx
-
-    from edge_vit.lowering.fp16 import write_half
-    from edge_vit.lowering.ort_x64.products import write_ort_x64
-    from edge_vit.lowering.proof import (
-        prove_int8,
-        prove_int8_in_half,
-        say_lost_in_half,
-        say_unforeseen,
-    )
-    from edge_vit.lowering.qdq import write_qdq
-
+    narrow = [each for each in all_formats() if not each.is_reference]
     with _open(bundle).locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
         table = bundle.read_table(with_weights=True)
         with bundle.change() as change:
-            fp16 = _write_fp16(bundle, change, progress)
-            with progress.step("writing INT8"):
-                model = onnx.load_from_string(bundle.read(FP32))
-                portable = write_qdq(model, table)
-                half = write_half(write_qdq(model, table, is_symmetric=True), table.int8_fp32_nodes)
-                files = {
-                    INT8: half.SerializeToString(),
-                    INT8_CPU: portable.SerializeToString(),
-                    INT8_ORT_X64: write_ort_x64(portable).SerializeToString(),
-                }
-                change.add(files, parents=(FP32, TABLE), made_by=_versions("onnx", "onnx-ir"))
-            with progress.step("trying INT8 on the golden images"):
-                golden = bundle.read_golden()
-                proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
-                in_half = prove_int8_in_half(half, bundle.spec, golden)
-            progress.note(str(proof))
-            lost = say_lost_in_half(proof, in_half, fp16)
-            for said in (say_unforeseen(proof, table.sqnr), lost):
-                if said:
-                    progress.note(said)
+            _write_formats(bundle, change, narrow, table, progress)
     return change.bundle
+
+
+def _write_formats(
+    bundle: Bundle,
+    change: Change,
+    formats: Sequence[NumberFormat],
+    table: CalibrationTable | None,
+    progress: Progress,
+) -> None:
+    """Add the variants of `formats`, from wide to narrow, each proven on the golden images."""
+    from edge_vit.lowering.variants import Request
+
+    proofs: dict[Precision, object] = {}
+    for each in formats:
+        lowered = import_target(each.lower)(Request(bundle, table, proofs, progress))
+        proofs[each.name] = lowered.proof
+        made_by = _versions(*lowered.tools)
+        change.add(lowered.files, parents=lowered.parents, made_by=made_by)
+        for note in lowered.notes:
+            progress.note(note)
 
 
 def check_coverage(
@@ -284,11 +270,11 @@ def check_coverage(
     """
     try:
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if not (bundle.has(TABLE) and "int8" in bundle.precisions):
+        if not bundle.has(TABLE) or not find_format(bundle.smallest_precision).is_quantized:
             return ()
         require("onnxruntime", "checking ranges")
         require("onnx_ir", "checking ranges")
-        table, fp32 = bundle.read_table(), bundle.read(FP32)
+        table, fp32 = bundle.read_table(), bundle.read_graph()
     except (MissingDependencyError, ArtifactError) as error:  # no reason to lose what was measured
         return (f"Whether the images stay within the calibrated ranges was not checked: {error}",)
     import onnx
@@ -314,63 +300,20 @@ def _open_images(images: Images, limit: int | None, max_bad: MaxBad) -> ImageSou
     return open_image_source(images, limit=limit, has_truth=False, max_bad=max_bad)
 
 
-def _write_fp16(bundle: Bundle, change: Change, progress: Progress) -> HalfProof:
-    """Add the FP16 graph, and prove on the golden images that nothing in it overflows."""
-    import onnx
-
-    from edge_vit.lowering.fp16 import write_half
-    from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
-
-    model, golden = onnx.load_from_string(bundle.read(FP32)), bundle.read_golden()
-    with progress.step("writing FP16"):
-        parents: tuple[str, ...] = (FP32, TABLE) if bundle.has(TABLE) else (FP32, GOLDEN)
-        if bundle.has(TABLE):
-            fp32_nodes = dict(bundle.read_table().fp32_nodes)
-        else:
-            amax = observe_amax(model, bundle.spec, list(golden.images))
-            fp32_nodes = choose_fp32_nodes(model, amax)
-        half = write_half(model, fp32_nodes)
-        del model  # the proof needs its room
-        proof = prove_half(half, bundle.spec, golden, len(fp32_nodes))
-    progress.note(
-        f"FP16, each node rounded: cosine {proof.cosine_min:.6f} with fp32 on the golden images, "
-        f"nothing overflows; {_name_some(fp32_nodes)}"
-    )
-    made_by = _versions("onnx", "onnx-ir", "onnxruntime")
-    files = {FP16: half.SerializeToString(), HALF_PROOF: proof.to_bytes()}
-    change.add(files, parents=parents, made_by=made_by)
-    return proof
-
-
-def _name_golden(bundle: Bundle) -> str:
-    """Say which images the golden ones are."""
-    record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
-    is_sample = record is not None and record.parity.images == SAMPLE_PHOTOGRAPHS
-    return SAMPLE_PHOTOGRAPHS if is_sample else GOLDEN_IMAGES
-
-
-def _name_some(fp32_nodes: Mapping[str, str]) -> str:
-    if not fp32_nodes:
-        return "no node needs float32"
-    name, reason = next(iter(fp32_nodes.items()))
-    others = f" and {len(fp32_nodes) - 1} more" if len(fp32_nodes) > 1 else ""
-    return f"{name}{others} in float32 ({reason})"
-
-
 def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
     from PIL import Image
 
     golden = Golden(exported.images, exported.outputs)
     scheme = exported.spec.source.partition(":")[0]
     used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
-    bundle = bundle.add({FP32: exported.fp32}, made_by=_versions(*used))
+    bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=_versions(*used))
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
     for index, pixels in enumerate(exported.decoded):
         if pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
             files[f"golden/{index}.png"] = buffer.getvalue()
-    return bundle.add(files, parents=(FP32,), made_by=_versions("onnxruntime", "pillow"))
+    return bundle.add(files, parents=(bundle.graph(),), made_by=_versions("onnxruntime", "pillow"))
 
 
 def _open(bundle: Bundle | Path | str) -> Bundle:

@@ -93,11 +93,8 @@ class Registry(Generic[T], Mapping[str, Entry]):
         return f"{self._what}: got {name!r}, expected one of {', '.join(self)}. {hint}"
 
     def _import(self, name: str, entry: Entry) -> T:
-        module, _, attribute = entry.target.partition(":")
         try:
-            found: Any = importlib.import_module(module)
-            for part in attribute.split(".") if attribute else ():
-                found = getattr(found, part)
+            found = import_target(entry.target)
         except Exception as error:
             if not entry.distribution:
                 raise
@@ -107,6 +104,15 @@ class Registry(Generic[T], Mapping[str, Entry]):
             ) from error
         result: T = found
         return result
+
+
+def import_target(target: str) -> Any:
+    """Return what `target`, ``module:attribute``, names."""
+    module, _, attribute = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    return found
 
 
 def _entry_of(point: importlib.metadata.EntryPoint) -> Entry:

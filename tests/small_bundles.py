@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from graph_files import FP32
 
-from edge_vit.bundle import FP32, GOLDEN, TABLE, Bundle, Golden, digest_of, draft_bundle
+from edge_vit.bundle import GOLDEN, TABLE, Bundle, Golden, digest_of, draft_bundle
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
 

@@ -9,20 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from graph_files import FP16, FP32, INT8, INT8_CPU
 from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny
 
 from edge_vit.api import calibrate, check_coverage, export_bundle, quantize
-from edge_vit.bundle import (
-    FP16,
-    FP32,
-    GOLDEN,
-    INT8,
-    INT8_CPU,
-    RECORD,
-    TABLE,
-    Bundle,
-    digest_of,
-)
+from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, digest_of
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.data.images import ArraySource
 from edge_vit.data.preprocess import digest, preprocess

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from graph_files import INT8
 from kills import is_killed_at
 from small_bundles import GRAPH, IMAGES, SPEC, names, table_for, write_bundle
 
 from edge_vit import api
-from edge_vit.bundle import INT8, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.bundle.record import ExportRecord, HalfProof, Parity
 from edge_vit.data.images import ArraySource
 
@@ -39,8 +40,7 @@ def without_numbers(monkeypatch):
     from edge_vit.calibration import calibrate
     from edge_vit.export import export
     from edge_vit.export.export import Exported
-    from edge_vit.lowering import fp16, fp16_ranges, proof, qdq
-    from edge_vit.lowering.ort_x64 import products
+    from edge_vit.lowering import variants
 
     def calibrate_model(fp32, spec, images, recipe, *, state_path, **options):
         from edge_vit.files import write_atomically
@@ -57,12 +57,12 @@ def without_numbers(monkeypatch):
     monkeypatch.setattr(calibrate, "calibrate_model", calibrate_model)
     monkeypatch.setattr(export, "export_model", export_model)
     monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
-    monkeypatch.setattr(qdq, "write_qdq", lambda model, table, **options: graph_of(b"int8"))
-    monkeypatch.setattr(fp16, "write_half", lambda model, nodes: graph_of(b"half"))
-    monkeypatch.setattr(products, "write_ort_x64", lambda model: graph_of(b"x64"))
-    monkeypatch.setattr(fp16_ranges, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
+    monkeypatch.setattr(variants, "write_qdq", lambda model, table, **options: graph_of(b"int8"))
+    monkeypatch.setattr(variants, "write_half", lambda model, nodes: graph_of(b"half"))
+    monkeypatch.setattr(variants, "write_ort_x64", lambda model: graph_of(b"x64"))
+    monkeypatch.setattr(variants, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
     for name in ("prove_int8", "prove_int8_in_half", "say_lost_in_half", "say_unforeseen"):
-        monkeypatch.setattr(proof, name, lambda *arguments, **options: "")
+        monkeypatch.setattr(variants, name, lambda *arguments, **options: "")
 
 
 def export(path):

@@ -37,6 +37,7 @@ BASE_FILES = """
     data
     errors
     files
+    formats
     git_lfs
     locks
     optional

@@ -26,11 +26,11 @@ from edge_vit.cli.group import INTERRUPTED
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES
 from edge_vit.data.decoding import MAX_PIXELS
 from edge_vit.export import parity, reference
+from edge_vit.formats import find_format
 from edge_vit.lowering import fp16_ranges
 from edge_vit.measure import accuracy, histogram, percentiles, score_gates
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
-from edge_vit.runtime import self_test
 from edge_vit.runtime.trt import build
 from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 from edge_vit.tasks import TASKS, task_named
@@ -277,7 +277,7 @@ FACTS = [
         Fact(
             "docs/runtime.md",
             rf"\| {name} \| ([\d.]+) \| ",
-            lambda precision=precision: self_test.MAX_ERROR[precision],
+            lambda precision=precision: find_format(precision).self_test_limit,
         )
         for name, precision in (("fp32", "fp32"), ("FP16", "fp16"), ("INT8", "int8"))
     ),

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import onnx
 import pytest
+from graph_files import FP32
 from tiny_graph import tiny_bundle
 
-from edge_vit.bundle import FP32, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.data.images import load_image, open_image_source
 from edge_vit.data.label_files import read_labels
 from edge_vit.errors import ArtifactError, EdgeVitError, ImageError

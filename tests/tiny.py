@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from graph_files import FP32
 
-from edge_vit.bundle import FP32, RECORD, Bundle
+from edge_vit.bundle import RECORD, Bundle
 from edge_vit.bundle.record import ExportRecord
 from edge_vit.data.images import ArraySource
 from edge_vit.export.export import Exported

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from graph_files import FP32, INT8, INT8_CPU
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_vit.bundle import FP32, GOLDEN, INT8, INT8_CPU, Bundle, Golden, draft_bundle
+from edge_vit.bundle import GOLDEN, Bundle, Golden, draft_bundle
 from edge_vit.spec import ModelSpec, PreprocessSpec, TaskName, image_input, task_output
 
 SIZE, CLASSES = 8, 5

@@ -8,16 +8,8 @@ from edge_vit.bundle.drafts import draft_bundle, refuse_existing
 from edge_vit.bundle.golden import Golden
 from edge_vit.bundle.manifest import (
     BUNDLE_FORMAT,
-    FP16,
-    FP32,
     GOLDEN,
-    HALF_PROOF,
-    INT8,
-    INT8_CPU,
-    INT8_FILES,
-    INT8_ORT_X64,
     MANIFEST,
-    ONNX_FILES,
     RECORD,
     ROUNDED,
     TABLE,
@@ -28,16 +20,8 @@ from edge_vit.bundle.manifest import (
 
 __all__ = [
     "BUNDLE_FORMAT",
-    "FP16",
-    "FP32",
     "GOLDEN",
-    "HALF_PROOF",
-    "INT8",
-    "INT8_CPU",
-    "INT8_FILES",
-    "INT8_ORT_X64",
     "MANIFEST",
-    "ONNX_FILES",
     "RECORD",
     "ROUNDED",
     "TABLE",

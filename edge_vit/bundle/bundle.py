@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,8 @@ from edge_vit.bundle.change import Change
 from edge_vit.bundle.golden import Golden
 from edge_vit.bundle.journal import STAGED, file_paths, manifest_paths, tidy
 from edge_vit.bundle.manifest import (
-    FP16,
-    FP32,
     GOLDEN,
-    INT8_FILES,
     MANIFEST,
-    ONNX_FILES,
     ROUNDED,
     TABLE,
     Artifact,
@@ -25,10 +21,11 @@ from edge_vit.bundle.manifest import (
     digest_of,
 )
 from edge_vit.errors import ArtifactError
+from edge_vit.formats import REFERENCE, all_formats, find_format, formats_of
 from edge_vit.git_lfs import LFS_POINTER, is_lfs_pointer
 from edge_vit.locks import LOCK, locked
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import PRECISIONS, ModelSpec, Precision
+from edge_vit.spec import ModelSpec, Precision
 from edge_vit.spec.table import CalibrationTable
 
 
@@ -79,13 +76,13 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions that it holds a graph for, in the order fp32, fp16, int8."""
-        return tuple(p for p in PRECISIONS if ONNX_FILES[p] in self.manifest.artifacts)
+        """The formats that it holds a graph in, from wide to narrow."""
+        return tuple(each.name for each in formats_of(self.manifest.artifacts.keys()))
 
     @property
     def smallest_precision(self) -> Precision:
-        """What runs by default: int8 where there is one, else fp16, else fp32."""
-        return self.precisions[-1] if self.precisions else "fp32"
+        """What runs by default: the narrowest that it holds."""
+        return self.precisions[-1] if self.precisions else REFERENCE
 
     @property
     def reports_path(self) -> Path:
@@ -100,6 +97,31 @@ class Bundle:
     def has(self, name: str) -> bool:
         """Say whether the manifest names the file `name`."""
         return name in self.manifest.artifacts
+
+    def graph(
+        self, precision: Precision = REFERENCE, reader: str = "", capabilities: Collection[str] = ()
+    ) -> str:
+        """Return the name of the file with the graph of `precision` for `reader`.
+
+        Args:
+            precision: name of a number format.
+            reader: who runs it, one of `edge_vit.formats.Variant.readers`.
+            capabilities: of the machine.
+
+        Raises:
+            SpecError: there is no such format.
+        """
+        found = find_format(precision)
+        return found.variant(reader, self.has, capabilities).file if reader else found.file
+
+    def read_graph(self, precision: Precision = REFERENCE) -> bytes:
+        """Return the graph of `precision`, as TensorRT reads it; that of the reference by default.
+
+        Raises:
+            SpecError: there is no such format.
+            ArtifactError: it is missing, truncated or edited.
+        """
+        return self.read(find_format(precision).file)
 
     def artifact(self, name: str) -> Artifact:
         """Return the manifest's entry of the file `name`.
@@ -166,9 +188,9 @@ class Bundle:
             ArtifactError: there is none, or it belongs to another fp32 graph.
         """
         table = CalibrationTable.from_bytes(self.read(TABLE), str(self.path / TABLE))
-        if table.model_digest != self.artifact(FP32).sha256:
+        if table.model_digest != self.artifact(self.graph()).sha256:
             raise ArtifactError(
-                f"{self.path / TABLE} was made for another graph than {FP32}. "
+                f"{self.path / TABLE} was made for another graph than {self.graph()}. "
                 f"Run: edgevit calibrate {self.path} --calib DIR"
             )
         if with_weights and table.weights_digest:
@@ -266,6 +288,6 @@ def _read_manifest(path: Path) -> bytes:
 def _how_to_make(name: str, path: Path) -> str:
     if name in (TABLE, ROUNDED):
         return f"Run: edgevit calibrate {path} --calib DIR"
-    if name in (*INT8_FILES, FP16):
+    if any(name == v.file for f in all_formats() if not f.is_reference for v in f.variants):
         return f"Run: edgevit quantize {path} (after: edgevit calibrate {path} --calib DIR)"
     return f"Run: edgevit export MODEL -o {path} --force"

@@ -15,9 +15,6 @@ from edge_vit.bundle.bundle import Bundle
 from edge_vit.bundle.journal import STAGED, commit, manifest_paths, stage_file, sync_tree, tidy
 from edge_vit.bundle.manifest import (
     BUNDLE_FORMAT,
-    FP16,
-    HALF_PROOF,
-    INT8_FILES,
     MANIFEST,
     TABLE,
     Artifact,
@@ -25,12 +22,18 @@ from edge_vit.bundle.manifest import (
 )
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, sync_folder
+from edge_vit.formats import all_formats
 from edge_vit.locks import LOCK, locked
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 
-_DERIVED = (TABLE, FP16, HALF_PROOF, *INT8_FILES)
-"""What may outlive its bundle: made from other files of it alone, parents before children."""
+
+def _derived_files() -> list[str]:
+    """Return what may outlive its bundle: made from other files of it, parents before children."""
+    return [
+        TABLE,
+        *(file for each in all_formats() if not each.is_reference for file in each.files),
+    ]
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -123,7 +126,11 @@ def _replace(home: Path, folder: Path, progress: Progress) -> None:
         old = None
     kept, gone = _fitting(old, manifest) if old else {}, []
     if old is not None:
-        gone = [n for n in _DERIVED if old.has(n) and n not in kept and n not in manifest.artifacts]
+        gone = [
+            n
+            for n in _derived_files()
+            if old.has(n) and n not in kept and n not in manifest.artifacts
+        ]
     artifacts = {**manifest.artifacts, **kept}
     if old is not None and (old.spec, old.manifest.artifacts) == (manifest.spec, artifacts):
         manifest = old.manifest  # byte for byte the same, so that reports know it
@@ -152,7 +159,7 @@ def _fitting(old: Bundle, new: Manifest) -> dict[str, Artifact]:
     """Return the files of `old` whose parents are all in `new`, and that are whole."""
     kept: dict[str, Artifact] = {}
     is_same = old.spec.preprocess == new.spec.preprocess and old.spec.task == new.spec.task
-    for name in _DERIVED if is_same else ():
+    for name in _derived_files() if is_same else ():
         artifact = old.manifest.artifacts.get(name)
         if artifact is None or name in new.artifacts:
             continue

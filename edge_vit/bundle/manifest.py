@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.printable import escape_json
-from edge_vit.spec import ModelSpec, Precision
+from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 from edge_vit.values import from_json, parse_json, to_json
 
@@ -26,15 +26,7 @@ ROUNDED = "calibration.weights.npz"
 """The weights that the table has rounded itself."""
 
 RECORD = "export.json"
-HALF_PROOF = "fp16.json"
 GOLDEN = "golden/golden.npz"
-FP32, FP16, INT8 = "onnx/fp32.onnx", "onnx/fp16.onnx", "onnx/int8.onnx"
-INT8_CPU = "onnx/int8.cpu.onnx"
-INT8_ORT_X64 = "onnx/int8.ort-x64.onnx"
-INT8_FILES = (INT8, INT8_CPU, INT8_ORT_X64)
-
-ONNX_FILES: Mapping[Precision, str] = {"fp32": FP32, "fp16": FP16, "int8": INT8}
-"""The graph that TensorRT builds for each precision."""
 
 
 @dataclass(frozen=True)

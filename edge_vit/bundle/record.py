@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.printable import escape_json
 from edge_vit.values import from_json, parse_json, to_json
 
@@ -103,6 +104,6 @@ class HalfProof:
             ArtifactError: the bytes are no such proof.
         """
         try:
-            return from_json(cls, parse_json(data), "fp16.json")
+            return from_json(cls, parse_json(data), FP16.proof)
         except (ValueError, SpecError) as error:
-            raise ArtifactError(f"fp16.json is not a proof of FP16: {error}") from None
+            raise ArtifactError(f"{FP16.proof} is not a proof of {FP16.title}: {error}") from None

@@ -24,6 +24,8 @@ from edge_vit.data.images import ImageSource
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.data.preprocess import digest as image_digest
 from edge_vit.errors import SpecError
+from edge_vit.formats.fp16 import FORMAT as FP16
+from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.graph.mapped import map_weights
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.lowering.proof import Int8Proof, say_unforeseen
@@ -238,7 +240,7 @@ def _scales(plan: Plan, stats: ActivationStats, is_spared: bool, error: float) -
         kept = tuple(step for step in plan.steps if step.startswith(("smoothing", "shift")))
         plan = replace(plan, correction=np.zeros_like(plan.correction), levels=None, steps=kept)
     return SiteScales(
-        precision="fp16" if is_spared else "int8",
+        precision=(FP16 if is_spared else INT8).name,
         reason="INT8 costs the output most here" if is_spared else "linear layer of a block",
         activation_scale=plan.input_scale,
         activation_zero=plan.input_zero,

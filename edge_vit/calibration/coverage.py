@@ -60,7 +60,7 @@ def find_overshoots(
     inputs = {
         site.name: site.linear.input.name or ""
         for site in find_sites(ir.from_proto(model).graph)
-        if table.sites[site.name].precision == "int8"
+        if table.sites[site.name].is_quantized
     }
     names = list(dict.fromkeys(inputs.values()))
     own = len(model.graph.output)

@@ -155,4 +155,4 @@ def _is_better(rotated: CalibrationTable, plain: CalibrationTable) -> bool:
 
 
 def _count_half(table: CalibrationTable) -> int:
-    return sum(scales.precision == "fp16" for scales in table.sites.values())
+    return sum(not scales.is_quantized for scales in table.sites.values())

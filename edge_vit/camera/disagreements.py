@@ -16,6 +16,7 @@ from edge_vit.camera.values import CameraAnswer
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, write_atomically
+from edge_vit.formats import REFERENCE
 from edge_vit.runtime.predictor import Prediction, interpret
 from edge_vit.runtime.session import Array, Session, run_batch
 from edge_vit.spec import ModelSpec
@@ -63,7 +64,7 @@ class DisagreementSink:
         self._checked[frame.source] = frame.number
         model_input = preprocess(frame.pixels, self._spec.preprocess)
         output = run_batch(self._reference, model_input[None])[0]
-        reference = interpret(answer.prediction.image, output, self._spec, "fp32")
+        reference = interpret(answer.prediction.image, output, self._spec, REFERENCE)
         self.num_checked += 1
         if self._is_same(output, answer.output):
             return
@@ -94,7 +95,7 @@ class DisagreementSink:
             "number": frame.number,
             "model": self._spec.name,
             "answered": answer.prediction.record(),
-            "fp32": reference.record(),
+            REFERENCE: reference.record(),
         }
         write_atomically(self._folder / f"{name}.json", json.dumps(facts, indent=1).encode())
         write_atomically(self._folder / f"{name}.png", picture.getvalue())

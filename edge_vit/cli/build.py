@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from edge_vit.bundle import FP32, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option, option
 from edge_vit.cli.output import echo, print_json, print_tables
+from edge_vit.formats import all_formats, names_of
 from edge_vit.runtime.trt.choose import BuildBackend
 from edge_vit.runtime.trt.identity import Batches, EngineOptions
-from edge_vit.spec import PRECISIONS, Precision
+from edge_vit.spec import Precision
 
 if TYPE_CHECKING:
     from edge_vit.runtime.trt.build import Builder
 
 _LOG = logging.getLogger(__name__)
+_ALL = "all"
 
 
 @click.command("build")
@@ -34,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 @option(
     "--precision",
     "Of which graph; all for each that the bundle has.  [default: the smallest]",
-    [*PRECISIONS, "all"],
+    [*names_of(all_formats()), _ALL],
 )
 @option(
     "--batch-size, --batch N", "Images per run.  [default: 1, or the graph's fixed batch]", POSITIVE
@@ -146,9 +148,9 @@ def _warn_of_little_memory(bundle: Bundle, builder: Builder) -> None:
     from edge_vit.runtime.trt.memory import available_bytes
 
     available = available_bytes()
-    if not builder.hardware.is_here or available is None or not bundle.has(FP32):
+    if not builder.hardware.is_here or available is None or not bundle.has(bundle.graph()):
         return
-    wanted = build_memory_gib(bundle.artifact(FP32).num_bytes)
+    wanted = build_memory_gib(bundle.artifact(bundle.graph()).num_bytes)
     if available < wanted * 2**30:
         _LOG.warning(
             "%.1f GiB of memory are free, and a build takes about %.1f. Close what else uses the "
@@ -159,9 +161,7 @@ def _warn_of_little_memory(bundle: Bundle, builder: Builder) -> None:
 
 
 def _precisions(bundle: Bundle, precision: str | None) -> Sequence[Precision]:
-    if precision == "all":
-        return bundle.precisions
-    return [next((p for p in PRECISIONS if p == precision), bundle.smallest_precision)]
+    return bundle.precisions if precision == _ALL else [precision or bundle.smallest_precision]
 
 
 def _batches(

@@ -29,6 +29,7 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FILE, ANY_FOLDER
+from edge_vit.formats import REFERENCE
 from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.spec import Precision
@@ -215,7 +216,7 @@ def _disagreements(bundle: Bundle, folder: Path, every: int, limit: int) -> Sink
     """The sink that has fp32 on the CPU answer too."""
     from edge_vit.camera.disagreements import DisagreementSink
 
-    reference = open_session(bundle, "fp32", "ort", SessionOptions(threads=1))
+    reference = open_session(bundle, REFERENCE, "ort", SessionOptions(threads=1))
     return DisagreementSink(reference, bundle.spec, folder, every=every, limit=limit)
 
 

@@ -106,7 +106,7 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
     from edge_vit.runtime.backends import BACKENDS
     from edge_vit.runtime.trt.trust import cache_folder, state_folder
 
-    weights = bundle.artifact("onnx/fp32.onnx").num_bytes if bundle else _VIT_SMALL_BYTES
+    weights = bundle.artifact(bundle.graph()).num_bytes if bundle else _VIT_SMALL_BYTES
     folders = [cache_folder(), state_folder(), Path(tempfile.gettempdir())]
     if bundle and os.access(bundle.path, os.W_OK):  # else its engines go to the cache
         folders.append(bundle.path.resolve())

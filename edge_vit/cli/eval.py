@@ -25,6 +25,7 @@ from edge_vit.cli.outputs import ANY_FILE, deliver
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.parts import Part
 from edge_vit.errors import SpecError
+from edge_vit.formats import find_format
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
 
@@ -112,7 +113,7 @@ def command(
                     is_resumed=is_resumed,
                     progress=progress,
                 )
-        if shard is None and totals.subject.precision == "int8":
+        if shard is None and find_format(totals.subject.precision).is_quantized:
             looked_at = min(num_images or NUM_COVERAGE_IMAGES, NUM_COVERAGE_IMAGES)
             for note in check_coverage(bundle, data, num_images=looked_at, progress=progress):
                 progress.note(note)

@@ -24,6 +24,7 @@ from edge_vit.cli.reports import write_bytes
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
+from edge_vit.formats import REFERENCE, names_below
 from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
@@ -63,12 +64,13 @@ def command(
 
     opened = Bundle.open(bundle)
     precision = precision or opened.smallest_precision
-    if precision == "fp32":
-        others = " or ".join(other for other in opened.precisions if other != "fp32")
+    if precision == REFERENCE:
+        others = " or ".join(names_below(opened.precisions))
         if others:
-            raise SpecError(f"fp32 is what the others are held against: take {others}")
+            raise SpecError(f"{REFERENCE} is what the others are held against: take {others}")
         raise SpecError(
-            f"nothing to hold against fp32 in {bundle}. Run: edgevit calibrate {bundle} --calib DIR"
+            f"nothing to hold against {REFERENCE} in {bundle}. "
+            f"Run: edgevit calibrate {bundle} --calib DIR"
         )
     paths, notes = expand_folders(images)
     with log.progress() as progress:

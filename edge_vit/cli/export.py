@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,7 +26,8 @@ from edge_vit.cli.options import (
 from edge_vit.cli.output import print_tables
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.label_files import read_labels, twin_labels
-from edge_vit.spec import Activation, CropMode, Interpolation, Precision
+from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format, names_below
+from edge_vit.spec import Activation, CropMode, Interpolation
 from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
 from edge_vit.tasks import TASKS
 
@@ -36,11 +38,20 @@ _LOG = logging.getLogger(__name__)
 _COLOUR = numbers("R,G,B", float, (3,))
 
 
+def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` a flag for each number format but the reference, the narrowest first."""
+    narrow = [each for each in all_formats() if not each.is_reference]
+    for index, each in enumerate(narrow):
+        titles = " and ".join(other.title for other in narrow[: index + 1])
+        does = f"Calibrate, and write {titles}" if each.needs_images else f"Write {each.title}"
+        command = option(f"--{each.name}", f"{does} too.")(command)
+    return command
+
+
 @click.command("export")
 @click.argument("model", metavar="MODEL")
 @option("-o, --output OUT.edgevit", "The bundle to make.", PATH, required=True)
-@option("--int8", "Calibrate, and write FP16 and INT8 too.")
-@option("--fp16", "Write FP16 too.")
+@_format_flags
 @option(
     "--calib DIR",
     "Images like those of the deployment: INT8 is calibrated on them, parity proven on them.",
@@ -104,8 +115,6 @@ def command(
     /,
     model: str,
     output: Path,
-    int8: bool,
-    fp16: bool,
     calib: Path | None,
     num_images: int | None,
     max_bad: MaxBad,
@@ -122,10 +131,10 @@ def command(
     python:package.module:factory or onnx:FILE. The graph is proven equal to the model before
     anything is written.
     """
-    precision = _precision(int8, fp16)
-    if precision == "int8" and calib is None:
-        raise click.UsageError("--int8 needs images to calibrate on. Add --calib DIR")
-    if recipe is not None and not int8:
+    wanted = _chosen_format(said)
+    if wanted.needs_images and calib is None:
+        raise click.UsageError(f"--{wanted.name} needs images to calibrate on. Add --calib DIR")
+    if recipe is not None and not wanted.needs_images:
         raise click.UsageError("--recipe is about INT8. Add --int8")
     if num_images is not None and calib is None:
         raise click.UsageError("--num-images is about calibration. Add --calib DIR")
@@ -138,7 +147,7 @@ def command(
         bundle = export_bundle(
             request,
             output,
-            precision=precision,
+            precision=wanted.name,
             calibration=calib,
             num_images=num_images,
             max_bad=max_bad,
@@ -160,10 +169,14 @@ def print_artifacts(bundle: Bundle) -> None:
     print_tables(grid_table(artifacts_grid(bundle)))
 
 
-def _precision(int8: bool, fp16: bool) -> Precision:
-    if int8 and fp16:
-        raise click.UsageError("--int8 writes FP16 as well, leave --fp16 out")
-    return "int8" if int8 else "fp16" if fp16 else "fp32"
+def _chosen_format(said: dict[str, Any]) -> NumberFormat:
+    """Take the flags of formats out of `said`, and return the format that they ask for."""
+    chosen = [each for each in all_formats() if said.pop(each.name, False)]
+    if len(chosen) > 1:
+        raise click.UsageError(
+            f"--{chosen[-1].name} writes {chosen[0].title} as well, leave --{chosen[0].name} out"
+        )
+    return chosen[0] if chosen else find_format(REFERENCE)
 
 
 def _request(
@@ -197,7 +210,7 @@ def _sides(size: tuple[int, ...] | None) -> tuple[int, int] | None:
 
 
 def _next_step(bundle: Bundle) -> str:
-    if "int8" in bundle.precisions or "fp16" in bundle.precisions:
+    if names_below(bundle.precisions):
         return f"Next, let it be judged: edgevit verify {bundle.path} --data DIR"
     return (
         f"Next, try it: edgevit run {bundle.path} IMAGE. "

@@ -11,10 +11,10 @@ import click
 
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
 from edge_vit.errors import SpecError
+from edge_vit.formats import all_formats, names_of
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
 from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
-from edge_vit.spec import PRECISIONS
 from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
 PATH = click.Path(path_type=Path)
@@ -133,8 +133,8 @@ _FLAGS = {
 """What `SessionOptions` holds, by its names."""
 precision_option = option(
     "--precision",
-    "Which graph to run.  [default: int8 where the bundle has it, else fp16, else fp32]",
-    PRECISIONS,
+    "Which graph to run.  [default: the narrowest that the bundle has]",
+    names_of(all_formats()),
 )
 data_option = option(
     "--data DIR",

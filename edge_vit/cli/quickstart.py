@@ -19,6 +19,7 @@ from edge_vit.cli.training_view import training_view
 from edge_vit.data.images import FolderSource
 from edge_vit.errors import ArtifactError
 from edge_vit.files import draft_folder
+from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.runtime import SessionOptions
 from edge_vit.training.options import QUICKSTART_OPTIONS, FinetuneOptions
 
@@ -94,7 +95,7 @@ def _run(
     bundle = export_bundle(
         f"edgevit:{weights}",
         folder / "digits.edgevit",
-        precision="int8",
+        precision=INT8.name,
         calibration=calibration,
         force=True,
         threads=options.threads,

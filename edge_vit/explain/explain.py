@@ -12,12 +12,13 @@ import onnx
 import onnx_ir as ir
 from PIL import Image
 
-from edge_vit.bundle import FP32, INT8_CPU, ONNX_FILES, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import SpecError
 from edge_vit.explain.rollout import FloatArray, correlation, map_of, overlap, roll_out
 from edge_vit.explain.values import Explanation, Look
+from edge_vit.formats import REFERENCE
 from edge_vit.graph.expose import expose
 from edge_vit.graph.reading import Layout, Reading, find_layout, find_reading
 from edge_vit.graph.sites import find_blocks
@@ -46,7 +47,7 @@ class View:
 def explain(
     bundle: Bundle | Path | str,
     source: ImageSource | Path | str,
-    precision: Precision = "int8",
+    precision: Precision | None = None,
     *,
     options: SessionOptions = DEFAULT_OPTIONS,
     progress: Progress = SILENT,
@@ -59,7 +60,7 @@ def explain(
     Args:
         bundle: an open bundle, or the path of one.
         source: images.
-        precision: held against fp32.
+        precision: held against fp32; None for the narrowest of the bundle.
         options: threads.
         progress: is told of each image.
 
@@ -70,10 +71,11 @@ def explain(
         BackendError: a graph cannot be run.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    precision = precision or bundle.smallest_precision
     images, spec = open_image_source(source, has_truth=False), bundle.spec
-    view = find_view(onnx.load_from_string(bundle.read(FP32)), spec)
+    view = find_view(onnx.load_from_string(bundle.read_graph()), spec)
     with (
-        _open(bundle, "fp32", view, options) as reference,
+        _open(bundle, REFERENCE, view, options) as reference,
         _open(bundle, precision, view, options) as candidate,
         progress.step(f"looking with fp32 and {precision}", len(images)) as advance,
     ):
@@ -113,7 +115,7 @@ def find_view(model: onnx.ModelProto, spec: ModelSpec) -> View:
 
 def _open(bundle: Bundle, precision: Precision, view: View, options: SessionOptions) -> OrtSession:
     """Open the portable graph of `precision`, its attention among the outputs."""
-    name = INT8_CPU if precision == "int8" else ONNX_FILES[precision]
+    name = bundle.graph(precision, "explain")
     model = onnx.load_from_string(bundle.read(name))
     made = {output for node in model.graph.node for output in node.output}
     wanted = [*view.attentions, *([view.reading.pool] if view.reading.pool else [])]

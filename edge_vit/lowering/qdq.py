@@ -45,7 +45,7 @@ def write_qdq(
     _refuse_misfit(sites, table)
     apply_folds(quantized.graph, table.sites)
     for name, site in sites.items():
-        if table.sites[name].precision == "int8":
+        if table.sites[name].is_quantized:
             levels = table.levels.get(name)
             _quantize(quantized.graph, site, table.sites[name], levels, is_symmetric)
     passes.RemoveUnusedNodesPass()(quantized)

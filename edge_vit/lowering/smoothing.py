@@ -94,7 +94,7 @@ def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
             apply_fold(graph, target, np.array(first.divisors), np.array(first.offsets))
     for site in (site for block in blocks for site in block.sites):
         correction = np.array(sites[site.name].correction, np.float32)
-        if len(correction) and sites[site.name].precision == "int8":
+        if len(correction) and sites[site.name].is_quantized:
             if site.linear.add is None or len(correction) != len(site.linear.bias):
                 raise _misfit(site.name, "corrects the bias of")
             replace_bias(graph, site.linear, site.linear.bias + correction)

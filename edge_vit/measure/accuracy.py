@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from edge_vit.data.images import ImageItem, ImageSource
 from edge_vit.data.perceptual import signature
 from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import BackendError, ImageError, SpecError
+from edge_vit.formats import find_format
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.comparison import Comparison
 from edge_vit.measure.environment import read_environment
@@ -274,18 +275,6 @@ def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     return image
 
 
-_FORESEE = (
-    "calibrate on images that have such ones among them: edgevit calibrate BUNDLE --calib DIR, "
-    "then edgevit quantize BUNDLE"
-)
-_WHY_NOT_FINITE: Mapping[str, str] = {
-    "fp32": "The model itself fails there: check its weights and the image",
-    "fp16": f"A value passes 65,504, where float16 ends. To have it in float32, {_FORESEE}",
-    "int8": f"To have its ranges hold what comes, {_FORESEE}",
-}
-"""What to do, by precision."""
-
-
 def _run(session: Session, images: Sequence[SeenImage]) -> FloatArray:
     """The session's outputs, (images, values), all of them finite."""
     outputs = run_batch(session, np.stack([image.pixels for image in images]))
@@ -294,7 +283,7 @@ def _run(session: Session, images: Sequence[SeenImage]) -> FloatArray:
         image = images[int(np.argmin(finite))]
         raise BackendError(
             f"image {image.name}: {session.precision} on {session.backend} gave NaN or infinity, "
-            f"expected finite numbers. {_WHY_NOT_FINITE[session.precision]}"
+            f"expected finite numbers. {find_format(session.precision).not_finite}"
         )
     return outputs
 

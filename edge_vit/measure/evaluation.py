@@ -11,6 +11,7 @@ from edge_vit.bundle import TABLE, Bundle
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.parts import Part, take_part
+from edge_vit.formats import REFERENCE
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.half_answers import emulate_half
@@ -74,9 +75,9 @@ class Evaluator:
         precision = what.precision or bundle.smallest_precision
         with contextlib.ExitStack() as stack:
             self._reference = self._candidate = stack.enter_context(
-                open_session(bundle, "fp32", what.backend, what.options)
+                open_session(bundle, REFERENCE, what.backend, what.options)
             )
-            if precision != "fp32":
+            if precision != REFERENCE:
                 session = stack.enter_context(
                     open_session(bundle, precision, what.backend, what.options)
                 )

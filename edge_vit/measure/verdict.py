@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from edge_vit.errors import SpecError
+from edge_vit.formats import REFERENCE, all_formats, find_format, is_wider, names_below, names_of
 from edge_vit.measure.earlier import judge_earlier
 from edge_vit.measure.findings import ABOUT_LABELS, Finding
 from edge_vit.measure.gates import judge_accuracy, judge_agreement, judge_sqnr
@@ -36,17 +37,18 @@ _ORDER: tuple[Outcome, ...] = ("fail", "undecided", "pass")
 
 
 def choose_candidate(precisions: Collection[Precision]) -> Precision:
-    """Return the precision that a verdict is about: int8 where there is one, else fp16.
+    """Return the precision that a verdict is about: the narrowest of them.
 
     Raises:
-        SpecError: there is neither.
+        SpecError: there is none beside the reference.
     """
-    for precision in ("int8", "fp16"):
-        if precision in precisions:
-            return precision
+    narrow = names_below(precisions)
+    if narrow:
+        return narrow[0]
+    wanted = " or ".join(names_below(names_of(all_formats())))
     raise SpecError(
-        f"nothing to verify: got {', '.join(precisions) or 'no precision'}, expected int8 or fp16 "
-        "beside fp32. Run: edgevit export MODEL --int8 --calib DIR -o OUT.edgevit"
+        f"nothing to verify: got {', '.join(precisions) or 'no precision'}, expected {wanted} "
+        f"beside {REFERENCE}. Run: edgevit export MODEL --int8 --calib DIR -o OUT.edgevit"
     )
 
 
@@ -71,7 +73,7 @@ def decide(
         accuracy: one report per precision and backend, against fp32, on the same images.
         latency: one report per precision and backend, fp32 included, all taken in turns.
         limits: what the user asks; `Limits()` where None.
-        candidate: int8 where it was measured, else fp16.
+        candidate: the narrowest that was measured where None.
         baseline: what the candidate has to be faster than; where None, the fastest there is of
             fp32 on a CPU (which only emulates FP16) and of fp16 on a GPU, where it was measured.
         earlier: an earlier report of the same, that the candidate must not fall behind.
@@ -89,7 +91,7 @@ def decide(
     _check_choice(candidate, baseline, timed)
     findings = _findings(accuracy)
     places = sorted(
-        (place for place in accurate if place[1] != "fp32"), key=lambda p: p[1] != candidate
+        (place for place in accurate if place[1] != REFERENCE), key=lambda p: p[1] != candidate
     )
 
     def judge(place: Place, trust: Trust) -> tuple[Gate, ...]:
@@ -133,10 +135,10 @@ def decide(
 def _check_measured(
     accurate: Mapping[Place, AccuracyReport], timed: Mapping[Place, LatencyReport]
 ) -> None:
-    if not any(precision == "fp32" for _, precision in timed):
+    if not any(precision == REFERENCE for _, precision in timed):
         got = ", ".join(precision for _, precision in timed) or "nothing"
-        raise SpecError(f"latency: got {got}, expected fp32 among them")
-    unlike = {place for place in accurate.keys() ^ timed.keys() if place[1] != "fp32"}
+        raise SpecError(f"latency: got {got}, expected {REFERENCE} among them")
+    unlike = {place for place in accurate.keys() ^ timed.keys() if place[1] != REFERENCE}
     if unlike:
         names = ", ".join(sorted({precision for _, precision in unlike}))
         raise SpecError(f"verdict on {names}: got accuracy or latency alone, expected both")
@@ -146,7 +148,7 @@ def _check_choice(
     candidate: Precision, baseline: Precision | None, timed: Mapping[Place, LatencyReport]
 ) -> None:
     precisions = list(dict.fromkeys(precision for _, precision in timed))
-    others = [precision for precision in precisions if precision != "fp32"]
+    others = [precision for precision in precisions if precision != REFERENCE]
     if candidate not in others:
         raise SpecError(f"candidate: got {candidate}, expected one of {', '.join(others)}")
     if baseline is not None and (baseline == candidate or baseline not in precisions):
@@ -157,13 +159,20 @@ def _check_choice(
 def _baseline(
     judged: Place, timed: Mapping[Place, LatencyReport], wanted: Precision | None
 ) -> Place:
-    """The fastest of what `judged` has to beat: fp16 where it is real, fp32 elsewhere."""
+    """The fastest of what `judged` has to beat: fp16 where a GPU has it, fp32 elsewhere."""
 
     def counts(place: Place) -> bool:
         if wanted is not None:
             return place[1] == wanted
-        has_real_fp16 = timed[place].is_on_gpu and (place[0], "fp16") in timed
-        return place[1] == ("fp16" if has_real_fp16 and judged[1] != "fp16" else "fp32")
+        if not timed[place].is_on_gpu:  # where floating point is emulated
+            return place[1] == REFERENCE
+        beside = names_below(precision for backend, precision in timed if backend == place[0])
+        floats = (
+            other
+            for other in beside
+            if is_wider(other, judged[1]) and not find_format(other).is_quantized
+        )
+        return place[1] == next(floats, REFERENCE)
 
     return min(filter(counts, timed), key=lambda place: timed[place].latency_ms.p50)
 
@@ -263,7 +272,7 @@ def _fallback(
     options = [
         place
         for place in timed
-        if place[1] == "fp32"
+        if place[1] == REFERENCE
         and (
             place not in accurate
             or judge_accuracy(accurate[place], limits.max_drop, limits.max_error).outcome != "fail"
@@ -298,7 +307,8 @@ def _name(place: Place, timed: Mapping[Place, LatencyReport]) -> str:
     """``INT8``, or ``INT8 on openvino`` where several backends were measured."""
     backend, precision = place
     is_only = len({other for other, _ in timed}) == 1
-    return precision.upper() if is_only else f"{precision.upper()} on {backend}"
+    title = find_format(precision).title
+    return title if is_only else f"{title} on {backend}"
 
 
 def _say(

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.bundle import FP32, HALF_PROOF, TABLE, Bundle
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.bundle.record import HalfProof
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError, MissingDependencyError
+from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.environment import read_environment
@@ -80,7 +81,7 @@ def verify(
         BackendError: a graph cannot be loaded or run, or its output is not finite.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    bundle.artifact(FP32)
+    bundle.artifact(bundle.graph())
     choose_candidate(bundle.precisions)
     bundle_digest = bundle.digest
     spec = bundle.spec
@@ -169,8 +170,8 @@ def _open_all(
             if backend != "all":
                 raise
             left_out.append(f"{precision} on {name} is left out: {error}")
-    if not sessions or sessions[0].precision != "fp32":
-        raise BackendError(f"no backend here runs fp32, the reference. {' '.join(left_out)}")
+    if not sessions or sessions[0].precision != REFERENCE:
+        raise BackendError(f"no backend here runs {REFERENCE}, the reference. {' '.join(left_out)}")
     if backend != "all":
         left_out += [f"Degraded: {s.degraded}." for s in sessions if s.degraded]
     left_out += dict.fromkeys(s.remark for s in sessions if s.remark)
@@ -205,8 +206,9 @@ def _notes(
             f"p99 is not told: there were {timing.iterations:,} timed runs, and "
             f"{MIN_RUNS_FOR_P99:,} are wanted (--iterations {MIN_RUNS_FOR_P99})."
         )
-    if any(r.precision == "fp16" and not r.is_on_gpu for r in latency):
-        notes.append(_say_half(bundle))
+    on_cpu = dict.fromkeys(r.precision for r in latency if not r.is_on_gpu)
+    emulated = (each for each in map(find_format, on_cpu) if each.emulate)
+    notes += [_about_emulation(each, bundle) for each in emulated]
     notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
     return tuple(notes)
 
@@ -215,12 +217,15 @@ def _lacks_signatures(table: CalibrationTable) -> bool:
     return bool(table.image_digests) and not table.image_signatures
 
 
-def _say_half(bundle: Bundle) -> str:
-    """What may be concluded about a GPU from FP16 on a CPU."""
-    speed = "FP16 on a CPU is mostly float32 between casts: its speed says nothing about a GPU"
-    if not bundle.has(HALF_PROOF):
+def _about_emulation(emulated: NumberFormat, bundle: Bundle) -> str:
+    """What may be concluded about a GPU from a format that a CPU emulates."""
+    speed = (
+        f"{emulated.title} on a CPU is mostly float32 between casts: its speed says nothing about "
+        "a GPU"
+    )
+    if not bundle.has(emulated.proof):
         return f"{speed}, and its accuracy does not prove that nothing overflows there."
-    proof = HalfProof.from_bytes(bundle.read(HALF_PROOF))
+    proof = HalfProof.from_bytes(bundle.read(emulated.proof))
     return (
         f"{speed}. That nothing overflows there was proven when it was written, node by node with "
         f"every output rounded to float16: {proof.num_images:,} images, cosine at least "

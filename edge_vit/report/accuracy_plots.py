@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_vit.formats import look_of
 from edge_vit.measure.results import AccuracyReport, Gate
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.grids import is_reference, name_in, place_of
-from edge_vit.report.svg import Plot, draw_plot, role_color
+from edge_vit.report.svg import Plot, draw_plot, format_color, role_color
 from edge_vit.report.wording import count, is_known, listing, measured, percent
-
-MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
-"""Shapes tell the precisions apart where colours do not."""
 
 GATE_AXES = {
     "max-drop": "points lost",
@@ -92,10 +90,10 @@ def accuracy_plot(reports: Sequence[AccuracyReport]) -> Plot:
 
 def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
     for row, rate in enumerate(rates):
-        color = role_color(rate.precision)
+        color = format_color(rate.precision)
         value, low, high = 100 * rate.value, 100 * rate.low, 100 * rate.high
         axes.hlines(row, low, high, color=color, linewidth=5, alpha=0.3)
-        axes.plot(value, row, MARKERS[rate.precision], color=color, markersize=8)
+        axes.plot(value, row, look_of(rate.precision).marker, color=color, markersize=8)
         axes.annotate(
             percent(rate.value),
             (value, row),
@@ -106,7 +104,7 @@ def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
         )
     axes.set_yticks(range(len(rates)), [rate.name for rate in rates])
     for label, rate in zip(axes.get_yticklabels(), rates, strict=True):
-        label.set_color(role_color(rate.precision))
+        label.set_color(format_color(rate.precision))
     axes.set_ylim(len(rates) - 0.5, -0.75)
     lowest = min(100 * rate.low for rate in rates)
     margin = max(0.15, 0.12 * (100 - lowest))
@@ -147,7 +145,7 @@ def gates_plot(gates: Sequence[Gate]) -> Plot:
 
 
 def _paint_gate(axes: Any, gate: Gate) -> None:
-    color = role_color(gate.precision)
+    color = format_color(gate.precision)
     assert gate.value is not None
     low = gate.low if is_known(gate.low) else gate.value
     high = gate.high if is_known(gate.high) else gate.value
@@ -158,7 +156,7 @@ def _paint_gate(axes: Any, gate: Gate) -> None:
     axes.axvspan(*allowed, color=role_color("pass"), alpha=0.12, linewidth=0)
     axes.axvline(gate.limit, color=role_color("ink"), linewidth=1.2, linestyle=(0, (3, 2)))
     axes.hlines(0, low, high, color=color, linewidth=5, alpha=0.35)
-    axes.plot(gate.value, 0, MARKERS[gate.precision], color=color, markersize=8)
+    axes.plot(gate.value, 0, look_of(gate.precision).marker, color=color, markersize=8)
     axes.annotate(
         measured(gate.value),
         (gate.value, 0),

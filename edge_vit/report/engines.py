@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_vit.formats import all_formats, names_of
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, megabytes, percent
 from edge_vit.runtime.trt.identity import batch_words
 from edge_vit.runtime.trt.sidecar import Engine
-from edge_vit.spec import PRECISIONS
+
+_NARROW_FIRST = tuple(reversed(names_of(all_formats())))
 
 _MEASURES = (
     *("built with", "for", "batch", "size", "built in", "state"),
-    *(f"multiply-adds in {precision}" for precision in reversed(PRECISIONS)),
-    *(f"layers in {precision}" for precision in reversed(PRECISIONS)),
+    *(f"multiply-adds in {precision}" for precision in _NARROW_FIRST),
+    *(f"layers in {precision}" for precision in _NARROW_FIRST),
     *("products named by the engine", "reformats", "fused attention", "warnings of TensorRT"),
 )
 
@@ -41,8 +43,8 @@ def _column(engine: Engine) -> tuple[str, ...]:
         megabytes(sidecar.num_bytes),
         f"{sidecar.seconds:.1f} s",
         "built now" if engine.is_new else "there already",
-        *(percent(audit.share(precision), 1) for precision in reversed(PRECISIONS)),
-        *(str(audit.layers.get(precision, 0)) for precision in reversed(PRECISIONS)),
+        *(percent(audit.share(precision), 1) for precision in _NARROW_FIRST),
+        *(str(audit.layers.get(precision, 0)) for precision in _NARROW_FIRST),
         _of(audit.num_named, len(audit.products)),
         MISSING if audit.num_reformats is None else str(audit.num_reformats),
         _of(audit.num_fused, audit.num_blocks, " blocks"),

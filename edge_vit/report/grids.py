@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_vit.formats import REFERENCE
 from edge_vit.measure.percentiles import runs_needed
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
 from edge_vit.measure.score_gates import agreement_can_fail
@@ -177,7 +178,7 @@ def latency_grid(reports: Sequence[LatencyReport]) -> Grid:
 def speedup_over_fp32(report: LatencyReport, reports: Sequence[LatencyReport]) -> float | None:
     """Return median of fp32 / median of `report`, None where fp32 did not run beside it."""
     for other in reports:
-        if other.precision == "fp32" and other.backend == report.backend:
+        if other.precision == REFERENCE and other.backend == report.backend:
             return other.latency_ms.p50 / report.latency_ms.p50
     return None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_vit.explain.values import Explanation
 from edge_vit.files import write_atomically
+from edge_vit.formats import all_formats
 from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import VerifyReport
 from edge_vit.optional import require
@@ -120,6 +121,7 @@ def fill_template(name: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.globals["formats"] = all_formats()
     text: str = environment.get_template(name).render(**values)
     return text
 

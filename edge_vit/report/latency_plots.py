@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_vit.measure.results import LatencyReport
 from edge_vit.report.grids import name_in
-from edge_vit.report.svg import Plot, draw_plot, role_color
+from edge_vit.report.svg import Plot, draw_plot, format_color, role_color
 from edge_vit.report.wording import listing, significant
 
 NUM_BINS = 90
@@ -70,7 +70,7 @@ def num_beyond(reports: Sequence[LatencyReport]) -> int:
 
 
 def _paint_histogram(axes: Any, report: LatencyReport, bins: Samples, name: str) -> None:
-    color, summary = role_color(report.precision), report.latency_ms
+    color, summary = format_color(report.precision), report.latency_ms
     counts, _ = np.histogram(report.samples_ms, bins)
     axes.stairs(counts, bins, fill=True, color=color, alpha=0.28, linewidth=0)
     axes.stairs(counts, bins, color=color, linewidth=1.2)
@@ -105,7 +105,7 @@ def course_plot(reports: Sequence[LatencyReport]) -> Plot:
     def paint(figure: Any, is_narrow: bool) -> None:
         axes = figure.subplots()
         for report in reports:
-            color = role_color(report.precision)
+            color = format_color(report.precision)
             turns, low, middle, high = course(report.samples_ms)
             axes.fill_between(turns, low, high, color=color, alpha=0.2, linewidth=0)
             line = LINES[backends.index(report.backend) % len(LINES)]

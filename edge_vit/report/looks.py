@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from edge_vit.explain.values import Explanation, Look, MapRows
+from edge_vit.formats import REFERENCE
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, number, percent
 
@@ -83,7 +84,7 @@ def looks_grid(explanations: Sequence[Explanation]) -> Grid:
         for e in explanations
     )
     candidate = explanations[0].candidate.precision if explanations else "candidate"
-    columns = ("image", "fp32", candidate, "correlation", "brightest tenth in common")
+    columns = ("image", REFERENCE, candidate, "correlation", "brightest tenth in common")
     note = (
         f"Attention rollout, read from the {explanations[0].reading}. Correlation 1: both look at "
         "the same places in the same measure."

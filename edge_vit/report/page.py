@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_vit.formats import REFERENCE
 from edge_vit.measure.results import (
     AccuracyReport,
     Disagreement,
@@ -128,7 +129,7 @@ def key_figures(report: VerifyReport) -> tuple[KeyFigures, ...]:
     for latency in report.latency:
         facts = [("images per second", number(latency.throughput_ips, 0))]
         speedup = speedup_over_fp32(latency, report.latency)
-        if latency.precision != "fp32" and speedup is not None:
+        if latency.precision != REFERENCE and speedup is not None:
             facts.append(("speed-up over fp32", ratio(speedup)))
         measured = accuracy.get((latency.precision, latency.backend))
         if measured and not is_reference(measured):

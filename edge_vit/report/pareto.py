@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge_vit.formats import look_of
 from edge_vit.measure.compare import Comparison, Entry
-from edge_vit.report.accuracy_plots import MARKERS
 from edge_vit.report.compared import letters
-from edge_vit.report.svg import Plot, draw_plot, role_color
+from edge_vit.report.svg import Plot, draw_plot, format_color, role_color
 from edge_vit.report.wording import percent, significant
 
 Point = tuple[float, float]
@@ -109,8 +109,8 @@ def pareto_plot(comparison: Comparison) -> Plot | None:
         ]
         heights = label_heights(places, names)
         for entry, name, (ms, share), up in zip(chosen, names, points, heights, strict=True):
-            color = role_color(entry.precision)
-            axes.plot(ms, 100 * share, MARKERS[entry.precision], color=color, markersize=8)
+            color = format_color(entry.precision)
+            axes.plot(ms, 100 * share, look_of(entry.precision).marker, color=color, markersize=8)
             axes.annotate(
                 name,
                 (ms, 100 * share),

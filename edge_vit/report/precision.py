@@ -47,7 +47,7 @@ def _ranges(table: CalibrationTable, sites: tuple[NamedSite, ...]) -> Figure:
 
 def ablation_grid(table: CalibrationTable) -> Grid:
     """Return what the recipe did to each layer, and what is left of its error."""
-    total = sum(s.output_error for s in table.sites.values() if s.precision == "int8")
+    total = sum(s.output_error for s in table.sites.values() if s.is_quantized)
     rows = tuple(
         (
             site.name,
@@ -55,7 +55,7 @@ def ablation_grid(table: CalibrationTable) -> Grid:
             ", ".join(site.scales.steps) or MISSING,
             number(site_sqnr(site.scales), 1),
             percent(site.scales.output_error / total, 1)
-            if total and site.scales.precision == "int8"
+            if total and site.scales.is_quantized
             else MISSING,
         )
         for site in sites_in_order(table)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_vit.formats import all_formats
 from edge_vit.optional import require
-from edge_vit.report.accuracy_plots import MARKERS
 from edge_vit.report.sites import NamedSite, by_block, kinds_of
-from edge_vit.report.svg import PURPOSE, Plot, draw_plot, role_color
+from edge_vit.report.svg import PURPOSE, Plot, draw_plot, format_color, role_color
 from edge_vit.report.wording import significant
 
 HIGH_CREST = 50
@@ -61,12 +61,12 @@ def ranges_plot(sites: tuple[NamedSite, ...]) -> Plot:
 def _paint_panel(
     axes: Any, sites: tuple[NamedSite, ...], blocks: dict[str, int], attribute: str
 ) -> None:
-    for precision, marker in MARKERS.items():
+    for precision, marker in ((each.name, each.look.marker) for each in all_formats()):
         chosen = [site for site in sites if site.scales.precision == precision]
         if chosen:
             turns = [blocks[site.block] for site in chosen]
             values = [getattr(site.scales, attribute) for site in chosen]
-            color = role_color(precision)
+            color = format_color(precision)
             axes.plot(turns, values, marker, color=color, markersize=5, label=precision)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(_ticks().LogLocator(subs=(1, 2, 5)))

@@ -81,8 +81,8 @@ def blocks_grid(sites: tuple[NamedSite, ...]) -> Grid:
     rows = []
     for block, members in by_block(sites).items():
         scales = [site.scales for site in members]
-        num_int8 = sum(s.precision == "int8" for s in scales)
-        kept = [f"{s.kind}: {s.scales.reason}" for s in members if s.scales.precision != "int8"]
+        num_int8 = sum(s.is_quantized for s in scales)
+        kept = [f"{s.kind}: {s.scales.reason}" for s in members if not s.scales.is_quantized]
         rows.append(
             (
                 block,
@@ -94,7 +94,7 @@ def blocks_grid(sites: tuple[NamedSite, ...]) -> Grid:
             )
         )
     columns = (
-        *("block", "int8", "kept in floating point", "largest amax"),
+        *("block", "quantized", "kept in floating point", "largest amax"),
         *("largest scale", "largest crest"),
     )
     return Grid("Linear layers by block", columns, tuple(rows), 3)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_vit.report.accuracy_plots import MARKERS
+from edge_vit.formats import all_formats, int8
 from edge_vit.report.range_plots import rest_axes
 from edge_vit.report.sites import NamedSite, by_block, kinds_of
-from edge_vit.report.svg import Plot, draw_plot, role_color
+from edge_vit.report.svg import Plot, draw_plot, format_color, role_color
 from edge_vit.report.wording import number
 from edge_vit.spec.table import CalibrationTable, SiteScales, sqnr_of
 
@@ -35,7 +35,7 @@ def sqnr_plot(sites: tuple[NamedSite, ...]) -> Plot | None:
         shape = (2, math.ceil(len(kinds) / 2)) if is_narrow else (1, len(kinds))
         grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
         for axes, kind in zip(grid.flat, kinds, strict=False):
-            for precision, marker in MARKERS.items():
+            for precision, marker in ((each.name, each.look.marker) for each in all_formats()):
                 chosen = [
                     site
                     for site in sites
@@ -46,7 +46,7 @@ def sqnr_plot(sites: tuple[NamedSite, ...]) -> Plot | None:
                     [blocks[site.block] for site in chosen],
                     [known[site.name] for site in chosen],
                     marker,
-                    color=role_color(precision),
+                    color=format_color(precision),
                     markersize=5,
                 )
             axes.set_title(kind)
@@ -77,11 +77,16 @@ def fallback_plot(table: CalibrationTable) -> Plot | None:
         f"{number(drawn[0][1], 1)} dB with {number(drawn[0][0], 0)} % to "
         f"{number(drawn[-1][1], 1)} dB with {number(drawn[-1][0], 0)} %."
     )
-    kept = sum(site.precision != "int8" for site in table.sites.values())
+    kept = sum(not site.is_quantized for site in table.sites.values())
 
     def paint(figure: Any, is_narrow: bool) -> None:
         axes = figure.subplots()
-        axes.plot(*zip(*drawn, strict=True), color=role_color("int8"), marker=".", markersize=5)
+        axes.plot(
+            *zip(*drawn, strict=True),
+            color=format_color(int8.FORMAT.name),
+            marker=".",
+            markersize=5,
+        )
         if kept < len(drawn):
             share, value = drawn[kept]
             axes.plot(share, value, "o", color=role_color("ink"), markersize=8)

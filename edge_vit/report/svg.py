@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from edge_vit.formats import Precision, all_formats, names_of
 from edge_vit.optional import require
 
-ROLES = ("ink", "muted", "grid", "fp32", "fp16", "int8", "pass")
+ROLES = ("ink", "muted", "grid", *names_of(all_formats()), "pass")
 """What is drawn, not how: the page's style sheet has a colour for each, by day and by night."""
 
 PURPOSE = "writing the HTML report"
@@ -66,6 +67,11 @@ def role_color(role: str) -> str:
         KeyError: the style sheet has no such role.
     """
     return _STAND_INS[role]
+
+
+def format_color(precision: Precision) -> str:
+    """Return the colour of a number format; that of secondary text where it is not installed."""
+    return _STAND_INS.get(precision, _STAND_INS["muted"])
 
 
 def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_height: int) -> Plot:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.record import ExportRecord
+from edge_vit.formats import look_of
 from edge_vit.measure.findings import FindingOutcome
 from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
 from edge_vit.printable import one_line
@@ -34,7 +35,6 @@ OUTCOME_STYLES: dict[Outcome | FindingOutcome, str] = {
     "undecided": "yellow",
     "note": "dim",
 }
-PRECISION_STYLES = {"fp32": "cyan", "fp16": "blue", "int8": "magenta"}
 
 MAX_SITE_ROWS = 24
 """Up to six blocks every linear layer has its row; longer models have one row per block."""
@@ -65,7 +65,7 @@ def _text(words: str, style: str = "") -> Text:
 
 def _style_of(words: str) -> str:
     """Return the colour of a precision where `words` begin with one, else none."""
-    return PRECISION_STYLES.get(words.partition(" ")[0], "")
+    return look_of(words.partition(" ")[0]).console
 
 
 def predictions_table(predictions: Sequence[Prediction], task: Task) -> Table:

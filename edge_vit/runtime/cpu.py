@@ -6,6 +6,8 @@ import functools
 import platform
 from pathlib import Path
 
+from edge_vit.formats.int8 import VNNI
+
 INSTRUCTION_SETS = (
     "avx2",
     "avx512f",
@@ -36,6 +38,11 @@ def instruction_sets() -> tuple[str, ...]:
     facts = read_cpu_info()
     flags = set(facts.get("flags", facts.get("Features", "")).split())
     return tuple(name for name in INSTRUCTION_SETS if name in flags)
+
+
+def capabilities() -> frozenset[str]:
+    """Return what this processor can of what `edge_vit.formats.Variant.needs` names."""
+    return frozenset({VNNI} if has_vnni() else ())
 
 
 @functools.cache

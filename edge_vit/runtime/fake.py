@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 
+from edge_vit.formats import REFERENCE
 from edge_vit.runtime.session import Array, Session
 from edge_vit.spec import ModelSpec, Precision, TensorSpec
 
@@ -35,7 +36,7 @@ class FakeSession(Session):
     def __init__(
         self,
         spec: ModelSpec,
-        precision: Precision = "fp32",
+        precision: Precision = REFERENCE,
         *,
         delay_ms: float = 0.0,
         noise: float = 0.0,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edge_vit.bundle import INT8_CPU, INT8_ORT_X64, ONNX_FILES, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError
+from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.cpu import has_vnni
+from edge_vit.runtime.cpu import capabilities, has_vnni
 from edge_vit.runtime.failures import failed_run, no_memory_to_load
 from edge_vit.runtime.ort_providers import (
     check_provider,
@@ -66,12 +67,10 @@ def open_backend(
 def choose_graph(bundle: Bundle, precision: Precision, *, is_on_gpu: bool = False) -> str:
     """Return the name of the file that a session runs.
 
-    For INT8 on a CPU that is the portable one, or where the processor has VNNI and the bundle holds
-    it, the one in ONNX Runtime's own operators, which would saturate elsewhere.
+    For INT8 on a CPU with VNNI that is the one in ONNX Runtime's own operators, which would
+    saturate elsewhere.
     """
-    if precision != "int8" or is_on_gpu:
-        return ONNX_FILES[precision]
-    return INT8_ORT_X64 if has_vnni() and bundle.has(INT8_ORT_X64) else INT8_CPU
+    return bundle.graph(precision, "ort-gpu" if is_on_gpu else "ort", capabilities())
 
 
 class OrtSession(Session):
@@ -101,7 +100,7 @@ class OrtSession(Session):
         ort = require("onnxruntime", "running with ONNX Runtime")
         self.provider, self.is_on_gpu = options.provider, options.provider != "cpu"
         native = _native_options(ort, options)
-        if precision == "int8":
+        if find_format(precision).is_quantized:
             native.add_session_config_entry(_APPROXIMATE_GELU, "1")
         extra: dict[str, Any] = {"disabled_optimizers": _SLOWER}
         if self.is_on_gpu:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError
+from edge_vit.formats import all_formats, find_format
 from edge_vit.runtime.options import Provider, SessionOptions
 from edge_vit.runtime.session import Array, LatencySplit
 from edge_vit.spec import Precision
@@ -43,10 +44,9 @@ def provider_arguments(precision: Precision, options: SessionOptions) -> list[An
     if options.provider == "cuda":
         return [cuda]
     if options.provider == "tensorrt":
-        flags = {
-            "trt_fp16_enable": str(precision != "fp32"),
-            "trt_int8_enable": str(precision == "int8"),
-        }
+        own = find_format(precision).provider_flags
+        known = dict.fromkeys(flag for each in all_formats() for flag in each.provider_flags)
+        flags = {flag: str(flag in own) for flag in known}
         return [(_NAMES["tensorrt"], device | flags), cuda]
     return [_NAMES["cpu"]]
 

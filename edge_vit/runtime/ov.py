@@ -8,8 +8,9 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from edge_vit.bundle import INT8_CPU, ONNX_FILES, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError
+from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
@@ -29,14 +30,14 @@ _WHERE = re.compile(r"Exception from \S+:\d+:\s*")
 def open_backend(
     bundle: Bundle, precision: Precision, options: SessionOptions, progress: Progress = SILENT
 ) -> OpenVinoSession:
-    """Return a session that runs the `precision` graph of `bundle`, for INT8 the portable one.
+    """Return a session that runs the portable `precision` graph of `bundle`.
 
     Raises:
         ArtifactError: the graph is missing, truncated or edited.
         BackendError: OpenVINO cannot load it.
         MissingDependencyError: openvino is not installed.
     """
-    name = INT8_CPU if precision == "int8" else ONNX_FILES[precision]
+    name = bundle.graph(precision, "openvino")
     return OpenVinoSession(bundle.read(name), precision, options, name=str(bundle.path / name))
 
 
@@ -49,8 +50,8 @@ class OpenVinoSession(Session):
 
     Args:
         model: the ONNX file's bytes.
-        precision: ``int8`` leaves to OpenVINO how what is not INT8 is computed, which is bfloat16
-            where the processor has it; all else is computed in float32, FP16 too.
+        precision: of a quantized one OpenVINO chooses how the rest is computed, in bfloat16 where
+            the processor has it; others are computed in float32, FP16 too.
         options: threads.
         name: of the graph, for messages.
 
@@ -83,8 +84,9 @@ class OpenVinoSession(Session):
         except Exception as error:
             raise _load_error(error, name, self._version) from error
         around = str(self._single.model.get_property("INFERENCE_PRECISION_HINT").to_string())
-        if precision == "int8" and around == "bf16":
-            self.remark = "OpenVINO computes what is not INT8 in bfloat16 on this processor."
+        if find_format(precision).is_quantized and around == "bf16":
+            title = find_format(precision).title
+            self.remark = f"OpenVINO computes what is not {title} in bfloat16 on this processor."
         self._several: _Compiled | None = None if self._is_dynamic else self._single
         super().__init__(
             precision=precision, inputs=inputs, outputs=outputs, threads=options.num_threads
@@ -157,7 +159,7 @@ def _properties(precision: Precision, options: SessionOptions) -> dict[str, Any]
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": options.num_threads,
-        **({} if precision == "int8" else _EXACT),
+        **({} if find_format(precision).is_quantized else _EXACT),
         **({} if has_vnni() else _NO_INT8_KERNELS),
     }
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_vit.bundle import GOLDEN, Bundle
 from edge_vit.errors import BackendError
+from edge_vit.formats import find_format
 from edge_vit.runtime.session import Session, run_batch
-from edge_vit.spec import Precision
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import named
 
 _LOG = logging.getLogger(__name__)
-
-MAX_ERROR: Mapping[Precision, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
-"""Largest `Task.deviation` of each precision. Another model's answers are off by about 1.4; fp32 on
-another machine by 0.0001, FP16 by 0.005, INT8 of a recipe that holds by 0.02 to 0.2."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
         spec = bundle.spec
         rows = (named(spec, each) for each in (golden.outputs, outputs))
         error = task_of(spec).deviation(spec, *rows)
-    return SelfTest(len(outputs), error, MAX_ERROR[session.precision])
+    return SelfTest(len(outputs), error, find_format(session.precision).self_test_limit)
 
 
 def check_session(session: Session, bundle: Bundle, name: str) -> None:

@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.bundle import Bundle
-from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError, ShapeError, SpecError
+from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError, ShapeError
+from edge_vit.formats import find_format
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import BACKENDS, choose_backend, resolve_backend, runs_on_cpu
 from edge_vit.runtime.degraded import tell_degraded
 from edge_vit.runtime.options import DEFAULT_OPTIONS as DEFAULT_OPTIONS
 from edge_vit.runtime.options import SessionOptions as SessionOptions
 from edge_vit.runtime.options import num_cores as num_cores
-from edge_vit.spec import PRECISIONS, Precision, TensorSpec
+from edge_vit.spec import Precision, TensorSpec
 
 Array = npt.NDArray[Any]
 AnySession = TypeVar("AnySession", bound="Session")
@@ -242,8 +243,8 @@ def open_session(
         DeviceLostError: the GPU is lost.
         MissingDependencyError: the backend's package is not installed.
     """
-    if precision is not None and precision not in PRECISIONS:
-        raise SpecError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision is not None:
+        find_format(precision)
     name = resolve_backend(backend, options)
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edge_vit.errors import SpecError
+from edge_vit.formats import Precision as Precision
 
 if TYPE_CHECKING:
     from edge_vit.tasks.base import Task
-
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 TaskName = str
 """What the outputs mean: a name of `edge_vit.tasks.TASKS`, such as ``classification``."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.formats import Precision, find_format
 from edge_vit.values import from_json, parse_json, to_json
 
 TABLE_FORMAT = 5
@@ -22,7 +23,6 @@ TABLE_FORMAT = 5
 signatures of images, 4 neither rounded weights nor a measured forecast."""
 
 RangeMethod = Literal["minmax", "percentile"]
-SitePrecision = Literal["int8", "fp16"]
 StepName = Literal["shift", "range", "bias"]
 STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
 
@@ -134,7 +134,7 @@ class SiteScales:
     """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127.
 
     Attributes:
-        precision: `int8`, or `fp16` where the layer stays in floating point.
+        precision: of a quantized format, or `fp16` where the layer stays in floating point.
         reason: why, in words for the report.
         activation_scale: per tensor, of the layer's input. Rounded to float16.
         weight_scales: per output channel, (N,). Rounded to float16.
@@ -153,7 +153,7 @@ class SiteScales:
             alone quantized; 0 where nobody looked.
     """
 
-    precision: SitePrecision
+    precision: Precision
     reason: str
     activation_scale: float
     weight_scales: tuple[float, ...]
@@ -166,7 +166,13 @@ class SiteScales:
     steps: tuple[str, ...] = ()
     output_error: float = 0.0
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the layer is quantized, and not kept in floating point."""
+        return find_format(self.precision).is_quantized
+
     def __post_init__(self) -> None:
+        find_format(self.precision)
         for divisor in self.divisors:
             if not (math.isfinite(divisor) and divisor > 0):
                 raise SpecError(f"divisor: got {divisor}, expected a finite number above 0")
@@ -273,7 +279,7 @@ class CalibrationTable:
         """
         if self.forecast is not None:
             return self.forecast.sqnr
-        total = sum(s.output_error for s in self.sites.values() if s.precision == "int8")
+        total = sum(s.output_error for s in self.sites.values() if s.is_quantized)
         return sqnr_of(total) if total > 0 else None
 
     def to_bytes(self) -> bytes:

@@ -7,20 +7,10 @@ import json
 
 import numpy as np
 import pytest
+from graph_files import FP16, FP32, INT8, INT8_CPU
 from small_bundles import GRAPH, IMAGES, SPEC, table_for
 
-from edge_vit.bundle import (
-    FP16,
-    FP32,
-    GOLDEN,
-    INT8,
-    INT8_CPU,
-    MANIFEST,
-    TABLE,
-    Bundle,
-    digest_of,
-    draft_bundle,
-)
+from edge_vit.bundle import GOLDEN, MANIFEST, TABLE, Bundle, digest_of, draft_bundle
 from edge_vit.errors import ArtifactError
 
 

@@ -9,9 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from graph_files import FP16, FP32, INT8
 from small_bundles import GRAPH, names, table_for
 
-from edge_vit.bundle import FP16, FP32, GOLDEN, INT8, MANIFEST, TABLE, Bundle, journal
+from edge_vit.bundle import GOLDEN, MANIFEST, TABLE, Bundle, journal
 from edge_vit.errors import ArtifactError
 
 

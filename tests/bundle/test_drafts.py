@@ -6,21 +6,10 @@ import dataclasses
 import json
 
 import pytest
+from graph_files import FP16, FP32, HALF_PROOF, INT8, INT8_CPU
 from small_bundles import GRAPH, IMAGES, SPEC, names, table_for, write_bundle
 
-from edge_vit.bundle import (
-    FP16,
-    FP32,
-    GOLDEN,
-    HALF_PROOF,
-    INT8,
-    INT8_CPU,
-    MANIFEST,
-    TABLE,
-    Bundle,
-    draft_bundle,
-    drafts,
-)
+from edge_vit.bundle import GOLDEN, MANIFEST, TABLE, Bundle, draft_bundle, drafts
 from edge_vit.errors import ArtifactError
 from edge_vit.progress import Silent
 

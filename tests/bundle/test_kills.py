@@ -7,10 +7,11 @@ import os
 import shutil
 
 import pytest
+from graph_files import FP16, FP32, INT8
 from kills import is_killed_at
 from small_bundles import GRAPH, IMAGES, SPEC, names, table_for
 
-from edge_vit.bundle import FP16, FP32, GOLDEN, INT8, TABLE, Bundle, draft_bundle
+from edge_vit.bundle import GOLDEN, TABLE, Bundle, draft_bundle
 
 
 @pytest.fixture(autouse=True)

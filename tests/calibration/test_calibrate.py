@@ -7,22 +7,11 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from graph_files import FP16, FP32, INT8, INT8_CPU
 from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 
 from edge_vit.api import calibrate, quantize
-from edge_vit.bundle import (
-    FP16,
-    FP32,
-    GOLDEN,
-    INT8,
-    INT8_CPU,
-    RECORD,
-    TABLE,
-    Bundle,
-    Golden,
-    digest_of,
-    draft_bundle,
-)
+from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, Golden, digest_of, draft_bundle
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord, Parity
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.calibration.search import search_plans

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from graph_files import FP16, INT8
 from rtx import HAS_RTX
 
-from edge_vit.bundle import FP16, INT8, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.errors import GateFailed
 from edge_vit.runtime.trt import engines
 from tests.runtime.trt.bundles import write_bundle

@@ -6,9 +6,10 @@ import dataclasses
 import json
 
 import pytest
+from graph_files import FP32, INT8, INT8_CPU
 from PIL import Image
 
-from edge_vit.bundle import FP32, INT8, INT8_CPU, TABLE, Bundle
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.measure.results import AccuracyReport, LatencyReport
 from edge_vit.training.checkpoint import load_checkpoint
 from edge_vit.values import from_json

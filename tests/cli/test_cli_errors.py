@@ -10,10 +10,11 @@ import sys
 
 import pytest
 import torch
+from graph_files import FP32, INT8_CPU, INT8_ORT_X64
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from edge_vit.bundle import FP32, INT8_CPU, INT8_ORT_X64, MANIFEST, TABLE, Bundle
+from edge_vit.bundle import MANIFEST, TABLE, Bundle
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from graph_files import FP32, INT8_CPU
 from seeded import make_seeded, random_images, seeded_vit
 
-from edge_vit.bundle import FP32, INT8_CPU, draft_bundle
+from edge_vit.bundle import draft_bundle
 from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
 from edge_vit.explain.explain import explain, find_view

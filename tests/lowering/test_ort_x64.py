@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import pytest
+from graph_files import INT8_CPU, INT8_ORT_X64
 from seeded import SITES, random_images, run_onnx
 
-from edge_vit.bundle import INT8_CPU, INT8_ORT_X64
 from edge_vit.graph.constant import add_constant
 from edge_vit.lowering.ort_x64 import products, qkv
 from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graph_files import FP16
 from onnx import TensorProto, helper
 from tiny_graph import CLASSES, SIZE, serialize_checked, tiny_bundle, tiny_images, tiny_spec
 
-from edge_vit.bundle import FP16
 from edge_vit.errors import BackendError
 from edge_vit.measure import half_answers
 from edge_vit.measure.evaluation import Evaluation, Evaluator

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from graph_files import ONNX_FILES
 from small_models import make_model
 
-from edge_vit.bundle import ONNX_FILES, Bundle, draft_bundle
+from edge_vit.bundle import Bundle, draft_bundle
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.measure.findings import Finding
 from edge_vit.measure.look_history import LookHistory, read_history, record_look

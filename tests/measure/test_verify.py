@@ -2,8 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from graph_files import HALF_PROOF, ONNX_FILES
 
-from edge_vit.bundle import HALF_PROOF, ONNX_FILES, TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.bundle import TABLE, Bundle, digest_of, draft_bundle
 from edge_vit.bundle.record import HalfProof
 from edge_vit.data.images import ArraySource
 from edge_vit.data.preprocess import digest

@@ -6,9 +6,10 @@ import dataclasses
 import io
 
 import pytest
+from graph_files import FP32
 from rich.console import Console
 
-from edge_vit.bundle import FP32, TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.bundle import TABLE, Bundle, digest_of, draft_bundle
 from edge_vit.report.terminal import (
     accuracy_table,
     inspect_tables,

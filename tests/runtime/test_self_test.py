@@ -7,9 +7,10 @@ import pytest
 from tiny_graph import golden_bundle, tiny_bundle, tiny_images, tiny_outputs, tiny_spec
 
 from edge_vit.errors import BackendError
+from edge_vit.formats import find_format
 from edge_vit.runtime import open_session
 from edge_vit.runtime.fake import FakeSession
-from edge_vit.runtime.self_test import MAX_ERROR, check_session, run_self_test
+from edge_vit.runtime.self_test import check_session, run_self_test
 
 IMAGES = tiny_images(5)
 
@@ -37,7 +38,7 @@ def test_the_model_itself_passes(bundle, backend, precision):
         result = run_self_test(session, bundle)
     assert result.passes
     assert result.num_images == 5
-    assert result.error < MAX_ERROR[precision] / 4
+    assert result.error < find_format(precision).self_test_limit / 4
 
 
 def test_a_fixed_batch_is_filled_up(bundle):
@@ -60,7 +61,7 @@ def test_refuses_wrong_answers_with_the_figures(bundle, change, precision):
         check_session(Wrong(change, precision), bundle, "tiny.engine")
     message = str(caught.value)
     assert message.startswith("tiny.engine gives other answers than the model: on 5 golden images")
-    assert f"{precision} may be off by {MAX_ERROR[precision]:g}" in message
+    assert f"{precision} may be off by {find_format(precision).self_test_limit:g}" in message
     assert message.endswith("--no-self-test")
 
 

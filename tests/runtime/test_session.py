@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graph_files import FP32, INT8
 from tiny_graph import tiny_bundle, tiny_images, tiny_onnx, tiny_outputs, tiny_spec
 
-from edge_vit.bundle import FP32, INT8, draft_bundle
+from edge_vit.bundle import draft_bundle
 from edge_vit.errors import ArtifactError, ShapeError, SpecError
 from edge_vit.runtime import Session, SessionOptions, open_session, run_batch
 from edge_vit.runtime.backends import choose_backend
@@ -31,7 +32,7 @@ def test_opens_a_bundle_or_its_path(bundle, convert):
             "backend: got 'onnxruntime', expected one of auto, ort, openvino, trt, rtx",
         ),
         (("fp32", "fake"), "backend: got 'fake', expected one of auto, ort, openvino, trt, rtx"),
-        (("int4",), "precision: got 'int4', expected one of fp32, fp16, int8"),
+        (("int4",), "precision: got 'int4', expected one of fp32, fp16, int8. Did you mean int8?"),
     ],
 )
 def test_refuses_unknown_words(bundle, arguments, message):

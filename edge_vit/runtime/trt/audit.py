@@ -13,12 +13,19 @@ from typing import Literal
 
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.errors import GateFailed
+from edge_vit.formats import (
+    REFERENCE,
+    all_formats,
+    find_format,
+    is_wider,
+    names_of,
+    sort_names,
+)
 from edge_vit.runtime.trt.network import NetworkLayer, TensorFacts
-from edge_vit.spec import PRECISIONS, Precision
+from edge_vit.spec import Precision
 
 Witness = Literal["network", "engine"]
 
-_PRECISIONS: Mapping[str, Precision] = {"INT8": "int8", "HALF": "fp16", "FLOAT": "fp32"}
 _PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION"})
 _COMPUTING = _PRODUCTS | {
     "NORMALIZATION",
@@ -29,6 +36,7 @@ _COMPUTING = _PRODUCTS | {
     "REDUCE",
 }
 _TRANSPARENT = frozenset({"SHUFFLE", "IDENTITY"})
+_INT8 = "INT8"  # TensorRT's word
 _SHOWN = 3
 
 
@@ -71,21 +79,21 @@ class EngineAudit:
     @property
     def macs(self) -> dict[Precision, int]:
         """Multiply-adds of a run, by precision."""
-        sums: dict[Precision, int] = dict.fromkeys(PRECISIONS, 0)
+        sums: dict[Precision, int] = dict.fromkeys(names_of(all_formats()), 0)
         for product in self.products.values():
-            sums[product.precision] += product.macs
+            sums[product.precision] = sums.get(product.precision, 0) + product.macs
         return sums
 
     def share(self, precision: Precision) -> float:
         """Return the share of the multiply-adds in `precision`, 0 to 1."""
         total = sum(self.macs.values())
-        return self.macs[precision] / total if total else 0.0
+        return self.macs.get(precision, 0) / total if total else 0.0
 
 
 def audit_network(layers: Sequence[NetworkLayer]) -> EngineAudit:
     """Return what the parser made of a graph; for batch 1 where the batch is dynamic."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
-    counts: dict[str, int] = dict.fromkeys(PRECISIONS, 0)
+    counts: dict[str, int] = dict.fromkeys(names_of(all_formats()), 0)
     products = {}
     for layer in layers:
         precision = _precision(layer, makers)
@@ -109,18 +117,20 @@ class Asked:
     Attributes:
         precision: of all but the exceptions.
         exceptions: by node, what a wider one is asked for.
-        int8_sites: where INT8 is asked for.
+        quantized: the layers that are asked for in it, where it is a quantized format; the others
+            are asked for in the format around them.
     """
 
     precision: Precision
     exceptions: Mapping[str, Precision]
-    int8_sites: frozenset[str]
+    quantized: frozenset[str]
 
     def of(self, node: str) -> Precision:
         """Return what the product of `node` should compute in, at the widest."""
-        if self.precision == "fp32" or node in self.exceptions:
-            return self.exceptions.get(node, "fp32")
-        return "int8" if node in self.int8_sites else "fp16"
+        if node in self.exceptions:
+            return self.exceptions[node]
+        around = find_format(self.precision).around
+        return around if around and node not in self.quantized else self.precision
 
 
 def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
@@ -128,15 +138,14 @@ def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
 
     A graph without a table, such as FP16 alone, is asked for its precision everywhere.
     """
-    if precision == "fp32" or not bundle.has(TABLE):
+    found = find_format(precision)
+    if found.is_reference or not bundle.has(TABLE):
         return Asked(precision, {}, frozenset())
     table = bundle.read_table()
-    fp32_nodes = table.fp32_nodes if precision == "fp16" else table.int8_fp32_nodes
-    exceptions: dict[str, Precision] = dict.fromkeys(fp32_nodes, "fp32")
-    if precision == "fp16":
-        return Asked(precision, exceptions, frozenset())
-    sites = {name for name, scales in table.sites.items() if scales.precision == "int8"}
-    return Asked(precision, exceptions, frozenset(sites))
+    nodes = table.int8_fp32_nodes if found.is_quantized else table.fp32_nodes
+    layers = table.sites.items() if found.is_quantized else ()
+    quantized = frozenset(name for name, scales in layers if scales.is_quantized)
+    return Asked(precision, dict.fromkeys(nodes, REFERENCE), quantized)
 
 
 def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
@@ -151,7 +160,7 @@ def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
         GateFailed: a product is wider than asked, or INT8 is nowhere; the message names them.
     """
     wider = list(_wider(audit, asked))
-    missing = sorted(asked.int8_sites - audit.products.keys())
+    missing = sorted(asked.quantized - audit.products.keys())
     if audit.witness == "network":
         wider += [f"{site} is not there" for site in missing]
     if wider:
@@ -165,7 +174,7 @@ def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
 def _wider(audit: EngineAudit, asked: Asked) -> Iterator[str]:
     for node, product in audit.products.items():
         wanted = asked.of(node)
-        if PRECISIONS.index(product.precision) < PRECISIONS.index(wanted):
+        if is_wider(product.precision, wanted):
             yield f"{node} computes in {product.precision}, asked was {wanted}"
 
 
@@ -174,9 +183,15 @@ def _precision(layer: NetworkLayer, makers: Mapping[str, NetworkLayer]) -> Preci
     if layer.kind not in _COMPUTING:
         return None
     if layer.kind == "MATRIX_MULTIPLY" and all(_is_int8(x, makers) for x in layer.inputs[:2]):
-        return "int8"
-    kinds = [_PRECISIONS.get(tensor.dtype) for tensor in (*layer.inputs[:1], *layer.outputs[:1])]
-    return None if None in kinds else min((k for k in kinds if k), key=PRECISIONS.index)
+        return _of_type(_INT8)
+    kinds = [_of_type(tensor.dtype) for tensor in (*layer.inputs[:1], *layer.outputs[:1])]
+    known = sort_names(kind for kind in kinds if kind)
+    return known[0] if known and None not in kinds else None
+
+
+def _of_type(tensor_type: str) -> Precision | None:
+    """Return the format of numbers that TensorRT calls `tensor_type`."""
+    return next((f.name for f in all_formats() if tensor_type in f.tensor_types), None)
 
 
 def _is_int8(tensor: TensorFacts, makers: Mapping[str, NetworkLayer]) -> bool:
@@ -184,7 +199,7 @@ def _is_int8(tensor: TensorFacts, makers: Mapping[str, NetworkLayer]) -> bool:
     maker = makers.get(tensor.name)
     while maker is not None and maker.kind in _TRANSPARENT:
         maker = makers.get(maker.inputs[0].name)
-    return maker is not None and maker.kind == "DEQUANTIZE" and maker.inputs[0].dtype == "INT8"
+    return maker is not None and maker.kind == "DEQUANTIZE" and maker.inputs[0].dtype == _INT8
 
 
 def _macs(layer: NetworkLayer) -> int:

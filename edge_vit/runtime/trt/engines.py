@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from edge_vit.bundle import ONNX_FILES, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.errors import ArtifactError, BackendError, EdgeVitError
 from edge_vit.files import refuse_os_errors
 from edge_vit.locks import LOCK, locked
@@ -186,7 +186,7 @@ def build_engine(
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
-    bundle.artifact(ONNX_FILES[precision])  # or say how to make it, before any work
+    bundle.artifact(bundle.graph(precision, "tensorrt"))  # or say how to make it, before any work
     builder = builder or choose_builder(backend, options.targets)
     if not builder.can_build:
         raise BackendError(
@@ -220,7 +220,7 @@ def _build(
     limits: BuildLimits,
     progress: Progress,
 ) -> Engine:
-    onnx = ONNX_FILES[wanted.precision]
+    onnx = bundle.graph(wanted.precision, "tensorrt")
     _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
     what = f"{wanted.precision} engine"
     asked = what_was_asked(bundle, wanted.precision)

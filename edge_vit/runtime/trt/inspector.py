@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_vit.errors import BackendError
+from edge_vit.formats import all_formats, names_of, sort_names
 from edge_vit.runtime.trt.audit import EngineAudit, Product
-from edge_vit.spec import PRECISIONS, Precision
+from edge_vit.spec import Precision
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _BLOCK = re.compile(r"\bblock\d+(?=/)")
-_TYPES: tuple[tuple[Precision, re.Pattern[str]], ...] = (
-    ("int8", re.compile(r"\bint8\b", re.IGNORECASE)),
-    ("fp16", re.compile(r"\b(?:fp16|half)\b", re.IGNORECASE)),
-    ("fp32", re.compile(r"\b(?:fp32|float|tf32)\b", re.IGNORECASE)),
-)
 _MOVES = re.compile(r"reformat|constant|shuffle|noop|memcpy", re.IGNORECASE)
 _FUSED_ATTENTION = re.compile(r"mha|fmha|flash|fused_attention", re.IGNORECASE)
 
@@ -56,7 +52,7 @@ class EngineLayer:
     @property
     def widest(self) -> Precision | None:
         """The widest of all that it reads and writes; None where no type is given."""
-        return min((*self.inputs, *self.outputs), key=PRECISIONS.index, default=None)
+        return next(iter(sort_names((*self.inputs, *self.outputs))), None)
 
     @property
     def is_attention(self) -> bool:
@@ -91,7 +87,7 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
             work. It speaks for those that no layer names, as types are strong.
     """
     layers = read_layers(text)
-    counts: dict[str, int] = dict.fromkeys(PRECISIONS, 0)
+    counts: dict[str, int] = dict.fromkeys(names_of(all_formats()), 0)
     products: dict[str, Product] = {}
     fused: set[str] = set()
     num_nameless = 0
@@ -143,6 +139,8 @@ def _precisions(tensors: Any) -> Iterator[Precision]:
             if key.lower() in ("format/datatype", "datatype", "format")
         )
         # With both fields, a format such as "Row major linear FP32 format" repeats the type.
-        found = next((precision for precision, word in _TYPES if word.search(words)), None)
+        tokens = set(re.findall(r"[A-Z0-9]+", words.upper()))
+        narrow_first = reversed(all_formats())
+        found = next((f for f in narrow_first if not tokens.isdisjoint(f.tensor_types)), None)
         if found is not None:
-            yield found
+            yield found.name

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from edge_vit.bundle import ONNX_FILES, Bundle, digest_of
+from edge_vit.bundle import Bundle, digest_of
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.runtime.trt.api import TrtBackend
 from edge_vit.runtime.trt.build import Builder, choose_targets
@@ -38,7 +38,7 @@ def identify(
     hardware = builder.hardware
     return EngineIdentity(
         precision=precision,
-        onnx_digest=bundle.artifact(ONNX_FILES[precision]).sha256,
+        onnx_digest=bundle.artifact(bundle.graph(precision, "tensorrt")).sha256,
         backend=builder.backend,
         version=builder.version,
         gpu="" if is_rtx else hardware.gpu,

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edge_vit.bundle import FP32, Bundle, digest_of
+from edge_vit.bundle import Bundle, digest_of
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors
 from edge_vit.runtime.trt.trust import cache_folder
@@ -21,7 +21,8 @@ _DRAFT_SUFFIX = ".partial"
 def engine_folders(bundle: Bundle) -> tuple[Path, Path]:
     """Return where engines of `bundle` may lie: inside it, and in the user's cache."""
     artifacts = bundle.manifest.artifacts
-    digest = artifacts[FP32].sha256 if FP32 in artifacts else digest_of(str(bundle.path).encode())
+    reference = artifacts.get(bundle.graph())
+    digest = reference.sha256 if reference else digest_of(str(bundle.path).encode())
     return bundle.path / "engines", cache_folder() / "engines" / f"{bundle.name}-{digest[:12]}"
 
 

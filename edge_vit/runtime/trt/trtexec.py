@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from edge_vit.bundle import ONNX_FILES, Bundle
+from edge_vit.bundle import Bundle
 from edge_vit.runtime.trt.identity import ONE_IMAGE, EngineOptions
 from edge_vit.runtime.trt.sidecar import PLAN_SUFFIX
 from edge_vit.spec import Precision
@@ -32,7 +32,7 @@ def trtexec_line(
         generation: of TensorRT, one of `GENERATIONS`.
         memory_mib: limit of the workspace.
     """
-    onnx = ONNX_FILES[precision]
+    onnx = bundle.graph(precision, "tensorrt")
     bundle.artifact(onnx)
     words = [
         "trtexec",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graph_files import FP16, FP32, INT8
 from seeded import random_images, seeded_vit
 
-from edge_vit.bundle import FP16, FP32, INT8, TABLE, Bundle, draft_bundle
+from edge_vit.bundle import TABLE, Bundle, draft_bundle
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.trt.build import Builder

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from graph_files import FP16
 
-from edge_vit.bundle import FP16, TABLE, Bundle
+from edge_vit.bundle import TABLE, Bundle
 from edge_vit.errors import BackendError, GateFailed
 from edge_vit.runtime.trt.audit import (
     Asked,

@@ -1,0 +1,147 @@
+"""What a number format is, and the variants of a graph in it: data alone, importing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+REFERENCE = "fp32"
+"""The format that all others are compared with; every bundle holds its graph."""
+
+Precision = str
+"""The name of a number format."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file of a bundle: the graph of a format for a target.
+
+    Attributes:
+        target: what it is written for: ``any``, ``tensorrt``, ``cpu``, ...
+        help: the same in a few words.
+        file: path inside the bundle.
+        readers: who runs or reads it: ``tensorrt``, ``ort`` on a CPU, ``ort-gpu``, ``openvino``,
+            ``explain``; empty for all of them.
+        needs: capabilities of the machine without which it is not to be run, such as ``vnni``.
+        proven_by: what showed that it is right before it became part of the bundle.
+    """
+
+    target: str
+    help: str
+    file: str
+    readers: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    proven_by: str = ""
+
+    def suits(self, reader: str) -> bool:
+        """Return whether `reader` takes this file."""
+        return not self.readers or reader in self.readers
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a format is drawn.
+
+    Attributes:
+        day: colour on a light page, ``#rrggbb``.
+        night: on a dark one.
+        console: a colour that rich knows.
+        marker: matplotlib's, which tells formats apart where colours do not.
+    """
+
+    day: str
+    night: str
+    console: str
+    marker: str
+
+
+UNKNOWN_LOOK = Look("#6b6f76", "#9aa0aa", "", "X")
+"""Of a format in an old report whose plug-in is not installed."""
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """A number format that a model can be deployed in.
+
+    Attributes:
+        name: as users type it, such as ``int8``.
+        title: for people, such as ``INT8``.
+        help: what it is, in a few words.
+        order: from wide to narrow; the reference has 0.
+        bits: of a weight.
+        variants: its files; of those that suit a reader, the best first.
+        self_test_limit: largest `output_error` of the golden images, over the spread of the
+            reference's outputs. Another model is off by about 1.4.
+        look: how it is drawn.
+        granularity: which values share one scale; empty for floating point.
+        around: format of what is not quantized in its graph for TensorRT; empty for its own.
+        needs_images: whether it is written from a calibration table alone.
+        lower: ``module:function`` that writes its files: see `edge_vit.lowering.Lower`.
+        emulate: ``module:function`` that makes of its graph one that computes on a CPU as a GPU
+            does; empty where a CPU does so by itself.
+        proof: file of the bundle that holds what that emulation showed.
+        compute_capability: least of a GPU that computes in it, (major, minor).
+        tensor_types: names of its numbers in TensorRT's network and in its inspector.
+        provider_flags: what ONNX Runtime's TensorRT provider has to be allowed for it.
+        not_finite: what to do where an output is NaN or infinite.
+    """
+
+    name: Precision
+    title: str
+    help: str
+    order: int
+    bits: int
+    variants: tuple[Variant, ...]
+    self_test_limit: float
+    look: Look
+    granularity: str = ""
+    around: str = ""
+    needs_images: bool = False
+    lower: str = ""
+    emulate: str = ""
+    proof: str = ""
+    compute_capability: tuple[int, int] = (0, 0)
+    tensor_types: tuple[str, ...] = ()
+    provider_flags: tuple[str, ...] = ()
+    not_finite: str = "Export it again, and calibrate it on images like this one"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether all other formats are compared with it."""
+        return self.name == REFERENCE
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its numbers are levels of a scale, and not floating point."""
+        return bool(self.granularity)
+
+    @property
+    def file(self) -> str:
+        """The file that a bundle with this format holds in any case."""
+        return self.variants[0].file
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of a bundle that are this format's own."""
+        proof = (self.proof,) if self.proof else ()
+        return (*(variant.file for variant in self.variants), *proof)
+
+    def variant(
+        self,
+        reader: str,
+        has: Callable[[str], bool] = lambda file: True,
+        capabilities: Collection[str] = (),
+    ) -> Variant:
+        """Return the best variant for `reader` that is there, or else the least demanding one.
+
+        Args:
+            reader: who asks; see `Variant.readers`.
+            has: whether the bundle holds a file.
+            capabilities: of the machine.
+        """
+        able = [
+            variant
+            for variant in self.variants
+            if variant.suits(reader) and variant.needs.issubset(capabilities)
+        ]
+        return next((v for v in able if has(v.file)), (able or self.variants)[-1])

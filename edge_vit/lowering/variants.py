@@ -1,0 +1,140 @@
+"""The variants of each number format: written from the reference graph, and proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle
+from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
+from edge_vit.formats.fp16 import FORMAT as FP16
+from edge_vit.formats.int8 import FORMAT as INT8
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
+from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.proof import (
+    prove_int8,
+    prove_int8_in_half,
+    say_lost_in_half,
+    say_unforeseen,
+)
+from edge_vit.lowering.qdq import write_qdq
+from edge_vit.progress import SILENT, Progress
+from edge_vit.spec import Precision
+from edge_vit.spec.table import CalibrationTable
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the files of a format are written from.
+
+    Attributes:
+        bundle: holds the reference graph and the golden images.
+        table: with its rounded weights; None where the bundle has none.
+        proofs: of the wider formats that were written before, by name.
+        progress: follows the work.
+    """
+
+    bundle: Bundle
+    table: CalibrationTable | None = None
+    proofs: Mapping[Precision, Any] = field(default_factory=dict)
+    progress: Progress = SILENT
+
+    def read_model(self) -> onnx.ModelProto:
+        """Return the reference graph, read anew: it is the caller's to change or to free."""
+        return onnx.load_from_string(self.bundle.read_graph())
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The files of the bundle that a graph is made from."""
+        return (self.bundle.graph(), TABLE if self.bundle.has(TABLE) else GOLDEN)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The files of one format.
+
+    Attributes:
+        files: bytes by path inside the bundle.
+        parents: names of the files that they were made from.
+        tools: distributions that took part.
+        notes: for the user.
+        proof: what the formats that are written next may want to know; see `Request.proofs`.
+    """
+
+    files: Mapping[str, bytes]
+    parents: tuple[str, ...]
+    tools: tuple[str, ...] = ("onnx", "onnx-ir")
+    notes: tuple[str, ...] = ()
+    proof: Any = None
+
+
+Lower = Callable[[Request], Lowered]
+"""What `NumberFormat.lower` names."""
+
+
+def lower_fp16(request: Request) -> Lowered:
+    """Write FP16, and prove on the golden images that nothing in it overflows.
+
+    Raises:
+        BackendError: a node overflows.
+        SpecError: a weight is larger than float16 can hold.
+    """
+    bundle, model, golden = request.bundle, request.read_model(), request.bundle.read_golden()
+    with request.progress.step(f"writing {FP16.title}"):
+        if request.table is not None:
+            fp32_nodes = dict(request.table.fp32_nodes)
+        else:
+            amax = observe_amax(model, bundle.spec, list(golden.images))
+            fp32_nodes = choose_fp32_nodes(model, amax)
+        half = write_half(model, fp32_nodes)
+        del model  # the proof needs its memory
+        proof = prove_half(half, bundle.spec, golden, len(fp32_nodes))
+    note = (
+        f"FP16, each node rounded: cosine {proof.cosine_min:.6f} with fp32 on the golden images, "
+        f"nothing overflows; {_name_some(fp32_nodes)}"
+    )
+    files = {FP16.file: half.SerializeToString(), FP16.proof: proof.to_bytes()}
+    return Lowered(files, request.parents, ("onnx", "onnx-ir", "onnxruntime"), (note,), proof)
+
+
+def lower_int8(request: Request) -> Lowered:
+    """Write INT8 for each target from the calibration table, and try it on the golden images."""
+    bundle, table = request.bundle, request.table
+    assert table is not None, "INT8 is written from a table"
+    with request.progress.step(f"writing {INT8.title}"):
+        model = request.read_model()
+        portable = write_qdq(model, table)
+        half = write_half(write_qdq(model, table, is_symmetric=True), table.int8_fp32_nodes)
+        graphs = {"tensorrt": half, "ort-x64": write_ort_x64(portable), "cpu": portable}
+        files = {v.file: graphs[v.target].SerializeToString() for v in INT8.variants}
+        del graphs, model
+    with request.progress.step(f"trying {INT8.title} on the golden images"):
+        golden = bundle.read_golden()
+        proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
+        in_half = prove_int8_in_half(half, bundle.spec, golden)
+    alone: HalfProof = request.proofs[INT8.around]
+    said = (
+        str(proof),
+        say_unforeseen(proof, table.sqnr),
+        say_lost_in_half(proof, in_half, alone),
+    )
+    return Lowered(files, request.parents, notes=tuple(filter(None, said)), proof=proof)
+
+
+def _name_golden(bundle: Bundle) -> str:
+    """Return in words which images the golden ones are."""
+    record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
+    is_sample = record is not None and record.parity.images == SAMPLE_PHOTOGRAPHS
+    return SAMPLE_PHOTOGRAPHS if is_sample else GOLDEN_IMAGES
+
+
+def _name_some(fp32_nodes: Mapping[str, str]) -> str:
+    if not fp32_nodes:
+        return "no node needs float32"
+    name, reason = next(iter(fp32_nodes.items()))
+    others = f" and {len(fp32_nodes) - 1} more" if len(fp32_nodes) > 1 else ""
+    return f"{name}{others} in float32 ({reason})"
