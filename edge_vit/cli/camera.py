@@ -29,6 +29,7 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FILE, ANY_FOLDER
+from edge_vit.data.registry import frame_forms
 from edge_vit.formats import REFERENCE
 from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
@@ -56,8 +57,7 @@ class _KeepsArguments(click.Command):
 @bundle_argument
 @option(
     "--source ADDRESS",
-    "csi://0, v4l2:///dev/video0 (or 0), rtsp://..., http://..., FILE.mp4, FOLDER, "
-    "gst:PIPELINE or test://; options behind a #, such as csi://0#width=1920,height=1080. "
+    f"{frame_forms()}; options behind a #, such as csi://0#width=1920,height=1080. "
     "Repeat it for more.",
     name="sources",
     multiple=True,

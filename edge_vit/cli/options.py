@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
+from edge_vit.data.registry import image_forms
 from edge_vit.errors import SpecError
 from edge_vit.formats import all_formats, names_of
 from edge_vit.runtime.backends import BACKENDS
@@ -138,8 +139,7 @@ precision_option = option(
 )
 data_option = option(
     "--data DIR",
-    "Images: class folders, ImageNet's layouts, CIFAR, a table of path,label (.csv, .tsv, "
-    ".txt) or a .npz give labels; a flat folder or a .txt list of paths agreement only.",
+    f"Images, with labels for accuracy or without for agreement only. {image_forms()}.",
     PATH,
     required=True,
 )

@@ -21,7 +21,7 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.data.folder import expand_folders
-from edge_vit.data.video import VIDEO_SUFFIXES
+from edge_vit.data.registry import VIDEO_SUFFIXES
 from edge_vit.errors import ImageError
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision

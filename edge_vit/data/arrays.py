@@ -6,28 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.data.preprocess import UInt8Array
+from edge_vit.data.images import ArraySource
+from edge_vit.data.source import Wanted
 from edge_vit.data.text_lines import shorten
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 
-ARRAY_SUFFIXES = (".npy", ".npz")
 IMAGES_KEY, LABELS_KEY = "images", "labels"
 
 
-def read_array(path: Path, num_classes: int | None = None) -> tuple[UInt8Array, list[int] | None]:
-    """Return the images of a ``.npy`` or ``.npz`` file, uint8 (N, H, W, 3) RGB, and their labels.
+def open_array(address: str, wanted: Wanted) -> ArraySource:
+    """Return the images of a ``.npy`` or ``.npz`` file, and their labels.
 
     A ``.npy`` file stays on the disk until an image's turn comes. A ``.npz`` file holds `images`,
-    and `labels` (N,) where they are known.
-
-    Args:
-        path: of the file.
-        num_classes: of the model, where it is known.
+    uint8 (N, H, W, 3) RGB, and class indices `labels` (N,) where they are known.
 
     Raises:
         ImageError: the file is damaged, or holds something else, or classes that the model has not.
     """
+    path = Path(address)
+    num_classes = (len(wanted.labels) or wanted.num_classes) if wanted.has_truth else None
     refuse_lfs_pointer(path, ImageError)
     try:
         if path.suffix.lower() == ".npy":
@@ -49,7 +47,7 @@ def read_array(path: Path, num_classes: int | None = None) -> tuple[UInt8Array, 
             "expected uint8 (N, H, W, 3), RGB from 0 to 255"
         )
     if labels is None:
-        return images, None
+        return ArraySource(images, labels=wanted.labels)
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ImageError(
             f"image array {path}: labels are {labels.dtype} {labels.shape}, "
@@ -60,4 +58,4 @@ def read_array(path: Path, num_classes: int | None = None) -> tuple[UInt8Array, 
             f"image array {path}: labels from {labels.min()} to {labels.max()}, expected class "
             f"indices of the model, 0 to {num_classes - 1}"
         )
-    return images, [int(label) for label in labels]
+    return ArraySource(images, [int(label) for label in labels], wanted.labels)

@@ -8,15 +8,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from edge_vit.data.parts import IndexedSource, SelectedSource
+from edge_vit.data.source import ImageItem, ImageSource, IndexedSource, SelectedSource
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.printable import one_line
 from edge_vit.progress import Progress
-
-if TYPE_CHECKING:
-    from edge_vit.data.images import ImageItem, ImageSource
 
 FEW_IMAGES = 5
 """Below so many images no share of them allows a bad one."""

@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.data.class_names import key_of
+from edge_vit.data.class_names import Naming, match_names
+from edge_vit.data.images import ArraySource, archive_error
 from edge_vit.data.preprocess import UInt8Array
+from edge_vit.data.registry import CIFAR_FILES
+from edge_vit.data.source import Wanted
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 
-ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 _SIDE, _MAX_BYTES = 32, 200_000_000
 _NUMPYS = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ALLOWED = {
@@ -35,44 +37,59 @@ _ALLOWED = {
 
 
 @dataclass(frozen=True, eq=False)
-class CifarImages:
-    """Test images, uint8 (N, 32, 32, 3) RGB, the class of each, and the names of the classes.
-
-    `notes` says how the classes were matched to a model's labels, where the names differ.
-    """
+class _CifarImages:
+    """Test images, uint8 (N, 32, 32, 3) RGB, the class of each, and the names of the classes."""
 
     images: UInt8Array
     classes: list[int]
     names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+
+
+_Reader = Callable[[bytes, bytes], _CifarImages]
 
 
 @dataclass(frozen=True)
 class _Form:
-    """One form of one data set.
-
-    Attributes:
-        folder: that the archive unpacks to.
-        test: name of the file with the test images; `names` that of its classes.
-        read: bytes of both -> images.
-    """
+    """One form of one data set: the folder that its archive unpacks to, two files, their reader."""
 
     folder: str
     test: str
     names: str
-    read: Callable[[bytes, bytes], CifarImages]
+    read: _Reader
 
 
-def read_cifar(path: Path) -> CifarImages | None:
-    """Return CIFAR's test images at `path`; None where there is something else.
+def open_cifar(address: str, wanted: Wanted) -> ArraySource:
+    """Return the test images of a folder with CIFAR's files, of one above it, or of the archive.
 
-    Args:
-        path: a folder with the unpacked files, one with the folder that the archive unpacks to, or
-            the archive.
+    The classes are matched to the model's labels by name, see `match_names`.
 
     Raises:
-        ImageError: the files are there and damaged.
+        ImageError: the files are damaged, the archive is another one, or the classes are not the
+            model's.
     """
+    path = Path(address)
+    found = _find(path)
+    if found is None:
+        raise archive_error(path)
+    if not wanted.has_truth:
+        return ArraySource(found.images)
+    naming = Naming(
+        f"Classes of {path}",
+        lambda name: f"{path}: class {name!r}",
+        lambda: "Export the model with CIFAR's names: --labels FILE",
+    )
+    matched = match_names(
+        found.names, wanted.labels, naming, num_classes=wanted.num_classes, is_complete=True
+    )
+    if not matched.indices:
+        return ArraySource(found.images, notes=matched.notes)
+    classes = [matched.indices[found.names[index]] for index in found.classes]
+    names = wanted.labels or found.names
+    notes = matched.notes if wanted.labels else ()
+    return ArraySource(found.images, classes, names, notes)
+
+
+def _find(path: Path) -> _CifarImages | None:
     packed = _read_archive(path) if path.is_file() else {}
     for form in _FORMS:
         files = _from_folder(path, form) or _from_folder(path / form.folder, form)
@@ -83,42 +100,7 @@ def read_cifar(path: Path) -> CifarImages | None:
     return None
 
 
-def map_classes(found: CifarImages, labels: tuple[str, ...], path: Path) -> CifarImages:
-    """Return `found` with its classes counted as the model's `labels` count them.
-
-    By name where the model knows the same names; as they are where none of its names is CIFAR's in
-    another place.
-
-    Raises:
-        ImageError: the model has another number of classes, or some of its names in another order.
-    """
-    if not labels or labels == found.names:
-        return found
-    if len(labels) != len(found.names):
-        raise ImageError(
-            f"{path} has {len(found.names)} classes ({found.names[0]!r}, ...), the model "
-            f"{len(labels)} ({labels[0]!r}, ...), expected the same"
-        )
-    keys = [key_of(label) for label in labels]
-    places = [keys.index(key) if (key := key_of(name)) in keys else None for name in found.names]
-    known = [place for place in places if place is not None]
-    if len(set(known)) == len(labels):
-        return CifarImages(found.images, [known[index] for index in found.classes], labels)
-    moved = [i for i, place in enumerate(places) if place is not None and place != i]
-    if moved:
-        other = found.names[places.index(None)] if None in places else found.names[moved[0]]
-        raise ImageError(
-            f"{path}: class {other!r} is none of the model's labels, and {found.names[moved[0]]!r} "
-            "has another place among them, so the order cannot tell. Export the model with "
-            "CIFAR's names: --labels FILE"
-        )
-    note = (
-        f"{path}: its {len(labels)} classes are taken in their order, as the labels' names differ."
-    )
-    return CifarImages(found.images, found.classes, labels, (note,))
-
-
-def _read(path: Path, form: _Form, files: tuple[bytes, bytes]) -> CifarImages:
+def _read(path: Path, form: _Form, files: tuple[bytes, bytes]) -> _CifarImages:
     try:
         found = form.read(*files)
         if len(found.images) != len(found.classes) or not found.classes:
@@ -139,9 +121,7 @@ def _from_folder(folder: Path, form: _Form) -> tuple[bytes, bytes] | None:
 
 
 def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
-    """What an archive holds of any form, by folder and name; nothing where it is no archive."""
-    if not path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return {}
+    """What an archive holds of any form, by folder and name."""
     wanted = {(form.folder, name) for form in _FORMS for name in (form.test, form.names)}
     found = {}
     try:
@@ -159,19 +139,21 @@ def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
     return found
 
 
-def _read_binary(test: bytes, names: bytes, label_bytes: int) -> CifarImages:
+def _read_binary(test: bytes, names: bytes, label_bytes: int) -> _CifarImages:
     record = label_bytes + 3 * _SIDE * _SIDE
     if not test or len(test) % record:
         raise ValueError(f"{len(test)} bytes are no whole number of records of {record}")
     records = np.frombuffer(test, np.uint8).reshape(-1, record)
     classes = [int(index) for index in records[:, label_bytes - 1]]  # the finer one is the last
-    return CifarImages(_to_images(records[:, label_bytes:]), classes, tuple(names.decode().split()))
+    return _CifarImages(
+        _to_images(records[:, label_bytes:]), classes, tuple(names.decode().split())
+    )
 
 
-def _read_pickles(test: bytes, meta: bytes, classes: str, names: str) -> CifarImages:
+def _read_pickles(test: bytes, meta: bytes, classes: str, names: str) -> _CifarImages:
     content, facts = _unpickle(test), _unpickle(meta)
     images = _to_images(np.asarray(content["data"], np.uint8))
-    return CifarImages(
+    return _CifarImages(
         images,
         [int(index) for index in content[classes]],
         tuple(_text(name) for name in facts[names]),
@@ -203,21 +185,10 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-_FORMS = (
-    _Form(
-        *("cifar-10-batches-py", "test_batch", "batches.meta"),
-        lambda test, meta: _read_pickles(test, meta, "labels", "label_names"),
-    ),
-    _Form(
-        *("cifar-100-python", "test", "meta"),
-        lambda test, meta: _read_pickles(test, meta, "fine_labels", "fine_label_names"),
-    ),
-    _Form(
-        *("cifar-10-batches-bin", "test_batch.bin", "batches.meta.txt"),
-        lambda test, names: _read_binary(test, names, 1),
-    ),
-    _Form(
-        *("cifar-100-binary", "test.bin", "fine_label_names.txt"),
-        lambda test, names: _read_binary(test, names, 2),
-    ),
+_READERS: tuple[_Reader, ...] = (
+    lambda test, meta: _read_pickles(test, meta, "labels", "label_names"),
+    lambda test, meta: _read_pickles(test, meta, "fine_labels", "fine_label_names"),
+    lambda test, names: _read_binary(test, names, 1),
+    lambda test, names: _read_binary(test, names, 2),
 )
+_FORMS = tuple(_Form(*names, read) for names, read in zip(CIFAR_FILES, _READERS, strict=True))

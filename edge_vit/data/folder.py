@@ -11,10 +11,8 @@ from pathlib import Path
 from edge_vit.data.class_names import Matched, Naming, key_of, match_names
 from edge_vit.data.decoding import is_image
 from edge_vit.data.imagenet import SYNSET_FILES, is_synset, synset_indices
-from edge_vit.errors import ImageError, SpecError
-
-EXTENSIONS = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
-"""How the names of images end, in lower or upper case."""
+from edge_vit.data.registry import IMAGE_SUFFIXES
+from edge_vit.errors import ImageError
 
 _OTHER_IMAGES = (
     ".tif .tiff .heic .heif .avif .gif .jp2 .j2k .jxl .psd .svg .ico .tga .exr .hdr .dcm .pgm .ppm "
@@ -62,7 +60,7 @@ def list_folder(folder: Path) -> Listing:
         found = f" (it holds {_count(suffixes)})" if suffixes else ""
         raise ImageError(
             f"image folder {folder} holds no images{found}, "
-            f"expected files that end in {', '.join(EXTENSIONS)}"
+            f"expected files that end in {', '.join(IMAGE_SUFFIXES)}"
         )
     notes = _say_left_out(folder, suffixes)
     loose = [path for path in paths if len(path.parts) == 1]
@@ -136,21 +134,6 @@ def expand_folders(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
     return found, notes
 
 
-def spread(count: int, limit: int | None) -> list[bool]:
-    """Return which of `count` things to take, so that `limit` of them lie evenly among all.
-
-    Raises:
-        SpecError: `limit` is below 1.
-    """
-    if limit is None:
-        return [True] * count
-    if limit < 1:
-        raise SpecError(f"limit: got {limit}, expected at least 1 image")
-    limit = min(limit, count)
-    chosen = {index * count // limit for index in range(limit)}
-    return [index in chosen for index in range(count)]
-
-
 def _find_images(folder: Path) -> tuple[list[Path], list[Path]]:
     """Paths of all images below `folder` and of all other files, relative, without hidden ones."""
     found: list[Path] = []
@@ -168,7 +151,7 @@ def _find_images(folder: Path) -> tuple[list[Path], list[Path]]:
         below = Path(root).relative_to(folder)
         for name in names:
             if not _is_system(name):
-                is_read = name.lower().endswith(EXTENSIONS) or _holds_image(root, name)
+                is_read = name.lower().endswith(IMAGE_SUFFIXES) or _holds_image(root, name)
                 (found if is_read else others).append(below / name)
     return sorted(found, key=lambda path: path.parts), others
 

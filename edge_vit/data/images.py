@@ -1,4 +1,4 @@
-"""Images in, one at a time: folders, lists and arrays behind one protocol."""
+"""Images in files, folders and arrays, and the one function that opens any source of images."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import cast
 
-from edge_vit.data.arrays import ARRAY_SUFFIXES, read_array
 from edge_vit.data.bad_images import MaxBad, tolerate
-from edge_vit.data.cifar import map_classes, read_cifar
 from edge_vit.data.decoding import is_image
 from edge_vit.data.decoding import load_image as load_image
-from edge_vit.data.folder import EXTENSIONS, list_folder, match_folders, spread
+from edge_vit.data.folder import list_folder, match_folders
 from edge_vit.data.imagenet import flat_truth
-from edge_vit.data.parts import limit_images
 from edge_vit.data.preprocess import UInt8Array, check_image
-from edge_vit.data.tables import TABLE_SUFFIXES, read_listed
-from edge_vit.data.video import VIDEO_SUFFIXES, VideoSource
+from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of, load_opener
+from edge_vit.data.source import ImageItem as ImageItem
+from edge_vit.data.source import ImageSource as ImageSource
+from edge_vit.data.source import Wanted, limit_images, spread
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.printable import one_line
 
@@ -40,38 +39,6 @@ _DATA_FILES = (
     ".h5 .hdf5 .tfrecord .tfrecords .lmdb .mat .rec .lst .md .html"
 )
 """Suffixes of files that list or hold images in ways that are not read."""
-
-
-@dataclass(frozen=True, eq=False)
-class ImageItem:
-    """One decoded image.
-
-    Attributes:
-        name: how people find it: the path below the folder, such as ``cat/001.jpg``.
-        pixels: uint8 (H, W, 3) RGB, upright.
-        label: index of its class, or None where it is not known.
-    """
-
-    name: str
-    pixels: UInt8Array
-    label: int | None
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """Images in a fixed order; iterating twice gives the same images twice."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names that the items' labels index; empty where the names are not known."""
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether every item has a label."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[ImageItem]: ...
 
 
 @dataclass(frozen=True)
@@ -198,8 +165,8 @@ class FolderSource(FileSource):
                 names = tuple(labels) or _names_by_index(matched.indices)
             notes += matched.notes
         elif has_truth:
-            flat = flat_truth(folder, listing.paths, num_classes)
-            truth, notes = flat.classes, notes + flat.notes
+            truth, said = flat_truth(folder, listing.paths, num_classes)
+            notes += said
             names = labels if truth else ()
         chosen = spread(len(listing.paths), limit)
         paths = list(compress(listing.paths, chosen))
@@ -291,66 +258,69 @@ def open_image_source(
         SpecError: `limit` is below 1, or `source` is something else.
     """
     if isinstance(source, str | Path):
-        source = _open_path(Path(source), tuple(labels), limit, num_classes, has_truth)
-    elif isinstance(source, ImageSource) and limit is not None:
-        source = limit_images(source, limit)
-    if not isinstance(source, ImageSource):
+        address = str(source)
+        kind = kind_of(address)
+        if not kind.images:
+            raise SpecError(
+                f"source {hide_user(address)} is {kind.help}, and images are wanted. Keep some of "
+                "its frames: edgevit calibrate BUNDLE --from-camera ADDRESS --keep-frames DIR"
+            )
+        wanted = Wanted(tuple(labels), num_classes, limit, has_truth)
+        source = cast(
+            ImageSource, load_opener(kind.images)(address.removeprefix("file://"), wanted)
+        )
+    elif not isinstance(source, ImageSource):
         raise SpecError(
             f"images: got {type(source).__name__}, expected the path of a folder or of an image, "
             "or an ImageSource such as edge_vit.data.images.ArraySource"
         )
+    if limit is not None and not 1 <= len(source) <= limit:
+        source = limit_images(source, limit)
     return tolerate(source, max_bad)
 
 
-def _open_path(
-    path: Path,
-    labels: tuple[str, ...],
-    limit: int | None,
-    num_classes: int | None,
-    has_truth: bool,
-) -> ImageSource:
-    cifar = read_cifar(path)
-    if cifar is not None:
-        found = map_classes(cifar, labels if has_truth else (), path)
-        source: ImageSource = ArraySource(found.images, found.classes, found.names, found.notes)
-    elif not path.is_file():
-        return FolderSource(path, labels, limit, num_classes=num_classes, has_truth=has_truth)
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSource(path, limit)
-    else:
-        source = _open_file(path, labels, len(labels) or num_classes, has_truth)
-    return source if limit is None else limit_images(source, limit)
+def open_folder(address: str, wanted: Wanted) -> FolderSource:
+    """Return the images of a folder: see `FolderSource`."""
+    return FolderSource(
+        address,
+        wanted.labels,
+        wanted.limit,
+        num_classes=wanted.num_classes,
+        has_truth=wanted.has_truth,
+    )
 
 
-def _open_file(
-    path: Path, labels: tuple[str, ...], num_classes: int | None, has_truth: bool
-) -> ImageSource:
-    name, suffix = path.name.lower(), path.suffix.lower()
-    if suffix in ARRAY_SUFFIXES:
-        images, classes = read_array(path, num_classes if has_truth else None)
-        return ArraySource(images, classes, labels)
-    if suffix in TABLE_SUFFIXES:
-        listed = read_listed(path, labels, num_classes, has_truth=has_truth)
-        known = labels if listed.classes is not None else ()
-        return FileSource(listed.paths, listed.classes, known, listed.notes)
-    for ending, command in _ARCHIVES.items():
-        if name.endswith(ending):
-            folder = path.with_name(path.name[: -len(ending)])
-            raise ImageError(
-                f"{path} is an archive, expected a folder, a list or an image. "
-                f"Unpack it and pass the folder: {command.format(path, folder)}"
-            )
+def open_image(address: str, wanted: Wanted) -> FileSource:
+    """Return the one image in a file, or refuse a file that is none.
+
+    Raises:
+        ImageError: by its name and its beginning the file is something else.
+    """
+    path = Path(address)
+    suffix = path.suffix.lower()
+    if path.name.lower().endswith(tuple(_ARCHIVES)):
+        raise archive_error(path)
     if suffix in _DATA_FILES.split():
         raise ImageError(
             f"{path} is no image and no list that can be read, expected a folder, or a .csv table "
             "with one image a line: path,label"
         )
-    if suffix not in EXTENSIONS and not is_image(path, with_bmp=True):
+    if suffix not in IMAGE_SUFFIXES and not is_image(path, with_bmp=True):
         raise ImageError(
             f"{path} is not a JPEG, PNG, WebP or BMP file, and lists of images end in "
             f"{', '.join(TABLE_SUFFIXES)}: rename it if it is one"
         )
     return FileSource([path])
+
+
+def archive_error(path: Path) -> ImageError:
+    """Return the error about a file that has to be unpacked."""
+    ending = next(ending for ending in _ARCHIVES if path.name.lower().endswith(ending))
+    folder = path.with_name(path.name[: -len(ending)])
+    return ImageError(
+        f"{path} is an archive, expected a folder, a list or an image. "
+        f"Unpack it and pass the folder: {_ARCHIVES[ending].format(path, folder)}"
+    )
 
 
 def _names_by_index(indices: Mapping[str, int]) -> tuple[str, ...]:

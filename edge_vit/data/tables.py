@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vit.data.class_names import Naming, key_of, match_names
-from edge_vit.data.folder import EXTENSIONS
+from edge_vit.data.images import FileSource
 from edge_vit.data.listed_files import find_file
+from edge_vit.data.registry import IMAGE_SUFFIXES, LIST_SUFFIX
+from edge_vit.data.source import Wanted
 from edge_vit.data.text_lines import read_text, shorten, split_lines
 from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
-
-LIST_SUFFIX = ".txt"
-TABLE_SUFFIXES = (LIST_SUFFIX, ".csv", ".tsv")
 
 _PATHS = (
     "path paths image images file filename file_name filepath file_path img img_path image_path "
@@ -34,7 +33,7 @@ _WANTED = "one image a line: path,label"
 
 
 @dataclass(frozen=True)
-class Listed:
+class _Listed:
     """Images that a list or a table names.
 
     Attributes:
@@ -68,29 +67,23 @@ class _Columns:
     needs_names: bool = False
 
 
-def read_listed(
-    path: Path,
-    labels: Sequence[str] = (),
-    num_classes: int | None = None,
-    *,
-    has_truth: bool = True,
-) -> Listed:
+def open_table(address: str, wanted: Wanted) -> FileSource:
     """Return the images in a list, ``.txt``, or a table, ``.csv``, ``.tsv`` or ``.txt``.
 
     A list has a path a line; empty lines and ``#`` lines are left out. A table has a path and, if
     it is known, a class, separated by commas, semicolons or tabs, with or without a line of
     headers. Relative paths start at the file's folder; backslashes separate folders too.
 
-    Args:
-        path: of the file.
-        labels: the model's class names, which classes are matched to: see `match_names`.
-        num_classes: of the model, where it is known.
-        has_truth: whether classes are wanted; else they are not looked at.
-
     Raises:
         ImageError: the file is no such table, an image is not there, or a class is none of the
-            model's.
+            model's: see `match_names`.
     """
+    listed = _read_listed(Path(address), wanted)
+    labels = wanted.labels if listed.classes is not None else ()
+    return FileSource(listed.paths, listed.classes, labels, listed.notes)
+
+
+def _read_listed(path: Path, wanted: Wanted) -> _Listed:
     lines = _lines(path)
     if not lines:
         raise ImageError(f"{_what(path)} names no image, expected {_wanted(path)}")
@@ -98,9 +91,9 @@ def read_listed(
         first = lines[0][1]
         is_head = _header_key(first) in PATH_HEADERS and not find_file(path.parent, first)
         rest = lines[1:] if is_head and len(lines) > 1 else lines
-        return Listed([_need(path, number, line) for number, line in rest], None)
+        return _Listed([_need(path, number, line) for number, line in rest], None)
     rows, header = _split(path, lines)
-    columns = _find_columns(path, rows, header, has_truth=has_truth)
+    columns = _find_columns(path, rows, header, has_truth=wanted.has_truth)
     if not rows:
         raise ImageError(f"{_what(path)} names no image, expected {_wanted(path)}")
     paths = []
@@ -117,15 +110,15 @@ def read_listed(
                 column.append((row.number, row.cell(place)))
     some = [column for column in words.values() if column]
     if not some:
-        return Listed(paths, None, columns.notes)
+        return _Listed(paths, None, columns.notes)
     for column in some:
         if len(column) != len(paths):
             raise ImageError(
                 f"{_what(path)}: {len(column)} of {len(paths)} images have a label, expected all "
                 "or none"
             )
-    classes, notes = _match_columns(path, some, labels, num_classes, columns)
-    return Listed(paths, classes, (*columns.notes, *notes))
+    classes, notes = _match_columns(path, some, wanted, columns)
+    return _Listed(paths, classes, (*columns.notes, *notes))
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -170,7 +163,9 @@ def _need(path: Path, number: int, text: str) -> Path:
     hint = (
         f"Paths start at the {'list' if path.suffix.lower() == LIST_SUFFIX else 'table'}'s folder"
     )
-    suffix = next((end for end in EXTENSIONS if name and find_file(path.parent, name + end)), None)
+    suffix = next(
+        (end for end in IMAGE_SUFFIXES if name and find_file(path.parent, name + end)), None
+    )
     if suffix:
         hint = f"{name}{suffix} is there: write paths with their suffix"
     elif "://" in text:
@@ -246,7 +241,7 @@ def _is_header(folder: Path, rows: Sequence[_Row]) -> bool:
 
 
 def _looks_like_path(cell: str) -> bool:
-    return "/" in cell or "\\" in cell or cell.lower().endswith(EXTENSIONS)
+    return "/" in cell or "\\" in cell or cell.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _header_key(cell: str) -> str:
@@ -309,8 +304,7 @@ def _refuse_several(path: Path, columns: Sequence[str]) -> None:
 def _match_columns(
     path: Path,
     some: Sequence[Sequence[tuple[int, str]]],
-    labels: Sequence[str],
-    num_classes: int | None,
+    wanted: Wanted,
     columns: _Columns,
 ) -> tuple[list[int], tuple[str, ...]]:
     """The class index of each image by the columns of classes that are the model's.
@@ -323,9 +317,7 @@ def _match_columns(
     matched, errors = [], []
     for words in some:
         try:
-            matched.append(
-                _match(path, words, labels, num_classes, needs_names=columns.needs_names)
-            )
+            matched.append(_match(path, words, wanted, needs_names=columns.needs_names))
         except ImageError as error:
             errors.append(error)
     if not matched:
@@ -346,12 +338,7 @@ def _match_columns(
 
 
 def _match(
-    path: Path,
-    words: Sequence[tuple[int, str]],
-    labels: Sequence[str],
-    num_classes: int | None,
-    *,
-    needs_names: bool,
+    path: Path, words: Sequence[tuple[int, str]], wanted: Wanted, *, needs_names: bool
 ) -> tuple[list[int], tuple[str, ...]]:
     """The class index of each of `words`, (line, class)."""
     first: dict[str, int] = {}
@@ -362,13 +349,13 @@ def _match(
         _namer(path, first),
         lambda: "Write the label, or its class index from 0 on",
     )
-    keys = {key_of(label) for label in labels}
+    keys = {key_of(label) for label in wanted.labels}
     if needs_names and not any(key_of(word) in keys for word in first):
         raise ImageError(
             f"{_what(path)}: its columns do not tell which one holds the classes. "
             "Call it label, and the other one path"
         )
-    matched = match_names(list(first), labels, naming, num_classes=num_classes)
+    matched = match_names(list(first), wanted.labels, naming, num_classes=wanted.num_classes)
     return [matched.indices[word] for _, word in words], matched.notes
 
 

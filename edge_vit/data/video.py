@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_vit.data.folder import spread
+from edge_vit.data.source import ImageItem, Wanted, spread
 from edge_vit.data.video_colour import colour_of, to_rgb
 from edge_vit.data.video_reader import (
     FrameCounts,
@@ -24,14 +24,6 @@ from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 from edge_vit.printable import one_line
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
-    *(".3gp", ".3g2", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".m2v", ".ivf", ".y4m", ".vob"),
-    *(".mxf", ".nut", ".qt", ".divx", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg"),
-    ".mjpg",
-)
-"""How the names of video files end, in lower case."""
 
 _LOG = logging.getLogger(__name__)
 _LOG_EVERY_S = 2.0
@@ -106,9 +98,7 @@ class VideoSource:
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def __iter__(self) -> Iterator[Any]:
-        from edge_vit.data.images import ImageItem  # which opens videos itself
-
+    def __iter__(self) -> Iterator[ImageItem]:
         name = one_line(str(self._path))
         missing = dict(self._wanted)
         for key, frame in self._frames(self._wanted):
@@ -233,6 +223,11 @@ class VideoSource:
         except self._av.error.FFmpegError as error:
             why = explain_unreadable(self._path, error.strerror)
             raise ImageError(f"video {self._path} cannot be read: {why}") from None
+
+
+def open_video(address: str, wanted: Wanted) -> VideoSource:
+    """Return the frames of a video file."""
+    return VideoSource(address, wanted.limit)
 
 
 def _take_nearest(places: list[int], place: int) -> int:

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from edge_vit.data.images import ImageItem, ImageSource
-from edge_vit.data.parts import IndexedSource, limit_images
 from edge_vit.data.preprocess import digest
+from edge_vit.data.source import IndexedSource, limit_images
 from edge_vit.errors import ImageError
 
 NUM_GOLDEN = 5

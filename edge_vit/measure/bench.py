@@ -12,8 +12,8 @@ import numpy as np
 from edge_vit.bundle import Bundle
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, TolerantSource, noted
 from edge_vit.data.images import ImageSource, open_image_source
-from edge_vit.data.parts import IndexedSource
 from edge_vit.data.preprocess import UInt8Array, preprocess
+from edge_vit.data.source import IndexedSource
 from edge_vit.device import EnergyMeter, EnergyReport, TelemetryReader, open_telemetry
 from edge_vit.measure.cold_start import measure_cold_start
 from edge_vit.measure.recorder import stage_of

@@ -57,7 +57,7 @@ ADDRESSES = {
 def test_reads_an_address(text, expected):
     address = parse_address(text)
     assert (address.kind, address.target, address.name, dict(address.options)) == expected
-    assert address.is_live
+    assert address.is_live is ("count" not in address.options)
 
 
 def test_reads_paths_whatever_their_names(tmp_path):
@@ -83,7 +83,7 @@ WRONG = {
     "rtsp://me:5#secret@cam/x": "In a password # is written %23",
     "rtsp://me:secret/@cam/x": "source rtsp://cam/x: got no host and port",
     "rtsp://cam:port/x": "got no host and port",
-    "ftp://me:secret@cam/x": "source ftp://cam/x is no address of a source, expected one of csi:",
+    "ftp://me:secret@cam/x": "source ftp://cam/x: got scheme 'ftp', expected a path or one of csi,",
     "nowhere.mp4": "source nowhere.mp4 does not exist",
 }
 

@@ -87,8 +87,13 @@ def test_classes_are_the_models_by_name(tmp_path):
         open_image_source(folder, ("bear", "clock", "apple")), ("bear", "clock", "apple"), [1, 2, 0]
     )
     _check(open_image_source(folder, ("one", "two", "three")), ("one", "two", "three"))
-    with pytest.raises(ImageError, match=r"has 3 classes \('apple', ...\), the model 2"):
+    with pytest.raises(ImageError, match=r"class 'apple' is none of the model's 2 labels"):
         open_image_source(folder, ("bear", "clock"))
+    with pytest.raises(ImageError, match=r"class 'apple' is none .* Export the model with CIFAR's"):
+        open_image_source(folder, ("bear", "clock", "house"))
+    without = open_image_source(folder, num_classes=5)
+    assert not without.has_labels
+    assert "3 (" in without.notes[0]
 
 
 class Evil:

@@ -61,80 +61,58 @@ def test_folders_that_are_labels_need_no_mapping(tmp_path):
     assert _labels(val, ("n03888257", "n01440764")) == {"n03888257/a.JPEG": 0}
 
 
-def _caffe(home):
-    _write(home / "val.txt", f"{VAL[0]} 3", f"{VAL[1]} 0", f"{VAL[2]} 2")
-
-
-def _kaggle(home):
+def _kaggle(home, truth=TRUTH, mapping=SYNSETS):
     rows = (f"{name.removesuffix('.JPEG')},{SYNSETS[place]} 1 2 3 4 {SYNSETS[place]} 5 6 7 8"
-            for name, place in TRUTH.items())  # fmt: skip
+            for name, place in truth.items())  # fmt: skip
     _write(home / "LOC_val_solution.csv", "ImageId,PredictionString", *rows)
-    _write(home / "LOC_synset_mapping.txt", *(f"{s} words" for s in SYNSETS))
+    _write(home / "LOC_synset_mapping.txt", *(f"{s} words" for s in mapping))
 
 
-def _devkit(home):
-    data = home / "ILSVRC2012_devkit_t12" / "data"
-    # The kit counts classes from 1 on, in an order of its own.
-    order = enumerate((2, 3, 0, 1), 1)
-    _write(data / "map_clsloc.txt", *(f"{SYNSETS[place]} {number} x" for number, place in order))
-    _write(data / "ILSVRC2012_validation_ground_truth.txt", "2", "3", "1")
-
-
-@pytest.mark.parametrize("write", [_caffe, _kaggle, _devkit])
-def test_a_flat_folder_has_its_classes_from_the_list(tmp_path, write):
+def test_a_flat_folder_has_its_classes_from_the_list(tmp_path):
     val = _images(tmp_path / "imagenet" / "val", VAL)
-    write(tmp_path / "imagenet")
+    _kaggle(tmp_path / "imagenet")
     assert _labels(val) == TRUTH
+    assert open_image_source(val, LABELS).notes == (
+        f"Labels are taken from {tmp_path / 'imagenet' / 'LOC_val_solution.csv'}.",
+    )
     (val / VAL[0]).unlink()
     assert _labels(val) == {name: TRUTH[name] for name in VAL[1:]}
     assert len(open_image_source(val, LABELS, limit=1)) == 1
 
 
-def test_a_list_of_images_in_other_folders_is_left_alone(tmp_path):
-    photos = _images(tmp_path / "photos", ["1.jpg", "2.jpg"])
-    _write(tmp_path / "val.txt", "cats/1.jpg 0", "cats/2.jpg 1")
-    assert not open_image_source(photos, LABELS).has_labels
-    _write(tmp_path / "val.txt", "photos/1.jpg 0", "photos/2.jpg 1")
-    assert list(_labels(photos).values()) == [0, 1]
-
-
 def test_a_list_of_other_images_is_left_alone(tmp_path):
     photos = _images(tmp_path / "photos", ["a.jpg", "b.jpg"])
-    _caffe(tmp_path)
+    _kaggle(tmp_path)
     assert not open_image_source(photos, LABELS).has_labels
+    assert open_image_source(photos, LABELS).notes == ()
 
 
 DAMAGED = {
-    "paths of another tool": (
-        lambda home: _write(home / "val.txt", f"./images/{VAL[0]}", f"./images/{VAL[1]}"),
-        r"val\.txt, line 1: expected an image and the place of its class",
-    ),
     "other classes": (
-        lambda home: _write(home / "val.txt", *(f"{name} {7 + i}" for name, i in TRUTH.items())),
-        r"it has class 10, and the model 4 classes, from 0 on",
+        lambda home: _kaggle(home, mapping=("n00000001", *SYNSETS)),
+        r"it has class 4, and the model 4 classes, from 0 on",
     ),
     "no text": (
-        lambda home: (home / "val.txt").write_bytes(bytes(range(256))),
-        r"val\.txt cannot be read as text",
+        lambda home: (
+            _kaggle(home),
+            (home / "LOC_val_solution.csv").write_bytes(bytes(range(256))),
+        ),
+        r"LOC_val_solution\.csv cannot be read as text",
     ),
     "image unknown": (
-        lambda home: _write(home / "val.txt", f"{VAL[0]} 3"),
+        lambda home: _kaggle(home, {VAL[0]: 3}),
         rf"it names 1 of the 3 images, and {VAL[1]} is not among them",
     ),
-    "no place": (
-        lambda home: _write(home / "val.txt", f"{VAL[0]} x"),
-        r"val\.txt, line 1: expected",
+    "no synset in the list": (
+        lambda home: (
+            _kaggle(home),
+            _write(home / "LOC_val_solution.csv", f"{VAL[0][:-5]},dog 1 2 3 4"),
+        ),
+        r"LOC_val_solution\.csv, line 1: expected an image and its synset",
     ),
     "no mapping": (
         lambda home: _write(home / "LOC_val_solution.csv", f"{VAL[0][:-5]},n01440764 1 2 3 4"),
         r"LOC_synset_mapping\.txt or synset_words\.txt or synsets\.txt with their order is",
-    ),
-    "unknown number": (
-        lambda home: (
-            _write(home / "map_clsloc.txt", "n01440764 1 tench"),
-            _write(home / "ILSVRC2012_validation_ground_truth.txt", "1", "7"),
-        ),
-        r"ground_truth\.txt, line 2: expected a number of .*map_clsloc\.txt",
     ),
     "no synset": (
         lambda home: (
@@ -158,11 +136,11 @@ def test_a_list_that_does_not_fit_is_left_out_and_noted(tmp_path, write, message
     assert "\n" not in note
 
 
-def test_a_list_that_is_used_is_noted(tmp_path):
-    _caffe(tmp_path)
-    assert open_image_source(_images(tmp_path / "val", VAL), LABELS).notes == (
-        f"Labels are taken from {tmp_path / 'val.txt'}.",
-    )
+def test_a_list_of_another_tool_above_the_folder_is_left_alone(tmp_path):
+    _write(tmp_path / "val.txt", "./images/1.jpg", "./images/2.jpg")
+    source = open_image_source(_images(tmp_path / "val", VAL), LABELS)
+    assert not source.has_labels
+    assert source.notes == ()
 
 
 def test_refuses_a_synset_that_the_mapping_does_not_know(tmp_path):

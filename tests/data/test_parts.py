@@ -11,13 +11,8 @@ from PIL import Image
 
 from edge_vit.data.bad_images import positions
 from edge_vit.data.images import ArraySource, FileSource, FolderSource
-from edge_vit.data.parts import (
-    Part,
-    SelectedSource,
-    fingerprint,
-    limit_images,
-    take_part,
-)
+from edge_vit.data.parts import Part, fingerprint, take_part
+from edge_vit.data.source import SelectedSource, limit_images
 from edge_vit.errors import ImageError, SpecError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 6, 5, 3), dtype=np.uint8)

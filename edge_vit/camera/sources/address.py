@@ -6,33 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from edge_vit.data.video import VIDEO_SUFFIXES
+from edge_vit.data.registry import VIDEO_SUFFIXES, frame_forms, kind_named, kind_of_scheme
 from edge_vit.errors import SpecError
 
-Kind = Literal["csi", "v4l2", "rtsp", "http", "video", "folder", "gst", "test"]
-
-_SIZE = ("width", "height", "rate")
-OPTIONS: Mapping[Kind, tuple[str, ...]] = {
-    "csi": _SIZE,
-    "v4l2": (*_SIZE, "format"),
-    "rtsp": ("transport",),
-    "http": (),
-    "video": (),
-    "folder": (),
-    "gst": (),
-    "test": (*_SIZE, "count"),
-}
-"""What may be said behind the ``#`` of each kind of address."""
-
-_FORMS = (
-    "csi://0, v4l2:///dev/video0 (or 0), rtsp://HOST/PATH, http://HOST/PATH, FILE.mp4, FOLDER, "
-    "gst:PIPELINE, test://"
-)
-_URLS: Mapping[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
-_NUMBERS = (*_SIZE, "count")
+_NUMBERS = ("width", "height", "rate", "count")
 _TRANSPORTS = ("tcp", "udp")
 _SECRET = re.compile(r"(?i)((?:user|login|pass|pwd|pw|token|secret|auth|key)[\w-]*)=[^&\s!]*")
 """What cameras are told in queries and paths, and elements of GStreamer in properties."""
@@ -43,13 +22,13 @@ class SourceAddress:
     """A source of frames, as it was asked for.
 
     Attributes:
-        kind: which way it is read.
+        kind: name of its `SourceKind`.
         target: camera number, device, URL, path or pipeline.
         name: for people: the address without user name, password and options.
         options: by name, as typed; numbers are positive.
     """
 
-    kind: Kind
+    kind: str
     target: str
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +36,7 @@ class SourceAddress:
     @property
     def is_live(self) -> bool:
         """Whether it goes on without us, so that the newest frame counts."""
-        return self.kind not in ("video", "folder")
+        return kind_named(self.kind).is_live and "count" not in self.options
 
     def number(self, name: str, default: int) -> int:
         """Return the option `name`, or `default` where it was not given."""
@@ -87,7 +66,7 @@ def parse_address(text: str) -> SourceAddress:
     return SourceAddress(kind, target, name, _parse_options(kind, tail, text))
 
 
-def _split(base: str, text: str) -> tuple[Kind, str, str]:
+def _split(base: str, text: str) -> tuple[str, str, str]:
     """Kind, target and name of an address without options."""
     scheme, separator, rest = base.partition("://")
     if separator and scheme in ("csi", "test", "v4l2") and "?" in rest:
@@ -105,14 +84,19 @@ def _split(base: str, text: str) -> tuple[Kind, str, str]:
         if not device.startswith("/dev/"):
             raise SpecError(f"source {text}: got {device!r}, expected v4l2:///dev/video0")
         return "v4l2", device, f"v4l2://{device}"
-    if separator and scheme in _URLS:
+    kind = kind_of_scheme(scheme, hide_password(text)) if separator and scheme != "file" else None
+    if kind is not None and not kind.frames:
+        raise SpecError(f"source {text} gives images and no frames, expected {frame_forms()}")
+    if kind is not None and kind.name not in ("rtsp", "http"):
+        return kind.name, rest, base
+    if kind is not None:
         if split_url(base) is None or "@" in text.removeprefix(base):
             raise SpecError(
                 f"source {hide_password(text)}: got no host and port, expected "
                 f"{scheme}://USER:PASSWORD@HOST:PORT/PATH. In a password # is written %23, / is "
                 "%2F, ? is %3F"
             )
-        return _URLS[scheme], base, hide_password(base)
+        return kind.name, base, hide_password(base)
     address = _path_address(base)
     return address.kind, address.target, address.name
 
@@ -128,10 +112,7 @@ def _path_address(text: str) -> SourceAddress:
             f"source {path} is no video by its name, which would end in one of "
             f"{' '.join(VIDEO_SUFFIXES)}. Rename it, or give the folder that holds it"
         )
-    what = "does not exist"
-    if not path.exists() and "://" in text:
-        what = "is no address of a source"
-    raise SpecError(f"source {hide_password(text)} {what}, expected one of {_FORMS}")
+    raise SpecError(f"source {hide_password(text)} does not exist, expected one of {frame_forms()}")
 
 
 def hide_password(url: str) -> str:
@@ -155,14 +136,14 @@ def split_url(url: str) -> SplitResult | None:
         return None
 
 
-def _parse_options(kind: Kind, tail: str, text: str) -> dict[str, str]:
-    options = {}
+def _parse_options(kind: str, tail: str, text: str) -> dict[str, str]:
+    options, known = {}, kind_named(kind).options
     for part in filter(None, re.split("[,&]", tail)):
         name, _, value = part.partition("=")
-        if name not in OPTIONS[kind]:
-            known = ", ".join(OPTIONS[kind]) or "none"
+        if name not in known:
             raise SpecError(
-                f"source {hide_password(text)}: got option {name!r}, expected of {kind}: {known}"
+                f"source {hide_password(text)}: got option {name!r}, expected of {kind}: "
+                f"{', '.join(known) or 'none'}"
             )
         if name in _NUMBERS and (not value.isdecimal() or int(value) < 1):
             raise SpecError(f"source {text}: got {part!r}, expected {name}=N, at least 1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from edge_vit.camera.clock import Clock
+from edge_vit.camera.sources.address import SourceAddress
 from edge_vit.camera.sources.source import Capture
 from edge_vit.camera.values import SourceFormat
 from edge_vit.data.folder import list_folder
@@ -12,6 +14,11 @@ from edge_vit.data.images import load_image
 from edge_vit.errors import SourceError
 
 _LOG = logging.getLogger(__name__)
+
+
+def open_frames(address: SourceAddress, timeout_s: float, clock: Clock) -> FolderFrames:
+    """Return the source of a folder's images; nothing is read yet."""
+    return FolderFrames(Path(address.target))
 
 
 class FolderFrames:

@@ -40,6 +40,11 @@ _BASE_TIME = re.compile(r"now=\S+ base_time (\d+):(\d\d):(\d\d)\.(\d{9})")
 _WRONG = ("no element", "could not parse", "syntax error", "could not link", "no property")
 
 
+def open_frames(address: SourceAddress, timeout_s: float, clock: Clock) -> GStreamerSource:
+    """Return the source of a pipeline; it is not started yet."""
+    return GStreamerSource(address, clock)
+
+
 class GStreamerSource:
     """Frames of a pipeline that a child process runs."""
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.sources.address import SourceAddress, parse_address
-from edge_vit.camera.sources.folder import FolderFrames
-from edge_vit.camera.sources.gstreamer import GStreamerSource
-from edge_vit.camera.sources.pattern import PatternSource
-from edge_vit.camera.sources.source import FrameSource, SourceMaker
-from edge_vit.camera.sources.stream import StreamSource
+from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.data.registry import kind_named, load_opener
 
 DEFAULT_TIMEOUT_S = 5.0
 
@@ -30,14 +25,5 @@ def source_maker(
     """
     parsed = parse_address(address) if isinstance(address, str) else address
 
-    def make() -> FrameSource:
-        if parsed.kind == "folder":
-            return FolderFrames(Path(parsed.target))
-        if parsed.kind == "test":
-            return PatternSource(parsed, clock)
-        if parsed.kind in ("csi", "gst"):
-            return GStreamerSource(parsed, clock)
-        return StreamSource(parsed, timeout_s, clock)
-
-    is_live = parsed.is_live and not (parsed.kind == "test" and "count" in parsed.options)
-    return SourceMaker(parsed.name, is_live, make)
+    opener = load_opener(kind_named(parsed.kind).frames)
+    return SourceMaker(parsed.name, parsed.is_live, lambda: opener(parsed, timeout_s, clock))

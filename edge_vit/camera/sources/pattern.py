@@ -15,6 +15,11 @@ from edge_vit.errors import SourceError
 _BAR = 16  # pixels
 
 
+def open_frames(address: SourceAddress, timeout_s: float, clock: Clock) -> PatternSource:
+    """Return the source of a pattern; it does not run yet."""
+    return PatternSource(address, clock)
+
+
 class PatternSource:
     """Colours that shift, with a bar that wanders, each frame unlike the one before.
 

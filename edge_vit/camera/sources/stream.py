@@ -25,6 +25,11 @@ _PLAUSIBLE_NS = (
 _MAX_PENDING = 64  # packets in a decoder
 
 
+def open_frames(address: SourceAddress, timeout_s: float, clock: Clock) -> StreamSource:
+    """Return the source of a file, a stream or a V4L2 camera; it is not open yet."""
+    return StreamSource(address, timeout_s, clock)
+
+
 class StreamSource:
     """Frames as FFmpeg decodes them, stamped when their packet arrived or by the driver."""
 

@@ -1,0 +1,152 @@
+"""What every source of images gives, and some of a source's images as a source of their own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from edge_vit.data.preprocess import UInt8Array
+from edge_vit.errors import SpecError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageItem:
+    """One decoded image.
+
+    Attributes:
+        name: how people find it: the path below the folder, such as ``cat/001.jpg``.
+        pixels: uint8 (H, W, 3) RGB, upright.
+        label: index of its class, or None where it is not known.
+    """
+
+    name: str
+    pixels: UInt8Array
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of the images at an address.
+
+    Attributes:
+        labels: the model's class names, which names of folders and in tables are matched to.
+        num_classes: of the model, where it is known.
+        limit: take this many images at most, spread evenly.
+        has_truth: whether classes are wanted; else names of folders and in tables are no classes.
+    """
+
+    labels: tuple[str, ...] = ()
+    num_classes: int | None = None
+    limit: int | None = None
+    has_truth: bool = True
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Images in a fixed order; iterating twice gives the same images twice.
+
+    `labels` are the class names that the items' labels index, empty where the names are not known;
+    `has_labels` is whether every item has a label.
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def has_labels(self) -> bool: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ImageItem]: ...
+
+
+@runtime_checkable
+class IndexedSource(ImageSource, Protocol):
+    """An `ImageSource` whose images can be reached one by one, without decoding those before."""
+
+    def item(self, index: int) -> ImageItem:
+        """Return one image, decoded."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return the name of one image."""
+        ...
+
+    def content_key(self, index: int) -> bytes:
+        """Return bytes that follow from one image's content alone, without decoding it."""
+        ...
+
+
+class SelectedSource:
+    """Some images of an indexed source, in the order of `indices`."""
+
+    def __init__(self, source: IndexedSource, indices: Sequence[int]) -> None:
+        self._source, self._indices = source, indices
+        self.labels, self.has_labels = source.labels, source.has_labels
+        self.notes: tuple[str, ...] = getattr(source, "notes", ())
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[ImageItem]:
+        return map(self._source.item, self._indices)
+
+    def item(self, index: int) -> ImageItem:
+        """Return one image, decoded."""
+        return self._source.item(self._indices[index])
+
+    def name(self, index: int) -> str:
+        """Return the name of one image."""
+        return self._source.name(self._indices[index])
+
+    def content_key(self, index: int) -> bytes:
+        """Return bytes that follow from one image's content alone."""
+        return self._source.content_key(self._indices[index])
+
+
+class _CompressedSource:
+    """Some images of a source that can only be gone through."""
+
+    def __init__(self, source: ImageSource, chosen: Sequence[bool]) -> None:
+        self._source, self._chosen = source, chosen
+        self.labels, self.has_labels = source.labels, source.has_labels
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the source."""
+        return tuple(getattr(self._source, "notes", ()))
+
+    def __len__(self) -> int:
+        return sum(self._chosen)
+
+    def __iter__(self) -> Iterator[ImageItem]:
+        return itertools.compress(self._source, self._chosen)
+
+
+def spread(count: int, limit: int | None) -> list[bool]:
+    """Return which of `count` things to take, so that `limit` of them lie evenly among all.
+
+    Raises:
+        SpecError: `limit` is below 1.
+    """
+    if limit is None:
+        return [True] * count
+    if limit < 1:
+        raise SpecError(f"limit: got {limit}, expected at least 1 image")
+    limit = min(limit, count)
+    chosen = {index * count // limit for index in range(limit)}
+    return [index in chosen for index in range(count)]
+
+
+def limit_images(source: ImageSource, limit: int) -> ImageSource:
+    """Return `limit` images of `source` at most, spread evenly over it.
+
+    Raises:
+        SpecError: `limit` is below 1.
+    """
+    chosen = spread(len(source), limit)
+    if isinstance(source, IndexedSource):
+        return SelectedSource(source, list(itertools.compress(range(len(source)), chosen)))
+    return _CompressedSource(source, chosen)
