@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx
 import onnx_ir as ir
 
-from edge_vit.data.images import ImageSource
-from edge_vit.data.preprocess import preprocess
+from edge_vit.calibration.graph_run import GraphRun
 from edge_vit.graph.mapped import map_weights
 from edge_vit.graph.stream import Refusal, Stream, find_stream
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.lowering.rotation import rotate
-from edge_vit.progress import SILENT, Advance, Progress
+from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
 
@@ -76,83 +73,52 @@ def measure_half(
     return HalfEffect((largest[0], largest[1]), (nodes[0], nodes[1]))
 
 
-def try_rotation(
-    model: onnx.ModelProto,
-    spec: ModelSpec,
-    images: ImageSource,
-    table: CalibrationTable,
-    calibrate: Callable[[onnx.ModelProto, Progress], CalibrationTable],
-    threads: int | None = None,
-    progress: Progress = SILENT,
-) -> CalibrationTable:
-    """Return `table`, or that of the rotated graph where it leaves more of the model's output.
+def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> CalibrationTable:
+    """Return the table of `plain`, or of the rotated graph where that leaves more of the output.
 
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts.
-        images: that calibration reads.
-        table: of `model`, with a forecast.
-        calibrate: makes the table of a graph from the same images, the same ones held out.
-        threads: of ONNX Runtime; None for all cores.
-        progress: told what came out.
+    Smoothing alone decides on the images held out, so that one graph alone is searched. Should the
+    rotated one come to less in the end than smoothing alone did without, the other is searched too.
     """
+    model = plain.model
     stream = find_stream(ir.from_proto(model).graph)
     if isinstance(stream, Refusal):
         progress.note(f"the residual stream is not rotated: {stream}")
-        return table
+        return plain.settle()
     with progress.step("rotating the residual stream"):
         data = rotate(model, SEED).SerializeToString()
-    with map_weights(data) as rotated:
+    with map_weights(data) as graph:
         del data
-        other = calibrate(rotated, _Prefixed(progress))
-        assert table.forecast is not None
-        assert other.forecast is not None
-        before, after = table.forecast.sqnr, other.forecast.sqnr
-        found = f"{after:.1f} dB with the residual stream rotated, {before:.1f} dB without"
-        if not _is_better(other, table):
-            progress.note(f"{found}: it is not rotated")
-            others = {**table.forecast.others, "rotated": round(after, 2)}
-            return replace(table, forecast=replace(table.forecast, others=others))
-        few = itertools.islice(images, _NUM_IMAGES)
-        some = [preprocess(image.pixels, spec.preprocess) for image in few]
+        rotated = plain.rotated(graph)
+        before, after = plain.smoothed.sqnr, rotated.smoothed.sqnr
+        found = f"smoothing alone comes to {after:.1f} dB rotated, {before:.1f} dB as it is"
+        if after < before + _MIN_GAIN:
+            progress.note(f"the residual stream is not rotated: {found}")
+            return _beside(plain.settle(), "rotated, smoothing alone", after)
+        some = plain.seen.held_out[:_NUM_IMAGES]
         with progress.step(f"looking at the rotated stream on {len(some)} images"):
-            effect = measure_half(model, rotated, spec, some, threads)
-        progress.note(f"{found}: it is rotated. On {len(some)} images {effect}")
-    others = {**other.forecast.others, "not rotated": round(before, 2)}
-    return replace(
-        other,
-        fp32_nodes=table.fp32_nodes,
-        rotated_fp32_nodes=other.fp32_nodes,
-        rotation=SEED,
-        forecast=replace(other.forecast, others=others),
-    )
+            effect = measure_half(model, graph, plain.spec, some, plain.threads)
+        progress.note(f"the residual stream is rotated: {found}. On {len(some)} images {effect}")
+        table = _beside(rotated.settle(), "not rotated, smoothing alone", before)
+        if _sqnr(table) < before:
+            other = plain.settle()
+            if _sqnr(other) > _sqnr(table):
+                progress.note("as it is the model comes to more in the end: it is not rotated")
+                return _beside(other, "rotated", _sqnr(table))
+        return replace(
+            table,
+            fp32_nodes=plain.fp32_nodes,
+            rotated_fp32_nodes=rotated.fp32_nodes,
+            rotation=SEED,
+        )
 
 
-class _Prefixed:
-    """Progress of the rotated graph: its steps and notes say so."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def step(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
-        """Open the step."""
-        return self._progress.step(f"rotated: {name}", total)
-
-    def note(self, text: str) -> None:
-        """Say the line."""
-        self._progress.note(f"rotated: {text}")
+def _sqnr(table: CalibrationTable) -> float:
+    assert table.forecast is not None
+    return table.forecast.sqnr
 
 
-def _is_better(rotated: CalibrationTable, plain: CalibrationTable) -> bool:
-    """Say whether more of the output is left; of two that are good enough, with more in INT8."""
-    assert rotated.forecast is not None
-    assert plain.forecast is not None
-    after, before = rotated.forecast.sqnr, plain.forecast.sqnr
-    wanted = plain.recipe.min_sqnr
-    if min(after, before) >= wanted and _count_half(rotated) != _count_half(plain):
-        return _count_half(rotated) < _count_half(plain)
-    return after >= before + _MIN_GAIN
-
-
-def _count_half(table: CalibrationTable) -> int:
-    return sum(not scales.is_quantized for scales in table.sites.values())
+def _beside(table: CalibrationTable, name: str, sqnr: float) -> CalibrationTable:
+    """Return `table` with one more plan that its own was compared with."""
+    assert table.forecast is not None
+    others = {**table.forecast.others, name: round(sqnr, 2)}
+    return replace(table, forecast=replace(table.forecast, others=others))

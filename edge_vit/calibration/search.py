@@ -85,17 +85,14 @@ def search_plans(
         threads: of ONNX Runtime; None for all cores.
         progress: told about each block.
     """
-    blocks = find_blocks(ir.from_proto(model).graph)
     if not recipe.search_tokens:
-        plans = dict[str, Plan]()
-        for block in blocks:
-            plans |= _Family(block, seen, recipe).plan(Choice(recipe.fold_strength))
-        return Found({FINISHED: plans}, {})
+        return Found({FINISHED: plan_alike(model, seen, recipe)}, {})
     found, errors, nearest = dict[str, dict[str, Plan]](), dict[str, float](), list[str]()
     shaping = seen.shaping or seen.held_out
     if len(exact) < FEWEST_HELD_OUT:
         recipe = replace(recipe, steps=(), strengths=())
     images = [*seen.held_out[: len(exact)], *shaping]
+    blocks = find_blocks(ir.from_proto(model).graph)
     title = f"searching scales on {len(exact)} images, by block"
     # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.
     with threadpool_limits(1, "blas"), progress.step(title, len(blocks)) as advance:
@@ -111,6 +108,14 @@ def search_plans(
             probe.close()
             advance(1)
     return Found(found, errors, tuple(nearest))
+
+
+def plan_alike(model: onnx.ModelProto, seen: Observation, recipe: Recipe) -> Plans:
+    """Return plans that make the same choice for every layer: smoothing alone, nothing searched."""
+    plans = dict[str, Plan]()
+    for block in find_blocks(ir.from_proto(model).graph):
+        plans |= _Family(block, seen, recipe).plan(Choice(recipe.fold_strength))
+    return plans
 
 
 class _Family:

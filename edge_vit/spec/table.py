@@ -48,9 +48,8 @@ class Recipe:
         strengths: of smoothing that are tried for each layer beside `fold_strength`.
         is_compensated: weights are rounded so that their errors make up for each other
             (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
-        tries_rotation: calibrate the graph with its residual stream rotated as well
-            (`edge_vit.lowering.rotation`), and keep that where the model's output gains by it.
-            Twice the time.
+        tries_rotation: rotate the residual stream (`edge_vit.lowering.rotation`) where smoothing
+            alone comes to more by it, on the images held out.
         is_judged: in tables of format 4 and before; steps have been judged always since.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.

@@ -141,7 +141,7 @@ def test_images_of_many_windows_are_asked_about_few_at_a_time(vit, monkeypatch):
         asked.append(len(args[4]))
         return search_plans(*args, **kwargs)
 
-    monkeypatch.setattr("edge_vit.calibration.calibrate.search_plans", search)
+    monkeypatch.setattr("edge_vit.calibration.graph_run.search_plans", search)
     for num_tokens in (0, 100):
         spec = dataclasses.replace(vit.spec, num_tokens=num_tokens)
         Seeded(vit.model, spec).calibrate(random_images(32), RECIPES["balanced"])

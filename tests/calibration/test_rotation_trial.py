@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -10,8 +11,7 @@ from seeded import Remembered, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration import rotation_trial
 from edge_vit.calibration.coverage import find_overshoots
-from edge_vit.calibration.rotation_trial import measure_half, try_rotation
-from edge_vit.data.images import ArraySource
+from edge_vit.calibration.rotation_trial import choose_rotation, measure_half
 from edge_vit.graph.stream import Refusal
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.qdq import write_qdq
@@ -51,8 +51,10 @@ def rotated_table(uneven, notes) -> CalibrationTable:
 
 def test_a_stream_with_outliers_is_rotated_where_that_is_better(rotated_table, notes):
     assert rotated_table.rotation is not None
-    assert rotated_table.forecast.sqnr > rotated_table.forecast.others["not rotated"]
-    assert "it is rotated. On 4 images the residual stream reaches" in notes.notes[-1]
+    as_it_is = rotated_table.forecast.others["not rotated, smoothing alone"]
+    assert rotated_table.forecast.sqnr > as_it_is
+    (note,) = (note for note in notes.notes if note.startswith("the residual stream is rotated"))
+    assert "On 4 images the residual stream reaches" in note
 
 
 def test_the_table_alone_says_how_to_write_the_graph(uneven, rotated_table):
@@ -71,54 +73,63 @@ def test_ranges_are_checked_in_the_rotated_graph(uneven, rotated_table):
     assert seen == ()
 
 
-def test_a_rotation_that_gains_nothing_is_left_out(vit):
-    notes = Remembered()
-    table = vit.calibrate(random_images(20), PLAIN, notes)
-    assert table.rotation is None
-    assert table.forecast.others["rotated"] < table.forecast.sqnr + 0.1
-    assert notes.notes[-1].endswith("without: it is not rotated")
+@dataclasses.dataclass
+class Graph:
+    """Stands for a graph: what smoothing alone comes to, and what it is settled at, in dB."""
+
+    vit: Seeded
+    table: CalibrationTable
+    alone: float
+    all_steps: float
+    other: Graph | None = None
+    threads: int | None = None
+    is_settled: bool = False
+
+    def __post_init__(self):
+        self.model, self.spec = self.vit.model, self.vit.spec
+        self.seen = SimpleNamespace(held_out=list(random_images(2)))
+        self.smoothed = SimpleNamespace(sqnr=self.alone)
+        self.fp32_nodes = {"node": f"{self.all_steps}"}
+
+    def rotated(self, model):
+        return self.other
+
+    def settle(self):
+        self.is_settled = True
+        forecast = Forecast(4, self.all_steps, self.all_steps, "all steps")
+        return dataclasses.replace(self.table, forecast=forecast, fp32_nodes=self.fp32_nodes)
+
+
+@pytest.mark.parametrize(
+    ("alone", "all_steps", "is_rotated", "settled"),
+    [
+        (26.2, 28.0, True, (False, True)),  # in dB, rotated; 26 and 30 as it is
+        (26.05, 40.0, False, (True, False)),
+        (26.2, 25.0, False, (True, True)),
+    ],
+)
+def test_smoothing_alone_decides_which_graph_is_searched(
+    vit, table, alone, all_steps, is_rotated, settled
+):
+    other = Graph(vit, table, alone, all_steps)
+    plain = Graph(vit, table, 26.0, 30.0, other)
+    found = choose_rotation(plain)
+    assert (found.rotation is not None) is is_rotated
+    assert (plain.is_settled, other.is_settled) == settled
+    assert found.fp32_nodes == plain.fp32_nodes
+    assert found.forecast.sqnr == (all_steps if is_rotated else 30.0)
+    assert any("rotated" in name for name in found.forecast.others)
+    if is_rotated:
+        assert found.int8_fp32_nodes == other.fp32_nodes
 
 
 def test_a_model_without_one_stream_says_why_it_is_not_rotated(vit, table, monkeypatch):
     notes = Remembered()
     reason = "the model is hierarchical"
     monkeypatch.setattr(rotation_trial, "find_stream", lambda graph: Refusal(reason))
-    source = ArraySource(random_images(1))
-    found = try_rotation(vit.model, vit.spec, source, table, pytest.fail, progress=notes)
-    assert found is table
+    plain = Graph(vit, table, 26.0, 30.0)
+    assert choose_rotation(plain, notes).forecast.sqnr == 30.0
     assert notes.notes == [f"the residual stream is not rotated: {reason}"]
-
-
-@pytest.mark.parametrize(
-    ("sqnr", "in_half", "is_rotated"),
-    [
-        (30.0, (1, 0), True),
-        (25.0, (1, 0), True),
-        (24.0, (1, 0), False),
-        (40.0, (0, 1), False),
-        (26.05, (1, 1), False),
-        (26.2, (1, 1), True),
-    ],
-)
-def test_layers_in_int8_count_before_decibels_above_those_wanted(
-    vit, table, sqnr, in_half, is_rotated
-):
-    """25 dB are wanted, 26 come out as it is; `in_half` layers are FP16 there and rotated."""
-
-    def with_forecast(table, sqnr, half):
-        names = list(table.sites)[:half]
-        sites = {n: dataclasses.replace(table.sites[n], precision="fp16") for n in names}
-        recipe = dataclasses.replace(PLAIN, min_sqnr=25.0)
-        forecast = Forecast(4, sqnr, sqnr, "all steps")
-        return dataclasses.replace(
-            table, recipe=recipe, sites={**table.sites, **sites}, forecast=forecast
-        )
-
-    plain = with_forecast(table, 26.0, in_half[0])
-    other = with_forecast(table, sqnr, in_half[1])
-    source = ArraySource(random_images(1))
-    found = try_rotation(vit.model, vit.spec, source, plain, lambda graph, progress: other)
-    assert (found.rotation is not None) is is_rotated
 
 
 def test_fp16_keeps_fewer_nodes_in_float32_where_outliers_are_spread(vit):

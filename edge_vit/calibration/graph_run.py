@@ -1,0 +1,286 @@
+"""One graph of a model, the plans that images make of it, and the table of the best."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edge_vit.calibration.fallback import choose_fallback, rank_fallback
+from edge_vit.calibration.final_check import choose_plan, measure_table
+from edge_vit.calibration.growth import say_growth
+from edge_vit.calibration.layer import Plan
+from edge_vit.calibration.observer import Observation, observe
+from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
+from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, plan_alike, search_plans
+from edge_vit.calibration.stats import ActivationStats
+from edge_vit.data.images import ImageSource
+from edge_vit.data.preprocess import UInt8Array
+from edge_vit.data.preprocess import digest as image_digest
+from edge_vit.formats.fp16 import FORMAT as FP16
+from edge_vit.formats.int8 import FORMAT as INT8
+from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
+from edge_vit.lowering.proof import Int8Proof, say_unforeseen
+from edge_vit.progress import Advance, Progress
+from edge_vit.spec import ModelSpec
+from edge_vit.spec.table import CalibrationTable, Forecast, Recipe, SiteScales, sqnr_of
+
+_ENOUGH = 16  # images, so that those that INT8 is tried on can be left out
+
+SHARE_HELD_OUT = 4  # one image in so many, at most
+_MOST_HELD_OUT = 32  # what a forecast rests on
+
+_FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
+"""Images and tokens that tell how channels vary together: more of them change little."""
+
+
+@dataclass(frozen=True, eq=False)
+class GraphRun:
+    """One graph of the model, as it is or rotated, with what the images make of it."""
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    images: ImageSource
+    recipe: Recipe
+    exclude: Collection[str]
+    digest: str
+    threads: int | None
+    progress: Progress
+    seen: Observation
+    exact: Sequence[Outputs]
+
+    @classmethod
+    def of(
+        cls,
+        model: onnx.ModelProto,
+        spec: ModelSpec,
+        images: ImageSource,
+        recipe: Recipe,
+        exclude: Collection[str],
+        digest: str,
+        threads: int | None,
+        progress: Progress,
+        *,
+        exact: Sequence[Outputs] | None = None,
+        state_path: Path | None = None,
+    ) -> GraphRun:
+        """Run `images` through `model`; `exact` are its outputs where they are known already."""
+        seen = observe(
+            model,
+            spec,
+            images,
+            exclude=exclude if len(images) - len(exclude) >= _ENOUGH else (),
+            hold_out=_count_held_out(recipe, len(images)),
+            num_shaping=_count_shaping(spec) if recipe.search_tokens else 0,
+            has_histogram=recipe.range_method == "percentile",
+            threads=threads,
+            state_path=state_path,
+            model_digest=digest,
+            progress=progress,
+        )
+        if exact is None:
+            if recipe.search_tokens and seen.shaping and (said := say_growth(seen)):
+                progress.note(said)
+            exact = run_outputs(model, spec, seen.held_out, threads) if recipe.search_tokens else []
+        return cls(model, spec, images, recipe, exclude, digest, threads, progress, seen, exact)
+
+    def rotated(self, model: onnx.ModelProto) -> GraphRun:
+        """Return the same of the rotated graph `model`."""
+        return GraphRun.of(
+            model,
+            self.spec,
+            self.images,
+            self.recipe,
+            self.exclude,
+            self.digest,
+            self.threads,
+            _Prefixed(self.progress),
+            exact=self.exact,
+        )
+
+    @functools.cached_property
+    def smoothed(self) -> OutputError:
+        """What smoothing alone comes to on the images held out."""
+        plans = plan_alike(self.model, self.seen, self.recipe)
+        return self._judge({}, ()).measure(plans)
+
+    def settle(self) -> CalibrationTable:
+        """Return the table of the graph."""
+        model, spec, seen, recipe = self.model, self.spec, self.seen, self.recipe
+        asked = self.exact[: _count_asked(recipe, spec)]
+        found = search_plans(
+            model, spec, seen, recipe, asked, threads=self.threads, progress=self.progress
+        )
+        errors = found.errors if seen.shaping else {}  # else the images shaped what they judge
+        return self._judge(errors, found.nearest).settle(found.plans, self.progress)
+
+    @functools.cached_property
+    def fp32_nodes(self) -> Mapping[str, str]:
+        """Nodes of the graph that FP16 would overflow, with the reason."""
+        some = _choose_for_overflow(self.seen)
+        with self.progress.step(f"looking for FP16 overflow on {len(some)} images"):
+            amax = observe_amax(self.model, self.spec, some, self.threads)
+        return choose_fp32_nodes(self.model, amax)
+
+    def _judge(self, errors: Mapping[str, float], nearest: tuple[str, ...]) -> _Judge:
+        draft = CalibrationTable(
+            self.recipe,
+            self.digest,
+            {},
+            self.seen.image_digests,
+            fp32_nodes=self.fp32_nodes,
+            image_signatures=self.seen.image_signatures,
+            nearest=nearest,
+        )
+        return _Judge(self.model, self.spec, self.seen, self.exact, draft, errors, self.threads)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Makes tables of plans and tries them on the images that were held out."""
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    seen: Observation
+    exact: Sequence[Outputs]
+    draft: CalibrationTable
+    errors: Mapping[str, float]
+    threads: int | None
+
+    def settle(self, plans: Mapping[str, Plans], progress: Progress) -> CalibrationTable:
+        """Return the table of the best of `plans`, some layers in FP16 where too little is left."""
+        recipe = self.draft.recipe
+        if not recipe.search_tokens:
+            return self._table(next(iter(plans.values())))
+        ranked = choose_plan(plans, self.measure, progress)
+        best = ranked[0]
+        if best.name != FINISHED:
+            finished = next(c for c in ranked if c.name == FINISHED)
+            progress.note(
+                f"{best.name} comes to {best.error.sqnr:.1f} dB on {len(self.exact)} images held "
+                f"out, all steps together to {finished.error.sqnr:.1f} dB: the former is kept"
+            )
+        chosen, error = plans[best.name], best.error
+        work = {  # over all images: where windows merge, layers take different counts of tokens
+            name: float(plan.num_weights * self.seen.stats[name].num_rows)
+            for name, plan in chosen.items()
+        }
+        # What layers cost alone, in proportion to what all together came to.
+        total = math.fsum(self.errors.values())
+        errors = {n: e * error.mean / total if total else 0.0 for n, e in self.errors.items()}
+        curve = rank_fallback(errors, work, recipe.max_fallback)
+        spared: tuple[str, ...] = ()
+        for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
+            if round(error.sqnr, 1) >= recipe.min_sqnr:
+                break
+            more = choose_fallback(curve, best.error.sqnr, wanted, recipe.max_fallback)
+            if more != spared:
+                spared = more
+                error = self._measure(self._table(chosen, spared))
+        if round(error.sqnr, 1) < recipe.min_sqnr:
+            progress.note(
+                f"INT8 comes to {error.sqnr:.1f} dB on {len(self.exact)} images held out, below "
+                f"the {recipe.min_sqnr:g} dB wanted, even with {len(spared)} of its layers in "
+                "FP16. FP16 alone is likely the precision for this model; edgevit verify decides"
+            )
+        others = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}
+        forecast = Forecast(len(self.exact), error.sqnr, sqnr_of(error.worst), best.name, others)
+        by_image = tuple(map(sqnr_of, error.by_image))
+        proof = Int8Proof(len(by_image), error.sqnr, by_image, "held-out images")
+        if said := str(proof) if proof.is_collapsed else say_unforeseen(proof, error.sqnr):
+            progress.note(said)
+        table = self._table(chosen, spared)
+        return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
+
+    def _table(self, plans: Plans, spared: Collection[str] = ()) -> CalibrationTable:
+        stats = self.seen.stats
+        sites = {
+            name: _scales(plans[name], stats[name], name in spared, self.errors.get(name, 0.0))
+            for name in stats
+        }
+        levels = {
+            name: plan.levels
+            for name, plan in plans.items()
+            if plan.levels is not None and name not in spared
+        }
+        return replace(self.draft, sites=sites).with_levels(levels)
+
+    def measure(self, plans: Plans) -> OutputError:
+        """Return how far INT8 is off on the images held out, every layer as planned."""
+        return self._measure(self._table(plans))
+
+    def _measure(self, table: CalibrationTable) -> OutputError:
+        images = self.seen.held_out
+        return measure_table(self.model, self.spec, table, images, self.exact, self.threads)
+
+
+_NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
+
+
+def _choose_for_overflow(seen: Observation) -> list[UInt8Array]:
+    """Return some images as they come, and those that reach farthest, each once."""
+    some = (*seen.held_out[:_NUM_RANGE_IMAGES], *seen.farthest)
+    return list({image_digest(pixels): pixels for pixels in some}.values())
+
+
+def _scales(plan: Plan, stats: ActivationStats, is_spared: bool, error: float) -> SiteScales:
+    is_smoothed = bool((plan.divisors != 1).any() or plan.offsets.any())
+    if is_spared:  # smoothing stays in the graph, in INT8 or not
+        kept = tuple(step for step in plan.steps if step.startswith(("smoothing", "shift")))
+        plan = replace(plan, correction=np.zeros_like(plan.correction), levels=None, steps=kept)
+    return SiteScales(
+        precision=(FP16 if is_spared else INT8).name,
+        reason="INT8 costs the output most here" if is_spared else "linear layer of a block",
+        activation_scale=plan.input_scale,
+        activation_zero=plan.input_zero,
+        weight_scales=tuple(plan.weight_scales.tolist()),
+        activation_amax=stats.amax,
+        activation_crest=stats.crest,
+        divisors=tuple(plan.divisors.tolist()) if is_smoothed else (),
+        offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
+        correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
+        steps=plan.steps,
+        output_error=error,
+    )
+
+
+def _count_held_out(recipe: Recipe, num_images: int) -> int:
+    """Return how many images judge: a quarter of them at most."""
+    if not recipe.search_tokens:
+        return _NUM_RANGE_IMAGES
+    return max(1, min(_MOST_HELD_OUT, num_images // SHARE_HELD_OUT))
+
+
+def _count_asked(recipe: Recipe, spec: ModelSpec) -> int:
+    """Return how many of them each layer is tried on: so many tokens, four images at least."""
+    if not spec.num_tokens:  # unknown where attention is within windows: of those an image has many
+        return FEWEST_HELD_OUT
+    return max(FEWEST_HELD_OUT, math.ceil(recipe.search_tokens / spec.num_tokens))
+
+
+def _count_shaping(spec: ModelSpec) -> int:
+    """Return how many of the other images tell how channels vary together."""
+    if not spec.num_tokens:
+        return _FEWEST_SHAPING
+    return max(_FEWEST_SHAPING, math.ceil(_SHAPING_TOKENS / spec.num_tokens))
+
+
+class _Prefixed:
+    """Progress of the rotated graph: its steps and notes say so."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def step(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        """Open the step."""
+        return self._progress.step(f"rotated: {name}", total)
+
+    def note(self, text: str) -> None:
+        """Say the line."""
+        self._progress.note(f"rotated: {text}")
