@@ -36,7 +36,7 @@ def calibrate_model(
     Args:
         fp32: the graph in canonical form, as the bundle holds it.
         spec: its facts.
-        images: each is read once, twice where a rotation is tried; their order does not matter.
+        images: each is read once; their order does not matter.
         recipe: the choices to make.
         exclude: digests of images that INT8 is tried on later: where enough others are left, they
             take no part.
@@ -61,7 +61,7 @@ def calibrate_model(
     with map_weights(fp32) as model:
         del fp32  # where the caller has let go of it too, its memory is free from here on
         run = GraphRun.of(
-            model, spec, images, recipe, exclude, digest, threads, progress, state_path=state_path
+            model, spec, images, recipe, exclude, digest, threads, state_path, progress
         )
         if not recipe.tries_rotation or not run.seen.shaping:
             return run.settle()

@@ -16,7 +16,7 @@ from edge_vit.calibration.fallback import choose_fallback, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
 from edge_vit.calibration.growth import say_growth
 from edge_vit.calibration.layer import Plan
-from edge_vit.calibration.observer import Observation, observe
+from edge_vit.calibration.observer import Observation, observe, observe_again
 from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
 from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, plan_alike, search_plans
 from edge_vit.calibration.stats import ActivationStats
@@ -42,13 +42,22 @@ _FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
 
 @dataclass(frozen=True, eq=False)
 class GraphRun:
-    """One graph of the model, as it is or rotated, with what the images make of it."""
+    """One graph of the model, as it is or rotated, with what the images make of it.
+
+    Attributes:
+        model: the fp32 graph.
+        spec: its facts.
+        recipe: the choices to make.
+        digest: of the graph in the bundle.
+        threads: of ONNX Runtime; None for all cores.
+        progress: told about each step.
+        seen: what calibration saw of it.
+        exact: its outputs for the images held out; empty where the recipe asks for none.
+    """
 
     model: onnx.ModelProto
     spec: ModelSpec
-    images: ImageSource
     recipe: Recipe
-    exclude: Collection[str]
     digest: str
     threads: int | None
     progress: Progress
@@ -65,12 +74,10 @@ class GraphRun:
         exclude: Collection[str],
         digest: str,
         threads: int | None,
+        state_path: Path | None,
         progress: Progress,
-        *,
-        exact: Sequence[Outputs] | None = None,
-        state_path: Path | None = None,
     ) -> GraphRun:
-        """Run `images` through `model`; `exact` are its outputs where they are known already."""
+        """Run `images` through `model`."""
         seen = observe(
             model,
             spec,
@@ -84,25 +91,16 @@ class GraphRun:
             model_digest=digest,
             progress=progress,
         )
-        if exact is None:
-            if recipe.search_tokens and seen.shaping and (said := say_growth(seen)):
-                progress.note(said)
-            exact = run_outputs(model, spec, seen.held_out, threads) if recipe.search_tokens else []
-        return cls(model, spec, images, recipe, exclude, digest, threads, progress, seen, exact)
+        if recipe.search_tokens and seen.shaping and (said := say_growth(seen)):
+            progress.note(said)
+        exact = run_outputs(model, spec, seen.held_out, threads) if recipe.search_tokens else []
+        return cls(model, spec, recipe, digest, threads, progress, seen, exact)
 
-    def rotated(self, model: onnx.ModelProto) -> GraphRun:
-        """Return the same of the rotated graph `model`."""
-        return GraphRun.of(
-            model,
-            self.spec,
-            self.images,
-            self.recipe,
-            self.exclude,
-            self.digest,
-            self.threads,
-            _Prefixed(self.progress),
-            exact=self.exact,
-        )
+    def rotated(self, model: onnx.ModelProto, sites: Collection[str]) -> GraphRun:
+        """Return the same of the rotated graph `model`, in which `sites` read something else."""
+        progress = _Prefixed(self.progress)
+        seen = observe_again(model, self.spec, self.seen, sites, self.threads, progress)
+        return replace(self, model=model, seen=seen, progress=progress)
 
     @functools.cached_property
     def smoothed(self) -> OutputError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edge_vit.calibration.held_out import Ranges
+from edge_vit.calibration.held_out import ChannelRange, Ranges
 from edge_vit.calibration.seen import SECONDS_BETWEEN_SAVES, SeenFile
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.data.images import ImageSource
@@ -148,6 +148,43 @@ def observe(
         seen.held_out.shaping,
         tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),
     )
+
+
+def observe_again(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    seen: Observation,
+    sites: Collection[str],
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Observation:
+    """Return what was seen, but for some layers, whose inputs another form of the graph changes.
+
+    Those are looked at anew on the images that shape the plan.
+
+    Args:
+        model: the fp32 graph in that form.
+        spec: its facts.
+        seen: of the graph as it was.
+        sites: layers whose inputs are others now.
+        threads: of ONNX Runtime; None for all cores.
+        progress: told about each image.
+    """
+    found = find_sites(ir.from_proto(model).graph)
+    inputs = {s.name: s.linear.input.name or "" for s in found if s.name in sites}
+    names = list(dict.fromkeys(inputs.values()))
+    stats = dict[str, ActivationStats]()
+    session = open_exact_session(expose(model, names, only=True), threads)
+    title = f"looking again on {len(seen.shaping)} images"
+    with progress.step(title, len(seen.shaping)) as advance:
+        for pixels in seen.shaping:
+            for name, value in _run(session, names, spec, pixels).items():
+                here = ActivationStats.of(value, has_histogram=False)
+                stats[name] = stats[name].merge(here) if name in stats else here
+            advance(1)
+    anew = {site: stats[name] for site, name in inputs.items()}
+    ranges = {site: ChannelRange.of(here) for site, here in anew.items()}
+    return replace(seen, stats={**seen.stats, **anew}, ranges={**seen.ranges, **ranges})
 
 
 def _run(

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edge_vit.calibration.graph_run import GraphRun
 from edge_vit.graph.mapped import map_weights
+from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Refusal, Stream, find_stream
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
@@ -80,15 +81,18 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
     rotated one come to less in the end than smoothing alone did without, the other is searched too.
     """
     model = plain.model
-    stream = find_stream(ir.from_proto(model).graph)
+    graph_ir = ir.from_proto(model).graph
+    stream = find_stream(graph_ir)
     if isinstance(stream, Refusal):
         progress.note(f"the residual stream is not rotated: {stream}")
         return plain.settle()
+    reads = {matmul.name for matmul, _ in stream.reads}
+    readers = {s.name for s in find_sites(graph_ir) if s.linear.matmul.name in reads}
     with progress.step("rotating the residual stream"):
         data = rotate(model, SEED).SerializeToString()
     with map_weights(data) as graph:
         del data
-        rotated = plain.rotated(graph)
+        rotated = plain.rotated(graph, readers)
         before, after = plain.smoothed.sqnr, rotated.smoothed.sqnr
         found = f"smoothing alone comes to {after:.1f} dB rotated, {before:.1f} dB as it is"
         if after < before + _MIN_GAIN:

@@ -91,7 +91,8 @@ class Graph:
         self.smoothed = SimpleNamespace(sqnr=self.alone)
         self.fp32_nodes = {"node": f"{self.all_steps}"}
 
-    def rotated(self, model):
+    def rotated(self, model, sites):
+        assert sites == {f"block{i}/{role}" for i in range(2) for role in ("qkv", "fc1")}
         return self.other
 
     def settle(self):
