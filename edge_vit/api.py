@@ -1,4 +1,4 @@
-"""The stages put together: what the command line calls, and what a program calls.
+"""The stages that change a bundle: what the command line calls, and what a program calls.
 
 Each function takes and returns bundles; a bundle that a stage fails on is as it was before, and one
 that two processes work on is written by one of them at a time.
@@ -6,55 +6,35 @@ that two processes work on is written by one of them at a time.
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.bundle import (
-    GOLDEN,
-    RECORD,
-    ROUNDED,
     TABLE,
     Bundle,
-    Change,
-    Golden,
     draft_bundle,
     refuse_existing,
 )
-from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, noted, notes_of
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, notes_of
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.files import refuse_unwritable_folder
-from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format
+from edge_vit.formats import REFERENCE, all_formats, find_format
 from edge_vit.optional import require
-from edge_vit.plugins import import_target
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import Precision
-from edge_vit.spec.table import DEFAULT_RECIPE, CalibrationTable, Recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, Recipe
 
 if TYPE_CHECKING:
-    from edge_vit.export.export import Exported
     from edge_vit.export.sources import SourceRequest
 
 Images = ImageSource | Path | str
-
-_TOOLS = {
-    "onnx": (),
-    "timm": ("torch", "onnxscript", "timm"),
-    "torchvision": ("torch", "onnxscript", "torchvision"),
-    "hf": ("torch", "onnxscript", "transformers"),
-}
-"""Scheme of the source -> what makes its graph, where that is more or less than torch alone."""
 
 NUM_COVERAGE_IMAGES = 32
 """How many images tell whether all stay within the calibrated ranges."""
 
 CALIBRATION_STATE = "calibration.state.npz"
 """File in the bundle's folder while it is calibrated, and after an interruption."""
-
-_MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
 
 
 def export_bundle(
@@ -97,6 +77,7 @@ def export_bundle(
     require("torch", "exporting a model")
     require("onnx_ir", "exporting a model")
     from edge_vit.export.export import export_model
+    from edge_vit.export.into_bundle import write_export
     from edge_vit.export.notes import export_notes
     from edge_vit.export.sources import SourceRequest
 
@@ -119,19 +100,25 @@ def export_bundle(
     with draft_bundle(
         output, exported.spec, force=force, progress=progress, lock_timeout=lock_timeout
     ) as bundle:
-        bundle = _write_export(bundle, exported)
+        bundle = write_export(bundle, exported)
         if wanted.needs_images and images is not None:
+            from edge_vit.calibration.into_bundle import calibrate_bundle
+
             state_path = bundle.path.with_suffix(".state.npz")  # beside the draft: it outlives it
             try:
-                bundle = _calibrate(bundle, images, state_path, recipe, threads, progress)
+                bundle = calibrate_bundle(
+                    bundle, images, recipe, state_path, threads=threads, progress=progress
+                )
                 quantize(bundle, progress=progress)
             except KeyboardInterrupt:
                 if state_path.is_file():
                     progress.note("What was seen is kept: the same command goes on from there")
                 raise
         elif not wanted.is_reference:
+            from edge_vit.lowering.variants import write_formats
+
             with bundle.change() as change:
-                _write_formats(bundle, change, [wanted], None, progress)
+                write_formats(bundle, change, [wanted], progress=progress)
     bundle = Bundle.open(output)
     if replaces:
         from edge_vit.runtime.trt.engines import discard_outdated
@@ -159,53 +146,16 @@ def calibrate(
     """
     require("onnxruntime", "calibrating")
     require("onnx_ir", "calibrating")
+    from edge_vit.calibration.into_bundle import calibrate_bundle
+
     bundle = _open(bundle)
     source = _open_images(images, num_images, max_bad)
     with bundle.locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
         state_path = bundle.path / CALIBRATION_STATE
-        return _calibrate(bundle, source, state_path, recipe, threads, progress)
-
-
-def _calibrate(
-    bundle: Bundle,
-    images: ImageSource,
-    state_path: Path,
-    recipe: Recipe,
-    threads: int | None,
-    progress: Progress,
-) -> Bundle:
-    """Calibrate a bundle that is locked; what is seen on the way is kept at `state_path`."""
-    from edge_vit.calibration.calibrate import calibrate_model
-
-    with noted(images, progress):
-        table = calibrate_model(
-            bundle.read_graph(),
-            bundle.spec,
-            images,
-            recipe,
-            exclude=bundle.read_golden().digests if bundle.has(GOLDEN) else (),
-            threads=threads,
-            state_path=state_path,
-            progress=progress,
+        return calibrate_bundle(
+            bundle, source, recipe, state_path, threads=threads, progress=progress
         )
-    old = bundle.artifact(TABLE).sha256 if bundle.has(TABLE) else ""
-    artifacts = bundle.manifest.artifacts.items()
-    stale = tuple(name for name, artifact in artifacts if old in artifact.parents)
-    files = {TABLE: table.to_bytes()}
-    if table.levels:
-        files[ROUNDED] = table.weights_to_bytes()
-    elif bundle.has(ROUNDED):
-        stale = (*stale, ROUNDED)
-    bundle = bundle.add(
-        files,
-        parents=(bundle.graph(),),
-        made_by=_versions("onnxruntime", "onnx", "onnx-ir"),
-        drop=stale,
-    )
-    with contextlib.suppress(OSError):
-        state_path.unlink(missing_ok=True)
-    return bundle
 
 
 def quantize(
@@ -220,33 +170,15 @@ def quantize(
     `lock_timeout` seconds at most.
     """
     require("onnx_ir", "quantizing")
+    from edge_vit.lowering.variants import write_formats
+
     narrow = [each for each in all_formats() if not each.is_reference]
     with _open(bundle).locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
         table = bundle.read_table(with_weights=True)
         with bundle.change() as change:
-            _write_formats(bundle, change, narrow, table, progress)
+            write_formats(bundle, change, narrow, table, progress)
     return change.bundle
-
-
-def _write_formats(
-    bundle: Bundle,
-    change: Change,
-    formats: Sequence[NumberFormat],
-    table: CalibrationTable | None,
-    progress: Progress,
-) -> None:
-    """Add the variants of `formats`, from wide to narrow, each proven on the golden images."""
-    from edge_vit.lowering.variants import Request
-
-    proofs: dict[Precision, object] = {}
-    for each in formats:
-        lowered = import_target(each.lower)(Request(bundle, table, proofs, progress))
-        proofs[each.name] = lowered.proof
-        made_by = _versions(*lowered.tools)
-        change.add(lowered.files, parents=lowered.parents, made_by=made_by)
-        for note in lowered.notes:
-            progress.note(note)
 
 
 def check_coverage(
@@ -300,30 +232,6 @@ def _open_images(images: Images, limit: int | None, max_bad: MaxBad) -> ImageSou
     return open_image_source(images, limit=limit, has_truth=False, max_bad=max_bad)
 
 
-def _write_export(bundle: Bundle, exported: Exported) -> Bundle:
-    from PIL import Image
-
-    golden = Golden(exported.images, exported.outputs)
-    scheme = exported.spec.source.partition(":")[0]
-    used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
-    bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=_versions(*used))
-    files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
-    for index, pixels in enumerate(exported.decoded):
-        if pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            files[f"golden/{index}.png"] = buffer.getvalue()
-    return bundle.add(files, parents=(bundle.graph(),), made_by=_versions("onnxruntime", "pillow"))
-
-
 def _open(bundle: Bundle | Path | str) -> Bundle:
     """Return the bundle as it is on disk now: the caller's may be older than its last stage."""
     return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
-
-
-def _versions(*names: str) -> dict[str, str]:
-    """Return the version of edge-vit and of each of the distributions that is installed."""
-    from edge_vit.measure.environment import read_environment
-
-    packages = read_environment().packages
-    return {name: packages[name] for name in ("edge-vit", *names) if name in packages}

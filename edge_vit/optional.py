@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 from types import ModuleType
 
@@ -88,3 +90,12 @@ def module_of(distribution: str) -> str:
 def extra_of(module: str) -> str:
     """Return the extra that installs the top-level `module`; "" where none does."""
     return _EXTRAS.get(module, ("", ""))[1]
+
+
+def installed_versions(*distributions: str) -> dict[str, str]:
+    """Return the version of edge-vit and of each of `distributions` that is installed."""
+    versions = {"edge-vit": "source tree"}
+    for name in ("edge-vit", *distributions):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

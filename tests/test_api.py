@@ -259,15 +259,20 @@ def made(exported, monkeypatch):
     monkeypatch.setattr(export, "export_model", lambda *arguments, **options: earlier)
 
 
-@pytest.mark.parametrize("stage", ["_calibrate", "quantize", "_write_export"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "calibration.into_bundle.calibrate_bundle",
+        "api.quantize",
+        "export.into_bundle.write_export",
+    ],
+)
 @pytest.mark.usefixtures("made")
 def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch, stage):
-    from edge_vit import api
-
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, stage, interrupt)
+    monkeypatch.setattr(f"edge_vit.{stage}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(
             *("edgevit:vit_digits", tmp_path / "out.edgevit"),

@@ -37,8 +37,9 @@ def old(tmp_path_factory):
 def without_numbers(monkeypatch):
     """Let every stage write the bytes of a small bundle in no time."""
     pytest.importorskip("torch")
-    from edge_vit.calibration import calibrate
+    from edge_vit.calibration import into_bundle
     from edge_vit.export import export
+    from edge_vit.export import into_bundle as exported
     from edge_vit.export.export import Exported
     from edge_vit.lowering import variants
 
@@ -53,8 +54,9 @@ def without_numbers(monkeypatch):
         return Exported(b"another graph", SPEC, record, IMAGES.images, IMAGES.outputs, ())
 
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(api, "_versions", lambda *names: {})
-    monkeypatch.setattr(calibrate, "calibrate_model", calibrate_model)
+    for module in (into_bundle, exported, variants):
+        monkeypatch.setattr(module, "installed_versions", lambda *names: {})
+    monkeypatch.setattr(into_bundle, "calibrate_model", calibrate_model)
     monkeypatch.setattr(export, "export_model", export_model)
     monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
     monkeypatch.setattr(variants, "write_qdq", lambda model, table, **options: graph_of(b"int8"))

@@ -15,11 +15,12 @@ from edge_vit.data.decoding import load_image as load_image
 from edge_vit.data.folder import list_folder, match_folders
 from edge_vit.data.imagenet import flat_truth
 from edge_vit.data.preprocess import UInt8Array, check_image
-from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of, load_opener
+from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of
 from edge_vit.data.source import ImageItem as ImageItem
 from edge_vit.data.source import ImageSource as ImageSource
 from edge_vit.data.source import Wanted, limit_images, spread
 from edge_vit.errors import ImageError, ShapeError, SpecError
+from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
 
 _KEY_BYTES = 4096
@@ -267,7 +268,7 @@ def open_image_source(
             )
         wanted = Wanted(tuple(labels), num_classes, limit, has_truth)
         source = cast(
-            ImageSource, load_opener(kind.images)(address.removeprefix("file://"), wanted)
+            ImageSource, import_target(kind.images)(address.removeprefix("file://"), wanted)
         )
     elif not isinstance(source, ImageSource):
         raise SpecError(

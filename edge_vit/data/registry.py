@@ -11,12 +11,10 @@ an entry point ``edge_vit.data``, called by the scheme of their addresses::
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_vit.errors import SpecError
 from edge_vit.plugins import Registry
@@ -236,12 +234,6 @@ def kind_of_scheme(scheme: str, address: str) -> SourceKind:
 def hide_user(address: str) -> str:
     """Return `address` without user name and password, for a message."""
     return re.sub("//.*@", "//", address)
-
-
-def load_opener(target: str) -> Any:
-    """Return the function that `target`, ``module:function``, names."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def image_forms() -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 
-from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle
+from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, Change
 from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
+from edge_vit.formats import NumberFormat
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.lowering.fp16 import write_half
@@ -22,6 +23,8 @@ from edge_vit.lowering.proof import (
     say_unforeseen,
 )
 from edge_vit.lowering.qdq import write_qdq
+from edge_vit.optional import installed_versions
+from edge_vit.plugins import import_target
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import Precision
 from edge_vit.spec.table import CalibrationTable
@@ -74,6 +77,32 @@ class Lowered:
 
 Lower = Callable[[Request], Lowered]
 """What `NumberFormat.lower` names."""
+
+
+def write_formats(
+    bundle: Bundle,
+    change: Change,
+    formats: Sequence[NumberFormat],
+    table: CalibrationTable | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Add the variants of `formats`, from wide to narrow, each proven on the golden images.
+
+    Args:
+        bundle: that is locked.
+        change: of it, to which the files are added.
+        formats: to write, from wide to narrow.
+        table: with its rounded weights; None where no format needs it.
+        progress: of the work.
+    """
+    proofs: dict[Precision, object] = {}
+    for each in formats:
+        lowered = import_target(each.lower)(Request(bundle, table, proofs, progress))
+        proofs[each.name] = lowered.proof
+        made_by = installed_versions(*lowered.tools)
+        change.add(lowered.files, parents=lowered.parents, made_by=made_by)
+        for note in lowered.notes:
+            progress.note(note)
 
 
 def lower_fp16(request: Request) -> Lowered:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
 from edge_vit.device import read_device
 from edge_vit.measure.results import Environment
+from edge_vit.optional import installed_versions
 from edge_vit.runtime.cpu import instruction_sets, read_cpu_info
 from edge_vit.runtime.session import num_cores
 
 PACKAGES = (
-    "edge-vit",
     "numpy",
     "pillow",
     "onnxruntime",
@@ -44,7 +43,7 @@ def read_environment() -> Environment:
         memory_gib=round(_memory_bytes() / 2**30, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        packages=_package_versions(),
+        packages=installed_versions(*PACKAGES),
         gpu=facts.gpu.name if facts.gpu else "",
         compute_capability=facts.gpu.compute_capability if facts.gpu else "",
         driver=facts.driver,
@@ -68,15 +67,3 @@ def _memory_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return 0
-
-
-def _package_versions() -> dict[str, str]:
-    """Version of each of `PACKAGES` that is installed; edge-vit may run from its source tree."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    versions.setdefault("edge-vit", "source tree")
-    return versions

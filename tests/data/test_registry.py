@@ -17,16 +17,16 @@ from edge_vit.data.registry import (
     frame_forms,
     image_forms,
     kind_of,
-    load_opener,
 )
 from edge_vit.errors import SpecError
+from edge_vit.plugins import import_target
 
 
 @pytest.mark.parametrize("kind", SHIPPED, ids=lambda kind: kind.name)
 def test_every_opener_is_there(kind):
     openers = [target for target in (kind.images, kind.frames) if target]
     assert openers
-    assert all(callable(load_opener(target)) for target in openers)
+    assert all(callable(import_target(target)) for target in openers)
     assert kind.form in image_forms() + frame_forms()
 
 

@@ -13,13 +13,12 @@ pytest.importorskip("onnxruntime")
 from click.testing import CliRunner
 from tiny_graph import golden_bundle, tiny_images
 
-from edge_vit import api
 from edge_vit.bundle import Bundle
 from edge_vit.cli.export import command as export
 from edge_vit.errors import SpecError
 from edge_vit.formats import FORMATS, all_formats, find_format, look_of
+from edge_vit.lowering.variants import write_formats
 from edge_vit.measure.verdict import choose_candidate
-from edge_vit.progress import SILENT
 from edge_vit.report.html import fill_template
 from edge_vit.runtime import open_session
 from edge_vit.runtime.self_test import run_self_test
@@ -89,7 +88,7 @@ def test_is_written_run_and_tested_like_any_other(installed, tmp_path):
     installed()
     bundle = golden_bundle(tmp_path / "tiny.edgevit")
     with bundle.change() as change:
-        api._write_formats(bundle, change, [find_format("coarse")], None, SILENT)
+        write_formats(bundle, change, [find_format("coarse")])
     bundle = Bundle.open(bundle.path)
     assert "coarse" in bundle.precisions
     with (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.sources.address import SourceAddress, parse_address
 from edge_vit.camera.sources.source import SourceMaker
-from edge_vit.data.registry import kind_named, load_opener
+from edge_vit.data.registry import kind_named
+from edge_vit.plugins import import_target
 
 DEFAULT_TIMEOUT_S = 5.0
 
@@ -25,5 +26,5 @@ def source_maker(
     """
     parsed = parse_address(address) if isinstance(address, str) else address
 
-    opener = load_opener(kind_named(parsed.kind).frames)
+    opener = import_target(kind_named(parsed.kind).frames)
     return SourceMaker(parsed.name, parsed.is_live, lambda: opener(parsed, timeout_s, clock))
