@@ -1,4 +1,4 @@
-"""Image -> the model's uint8 input, as the spec says: the one definition, used by every room.
+"""From an image to the model's uint8 input: the one definition, used by every package.
 
 The arithmetic is that of timm's evaluation transform and of torchvision's `Resize` and `CenterCrop`
 on Pillow images, rounding included, so that a model gets the very pixels that its published

@@ -1,4 +1,4 @@
-"""The calibration table and the recipe it was made by: values that every room can read."""
+"""The calibration table and the recipe it was made by: values that every package can read."""
 
 from __future__ import annotations
 
