@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edge_vit.calibration.diversity import say_diversity
 from edge_vit.calibration.fallback import choose_fallback, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
-from edge_vit.calibration.growth import say_growth
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe, observe_again
 from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
@@ -91,8 +91,8 @@ class GraphRun:
             model_digest=digest,
             progress=progress,
         )
-        if recipe.search_tokens and seen.shaping and (said := say_growth(seen)):
-            progress.note(said)
+        for note in say_diversity(seen):
+            progress.note(note)
         exact = run_outputs(model, spec, seen.held_out, threads) if recipe.search_tokens else []
         return cls(model, spec, recipe, digest, threads, progress, seen, exact)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
@@ -37,6 +38,8 @@ class Observation:
         ranges: of each site's input, by site name, over the images that were not held out.
         held_out: the others, uint8 (height, width, 3) RGB, as preprocessed.
         shaping: some of the images that were not, at most as many as were asked for.
+        features: (N, K) float32, of up to 256 of the different images: the mean over tokens of what
+            the last block's attention reads.
         farthest: the few of all images whose sites' inputs hold the largest |x|; likewise.
     """
 
@@ -47,6 +50,7 @@ class Observation:
     held_out: tuple[UInt8Array, ...]
     shaping: tuple[UInt8Array, ...]
     farthest: tuple[UInt8Array, ...]
+    features: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 def observe(
@@ -93,6 +97,7 @@ def observe(
             f"{spec.name} has no transformer block that edge-vit can find, nothing to quantize"
         )
     names = list(dict.fromkeys(inputs.values()))
+    last = next((site for site in reversed(sites) if site.role == "qkv"), sites[-1])
     session = open_exact_session(expose(model, names, only=True), threads)
     key = f"{model_digest} {to_json(spec.preprocess)} {hold_out} {num_shaping} {has_histogram}"
     kept = SeenFile(state_path, key, hold_out, num_shaping)
@@ -113,7 +118,9 @@ def observe(
                         for name, value in values.items()
                     }
                     _refuse_nonfinite(stats, inputs, item.name)
-                    kept.seen.add(image_digest, pixels, stats)
+                    told_by = values[inputs[last.name]]
+                    feature = told_by.reshape(-1, told_by.shape[-1]).mean(axis=0)
+                    kept.seen.add(image_digest, pixels, stats, feature)
                     kept.save(SECONDS_BETWEEN_SAVES)
                 advance(1)
     except BaseException:
@@ -147,6 +154,7 @@ def observe(
         seen.held_out.images,
         seen.held_out.shaping,
         tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),
+        np.array([seen.features[digest] for digest in sorted(seen.features)]),
     )
 
 

@@ -20,11 +20,15 @@ from edge_vit.errors import ArtifactError
 from edge_vit.files import write_atomically
 from edge_vit.graph.walk import Array
 
-STATE_FORMAT = 4
+STATE_FORMAT = 5
 SECONDS_BETWEEN_SAVES = 10.0
 
 NUM_FARTHEST = 4
 """How many of the images with the largest values are kept: one that float16 overflows is rare."""
+
+NUM_FEATURES = 256
+"""Of how many images the features are kept, those of the smallest digests: enough to tell how much
+they differ."""
 
 _STATS = ("channel_max", "channel_min", "histogram")
 
@@ -42,6 +46,7 @@ class Seen:
         digests: of each image, in the order in which they came.
         signatures: `edge_vit.data.perceptual.signature` of each image as base64, by digest.
         held_out: the images kept for judging.
+        features: by digest, (K,) float32, of up to `NUM_FEATURES` images.
         farthest: by digest, the largest |x| and the pixels of the images that reach farthest.
     """
 
@@ -51,21 +56,33 @@ class Seen:
         self.digests: list[str] = []
         self.signatures: dict[str, str] = {}
         self.held_out = HeldOut(num_held_out, num_shaping)
+        self.features: dict[str, Array] = {}
         self.farthest: dict[str, tuple[float, UInt8Array]] = {}
 
-    def add(self, digest: str, pixels: UInt8Array, stats: dict[str, ActivationStats]) -> None:
+    def add(
+        self,
+        digest: str,
+        pixels: UInt8Array,
+        stats: dict[str, ActivationStats],
+        feature: Array | None = None,
+    ) -> None:
         """Take the next image in.
 
         Args:
             digest: of `pixels`.
             pixels: uint8 (height, width, 3) RGB, as preprocessed.
             stats: of this image alone, by the name of the value.
+            feature: (K,), that images are told apart by.
         """
         for name, here in stats.items():
             self.stats[name] = self.stats[name].merge(here) if name in self.stats else here
         self.digests.append(digest)
         self.signatures[digest] = signature_text(signature(pixels))
         self.held_out.add(digest, pixels, {n: ChannelRange.of(here) for n, here in stats.items()})
+        if feature is not None:
+            self.features[digest] = feature.astype(np.float32)
+            if len(self.features) > NUM_FEATURES:
+                del self.features[max(self.features)]
         self.farthest[digest] = (max(here.amax for here in stats.values()), pixels)
         if len(self.farthest) > NUM_FARTHEST:
             del self.farthest[min(self.farthest, key=lambda name: (self.farthest[name][0], name))]
@@ -83,6 +100,7 @@ class Seen:
             "kept": list(kept),
             "shaping": list(state.shaping),
             "has_rest": bool(rest),
+            "features": list(self.features),
             "farthest": {name: reach for name, (reach, _) in self.farthest.items()},
         }
         arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
@@ -100,6 +118,8 @@ class Seen:
             arrays[f"shaping/{image}"] = pixels
         for image, (_, pixels) in enumerate(self.farthest.values()):
             arrays[f"farthest/{image}"] = pixels
+        if self.features:
+            arrays["features"] = np.stack(list(self.features.values()))
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -148,6 +168,7 @@ class Seen:
         }
         shaping = {d: arrays[f"shaping/{image}"] for image, d in enumerate(header["shaping"])}
         self.held_out.state = HeldOutState(rest, kept, shaping)
+        self.features = dict(zip(header["features"], arrays.get("features", ()), strict=True))
         self.farthest = {
             digest: (reach, arrays[f"farthest/{image}"])
             for image, (digest, reach) in enumerate(header["farthest"].items())
