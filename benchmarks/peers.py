@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_vit.spec import ModelSpec
+from edge_vit.spec.table import RECIPES
 from edge_vit.values import to_json
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 EDGE_VIT = ("edge-vit fast", "edge-vit balanced")
+PRESETS = tuple(f"edge-vit {name}" for name in RECIPES)
 PEERS: Mapping[str, str] = {
     "ModelOpt": "modelopt",
     "ModelOpt linear only": "modelopt",
@@ -133,7 +135,9 @@ def python_of(way: str, folder: Path = BUILD) -> Path:
 def _sources(way: str) -> list[Path]:
     """Return the files that decide what `way` makes of its inputs."""
     package = ROOT / "edge_vit"
-    own = [*sorted((package / "calibration").glob("*.py")), package / "table.py"]
+    folders = ("calibration", "graph", "lowering")
+    own = [path for name in folders for path in sorted((package / name).rglob("*.py"))]
+    own.append(package / "spec" / "table.py")
     return [CHILD, *(own if way.startswith("edge-vit") else [])]
 
 
@@ -155,6 +159,8 @@ def open_runner(path: Path, threads: int | None = None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
+    if not threads:  # not timed: leave the cores to others between operators
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 

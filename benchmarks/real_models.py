@@ -42,14 +42,14 @@ class RealModel:
         bundle: with its fp32 graph.
         calibration: uint8 (256, side, side, 3) RGB, never trained on.
         images: uint8 (N, side, side, 3) RGB, held out.
-        labels: (N,).
+        labels: (N,); None for features, which have no classes.
     """
 
     name: str
     bundle: edge_vit.Bundle
     calibration: UInt8Array
     images: UInt8Array
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | None = None
 
 
 def load_photos() -> list[UInt8Array]:
@@ -168,7 +168,8 @@ def make_digits(folder: Path, epochs: int) -> RealModel:
         finetune("vit_digits", digits, QUICKSTART_OPTIONS, path, resume=True, on_progress=_say)
     chosen = np.linspace(0, len(digits.train_labels) - 1, NUM_CALIBRATION).astype(int)
     test = digits.test_images, digits.test_labels
-    return _export("digits", folder, f"edgevit:{path}", digits.train_images[chosen], *test)
+    bundle = export_kept(f"edgevit:{path}", folder / "digits.edgevit")
+    return RealModel("digits", bundle, digits.train_images[chosen], *test)
 
 
 def make_photos96(folder: Path, epochs: int) -> RealModel:
@@ -176,7 +177,8 @@ def make_photos96(folder: Path, epochs: int) -> RealModel:
     path = folder / "photos96.safetensors"
     if not path.exists():
         train_photos96(folder, epochs)
-    return _export("photos96", folder, f"edgevit:{path}", *_held_out(96))
+    bundle = export_kept(f"edgevit:{path}", folder / "photos96.edgevit")
+    return RealModel("photos96", bundle, *_held_out(96))
 
 
 def make_registers60(folder: Path, epochs: int) -> RealModel:
@@ -193,7 +195,8 @@ def make_registers60(folder: Path, epochs: int) -> RealModel:
         std=(0.5, 0.5, 0.5),
         crop_pct=1.0,
     )
-    return _export("registers60", folder, request, *_held_out(60))
+    bundle = export_kept(request, folder / "registers60.edgevit")
+    return RealModel("registers60", bundle, *_held_out(60))
 
 
 MODELS: Mapping[str, Callable[[Path, int], RealModel]] = {
@@ -217,18 +220,11 @@ def _held_out(side: int) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.int64]]
     return calibration, *cut_crops(side, NUM_HELD_OUT, is_held_out=True, seed=5)
 
 
-def _export(
-    name: str,
-    folder: Path,
-    request: SourceRequest | str,
-    calibration: UInt8Array,
-    images: UInt8Array,
-    labels: npt.NDArray[np.int64],
-) -> RealModel:
-    path = folder / f"{name}.edgevit"
-    is_there = path.exists()
-    bundle = edge_vit.Bundle.open(path) if is_there else edge_vit.export_bundle(request, path)
-    return RealModel(name, bundle, calibration, images, labels)
+def export_kept(request: SourceRequest | str, path: Path) -> edge_vit.Bundle:
+    """Return the bundle at `path`, exported where there is none yet."""
+    if path.exists():
+        return edge_vit.Bundle.open(path)
+    return edge_vit.export_bundle(request, path)
 
 
 def main() -> None:
