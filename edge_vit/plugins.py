@@ -67,6 +67,11 @@ class Registry(Generic[T], Mapping[str, Entry]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """The names of edge-vit itself."""
+        return tuple(self._shipped)
+
     def load(self, name: str) -> T:
         """Return what `name` stands for, imported once.
 
@@ -118,3 +123,33 @@ def import_target(target: str) -> Any:
 def _entry_of(point: importlib.metadata.EntryPoint) -> Entry:
     name = point.dist.name if point.dist is not None else point.module
     return Entry(point.value, f"of the plug-in {name}", name)
+
+
+class WithPlugins(Mapping[str, T]):
+    """Values by name: those that ship here, then those that plug-ins add.
+
+    Args:
+        what: is registered, in the singular.
+        group: of the entry points, each of which names a value.
+        shipped: the values of edge-vit itself.
+    """
+
+    def __init__(self, what: str, group: str, shipped: Mapping[str, T]) -> None:
+        self.shipped = dict(shipped)
+        self.added: Registry[T] = Registry(what, group, {})
+
+    def __getitem__(self, name: str) -> T:
+        if name in self.shipped:
+            return self.shipped[name]
+        if name not in self.added:
+            raise KeyError(name)
+        return self.added.load(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shipped or name in self.added
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self.shipped, *self.added)))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

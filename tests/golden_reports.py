@@ -26,6 +26,7 @@ from edge_vit.measure.results import (
     VerifyReport,
 )
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
+from edge_vit.tasks.measures import MeasureValue
 from edge_vit.tasks.prediction import Answer, Score
 
 ENVIRONMENT = Environment(
@@ -202,5 +203,17 @@ REPORT_4 = dataclasses.replace(
         gates=tuple(dataclasses.replace(g, confidence=0.992) for g in REPORT_3.verdict.gates),
         findings=FINDINGS,
         look=2,
+    ),
+)
+REPORT_5 = dataclasses.replace(
+    REPORT_4,
+    accuracy=(
+        dataclasses.replace(
+            ACCURACY_4,
+            measures={
+                "agreement": MeasureValue(0.996, 0.99, 0.998),
+                "top1": MeasureValue(0.979, 0.964, 0.988, 0.98),
+            },
+        ),
     ),
 )

@@ -17,6 +17,7 @@ from edge_vit.camera.values import (
     SourceStatus,
     Stamps,
 )
+from edge_vit.tasks.base import named
 from edge_vit.tasks.prediction import FeaturesPrediction
 
 LABELS = ("cat", "dog", 'say "owl"\nloudly', "Füchsin 🦊")
@@ -46,8 +47,9 @@ def make_answer(
         prediction = predict(spec or SPEC, output, 3, f"frame {number}")
     else:
         prediction = FeaturesPrediction(f"frame {number}", tuple(features))
+    outputs = named(spec or SPEC, output[None])
     frame = Frame(number, source, pixels, stamps, is_live)
-    return CameraAnswer(frame, prediction, output, is_confident=is_confident)
+    return CameraAnswer(frame, prediction, outputs, is_confident=is_confident)
 
 
 def make_summary(**changes) -> CameraSummary:

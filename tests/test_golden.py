@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from golden_reports import REPORT_1, REPORT_2, REPORT_3, REPORT_4
+from golden_reports import REPORT_1, REPORT_2, REPORT_3, REPORT_4, REPORT_5
 
 from edge_vit.bundle import MANIFEST, Artifact, Bundle, Manifest
 from edge_vit.bundle.record import ExportRecord, Parity
@@ -185,11 +185,12 @@ def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
     assert read_json(GOLDEN / "report.format3.json") == REPORT_3
     assert read_json(GOLDEN / "report.format4.json") == REPORT_4
+    assert read_json(GOLDEN / "report.format5.json") == REPORT_5
 
 
 def test_the_newest_report_has_every_field_filled():
-    accuracy, latency = REPORT_4.accuracy[0], REPORT_4.latency[0]
-    for report in (accuracy, latency, REPORT_4.environment):
+    accuracy, latency = REPORT_5.accuracy[0], REPORT_5.latency[0]
+    for report in (accuracy, latency, REPORT_5.environment):
         unset = [f.name for f in dataclasses.fields(report) if getattr(report, f.name) == f.default]
         assert not unset
 
@@ -197,7 +198,7 @@ def test_the_newest_report_has_every_field_filled():
 WRITTEN = {
     "table.format5.json": TABLE_5,
     "export.format2.json": RECORD_2,
-    "report.format4.json": REPORT_4,
+    "report.format5.json": REPORT_5,
 }
 
 

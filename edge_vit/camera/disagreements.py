@@ -18,10 +18,9 @@ from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.formats import REFERENCE
 from edge_vit.runtime.predictor import Prediction, interpret
-from edge_vit.runtime.session import Array, Session, run_batch
+from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
@@ -63,10 +62,12 @@ class DisagreementSink:
             return
         self._checked[frame.source] = frame.number
         model_input = preprocess(frame.pixels, self._spec.preprocess)
-        output = run_batch(self._reference, model_input[None])[0]
-        reference = interpret(answer.prediction.image, output, self._spec, REFERENCE)
+        outputs = run_images(self._reference, model_input[None])
+        height, width = frame.pixels.shape[:2]
+        image = answer.prediction.image
+        reference = interpret(image, outputs, self._spec, REFERENCE, 5, (height, width))
         self.num_checked += 1
-        if self._is_same(output, answer.output):
+        if task_of(self._spec).same_roughly(self._spec, outputs, answer.outputs)[0]:
             return
         self.num_differ += 1
         self._keep(answer, reference)
@@ -80,10 +81,6 @@ class DisagreementSink:
             self.num_checked,
             f", see {self._folder}" if self.num_differ else "",
         )
-
-    def _is_same(self, reference: Array, output: Array) -> bool:
-        rows = (named(self._spec, each[None]) for each in (reference, output))
-        return bool(task_of(self._spec).same_roughly(self._spec, *rows)[0])
 
     def _keep(self, answer: CameraAnswer, reference: Prediction) -> None:
         frame = answer.frame

@@ -33,10 +33,9 @@ from edge_vit.data.preprocess import (
     resized_size,
 )
 from edge_vit.errors import SpecError
-from edge_vit.runtime.session import Session, run_batch
+from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import PreprocessSpec
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
 
 _LOG = logging.getLogger(__name__)
 
@@ -183,9 +182,8 @@ def compare_on(
     expected = np.stack([preprocess(pixels, spec) for pixels in images])
     got = np.stack([BACKENDS[name](pixels, spec) for pixels in images])
     mean_diff, max_diff = differ(got, expected)
-    outputs, wanted = run_batch(session, got), run_batch(session, expected)
-    model = bundle.spec
-    same = task_of(model).same_closely(model, named(model, wanted), named(model, outputs))
+    outputs, wanted = run_images(session, got), run_images(session, expected)
+    same = task_of(bundle.spec).same_closely(bundle.spec, wanted, outputs)
     agreement = float(same.mean())
     is_allowed = mean_diff <= MAX_MEAN_DIFF and agreement == 1
     return PreprocessParity(name, len(images), mean_diff, max_diff, agreement, is_allowed)

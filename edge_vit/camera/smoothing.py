@@ -1,6 +1,6 @@
 """Steps after the model: answers smoothed over frames, and a floor of confidence.
 
-Both leave the model's own answers as they are: `CameraAnswer.prediction` and `.output` stay raw.
+Both leave the model's own answers as they are: `CameraAnswer.prediction` and `.outputs` stay raw.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from edge_vit.camera.values import CameraAnswer
 from edge_vit.errors import SpecError
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
 
 SmoothingKind = Literal["ema", "majority"]
 
@@ -67,14 +66,13 @@ class Smoothing:
         if not self._task.smoothing:
             return answer
         history, image = self._history(answer), answer.prediction.image
-        outputs = named(self._spec, answer.output[None])
         order = None
         if self._kind == "ema":
-            values = self._task.averageable(self._spec, outputs)[0]
+            values = self._task.averageable(self._spec, answer.outputs)[0]
             before = values if history.mean is None else history.mean
             shares = history.mean = before + 2 / (self._num_frames + 1) * (values - before)
         else:
-            history.newest.append(self._task.votes(self._spec, outputs)[0])
+            history.newest.append(self._task.votes(self._spec, answer.outputs)[0])
             shares = np.mean(history.newest, axis=0)
             last = {
                 int(index): number

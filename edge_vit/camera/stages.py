@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError
 from edge_vit.runtime.predictor import interpret
-from edge_vit.runtime.session import Session, run_batch
+from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Work:
     place: int
     frame: Frame
     model_input: UInt8Array | None = None
-    output: NDArray[np.float32] | None = None
+    outputs: Mapping[str, NDArray[np.float32]] | None = None
 
     def stamped(self, **instants_ns: int) -> Frame:
         """Return the frame with more stamps."""
@@ -249,7 +249,7 @@ class Stages:
             start_ns = self.infer_since_ns = self._clock.now_ns()
             try:
                 inputs = [work.model_input for work in works if work.model_input is not None]
-                outputs = run_batch(self._session, np.stack(inputs))
+                outputs = run_images(self._session, np.stack(inputs))
             except BaseException as error:
                 for work in works:
                     self._fail_frame(work, error)
@@ -260,9 +260,10 @@ class Stages:
             finally:
                 self.infer_since_ns = 0
             end_ns = self._clock.now_ns()
-            for work, output in zip(works, outputs, strict=True):
+            for row, work in enumerate(works):
                 frame = work.stamped(infer_start_ns=start_ns, infer_end_ns=end_ns)
-                self._drop(self._inferred.put(work.place, Work(work.place, frame, output=output)))
+                own = {name: output[row : row + 1] for name, output in outputs.items()}
+                self._drop(self._inferred.put(work.place, Work(work.place, frame, outputs=own)))
 
     def _finish(self) -> None:
         while works := self._inferred.take():
@@ -279,10 +280,12 @@ class Stages:
             self._emit(answer, partial(self._leave, work.place))
 
     def _answer(self, work: Work) -> CameraAnswer:
-        assert work.output is not None
+        assert work.outputs is not None
         name = f"{work.frame.source}#{work.frame.number}"
-        prediction = interpret(name, work.output, self._spec, self._session.precision, self._top)
-        answer = CameraAnswer(work.frame, prediction, work.output)
+        height, width = work.frame.pixels.shape[:2]
+        precision, top = self._session.precision, self._top
+        prediction = interpret(name, work.outputs, self._spec, precision, top, (height, width))
+        answer = CameraAnswer(work.frame, prediction, work.outputs)
         for step in self._steps:
             answer = step(answer)
         return dataclasses.replace(

@@ -103,7 +103,7 @@ class CameraAnswer:
     Attributes:
         frame: with all its stamps set.
         prediction: the model's own answers, best first.
-        output: float32 (classes,) logits or (channels,) features, as the model gave them.
+        outputs: by name, as the model gave them, one row each.
         smoothed: answers over several frames, where a step of post-processing made them.
         is_confident: whether the answer reaches the confidence floor; True where there is none.
         num_dropped: frames of this source that were dropped since its last answer.
@@ -111,7 +111,7 @@ class CameraAnswer:
 
     frame: Frame
     prediction: Prediction
-    output: NDArray[np.float32]
+    outputs: Mapping[str, NDArray[np.float32]]
     smoothed: Prediction | None = None
     is_confident: bool = True
     num_dropped: int = 0

@@ -15,6 +15,7 @@ from edge_vit.cli.options import (
     NOT_NEGATIVE,
     PATH,
     POSITIVE,
+    Names,
     lock_timeout_option,
     max_bad_option,
     num_images_option,
@@ -84,7 +85,7 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     name="labels_file",
 )
 @option("--num-classes N", "Width of the head; 0 for none.", NOT_NEGATIVE)
-@option("--task", "What the output means, where the model does not show it.", tuple(TASKS))
+@option("--task", "What the output means, where the model does not show it.", Names(TASKS))
 @option(
     "--activation",
     "What makes the model's own output probabilities; none where they are that already.",

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
 from edge_vit.data.registry import image_forms
 from edge_vit.errors import SpecError
 from edge_vit.formats import all_formats, names_of
+from edge_vit.plugins import Registry, WithPlugins
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
 from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
@@ -21,6 +23,45 @@ from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 PATH = click.Path(path_type=Path)
 POSITIVE, NOT_NEGATIVE = click.IntRange(min=1), click.IntRange(min=0)
 ABOVE_0, AT_LEAST_0 = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
+    """A name of a registry; plug-ins are looked for when help or another name asks for them.
+
+    Args:
+        registry: whose names are taken.
+        others: that are taken too, and come first.
+    """
+
+    name = "name"
+
+    def __init__(self, registry: Registry[Any] | WithPlugins[Any], *others: str) -> None:
+        self._registry, self._others = registry, others
+
+    @property
+    def choices(self) -> list[str]:
+        """All names."""
+        return [*self._others, *self._registry]
+
+    def __repr__(self) -> str:
+        return f"Names({self.choices})"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the names, as click shows choices."""
+        return f"[{'|'.join(self.choices)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return `value`, or refuse it as click does."""
+        if value not in self._others and value not in self._registry:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, self.choices))}.", param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        return [CompletionItem(name) for name in self.choices if name.startswith(incomplete)]
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -196,7 +237,7 @@ def session_options(
     backend_option = option(
         "--backend",
         _BACKEND_HELP + (" all takes each that this machine has." if takes_all else ""),
-        ["auto", *(["all"] if takes_all else []), *BACKENDS],
+        Names(BACKENDS, "auto", *(["all"] if takes_all else [])),
         "auto",
     )
     decorated: Callable[..., None] = run

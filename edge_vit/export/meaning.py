@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from edge_vit.export.rewrites.ending import Ending
 from edge_vit.export.sources import SourceRequest
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import task_named
+from edge_vit.tasks.declared import settle_task
 
 _SUM_TOLERANCE = 1e-3
 _NORM_TOLERANCE = 1e-4
@@ -56,10 +56,11 @@ def settle_meaning(
         SpecError: what the user says cannot be: one class, a second activation, probabilities
             outside of 0 to 1, or a threshold of what has none.
     """
-    task, remarks = _settle_task(request, declared, ending, outputs.shape[1])
+    end = (ending.name, ending.activation) if ending is not None else ("", None)
+    task, remarks = settle_task(request.address, request.task, declared, outputs.shape[1], *end)
     said = request.activation
     _check_threshold(request, task)
-    if task not in ("classification", "multi_label"):
+    if not task_named(task).gives_probabilities:
         if said not in (None, "none"):
             raise SpecError(
                 f"--activation {said}: {request.address} gives {task}, which has no probabilities. "
@@ -86,47 +87,13 @@ def _check_threshold(request: SourceRequest, task: TaskName) -> None:
     threshold = request.threshold
     if threshold is None:
         return
-    if task in ("classification", "features"):
+    if not task_named(task).has_threshold:
         raise SpecError(
             f"--threshold {threshold:g}: {request.address} gives {task}, where nothing is on or "
             "off. Leave --threshold out, or say --task"
         )
-    if not math.isfinite(threshold) or (task == "multi_label" and not 0 < threshold < 1):
-        wanted = "more than 0 and less than 1" if task == "multi_label" else "a number"
+    if wanted := task_named(task).refuse_threshold(threshold):
         raise SpecError(f"--threshold: got {threshold:g}, expected {wanted}")
-
-
-def _settle_task(
-    request: SourceRequest, declared: TaskName, ending: Ending | None, size: int
-) -> tuple[TaskName, tuple[str, ...]]:
-    if request.task == "classification" and size == 1:
-        raise SpecError(
-            f"--task classification: {request.address} has 1 output, expected at least 2 classes. "
-            "Take --task regression for a score, --task multi_label for one label, on or off"
-        )
-    if request.task is not None:
-        return request.task, ()
-    if declared != "classification":
-        return declared, (_REMARKS[declared],) if declared in _REMARKS else ()
-    if ending is not None and ending.activation == "sigmoid":
-        if size == 1:
-            what, other = "1 label, on or off", "If it is a score, add --task regression"
-        else:
-            what = f"{size} labels, each on or off by itself"
-            other = "If they are classes of which one is right, add --task classification"
-        return "multi_label", (f"the model ends in {ending.name}: {what}. {other}",)
-    if size == 1:
-        return "regression", (
-            "the model has 1 output, which is taken as a numeric score. If it is the logit of one "
-            "label, on or off, add --task multi_label",
-        )
-    return "classification", ()
-
-
-_REMARKS: dict[TaskName, str] = {
-    "multi_label": "its configuration says multi-label: each label is on or off by itself",
-    "regression": "its configuration says regression: its outputs are numeric scores",
-}
 
 
 def _look(
@@ -171,7 +138,7 @@ def _look(
             f"the outputs have length 1 {seen}, as feature vectors have, but are taken as logits. "
             "If they are features, add --num-classes 0",
         )
-    if task == "classification" and bool((wide <= 1e-6).all()):
+    if task_named(task).has_classes and bool((wide <= 1e-6).all()):
         total = np.log(np.exp(wide - wide.max(1, keepdims=True)).sum(1)) + wide.max(1)
         if np.allclose(total, 0, atol=_SUM_TOLERANCE):
             return usual, (f"the outputs are log-probabilities {seen}: softmax makes them whole",)

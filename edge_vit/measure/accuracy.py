@@ -15,23 +15,24 @@ from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.formats import find_format
 from edge_vit.measure.calibrated import CalibrationImages
-from edge_vit.measure.comparison import Comparison
+from edge_vit.measure.comparison import Comparison, join_outputs
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.exact import add_digest
-from edge_vit.measure.metrics import FloatArray, nearest_neighbours
 from edge_vit.measure.partial import PartialAccuracy, Subject, report_of
 from edge_vit.measure.records import (
-    Clusters,
     RecordKeeper,
     find_clusters,
     pack_outcomes,
     unpack_outcomes,
 )
 from edge_vit.measure.results import AccuracyReport
+from edge_vit.measure.tally import flatten
 from edge_vit.measure.worst import SeenImage
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.session import Session, run_batch
+from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import Outputs
 
 Save = Callable[[tuple[PartialAccuracy, ...]], None]
 """Is told of the totals so far, one for each candidate, after a whole number of batches."""
@@ -135,10 +136,11 @@ def evaluate_part(
         BackendError: as `evaluate`.
     """
     _check_options(batch_size, num_worst)
-    if spec.task == "features" and (part != (1, 1) or save is not None or start):
+    task = task_of(spec)
+    if task.needs_all_images and (part != (1, 1) or save is not None or start):
         raise SpecError(
-            f"{spec.name} gives features, which are judged by their nearest neighbour among all "
-            "images: evaluate them in one piece, without --shard and --resume"
+            f"{spec.name} gives {spec.outputs[0].name}, which are judged by their nearest "
+            "neighbour among all images: evaluate them in one piece, without --shard and --resume"
         )
     subjects = [
         subject_of(reference, session, spec, source, data, bundle_digest, num_worst)
@@ -163,7 +165,7 @@ def evaluate_part(
         num_done = start[0].tally.num_images + num_bad
     max_bad = source.num_allowed if isinstance(source, TolerantSource) else 0
     records = RecordKeeper(start[0].records if start else "")
-    gallery: list[FloatArray] = []
+    gallery: list[Outputs] = []
     saved_at = time.monotonic()
 
     def totals() -> tuple[PartialAccuracy, ...]:
@@ -194,7 +196,7 @@ def evaluate_part(
             advance(num_done)
         for batch in _batches(positions(source, num_done, num_bad), spec, batch_size):
             expected = _run(reference, batch)
-            if spec.task == "features":
+            if task.needs_all_images:
                 gallery.append(expected)
             for session, comparison in zip(candidates, comparisons, strict=True):
                 outputs = expected if session is reference else _run(session, batch)
@@ -207,14 +209,19 @@ def evaluate_part(
                 saved_at = time.monotonic()
             advance(len(batch))
     if gallery:
-        _find_neighbours(comparisons, np.concatenate(gallery), find_clusters(records.packed))
+        clusters, every = find_clusters(records.packed), join_outputs(gallery)
+        # Among different images: a copy would always find its original.
+        different = {name: output[clusters.leaders] for name, output in every.items()}
+        found = task.found_among(spec, every, different, clusters.cluster_of)
+        for comparison in comparisons:
+            comparison.judge_all(different, clusters.cluster_of, found)
     return totals()
 
 
 def _record(
     records: RecordKeeper,
     images: Sequence[SeenImage],
-    outputs: FloatArray,
+    outputs: Outputs,
     calibrated_on: CalibrationImages,
 ) -> int:
     """Keep the record of each image; return how many of them calibration saw."""
@@ -224,7 +231,7 @@ def _record(
         for image, value in zip(images, signatures, strict=True)
     ]
     labels = [-1 if image.label is None else image.label for image in images]
-    records.add([image.digest for image in images], signatures, labels, outputs, seen)
+    records.add([image.digest for image in images], signatures, labels, flatten(outputs), seen)
     return sum(seen)
 
 
@@ -244,17 +251,13 @@ def subject_of(
         backend=candidate.backend,
         precision=candidate.precision,
         reference=f"{reference.precision} {reference.backend}",
-        labels=tuple(source.labels if spec.task in _OF_ONE_CLASS else ()) or spec.labels,
+        labels=tuple(source.labels if task_of(spec).reads_class_folders else ()) or spec.labels,
         data=data,
         num_worst=num_worst,
         activation=spec.activation or "none",
         num_outputs=spec.num_outputs,
         model_labels=spec.labels,
     )
-
-
-_OF_ONE_CLASS = ("classification", "features")
-"""Tasks of which a class folder says something."""
 
 
 def _batches(
@@ -269,16 +272,16 @@ def _batches(
 def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     pixels = preprocess(item.pixels, spec.preprocess)
     # A folder names one class: what else is on in its images is not known, and no score is.
-    label = item.label if spec.task in _OF_ONE_CLASS else None
+    label = item.label if task_of(spec).reads_class_folders else None
     image = SeenImage(index, item.name, pixels, label, digest(pixels))
     _check_label(image, spec)
     return image
 
 
-def _run(session: Session, images: Sequence[SeenImage]) -> FloatArray:
-    """The session's outputs, (images, values), all of them finite."""
-    outputs = run_batch(session, np.stack([image.pixels for image in images]))
-    finite = np.isfinite(outputs).all(axis=1)
+def _run(session: Session, images: Sequence[SeenImage]) -> Outputs:
+    """The session's outputs, a row for each image, all of them finite."""
+    outputs = run_images(session, np.stack([image.pixels for image in images]))
+    finite = np.isfinite(flatten(outputs)).all(axis=1)
     if not finite.all():
         image = images[int(np.argmin(finite))]
         raise BackendError(
@@ -288,26 +291,11 @@ def _run(session: Session, images: Sequence[SeenImage]) -> FloatArray:
     return outputs
 
 
-def _find_neighbours(
-    comparisons: Sequence[Comparison], features: FloatArray, clusters: Clusters
-) -> None:
-    """Search among different images: a copy would always find its original."""
-    gallery, own = features[clusters.leaders], clusters.cluster_of
-    if len(gallery) < 2:
-        raise SpecError(
-            f"images to evaluate on: got {len(features)}, which show one picture, expected at "
-            "least 2 different ones, since features are judged by their nearest neighbour"
-        )
-    nearest = nearest_neighbours(features, gallery, own)
-    for comparison in comparisons:
-        comparison.find_neighbours(gallery, own, nearest)
-
-
 def _check_label(image: SeenImage, spec: ModelSpec) -> None:
-    label = image.label
-    if spec.task == "classification" and label is not None and not 0 <= label < spec.num_outputs:
+    label, count = image.label, task_of(spec).num_classes(spec)
+    if count is not None and label is not None and not 0 <= label < count:
         raise SpecError(
-            f"image {image.name}: got label {label}, expected 0 to {spec.num_outputs - 1}, one of "
+            f"image {image.name}: got label {label}, expected 0 to {count - 1}, one of "
             f"the classes of {spec.name}. Check that the class folders are the model's"
         )
 

@@ -28,11 +28,10 @@ from edge_vit.runtime.session import (
     Session,
     SessionOptions,
     open_session,
-    run_batch,
+    run_images,
 )
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
 
 _NUM_TIMED_IMAGES = 8
 _NUM_STAGE_RUNS = 50
@@ -129,8 +128,7 @@ def time_stages(
             decoded = time.perf_counter()
             model_input = preprocess(pixels, spec.preprocess)
             preprocessed = time.perf_counter()
-            output = run_batch(session, model_input[None])[0]
-            task_of(spec).decode(spec, named(spec, output[None]))
+            task_of(spec).decode(spec, run_images(session, model_input[None]))
             end = time.perf_counter()
             times["decode"].append(1000 * (decoded - start))
             times["preprocess"].append(1000 * (preprocessed - decoded))

@@ -15,6 +15,7 @@ from edge_vit.measure.likeness import (
     latency_conditions,
     latency_differences,
 )
+from edge_vit.measure.measured import task_of_report
 from edge_vit.measure.ratio import (
     TOLERANCE,
     find_difference,
@@ -264,9 +265,7 @@ def _accuracy_change(base: str, then: AccuracyReport, name: str, now: AccuracyRe
             name, places[1], base, places[0], "accuracy", None, None, None, None, unlike, sentence
         )
     lost, interval = loss_since(now, then)
-    measure = "accuracy" if now.num_labelled else "agreement with fp32"
-    if now.task == "regression":
-        measure = "the scores' spread, by error,"
+    measure = "accuracy" if now.num_labelled else task_of_report(now).wording.loss
     bounds = f"{interval.low:.2f} to {interval.high:.2f} lost with 95 % confidence each"
     difference: Word = "no difference"
     if interval.low > 0:

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_vit.measure import metrics
-from edge_vit.measure.metrics import BoolArray, FloatArray, IntArray
+from edge_vit.measure.measured import collect
+from edge_vit.measure.metrics import IntArray
 from edge_vit.measure.records import AGREES, CANDIDATE_RIGHT, REFERENCE_RIGHT
 from edge_vit.measure.results import Disagreement
 from edge_vit.measure.tally import Tally
 from edge_vit.measure.worst import Kept, SeenImage, WorstImages, thumbnail_png
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
+from edge_vit.tasks.base import Outputs
 
 _NUM_ANSWERS = 3  # of each model, beside an image where they differ
 
@@ -41,11 +42,11 @@ class Comparison:
         kept: Sequence[Kept] = (),
         outcomes: bytes = b"",
     ) -> None:
-        self._spec = spec
+        self._spec, self._task = spec, task_of(spec)
         self._labels = labels
         self.tally = tally or Tally()
         self._worst = WorstImages(num_worst, kept)
-        self._features: list[FloatArray] = []
+        self._outputs: list[Outputs] = []
         self.outcomes = bytearray(outcomes)
 
     @property
@@ -53,27 +54,31 @@ class Comparison:
         """The worst images so far, worst first."""
         return self._worst.worst_first()
 
-    def add(
-        self, images: Sequence[SeenImage], reference: FloatArray, candidate: FloatArray
-    ) -> None:
+    def add(self, images: Sequence[SeenImage], reference: Outputs, candidate: Outputs) -> None:
         """Count the images of one batch.
 
         Args:
             images: of the batch.
-            reference: its outputs, (images, values).
-            candidate: its outputs, (images, values). For `features` they are kept.
+            reference: its outputs, a row for each image.
+            candidate: likewise; kept where images are judged by each other.
         """
-        divergence = self.tally.add(reference, candidate)
-        labels = np.array([-1 if image.label is None else image.label for image in images])
-        if self._spec.task == "features":
-            self._features.append(candidate)
+        spec, task = self._spec, self._task
+        self.tally.add(reference, candidate)
+        collect(self.tally.measured, spec, reference, candidate, [each.label for each in images])
+        divergence = task.divergence(spec, reference, candidate)
+        if task.needs_all_images:
+            self._outputs.append(candidate)
         else:
-            divergence = self.tally.add_predictions(self._spec, reference, candidate, labels)
-            agrees = self._same(reference, candidate)
-            right, candidate_right = (
-                metrics.top1(side) == labels for side in (reference, candidate)
-            )
-            bits = AGREES * agrees + REFERENCE_RIGHT * right + CANDIDATE_RIGHT * candidate_right
+            same = task.same(spec, reference, candidate)
+            labels = np.array([-1 if image.label is None else image.label for image in images])
+            self.tally.add_predictions(spec, reference, candidate, same, divergence, labels)
+            bits = AGREES * same
+            if task.has_classes:
+                ours, theirs = (
+                    metrics.top1(task.values(spec, each)) == labels
+                    for each in (reference, candidate)
+                )
+                bits = bits + REFERENCE_RIGHT * ours + CANDIDATE_RIGHT * theirs
             self.outcomes += bits.astype(np.uint8).tobytes()
         for row, image in enumerate(images):
             value = float(divergence[row])
@@ -81,20 +86,20 @@ class Comparison:
                 value,
                 image,
                 lambda row=row, image=image, value=value: self._show(  # type: ignore[misc]
-                    image, value, reference[row], candidate[row]
+                    image, value, row_of(reference, row), row_of(candidate, row)
                 ),
             )
 
-    def find_neighbours(self, gallery: FloatArray, own: IntArray, nearest: IntArray) -> None:
-        """Look each image up among the reference's features of the others, as a search index would.
+    def judge_all(self, gallery: Outputs, own: IntArray, found: IntArray) -> None:
+        """Judge each image among all: see `Task.found_among`.
 
         Args:
-            gallery: the reference's features of each different picture, (pictures, channels).
+            gallery: the reference's outputs of each different picture.
             own: row of `gallery` that shows each image's picture, (images,).
-            nearest: the reference's own nearest neighbour of each image, (images,).
+            found: what the reference finds for each image, (images,).
         """
-        found = metrics.nearest_neighbours(np.concatenate(self._features), gallery, own)
-        same = found == nearest
+        queries = join_outputs(self._outputs)
+        same = self._task.found_among(self._spec, queries, gallery, own) == found
         self.tally.num_agreeing = int(np.count_nonzero(same))
         self.outcomes = bytearray((AGREES * same).astype(np.uint8).tobytes())
         kept = [
@@ -105,21 +110,14 @@ class Comparison:
         ]
         self._worst = WorstImages(len(kept), kept)
 
-    def _same(self, reference: FloatArray, candidate: FloatArray) -> BoolArray:
-        rows = (named(self._spec, each) for each in (reference, candidate))
-        return task_of(self._spec).same(self._spec, *rows)
-
     def _show(
-        self, image: SeenImage, divergence: float, reference: FloatArray, candidate: FloatArray
+        self, image: SeenImage, divergence: float, reference: Outputs, candidate: Outputs
     ) -> Disagreement:
         label = None
         if image.label is not None:
             label = self._labels[image.label] if self._labels else self._spec.label(image.label)
-        ours, theirs = (
-            task_of(self._spec).decode(self._spec, named(self._spec, row[None]), top=_NUM_ANSWERS)[
-                0
-            ]
-            for row in (reference, candidate)
+        (ours,), (theirs,) = (
+            self._task.decode(self._spec, each, top=_NUM_ANSWERS) for each in (reference, candidate)
         )
         return Disagreement(
             image=image.name,
@@ -128,7 +126,17 @@ class Comparison:
             reference=ours.names,
             candidate=theirs.names,
             divergence=divergence,
-            agrees=bool(self._same(reference[None], candidate[None])[0]),
+            agrees=bool(self._task.same(self._spec, reference, candidate)[0]),
             reference_scores=ours.numbers[:_NUM_ANSWERS],
             candidate_scores=theirs.numbers[:_NUM_ANSWERS],
         )
+
+
+def row_of(outputs: Outputs, row: int) -> Outputs:
+    """Return the outputs of one image, still a batch."""
+    return {name: output[row : row + 1] for name, output in outputs.items()}
+
+
+def join_outputs(batches: Sequence[Outputs]) -> Outputs:
+    """Return the outputs of all batches, one after the other."""
+    return {name: np.concatenate([each[name] for each in batches]) for name in batches[0]}

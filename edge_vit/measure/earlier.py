@@ -38,7 +38,7 @@ def judge_earlier(
         _judge_accuracy(
             accuracy,
             judged,
-            limits.max_error if accuracy.task == "regression" else limits.max_drop,
+            limits.max_error if accuracy.scores else limits.max_drop,
         ),
     )
 
@@ -90,7 +90,7 @@ def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: flo
         return make(sentence, "pass", 0.0, Interval(0.0, 0.0))
     drop, (low, high) = loss_since(now, then)
     outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
-    if now.task == "regression":
+    if now.scores:
         sentence = (
             f"Since the earlier report the error of the scores grew by {drop:.2f} % of their "
             f"spread, {low:.2f} to {high:.2f} with 95 % confidence each, {limit:g} allowed."
@@ -116,7 +116,7 @@ def loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interv
     """
     if _is_same(now, then):
         return 0.0, Interval(0.0, 0.0)
-    if now.task == "regression" and len(now.scores) == len(then.scores):
+    if now.scores and len(now.scores) == len(then.scores):
         return error_since(now, then)
     count = now.num_labelled or now.num_images
     most = 2 * now.num_images - now.num_agreeing - then.num_agreeing

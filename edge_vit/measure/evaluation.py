@@ -21,6 +21,7 @@ from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
 from edge_vit.spec import Precision
+from edge_vit.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ class Evaluator:
         self._what = what
         bundle = Bundle.open(Path(what.bundle))
         self._spec = bundle.spec
-        is_labelled = bundle.spec.task == "classification"
+        task = task_of(bundle.spec)
         self._source = open_image_source(
             what.data,
             bundle.spec.labels,
             what.num_images,
-            num_classes=bundle.spec.num_outputs if is_labelled else None,
-            has_truth=bundle.spec.task in ("classification", "features"),
+            num_classes=task.num_classes(bundle.spec),
+            has_truth=task.reads_class_folders,
             max_bad=what.max_bad,
         )
         table = bundle.read_table() if bundle.has(TABLE) else None
@@ -124,7 +125,7 @@ class Evaluator:
         is_resumed: bool,
         progress: Progress,
     ) -> PartialAccuracy:
-        if state_path is not None and (self._spec.task != "features" or is_resumed):
+        if state_path is not None and (is_resumed or not task_of(self._spec).needs_all_images):
             return evaluate_resumably(
                 self._reference,
                 self._candidate,

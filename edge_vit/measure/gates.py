@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from edge_vit.measure.measured import task_of_report
 from edge_vit.measure.results import AccuracyReport, Gate, Outcome
-from edge_vit.measure.score_gates import MAX_ERROR, agreement_can_fail, judge_scores
+from edge_vit.measure.score_gates import MAX_ERROR, MIN_IMAGES, agreement_can_fail, judge_scores
 from edge_vit.measure.spending import ALONE, Trust
 from edge_vit.measure.statistics import (
     MAX_IMAGES,
@@ -45,8 +46,11 @@ def judge_accuracy(
         max_error: of scores, in percent of their spread.
         trust: the confidence of each bound, now and at the next look.
     """
-    if report.task == "regression":
+    task = task_of_report(report)
+    if task.gate == "max-error":
         return judge_scores(report, max_error, trust)
+    if task.loss_measure in report.measures:
+        return _judge_measure(report, task.loss_measure, max_drop, trust)
     if report.num_labelled:
         return _judge_drop(report, max_drop, trust)
     return _judge_disagreement(report, max_drop, trust)
@@ -173,6 +177,23 @@ def _judge_drop(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
     return _drop_gate(report, outcome, limit, drop, (low, high), sentence, needed, trust)
 
 
+def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust) -> Gate:
+    """Judge the loss that a measure of the task gives, in shares, by its interval."""
+    found = report.measures[name]
+    if found.value is None or found.low is None or found.high is None:
+        return _undecided("max-drop", report, limit, NO_EVIDENCE)
+    drop, low, high = (_POINTS * each for each in (found.value, found.low, found.high))
+    outcome = (
+        _outcome(low, high, limit) if report.deciding.num_images >= MIN_IMAGES else "undecided"
+    )
+    sentence = (
+        f"{task_of_report(report).wording.loss} {'drops' if drop >= 0 else 'gains'} "
+        f"{abs(drop):.2f} points on {_counted(report, report.deciding.num_images)}, {low:.2f} to "
+        f"{high:.2f} lost with 95 % confidence, {limit:g} allowed."
+    )
+    return _drop_gate(report, outcome, limit, drop, (low, high), sentence, None, trust)
+
+
 def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
     evidence = report.deciding
     count, differing = evidence.num_images, evidence.num_images - evidence.num_agreeing
@@ -182,7 +203,7 @@ def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> G
     def bounds(images: float, confidence: float = trust.next) -> Interval:
         return _in_points(exact_bounds(differing * images / count, images, confidence))
 
-    is_features = report.kl_mean is None
+    is_loss = task_of_report(report).disagreement_is_loss
     share, (low, high) = _POINTS * differing / count, bounds(count, trust.now)
     outcome = _outcome(low, high, limit)
     needed = None
@@ -196,20 +217,20 @@ def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> G
         return _drop_gate(report, "undecided", limit, share, (low, high), sentence, None, trust)
     labels = "without labels, all that is known is that accuracy drops by no more than that"
     if outcome == "pass":
-        known = "" if is_features else f"; {labels}"
+        known = "" if is_loss else f"; {labels}"
         sentence = f"{what}, at most {high:.2f} % with 95 % confidence ({limit:g} allowed){known}."
-    elif is_features and outcome == "fail":
+    elif is_loss and outcome == "fail":
         sentence = (
             f"{what}, at least {low:.2f} % with 95 % confidence, where {limit:g} are allowed."
         )
-    elif not is_features and share >= limit:
+    elif not is_loss and share >= limit:
         outcome = "undecided"
         sentence = (
             f"{what}, where {limit:g} are allowed; {labels}, and images with labels would decide."
         )
     else:
         needed = images_needed(bounds, limit, share, count)
-        known = "" if is_features else f"; {labels}"
+        known = "" if is_loss else f"; {labels}"
         sentence = (
             f"{what}, but it can be anything from {low:.2f} to {high:.2f} %, and {limit:g} are "
             f"allowed{known}; {_how_many(needed)}."
@@ -257,12 +278,8 @@ def _in_points(bounds: Interval) -> Interval:
 
 
 def _subject(report: AccuracyReport) -> str:
-    """Return what is compared; reports of formats 1 and 2 have no task, and features no KL."""
-    if report.task == "multi_label":
-        return "The set of labels"
-    if report.task == "regression":
-        return "The side of the threshold"
-    return "Nearest neighbour" if report.kl_mean is None else "First answer"
+    """Return what is compared."""
+    return task_of_report(report).wording.subject
 
 
 def _how_many(needed: int | None) -> str:

@@ -14,6 +14,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.measure.evidence import question_reference, weigh
 from edge_vit.measure.exact import add_totals, digest_of_total, quotient
+from edge_vit.measure.measured import sum_up
 from edge_vit.measure.metrics import sqnr_db
 from edge_vit.measure.paired import bootstrap_interval, mcnemar_p, tango_interval
 from edge_vit.measure.records import join_packed
@@ -24,6 +25,8 @@ from edge_vit.measure.tally import AnswerTally, Counts, Tally, merge_tallies, pe
 from edge_vit.measure.task_tallies import label_agreements, mean_agreement, score_errors
 from edge_vit.measure.worst import Kept, worst_of
 from edge_vit.spec import Activation, Precision, TaskName
+from edge_vit.tasks import task_named
+from edge_vit.tasks.measures import MeasureValue
 from edge_vit.values import from_json, parse_json, to_json
 
 PARTIAL_FORMAT = 2
@@ -154,7 +157,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
     count, labelled = tally.num_images, tally.num_labelled
     if not count:
         raise SpecError("images to evaluate on: got none, expected at least 1")
-    has_probabilities = subject.task in ("classification", "multi_label")
+    has_probabilities = task_named(subject.task).gives_probabilities
     lost, gained = tally.num_lost, tally.num_gained
     right, reference_right = (num_right(side) for side in (tally.candidate, tally.reference))
     evidence = weigh(part.records, part.outcomes)
@@ -202,8 +205,16 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         num_bad=part.num_bad,
         notes=(*part.notes, *say_bad(part.bad, part.num_bad, count + part.num_bad)),
         evidence=evidence,
+        measures=_measures(part, subject.task),
         findings=question_reference(part.records, evidence, _facts(subject, tally)),
     )
+
+
+def _measures(part: PartialAccuracy, task: TaskName) -> dict[str, MeasureValue]:
+    tally, count = part.tally, part.tally.num_images
+    share = tally.num_agreeing / count
+    agreement = MeasureValue(share, *wilson_interval(tally.num_agreeing, count))
+    return {"agreement": agreement, **sum_up(task, tally.measured)}
 
 
 def _facts(subject: Subject, tally: Tally) -> ReferenceFacts:

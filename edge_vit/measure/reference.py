@@ -11,6 +11,7 @@ from edge_vit.measure.findings import Evidence, Finding
 from edge_vit.measure.statistics import exact_bounds
 from edge_vit.printable import one_line
 from edge_vit.spec import Activation, TaskName
+from edge_vit.tasks import task_named
 
 MIN_IMAGES = 10
 """Different pictures below which nothing is judged, whatever the limits."""
@@ -109,7 +110,7 @@ def question(
         sureness: of the reference, over the labelled images that decide.
     """
     found = [*_about_images(evidence), *_about_outputs(evidence, facts, is_constant, looks_like)]
-    if facts.task == "classification" and facts.num_outputs > 1:
+    if task_named(facts.task).has_classes and facts.num_outputs > 1:
         found += _about_labels(evidence, facts, confusion, sureness)
         if not is_constant and num_answers == 1 and evidence.num_images >= MIN_IMAGES:
             found.append(_one_answer(evidence, facts))
@@ -159,14 +160,15 @@ def _about_outputs(
             f"{facts.name} gives the same output for {evidence.num_distinct:,} different images: "
             "the output does not depend on the image. Check the weights and the preprocessing.",
         )
-    if facts.task == "classification" and facts.num_outputs == 1:
+    has_classes = task_named(facts.task).has_classes
+    if has_classes and facts.num_outputs == 1:
         yield Finding(
             "one-output",
             "undecided",
             "The model has one output, so its first class is always the same and any model agrees "
             "with it. Export it as what it is: a numeric score, or a label that is on or off.",
         )
-    if looks_like and facts.task == "classification" and facts.activation == "softmax":
+    if looks_like and has_classes and facts.activation == "softmax":
         yield Finding(
             "activated-twice",
             "undecided",

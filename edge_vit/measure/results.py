@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_vit.measure.accuracy_values import ClassAccuracy as ClassAccuracy
@@ -20,12 +20,14 @@ from edge_vit.measure.timing import Scenario as Scenario
 from edge_vit.measure.timing import Stage as Stage
 from edge_vit.measure.timing import TimingWarning as TimingWarning
 from edge_vit.spec import ModelSpec, Precision, TaskName
+from edge_vit.tasks.measures import MeasureValue
 from edge_vit.tasks.prediction import Answer as Answer
 from edge_vit.tasks.prediction import Score as Score
 
-REPORT_FORMAT = 4
+REPORT_FORMAT = 5
 """Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`; format 2 had no
-activation and no threshold in its model; format 3 had no evidence and no findings."""
+activation and no threshold in its model; format 3 had no evidence and no findings; format 4 had no
+measures."""
 
 Outcome = Literal["pass", "fail", "undecided"]
 
@@ -171,6 +173,7 @@ class AccuracyReport:
         evidence: counts of the images that decide: each different picture once, none that
             calibrated; None in reports of format 3 and before, where every image counts.
         findings: what questions the reference, the labels or the images.
+        measures: by name, what the task measures; empty in reports of versions before 0.2.
     """
 
     backend: str
@@ -216,6 +219,7 @@ class AccuracyReport:
     notes: tuple[str, ...] = ()
     evidence: Evidence | None = None
     findings: tuple[Finding, ...] = ()
+    measures: dict[str, MeasureValue] = field(default_factory=dict)
 
     @property
     def deciding(self) -> Evidence:

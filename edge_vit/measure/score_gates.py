@@ -82,9 +82,9 @@ def agreement_can_fail(report: AccuracyReport) -> bool:
     The side of a threshold says nothing where every value of the reference lies on one side, nor do
     labels that are all on or off in every image alike.
     """
-    if report.task == "regression":
+    if report.scores:
         return any(0 < score.above < report.num_images for score in report.scores)
-    if report.task == "multi_label":
+    if report.per_label:
         return any(
             0 < label.reference_on < report.num_images or label.agreement < 1
             for label in report.per_label

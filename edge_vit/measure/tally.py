@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
 from edge_vit.measure import metrics
 from edge_vit.measure.exact import exact_sum
+from edge_vit.measure.measured import join_columns
 from edge_vit.measure.metrics import BoolArray, Float64Array, FloatArray, IntArray
 from edge_vit.measure.task_tallies import Counts as Counts
 from edge_vit.measure.task_tallies import LabelTally, ScoreTally
 from edge_vit.measure.task_tallies import add_count as _add
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
-from edge_vit.tasks.numerics import activate, cosine
+from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.numerics import activate, cosine, in_top_k
 
 TOP_K = 5
 NUM_BINS = 15
@@ -55,7 +57,7 @@ class AnswerTally:
         """Count outputs (rows, classes) and labels (rows,); return which are right, (rows,)."""
         answers, scores = metrics.top1(raw), activate(spec.activation or "none", raw).max(axis=1)
         right: BoolArray = answers == labels
-        self.top5 += _count(metrics.in_top_k(raw, labels, TOP_K))
+        self.top5 += _count(in_top_k(raw, labels, TOP_K))
         rows = zip(labels.tolist(), answers.tolist(), scores.tolist(), right.tolist(), strict=True)
         for label, answer, score, is_right in rows:
             place = str(min(int(score * NUM_BINS), NUM_BINS - 1))
@@ -75,12 +77,13 @@ class Tally:
         cosine_min: the smallest.
         distances: bucket of ``1 - cosine`` -> images; each bucket ends 1 % above where it begins.
         divergences: the same of the KL divergence; of a regression, of the mean difference.
-        num_agreeing: images with the same prediction: see `Task.same`; of
-            `features`, with the same nearest neighbour.
+        num_agreeing: images with the same prediction: see `Task.same` and
+            `Task.found_among`.
         num_lost: labelled images that only the reference gets right.
         num_gained: labelled images that only the candidate gets right.
         labels: of `multi_label`.
         scores: of `regression`.
+        measured: of each image, by measure: see `edge_vit.measure.measured`.
     """
 
     num_images: int = 0
@@ -99,52 +102,61 @@ class Tally:
     candidate: AnswerTally = field(default_factory=AnswerTally)
     labels: LabelTally = field(default_factory=LabelTally)
     scores: ScoreTally = field(default_factory=ScoreTally)
+    measured: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, reference: FloatArray, candidate: FloatArray) -> Float64Array:
-        """Count the outputs of one batch, (rows, values) each; return ``1 - cosine``, (rows,)."""
-        cosines = cosine(reference, candidate).tolist()
-        signal, noise = metrics.power_rows(reference, candidate)
+    def add(self, reference: Outputs, candidate: Outputs) -> None:
+        """Count all outputs of one batch, a row for each image."""
+        first, other = flatten(reference), flatten(candidate)
+        cosines = cosine(first, other).tolist()
+        signal, noise = metrics.power_rows(first, other)
         self.num_images += len(cosines)
         self.cosine_min = min(self.cosine_min, *cosines)
         self.cosine += exact_sum(cosines)
         self.signal += exact_sum(signal.tolist())
         self.noise += exact_sum(noise.tolist())
-        distance: Float64Array = 1 - np.array(cosines)
-        for value in distance.tolist():
-            _add(self.distances, _bucket(value), 1)
-        return distance
+        for value in cosines:
+            _add(self.distances, _bucket(1 - value), 1)
 
     def add_predictions(
-        self, spec: ModelSpec, reference: FloatArray, candidate: FloatArray, labels: IntArray
-    ) -> Float64Array:
-        """Count what the outputs of one batch stand for; return their divergence, (rows,).
+        self,
+        spec: ModelSpec,
+        reference: Outputs,
+        candidate: Outputs,
+        same: BoolArray,
+        divergence: Float64Array,
+        labels: IntArray,
+    ) -> None:
+        """Count what the outputs of one batch stand for.
 
         Args:
-            spec: the model; of any task but `features`.
-            reference: outputs, (rows, size).
-            candidate: outputs, (rows, size).
-            labels: (rows,), -1 where the label is not known; only of `classification`.
+            spec: the model; of a task whose images are judged one by one.
+            reference: outputs, a row for each image.
+            candidate: likewise.
+            same: which rows are the same prediction, (rows,).
+            divergence: of each row, (rows,).
+            labels: (rows,), -1 where the class is not known.
         """
-        task, both = task_of(spec), (named(spec, reference), named(spec, candidate))
-        self.num_agreeing += _count(task.same(spec, *both))
-        divergence = task.divergence(spec, *both)
+        self.num_agreeing += _count(same)
         for value in divergence.tolist():
             _add(self.divergences, _bucket(value), 1)
-        if spec.task == "regression":
-            assert spec.threshold is not None
-            self.scores.add(reference, candidate, spec.threshold)
-            return divergence
-        self.kl += exact_sum(divergence.tolist())
-        if spec.task == "multi_label":
-            on = (task.votes(spec, each).astype(bool) for each in both)
-            self.labels.add(*on)
-        elif (known := labels >= 0).any():
-            reference_right = self.reference.add(spec, reference[known], labels[known])
-            right = self.candidate.add(spec, candidate[known], labels[known])
-            self.num_labelled += len(right)
-            self.num_lost += _count(reference_right & ~right)
-            self.num_gained += _count(right & ~reference_right)
-        return divergence
+        task = task_of(spec)
+        if task.gives_probabilities:
+            self.kl += exact_sum(divergence.tolist())
+        on = task.labels_on(spec, reference), task.labels_on(spec, candidate)
+        if on[0] is not None and on[1] is not None:
+            self.labels.add(on[0], on[1])
+        scores = task.scores(spec, reference), task.scores(spec, candidate)
+        if scores[0] is not None and scores[1] is not None:
+            self.scores.add(scores[0], scores[1], spec.threshold or 0.0)
+        if task.has_classes and (known := labels >= 0).any():
+            rows = (task.values(spec, each)[known] for each in (reference, candidate))
+            right = [
+                side.add(spec, values, labels[known])
+                for side, values in zip((self.reference, self.candidate), rows, strict=True)
+            ]
+            self.num_labelled += len(right[0])
+            self.num_lost += _count(right[0] & ~right[1])
+            self.num_gained += _count(right[1] & ~right[0])
 
 
 def merge_tallies(first: Tally, second: Tally) -> Tally:
@@ -172,6 +184,8 @@ def _merge(first: object, second: object) -> Tally:
             merged[each.name] = one + other
         elif isinstance(one, float):
             merged[each.name] = min(one, other)
+        elif each.name == "measured":
+            merged[each.name] = join_columns(one, other)
         elif isinstance(one, dict):
             total = Counter(one)
             total.update(other)
@@ -180,6 +194,11 @@ def _merge(first: object, second: object) -> Tally:
             merged[each.name] = _merge(one, other)
     result: Tally = type(first)(**merged)  # type: ignore[assignment]
     return result
+
+
+def flatten(outputs: Outputs) -> FloatArray:
+    """Return all values of each image, (rows, values), output after output."""
+    return np.concatenate([each.reshape(len(each), -1) for each in outputs.values()], axis=1)
 
 
 def _bucket(value: float) -> str:

@@ -33,6 +33,7 @@ from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
+from edge_vit.tasks import task_of
 
 MIN_RUNS_FOR_P99 = 1000
 """Timed runs below which fewer than ten lie beyond p99, and it is not told."""
@@ -89,8 +90,8 @@ def verify(
         source,
         spec.labels,
         num_images,
-        num_classes=_num_classes(spec),
-        has_truth=spec.task in ("classification", "features"),
+        num_classes=task_of(spec).num_classes(spec),
+        has_truth=task_of(spec).reads_class_folders,
         max_bad=max_bad,
     )
     table = bundle.read_table() if bundle.has(TABLE) else None
@@ -133,10 +134,6 @@ def verify(
         notes=(*accuracy[0].notes, *left_out, *_notes(accuracy, latency, bundle)),
         environment=read_environment(),
     )
-
-
-def _num_classes(spec: ModelSpec) -> int | None:
-    return spec.num_outputs if spec.task == "classification" else None
 
 
 Opener = Callable[[], Session]

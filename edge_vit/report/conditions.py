@@ -9,6 +9,7 @@ from edge_vit.report.grids import Grid, turns_of
 from edge_vit.report.wording import MISSING, count
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
+from edge_vit.tasks import task_of
 
 
 def conditions(report: VerifyReport, table: CalibrationTable | None) -> tuple[Grid, ...]:
@@ -84,11 +85,7 @@ def model_grid(spec: ModelSpec) -> Grid:
         ("source", spec.source),
         ("task", spec.task),
         *((("activation", str(spec.activation)),) if spec.gives_probabilities else ()),
-        *(
-            (("threshold", f"{spec.threshold:g}"),)
-            if spec.task in ("multi_label", "regression")
-            else ()
-        ),
+        *((("threshold", f"{spec.threshold:g}"),) if task_of(spec).has_threshold else ()),
         *(("input", f"{tensor.name}: {tensor}") for tensor in spec.inputs),
         *(("output", f"{tensor.name}: {tensor}") for tensor in spec.outputs),
         ("labels", f"{len(spec.labels)}: {labels}" if spec.labels else MISSING),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_vit.measure.measured import task_of_report
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, LatencyReport, Verdict
 from edge_vit.report.grids import TOO_FEW, Grid, is_reference, place_of, side_by_side
 from edge_vit.report.task_grids import task_grids
@@ -130,12 +131,10 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
             percent(report.ece),
             percent(report.reference_ece),
             significant(report.kl_p99),
-            number(report.cosine_p1, 6),
+            number(report.cosine_p1, 6) if task_of_report(report).has_direction else MISSING,
         )
         for report in reports
     ]
-    if all(report.task == "regression" for report in reports):
-        return Grid("The drop and its uncertainty", (), ())
     note = (
         "Score interval by Tango. The bootstrap is a picture: without lost or gained images it has "
         "no width. McNemar's p: the chance of a split of lost and gained images this uneven if "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_vit.formats import REFERENCE
+from edge_vit.measure.measured import measures_of, task_of_report
 from edge_vit.measure.percentiles import runs_needed
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
 from edge_vit.measure.score_gates import agreement_can_fail
@@ -23,6 +24,7 @@ from edge_vit.report.wording import (
     significant,
     span,
 )
+from edge_vit.tasks.measures import Measure, MeasureValue
 
 Row = tuple[str, ...]
 
@@ -60,12 +62,18 @@ def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
     Args:
         reports: at least one, all of the same images and the same reference.
     """
-    measures = (
+    measures: Row = (
         *("top-1", "top-5", "same answer", "95 % interval (%)", "cosine, mean", "cosine, least"),
         *("SQNR (dB)", "KL (nats)", "lost", "gained", "each label (%)", "error (% of spread)"),
     )
-    columns = [_reference_column(reports[0])]
-    columns += [_accuracy_column(report) for report in reports if not is_reference(report)]
+    more = [each for each in measures_of(reports[0].task).values() if each.has_row]
+    measures += tuple(f"{each.title} (%)" if each.unit == "share" else each.title for each in more)
+    columns = [(*_reference_column(reports[0]), *_measured(reports[0], more, of_reference=True))]
+    columns += [
+        (*_accuracy_column(report), *_measured(report, more))
+        for report in reports
+        if not is_reference(report)
+    ]
     return side_by_side("Accuracy", measures, columns, accuracy_conditions(reports[0]))
 
 
@@ -75,12 +83,26 @@ def _reference_column(report: AccuracyReport) -> Row:
         percent(report.reference_top1),
         percent(report.reference_top5),
         "reference",
+        *(MISSING,) * 9,
     )
+
+
+def _measured(
+    report: AccuracyReport, measures: Sequence[Measure], *, of_reference: bool = False
+) -> Row:
+    """Return the cell of each of `measures`."""
+    cells = []
+    for measure in measures:
+        found = report.measures.get(measure.name, MeasureValue(None))
+        value = found.reference if of_reference else found.value
+        is_share = measure.unit == "share" and value is not None
+        cells.append(f"{100 * (value or 0):.2f}" if is_share else significant(value))
+    return tuple(cells)
 
 
 def _accuracy_column(report: AccuracyReport) -> Row:
     low, high = wilson_interval(report.num_agreeing, report.num_images)
-    labelled = report.num_labelled > 0
+    labelled, has_direction = report.num_labelled > 0, task_of_report(report).has_direction
     says_something = agreement_can_fail(report)
     return (
         f"{report.precision} {report.backend}",
@@ -88,9 +110,8 @@ def _accuracy_column(report: AccuracyReport) -> Row:
         percent(report.top5),
         percent(report.agreement) if says_something else MISSING,
         f"{100 * low:.2f} – {100 * high:.2f}" if says_something else MISSING,
-        # A vector of scores has a direction that says little, and one score has none.
-        MISSING if report.task == "regression" else number(report.cosine_mean, 6),
-        MISSING if report.task == "regression" else number(report.cosine_min, 6),
+        number(report.cosine_mean, 6) if has_direction else MISSING,
+        number(report.cosine_min, 6) if has_direction else MISSING,
         "equal" if report.sqnr_db is None else number(report.sqnr_db, 1),
         significant(report.kl_mean),
         str(report.num_lost) if labelled else MISSING,
@@ -129,17 +150,8 @@ def accuracy_conditions(report: AccuracyReport) -> str:
         sentences.append(
             "Lost: the reference was right and this precision is wrong; gained: the opposite."
         )
-    elif report.task == "multi_label":
-        sentences.append("Same answer: all labels are equally on or off.")
-    elif report.task == "regression":
-        sentences.append(
-            "Same answer: every score is on the same side of the model's threshold. The error is "
-            "the mean absolute difference over the standard deviation of the reference's values."
-        )
     else:
-        sentences.append(
-            "Without labels top-1 is unknown; it drops by at most the share of other answers."
-        )
+        sentences.append(task_of_report(report).wording.agreement)
     if report.num_calibrated_on:
         sentences.append(
             f"{count(report.num_calibrated_on, 'image')} also served for calibration, "
@@ -154,7 +166,7 @@ def latency_grid(reports: Sequence[LatencyReport]) -> Grid:
     Args:
         reports: at least one, all of the same run.
     """
-    measures = (
+    measures: Row = (
         *("p50 (ms)", "p90 (ms)", "p99 (ms)", "mean (ms)", "min (ms)", "max (ms)"),
         *("images/s", "speed-up over fp32"),
     )

@@ -13,6 +13,7 @@ from edge_vit.runtime.session import (
     Ticket,
     open_session,
     run_batch,
+    run_images,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Ticket",
     "open_session",
     "run_batch",
+    "run_images",
 ]

@@ -10,12 +10,11 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from edge_vit.errors import SpecError
+from edge_vit.plugins import WithPlugins
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.options import SessionOptions
 
@@ -49,7 +48,9 @@ class Backend:
         return any(_has_package(name) for name in (self.package, *self.others))
 
 
-BACKENDS: Mapping[str, Backend] = MappingProxyType(
+BACKENDS: WithPlugins[Backend] = WithPlugins(
+    "backend",
+    "edge_vit.backends",
     {
         "ort": Backend("edge_vit.runtime.ort", "onnxruntime", "ONNX Runtime"),
         "openvino": Backend("edge_vit.runtime.ov", "openvino", "OpenVINO on the CPU"),
@@ -68,12 +69,10 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
             is_on_cpu=False,
             opener="open_rtx",
         ),
-    }
+    },
 )
-"""By the name that users type."""
-
-CPU_BACKENDS = frozenset({"fake", *(n for n, backend in BACKENDS.items() if backend.is_on_cpu)})
-"""Those where FP16 is no gain, so that INT8 has to beat fp32."""
+"""By the name that users type; other distributions add theirs by entry points, which name a
+`Backend`, of the group `edge_vit.backends`."""
 
 EVERYWHERE = "ort"
 """What `auto` takes where nothing faster is installed, and names where nothing is."""
@@ -85,7 +84,7 @@ _GPU_NODES = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg")
 
 def resolve_backend(name: str, options: SessionOptions) -> str:
     """Return the backend that is called `name`; ``auto`` stands for what suits `options` best."""
-    if name not in ("auto", *BACKENDS):
+    if name != "auto" and name not in BACKENDS:
         raise SpecError(f"backend: got {name!r}, expected one of auto, {', '.join(BACKENDS)}")
     if options.provider == "cpu":
         if name != "auto":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -19,11 +19,10 @@ from edge_vit.runtime.session import (
     Session,
     SessionOptions,
     open_session,
-    run_batch,
+    run_images,
 )
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
 from edge_vit.tasks.prediction import Prediction as Prediction
 
 
@@ -95,29 +94,36 @@ class Predictor:
 
     def _predict(self, name: str, pixels: UInt8Array, top: int) -> Prediction:
         model_input = preprocess(pixels, self.spec.preprocess)
-        output = run_batch(self.session, model_input[None])[0]
-        return interpret(name, output, self.spec, self.session.precision, top)
+        outputs = run_images(self.session, model_input[None])
+        size = (pixels.shape[0], pixels.shape[1])
+        return interpret(name, outputs, self.spec, self.session.precision, top, size)
 
 
 def interpret(
-    name: str, output: Array, spec: ModelSpec, precision: Precision, top: int = 5
+    name: str,
+    outputs: Mapping[str, Array],
+    spec: ModelSpec,
+    precision: Precision,
+    top: int,
+    size: tuple[int, int],
 ) -> Prediction:
-    """Return the prediction that `output`, (size,), stands for, of the image called `name`.
+    """Return the prediction that `outputs` stand for, of the image called `name`.
 
     Args:
         name: of the image.
-        output: of the model, for this image alone.
+        outputs: of the model by name, one row each.
         spec: of the model.
-        precision: of the graph that gave it.
+        precision: of the graph that gave them.
         top: how many answers, at least 1.
+        size: (height, width) of the image before preprocessing.
 
     Raises:
-        BackendError: the output is not finite.
+        BackendError: an output is not finite.
         SpecError: `top` is below 1.
     """
-    if not np.isfinite(output).all():
+    if not all(np.isfinite(output).all() for output in outputs.values()):
         raise BackendError(
             f"image {name}: {spec.name} in {precision} gave NaN or infinity. "
             "Run it with --precision fp32, and see which layers differ: edgevit inspect"
         )
-    return task_of(spec).decode(spec, named(spec, output[None]), (name,), top=top)[0]
+    return task_of(spec).decode(spec, outputs, (name,), (size,), top=top)[0]

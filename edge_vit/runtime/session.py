@@ -277,7 +277,12 @@ def _open(
 
 
 def run_batch(session: Session, images: Array) -> Array:
-    """Return the first output of `session` for any number of `images`, (count, ...), in order.
+    """Return the first output of `session` for any number of `images`: see `run_images`."""
+    return run_images(session, images)[session.outputs[0].name]
+
+
+def run_images(session: Session, images: Array) -> dict[str, Array]:
+    """Return the outputs of `session` for any number of `images`, (count, ...) each, in order.
 
     Where the batch is limited the session runs as often as needed; a last batch that is too small
     is filled up by repeating the last image, and what comes of the repetitions is cut off.
@@ -287,7 +292,7 @@ def run_batch(session: Session, images: Array) -> Array:
         images: uint8 (count, height, width, 3) RGB, as preprocessed.
 
     Raises:
-        ShapeError: the images are not what the graph takes, there are none, or the output has
+        ShapeError: the images are not what the graph takes, there are none, or an output has
             not a row for each.
     """
     if session.batch_range is None:
@@ -295,19 +300,23 @@ def run_batch(session: Session, images: Array) -> Array:
     least, most = session.batch_range
     chunks = [images[start : start + most] for start in range(0, len(images) or 1, most)]
     chunks[-1] = _fill_up(chunks[-1], least)
-    return np.concatenate([_run_rows(session, chunk) for chunk in chunks])[: len(images)]
+    runs = [_run_rows(session, chunk) for chunk in chunks]
+    return {
+        name: np.concatenate([outputs[name] for outputs in runs])[: len(images)] for name in runs[0]
+    }
 
 
-def _run_rows(session: Session, images: Array) -> Array:
-    """The first output of one run, a row for each image."""
-    output = session.run({session.inputs[0].name: images})[session.outputs[0].name]
-    if output.shape[:1] != images.shape[:1]:
-        raise ShapeError(
-            f"output {session.outputs[0].name} on {session.backend}: got shape {output.shape} for "
-            f"a batch of {len(images)}, expected a row for each image. Where the model cannot be "
-            "run in batches, export it again with --static-batch 1"
-        )
-    return output
+def _run_rows(session: Session, images: Array) -> dict[str, Array]:
+    """The outputs of one run, each with a row for each image."""
+    outputs = session.run({session.inputs[0].name: images})
+    for name, output in outputs.items():
+        if output.shape[:1] != images.shape[:1]:
+            raise ShapeError(
+                f"output {name} on {session.backend}: got shape {output.shape} for a batch of "
+                f"{len(images)}, expected a row for each image. Where the model cannot be run in "
+                "batches, export it again with --static-batch 1"
+            )
+    return outputs
 
 
 def _fits(array: Any, spec: TensorSpec) -> bool:

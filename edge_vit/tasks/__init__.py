@@ -39,3 +39,8 @@ def task_named(name: str) -> Task:
 def task_of(spec: ModelSpec) -> Task:
     """Return the task of a model."""
     return TASKS.load(spec.task)
+
+
+def earliest_task(has_probabilities: bool) -> Task:
+    """Return the task of a report that names none: the first version had two."""
+    return TASKS.load("classification" if has_probabilities else "features")

@@ -16,10 +16,12 @@ import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
+from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import (
     BoolArray,
     Float64Array,
     FloatArray,
+    IntArray,
     relative_energy,
     relative_rms,
 )
@@ -70,6 +72,10 @@ class Task(ABC):
         needs_all_images: whether images are judged by each other, so that parts do not add up.
         disagreement_is_loss: whether another prediction is worse, and not only another one.
         smoothing: ways to smooth over the frames of a camera, the first one preferred.
+        measures: what an evaluation measures beside the share of equal predictions.
+        loss_measure: name of the measure that the gate bounds, in shares lost; empty where images
+            lost and gained by their labels are, or else other predictions.
+        gate: the accuracy gate that is asked by default, and again of an earlier report.
     """
 
     name: str
@@ -89,6 +95,9 @@ class Task(ABC):
     needs_all_images: bool = False
     disagreement_is_loss: bool = False
     smoothing: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    loss_measure: str = ""
+    gate: str = "max-drop"
 
     # What a model of the task is.
 
@@ -194,6 +203,30 @@ class Task(ABC):
             relative_rms(reference[o.name], candidate[o.name], over_images=False)
             for o in spec.outputs
         )
+
+    def labels_on(self, spec: ModelSpec, outputs: Outputs) -> BoolArray | None:
+        """Return which labels are on, (rows, labels), where each is on or off by itself."""
+        return None
+
+    def scores(self, spec: ModelSpec, outputs: Outputs) -> Float64Array | None:
+        """Return the numeric scores of each row, (rows, scores), where there are some."""
+        return None
+
+    def found_among(
+        self, spec: ModelSpec, queries: Outputs, gallery: Outputs, own: IntArray
+    ) -> IntArray:
+        """Return what each row of `queries` finds in `gallery`, (rows,).
+
+        Args:
+            spec: the model.
+            queries: outputs of all images.
+            gallery: the reference's outputs of each different picture.
+            own: row of `gallery` that shows each query's own picture, which is left out, (rows,).
+
+        Raises:
+            SpecError: there is nothing to be found.
+        """
+        raise NotImplementedError(f"{self.name} is judged image by image")
 
     def same_closely(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether a faster preprocessing may give `candidate`, (rows,)."""

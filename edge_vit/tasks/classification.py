@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Wording
+from edge_vit.tasks.measures import Judge, Measure
 from edge_vit.tasks.named import NamedTask, first_of
 from edge_vit.tasks.numerics import (
     BoolArray,
     Float64Array,
     bernoulli_kl,
+    in_top_k,
     probability_kl,
     softmax_kl,
 )
+
+
+def _in_top(most: int) -> Judge:
+    """Return what says whether the class of each image is among the `most` largest outputs."""
+
+    def judge(spec: ModelSpec, outputs: Outputs, truth: Sequence[Any]) -> Float64Array:
+        values = outputs[spec.outputs[0].name]
+        known = np.array([label is not None for label in truth])
+        labels = np.array([label or 0 for label in truth])
+        return np.where(known, in_top_k(values, labels, most), np.nan)
+
+    return judge
+
+
+def _divergence(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+    return TASK.divergence(spec, reference, candidate)
 
 
 class Classification(NamedTask):
@@ -33,6 +53,11 @@ class Classification(NamedTask):
     default_activation: Activation = "softmax"
     has_classes = True
     reads_class_folders = True
+    measures = (
+        Measure("top1", "top-1", judge=_in_top(1), unit="share", has_row=False),
+        Measure("top5", "top-5", judge=_in_top(5), unit="share", has_row=False),
+        Measure("kl", "KL (nats)", compare=_divergence, has_row=False),
+    )
 
     def upgrade(self, spec: ModelSpec, manifest_format: int) -> ModelSpec:
         """Return a model of one output as a regression: format 1 had no other task for it.

@@ -145,3 +145,17 @@ def relative_energy(reference: FloatArray, candidate: FloatArray) -> Float64Arra
         noise == 0, 0.0, np.divide(noise, signal, out=np.full(len(wide), np.inf), where=signal > 0)
     )
     return found
+
+
+def in_top_k(logits: FloatArray, labels: IntArray, k: int) -> BoolArray:
+    """Return whether each label is among the `k` largest of its row, (rows,); ties by index.
+
+    Args:
+        logits: (rows, classes).
+        labels: (rows,), each from 0 to classes - 1.
+        k: how many answers count.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
+    ahead: IntArray = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return ahead < k

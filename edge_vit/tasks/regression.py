@@ -8,11 +8,16 @@ import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
 from edge_vit.tasks.prediction import Prediction, Score, ScoresPrediction
 
 MAX_CLOSE_ERROR = 0.05
 """Largest difference of a score that a faster preprocessing may make, over the spread of scores."""
+
+
+def _divergence(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+    return TASK.divergence(spec, reference, candidate)
 
 
 class Regression(Task):
@@ -33,6 +38,8 @@ class Regression(Task):
     aliases = ("regression",)
     has_threshold = True
     smoothing = ("ema",)
+    gate = "max-error"
+    measures = (Measure("error", "mean error", compare=_divergence, has_row=False),)
     has_direction = False  # of one score there is none, and that of several says little
 
     def output_name(self, activation: Activation | None = None) -> str:
@@ -88,9 +95,11 @@ class Regression(Task):
             self.values(spec, reference), self.values(spec, candidate), over_images=True
         )
 
-    def averageable(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
-        """Return the scores themselves."""
+    def scores(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
+        """Return the scores."""
         return np.asarray(self.values(spec, outputs), np.float64)
+
+    averageable = scores
 
     def from_shares(
         self,

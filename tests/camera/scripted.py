@@ -77,7 +77,9 @@ def make_answer(number: int, *, is_live: bool = True, source: str = "test://") -
     output = np.eye(10, dtype=np.float32)[number % 10]
     stamps = Stamps(number * 1000, *range(number * 1000 + 1, number * 1000 + 7))
     frame = Frame(number, source, pixels, stamps, is_live)
-    return CameraAnswer(frame, predict(tiny_spec(), output, image=f"frame {number}"), output)
+    return CameraAnswer(
+        frame, predict(tiny_spec(), output, image=f"frame {number}"), {"logits": output[None]}
+    )
 
 
 class ScriptedSource:

@@ -17,6 +17,7 @@ from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
+from edge_vit.tasks.base import named
 
 SPEC = tiny_spec()
 
@@ -104,5 +105,5 @@ def test_labels_differ_where_any_of_them_does(tmp_path):
     other[least] = 1.0  # the first label is the same, another one is on
     for number, row in enumerate((output, other)):
         frame = dataclasses.replace(answer.frame, number=number)
-        sink.write(CameraAnswer(frame, predict(spec, row), row))
+        sink.write(CameraAnswer(frame, predict(spec, row), named(spec, row[None])))
     assert (sink.num_checked, sink.num_differ) == (2, 1)

@@ -33,7 +33,7 @@ def test_every_answer_is_that_of_its_own_frame():
         assert answer.frame.pixels[0, 0, 0] == answer.frame.number % 251
         image = np.full((1, 8, 8, 3), answer.frame.number % 251, np.uint8)
         np.testing.assert_array_equal(
-            answer.output, FakeSession(SPEC).run({"images": image})["logits"][0]
+            answer.outputs["logits"][0], FakeSession(SPEC).run({"images": image})["logits"][0]
         )
 
 

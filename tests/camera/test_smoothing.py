@@ -66,7 +66,7 @@ def test_the_raw_answer_stays_as_it_was():
     raw = make_answer(1, DOG)
     answer = step(raw)
     assert answer.prediction is raw.prediction
-    assert answer.output is raw.output
+    assert answer.outputs is raw.outputs
 
 
 def test_sources_are_smoothed_apart():

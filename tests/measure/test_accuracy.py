@@ -11,14 +11,13 @@ from PIL import Image
 from edge_vit.data.images import ArraySource, open_image_source
 from edge_vit.data.preprocess import digest
 from edge_vit.errors import BackendError, ImageError, SpecError
-from edge_vit.measure import metrics
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.progress import Silent
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
-from edge_vit.tasks import numerics
+from edge_vit.tasks import features, numerics
 from edge_vit.values import from_json, to_json
 
 LABELS = ("ant", "bee", "cat", "dog")
@@ -192,7 +191,7 @@ def test_features_agree_where_they_find_the_same_neighbour(make_model, images):
     source = ArraySource(images, [0] * 23, ["folder"])
     itself, report = evaluate(reference, [reference, candidate], spec, source, num_worst=23)
     a, b = run_batch(reference, images), run_batch(candidate, images)
-    same = metrics.nearest_neighbours(a, a) == metrics.nearest_neighbours(b, a)
+    same = features.nearest_neighbours(a, a) == features.nearest_neighbours(b, a)
     assert 0 < report.num_agreeing == same.sum() < 23
     assert itself.agreement == 1
     assert report.kl_mean is report.top1 is None

@@ -5,7 +5,7 @@ import scipy.special
 import scipy.stats
 
 from edge_vit.measure import metrics
-from edge_vit.tasks import numerics
+from edge_vit.tasks import features, numerics
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_kl_of_equal_rows_is_zero_and_never_below(rows):
 )
 def test_top_k_counts_equal_values_in_order(label, k, expected):
     logits = np.array([[5.0, 1.0, 9.0, 5.0]])
-    assert metrics.in_top_k(logits, np.array([label]), k).tolist() == [expected]
+    assert numerics.in_top_k(logits, np.array([label]), k).tolist() == [expected]
 
 
 def test_top_1_correct_is_the_same_as_argmax(rows):
@@ -77,7 +77,7 @@ def test_top_1_correct_is_the_same_as_argmax(rows):
     labels = np.arange(len(logits)) % logits.shape[1]
     expected = metrics.top1(logits) == labels
     assert expected.any()
-    assert (metrics.in_top_k(logits, labels, 1) == expected).all()
+    assert (numerics.in_top_k(logits, labels, 1) == expected).all()
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 1000])
@@ -85,6 +85,6 @@ def test_nearest_neighbours_equal_brute_force_in_any_block(rows, block_size):
     reference, candidate = rows
     similarity = scipy.spatial.distance.cdist(candidate, reference, "cosine")
     np.fill_diagonal(similarity, np.inf)
-    found = metrics.nearest_neighbours(candidate, reference, block_size=block_size)
+    found = features.nearest_neighbours(candidate, reference, block_size=block_size)
     assert (found == similarity.argmin(axis=1)).all()
-    assert (found != metrics.nearest_neighbours(reference, reference)).any()
+    assert (found != features.nearest_neighbours(reference, reference)).any()

@@ -10,7 +10,6 @@ from edge_vit.errors import SpecError
 from edge_vit.runtime import backends
 from edge_vit.runtime.backends import (
     BACKENDS,
-    CPU_BACKENDS,
     available_backends,
     choose_backend,
     has_gpu,
@@ -134,7 +133,3 @@ def test_refuses_an_unknown_name():
         SpecError, match="backend: got 'onnx', expected one of auto, ort, openvino, trt, rtx"
     ):
         resolve_backend("onnx", SessionOptions())
-
-
-def test_the_cpu_backends_are_those_of_the_table_and_the_fake_one():
-    assert {"fake", "ort", "openvino"} <= CPU_BACKENDS

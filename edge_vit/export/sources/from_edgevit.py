@@ -12,6 +12,7 @@ from edge_vit.export.checkpoint import drop_weights
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, torch_source
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks.declared import task_of_head
 from edge_vit.training.checkpoint import Checkpoint, build_model, load_checkpoint
 from edge_vit.training.vit import PRESETS, create_model, find_config
 
@@ -64,7 +65,7 @@ def _open_checkpoint(request: SourceRequest, checkpoint: Checkpoint, name: str) 
         request,
         build_model(checkpoint, side),
         name=name,
-        task="classification" if checkpoint.config.num_classes else "features",
+        task=task_of_head(checkpoint.config.num_classes),
         preprocess=request.refine(checkpoint.preprocess),
         labels=checkpoint.labels,
     )
@@ -84,7 +85,7 @@ def _open_random(request: SourceRequest) -> TorchSource:
         request,
         module,
         name=request.target,
-        task="classification" if module.config.num_classes else "features",
+        task=task_of_head(module.config.num_classes),
         preprocess=request.refine(PreprocessSpec((size, size), mean=_HALVES, std=_HALVES)),
     )
 

@@ -38,6 +38,7 @@ from edge_vit.export.sources.timm_folder import (
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
+from edge_vit.tasks import task_named
 
 _ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the answer.
@@ -75,7 +76,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         _fix_positions(model, preprocess.image_size)
     elif sizes == "fixed":
         _refuse_other_size(request, model, preprocess.image_size)
-    has_head = choice.task != "features"
+    has_head = task_named(choice.task).has_head
     return torch_source(
         request,
         Logits(model) if has_head else Features(model, choice.feature),

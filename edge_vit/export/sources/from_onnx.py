@@ -15,7 +15,8 @@ from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import OnnxSource, check_classes
 from edge_vit.export.sources.widen import widen
-from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec
+from edge_vit.spec import PreprocessSpec, TensorSpec
+from edge_vit.tasks.declared import task_of_head
 
 _WANTED = "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3)"
 
@@ -58,7 +59,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
     _fix_size(model, preprocess.image_size, is_contract=is_contract)
     output = _keep_one_output(request, model)
-    task: TaskName = "features" if request.num_classes == 0 else "classification"
+    task = task_of_head(request.num_classes)
     width = output.shape[1]
     if not isinstance(width, int):
         width = request.classes or _refuse_unknown_width(request, output)

@@ -21,6 +21,7 @@ from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.user_code import user_code
 from edge_vit.export.sources.values import TorchSource, torch_source
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks.declared import task_of_head
 
 
 def open_python(request: SourceRequest) -> TorchSource:
@@ -50,7 +51,7 @@ def open_python(request: SourceRequest) -> TorchSource:
         request,
         module,
         name=factory_name,
-        task="features" if request.num_classes == 0 else "classification",
+        task=task_of_head(request.num_classes),
         preprocess=request.refine(own)
         if isinstance(own, PreprocessSpec)
         else request.whole_preprocess(),

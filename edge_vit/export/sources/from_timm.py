@@ -19,6 +19,7 @@ from edge_vit.export.sources.timm_weights import fill_timm
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks.declared import task_of_head
 
 
 def open_timm(request: SourceRequest) -> TorchSource:
@@ -45,7 +46,7 @@ def open_timm(request: SourceRequest) -> TorchSource:
         request,
         module,
         name=request.target,
-        task="features" if module.num_classes == 0 else "classification",
+        task=task_of_head(0 if module.num_classes == 0 else None),
         preprocess=request.refine(preprocess),
         labels=_imagenet_labels() if module.num_classes == config["num_classes"] == 1000 else (),
         licence=config.get("license") or "" if request.wants_pretrained else "",
@@ -84,7 +85,7 @@ def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
         name=folder.path.resolve().name
         if not request.target.startswith("hf-hub:")
         else folder.architecture,
-        task="features" if module.num_classes == 0 else "classification",
+        task=task_of_head(0 if module.num_classes == 0 else None),
         preprocess=request.refine(preprocess),
         labels=labels,
         licence=str(folder.pretrained_cfg.get("license") or ""),

@@ -23,6 +23,7 @@ from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks.declared import task_of_head
 
 
 def open_torchvision(request: SourceRequest) -> TorchSource:
@@ -45,7 +46,7 @@ def open_torchvision(request: SourceRequest) -> TorchSource:
         request,
         module,
         name=request.target,
-        task="features" if request.classes == 0 else "classification",
+        task=task_of_head(request.classes),
         preprocess=preprocess,
         labels=tuple(entry.meta["categories"]),
         licence=entry.meta.get("license", "") if request.wants_pretrained else "",

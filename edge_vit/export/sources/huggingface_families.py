@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import TaskName
+from edge_vit.tasks.declared import FEATURES, task_of_problem
 
 Feature = Literal["class token", "mean token", "pooler_output", "image_embeds"]
 """What stands for the whole image in a model without a head; the last two in transformers' words.
@@ -60,13 +61,6 @@ FAMILIES: Mapping[str, Family] = {
 """By the config's ``model_type``."""
 
 
-_PROBLEMS: Mapping[str, TaskName] = {
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
-"""By the config's ``problem_type``."""
-
-
 @dataclass(frozen=True)
 class Choice:
     """The class to make of a config.
@@ -107,9 +101,9 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
         image_config = getattr(config, "vision_config", config)
         if named in ("CLIPModel", "CLIPVisionModelWithProjection"):
             image_config.projection_dim = config.projection_dim  # the half's own is a default
-            return Choice(f"{bare}WithProjection", image_config, "features", "image_embeds")
-        return Choice(bare, image_config, "features", family.feature)
+            return Choice(f"{bare}WithProjection", image_config, FEATURES, "image_embeds")
+        return Choice(bare, image_config, FEATURES, family.feature)
     # DeiT has two classifiers, with its teacher's head and without.
     chosen = named if named.startswith(head) else head
-    task = _PROBLEMS.get(config.problem_type or "", "classification")
+    task = task_of_problem(config.problem_type)
     return Choice(chosen, config, task, family.feature)

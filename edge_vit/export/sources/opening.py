@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_vit.errors import SpecError
@@ -15,20 +15,27 @@ from edge_vit.export.sources.from_timm import open_timm
 from edge_vit.export.sources.from_torchvision import open_torchvision
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import Source
+from edge_vit.plugins import WithPlugins
 
-_OPENERS: Mapping[str, Callable[[SourceRequest], Source]] = {
-    "edgevit": open_edgevit,
-    "timm": open_timm,
-    "torchvision": open_torchvision,
-    "hf": open_huggingface,
-    "python": open_python,
-    "onnx": open_onnx,
-}
+Opener = Callable[[SourceRequest], Source]
 
-_SCHEMES = (
-    "edgevit:NAME, timm:NAME, torchvision:NAME, hf:FOLDER_OR_NAME, "
-    "python:package.module:factory, onnx:FILE"
+SOURCES: WithPlugins[Opener] = WithPlugins(
+    "source of models",
+    "edge_vit.sources",
+    {
+        "edgevit": open_edgevit,
+        "timm": open_timm,
+        "torchvision": open_torchvision,
+        "hf": open_huggingface,
+        "python": open_python,
+        "onnx": open_onnx,
+    },
 )
+"""By the scheme of the address; other distributions add theirs by entry points, which name an
+opener, of the group `edge_vit.sources`."""
+
+_TARGETS = {"hf": "FOLDER_OR_NAME", "python": "package.module:factory", "onnx": "FILE"}
+"""What follows a scheme, where it is not a name."""
 
 
 def open_source(request: SourceRequest) -> Source:
@@ -41,7 +48,7 @@ def open_source(request: SourceRequest) -> Source:
         EdgeVitError: pretrained weights could not be downloaded.
     """
     scheme, colon, target = request.address.partition(":")
-    opener = _OPENERS.get(scheme)
+    opener = SOURCES.get(scheme) if colon else None
     if opener is None or not target:
         raise SpecError(_unknown_address(request.address, scheme, bool(colon)))
     source = opener(request)
@@ -54,10 +61,11 @@ def open_source(request: SourceRequest) -> Source:
 
 
 def _unknown_address(address: str, scheme: str, has_scheme: bool) -> str:
-    wanted = f"model {address!r}: expected one of {_SCHEMES}"
+    schemes = ", ".join(f"{name}:{_TARGETS.get(name, 'NAME')}" for name in SOURCES)
+    wanted = f"model {address!r}: expected one of {schemes}"
     if not has_scheme:
         return f"{wanted}. Did you mean {_guess(address)}?"
-    near = difflib.get_close_matches(scheme, _OPENERS, n=1)
+    near = difflib.get_close_matches(scheme, SOURCES, n=1)
     if near and scheme != near[0]:
         return f"{wanted}. Did you mean {near[0]}:{address.partition(':')[2]}?"
     return wanted

@@ -62,17 +62,17 @@ class SourceRequest:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.task is not None:
-            task_named(self.task)
+        task = task_named(self.task) if self.task is not None else None
         _check_word("activation", self.activation, get_args(Activation))
-        if self.task == "features" and self.num_classes is None:
+        if task is not None and not task.has_head and self.num_classes is None:
             object.__setattr__(self, "num_classes", 0)  # one wish in two words
-        if self.task is not None and (self.task == "features") != (self.num_classes == 0):
+        if task is not None and task.has_head == (self.num_classes == 0):
             raise SpecError(
                 f"--task {self.task} and --num-classes {self.num_classes}: a model gives features "
                 "where it has no head, and only there"
             )
-        if self.activation not in (None, "none") and self.task in ("regression", "features"):
+        probable = task is None or task.gives_probabilities
+        if self.activation not in (None, "none") and not probable:
             raise SpecError(f"--activation {self.activation}: {self.task} has no probabilities")
         if self.checkpoint is not None and self.random_weights:
             raise SpecError("--checkpoint and --random-weights exclude each other, expected one")

@@ -16,6 +16,7 @@ from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.one_output import OneOutput, take_output
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.spec import PreprocessSpec, TaskName
+from edge_vit.tasks import task_named
 
 _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolution|divisible")
 """Words of an error that comes of images of another size."""
@@ -141,7 +142,7 @@ def check_classes(
     Raises:
         SpecError: the user says labels or a number of classes that the model does not have.
     """
-    if task == "features":
+    if not task_named(task).has_labels:
         if request.labels:
             raise SpecError(
                 f"{request.address} gives features, not classes, but --labels names "

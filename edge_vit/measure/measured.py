@@ -1,0 +1,104 @@
+"""The measures of a task, collected image by image and summed up with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edge_vit.measure.results import AccuracyReport
+from edge_vit.measure.statistics import wilson_interval
+from edge_vit.spec import ModelSpec, TaskName
+from edge_vit.tasks import earliest_task, task_named, task_of
+from edge_vit.tasks.base import Outputs, Task
+from edge_vit.tasks.measures import Measure, MeasureValue
+
+Columns = dict[str, Any]
+"""Name of a measure -> two lists as JSON takes them: of the candidate, and of the reference."""
+
+_Z = 1.959963984540054  # normal quantile at 0.975
+
+
+def collect(
+    columns: Columns,
+    spec: ModelSpec,
+    reference: Outputs,
+    candidate: Outputs,
+    truth: Sequence[Any],
+) -> None:
+    """Add the images of one batch to `columns`.
+
+    Args:
+        columns: is added to.
+        spec: the model.
+        reference: its outputs, a row for each image.
+        candidate: likewise.
+        truth: of each image; None where it is not known.
+    """
+    for measure in task_of(spec).measures:
+        ours, theirs = columns.setdefault(measure.name, [[], []])
+        if measure.compare is not None:
+            ours += _plain(measure.compare(spec, reference, candidate))
+        elif measure.judge is not None and any(each is not None for each in truth):
+            ours += _plain(measure.judge(spec, candidate, truth))
+            theirs += _plain(measure.judge(spec, reference, truth))
+
+
+def join_columns(first: Columns, second: Columns) -> Columns:
+    """Return the images of both, in that order."""
+    return {
+        name: [
+            [*one, *other]
+            for one, other in zip(
+                first.get(name, ((), ())), second.get(name, ((), ())), strict=True
+            )
+        ]
+        for name in {**first, **second}
+    }
+
+
+def sum_up(task: TaskName, columns: Columns) -> dict[str, MeasureValue]:
+    """Return every measure of `task` that has a value over the images of `columns`."""
+    found: dict[str, MeasureValue] = {}
+    for measure in task_named(task).measures:
+        ours, theirs = columns.get(measure.name, ((), ()))
+        value = (measure.summarize or mean_of)(ours, theirs)
+        if value.value is not None:
+            found[measure.name] = value
+    return found
+
+
+def mean_of(values: Sequence[Any], reference: Sequence[Any]) -> MeasureValue:
+    """Return the mean of `values` that are numbers, with its two-sided 95 % interval.
+
+    Of values that are all 0 or 1 it is the score interval of a share, of others the normal one.
+    """
+    known, other = _known(values), _known(reference)
+    if not known:
+        return MeasureValue(None)
+    count, mean = len(known), math.fsum(known) / len(known)
+    if all(value in (0.0, 1.0) for value in known):
+        low, high = wilson_interval(math.fsum(known), count)
+    else:
+        squares = math.fsum((value - mean) ** 2 for value in known)
+        half = _Z * math.sqrt(squares / max(count - 1, 1) / count)
+        low, high = mean - half, mean + half
+    return MeasureValue(mean, low, high, math.fsum(other) / len(other) if other else None)
+
+
+def measures_of(task: TaskName | None) -> Mapping[str, Measure]:
+    """Return the measures of a report's task by name; none where the report has no task."""
+    return {each.name: each for each in task_named(task).measures} if task is not None else {}
+
+
+def task_of_report(report: AccuracyReport) -> Task:
+    """Return the task of a report; one of format 1 or 2 has none, and shows it by its figures."""
+    return task_named(report.task) if report.task else earliest_task(report.kl_mean is not None)
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def _known(values: Sequence[Any]) -> list[float]:
+    return [float(value) for value in values if value is not None and math.isfinite(value)]
