@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from edge_vit.api import export_bundle as export_bundle
     from edge_vit.api import quantize as quantize
     from edge_vit.bundle import Bundle as Bundle
+    from edge_vit.data.images import ArraySource as ArraySource
+    from edge_vit.data.images import FolderSource as FolderSource
+    from edge_vit.data.images import ImageItem as ImageItem
     from edge_vit.errors import EdgeVitError as EdgeVitError
     from edge_vit.export.sources import SourceRequest as SourceRequest
     from edge_vit.measure.accuracy import evaluate as evaluate
@@ -48,6 +51,9 @@ _HOMES = {
     "measure_latency": "edge_vit.measure.latency",
     "Limits": "edge_vit.measure.limits",
     "SourceRequest": "edge_vit.export.sources",
+    "ArraySource": "edge_vit.data.images",
+    "FolderSource": "edge_vit.data.images",
+    "ImageItem": "edge_vit.data.images",
     "Bundle": "edge_vit.bundle",
     "ModelSpec": "edge_vit.spec",
     "PreprocessSpec": "edge_vit.spec",

@@ -26,6 +26,7 @@ def test_holds_exactly_the_promised_names():
             "measure_latency",
         ),
         *("open_session", "Session", "SessionOptions", "Predictor"),
+        *("ArraySource", "FolderSource", "ImageItem"),
         *("Bundle", "ModelSpec", "PreprocessSpec", "Recipe", "Limits", "SourceRequest"),
         *("EdgeVitError", "__version__"),
     }
