@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from seeded import Seeded
@@ -23,6 +24,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it: tables are as wide as in a file
 
 STATIC_BATCH = 3
+
+# The same examples each time, in whatever time a busy machine takes for them.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 RECORDED = pytest.StashKey[dict[str, dict[str, object]]]()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,27 +14,18 @@ HEAVY = {
 }
 CORE = {"numpy", "PIL", "click", "rich"}
 
-IMPORT_LIMIT_MS = 150
-HELP_LIMIT_MS = 300
 
-
-def run_python(code: str, cache: os.PathLike[str] | None = None) -> str:
-    """Return what `code` prints in a fresh process, whose compiled files go to `cache`."""
-    environment = dict(os.environ)
-    if cache is not None:
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        environment["PYTHONPYCACHEPREFIX"] = os.fspath(cache)
-    process = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+def loaded_modules(code: str) -> set[str]:
+    """Return the modules that a fresh process has loaded after `code`."""
+    code = f"{code}\nimport json, sys; print(json.dumps([*sys.modules]))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    return process.stdout
+    return set(json.loads(process.stdout))
 
 
 def loaded_packages(code: str) -> set[str]:
     """Return the top-level packages that a fresh process has loaded after `code`."""
-    modules = json.loads(run_python(f"{code}\nimport json, sys; print(json.dumps([*sys.modules]))"))
-    return {name.partition(".")[0] for name in modules}
+    return {name.partition(".")[0] for name in loaded_modules(code)}
 
 
 @pytest.mark.parametrize("module", ["edge_vit", "edge_vit.cli", "edge_vit.runtime"])
@@ -56,24 +45,23 @@ def test_would_notice_a_heavy_package():
     assert "onnxruntime" in loaded_packages("import onnxruntime") & HEAVY
 
 
-def test_importing_the_root_is_quick(tmp_path):
-    code = (
-        "import time; start = time.perf_counter(); import edge_vit; "
-        "print(1000 * (time.perf_counter() - start))"
-    )
-    best = min(float(run_python(code, tmp_path)) for _ in range(5))
-    assert best <= IMPORT_LIMIT_MS
+HELP = """
+import contextlib, io, sys
+sys.argv = ["edgevit", "--help"]
+from edge_vit.cli import main
+with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+    main()
+assert "export" in shown.getvalue()
+"""
 
 
-def test_help_is_quick(tmp_path):
-    code = (
-        "import sys; sys.argv = ['edgevit', '--help']; "
-        "from edge_vit.cli import main; sys.exit(main())"
-    )
+@pytest.mark.parametrize(
+    ("code", "limit"), [("import edge_vit", 30), (HELP, 130)], ids=["import", "help"]
+)
+def test_few_modules_are_loaded_where_a_user_waits(code, limit):
+    """A module is a millisecond or two: the number is the same on every machine."""
+    assert len(loaded_modules(code) - loaded_modules("")) <= limit
 
-    def help_ms() -> float:
-        start = time.perf_counter()
-        assert "export" in run_python(code, tmp_path)
-        return 1000 * (time.perf_counter() - start)
 
-    assert min(help_ms() for _ in range(8)) <= HELP_LIMIT_MS
+def test_help_loads_no_package_but_the_one_that_prints_it():
+    assert not loaded_packages(HELP) & (HEAVY | CORE - {"click"})

@@ -7,9 +7,13 @@ import threading
 from camera.scripted import ScriptedClock, scripted_maker, tiny_spec
 
 from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.retry import RetryPolicy
 from edge_vit.runtime.fake import FakeSession
 
 SPEC = tiny_spec()
+
+# Scripted time passes while a thread waits for a core: it is not taken for silence.
+NEVER_SILENT = RetryPolicy(stale_after_s=10**7, open_timeout_s=10**7)
 
 
 def run_loop(makers, clock, sinks=(), session=None, **options):
@@ -58,6 +62,7 @@ def live_loop(events, sink, count, clock=None, session=None, **options):
     """Run a live source until `sink` has `count` answers; return the summary."""
     clock = clock or ScriptedClock()
     options.setdefault("answer_timeout_s", 0)  # scripted time flies
+    options.setdefault("retry", NEVER_SILENT)
     loop = CameraLoop(
         [scripted_maker(events, clock)],
         session or FakeSession(SPEC),

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from camera.scripted import ScriptedClock, ScriptedSource
+from camera.scripted_loops import NEVER_SILENT
 
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.retry import RetryPolicy
@@ -88,9 +89,10 @@ def test_stopping_ends_a_pause_at_once():
 
 def test_a_thread_that_hangs_for_good_is_left_behind_and_what_it_gives_later_is_ignored():
     clock, release = ScriptedClock(), threading.Event()
-    given_up = threading.Event()
+    given_up, hangs = threading.Event(), threading.Event()
 
     def hang(source):
+        hangs.set()
         release.wait(60)
         given_up.set()
         return 77
@@ -101,7 +103,7 @@ def test_a_thread_that_hangs_for_good_is_left_behind_and_what_it_gives_later_is_
     script = iter([1, hang, 2, hang_again])
     watched = Watched(script, clock)
     capture = watched.start()
-    assert watched.has_frame.acquire(timeout=30)
+    assert watched.has_frame.acquire(timeout=30) and hangs.wait(30)
     clock.advance(6)
     capture.check()  # silent: aborted
     clock.advance(3)
@@ -176,7 +178,7 @@ def test_whatever_a_live_source_raises_it_is_opened_again(event, message):
     clock = ScriptedClock()
     watched = Watched(iter([1, event, 2, lambda source: source.hang()]), clock)
     with clock.passing():
-        capture = watched.start()
+        capture = watched.start(retry=NEVER_SILENT)
         for _ in range(2):
             assert watched.has_frame.acquire(timeout=30)
     assert capture.status(Counts()).last_error == message
@@ -186,9 +188,10 @@ def test_whatever_a_live_source_raises_it_is_opened_again(event, message):
 
 
 def test_a_source_that_ran_for_long_is_tried_soon_again_though_it_fell_silent():
-    clock = ScriptedClock()
+    clock, is_silent = ScriptedClock(), threading.Semaphore(0)
 
     def silent(source):
+        is_silent.release()
         return source.hang()
 
     # Each opening: one frame at once, one after 40 s, then silence. So it goes for weeks.
@@ -202,6 +205,7 @@ def test_a_source_that_ran_for_long_is_tried_soon_again_though_it_fell_silent():
     for opening in range(1, 8):
         for _ in range(2):
             assert watched.has_frame.acquire(timeout=30)
+        assert is_silent.acquire(timeout=30)
         clock.advance(6)
         capture.check()
         deadline = time.monotonic() + 30

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker
+from camera.scripted_loops import NEVER_SILENT
 from PIL import Image
 
 from edge_vit.camera.collect import collect_frames
-from edge_vit.camera.retry import RetryPolicy
 from edge_vit.errors import MissingDependencyError, SourceError, SpecError
 
 
 def collect(events, folder, count, clock=None, **settings):
     clock = clock or ScriptedClock()
+    settings.setdefault("retry", NEVER_SILENT)
     with clock.passing():
         return collect_frames(
             scripted_maker(events, clock, rate=1000), folder, count, clock=clock, **settings
@@ -77,7 +79,11 @@ def test_a_scene_that_stands_still_ends_early_and_says_so(tmp_path):
 def test_a_source_that_is_lost_is_taken_up_again(tmp_path):
     events = iter([10, SourceError("script: unplugged"), *spaced([60, 120] * 30)])
     paths = collect(
-        events, tmp_path / "f", 3, interval_s=0.001, retry=RetryPolicy(first_retry_s=0.01)
+        events,
+        tmp_path / "f",
+        3,
+        interval_s=0.001,
+        retry=dataclasses.replace(NEVER_SILENT, first_retry_s=0.01),
     )
     assert sorted(levels_of(paths)) in ([10, 60, 120], [60, 120])
 

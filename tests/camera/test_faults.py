@@ -10,18 +10,17 @@ import time
 import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, ScriptedSource, scripted_maker
-from camera.scripted_loops import SPEC
+from camera.scripted_loops import NEVER_SILENT, SPEC
 
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.collect import collect_frames
 from edge_vit.camera.loop import CameraLoop, LoopOptions
 from edge_vit.camera.notify import Notifier
-from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.errors import EdgeVitError, ImageError, ShapeError, SourceError
 from edge_vit.runtime.fake import FakeSession
 
-WITHIN_S = 20
+WITHIN_S = 120
 FAULTS = (RuntimeError("broken"), SystemExit(3), MemoryError(), OSError(5, "broken"))
 
 
@@ -89,7 +88,8 @@ def build(fault, where, *, is_live):
         steps=steps,
         notifier=notifier,
         options=LoopOptions(
-            answer_timeout_s=0, retry=RetryPolicy(first_retry_s=0.01, max_retry_s=0.05)
+            answer_timeout_s=0,
+            retry=dataclasses.replace(NEVER_SILENT, first_retry_s=0.01, max_retry_s=0.05),
         ),
         clock=clock,
     )
@@ -275,7 +275,7 @@ def test_the_first_frame_of_a_camera_may_be_broken():
         FakeSession(SPEC),
         SPEC,
         sinks=[sink],
-        options=LoopOptions(answer_timeout_s=0),
+        options=LoopOptions(answer_timeout_s=0, retry=NEVER_SILENT),
         clock=clock,
     )
     outcome = run(loop, clock, lambda: len(sink.answers) >= 5)
@@ -299,7 +299,7 @@ class TestCollecting:
             setattr(source, name, faulty.before(getattr(source, name)))
             return source
 
-        retry = RetryPolicy(first_retry_s=0.01, max_retry_s=0.05)
+        retry = dataclasses.replace(NEVER_SILENT, first_retry_s=0.01, max_retry_s=0.05)
         with clock.passing():
             paths = collect_frames(
                 SourceMaker("camera", True, make), tmp_path, 1, clock=clock, retry=retry

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker
-from camera.scripted_loops import SPEC, Faulty, endless, live_loop, run_loop
+from camera.scripted_loops import NEVER_SILENT, SPEC, Faulty, endless, live_loop, run_loop
 
 from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.retry import RetryPolicy
@@ -32,7 +32,7 @@ def test_a_lost_source_is_opened_again_and_its_frames_go_on_counting():
         for number in range(10**9):
             yield lost if number % 500 == 499 else number
 
-    retry = RetryPolicy(max_retry_s=1)
+    retry = dataclasses.replace(NEVER_SILENT, max_retry_s=1)
     summary = live_loop(events(), sink, 200, retry=retry)
     (source,) = summary.sources
     assert source.num_reopened >= 1
@@ -48,7 +48,7 @@ def test_a_silent_source_is_closed_and_opened_again(caplog):
         yield lambda source: source.hang()
         yield from range(10**9)
 
-    summary = live_loop(events(), sink, 100, answer_timeout_s=0)
+    summary = live_loop(events(), sink, 100, retry=RetryPolicy())
     assert summary.sources[0].num_reopened >= 1
     assert "source script is silent; closing it" in caplog.messages
 

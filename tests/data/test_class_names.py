@@ -72,11 +72,11 @@ def test_labels_that_differ_in_case_are_matched_by_the_letter_alone():
 def test_thousands_of_names_are_matched_at_once():
     labels = [f"label number {index}" for index in range(5000)]
     names = [f"n{index:08d}" for index in range(5000)]
-    start = time.monotonic()
+    start = time.process_time()
     assert match_names(names, labels, NAMING, is_complete=True).indices["n00004999"] == 4999
     with pytest.raises(ImageError, match="Is it 'label number 7'"):
         match_names(["label numbr 7", *labels], labels, NAMING, is_complete=True)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

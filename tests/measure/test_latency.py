@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -49,9 +51,9 @@ def test_rounds_rotate_the_order_and_share_the_batch(make_model):
 
 
 def test_each_session_gets_its_own_latency(make_model):
-    sessions = [FakeSession(make_model(), p, delay_ms=d) for p, d in (("fp32", 6), ("int8", 1))]
-    slow, fast = measure_interleaved(sessions, warmup=0, iterations=9)
-    assert fast.latency_ms.min < 6 <= slow.latency_ms.min
+    sessions = [FakeSession(make_model(), p, delay_ms=d) for p, d in (("fp32", 50), ("int8", 1))]
+    slow, fast = measure_interleaved(sessions, warmup=0, iterations=5)
+    assert fast.latency_ms.min < 50 <= slow.latency_ms.min
 
 
 def test_takes_the_given_images_round_and_round(make_model):
@@ -64,8 +66,10 @@ def test_takes_the_given_images_round_and_round(make_model):
 
 def test_runs_at_least_as_long_as_asked(make_model):
     session = FakeSession(make_model(), delay_ms=2)
+    start = time.perf_counter()
     report = measure_latency(session, warmup=0, iterations=1, duration_s=0.05)
-    assert 3 <= report.iterations <= 25
+    assert time.perf_counter() - start >= 0.05
+    assert report.iterations <= 25
 
 
 def test_summary_interpolates_between_order_statistics():

@@ -22,7 +22,7 @@ mqtt = pytest.importorskip("paho.mqtt.client")
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 TESTS = Path(__file__).parents[2]
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def wait_until(holds, what="it"):
@@ -177,7 +177,7 @@ def test_goes_on_when_the_broker_comes_back(broker):
     wait_until(lambda: sink._client.is_connected(), "the connection")
     broker.stop()
     wait_until(lambda: not sink._client.is_connected(), "the loss")
-    with pytest.raises(BackendError, match="connection lost"):
+    with pytest.raises(BackendError, match=r"connection lost|no broker answers there"):
         sink.write(make_answer(0))
     broker.start()
     wait_until(lambda: sink._client.is_connected(), "the second connection")

@@ -87,7 +87,7 @@ def test_a_damaged_file_is_one_line(tmp_path, name):
     for _ in range(150):
         is_archive = name.startswith("archive") and rng.random() < 0.7
         path.write_bytes((damage_pickle if is_archive else damage)(rng, FILES[name]))
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             fill(NET, path)
             outcomes.add("read")
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_one_line(tmp_path, name):
             assert "\n" not in str(error)
             assert len(str(error)) < 1500
             outcomes.add("refused")
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**28

@@ -1,3 +1,4 @@
+import contextlib
 import http.client
 import socket
 import threading
@@ -15,7 +16,7 @@ from edge_vit.camera.sinks.web.server import (
     text_reply,
 )
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def serve():
 def send(server, data, retry=PATIENCE_S):
     """Send raw bytes; return all that comes back."""
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=retry) as client:
-        client.sendall(data)
+        with contextlib.suppress(OSError):  # refused before it has taken everything
+            client.sendall(data)
         return receive(client)
 
 
@@ -112,9 +114,7 @@ def test_only_reading_is_possible(serve, method):
     ],
 )
 def test_refuses_what_is_too_large_or_no_request(serve, head, status):
-    answer = send(serve(), head)
-    assert answer == b"" or answer.split()[1] == status  # a reset may overtake the answer
-    assert not answer.startswith(b"HTTP/1.1 200")
+    assert send(serve(), head).split()[1] == status
 
 
 def test_a_head_without_end_is_cut_off_by_its_size_long_before_its_time(serve):
@@ -187,9 +187,11 @@ def test_turns_away_who_is_one_too_many_and_takes_the_next(serve, monkeypatch):
     assert send(server, b"").startswith(b"HTTP/1.1 503 ")
     for client in idle:
         client.close()
-    while get(server)[0].status != 200:
+    answer = b""
+    while answer != b"/\n":  # until it has noticed that they left
         assert time.monotonic() < deadline
-    assert get(server)[1] == b"/\n"
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer = get(server)[1]
 
 
 def test_stopping_cuts_off_who_is_connected(serve):
