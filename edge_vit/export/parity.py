@@ -9,8 +9,9 @@ import numpy as np
 from edge_vit.bundle.record import Parity
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ParityError
-from edge_vit.export.reference import MAX_ERROR, Images, Outputs, Reference, open_graph, reason
+from edge_vit.export.reference import MAX_ERROR, Images, Outputs, Reference, reason
 from edge_vit.export.sources import Source
+from edge_vit.graph.exact import open_graph
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
 from edge_vit.tasks.numerics import FloatArray

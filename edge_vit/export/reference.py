@@ -14,14 +14,13 @@ from importlib.metadata import version
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 from torch import nn
 
 from edge_vit.errors import ParityError, SpecError
 from edge_vit.export.sources import OnnxSource, Source
 from edge_vit.export.sources.values import first_line
-from edge_vit.runtime.options import threads_of_ort
+from edge_vit.graph.exact import open_graph
 from edge_vit.spec import PreprocessSpec
 
 PARITY_BATCHES = (1, 2, 5)
@@ -138,28 +137,6 @@ def normalise(images: Images, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
     normalised = (images.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
-
-
-def open_graph(model: bytes, *, as_written: bool = False) -> ort.InferenceSession:
-    """Return an ONNX Runtime session of `model` on the CPU.
-
-    Args:
-        model: the graph.
-        as_written: run it node by node; fusing nodes costs up to 3e-4 of the largest output.
-
-    Raises:
-        SpecError: ONNX Runtime refuses it.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads_of_ort()
-    options.log_severity_level = 4
-    if as_written:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        line = " ".join(str(error).split())[:200]
-        raise SpecError(f"ONNX Runtime refuses the graph: {line}") from None
 
 
 def reason(error: Exception) -> str:

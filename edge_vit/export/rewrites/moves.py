@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_vit.export.rewrites.probe import make_session
+from edge_vit.graph.exact import open_graph
 from edge_vit.graph.walk import (
     Array,
     array_of,
@@ -122,7 +122,8 @@ def move(moves: Moves, shape: tuple[int, ...]) -> Array:
         nodes, "moves", [source], [onnx.ValueInfoProto(name=name)], list(constants.values())
     )
     opset = [onnx.helper.make_opsetid("", 19)]
-    session = make_session(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10))
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    session = open_graph(model.SerializeToString(), as_written=True)
     moved: Array = session.run([name], {"positions": positions})[0]
     return moved
 

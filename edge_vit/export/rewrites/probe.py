@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from edge_vit.errors import SpecError
+from edge_vit.graph.exact import open_graph
 from edge_vit.graph.expose import expose
 from edge_vit.graph.walk import Array
-from edge_vit.runtime.options import threads_of_ort
 
 PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
 
@@ -107,7 +106,7 @@ def _names_read(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Array]:
-    session = make_session(proto)
+    session = open_graph(proto.SerializeToString(), as_written=True)
     (image,) = session.get_inputs()
     shape = [batch if not isinstance(dim, int) else dim for dim in image.shape]
     noise = np.random.default_rng(0).standard_normal(shape)
@@ -117,24 +116,6 @@ def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Arra
         return dict(zip(names, session.run(names, {image.name: feed}), strict=True))
     except Exception as error:  # ONNX Runtime raises a class of its own for every status code
         raise SpecError(f"the graph does not run at batch size {batch}: {_line(error)}") from None
-
-
-def make_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """Return an unoptimised ONNX Runtime session of `model`.
-
-    Raises:
-        SpecError: ONNX Runtime refuses the graph.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads_of_ort()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise SpecError(f"ONNX Runtime refuses the graph: {_line(error)}") from None
 
 
 def _line(error: Exception) -> str:
