@@ -13,13 +13,13 @@ from functools import partial
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.loop_metrics import LoopMetrics, percentiles_of
-from edge_vit.camera.notify import Notifier
 from edge_vit.camera.preprocessing import Preprocessing
 from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sink import Sink, SinkRunner
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.stages import FrameCounts, Stages, Step
 from edge_vit.camera.summary import CameraSummary
+from edge_vit.camera.systemd import Notifier
 from edge_vit.camera.threads import as_error, attempt
 from edge_vit.camera.values import STAGES, CameraAnswer
 from edge_vit.errors import ArtifactError, DeviceLostError, SourceError, SpecError

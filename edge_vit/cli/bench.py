@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -82,13 +82,10 @@ SCENARIOS = ("saturated", "paced", "single-stream", "multi-stream", "offline")
 @click.pass_obj
 def command(
     log: CommandLog,
+    /,
     bundle: Path,
     scenario: str,
     fps: float | None,
-    batch_size: int | None,
-    iterations: int | None,
-    duration_s: float,
-    warmup: int,
     image: Path | None,
     cold_start: bool,
     max_bad: MaxBad,
@@ -97,6 +94,7 @@ def command(
     options: SessionOptions,
     output: Path | None,
     as_json: bool,
+    **plan: Any,
 ) -> None:
     """Measure the latency of one precision.
 
@@ -108,14 +106,13 @@ def command(
 
     if fps is not None and scenario != "paced":
         raise click.UsageError(f"--fps is of --scenario paced, got {scenario}")
-    plan = Plan(scenario, batch_size, iterations, duration_s, warmup, fps or 30.0)  # type: ignore[arg-type]
     with log.progress() as progress:
         report = benchmark(
             bundle,
             precision,
             backend,
             options,
-            plan,
+            Plan(scenario, fps=fps or 30.0, **plan),  # type: ignore[arg-type]
             images=image,
             has_cold_start=cold_start,
             max_bad=max_bad,

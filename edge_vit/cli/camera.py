@@ -156,11 +156,11 @@ def command(
     answered, in order. A source that is lost is opened anew. SIGTERM ends the loop with status 0.
     """
     from edge_vit.camera.loop import CameraLoop, LoopOptions
-    from edge_vit.camera.notify import Notifier
     from edge_vit.camera.preprocessing import choose_preprocessing
     from edge_vit.camera.retry import RetryPolicy
     from edge_vit.camera.sinks.json_lines import json_line
     from edge_vit.camera.sources.opening import source_maker
+    from edge_vit.camera.systemd import Notifier
     from edge_vit.cli.camera_run import Signals, run_loop
 
     makers = [source_maker(source, timeout_s=stale_after) for source in sources]
@@ -201,7 +201,7 @@ def command(
 
 def _unit_of(bundle: Bundle, arguments: list[str]) -> str:
     """The unit that runs this command, called with `arguments`."""
-    from edge_vit.camera.unit import systemd_unit
+    from edge_vit.camera.systemd import systemd_unit
 
     program = shutil.which("edgevit")
     inline = [sys.executable, "-c", "from edge_vit.cli import main; main()"]

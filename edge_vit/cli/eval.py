@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from edge_vit.cli.evaluation import print_accuracy, print_part
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import (
     POSITIVE,
@@ -22,6 +21,7 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
+from edge_vit.cli.reports import print_accuracy, print_part
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.parts import Part
 from edge_vit.errors import SpecError

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -13,9 +15,12 @@ from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import ABOVE_0, NOT_NEGATIVE, POSITIVE, option, threads_option
 from edge_vit.cli.output import echo
 from edge_vit.cli.outputs import ANY_FILE
-from edge_vit.cli.training_view import training_view
+from edge_vit.cli.progress import ShownProgress
 from edge_vit.errors import ArtifactError
 from edge_vit.training.options import FinetuneOptions, Optimizer
+
+if TYPE_CHECKING:
+    from edge_vit.training.loop import FinetuneProgress
 
 _LOG = logging.getLogger(__name__)
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneOptions)}
@@ -91,3 +96,38 @@ def command(
         f"right, epoch {result.best_epoch} of {options.epochs}"
     )
     _LOG.info("Next: edgevit export edgevit:%s -o %s", output, output.with_suffix(".edgevit"))
+
+
+@contextlib.contextmanager
+def training_view(
+    progress: ShownProgress, name: str
+) -> Iterator[Callable[[FinetuneProgress], None]]:
+    """Give what `finetune` tells of each step: one bar of all steps, with loss and accuracy.
+
+    The bar opens with the first step, since only that says how many there are.
+    """
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[int], None] | None = None
+        position = 0
+
+        def show(event: FinetuneProgress) -> None:
+            nonlocal advance, position
+            if advance is None:
+                total = event.num_epochs * event.num_steps
+                advance = stack.enter_context(progress.step(f"training {name}", total))
+            progress.detail(describe(event))
+            now = (event.epoch - 1) * event.num_steps + event.step
+            advance(now - position)
+            position = now
+
+        yield show
+
+
+def describe(event: FinetuneProgress) -> str:
+    """Return where a training is: epoch, loss, accuracy, and the best on the held-out images."""
+    text = (
+        f"epoch {event.epoch} of {event.num_epochs}, loss {event.loss:.3f}, "
+        f"accuracy {event.accuracy:.1%}"
+    )
+    best = event.best_accuracy
+    return text if best is None else f"{text}, held out at best {best:.1%}"

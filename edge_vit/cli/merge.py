@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from edge_vit.cli.evaluation import print_accuracy
 from edge_vit.cli.options import PATH, json_option, option
 from edge_vit.cli.output import write_json
 from edge_vit.cli.outputs import ANY_FILE, deliver
+from edge_vit.cli.reports import print_accuracy
 
 _LOG = logging.getLogger(__name__)
 

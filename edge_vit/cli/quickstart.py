@@ -11,11 +11,11 @@ import click
 import numpy as np
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli.finetune import training_view
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import POSITIVE, option
 from edge_vit.cli.progress import ShownProgress
 from edge_vit.cli.reports import VERIFY_HTML, keep_reports, print_verdict
-from edge_vit.cli.training_view import training_view
 from edge_vit.data.images import FolderSource
 from edge_vit.errors import ArtifactError
 from edge_vit.files import draft_folder

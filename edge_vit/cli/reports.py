@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.bundle import TABLE, Bundle
-from edge_vit.cli.output import echo, print_tables
+from edge_vit.cli.output import echo, print_json, print_tables, without_thumbnails
 from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.printable import one_line, printable
 
 if TYPE_CHECKING:
     from edge_vit.measure.compare import Measured
-    from edge_vit.measure.results import VerifyReport
+    from edge_vit.measure.partial import PartialAccuracy
+    from edge_vit.measure.results import AccuracyReport, VerifyReport
     from edge_vit.spec.table import CalibrationTable
 
 VERIFY_JSON, VERIFY_HTML = "verify.json", "verify.html"
@@ -30,6 +31,34 @@ def print_verdict(report: VerifyReport) -> None:
     for note in report.notes:
         echo(f"· {one_line(note)}")
     print_tables(verdict_panel(report.verdict))
+
+
+def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
+    """Print `report` on stdout, as a table or as JSON without pictures."""
+    if as_json:
+        print_json(without_thumbnails([report])[0])
+        return
+    from edge_vit.report.details import drops_grid
+    from edge_vit.report.grids import is_reference
+    from edge_vit.report.task_grids import task_grids
+    from edge_vit.report.terminal import accuracy_table, grid_table
+    from edge_vit.report.wording import OUTCOME_WORDS
+
+    grids = [] if is_reference(report) else [drops_grid([report]), *task_grids(report)]
+    print_tables(accuracy_table([report]), *(grid_table(grid) for grid in grids if grid.rows))
+    for finding in report.findings:
+        echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
+
+
+def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:
+    """Print what one part of an evaluation holds, and what to do with it."""
+    index, count = totals.part
+    num_images = totals.tally.num_images
+    if as_json:
+        print_json({"file": str(path), "part": totals.part, "num_images": num_images})
+        return
+    echo(f"{path}: part {index} of {count}, {num_images:,} images")
+    _LOG.info("When all %d are there: edgevit merge FILE...", count)
 
 
 def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:

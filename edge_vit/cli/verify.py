@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -118,18 +118,13 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     bundle: Path,
     data: Path,
     num_images: int | None,
     max_bad: MaxBad,
-    max_drop: float,
-    max_error: float,
-    min_speedup: float,
-    min_agreement: float,
     look: int | None,
-    max_p99_ms: float | None,
     earlier_path: Path | None,
-    max_slowdown: float,
     iterations: int,
     backend: str,
     options: SessionOptions,
@@ -138,6 +133,7 @@ def command(
     junit_path: Path | None,
     markdown_path: Path | None,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """Judge every precision on your images, and say what to ship.
 
@@ -153,15 +149,14 @@ def command(
     from edge_vit.report.junit import render_junit
 
     log: CommandLog = context.obj
+    limits["min_agreement"] = limits["min_agreement"] or None
     opened = Bundle.open(bundle)
     earlier = read_report(earlier_path) if earlier_path else None
     with log.progress() as progress:
         report = verify(
             opened,
             data,
-            Limits(
-                max_drop, min_speedup, min_agreement or None, max_p99_ms, max_slowdown, max_error
-            ),
+            Limits(**limits),
             backend=backend,
             options=options,
             iterations=iterations,

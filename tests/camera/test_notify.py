@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from edge_vit.camera.notify import Notifier
+from edge_vit.camera.systemd import Notifier
 
 SECOND = 10**9
 

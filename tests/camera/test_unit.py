@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_vit.camera.unit import systemd_unit
+from edge_vit.camera.systemd import systemd_unit
 
 COMMAND = ["/bin/true", "camera", "my cats.edgevit", "--source", "rtsp://a/b?x=%41$HOME", 'a"b']
 

@@ -8,6 +8,7 @@ import logging
 import pytest
 from rich.console import Console
 
+from edge_vit.cli.finetune import training_view
 from edge_vit.cli.progress import (
     SECONDS_BETWEEN_LINES,
     LineProgress,
@@ -15,7 +16,6 @@ from edge_vit.cli.progress import (
     RichProgress,
     open_progress,
 )
-from edge_vit.cli.training_view import training_view
 from edge_vit.training.loop import FinetuneProgress
 
 
