@@ -213,7 +213,7 @@ def lost(tools: ModuleType) -> None:
         engine.dies_at = engine.enqueues + 1
         with pytest.raises(DeviceLostError, match="cudaErrorIllegalAddress"):
             answers(session, 3)
-    assert not gpu.violations  # closing frees the other lane, whose memory is gone as well
+    assert not gpu.violations  # closing frees the other execution, whose memory is gone as well
     assert engine.num_contexts == 0
 
 
@@ -261,7 +261,7 @@ def two_gpus(tools: ModuleType) -> None:
 
 
 def waiting(tools: ModuleType) -> None:
-    """Both lanes are taken; who waits for one gets it as soon as it is free."""
+    """Both contexts are taken; who waits for one gets it as soon as it is free."""
     gpu, engine = gpu_and_engine(tools)
     session = tools.open_simulated(engine=engine)
     ready, turn, computing, finish = (threading.Event() for _ in range(4))
@@ -287,7 +287,7 @@ def waiting(tools: ModuleType) -> None:
     slow.start()
     computing.wait(20)
     turn.set()
-    while waits.is_alive() and not session._lanes._turn._waiters:
+    while waits.is_alive() and not session._pool._turn._waiters:
         time.sleep(0.001)
     finish.set()
     waits.join(timeout=SECONDS)

@@ -13,15 +13,15 @@ from edge_vit.errors import ArtifactError, BackendError, ShapeError
 from edge_vit.files import write_atomically
 from edge_vit.runtime.cudart import Cuda, choose_memory
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
-from edge_vit.runtime.trt.lane import Lane, LaneOptions
-from edge_vit.runtime.trt.lanes import Lanes
+from edge_vit.runtime.trt.execution import ExecutionContext, ExecutionOptions
+from edge_vit.runtime.trt.execution_pool import ExecutionPool
 from edge_vit.runtime.trt.loaded import EngineTensor, LoadedEngine
 from edge_vit.runtime.trt.network import Shape, ShapeRange
 from edge_vit.spec import ModelSpec, Precision, TensorSpec
 
 _LOG = logging.getLogger(__name__)
 
-NUM_LANES = 2
+NUM_CONTEXTS = 2
 """Runs that are under way at once: while one computes, the next one's images are copied."""
 
 _MAX_CACHE_BYTES = 100 << 20  # NVIDIA's own advice for RTX's kernel cache
@@ -47,8 +47,8 @@ class EngineFile:
 class TrtSession(Session):
     """A TensorRT engine on a GPU.
 
-    Runs from several threads take turns on two lanes, each with a context, a stream and memory of
-    its own; `submit` uses both from one thread.
+    Runs from several threads take turns on two execution contexts, each with a stream and memory
+    of its own; `submit` uses both from one thread.
 
     Args:
         file: the engine.
@@ -91,14 +91,14 @@ class TrtSession(Session):
         if file.captures_graphs:
             context = {"captures_graphs": options.cuda_graph, "runtime_cache": self._read_cache()}
         captures = options.cuda_graph and not file.captures_graphs
-        lane_options = LaneOptions(self.memory, captures, context)
+        execution_options = ExecutionOptions(self.memory, captures, context)
         self._last_found: tuple[Mapping[str, Shape], int] = ({}, 0)
 
-        def open_lane() -> Lane:
+        def open_context() -> ExecutionContext:
             cuda.bind_thread()
-            return Lane(file.engine, cuda, lane_options)
+            return ExecutionContext(file.engine, cuda, execution_options)
 
-        self._lanes = Lanes(open_lane, NUM_LANES)
+        self._pool = ExecutionPool(open_context, NUM_CONTEXTS)
 
     @property
     def batch_range(self) -> tuple[int, int] | None:
@@ -116,23 +116,23 @@ class TrtSession(Session):
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         return self._collect(self._begin(feeds, is_submitted=False))
 
-    def _submit(self, feeds: dict[str, Array]) -> Lane:
+    def _submit(self, feeds: dict[str, Array]) -> ExecutionContext:
         return self._begin(feeds, is_submitted=True)
 
-    def _begin(self, feeds: dict[str, Array], *, is_submitted: bool) -> Lane:
+    def _begin(self, feeds: dict[str, Array], *, is_submitted: bool) -> ExecutionContext:
         profile = self._find_profile({name: array.shape for name, array in feeds.items()})
-        lane = self._lanes.take(is_submitted=is_submitted)
-        with self._lanes.discarding(lane):
+        execution = self._pool.take(is_submitted=is_submitted)
+        with self._pool.discarding(execution):
             self._cuda.bind_thread()
-            lane.start(feeds, profile)
-        return lane
+            execution.start(feeds, profile)
+        return execution
 
-    def _collect(self, work: Lane) -> dict[str, Array]:
-        with self._lanes.discarding(work):
+    def _collect(self, work: ExecutionContext) -> dict[str, Array]:
+        with self._pool.discarding(work):
             self._cuda.bind_thread()
             outputs, self._last_split = work.finish()
         self.uses_graph = work.uses_graph or self._makes_graphs
-        self._lanes.give_back(work)
+        self._pool.give_back(work)
         return outputs
 
     def _close(self) -> None:
@@ -143,7 +143,7 @@ class TrtSession(Session):
         finally:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._file.engine.close)
-                stack.callback(self._lanes.close)
+                stack.callback(self._pool.close)
 
     def _find_profile(self, shapes: Mapping[str, Shape]) -> int | None:
         """The tightest optimization profile that holds `shapes`; None where nothing is dynamic."""
@@ -178,10 +178,10 @@ class TrtSession(Session):
 
     def _write_cache(self) -> None:
         """Keep the kernels that were compiled; a session that cannot still did its work."""
-        path, lane = self._file.cache_path, self._lanes.first
-        if path is None or lane is None or self._cuda.is_lost:
+        path, execution = self._file.cache_path, self._pool.first
+        if path is None or execution is None or self._cuda.is_lost:
             return
-        kernels = lane.context.runtime_cache()
+        kernels = execution.context.runtime_cache()
         if not kernels or len(kernels) > _MAX_CACHE_BYTES:
             return
         try:

@@ -33,50 +33,50 @@ class Bug:
     bad: str
 
 
-LANE, LANES, SESSION = "trt.lane", "trt.lanes", "trt.session"
+RUN, POOL, SESSION = "trt.execution", "trt.execution_pool", "trt.session"
 BUFFERS, GPU, CHECKED = "cudart.buffers", "cudart.gpu", "cudart.checked"
 
 BUGS = (
     Bug(
         "stale address after the memory grew",
-        LANE,
+        RUN,
         "self.context.set_address(tensor.name, buffer.device)",
         "old or self.context.set_address(tensor.name, buffer.device)",
     ),
-    Bug("does not wait for the run", LANE, "self._cuda.wait_for(self._events[3])", "pass"),
-    Bug("waits before the outputs are copied", LANE, "wait_for(self._events[3])", "wait_for(2)"),
+    Bug("does not wait for the run", RUN, "self._cuda.wait_for(self._events[3])", "pass"),
+    Bug("waits before the outputs are copied", RUN, "wait_for(self._events[3])", "wait_for(2)"),
     Bug(
         "outputs are a view of memory that is used again",
-        LANE,
+        RUN,
         "self._views[name].copy()",
         "self._views[name]",
     ),
     Bug(
         "no new graph after a new shape",
-        LANE,
+        RUN,
         "        self._drop_graph()\n        self._num_runs = 0\n",
         "        self._num_runs = 0\n",
     ),
-    Bug("captures a shape that never ran", LANE, "self._num_runs > 0", "self._num_runs >= 0"),
-    Bug("never captures", LANE, "self._num_runs > 0", "self._num_runs > 99"),
-    Bug("captures again each time", LANE, "            self._may_capture = False\n", ""),
+    Bug("captures a shape that never ran", RUN, "self._num_runs > 0", "self._num_runs >= 0"),
+    Bug("never captures", RUN, "self._num_runs > 0", "self._num_runs > 99"),
+    Bug("captures again each time", RUN, "            self._may_capture = False\n", ""),
     Bug(
         "leaves the stream in a capture that failed",
-        LANE,
+        RUN,
         "graph = self._cuda.end_capture(self._stream)\n",
         "graph = self._cuda.end_capture(self._stream) if is_taken else 0\n",
     ),
-    Bug("leaks the graph", LANE, "self._cuda.destroy_graph(graph)", "pass"),
-    Bug("leaks the graph that is ready", LANE, "self._cuda.destroy_graph_exec(graph)", "pass"),
+    Bug("leaks the graph", RUN, "self._cuda.destroy_graph(graph)", "pass"),
+    Bug("leaks the graph that is ready", RUN, "self._cuda.destroy_graph_exec(graph)", "pass"),
     Bug(
         "frees the graph that is ready twice",
-        LANE,
+        RUN,
         "graph, self._graph = self._graph, None",
         "graph = self._graph",
     ),
     Bug(
         "copies the inputs before they are there",
-        LANE,
+        RUN,
         "        cuda.record(self._events[0], stream)\n",
         "        cuda.record(self._events[0], stream)\n"
         "        self._buffers['images'].upload(feeds['images'].nbytes, stream)\n"
@@ -84,106 +84,106 @@ BUGS = (
     ),
     Bug(
         "forgets to copy the inputs",
-        LANE,
+        RUN,
         "self._buffers[name].upload(array.nbytes, stream)",
         "pass",
     ),
     Bug(
         "copies the outputs before they are computed",
-        LANE,
+        RUN,
         "        self._compute()\n        cuda.record(self._events[2], stream)\n",
         "        cuda.record(self._events[2], stream)\n",
     ),
     Bug(
         "copies outputs of the last shape",
-        LANE,
+        RUN,
         "download(self._views[name].nbytes, stream)",
         "download(20, stream)",
     ),
     Bug(
         "keeps the shapes of the last run",
-        LANE,
+        RUN,
         "all(self._shapes.get(n) == s for n, s in shapes.items())",
         "self._shapes",
     ),
     Bug(
         "keeps the profile of the last run",
-        LANE,
+        RUN,
         "if profile != self._profile and profile is not None:",
         "if self._profile is None and profile is not None:",
     ),
-    Bug("does not free memory that was too small", LANE, "                old.free()\n", ""),
+    Bug("does not free memory that was too small", RUN, "                old.free()\n", ""),
     Bug(
         "takes memory that is too small",
-        LANE,
+        RUN,
         "len(old.host) < num_bytes",
         "len(old.host) < 1",
     ),
     Bug(
         "goes on where TensorRT refused",
-        LANE,
+        RUN,
         'raise BackendError(f"TensorRT cannot run this engine: {self.context.reason}")',
         "pass",
     ),
     Bug(
         "frees while work is under way",
-        LANE,
+        RUN,
         "self._cuda.synchronize(self._stream)\n        fin",
         "pass\n        fin",
     ),
-    Bug("leaks the context", LANE, "stack.callback(self.context.close)", "pass"),
-    Bug("leaks an event", LANE, "stack.callback(cuda.destroy_event, self._events[-1])", "pass"),
-    Bug("leaks the stream", LANE, "stack.callback(cuda.destroy_stream, self._stream)", "pass"),
+    Bug("leaks the context", RUN, "stack.callback(self.context.close)", "pass"),
+    Bug("leaks an event", RUN, "stack.callback(cuda.destroy_event, self._events[-1])", "pass"),
+    Bug("leaks the stream", RUN, "stack.callback(cuda.destroy_stream, self._stream)", "pass"),
     Bug(
         "the split mixes up its parts",
-        LANE,
+        RUN,
         "        cuda.record(self._events[1], stream)\n        self._compute()\n",
         "        self._compute()\n        cuda.record(self._events[1], stream)\n",
     ),
     Bug(
-        "gives the same lane to two runs",
-        LANES,
-        "lane = self._idle.pop()\n",
-        "lane = self._idle[-1]\n",
+        "gives the same execution to two runs",
+        POOL,
+        "execution = self._idle.pop()\n",
+        "execution = self._idle[-1]\n",
     ),
     Bug(
-        "gives a lane back while its run is under way",
-        LANES,
+        "gives a context back while its run is under way",
+        POOL,
         "        with self._turn:\n"
-        "            self._num_opening -= 1\n            self._in_use[lane]",
-        "        with self._turn:\n            self._idle.append(lane)\n"
-        "            self._num_opening -= 1\n            self._in_use[lane]",
+        "            self._num_opening -= 1\n            self._in_use[execution]",
+        "        with self._turn:\n            self._idle.append(execution)\n"
+        "            self._num_opening -= 1\n            self._in_use[execution]",
     ),
     Bug(
-        "keeps a lane that failed",
-        LANES,
-        "                lane.close()\n",
+        "keeps a context that failed",
+        POOL,
+        "                execution.close()\n",
         "                pass\n",
     ),
     Bug(
         "forgets runs that nobody collected",
-        LANES,
+        POOL,
         "(*self._idle, *self._in_use)\n",
         "(*self._idle,)\n",
     ),
     Bug(
-        "counts a lane that could not be opened",
-        LANES,
+        "counts a context that could not be opened",
+        POOL,
         "        except BaseException:\n            with self._turn:\n"
         "                self._num_opening -= 1\n",
         "        except BaseException:\n            with self._turn:\n                pass\n",
     ),
     Bug(
-        "wakes nobody when a lane is free",
-        LANES,
-        "            self._idle.append(lane)\n            self._turn.notify()\n",
-        "            self._idle.append(lane)\n",
+        "wakes nobody when a context is free",
+        POOL,
+        "            self._idle.append(execution)\n            self._turn.notify()\n",
+        "            self._idle.append(execution)\n",
     ),
     Bug(
         "uses the wrong GPU on another thread",
         SESSION,
-        "            self._cuda.bind_thread()\n            lane.start",
-        "            lane.start",
+        "            self._cuda.bind_thread()\n            execution.start",
+        "            execution.start",
     ),
     Bug(
         "chooses the GPU at a thread's first run alone",
@@ -250,7 +250,7 @@ def test_finds(bug, monkeypatch):
 
 
 def test_finds_nothing_where_there_is_none():
-    with with_bug(Bug("none", LANE, "Lane", "Lane")) as tools:
+    with with_bug(Bug("none", RUN, "ExecutionContext", "ExecutionContext")) as tools:
         drill(tools)
 
 

@@ -23,8 +23,8 @@ _NUM_EVENTS = 4  # before the inputs are copied, before and after the engine, af
 
 
 @dataclass(frozen=True)
-class LaneOptions:
-    """How a lane runs.
+class ExecutionOptions:
+    """How a context runs.
 
     Attributes:
         memory: memory of the tensors; any but ``auto``.
@@ -37,11 +37,11 @@ class LaneOptions:
     context: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Lane:
-    """Runs an engine, one run at a time, and by one thread at a time; several lanes overlap.
+class ExecutionContext:
+    """Runs an engine, one run at a time, and by one thread at a time; several contexts overlap.
 
-    `start` enqueues a run and returns, `finish` waits for it. A lane that raised is to be closed:
-    what its stream holds is not known then.
+    `start` enqueues a run and returns, `finish` waits for it. One that raised is to be
+    closed: what its stream holds is not known then.
 
     The first run of new shapes is an ordinary one, which is also what TensorRT asks for before a
     capture. The second captures a graph, which all that follow launch, until a shape, and with it
@@ -53,7 +53,7 @@ class Lane:
         graph_error: why there is no graph, where a capture failed.
     """
 
-    def __init__(self, engine: LoadedEngine, cuda: Cuda, options: LaneOptions) -> None:
+    def __init__(self, engine: LoadedEngine, cuda: Cuda, options: ExecutionOptions) -> None:
         self._engine, self._cuda = engine, cuda
         self._outputs = [name for name, tensor in engine.tensors.items() if not tensor.is_input]
         self._memory = options.memory
