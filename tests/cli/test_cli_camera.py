@@ -109,7 +109,7 @@ def test_keeps_disagreements(edgevit, shared_bundle, pictures, tmp_path):
 
 
 REFUSED = {
-    "address": (["--source", "ftp://cam/"], 1, "is no address of a source"),
+    "address": (["--source", "ftp://cam/"], 1, "got scheme 'ftp'"),
     "option": (["--source", "test://#size=9"], 1, "got option 'size'"),
     "no source": ([], 2, "Missing option '--source'"),
     "batch": (["--source", "test://", "--batch", "0"], 2, "Invalid value for '--batch'"),
