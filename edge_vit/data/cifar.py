@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their authors publish them, to evaluate on: the test images.
+"""CIFAR-10 and CIFAR-100 as their authors publish them, to evaluate and to train on.
 
 Both forms are read, the binary one and Python's pickles, unpacked or still in the archive. A pickle
 can run code of its maker; here only arrays, numbers and texts are allowed in it.
@@ -11,7 +11,7 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,24 +37,25 @@ _ALLOWED = {
 
 
 @dataclass(frozen=True, eq=False)
-class _CifarImages:
-    """Test images, uint8 (N, 32, 32, 3) RGB, the class of each, and the names of the classes."""
+class CifarImages:
+    """Images, uint8 (N, 32, 32, 3) RGB, the class of each, and the names of the classes."""
 
     images: UInt8Array
     classes: list[int]
     names: tuple[str, ...]
 
 
-_Reader = Callable[[bytes, bytes], _CifarImages]
+_Reader = Callable[[bytes, bytes], CifarImages]
 
 
 @dataclass(frozen=True)
 class _Form:
-    """One form of one data set: the folder that its archive unpacks to, two files, their reader."""
+    """One form of one data set: the archive's folder, names of its files, and their reader."""
 
     folder: str
     test: str
     names: str
+    training: tuple[str, ...]
     read: _Reader
 
 
@@ -68,7 +69,7 @@ def open_cifar(address: str, wanted: Wanted) -> ArraySource:
             model's.
     """
     path = Path(address)
-    found = _find(path)
+    found = read_cifar(path)
     if found is None:
         raise archive_error(path)
     if not wanted.has_truth:
@@ -89,40 +90,61 @@ def open_cifar(address: str, wanted: Wanted) -> ArraySource:
     return ArraySource(found.images, classes, names, notes)
 
 
-def _find(path: Path) -> _CifarImages | None:
-    packed = _read_archive(path) if path.is_file() else {}
+def read_cifar(path: Path, *, of_training: bool = False) -> CifarImages | None:
+    """Return the images at `path` in any form; None where there are none.
+
+    Args:
+        path: of the archive, of a folder with its files, or of the folder above that.
+        of_training: those to train on; else the test images.
+
+    Raises:
+        ImageError: the files are there and damaged.
+    """
+    packed = _read_archive(path, of_training=of_training) if path.is_file() else {}
     for form in _FORMS:
-        files = _from_folder(path, form) or _from_folder(path / form.folder, form)
-        if (form.folder, form.test) in packed and (form.folder, form.names) in packed:
-            files = packed[form.folder, form.test], packed[form.folder, form.names]
-        if files is not None:
-            return _read(path, form, files)
+        names = (*(form.training if of_training else (form.test,)), form.names)
+        for files in (
+            _from_folder(path, names),
+            _from_folder(path / form.folder, names),
+            [packed.get((form.folder, name)) for name in names],
+        ):
+            if None not in files:
+                return _read(f"{path}: {form.folder}", form, names, files)
     return None
 
 
-def _read(path: Path, form: _Form, files: tuple[bytes, bytes]) -> _CifarImages:
-    try:
-        found = form.read(*files)
-        if len(found.images) != len(found.classes) or not found.classes:
-            raise ValueError(f"{len(found.images)} images and {len(found.classes)} classes")
-        if not 0 <= min(found.classes) <= max(found.classes) < len(found.names):
-            raise ValueError(f"a class is none of the {len(found.names)}")
-        return found
-    except Exception as error:  # what is read was made elsewhere, and may be anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: {form.folder}/{form.test} is damaged: {reason}") from None
+def _read(
+    where: str, form: _Form, names: Sequence[str], files: Sequence[bytes | None]
+) -> CifarImages:
+    *data, labels = (file or b"" for file in files)
+    parts = []
+    for name, content in zip(names, data, strict=False):
+        try:
+            found = form.read(content, labels)
+            if len(found.images) != len(found.classes) or not found.classes:
+                raise ValueError(f"{len(found.images)} images and {len(found.classes)} classes")
+            if not 0 <= min(found.classes) <= max(found.classes) < len(found.names):
+                raise ValueError(f"a class is none of the {len(found.names)}")
+        except Exception as error:  # what is read was made elsewhere, and may be anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(f"{where}/{name} is damaged: {reason}") from None
+        parts.append(found)
+    images = np.concatenate([part.images for part in parts]) if len(parts) > 1 else parts[0].images
+    return CifarImages(images, [c for part in parts for c in part.classes], parts[0].names)
 
 
-def _from_folder(folder: Path, form: _Form) -> tuple[bytes, bytes] | None:
-    test, names = folder / form.test, folder / form.names
-    if not (test.is_file() and names.is_file()):
-        return None
-    return test.read_bytes(), names.read_bytes()
+def _from_folder(folder: Path, names: Sequence[str]) -> list[bytes | None]:
+    is_there = all((folder / name).is_file() for name in names)
+    return [(folder / name).read_bytes() if is_there else None for name in names]
 
 
-def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
+def _read_archive(path: Path, *, of_training: bool) -> dict[tuple[str, str], bytes]:
     """What an archive holds of any form, by folder and name."""
-    wanted = {(form.folder, name) for form in _FORMS for name in (form.test, form.names)}
+    wanted = {
+        (form.folder, name)
+        for form in _FORMS
+        for name in (*(form.training if of_training else (form.test,)), form.names)
+    }
     found = {}
     try:
         refuse_lfs_pointer(path, ImageError)
@@ -139,21 +161,19 @@ def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
     return found
 
 
-def _read_binary(test: bytes, names: bytes, label_bytes: int) -> _CifarImages:
+def _read_binary(test: bytes, names: bytes, label_bytes: int) -> CifarImages:
     record = label_bytes + 3 * _SIDE * _SIDE
     if not test or len(test) % record:
         raise ValueError(f"{len(test)} bytes are no whole number of records of {record}")
     records = np.frombuffer(test, np.uint8).reshape(-1, record)
     classes = [int(index) for index in records[:, label_bytes - 1]]  # the finer one is the last
-    return _CifarImages(
-        _to_images(records[:, label_bytes:]), classes, tuple(names.decode().split())
-    )
+    return CifarImages(_to_images(records[:, label_bytes:]), classes, tuple(names.decode().split()))
 
 
-def _read_pickles(test: bytes, meta: bytes, classes: str, names: str) -> _CifarImages:
+def _read_pickles(test: bytes, meta: bytes, classes: str, names: str) -> CifarImages:
     content, facts = _unpickle(test), _unpickle(meta)
     images = _to_images(np.asarray(content["data"], np.uint8))
-    return _CifarImages(
+    return CifarImages(
         images,
         [int(index) for index in content[classes]],
         tuple(_text(name) for name in facts[names]),
@@ -191,4 +211,9 @@ _READERS: tuple[_Reader, ...] = (
     lambda test, names: _read_binary(test, names, 1),
     lambda test, names: _read_binary(test, names, 2),
 )
-_FORMS = tuple(_Form(*names, read) for names, read in zip(CIFAR_FILES, _READERS, strict=True))
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_TRAINING = (_BATCHES, ("train",), tuple(f"{name}.bin" for name in _BATCHES), ("train.bin",))
+_FORMS = tuple(
+    _Form(*names, training, read)
+    for names, training, read in zip(CIFAR_FILES, _TRAINING, _READERS, strict=True)
+)

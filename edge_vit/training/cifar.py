@@ -1,32 +1,19 @@
-"""CIFAR-100 as its authors publish it: the binary archive, read from disk or downloaded.
-
-Format: https://www.cs.toronto.edu/~kriz/cifar.html. One record is a coarse label, a fine label and
-32×32 pixels, one colour plane after the other.
-"""
+"""CIFAR to train on: found on the disk, or CIFAR-100 downloaded as its authors publish it."""
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
 import urllib.request
-import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from edge_vit.errors import ArtifactError
+from edge_vit.data.cifar import CifarImages, read_cifar
+from edge_vit.data.registry import kind_of
+from edge_vit.errors import ArtifactError, ImageError
 from edge_vit.files import write_atomically
-from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.progress import SILENT, Progress
 
-UInt8Array = npt.NDArray[np.uint8]
-
-_SIDE = 32
-_RECORD_BYTES = 2 + 3 * _SIDE * _SIDE
-_MAX_MEMBER_BYTES = 200_000_000  # the largest, train.bin, has 153.7 million
 _TIMEOUT_S = 30
 _CHUNK_BYTES = 1 << 20
 
@@ -58,66 +45,31 @@ CIFAR100 = Archive(
 )
 
 
-@dataclass(frozen=True)
-class CifarFiles:
-    """The three files of the archive that matter, unparsed."""
-
-    train: bytes
-    test: bytes
-    label_names: bytes
+def find_cifar(root: Path) -> Path | None:
+    """Return `root` where it holds CIFAR's files, or the archive in it; None for neither."""
+    if root.is_dir() and kind_of(str(root)).name == "cifar":
+        return root
+    return next(iter(sorted(root.glob("cifar-*.tar.gz"))), None)
 
 
-_MEMBERS = ("train.bin", "test.bin", "fine_label_names.txt")
+def read_parts(path: Path) -> tuple[CifarImages, CifarImages]:
+    """Return the images to train on, and the test images, in the files or the archive at `path`.
 
-
-def holds_cifar100(root: Path) -> bool:
-    """Return whether `root` holds the archive, or what was in it."""
-    return (root / CIFAR100.file_name).is_file() or _unpacked_folder(root) is not None
-
-
-def read_cifar100(root: Path) -> CifarFiles:
-    """Return CIFAR-100's files from `root`: unpacked, or still in the archive.
-
-    Unpacked files may also lie in ``root/cifar-100-binary``. Nothing is extracted to the disk.
+    Nothing is extracted to the disk.
 
     Raises:
-        ArtifactError: neither is there, or the archive is damaged; the message says what to put
-            where.
+        ArtifactError: some are missing or damaged; the message says what to put where.
     """
-    folder = _unpacked_folder(root)
-    if folder is not None:
-        return CifarFiles(*((folder / name).read_bytes() for name in _MEMBERS))
-    path = root / CIFAR100.file_name
-    if not path.is_file():
-        raise ArtifactError(f"{root} holds no CIFAR-100. {_how_to_get(CIFAR100, root)}")
-    refuse_lfs_pointer(path)
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            return CifarFiles(*(_read_member(archive, name, path) for name in _MEMBERS))
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}. {_how_to_get(CIFAR100, root)}") from None
-
-
-def parse_records(
-    data: bytes, num_classes: int, name: str
-) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-    """Return images uint8 (N, 32, 32, 3) RGB and fine labels (N,) of a ``.bin`` file.
-
-    Raises:
-        ArtifactError: `data` is not a whole number of records, or a label is out of range.
-    """
-    if not data or len(data) % _RECORD_BYTES:
+        parts = [read_cifar(path, of_training=of_training) for of_training in (True, False)]
+    except ImageError as error:
+        raise ArtifactError(f"{error}. {_how_to_get(CIFAR100, path)}") from None
+    train, test = parts
+    if train is None or test is None:
         raise ArtifactError(
-            f"CIFAR-100's {name} has {len(data)} bytes, expected a multiple of {_RECORD_BYTES}"
+            f"{path} holds no CIFAR images to train on. {_how_to_get(CIFAR100, path)}"
         )
-    records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD_BYTES)
-    labels = records[:, 1].astype(np.int64)
-    if labels.max() >= num_classes:
-        raise ArtifactError(
-            f"CIFAR-100's {name} has label {labels.max()}, expected below {num_classes}"
-        )
-    planes = records[:, 2:].reshape(-1, 3, _SIDE, _SIDE)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
+    return train, test
 
 
 def download(archive: Archive, root: Path, progress: Progress = SILENT) -> Path:
@@ -156,27 +108,6 @@ def download(archive: Archive, root: Path, progress: Progress = SILENT) -> Path:
     return path
 
 
-def _unpacked_folder(root: Path) -> Path | None:
-    """Return the folder with the three files: `root`, or the one that unpacking makes in it."""
-    for folder in (root, root / "cifar-100-binary"):
-        if all((folder / name).is_file() for name in _MEMBERS):
-            return folder
-    return None
-
-
-def _read_member(archive: tarfile.TarFile, name: str, path: Path) -> bytes:
-    """Return the bytes of file `name`, whatever folder the archive has it in."""
-    for member in archive:
-        if member.isfile() and PurePosixPath(member.name).name == name:
-            if member.size > _MAX_MEMBER_BYTES:
-                raise ArtifactError(
-                    f"{path}: {name} has {member.size} bytes, expected at most {_MAX_MEMBER_BYTES}"
-                )
-            file = archive.extractfile(member)
-            assert file is not None, "a regular file always opens"
-            return file.read()
-    raise ArtifactError(f"{path} is not the CIFAR-100 archive: it holds no {name}")
-
-
-def _how_to_get(archive: Archive, root: Path) -> str:
+def _how_to_get(archive: Archive, path: Path) -> str:
+    root = path.parent if path.is_file() else path
     return f"Put {archive.file_name} (from {archive.url}) into {root}"

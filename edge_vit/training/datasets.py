@@ -21,7 +21,7 @@ from edge_vit.files import write_atomically
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import PreprocessSpec
-from edge_vit.training.cifar import CIFAR100, download, holds_cifar100, parse_records, read_cifar100
+from edge_vit.training.cifar import CIFAR100, download, find_cifar, read_parts
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -84,8 +84,8 @@ def open_dataset(
     """Return the data set called ``digits`` or ``cifar100``, or the one in a folder.
 
     A folder holds class folders, or ``train`` and ``val`` (or ``test``) with class folders in
-    each, or the CIFAR-100 archive, packed or unpacked. ``cifar100`` by name is kept in the user's
-    cache folder, and downloaded when first used.
+    each, or CIFAR-10 or CIFAR-100, in its archive or unpacked. ``cifar100`` by name is kept in the
+    user's cache folder, and downloaded when first used.
 
     Args:
         name_or_folder: which one.
@@ -102,17 +102,16 @@ def open_dataset(
         return load_digits(image_size, seed)
     if name_or_folder == "cifar100":
         root = _cache_folder() / "cifar100"
-        if not holds_cifar100(root):
-            download(CIFAR100, root, progress)
-        return load_cifar100(root, image_size)
+        return load_cifar(find_cifar(root) or download(CIFAR100, root, progress), image_size)
     folder = Path(name_or_folder)
     if not folder.is_dir():
         raise ArtifactError(
             f"data {name_or_folder}: no such folder, expected "
             "digits, cifar100 or a folder of class folders"
         )
-    if holds_cifar100(folder):
-        return load_cifar100(folder, image_size)
+    cifar = find_cifar(folder)
+    if cifar is not None:
+        return load_cifar(cifar, image_size)
     return load_class_folders(folder, image_size, seed, progress)
 
 
@@ -129,25 +128,22 @@ def load_digits(image_size: int = 32, seed: int = 0) -> Dataset:
     return _split("digits", labels, images, digits.target, DIGITS_HELD_OUT, seed)
 
 
-def load_cifar100(root: Path, image_size: int = 32) -> Dataset:
-    """Return CIFAR-100 from the files in `root`: 50,000 images to train on, 10,000 held out.
+def load_cifar(path: Path, image_size: int = 32) -> Dataset:
+    """Return CIFAR from its files or archive at `path`: 50,000 images to train on, 10,000 held out.
 
     Raises:
         ArtifactError: the files are missing or damaged.
         SpecError: at this image size they do not fit in memory.
     """
-    files = read_cifar100(root)
-    labels = tuple(files.label_names.decode().split())
-    train_images, train_labels = parse_records(files.train, len(labels), "train.bin")
-    test_images, test_labels = parse_records(files.test, len(labels), "test.bin")
+    train, test = read_parts(path)
     return Dataset(
-        "cifar100",
-        labels,
+        f"cifar{len(test.names)}",
+        test.names,
         preprocess_for(image_size),
-        _resize_all(train_images, image_size),
-        train_labels,
-        _resize_all(test_images, image_size),
-        test_labels,
+        _resize_all(train.images, image_size),
+        np.array(train.classes),
+        _resize_all(test.images, image_size),
+        np.array(test.classes),
     )
 
 

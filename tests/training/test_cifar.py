@@ -15,13 +15,19 @@ from edge_vit.training.cifar import (
     CIFAR100,
     Archive,
     download,
-    holds_cifar100,
-    parse_records,
-    read_cifar100,
+    find_cifar,
+    read_parts,
 )
+from edge_vit.training.datasets import open_dataset
+
+
+def _record(label):
+    red, green, blue = (np.arange(1024) % 256, np.full(1024, 7), np.full(1024, 9))
+    return np.concatenate([[3, label], red, green, blue]).astype(np.uint8).tobytes()
+
 
 FILES = {
-    "train.bin": bytes(range(256)) * 12 + bytes(2),
+    "train.bin": _record(1) + _record(0),
     "test.bin": bytes(3074),
     "fine_label_names.txt": b"apple\nbear\n",
 }
@@ -52,20 +58,33 @@ def write_files(folder):
     ],
     ids=["archive", "unpacked", "unpacked-in-folder"],
 )
-def test_reads_the_three_files(tmp_path, put):
-    assert not holds_cifar100(tmp_path)
+def test_reads_both_parts(tmp_path, put):
+    assert find_cifar(tmp_path) is None
     put(tmp_path)
-    assert holds_cifar100(tmp_path)
-    files = read_cifar100(tmp_path)
-    assert (files.train, files.test, files.label_names) == tuple(FILES.values())
+    train, test = read_parts(find_cifar(tmp_path))
+    assert (train.names, test.names) == (("apple", "bear"), ("apple", "bear"))
+    assert (train.images.shape, train.classes) == ((2, 32, 32, 3), [1, 0])
+    assert train.images[0, 1, 5].tolist() == [37, 7, 9]
+    assert (test.classes, test.images.any()) == ([0], False)
+
+
+def test_reads_the_batches_of_cifar_10(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    (folder / "batches.meta.txt").write_text("apple\nbear\n")
+    (folder / "test_batch.bin").write_bytes(bytes(3073))
+    for number in range(1, 6):
+        (folder / f"data_batch_{number}.bin").write_bytes(bytes([number % 2]) + bytes(3072))
+    assert read_parts(find_cifar(tmp_path))[0].classes == [1, 0, 1, 0, 1]
+    assert open_dataset(str(tmp_path), 32).name == "cifar2"
 
 
 def test_nothing_of_an_archive_is_extracted(tmp_path):
-    archive = make_archive(FILES, folder="../../evil/")
+    archive = make_archive(FILES, folder="../../evil/cifar-100-binary/")
     root = tmp_path / "a" / "b"
     root.mkdir(parents=True)
     (root / CIFAR100.file_name).write_bytes(archive)
-    assert read_cifar100(root).test == FILES["test.bin"]
+    assert read_parts(find_cifar(root))[1].classes == [0]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [root / CIFAR100.file_name]
 
 
@@ -74,49 +93,30 @@ def test_nothing_of_an_archive_is_extracted(tmp_path):
     [
         (b"not gzip", "is damaged"),
         (make_archive(FILES)[:200], "is damaged"),
-        (make_archive({"readme": b""}), "it holds no train.bin"),
+        (make_archive({"readme": b""}), "holds no CIFAR images to train on"),
+        (make_archive(FILES | {"train.bin": b""}), r"train\.bin is damaged: 0 bytes are no whole"),
+        (make_archive(FILES | {"test.bin": bytes(3073)}), r"test\.bin is damaged: 3073 bytes"),
+        (
+            make_archive(FILES | {"test.bin": bytes([0, 5]) + bytes(3072)}),
+            r"test\.bin is damaged: a class is none of the 2",
+        ),
     ],
-    ids=["no-archive", "truncated", "another-archive"],
+    ids=["no-archive", "truncated", "another-archive", "empty", "cut", "label"],
 )
 def test_refuses_a_damaged_archive(tmp_path, data, message):
-    (tmp_path / CIFAR100.file_name).write_bytes(data)
-    with pytest.raises(ArtifactError, match=message):
-        read_cifar100(tmp_path)
+    path = tmp_path / CIFAR100.file_name
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_parts(path)
+    assert f"Put {path.name} (from {CIFAR100.url}) into {tmp_path}" in str(caught.value)
 
 
 def test_refuses_a_member_that_claims_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_vit.training.cifar._MAX_MEMBER_BYTES", 3000)
-    (tmp_path / CIFAR100.file_name).write_bytes(make_archive(FILES))
-    with pytest.raises(ArtifactError, match=r"train\.bin has 3074 bytes, expected at most 3000"):
-        read_cifar100(tmp_path)
-
-
-def test_says_where_to_put_a_missing_archive(tmp_path):
-    with pytest.raises(ArtifactError, match=f"Put cifar-100-binary.tar.gz .* into {tmp_path}"):
-        read_cifar100(tmp_path)
-
-
-def test_parses_planes_into_pixels():
-    red, green, blue = (np.arange(1024) % 256, np.full(1024, 7), np.full(1024, 9))
-    record = np.concatenate([[3, 42], red, green, blue]).astype(np.uint8).tobytes()
-    images, labels = parse_records(record * 2, 100, "train.bin")
-    assert images.shape == (2, 32, 32, 3)
-    assert labels.tolist() == [42, 42]
-    assert images[1, 1, 5].tolist() == [37, 7, 9]
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "has 0 bytes, expected a multiple of 3074"),
-        (bytes(3073), "has 3073 bytes"),
-        (bytes([0, 5]) + bytes(3072), "has label 5, expected below 2"),
-    ],
-    ids=["empty", "cut", "label"],
-)
-def test_refuses_records_that_cannot_be(data, message):
-    with pytest.raises(ArtifactError, match=message):
-        parse_records(data, 2, "test.bin")
+    monkeypatch.setattr("edge_vit.data.cifar._MAX_BYTES", 3000)
+    path = tmp_path / CIFAR100.file_name
+    path.write_bytes(make_archive(FILES))
+    with pytest.raises(ArtifactError, match="holds no CIFAR images to train on"):
+        read_parts(path)
 
 
 @pytest.fixture
