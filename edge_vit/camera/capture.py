@@ -33,7 +33,7 @@ _MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
 
 
 class SourceCapture:
-    """Frames of one source, numbered and stamped, as long as anybody wants them."""
+    """Frames of one source, numbered and stamped, until it is stopped."""
 
     def __init__(
         self,

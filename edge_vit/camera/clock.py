@@ -19,7 +19,7 @@ class Clock(Protocol):
         ...
 
     def wait(self, condition: threading.Condition, until_ns: int | None = None) -> None:
-        """Wait until somebody notifies `condition`, which the caller holds, or until `until_ns`.
+        """Wait until `condition` is notified, which the caller holds, or until `until_ns`.
 
         It may return early; the caller looks again at what it waits for.
         """

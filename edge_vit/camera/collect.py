@@ -106,7 +106,7 @@ class _Newest:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Let nobody wait any more."""
+        """End the wait for frames."""
         with self._changed:
             self._is_ended = True
             self._changed.notify_all()

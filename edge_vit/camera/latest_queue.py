@@ -20,7 +20,7 @@ class LatestQueue(Generic[T]):
 
     Args:
         is_live: of each source: whether the newest item replaces the oldest in a full queue;
-            else whoever puts one waits for room.
+            else `put` waits for room.
         depth: items that the queue of a live source holds.
         file_depth: items that the queue of another source holds; None for `depth`.
         clock: for deadlines.
@@ -84,7 +84,7 @@ class LatestQueue(Generic[T]):
             self._changed.notify_all()
 
     def clear(self) -> list[T]:
-        """Close it, and return what nobody took."""
+        """Close it, and return what was not taken."""
         with self._changed:
             left = [item for queue in self._queues for item in queue]
             for queue in self._queues:

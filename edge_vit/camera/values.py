@@ -81,10 +81,10 @@ class Frame:
     """One picture that a source really gave.
 
     Attributes:
-        number: counts the frames of its source from 0, those that nobody answered included, and
+        number: counts the frames of its source from 0, those without a prediction included, and
             goes on after the source was opened anew.
         source: the source's name: its address without a password.
-        pixels: uint8 (height, width, 3) RGB; whoever draws on it copies it first.
+        pixels: uint8 (height, width, 3) RGB; to be copied before it is drawn on.
         stamps: when it came to each stage.
         is_live: whether the source goes on without us, so that the newest frame counts.
     """

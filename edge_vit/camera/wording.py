@@ -47,7 +47,7 @@ def answer_line(answer: CameraAnswer) -> str:
     frame = answer.frame
     prediction = answer.smoothed or answer.prediction
     what = prediction.line + ("" if answer.is_confident else " (unsure)")
-    # Of a file the latency is the time in queues: nobody waits for it.
+    # Of a file the latency is the time in queues, which does not matter.
     latency = f"  {frame.stamps.latency_ms:.1f} ms" if frame.is_live else ""
     return f"{frame.source} #{frame.number}: {what}{latency}"
 

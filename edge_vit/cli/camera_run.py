@@ -42,7 +42,7 @@ def run_loop(loop: CameraLoop, signals: Signals, report_path: Path | None) -> No
     if signals.number == signal.SIGINT:
         end = Failure("interrupted", INTERRUPTED)
     if loop.is_stuck:
-        # A thread hangs in a driver, or in a pipe that nobody reads: Python would wait for it, and
+        # A thread hangs in a driver, or in a pipe without a reader: Python would wait for it, and
         # so would flushing stdout. Sinks flush what they print.
         _LOG.warning("leaving a thread behind that does not end")
         if isinstance(end, EdgeVitError):
@@ -85,7 +85,7 @@ class Signals:
     def _handle(self, number: int, frame: object) -> None:
         if self.stop_loop is None:
             if number == signal.SIGTERM:
-                raise SystemExit(0)  # no Exception: whoever loads the model would catch that
+                raise SystemExit(0)  # no Exception: loading the model would catch that
             raise KeyboardInterrupt
         self.number = self.number or number
         # Not here: the main thread may hold the very lock that stopping needs.

@@ -102,7 +102,7 @@ def command(
 def training_view(
     progress: ShownProgress, name: str
 ) -> Iterator[Callable[[FinetuneProgress], None]]:
-    """Give what `finetune` tells of each step: one bar of all steps, with loss and accuracy.
+    """Give the callback of `finetune`: one bar of all steps, with loss and accuracy.
 
     The bar opens with the first step, since only that says how many there are.
     """

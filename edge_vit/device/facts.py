@@ -60,7 +60,7 @@ class DeviceFacts:
         gpus: one for the GPU in a Jetson, and each that NVML or the driver lists.
         driver: version of NVIDIA's kernel driver.
         cuda: version of the CUDA toolkit.
-        cuda_of_driver: the newest CUDA that the driver runs, where NVML tells.
+        cuda_of_driver: the newest CUDA that the driver runs, where NVML knows it.
         tensorrt: version of the system's TensorRT library.
         clocks_locked: whether no clock may change; None where that is not known.
     """

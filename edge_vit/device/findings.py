@@ -79,7 +79,7 @@ def examine_machine(
 
 
 def examine_cuda(facts: DeviceFacts, bindings: str | None) -> Iterator[Finding]:
-    """Yield what is to do so that Python speaks to the CUDA that is here."""
+    """Yield what is to do so that Python uses the CUDA that is here."""
     major = (facts.cuda or facts.cuda_of_driver).partition(".")[0]
     if not facts.gpus or major not in ("12", "13"):
         return

@@ -1,4 +1,4 @@
-"""What this processor can do, as Linux tells it; on other systems nothing is known of it."""
+"""What this processor can do, as Linux reports it; unknown on other systems."""
 
 from __future__ import annotations
 

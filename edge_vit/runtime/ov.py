@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the fastest way on x86; no other file speaks its words."""
+"""OpenVINO on the CPU: the fastest way on x86; the only file that imports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_vit.runtime.failures import failed_run, no_memory_to_load
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
-# Processors with AMX or AVX512-BF16 compute in bfloat16 unless told not to: 8 bits of mantissa, and
+# Processors with AMX or AVX512-BF16 compute in bfloat16 by default: 8 bits of mantissa, and
 # a reference that is none. Around INT8 it may stay: it takes a third off the time for an error near
 # that of INT8 itself, and a verdict judges what ran. docs/cpu.md has the figures.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}

@@ -24,7 +24,7 @@ _EVAL_BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """Where a training is, told after every step.
+    """Where a training is, after a step.
 
     Attributes:
         epoch: the one under way, from 1.

@@ -20,7 +20,7 @@ def sinusoidal_1d(num_patches: int, channels: int) -> Tensor:
 
 
 def sinusoidal_2d(grid_size: int, channels: int) -> Tensor:
-    """Return embeddings (1, 1 + grid_size², channels): half tells the row, half the column."""
+    """Return embeddings (1, 1 + grid_size², channels): half for the row, half for the column."""
     along_a_side = sinusoids(torch.arange(grid_size), channels // 2)
     rows = along_a_side.repeat_interleave(grid_size, dim=0)
     columns = along_a_side.repeat(grid_size, 1)

@@ -31,7 +31,7 @@ class StdoutSink:
 
     Args:
         to_line: makes a line of an answer; None where there is nothing to say.
-        reader_left: called once nobody reads stdout any more, as after ``| head``.
+        reader_left: called once stdout has no reader any more, as after ``| head``.
         stream: None for that of the process.
     """
 
@@ -100,7 +100,7 @@ class JsonLinesSink:
         line = json_line(answer)
         with refuse_os_errors(self._path):
             if self._file is None or os.fstat(self._file).st_nlink == 0:
-                self.close()  # somebody removed it
+                self.close()  # it was removed
                 self._open()
             if self._size and self._size + len(line) > self._max_bytes:
                 self._rotate()

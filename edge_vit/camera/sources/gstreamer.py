@@ -119,7 +119,7 @@ class GStreamerSource:
             self._process.wait()
             self._listener.join(_LISTENER_END_S)
             pipes = [self._process.stdout]
-            if not self._listener.is_alive():  # closing would wait for whoever reads
+            if not self._listener.is_alive():  # closing would wait for the reader
                 pipes.append(self._process.stderr)
             for pipe in pipes:
                 if pipe is not None:
@@ -141,7 +141,7 @@ class GStreamerSource:
         return None
 
     def _stamp(self, time_ns: int | None) -> tuple[int, CaptureClock]:
-        """When a frame of presentation time `time_ns` was captured, and who says so."""
+        """When a frame of presentation time `time_ns` was captured, and by which clock."""
         now_ns = self._clock.now_ns()
         if time_ns is not None and self._base_ns is not None:
             captured_ns = self._base_ns + time_ns

@@ -28,7 +28,7 @@ class Capture:
 class FrameSource(Protocol):
     """A camera, a stream or a file. One thread opens, reads and closes it; `abort` is for others.
 
-    It is opened once; whoever wants it again makes another.
+    It is opened once; to open it again, make another.
     """
 
     def open(self) -> SourceFormat:

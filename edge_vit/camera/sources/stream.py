@@ -50,7 +50,7 @@ class StreamSource:
         self._threads = "AUTO" if self._is_file else "SLICE"
 
     def open(self) -> SourceFormat:
-        """Connect, and decode the first good frame: only a frame tells the colours."""
+        """Connect, and decode the first good frame: only a frame has the colours."""
         self._av = require("av", f"reading {self._address.name}")
         self._connect()
         first = self._decode_next()
@@ -197,7 +197,7 @@ class StreamSource:
 
 
 def stream_options(address: SourceAddress) -> Mapping[str, str]:
-    """Return what FFmpeg is told about `address`, in its own words."""
+    """Return FFmpeg's options for `address`."""
     if address.kind == "rtsp":
         return {
             "rtsp_transport": address.options.get("transport", "tcp"),

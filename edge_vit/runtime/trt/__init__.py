@@ -1,4 +1,4 @@
 """TensorRT and TensorRT-RTX: engines are built, cached, checked and run here.
 
-`api` is the only file that imports a TensorRT package; the others speak to what it returns.
+`api` is the only file that imports a TensorRT package; the others use what it returns.
 """

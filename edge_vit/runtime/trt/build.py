@@ -187,7 +187,7 @@ def build_plan(
 
     Raises:
         OutOfMemoryError: with the smallest workspace too.
-        CancelledError: somebody cancelled the child.
+        CancelledError: the child was cancelled.
         BackendError: the builder refuses the graph, or crashed.
         ArtifactError: the graph was edited, or the plan cannot be written.
         GateFailed: TensorRT reads a wider precision in the graph than was asked for.

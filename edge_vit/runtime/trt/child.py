@@ -44,7 +44,7 @@ def run_child(
 
     Args:
         request: see the worker.
-        on_event: is told what comes before the answer, such as progress.
+        on_event: takes what comes before the result, such as progress.
         purpose: what it is for, for messages: ``building the int8 engine``.
 
     Raises:

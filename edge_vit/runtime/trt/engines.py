@@ -101,10 +101,10 @@ def find_engine(
         options: that it was built with; None for any; then a new one gets those of the first that
             is stale, else the default for `batch_size`.
         may_build: False to refuse where none fits.
-        trusts: take an engine that was not built here, and remember that somebody vouched for it.
+        trusts: take an engine that was not built here, and remember that it is trusted.
         batch_size: images that runs will mostly take; engines that take them come first, the one
             that is tuned closest to it before the others.
-        progress: is told what is stale and why, and follows the build.
+        progress: notes what is stale and why, and follows the build.
 
     Raises:
         ArtifactError: none fits and `may_build` is False; the message says what differs.
@@ -289,7 +289,7 @@ def _sidecar(identity: EngineIdentity, report: PlanReport) -> Sidecar:
 
 
 def _timing_cache(builder: Builder, limits: BuildLimits) -> Path | None:
-    """The file that a build reads and writes; by GPU, version and CUDA where nobody chose one."""
+    """The file that a build reads and writes; by GPU, version and CUDA where none was chosen."""
     if not builder.takes_timing_cache:
         if limits.timing_cache is not None:
             raise EdgeVitError(

@@ -176,7 +176,7 @@ class ExecutionContext:
             raise BackendError(f"TensorRT cannot run this engine: {self.context.reason}")
 
     def _capture(self) -> None:
-        """Make a graph of a run; where that fails, say so and do without from now on."""
+        """Make a graph of a run; where that fails, log it and do without from now on."""
         graph, is_taken, reason = 0, False, ""
         try:
             self._cuda.begin_capture(self._stream)

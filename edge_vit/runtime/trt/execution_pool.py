@@ -27,11 +27,11 @@ class ExecutionPool:
         """Return a context, the one that was used last where it is idle.
 
         Args:
-            is_submitted: it will be given back when somebody collects, not by this call's thread
+            is_submitted: it will be given back by `collect`, not by this call's thread
                 as soon as it is done.
 
         Raises:
-            BackendError: all of them wait for somebody to collect, or a new one cannot be opened.
+            BackendError: all of them wait for `collect`, or a new one cannot be opened.
         """
         with self._turn:
             while not self._idle and self._num_open >= self._size:
@@ -80,7 +80,7 @@ class ExecutionPool:
             raise
 
     def close(self) -> None:
-        """Close every context, those with a run that nobody collected too."""
+        """Close every context, those with a run that was not collected too."""
         contexts = (*self._idle, *self._in_use)
         self._idle.clear()
         self._in_use.clear()

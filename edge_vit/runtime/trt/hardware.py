@@ -1,4 +1,4 @@
-"""Which GPU engines are built for here: CUDA is asked, and its answer translated."""
+"""Which GPU engines are built for here: as CUDA reports it."""
 
 from __future__ import annotations
 

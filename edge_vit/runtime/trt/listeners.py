@@ -39,7 +39,7 @@ class Complaints:
         self._kept: deque[Complaint] = deque(maxlen=_KEPT)
 
     def add(self, severity: Severity, text: str) -> None:
-        """Keep `text`, and log it for those who ask for more."""
+        """Keep `text`, and log it at debug level."""
         complaint = Complaint(severity, tidy(text))
         with self._lock:
             self._kept.append(complaint)
@@ -118,7 +118,7 @@ def make_logger(trt: Any, complaints: Complaints) -> Any:
 
 
 def make_monitor(trt: Any, watch: Watch) -> Any:
-    """Return a progress monitor of the TensorRT package `trt` that tells `watch`.
+    """Return a progress monitor of the TensorRT package `trt` that calls `watch`.
 
     It has to outlive the build. `cancelled` says whether `watch` stopped the build; `error` is
     what `watch` raised, which stops the build too: TensorRT itself would print and swallow it.

@@ -81,7 +81,7 @@ def unfit(
         engine: on disk.
         wanted: for this machine.
         ignores_options: whether any batches and optimization level will do.
-        trusts: take a plan that was not built here, and remember that somebody vouched for it.
+        trusts: take a plan that was not built here, and remember that it is trusted.
     """
     found = engine.sidecar.identity
     if ignores_options:

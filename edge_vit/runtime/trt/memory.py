@@ -18,7 +18,7 @@ MIN_MEMORY_MIB = 16
 
 
 def available_bytes(meminfo: Path = _MEMINFO) -> int | None:
-    """Return how much main memory can be had without swapping; None where nobody says it."""
+    """Return how much main memory can be had without swapping; None where it is not known."""
     try:
         found = _AVAILABLE.search(meminfo.read_text())
     except OSError:

@@ -23,7 +23,7 @@ class OutOfMemoryError(BackendError):
 
 
 class CancelledError(BackendError):
-    """The build was cancelled by whoever watched it."""
+    """The build was cancelled from outside."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """What the builder is told, beyond the graph.
+    """Settings of the builder, beyond the graph.
 
     Attributes:
         profile: by input name; inputs without a dynamic dimension need none.

@@ -19,7 +19,7 @@ class Phases:
     """Follows the phases of a build, from any thread.
 
     Args:
-        report: is told the share that is done, 0 to 1, and the innermost phase, whenever that
+        report: takes the share that is done, 0 to 1, and the innermost phase, whenever that
             share grew; called with the lock held, so that it hears no two at once.
         goes_on: asked after each step; False cancels the build.
     """

@@ -1,4 +1,4 @@
-"""The first load of a plan, in a child process: a bad plan can crash whoever loads it."""
+"""The first load of a plan, in a child process: a bad plan can crash its process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def audit_plan(inspected: str | None, network: EngineAudit, progress: Progress) 
     Args:
         inspected: what `probe_plan` returned.
         network: the audit of the network it was built from.
-        progress: is told when the layers cannot be read.
+        progress: notes when the layers cannot be read.
     """
     if inspected is None:
         return network

@@ -1,4 +1,4 @@
-"""Who may see the dashboard: this machine alone, or whoever knows the token."""
+"""Who may see the dashboard: this machine alone, or clients with the token."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Access:
 
     @property
     def cookie(self) -> str:
-        """What the header ``Set-Cookie`` says to whoever showed the token."""
+        """What the header ``Set-Cookie`` says to a client that showed the token."""
         return f"{COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
 
     def judge(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Verdict:
@@ -85,7 +85,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _equal(given: bytes, wanted: bytes) -> bool:
-    """Whether both are the same, in a time that tells nothing of either, their length included."""
+    """Whether both are the same, in a time that does not depend on either, or on their length."""
     key = b"edge-vit"
     return hmac.compare_digest(_keyed(key, given), _keyed(key, wanted))
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 HOST, PORT = "127.0.0.1", 8080
-_STATE_LIFETIME_S = 0.2  # all who ask within it get the same
+_STATE_LIFETIME_S = 0.2  # requests within it get the same
 _SAMPLE_S = 1.0
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -105,7 +105,7 @@ class DashboardSink:
         start_thread("dashboard sensors", self._sample, self._warn)
 
     def write(self, answer: CameraAnswer) -> None:
-        """Count `answer`, and make its picture where somebody watches."""
+        """Count `answer`, and make its picture where it is watched."""
         self._figures.add(answer)
         self._pictures.add(answer)
 

@@ -36,7 +36,7 @@ class Pictures:
         self._is_closed = False
 
     def add(self, answer: CameraAnswer) -> None:
-        """Keep `answer`, and make the pictures of its source that somebody waits for."""
+        """Keep `answer`, and make the pictures of its source that are watched."""
         source, now_s = answer.frame.source, self._clock()
         with self._changed:
             self._answers[source] = answer
@@ -70,7 +70,7 @@ class Pictures:
         readers who have left are noticed. It ends when the server does.
         """
         with self._watched(key):
-            number = self._jpegs.get(key, _NONE)[0]  # it may be old: nobody watched
+            number = self._jpegs.get(key, _NONE)[0]  # it may be old: it was not watched
             jpeg = self.snapshot(key)
             while not self._is_closed:
                 if jpeg:

@@ -155,7 +155,7 @@ class StrictServer(ThreadingMixIn, HTTPServer):
             self._release(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong; a client that left is nothing to speak of."""
+        """Log what went wrong; a client that left is not an error."""
         fault = sys.exc_info()[1]
         if fault is not None and not isinstance(fault, OSError):
             self._warn(as_error(fault, "a request to the dashboard"))
