@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
 
+from edge_vit.measure.gate_of import gate_of, outcome_of
 from edge_vit.measure.likeness import accuracy_conditions, differences, latency_differences
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.ratio import median_ratio_interval, rounds_needed, shared_stretches
-from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Outcome, VerifyReport
+from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, VerifyReport
 from edge_vit.measure.score_gates import error_since
 from edge_vit.measure.speed_gates import how_many_runs, too_few_runs
 from edge_vit.measure.statistics import Interval, paired_drop_bounds
@@ -44,7 +45,7 @@ def judge_earlier(
 
 
 def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -> Gate:
-    make = _maker("baseline-speed", now, limit)
+    make = functools.partial(gate_of, now, "baseline-speed", limit)
     if then is None:
         return make(f"The earlier report has no latency of {now.precision} on {now.backend}.")
     unlike = latency_differences(then, now)
@@ -65,7 +66,7 @@ def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -
             f"The median is {ratio:.3f} times that of the earlier report ({limit:g} allowed), "
             f"{too_few_runs(fewest)}."
         )
-    outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
+    outcome = outcome_of(Interval(low, high), limit)
     what = (
         f"The median is {ratio:.3f} times that of the earlier report ({now.latency_ms.p50:.3g} ms "
         f"against {then.latency_ms.p50:.3g} ms), {low:.3f} to {high:.3f} with 95 % confidence, "
@@ -79,7 +80,7 @@ def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -
 
 
 def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: float) -> Gate:
-    make = _maker("baseline-accuracy", now, limit)
+    make = functools.partial(gate_of, now, "baseline-accuracy", limit)
     if then is None:
         return make(f"The earlier report has no accuracy of {now.precision} on {now.backend}.")
     unlike = differences(accuracy_conditions(then), accuracy_conditions(now))
@@ -89,7 +90,7 @@ def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: flo
         sentence = "The answers are those of the earlier report, to the last digit."
         return make(sentence, "pass", 0.0, Interval(0.0, 0.0))
     drop, (low, high) = loss_since(now, then)
-    outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "undecided"
+    outcome = outcome_of(Interval(low, high), limit)
     if now.scores:
         sentence = (
             f"Since the earlier report the error of the scores grew by {drop:.2f} % of their "
@@ -153,28 +154,3 @@ def _is_same(now: AccuracyReport, then: AccuracyReport) -> bool:
         *("cosine_mean", "cosine_min", "sqnr_db", "scores"),
     )
     return all(getattr(now, name) == getattr(then, name) for name in names)
-
-
-def _maker(name: str, now: AccuracyReport | LatencyReport, limit: float) -> Callable[..., Gate]:
-    def make(
-        sentence: str,
-        outcome: Outcome = "undecided",
-        value: float | None = None,
-        bounds: Interval | None = None,
-        *,
-        runs: int | None = None,
-    ) -> Gate:
-        return Gate(
-            name=name,
-            precision=now.precision,
-            outcome=outcome,
-            limit=limit,
-            value=value,
-            low=bounds.low if bounds else None,
-            high=bounds.high if bounds else None,
-            sentence=sentence,
-            runs_needed=runs,
-            backend=now.backend,
-        )
-
-    return make

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from edge_vit.measure.gate_of import gate_of, outcome_of
 from edge_vit.measure.measured import task_of_report
-from edge_vit.measure.results import AccuracyReport, Gate, Outcome
+from edge_vit.measure.results import AccuracyReport, Gate
 from edge_vit.measure.score_gates import MAX_ERROR, MIN_IMAGES, agreement_can_fail, judge_scores
 from edge_vit.measure.spending import ALONE, Trust
 from edge_vit.measure.statistics import (
@@ -67,14 +68,14 @@ def judge_agreement(report: AccuracyReport, min_agreement: float, trust: Trust =
     evidence = report.deciding
     count, differing = evidence.num_images, evidence.num_images - evidence.num_agreeing
     if not count:
-        return _undecided("min-agreement", report, min_agreement, NO_EVIDENCE)
+        return gate_of(report, "min-agreement", min_agreement, NO_EVIDENCE)
     limit = _POINTS - min_agreement
 
     def bounds(images: float, confidence: float = trust.next) -> Interval:
         return _in_points(exact_bounds(differing * images / count, images, confidence))
 
     share, (low, high) = _POINTS * differing / count, bounds(count, trust.now)
-    outcome, needed = _outcome(low, high, limit), None
+    outcome, needed = outcome_of(Interval(low, high), limit), None
     images = _counted(report, count)
     what = f"{_subject(report)} is that of fp32 on {_POINTS - share:.2f} % of {images}"
     if outcome == "pass":
@@ -93,17 +94,16 @@ def judge_agreement(report: AccuracyReport, min_agreement: float, trust: Trust =
             f"{what}, but it can be anything from {_POINTS - high:.2f} to {_POINTS - low:.2f} %, "
             f"and {min_agreement:g} are wanted; {_how_many(needed)}."
         )
-    return Gate(
-        name="min-agreement",
-        precision=report.precision,
-        outcome=outcome,
-        limit=min_agreement,
-        value=_POINTS - share,
-        low=_POINTS - high,
-        high=_POINTS - low,
-        sentence=sentence,
-        images_needed=needed,
-        backend=report.backend,
+    value, both = _POINTS - share, (_POINTS - high, _POINTS - low)
+    return gate_of(
+        report,
+        "min-agreement",
+        min_agreement,
+        sentence,
+        outcome,
+        value,
+        both,
+        images=needed,
         confidence=trust.now,
     )
 
@@ -120,45 +120,23 @@ def judge_sqnr(report: AccuracyReport) -> Gate:
     is_kept = value is None or value >= MIN_SQNR_DB
     measured = "the outputs are equal" if value is None else f"{value:.1f} dB"
     verb = "at least" if is_kept else "where at least"
-    return Gate(
-        name="min-sqnr",
-        precision=report.precision,
-        outcome="pass" if is_kept else "fail",
-        limit=MIN_SQNR_DB,
-        value=value if value is None or math.isfinite(value) else None,
-        low=None,
-        high=None,
-        sentence=f"Signal to quantization noise: {measured} ({verb} {MIN_SQNR_DB:g} dB wanted).",
-        backend=report.backend,
-    )
-
-
-def _undecided(name: str, report: AccuracyReport, limit: float, sentence: str) -> Gate:
-    return Gate(
-        name=name,
-        precision=report.precision,
-        outcome="undecided",
-        limit=limit,
-        value=None,
-        low=None,
-        high=None,
-        sentence=sentence,
-        backend=report.backend,
-    )
+    sentence = f"Signal to quantization noise: {measured} ({verb} {MIN_SQNR_DB:g} dB wanted)."
+    known = value if value is None or math.isfinite(value) else None
+    return gate_of(report, "min-sqnr", MIN_SQNR_DB, sentence, "pass" if is_kept else "fail", known)
 
 
 def _judge_drop(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
     evidence = report.deciding
     count, lost, gained = evidence.num_labelled, evidence.num_lost, evidence.num_gained
     if not count:
-        return _undecided("max-drop", report, limit, NO_EVIDENCE)
+        return gate_of(report, "max-drop", limit, NO_EVIDENCE)
 
     def bounds(images: float, confidence: float = trust.next) -> Interval:
         share = images / count
         return _in_points(paired_drop_bounds(lost * share, gained * share, images, confidence))
 
     drop, (low, high) = _POINTS * (lost - gained) / count, bounds(count, trust.now)
-    outcome = _outcome(low, high, limit)
+    outcome = outcome_of(Interval(low, high), limit)
     needed = None
     what = f"Accuracy {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f} points"
     if outcome == "pass":
@@ -174,38 +152,52 @@ def _judge_drop(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
             f"{what} on {images}, but it can be anything from {low:.2f} to {high:.2f}, and "
             f"{limit:g} are allowed; {_how_many(needed)}."
         )
-    return _drop_gate(report, outcome, limit, drop, (low, high), sentence, needed, trust)
+    return gate_of(
+        report,
+        "max-drop",
+        limit,
+        sentence,
+        outcome,
+        drop,
+        (low, high),
+        images=needed,
+        confidence=trust.now,
+    )
 
 
 def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust) -> Gate:
     """Judge the loss that a measure of the task gives, in shares, by its interval."""
     found = report.measures[name]
     if found.value is None or found.low is None or found.high is None:
-        return _undecided("max-drop", report, limit, NO_EVIDENCE)
+        return gate_of(report, "max-drop", limit, NO_EVIDENCE)
     drop, low, high = (_POINTS * each for each in (found.value, found.low, found.high))
     outcome = (
-        _outcome(low, high, limit) if report.deciding.num_images >= MIN_IMAGES else "undecided"
+        outcome_of(Interval(low, high), limit)
+        if report.deciding.num_images >= MIN_IMAGES
+        else "undecided"
     )
     sentence = (
         f"{task_of_report(report).wording.loss} {'drops' if drop >= 0 else 'gains'} "
         f"{abs(drop):.2f} points on {_counted(report, report.deciding.num_images)}, {low:.2f} to "
         f"{high:.2f} lost with 95 % confidence, {limit:g} allowed."
     )
-    return _drop_gate(report, outcome, limit, drop, (low, high), sentence, None, trust)
+    return gate_of(
+        report, "max-drop", limit, sentence, outcome, drop, (low, high), confidence=trust.now
+    )
 
 
 def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
     evidence = report.deciding
     count, differing = evidence.num_images, evidence.num_images - evidence.num_agreeing
     if not count:
-        return _undecided("max-drop", report, limit, NO_EVIDENCE)
+        return gate_of(report, "max-drop", limit, NO_EVIDENCE)
 
     def bounds(images: float, confidence: float = trust.next) -> Interval:
         return _in_points(exact_bounds(differing * images / count, images, confidence))
 
     is_loss = task_of_report(report).disagreement_is_loss
     share, (low, high) = _POINTS * differing / count, bounds(count, trust.now)
-    outcome = _outcome(low, high, limit)
+    outcome = outcome_of(Interval(low, high), limit)
     needed = None
     what = f"{_subject(report)} differs on {share:.2f} % of {_counted(report, count)}"
     if not agreement_can_fail(report):
@@ -214,7 +206,16 @@ def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> G
             "alike: that both agree says nothing. Take images that show different things, or set "
             "--threshold at export."
         )
-        return _drop_gate(report, "undecided", limit, share, (low, high), sentence, None, trust)
+        return gate_of(
+            report,
+            "max-drop",
+            limit,
+            sentence,
+            "undecided",
+            share,
+            (low, high),
+            confidence=trust.now,
+        )
     labels = "without labels, all that is known is that accuracy drops by no more than that"
     if outcome == "pass":
         known = "" if is_loss else f"; {labels}"
@@ -235,30 +236,15 @@ def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> G
             f"{what}, but it can be anything from {low:.2f} to {high:.2f} %, and {limit:g} are "
             f"allowed{known}; {_how_many(needed)}."
         )
-    return _drop_gate(report, outcome, limit, share, (low, high), sentence, needed, trust)
-
-
-def _drop_gate(
-    report: AccuracyReport,
-    outcome: Outcome,
-    limit: float,
-    value: float,
-    bounds: tuple[float, float],
-    sentence: str,
-    needed: int | None,
-    trust: Trust,
-) -> Gate:
-    return Gate(
-        name="max-drop",
-        precision=report.precision,
-        outcome=outcome,
-        limit=limit,
-        value=value,
-        low=bounds[0],
-        high=bounds[1],
-        sentence=sentence,
-        images_needed=needed,
-        backend=report.backend,
+    return gate_of(
+        report,
+        "max-drop",
+        limit,
+        sentence,
+        outcome,
+        share,
+        (low, high),
+        images=needed,
         confidence=trust.now,
     )
 
@@ -267,10 +253,6 @@ def _counted(report: AccuracyReport, count: int, kind: str = "") -> str:
     """How many images decide, and that they are not all that there are, where they are not."""
     different = "" if report.deciding.num_images == report.num_images else "different "
     return f"{count:,} {different}{kind}images"
-
-
-def _outcome(low: float, high: float, limit: float) -> Outcome:
-    return "pass" if high <= limit else "fail" if low > limit else "undecided"
 
 
 def _in_points(bounds: Interval) -> Interval:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from statistics import NormalDist
 
-from edge_vit.measure.results import AccuracyReport, Gate, Outcome, ScoreError
+from edge_vit.measure.gate_of import gate_of, outcome_of
+from edge_vit.measure.results import AccuracyReport, Gate, ScoreError
 from edge_vit.measure.spending import ALONE, Trust
 from edge_vit.measure.statistics import Interval, images_needed
 
@@ -37,8 +37,9 @@ def judge_scores(
     flat = [score for score in report.scores if score.spread == 0]
     if flat or not report.scores:
         which = f"score {flat[0].label}" if flat else "the scores"
-        return _gate(
+        return gate_of(
             report,
+            "max-error",
             max_error,
             f"fp32 gives the same value of {which} for all {report.num_images:,} images: what an "
             "error means beside it is not known. Take images that differ.",
@@ -48,7 +49,7 @@ def judge_scores(
     value = _PERCENT * worst.mean_error / worst.spread
     bounds = [_bounds(score, max(count, 2), trust.now) for score in report.scores]
     low, high = max(b.low for b in bounds), max(b.high for b in bounds)
-    outcome: Outcome = "pass" if high <= max_error else "fail" if low > max_error else "undecided"
+    outcome = outcome_of(Interval(low, high), max_error)
     if count < MIN_IMAGES:
         outcome = "undecided"
     name = f" of {worst.label}" if len(report.scores) > 1 else ""
@@ -72,8 +73,17 @@ def judge_scores(
             f"{what}, but it can be anything from {low:.2f} to {high:.2f} %, and {max_error:g} are "
             "allowed; " + (f"about {needed:,} images would decide." if needed else "too close.")
         )
-    gate = _gate(report, max_error, sentence, outcome, value, Interval(low, high), needed)
-    return dataclasses.replace(gate, confidence=trust.now)
+    return gate_of(
+        report,
+        "max-error",
+        max_error,
+        sentence,
+        outcome,
+        value,
+        (low, high),
+        images=needed,
+        confidence=trust.now,
+    )
 
 
 def agreement_can_fail(report: AccuracyReport) -> bool:
@@ -140,27 +150,4 @@ def _student(freedom: float, z: float) -> float:
         + (z**3 + z) / (4 * freedom)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    )
-
-
-def _gate(
-    report: AccuracyReport,
-    limit: float,
-    sentence: str,
-    outcome: Outcome = "undecided",
-    value: float | None = None,
-    bounds: Interval | None = None,
-    needed: int | None = None,
-) -> Gate:
-    return Gate(
-        name="max-error",
-        precision=report.precision,
-        outcome=outcome,
-        limit=limit,
-        value=value,
-        low=bounds.low if bounds else None,
-        high=bounds.high if bounds else None,
-        sentence=sentence,
-        images_needed=needed,
-        backend=report.backend,
     )

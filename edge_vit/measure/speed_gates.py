@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from edge_vit.errors import SpecError
+from edge_vit.measure.gate_of import gate_of, outcome_of
 from edge_vit.measure.ratio import judge_ratio, median_ratio_interval, rounds_needed
-from edge_vit.measure.results import Gate, LatencyReport, Outcome
+from edge_vit.measure.results import Gate, LatencyReport
 from edge_vit.measure.statistics import CONFIDENCE, exact_bounds, images_needed
 
 _P99_SHARE = 0.01  # of the runs may be slower than the 99th percentile
@@ -69,17 +70,15 @@ def judge_speed(
         sentence = f"It is slower than {name} ({ratio_words(speedup)}, {wanted}; {medians})."
     else:
         sentence = f"It is only {ratio_words(speedup)} the speed of {name} ({wanted}; {medians})."
-    return Gate(
-        name="min-speedup",
-        precision=report.precision,
-        outcome=outcome,
-        limit=min_speedup,
-        value=speedup,
-        low=low,
-        high=high,
-        sentence=sentence,
-        runs_needed=needed,
-        backend=report.backend,
+    return gate_of(
+        report,
+        "min-speedup",
+        min_speedup,
+        sentence,
+        outcome,
+        speedup,
+        interval,
+        runs=needed,
         confidence=confidence,
     )
 
@@ -97,8 +96,8 @@ def judge_p99(report: LatencyReport, max_p99_ms: float, confidence: float = CONF
     """
     count = len(report.samples_ms)
     slower = sum(sample > max_p99_ms for sample in report.samples_ms)
-    low, high = exact_bounds(slower, count, confidence)
-    outcome: Outcome = "pass" if high <= _P99_SHARE else "fail" if low > _P99_SHARE else "undecided"
+    low, high = share = exact_bounds(slower, count, confidence)
+    outcome = outcome_of(share, _P99_SHARE)
     needed = None
     known = next((p for p in report.percentiles if p.percent == 99), None)
     what = f"{slower:,} of {count:,} runs took longer than {max_p99_ms:g} ms"
@@ -117,17 +116,16 @@ def judge_p99(report: LatencyReport, max_p99_ms: float, confidence: float = CONF
             f"{what}, which leaves open whether p99 is below: it can be anything from "
             f"{100 * low:.2f} to {100 * high:.2f} % of all; {how_many_runs(needed)}."
         )
-    return Gate(
-        name="max-p99-ms",
-        precision=report.precision,
-        outcome=outcome,
-        limit=max_p99_ms,
-        value=report.latency_ms.p99,
-        low=known.low_ms if known else None,
-        high=known.high_ms if known else None,
-        sentence=sentence,
-        runs_needed=needed,
-        backend=report.backend,
+    p99, both = report.latency_ms.p99, (known.low_ms, known.high_ms) if known else (None, None)
+    return gate_of(
+        report,
+        "max-p99-ms",
+        max_p99_ms,
+        sentence,
+        outcome,
+        p99,
+        both,
+        runs=needed,
         confidence=confidence,
     )
 
