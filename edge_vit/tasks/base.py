@@ -268,8 +268,8 @@ class Task(ABC):
     # Drawing.
 
     def draw(self, picture: Any, prediction: Prediction) -> Any:
-        """Return `picture`, a Pillow image, with what `prediction` shows in it; here as it is."""
-        return picture
+        """Return `picture`, a Pillow image, with what `prediction` shows in it."""
+        return prediction.draw(picture)
 
 
 def check_top(top: int) -> None:

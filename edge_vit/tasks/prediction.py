@@ -83,6 +83,10 @@ class Prediction:
         """Return the prediction as a sink of a camera writes it: `answers`, and what is added."""
         return {"answers": [_rounded(entry) for entry in self.entries()], **self.extras()}
 
+    def draw(self, picture: Any) -> Any:
+        """Return `picture`, a Pillow image, with what the prediction shows in it; here as it is."""
+        return picture
+
     def cells(self) -> list[tuple[str, ...]]:
         """Return the rows that a table shows of it; their heads are the task's `columns`."""
         return []

@@ -7,7 +7,6 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_vit.camera.sinks.record import headline
 from edge_vit.camera.values import CameraAnswer
 from edge_vit.data.preprocess import UInt8Array
 
@@ -19,13 +18,14 @@ _SHARE_OF_HEIGHT = 22  # a line of text is a 22nd of the picture's height
 def draw_answer(answer: CameraAnswer) -> Image.Image:
     """Return a copy of the frame with its prediction on a bar below; features draw nothing.
 
-    The bar is as long as the best probability; of scores there is none.
+    What the prediction shows in the picture, such as boxes, is drawn. The bar is as long as the
+    best probability; of scores there is none.
     """
-    image = Image.fromarray(answer.frame.pixels)
-    shown = headline(answer)
+    prediction = answer.smoothed or answer.prediction
+    image: Image.Image = prediction.draw(Image.fromarray(answer.frame.pixels))
+    shown, best = prediction.headline, prediction.confidence
     if shown is None:
         return image.copy()
-    best = (answer.smoothed or answer.prediction).confidence
     size = max(10, image.height // _SHARE_OF_HEIGHT)
     font, margin = _font(size), size // 2
     mark = "" if answer.is_confident else "? "

@@ -43,11 +43,6 @@ def to_line(record: dict[str, Any]) -> bytes:
     return escape_json(text).encode() + b"\n"
 
 
-def headline(answer: CameraAnswer) -> str | None:
-    """Return what was seen in a few words, smoothed where it is; None for features."""
-    return (answer.smoothed or answer.prediction).headline
-
-
 def iso_time(unix_ns: int) -> str:
     """Return wall time as ISO 8601 in UTC, with milliseconds."""
     moment = datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.timezone.utc)

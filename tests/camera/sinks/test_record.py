@@ -4,7 +4,7 @@ import numpy as np
 from made_answers import SPEC, make_answer
 from small_models import make_model
 
-from edge_vit.camera.sinks.record import answer_record, headline, iso_time, to_line
+from edge_vit.camera.sinks.record import answer_record, iso_time, to_line
 from edge_vit.camera.smoothing import Smoothing
 
 
@@ -38,7 +38,7 @@ def test_raw_scores_stand_beside_smoothed_ones():
 def test_features_are_said_as_they_are():
     record = answer_record(make_answer(0, features=(0.5, -1.0)))
     assert (record["answers"], record["features"]) == ([], [0.5, -1.0])
-    assert headline(make_answer(0, features=(0.5,))) is None
+    assert make_answer(0, features=(0.5,)).prediction.headline is None
 
 
 def test_labels_and_scores_are_said_as_what_they_are():
@@ -47,8 +47,8 @@ def test_labels_and_scores_are_said_as_what_they_are():
     record = answer_record(on)
     assert record["labels_on"] == ["b", "c"]
     assert len(record["answers"]) == 3
-    assert headline(on) == "b  95%, c  88%"
-    assert headline(make_answer(0, (-1, -3, -2, -2), spec=tags)) == "no label"
+    assert on.prediction.headline == "b  95%, c  88%"
+    assert make_answer(0, (-1, -3, -2, -2), spec=tags).prediction.headline == "no label"
     ages = make_model("regression", 1, labels=("age",))
     answer = make_answer(0, (31.25,), spec=ages)
     record = answer_record(answer)
@@ -56,9 +56,9 @@ def test_labels_and_scores_are_said_as_what_they_are():
         [],
         [{"index": 0, "label": "age", "value": 31.25}],
     )
-    assert headline(answer) == "age 31.25"
+    assert answer.prediction.headline == "age 31.25"
     unnamed = make_model("regression", 1)
-    assert headline(make_answer(0, (31.25,), spec=unnamed)) == "score 0 31.25"
+    assert make_answer(0, (31.25,), spec=unnamed).prediction.headline == "score 0 31.25"
     smoothed = answer_record(Smoothing("ema", 2, ages)(answer))
     assert smoothed["smoothed_scores"] == record["scores"]
 
