@@ -11,6 +11,8 @@ from edge_vit.tasks import TASKS
 
 PACKAGE = Path(__file__).parents[2] / "edge_vit"
 NAMES = frozenset(TASKS.shipped)
+OTHER_WORDS = {"edge_vit/calibration/seen.py": "keys of a file that holds the vectors of images"}
+"""File -> what a name of a task means there."""
 
 
 def names_of_tasks(source: str) -> list[int]:
@@ -31,6 +33,7 @@ def test_no_file_outside_of_the_package_names_a_task():
         f"{path.relative_to(PACKAGE.parent)}:{line}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.relative_to(PACKAGE).parts[0] != "tasks"
+        and path.relative_to(PACKAGE.parent).as_posix() not in OTHER_WORDS
         for line in names_of_tasks(path.read_text())
     ]
     assert not found, "ask the task: edge_vit.tasks.task_of(spec)"
