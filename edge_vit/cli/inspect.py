@@ -13,8 +13,10 @@ from edge_vit.bundle.journal import NEXT
 from edge_vit.bundle.record import ExportRecord
 from edge_vit.cli.options import bundle_argument, json_option, option
 from edge_vit.cli.output import print_json, print_tables
+from edge_vit.formats import all_formats
 from edge_vit.runtime.trt.places import engine_folders
 from edge_vit.runtime.trt.sidecar import Engine, list_engines
+from edge_vit.values import to_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,6 +76,12 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
         "manifest": bundle.manifest,
         "export": record,
         "calibration": bundle.read_table() if bundle.has(TABLE) else None,
+        "variants": [
+            {"precision": each.name, **to_json(variant)}
+            for each in all_formats()
+            for variant in each.variants
+            if bundle.has(variant.file)
+        ],
         "engines": [{"path": str(e.path)} | vars(e.sidecar) for e in _engines(bundle)],
     }
 

@@ -29,8 +29,8 @@ class Variant:
     target: str
     help: str
     file: str
-    readers: frozenset[str] = frozenset()
-    needs: frozenset[str] = frozenset()
+    readers: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     proven_by: str = ""
 
     def suits(self, reader: str) -> bool:
@@ -142,6 +142,6 @@ class NumberFormat:
         able = [
             variant
             for variant in self.variants
-            if variant.suits(reader) and variant.needs.issubset(capabilities)
+            if variant.suits(reader) and set(variant.needs) <= set(capabilities)
         ]
         return next((v for v in able if has(v.file)), (able or self.variants)[-1])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from edge_vit.errors import SpecError
+from edge_vit.errors import BackendError, SpecError
 from edge_vit.formats import (
     REFERENCE,
     all_formats,
@@ -18,6 +18,8 @@ from edge_vit.formats import (
 from edge_vit.formats.format import UNKNOWN_LOOK
 from edge_vit.formats.int8 import VNNI
 from edge_vit.plugins import import_target
+from edge_vit.runtime.trt.engines import refuse_hardware
+from edge_vit.runtime.trt.identity import Hardware
 
 
 def test_the_reference_comes_first_and_each_is_narrower_than_the_one_before():
@@ -90,3 +92,22 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
 
 def test_a_format_that_is_not_installed_is_drawn_all_the_same():
     assert look_of("int2") is UNKNOWN_LOOK
+
+
+@pytest.mark.parametrize(
+    ("name", "compute_capability", "is_refused"),
+    [
+        ("int8", "sm_87", False),
+        ("int8", "sm_53", True),
+        ("fp16", "sm_53", False),
+        ("fp32", "sm_53", False),
+        ("int8", "", False),
+    ],
+)
+def test_a_gpu_that_does_not_compute_in_a_format_is_refused(name, compute_capability, is_refused):
+    hardware = Hardware(gpu="Nano", compute_capability=compute_capability)
+    if not is_refused:
+        refuse_hardware(find_format(name), hardware)
+        return
+    with pytest.raises(BackendError, match="Nano is sm_53, and INT8 takes sm_61 or later"):
+        refuse_hardware(find_format(name), hardware)

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_vit.bundle import Bundle
 from edge_vit.errors import ArtifactError, BackendError, EdgeVitError
 from edge_vit.files import refuse_os_errors
+from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.locks import LOCK, locked
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.trt.api import TrtBackend
@@ -25,7 +26,7 @@ from edge_vit.runtime.trt.build import (
     find_builder,
 )
 from edge_vit.runtime.trt.choose import BuildBackend, choose_builder
-from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions
+from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions, Hardware
 from edge_vit.runtime.trt.matching import (
     candidates,
     distance,
@@ -193,6 +194,7 @@ def build_engine(
             f"{builder.title} runs engines and builds none. Install the full TensorRT, or build on "
             "another machine with the same GPU and version"
         )
+    refuse_hardware(find_format(precision), builder.hardware)
     wanted = identify(bundle, precision, builder, options)
     refuse_an_unwritable_state()
     folder = writable_folder(bundle, progress.note)
@@ -205,6 +207,21 @@ def build_engine(
             if engine.path != built.path and is_superseded(engine.sidecar.identity, wanted):
                 remove_engine(engine)
     return built
+
+
+def refuse_hardware(wanted: NumberFormat, hardware: Hardware) -> None:
+    """Refuse to build for a GPU that does not compute in `wanted`.
+
+    Raises:
+        BackendError: it is older than the first that does.
+    """
+    digits = hardware.compute_capability.removeprefix("sm_")
+    if digits.isdigit() and divmod(int(digits), 10) < wanted.compute_capability:
+        least = "".join(map(str, wanted.compute_capability))
+        raise BackendError(
+            f"{hardware.gpu} is sm_{digits}, and {wanted.title} takes sm_{least} or later. "
+            f"Take a wider format: --precision {REFERENCE}"
+        )
 
 
 def _for_batch(bundle: Bundle, batch_size: int) -> EngineOptions:
