@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.sites import find_blocks
-from edge_vit.lowering.smoothing import apply_fold, find_fold_targets
+from edge_vit.lowering.smoothing import find_smoothing_targets, smooth
 
 STRENGTHS = (10, 30, 100)
 NUM_CHANNELS = 2
@@ -25,10 +25,10 @@ def scale_channels(model: onnx.ModelProto, strength: float, seed: int = 0) -> on
     """
     copy, random = ir.from_proto(model), np.random.default_rng(seed)
     for block in find_blocks(copy.graph):
-        for target in find_fold_targets(block):
+        for target in find_smoothing_targets(block):
             divisors = np.ones(target.width, np.float32)
             divisors[random.choice(len(divisors), NUM_CHANNELS, replace=False)] = 1 / strength
-            apply_fold(copy.graph, target, divisors)
+            smooth(copy.graph, target, divisors)
     return ir.to_proto(copy)
 
 

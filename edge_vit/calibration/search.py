@@ -24,7 +24,7 @@ from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import Choice, correct_bias, make_plan
 from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
 from edge_vit.graph.sites import Block, Site, find_blocks
-from edge_vit.lowering.smoothing import FOLD_ORDER, find_fold_targets
+from edge_vit.lowering.smoothing import SMOOTHING_ORDER, find_smoothing_targets
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import Recipe
@@ -123,7 +123,7 @@ class _Family:
 
     def __init__(self, block: Block, seen: Observation, recipe: Recipe) -> None:
         self._block, self._seen, self._recipe = block, seen, recipe
-        self._targets = {s.name: t for t in find_fold_targets(block) for s in t.sites}
+        self._targets = {s.name: t for t in find_smoothing_targets(block) for s in t.sites}
         # By MatMul, what the columns are divided by: V -> proj and the like go first.
         self._factors = {
             s.linear.matmul: np.ones(len(s.linear.bias), np.float32) for s in block.sites
@@ -134,7 +134,7 @@ class _Family:
 
     def layers(self, samples: _Rounding | None = None) -> Iterator[Layer]:
         """Yield each layer, in the order of smoothing; `settle` it before the next."""
-        for site in sorted(self._block.sites, key=lambda site: FOLD_ORDER.index(site.role)):
+        for site in sorted(self._block.sites, key=lambda site: SMOOTHING_ORDER.index(site.role)):
             target, columns = self._targets.get(site.name), self._factors[site.linear.matmul]
             first, *others = (site,) if target is None else target.sites
             has_given = site is not first and first.name in self._firsts

@@ -28,11 +28,8 @@ def write_half(
     float16, which they were rounded to from the start. LayerNormalization is one operator, whose
     inner sums TensorRT and ONNX Runtime keep in float32.
 
-    Args:
-        model: the fp32 graph in canonical form, or what `write_qdq` made of it.
-        fp32_nodes: names of nodes that stay in float32, with the reason: see `choose_fp32_nodes`.
-            Casts stand at their borders alone. A quantizer takes the type of what it reads, a
-            dequantizer that of what it feeds, so that products stay INT8.
+    Nodes of `fp32_nodes` stay in float32, with casts at their borders. A quantizer takes the type
+    of what it reads, a dequantizer that of what it feeds, so that products stay INT8.
 
     Raises:
         SpecError: a weight is larger than float16 can hold.
@@ -101,7 +98,7 @@ def _find_wide(graph: ir.Graph, fp32_nodes: Mapping[str, str]) -> set[ir.Node]:
 
 
 def _leads_to_int8(node: ir.Node) -> bool:
-    """Say whether `node` quantizes, or subtracts a constant from what is then quantized."""
+    """Return whether `node` quantizes, or subtracts a constant from what is then quantized."""
     below = list(consumers(node.outputs[0])) if node.op_type == "Sub" else [node]
     return bool(below) and all(reader.op_type == "QuantizeLinear" for reader in below)
 

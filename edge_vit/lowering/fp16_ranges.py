@@ -31,13 +31,9 @@ def observe_amax(
     images: Sequence[Array],
     threads: int | None = None,
 ) -> dict[str, float]:
-    """Return the largest |x| of every float32 value of the graph, by name.
+    """Return the largest |x| of every float32 value of the graph, by name, over `images`.
 
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts.
-        images: uint8 (height, width, 3) RGB, as preprocessed; run one at a time.
-        threads: of ONNX Runtime; None for all cores.
+    They are uint8 (height, width, 3) RGB, as preprocessed, and run one at a time.
     """
     names = float_values(model)
     session = open_exact_session(add_extremes(model, names), threads)
@@ -57,11 +53,6 @@ def choose_fp32_nodes(
 
     A node stays where what it reads or makes passes `limit`, or where float16 cannot hold one of
     its constants. A LayerNormalization stays whole.
-
-    Args:
-        model: the fp32 graph in canonical form.
-        amax: of its float32 values, what `observe_amax` returned.
-        limit: largest |x| for float16.
     """
     unheld = {t.name: reason for t in model.graph.initializer if (reason := _why_unheld(t))}
     found: dict[str, str] = {}
@@ -81,9 +72,6 @@ class HalfEmulator:
     Every node computes in float32, as tensor cores accumulate, and its output is rounded to
     float16. ONNX Runtime's own run of such a graph on a CPU proves nothing: it keeps float32
     between the nodes that it fuses.
-
-    Args:
-        model: what `write_half` returned.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -91,16 +79,12 @@ class HalfEmulator:
         self._session = open_exact_session(self._emulate(model), None, as_written=True)
 
     def _emulate(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Apart, so that the graph in between is freed before a session holds the last one."""
+        """A function, so that the graph in between is freed before the session is opened."""
         emulated, self._rounded = round_as_half(model)
         return add_extremes(emulated, self._rounded)
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[Array, tuple[str, ...]]:
-        """Return the first output, and the names of the nodes whose output is infinite or NaN.
-
-        Args:
-            feeds: input arrays by name.
-        """
+        """Return the first output, and the names of the nodes whose output is infinite or NaN."""
         outputs = self._session.run(None, dict(feeds))
         amax = read_amax(self._rounded, outputs[self._num_own :])
         overflowed = [node for name, node in self._rounded.items() if not np.isfinite(amax[name])]
@@ -113,12 +97,6 @@ def prove_half(
     model: onnx.ModelProto, spec: ModelSpec, golden: Golden, float32_nodes: int = 0
 ) -> HalfProof:
     """Return how float16 and fp32 outputs compare over the golden images, node by node.
-
-    Args:
-        model: what `write_half` returned.
-        spec: its facts.
-        golden: images and what fp32 says of them.
-        float32_nodes: how many nodes `write_half` was told to leave.
 
     Raises:
         BackendError: a node overflows.
@@ -138,7 +116,7 @@ def prove_half(
 
 
 def _why_unheld(constant: onnx.TensorProto) -> str:
-    """Say why float16 cannot hold a constant; empty where it can."""
+    """Return why float16 cannot hold a constant; empty where it can."""
     if constant.data_type != _FLOAT:
         return ""
     values = ir.serde.deserialize_tensor(constant).numpy()

@@ -51,7 +51,7 @@ def _half_types(op_type: str) -> HalfTypes | None:
 
 
 def must_stay_float(node: ir.Node) -> bool:
-    """Say whether `node` cannot compute in float16, whatever its numbers are."""
+    """Return whether `node` cannot compute in float16, whatever its numbers are."""
     if node.op_type in _TYPED_BY_ATTRIBUTE:
         return True
     types = None if node.domain else _half_types(node.op_type)
@@ -67,7 +67,7 @@ def must_stay_float(node: ir.Node) -> bool:
 
 
 def stays_float(node: ir.Node, index: int) -> bool:
-    """Say whether the constant input `index` is float32 in a float16 operator too.
+    """Return whether the constant input `index` is float32 in a float16 operator too.
 
     So it is with the scales of Resize.
     """

@@ -1,4 +1,4 @@
-"""Whether an INT8 graph still answers as fp32 does, on images that it was not made from."""
+"""Whether an INT8 graph still predicts as fp32 does, on images that it was not made from."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import sqnr_of
 
 COLLAPSED_SQNR = 20.0
-"""In dB. Sound INT8 is at 35 or more; at 20 one answer in twenty is another one."""
+"""In dB. Sound INT8 is at 35 or more; at 20 one prediction in twenty is another one."""
 
 MAX_LOST = 3.0
-"""In dB: how much float16 around INT8 may lose before somebody is told."""
+"""In dB: how much float16 around INT8 may lose before it is reported."""
 
 MAX_BELOW = 6.0
-"""In dB: how far below the forecast INT8 may come before somebody is told. Models calibrated on 24
+"""In dB: how far below the forecast INT8 may come before it is reported. Models calibrated on 24
 images or more come to within 2 on images like those."""
 
 MAX_SPREAD = 6.0
@@ -43,7 +43,7 @@ Feeds = dict[str, Array]
 
 @dataclass(frozen=True)
 class Int8Proof:
-    """What some images say of an INT8 graph.
+    """How an INT8 graph compares with fp32 on some images.
 
     Attributes:
         num_images: how many.
@@ -86,12 +86,7 @@ def prove_int8(
 ) -> Int8Proof:
     """Return how close `portable`, what `write_qdq` returned, comes to the golden outputs.
 
-    Args:
-        portable: the graph.
-        spec: its facts.
-        golden: images and what fp32 says of them.
-        threads: of ONNX Runtime; None for all cores.
-        images: which they are, in words.
+    `images` says in words which the golden ones are.
     """
     session = open_exact_session(portable, threads)
 
@@ -117,14 +112,9 @@ def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) 
 
 
 def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> str:
-    """Say where float16 around INT8 loses much that float32 around it keeps; empty elsewhere.
+    """Return where float16 around INT8 loses much that float32 around it keeps; empty elsewhere.
 
     Where FP16 without INT8 loses as much, no recipe helps.
-
-    Args:
-        proof: of INT8 with float32 around it.
-        in_half: of the same with float16.
-        half: of FP16 alone.
     """
     of_half = sqnr_of(2 * (1 - half.cosine_min))  # of outputs of one length
     best = min(proof.sqnr, of_half)
@@ -138,7 +128,7 @@ def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> s
 
 
 def say_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
-    """Say where INT8 is worse than its table foresees, or may be on other images; else nothing.
+    """Return where INT8 is worse than its table foresees, or may be on other images; else nothing.
 
     Args:
         proof: what INT8 came to.
@@ -146,7 +136,7 @@ def say_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
     """
     if foreseen is None or proof.is_collapsed:  # a collapse says more
         return ""
-    if proof.images == SAMPLE_PHOTOGRAPHS:  # nobody calibrated on such
+    if proof.images == SAMPLE_PHOTOGRAPHS:  # none of those calibrated on
         return ""
     median, worst = float(np.median(proof.by_image)), min(proof.by_image)
     is_uneven = median > proof.sqnr + MAX_SPREAD and worst < _HARMLESS

@@ -20,30 +20,26 @@ from edge_vit.graph.constant import add_constant, replace_input
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.lowering.levels import quantize_weight
 from edge_vit.lowering.rotation import rotate_as
-from edge_vit.lowering.smoothing import apply_folds, replace_bias
+from edge_vit.lowering.smoothing import replace_bias, smooth_layers
 from edge_vit.spec.table import CalibrationTable, SiteScales
 
 
 def write_qdq(
     model: onnx.ModelProto, table: CalibrationTable, *, is_symmetric: bool = False
 ) -> onnx.ModelProto:
-    """Return a copy of `model` whose sites are quantized as `table` says, float32 around them.
+    """Return a copy of `model` whose linear layers are quantized as `table` says, float32 around.
 
-    Args:
-        model: the fp32 graph in canonical form.
-        table: what to do.
-        is_symmetric: write ``Sub`` in place of zero points, for TensorRT. The levels are the same.
-
-    Each site has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where several share
-    one QuantizeLinear.
+    With `is_symmetric`, for TensorRT, ``Sub`` stands in place of zero points; the levels are the
+    same. Each layer has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where
+    several share one QuantizeLinear.
 
     Raises:
-        ArtifactError: the table names other sites than the graph has, or sites of other widths.
+        ArtifactError: the table names other layers than the graph has, or of other widths.
     """
     quantized = ir.from_proto(rotate_as(table, model))
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
-    apply_folds(quantized.graph, table.sites)
+    smooth_layers(quantized.graph, table.sites)
     for name, site in sites.items():
         if table.sites[name].is_quantized:
             levels = table.levels.get(name)

@@ -49,10 +49,6 @@ def make_rotation(width: int, seed: int) -> Matrix:
 def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     """Return `model` with its residual stream turned; its function is the same.
 
-    Args:
-        model: the fp32 graph in canonical form; it is not changed.
-        seed: of the rotation.
-
     Raises:
         ArtifactError: it has no stream that can be turned; the message says why.
     """

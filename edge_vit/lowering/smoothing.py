@@ -11,7 +11,7 @@ each channel alone. Layers that share one input share its factors.
 weight's row by its root mean square, since rounding noise of the activation reaches the output by
 the row's energy; on the models of benchmarks/real_models.py that is worth 0.2 dB.
 
-At strength 0.5 the folded ranges depend on the product of a channel's two sizes alone, which no
+At strength 0.5 the smoothed ranges depend on the product of a channel's two sizes alone, which no
 rescaling of the channel changes: weights with outliers of that kind quantize as if they had none.
 """
 
@@ -31,7 +31,7 @@ from edge_vit.graph.sites import Block, Role, Site, find_blocks
 from edge_vit.graph.walk import Array, Linear, array_of, array_shape, find_linear, is_constant
 from edge_vit.spec.table import SiteScales
 
-FOLD_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
+SMOOTHING_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
 """A layer goes before the one whose columns take its factors: huge value columns would distort the
 row ranges that norm -> qkv reads."""
 
@@ -39,7 +39,7 @@ _SMALLEST = 1e-12  # a channel below it on either side is dead and stays as it i
 
 
 @dataclass(frozen=True)
-class FoldTarget:
+class SmoothingTarget:
     """What in front of linear layers can take a factor per channel of the input that they share.
 
     Attributes:
@@ -69,29 +69,29 @@ class FoldTarget:
         return have_bias and self.source.offset is not None
 
 
-def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
-    """Fold `graph` by the divisors, offsets and corrections of `sites`; empty ones change nothing.
+def smooth_layers(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
+    """Smooth `graph` by the divisors, offsets and corrections of `sites`; empty ones do nothing.
 
     Its weights change; its function does too only by the corrections, which are for the mean error
     of INT8: a layer that stays in floating point takes none.
 
     Raises:
-        ArtifactError: a site cannot be folded in this graph.
+        ArtifactError: a layer cannot be smoothed in this graph.
     """
     blocks = find_blocks(graph)
-    targets = [target for block in blocks for target in find_fold_targets(block)]
+    targets = [target for block in blocks for target in find_smoothing_targets(block)]
     found = {site.name for target in targets for site in target.sites}
     for name in {name for name, s in sites.items() if s.divisors} - found:
-        raise _misfit(name, "folds")
-    for target in targets:  # in the order of FOLD_ORDER
+        raise _misfit(name, "smooths")
+    for target in targets:  # in the order of SMOOTHING_ORDER
         first, *rest = (sites[site.name] for site in target.sites)
         for site, scales in zip(target.sites[1:], rest, strict=True):
             if (scales.divisors, scales.offsets) != (first.divisors, first.offsets):
-                raise _misfit(site.name, f"folds {target.sites[0].name} otherwise than")
+                raise _misfit(site.name, f"smooths {target.sites[0].name} otherwise than")
         if first.divisors:
             if len(first.divisors) != target.width:
-                raise _misfit(target.sites[0].name, "folds")
-            apply_fold(graph, target, np.array(first.divisors), np.array(first.offsets))
+                raise _misfit(target.sites[0].name, "smooths")
+            smooth(graph, target, np.array(first.divisors), np.array(first.offsets))
     for site in (site for block in blocks for site in block.sites):
         correction = np.array(sites[site.name].correction, np.float32)
         if len(correction) and sites[site.name].is_quantized:
@@ -100,22 +100,19 @@ def apply_folds(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
             replace_bias(graph, site.linear, site.linear.bias + correction)
 
 
-def find_fold_targets(block: Block) -> tuple[FoldTarget, ...]:
-    """Return where `block` can be folded, in the order in which folding has to happen."""
+def find_smoothing_targets(block: Block) -> tuple[SmoothingTarget, ...]:
+    """Return where `block` can be smoothed, in the order in which that has to happen."""
     groups: dict[ir.Value, list[Site]] = {}
-    for site in sorted(block.sites, key=lambda site: FOLD_ORDER.index(site.role)):
+    for site in sorted(block.sites, key=lambda site: SMOOTHING_ORDER.index(site.role)):
         groups.setdefault(site.linear.input, []).append(site)
     targets = (_find_target(value, tuple(sites)) for value, sites in groups.items())
     return tuple(target for target in targets if target is not None)
 
 
 def choose_divisors(channel_amax: Array, weight: Array, strength: float) -> npt.NDArray[np.float32]:
-    """Return s, (K,): what each input channel is to be divided by.
+    """Return s, (K,): what each input channel, of `channel_amax`, is to be divided by.
 
-    Args:
-        channel_amax: (K,), of the layer's input.
-        weight: (K, N).
-        strength: 0 leaves all difficulty in the activation, 1 moves it into the weight.
+    At strength 0 all difficulty is left in the activation, at 1 it moves into the weight.
     """
     activations = np.asarray(channel_amax, np.float64)
     rows = np.sqrt(np.mean(np.square(weight, dtype=np.float64), axis=1))
@@ -125,16 +122,12 @@ def choose_divisors(channel_amax: Array, weight: Array, strength: float) -> npt.
     return divisors.astype(np.float32)
 
 
-def apply_fold(
-    graph: ir.Graph, target: FoldTarget, divisors: Array, offsets: Array | None = None
+def smooth(
+    graph: ir.Graph, target: SmoothingTarget, divisors: Array, offsets: Array | None = None
 ) -> None:
     """Let the input of `target` be ``(x - offsets) / divisors``, its output be as before.
 
-    Args:
-        graph: that holds the target.
-        target: what to fold.
-        divisors: (K,), above 0.
-        offsets: (K,); None or empty for none.
+    `divisors` are (K,) and above 0, `offsets` (K,) or empty.
 
     Raises:
         ArtifactError: there are offsets, and nowhere to put them.
@@ -177,8 +170,8 @@ def _misfit(site: str, verb: str) -> ArtifactError:
     )
 
 
-def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> FoldTarget | None:
-    """Return what can be folded in front of `sites`, the layers of one block that read `value`."""
+def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> SmoothingTarget | None:
+    """Return what takes the factors of `sites`, the layers of one block that read `value`."""
     source = find_channel_source(value, _width(sites[0]))
     readers = [find_linear(use.node) if use.idx == 0 else None for use in value.uses()]
     linears = [linear for linear in readers if linear is not None]
@@ -186,7 +179,7 @@ def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> FoldTarget | None:
         return None
     mine = {site.linear.matmul for site in sites}
     others = tuple(linear for linear in linears if linear.matmul not in mine)
-    return FoldTarget(sites, others, source)
+    return SmoothingTarget(sites, others, source)
 
 
 def _width(site: Site) -> int:
@@ -197,7 +190,7 @@ def _width(site: Site) -> int:
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     """Let `node` read `array` in place of its constant input `index`; other readers keep theirs."""
-    data, name = np.asarray(array, np.float32), f"{node.name}.{index}/folded"
-    while name in graph.initializers:  # the values of qkv are folded first, its input afterwards
-        name += "/folded"
+    data, name = np.asarray(array, np.float32), f"{node.name}.{index}/smoothed"
+    while name in graph.initializers:  # the values of qkv are smoothed first, its input afterwards
+        name += "/smoothed"
     replace_input(node, index, add_constant(graph, name, data))

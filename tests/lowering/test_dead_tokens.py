@@ -12,7 +12,7 @@ import small_vits
 from seeded import SITES, make_seeded, random_images, run_onnx
 
 from edge_vit.graph.constant import add_constant
-from edge_vit.lowering.ort_x64.dead_tokens import drop_unread_tokens
+from edge_vit.lowering.ort_x64.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.qdq import write_qdq
 
 
@@ -42,7 +42,7 @@ def num_tokens(opened: ir.Model) -> dict[str, int]:
 def test_the_last_block_works_for_one_token_and_says_the_same(model):
     opened, images = inferred(model), random_images(3)
     assert set(num_tokens(opened).values()) == {17}
-    assert drop_unread_tokens(opened.graph) > 10
+    assert drop_dead_tokens(opened.graph) > 10
     narrow = {"block1/proj", "block1/fc1", "block1/fc2"}
     assert num_tokens(opened) == {name: 1 if name in narrow else 17 for name in SITES}
     expected = run_onnx(model, images)
@@ -58,7 +58,7 @@ def test_any_token_may_be_the_one(model, token):
     pick.replace_input_with(1, add_constant(opened.graph, "another", np.array(token)))
     expected = run_onnx(ir.to_proto(opened), images)
     assert not np.allclose(expected, run_onnx(model, images), atol=1e-3)
-    assert drop_unread_tokens(opened.graph)
+    assert drop_dead_tokens(opened.graph)
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
 
 
@@ -73,7 +73,7 @@ def test_a_pick_of_a_list_of_one_stays_one(model):
     pick.outputs[0].replace_all_uses_with(flat.outputs[0])
     flat.replace_input_with(0, pick.outputs[0])
     expected = run_onnx(ir.to_proto(opened), images)
-    assert drop_unread_tokens(opened.graph) > 10
+    assert drop_dead_tokens(opened.graph) > 10
     assert pick.inputs[1].const_value.numpy().shape == (1,)
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
 
@@ -83,7 +83,7 @@ def test_sees_through_the_norm_and_the_gate_of_newer_models(name):
     vit = make_seeded(small_vits.ARCHITECTURES[name](), small_vits.SIZE, small_vits.CLASSES)
     opened, images = inferred(vit.model), random_images(3, size=small_vits.SIZE)
     expected = run_onnx(vit.model, images)
-    assert drop_unread_tokens(opened.graph) > 10
+    assert drop_dead_tokens(opened.graph) > 10
     last = {"block1/proj", "block1/fc1", "block1/fc2"}
     assert all(num_tokens(opened)[site] == 1 for site in last)
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
@@ -118,7 +118,7 @@ def test_leaves_alone_what_is_read_of_all_tokens_or_not_known(model, change):
     opened = inferred(model)
     change(opened)
     before = [node.op_type for node in opened.graph]
-    assert drop_unread_tokens(opened.graph) == 0
+    assert drop_dead_tokens(opened.graph) == 0
     assert [node.op_type for node in opened.graph] == before
 
 
@@ -145,5 +145,5 @@ def test_stops_where_tokens_are_not_alike(either_vit, op_type, shape, attributes
     opened.graph.insert_before(pick, node)
     pick.replace_input_with(0, node.outputs[0])
     expected = run_onnx(ir.to_proto(opened), images)
-    assert drop_unread_tokens(opened.graph) == 0
+    assert drop_dead_tokens(opened.graph) == 0
     np.testing.assert_array_equal(run_onnx(ir.to_proto(opened), images), expected)

@@ -15,7 +15,7 @@ from seeded import Seeded, make_seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.lowering.smoothing import apply_fold, find_fold_targets
+from edge_vit.lowering.smoothing import find_smoothing_targets, smooth
 from edge_vit.spec.table import RECIPES
 
 SEEN, IMAGES = random_images(24), random_images(32, seed=11)
@@ -27,11 +27,11 @@ def rescale(vit: Seeded, strengths: list[float], num_channels: int, seed: int) -
     """Scale up channels of every LayerNorm and of the values; the next layer undoes it."""
     copy, random = ir.from_proto(vit.model), np.random.default_rng(seed)
     for block in find_blocks(copy.graph):
-        for target in find_fold_targets(block):
+        for target in find_smoothing_targets(block):
             divisors = np.ones(target.width, np.float32)
             chosen = random.choice(len(divisors), num_channels, replace=False)
             divisors[chosen] = 1 / random.choice(strengths, num_channels)
-            apply_fold(copy.graph, target, divisors)
+            smooth(copy.graph, target, divisors)
     return Seeded(ir.to_proto(copy), vit.spec)
 
 

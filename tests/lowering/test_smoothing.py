@@ -20,7 +20,7 @@ from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.lowering.smoothing import apply_fold, choose_divisors, find_fold_targets
+from edge_vit.lowering.smoothing import choose_divisors, find_smoothing_targets, smooth
 from edge_vit.spec import PreprocessSpec
 from edge_vit.spec.table import RECIPES, Recipe
 from edge_vit.training.vit import VisionTransformer
@@ -108,10 +108,10 @@ def test_folds_other_architectures_as_well(make, roles):
     model, random = ir.from_proto(seeded.model), np.random.default_rng(0)
     blocks = find_blocks(model.graph)
     assert [roles_of(block) for block in blocks] == [roles] * len(blocks)
-    for target in (target for block in blocks for target in find_fold_targets(block)):
+    for target in (target for block in blocks for target in find_smoothing_targets(block)):
         divisors = np.exp(random.normal(0, 2, target.width))
         offsets = random.normal(0, 1, target.width if target.is_shiftable else 0)
-        apply_fold(model.graph, target, divisors, offsets)
+        smooth(model.graph, target, divisors, offsets)
     images = random_images(8, size=small_vits.SIZE)
     expected = run_onnx(seeded.model, images)
     off = np.abs(run_onnx(ir.to_proto(model), images) - expected).max()
@@ -120,7 +120,7 @@ def test_folds_other_architectures_as_well(make, roles):
 
 def roles_of(block: Block) -> list[list[str]]:
     """Return the roles of the layers of each target."""
-    return [[site.role for site in target.sites] for target in find_fold_targets(block)]
+    return [[site.role for site in target.sites] for target in find_smoothing_targets(block)]
 
 
 def parallel(change=lambda block: None) -> Seeded:
@@ -142,7 +142,7 @@ def test_layers_that_share_a_norm_share_its_factors():
     assert qkv.offsets == fc1.offsets != ()
     assert any(step.startswith("smoothing") for step in fc1.steps)
     apart = table.sites | {"block0/fc1": dataclasses.replace(fc1, offsets=())}
-    with pytest.raises(ArtifactError, match="folds block0/qkv otherwise than block0/fc1"):
+    with pytest.raises(ArtifactError, match="smooths block0/qkv otherwise than block0/fc1"):
         write_qdq(seeded.model, dataclasses.replace(table, sites=apart))
 
 
@@ -200,7 +200,7 @@ def test_refuses_a_table_whose_folds_do_not_fit(plain):
     table = plain.calibrate(IMAGES, RECIPES["fast"])
     sites = dict(table.sites)
     sites["block0/fc2"] = dataclasses.replace(sites["block0/fc2"], divisors=(1.0, 2.0))
-    with pytest.raises(ArtifactError, match="folds block0/fc2, where the graph has nothing"):
+    with pytest.raises(ArtifactError, match="smooths block0/fc2, where the graph has nothing"):
         write_qdq(plain.model, dataclasses.replace(table, sites=sites))
 
 

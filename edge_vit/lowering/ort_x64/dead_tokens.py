@@ -1,4 +1,4 @@
-"""Spares what is computed for tokens that nobody reads.
+"""Leaves out what is computed for dead tokens: those that no output reads.
 
 A classifier reads one token. Behind the last attention no token looks at another, so projection,
 MLP and norms there are wanted for that token alone: a sixteenth of the work of 12 blocks.
@@ -20,7 +20,7 @@ _ELEMENTWISE = frozenset(
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
-def drop_unread_tokens(graph: ir.Graph) -> int:
+def drop_dead_tokens(graph: ir.Graph) -> int:
     """Let the nodes behind the last attention see the one token that is read; return how many.
 
     That token has to be taken by a Gather with a constant index. What the graph returns stays the
@@ -47,7 +47,7 @@ def _picked(node: ir.Node) -> int | None:
 
 
 def _computed_for(pick: ir.Node) -> list[ir.Node]:
-    """Return the nodes that work on each token by itself, for nobody but `pick`; last one first."""
+    """Return the nodes that work on each token by itself, for `pick` alone; last one first."""
     readers, found = {pick}, []
     graph = pick.graph
     assert graph is not None

@@ -5,7 +5,7 @@ split of queries, keys and values as passes of their own over memory. Here the b
 the product, and queries, keys and values are three products of one quantized activation, or where
 the tokens are few a part of their attention. VNNI multiplies uint8 by int8, so activations are
 uint8 with a zero point 128 higher: the same levels. Attention is one operator, pixels become tokens
-in integers, and nothing is computed for tokens that nobody reads.
+in integers, and nothing is computed for dead tokens.
 
 Operator: ``com.microsoft.MatMulIntegerToFloat``,
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -24,7 +24,7 @@ import onnx_ir.passes.common as passes
 from edge_vit.graph.constant import add_constant
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
 from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention
-from edge_vit.lowering.ort_x64.dead_tokens import drop_unread_tokens
+from edge_vit.lowering.ort_x64.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.ort_x64.embedding import fold_pixels
 from edge_vit.lowering.ort_x64.qkv import fuse_qkv
 
@@ -64,7 +64,7 @@ def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
     model = ir.from_proto(portable)
     graph = model.graph
     passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    drop_unread_tokens(graph)
+    drop_dead_tokens(graph)
     shared: dict[tuple[ir.Value, float, int], ir.Value] = {}
     for product in [p for p in map(_find_product, graph) if p is not None]:
         key = (product.activation, float(array_of(product.scale)), product.zero)
