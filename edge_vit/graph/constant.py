@@ -1,6 +1,9 @@
-"""Puts new constants into a graph, and takes out those that they stand in for."""
+"""New constants and nodes for a graph, and the removal of what they replace."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +22,19 @@ def add_constant(graph: ir.Graph, name: str, array: Array | np.generic) -> ir.Va
     )
     graph.register_initializer(value)
     return value
+
+
+def new_node(
+    op_type: str,
+    name: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Mapping[str, Any] | None = None,
+    domain: str = "",
+) -> ir.Node:
+    """Return a node called `name` whose one output is called ``name:0``; it is in no graph yet."""
+    node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
+    node.outputs[0].name = f"{name}:0"
+    return node
 
 
 def replace_input(node: ir.Node, index: int, value: ir.Value) -> None:

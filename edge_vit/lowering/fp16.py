@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, new_node
 from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
 from edge_vit.lowering.fp16_types import must_stay_float, stays_float
 
@@ -76,8 +76,7 @@ class _Casts:
             place = self._names.get(value, value.name)
             name = f"{place}/{'to_half' if is_half else 'to_float'}"
             dtype = ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT
-            cast = ir.node("Cast", [value], {"to": int(dtype)}, name=name)
-            cast.outputs[0].name = f"{name}:0"
+            cast = new_node("Cast", name, [value], {"to": int(dtype)})
             self._graph.insert_after(producer, cast)
             self._made[value] = cast.outputs[0]
         return self._made[value]

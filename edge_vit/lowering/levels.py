@@ -21,6 +21,6 @@ def round_scale(scale: Array | np.float64) -> npt.NDArray[np.float64]:
 
 
 def quantize_weight(weight: Array, scales: Array) -> npt.NDArray[np.int8]:
-    """Return ``round(weight / scale)``, half to even, in [-127, 127]: int8 (K, N); `scales` is (N,)."""
+    """Return ``round(weight / scale)``, half to even, in [-127, 127], int8 (K, N)."""
     levels = np.rint(weight.astype(np.float64) / scales)
     return np.clip(levels, -QMAX, QMAX).astype(np.int8)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.constant import add_constant, replace_input
+from edge_vit.graph.constant import add_constant, new_node, replace_input
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.lowering.levels import quantize_weight
 from edge_vit.lowering.rotation import rotate_as
@@ -98,12 +98,12 @@ def _quantize(
         graph, f"{site.name}/weight_zero", np.zeros(len(per_channel), np.int8)
     )
 
-    quantize = _node("QuantizeLinear", f"{site.name}/quantize", activation, scale, zero)
-    dequantize = _node(
-        "DequantizeLinear", f"{site.name}/dequantize", quantize.outputs[0], scale, zero
+    quantize = new_node("QuantizeLinear", f"{site.name}/quantize", [activation, scale, zero])
+    dequantize = new_node(
+        "DequantizeLinear", f"{site.name}/dequantize", [quantize.outputs[0], scale, zero]
     )
-    weights = _node(
-        "DequantizeLinear", f"{site.name}/weights", levels, weight_scale, weight_zero, axis=1
+    weights = new_node(
+        "DequantizeLinear", f"{site.name}/weights", [levels, weight_scale, weight_zero], {"axis": 1}
     )
     graph.insert_before(matmul, [quantize, dequantize, weights])
     matmul.replace_input_with(0, dequantize.outputs[0])
@@ -112,12 +112,6 @@ def _quantize(
 
 def _subtract(graph: ir.Graph, site: Site, value: ir.Value, centre: float) -> ir.Value:
     constant = add_constant(graph, f"{site.name}/centre.1", np.float32(centre))
-    node = _node("Sub", f"{site.name}/centre", value, constant)
+    node = new_node("Sub", f"{site.name}/centre", [value, constant])
     graph.insert_before(site.linear.matmul, node)
     return node.outputs[0]
-
-
-def _node(op_type: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.Node:
-    node = ir.node(op_type, inputs, attributes, name=name)
-    node.outputs[0].name = f"{name}:0"
-    return node

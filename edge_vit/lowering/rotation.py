@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.constant import add_constant, replace_input
+from edge_vit.graph.constant import add_constant, new_node, replace_input
 from edge_vit.graph.stream import Entry, Exit, Refusal, Stream, Written, find_stream
 from edge_vit.graph.stream_steps import Norm, bias_of, gain_of
 from edge_vit.graph.walk import Array, array_of, find_linear
@@ -165,8 +165,7 @@ class _Rotator:
         self, value: ir.Value, matrix: Matrix, name: str, bias: Array | None = None
     ) -> ir.Value:
         constant = add_constant(self.graph, f"{name}.1", matrix.astype(np.float32))
-        node = ir.node("MatMul", [value, constant], name=name)
-        node.outputs[0].name = f"{name}:0"
+        node = new_node("MatMul", name, [value, constant])
         node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
         producer = value.producer()
         assert producer is not None
@@ -180,9 +179,9 @@ class _Rotator:
         shaped = bias.astype(np.float32).reshape(*[1] * (rank - 1), -1)
         constant = add_constant(self.graph, f"{name}.1", shaped)
         uses, is_output = tuple(product.uses()), product.is_graph_output()
-        node = ir.node("Add", [product, constant], name=name)
+        node = new_node("Add", name, [product, constant])
         added = node.outputs[0]
-        added.name, added.shape, added.type = f"{name}:0", product.shape, product.type
+        added.shape, added.type = product.shape, product.type
         self.graph.insert_after(matmul, node)
         for use in uses:
             use.node.replace_input_with(use.idx, added)

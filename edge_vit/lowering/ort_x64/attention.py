@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edge_vit.graph.constant import new_node
 from edge_vit.graph.sites import Attention, find_attentions
 from edge_vit.graph.walk import consumers, data_input, is_over_last_axis
 
@@ -52,15 +53,9 @@ def _fuse(attention: Attention) -> tuple[ir.Node, ir.Value] | None:
     is_same = {heads} == {num for _, num in parts}
     if not is_same or _sizes(merged) != (query.shape[1], value.shape[2]):
         return None
-    node = ir.node(
-        "MultiHeadAttention",
-        [query, key, value],
-        {"num_heads": heads, "scale": 1.0},
-        domain=DOMAIN,
-        name=softmax.name.rpartition("/")[0] + "/attention" if softmax.name else "attention",
-    )
-    node.outputs[0].name = f"{node.name}:0"
-    return node, merged
+    name = softmax.name.rpartition("/")[0] + "/attention" if softmax.name else "attention"
+    attributes = {"num_heads": heads, "scale": 1.0}
+    return new_node("MultiHeadAttention", name, [query, key, value], attributes, DOMAIN), merged
 
 
 def _tokens_of(value: ir.Value | None, perm: tuple[int, ...]) -> tuple[ir.Value, int] | None:

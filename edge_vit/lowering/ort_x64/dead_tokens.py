@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, new_node
 from edge_vit.graph.walk import array_of, consumers, data_input, is_constant, scalar_of
 
 _TOKENS = 1  # axis of (batch, tokens, width)
@@ -74,10 +74,9 @@ def _narrow(graph: ir.Graph, pick: ir.Node, token: int, nodes: list[ir.Node]) ->
             if value is None or not _is_tokens(value) or value.producer() in inside:
                 continue
             if value not in cut:
-                slice_ = ir.node("Slice", [value, *ends], name=f"read/{len(cut)}")
+                slice_ = new_node("Slice", f"read/{len(cut)}", [value, *ends])
                 cut[value] = slice_.outputs[0]
-                cut[value].name, cut[value].type = f"{slice_.name}:0", value.type
-                cut[value].shape = _one_token(value)
+                cut[value].type, cut[value].shape = value.type, _one_token(value)
                 graph.insert_before(node, slice_)
             node.replace_input_with(index, cut[value])
         for output in node.outputs:

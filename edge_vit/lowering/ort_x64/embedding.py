@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, new_node
 from edge_vit.graph.walk import Array, array_of, consumers, is_constant
 from edge_vit.lowering.ort_x64.attention import DOMAIN
 
@@ -64,15 +64,10 @@ def fold_pixels(graph: ir.Graph) -> bool:
     }
     values["pixels"] = pixels
     for name, op_type, inputs, attributes in _STEPS:
-        node = ir.node(
-            op_type,
-            [values[key] for key in inputs.split()],
-            attributes,
-            domain=DOMAIN if op_type == _PRODUCT else "",
-            name=f"embed/pixels/{name}",
-        )
+        operands = [values[key] for key in inputs.split()]
+        domain = DOMAIN if op_type == _PRODUCT else ""
+        node = new_node(op_type, f"embed/pixels/{name}", operands, attributes, domain)
         values[name] = node.outputs[0]
-        values[name].name = f"{node.name}:0"
         graph.insert_before(found.tokens, node)
     found.tokens.outputs[0].replace_all_uses_with(values["tokens"])
     for node in filter(_asks_for_batch, list(consumers(found.planes))):

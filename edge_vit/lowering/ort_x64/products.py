@@ -21,7 +21,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, new_node
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
 from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention
 from edge_vit.lowering.ort_x64.dead_tokens import drop_dead_tokens
@@ -115,8 +115,7 @@ def _quantize(graph: ir.Graph, product: _Product) -> ir.Value:
     """Return the activation of `product` as uint8; made before its first reader."""
     name = product.matmul.name
     zero = add_constant(graph, f"{name}/zero", np.uint8(_OFFSET + product.zero))
-    node = ir.node("QuantizeLinear", [product.activation, product.scale, zero], name=f"{name}/u8")
-    node.outputs[0].name = f"{name}/u8:0"
+    node = new_node("QuantizeLinear", f"{name}/u8", [product.activation, product.scale, zero])
     graph.insert_before(product.matmul, node)
     return node.outputs[0]
 
@@ -141,8 +140,7 @@ def _replace(graph: ir.Graph, product: _Product, activation: ir.Value) -> None:
             add_constant(graph, f"{name}/{kind}", array) for kind, array in constants
         )
         inputs = [activation, weight, product.scale, scales, zero, zeros, bias]
-        node = ir.node("MatMulIntegerToFloat", inputs, domain=DOMAIN, name=name)
-        node.outputs[0].name = f"{name}:0"
+        node = new_node("MatMulIntegerToFloat", name, inputs, domain=DOMAIN)
         node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
         graph.insert_before(product.matmul, node)
         value.replace_all_uses_with(node.outputs[0])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.constant import add_constant, new_node
 from edge_vit.graph.walk import Array, array_of, consumers, data_input
 from edge_vit.lowering.ort_x64.attention import DOMAIN
 
@@ -59,8 +59,7 @@ def _fuse(graph: ir.Graph, attention: ir.Node) -> bool:
         products[0].inputs[_ZERO],
         add_constant(graph, f"{name}/zero", np.int8(0)),
     ]
-    node = ir.node("QAttention", inputs, {"num_heads": heads}, domain=DOMAIN, name=name)
-    node.outputs[0].name = f"{name}:0"
+    node = new_node("QAttention", name, inputs, {"num_heads": heads}, DOMAIN)
     graph.insert_before(attention, node)
     attention.outputs[0].replace_all_uses_with(node.outputs[0])
     return True
