@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from edge_vit.device.extras import Package
 from edge_vit.device.facts import DeviceFacts
 from edge_vit.device.telemetry import Telemetry
+from edge_vit.formats import all_formats
 from edge_vit.measure.environment import read_environment
 from edge_vit.optional import extra_of
 from edge_vit.report.grids import Grid
@@ -27,6 +28,7 @@ def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
         "logical cores": str(here.num_cores),
         "CPU quota": _quota(here.num_cores),
         "GPU": "; ".join(_gpu_words(facts)),
+        "number formats": ", ".join(_formats_of_gpu(facts)),
         "driver": facts.driver,
         "CUDA": facts.cuda or cuda_of_driver,
         "TensorRT": facts.tensorrt,
@@ -88,6 +90,15 @@ def _gpu_words(facts: DeviceFacts) -> list[str]:
         if gpu.compute_capability
         else gpu.name
         for gpu in facts.gpus
+    ]
+
+
+def _formats_of_gpu(facts: DeviceFacts) -> list[str]:
+    """The number formats that the first GPU computes in, where its generation is known."""
+    digits = facts.gpus[0].compute_capability.split(".") if facts.gpus else []
+    here = tuple(int(part) for part in digits if part.isdigit())
+    return [
+        each.name for each in all_formats() if len(here) == 2 and here >= each.compute_capability
     ]
 
 

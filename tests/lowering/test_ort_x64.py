@@ -13,12 +13,14 @@ import pytest
 from graph_files import INT8_CPU, INT8_ORT_X64
 from seeded import SITES, random_images, run_onnx
 
+from edge_vit.bundle import Bundle
 from edge_vit.graph.constant import add_constant
 from edge_vit.lowering.ort_x64 import products, qkv
 from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention
 from edge_vit.lowering.ort_x64.embedding import fold_pixels
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
+from edge_vit.runtime import cpu
 from edge_vit.runtime import ort as runtime_ort
 from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
@@ -196,9 +198,9 @@ def test_leaves_a_masked_attention_alone(either_vit):
 
 
 class Shelf:
-    """A bundle that only says what it holds, and what was taken."""
+    """A bundle that only says what it holds."""
 
-    path = None
+    graph = Bundle.graph
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -217,5 +219,5 @@ class Shelf:
     ids=["vnni", "older bundle", "no vnni"],
 )
 def test_is_run_only_where_the_processor_does_not_saturate(monkeypatch, vnni, names, expected):
-    monkeypatch.setattr(runtime_ort, "has_vnni", lambda: vnni)
+    monkeypatch.setattr(cpu, "has_vnni", lambda: vnni)
     assert runtime_ort.choose_graph(Shelf(*names), "int8") == expected
