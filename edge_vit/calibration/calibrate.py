@@ -12,6 +12,7 @@ from edge_vit.calibration.search import FEWEST_HELD_OUT
 from edge_vit.data.images import ImageSource
 from edge_vit.errors import SpecError
 from edge_vit.graph.mapped import map_weights
+from edge_vit.lowering.calibrated import scale_hidden
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable, Recipe
@@ -60,6 +61,8 @@ def calibrate_model(
     digest = digest_of(fp32)
     with map_weights(fp32) as model:
         del fp32  # where the caller has let go of it too, its memory is free from here on
+        if recipe.scales_hidden:
+            model = scale_hidden(model)
         run = GraphRun.of(
             model, spec, images, recipe, exclude, digest, threads, state_path, progress
         )

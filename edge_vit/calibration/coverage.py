@@ -13,7 +13,7 @@ from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.extremes import add_extremes, read_amax
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
-from edge_vit.lowering.rotation import rotate_as
+from edge_vit.lowering.calibrated import as_calibrated
 from edge_vit.progress import Advance
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
@@ -56,7 +56,7 @@ def find_overshoots(
         threads: of ONNX Runtime; None for all cores.
         advance: is told of each image.
     """
-    model = rotate_as(table, model)
+    model = as_calibrated(table, model)
     inputs = {
         site.name: site.linear.input.name or ""
         for site in find_sites(ir.from_proto(model).graph)

@@ -18,8 +18,8 @@ import onnx_ir.passes.common as passes
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.constant import add_constant, new_node, replace_input
 from edge_vit.graph.sites import Site, find_sites
+from edge_vit.lowering.calibrated import as_calibrated
 from edge_vit.lowering.levels import quantize_weight
-from edge_vit.lowering.rotation import rotate_as
 from edge_vit.lowering.smoothing import replace_bias, smooth_layers
 from edge_vit.spec.table import CalibrationTable, SiteScales
 
@@ -36,7 +36,7 @@ def write_qdq(
     Raises:
         ArtifactError: the table names other layers than the graph has, or of other widths.
     """
-    quantized = ir.from_proto(rotate_as(table, model))
+    quantized = ir.from_proto(as_calibrated(table, model))
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
     smooth_layers(quantized.graph, table.sites)

@@ -50,6 +50,8 @@ class Recipe:
             (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
         tries_rotation: rotate the residual stream (`edge_vit.lowering.rotation`) where smoothing
             alone comes to more by it, on the images held out.
+        scales_hidden: one multiplication per channel is put between an MLP's activation function
+            and its second layer, so that smoothing has where to put its factors there.
         is_judged: in tables of format 4 and before; steps have been judged always since.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.
@@ -66,6 +68,7 @@ class Recipe:
     strengths: tuple[float, ...] = ()
     is_compensated: bool = False
     tries_rotation: bool = False
+    scales_hidden: bool = False
     is_judged: bool = True
     min_sqnr: float = 0.0
     max_fallback: float = 0.1
@@ -105,6 +108,7 @@ RECIPES: Mapping[str, Recipe] = {
     "fast": Recipe("fast", fold_strength=0.7, has_zero_points=True),
     "balanced": _BALANCED,
     "best": replace(_BALANCED, name="best", search_tokens=8192, tries_rotation=True),
+    "scaled": replace(_BALANCED, name="scaled", scales_hidden=True),
     "symmetric": replace(_BALANCED, name="symmetric", has_zero_points=False),
     "minmax": Recipe("minmax"),
     "percentile": Recipe("percentile", range_method="percentile"),

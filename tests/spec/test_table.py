@@ -122,7 +122,7 @@ def test_recipe_is_found_by_its_own_name(name):
 def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(
         SpecError,
-        match="recipe 'entropy' is unknown, expected one of fast, balanced, best, symmetric, min",
+        match="recipe 'entropy' is unknown, expected one of fast, balanced, best, scaled, symm",
     ):
         find_recipe("entropy")
 
