@@ -151,7 +151,8 @@ def test_answers_are_mostly_right(whole):
 def test_verify_judges_all_three(whole):
     digits = tiny_digits()
     source = ArraySource(digits.test_images, digits.test_labels, digits.labels)
-    report = verify(whole, source, Limits(90, 0.001), options=ONE_THREAD, iterations=50)
+    limits = Limits(max_drop=15, min_speedup=0.001)  # however fast this machine is
+    report = verify(whole, source, limits, options=ONE_THREAD, iterations=50)
     assert [r.precision for r in report.accuracy] == ["fp32", "fp16", "int8"]
     assert [r.precision for r in report.latency] == ["fp32", "fp16", "int8"]
     assert (report.verdict.candidate, report.verdict.outcome) == ("int8", "pass")

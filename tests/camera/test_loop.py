@@ -39,15 +39,17 @@ def test_every_answer_is_that_of_its_own_frame():
 
 def test_a_live_source_loses_old_frames_and_counts_them():
     sink = Recorder()
+    sink.queue_size = 10**6  # it loses none itself
     summary = live_loop(endless(), sink, 50, session=FakeSession(SPEC, delay_ms=2))
     counts = summary.counts
     assert counts.dropped > 0
     assert counts.captured == counts.answered + counts.dropped + counts.failed
     assert sink.numbers == sorted(set(sink.numbers))
-    gaps = np.diff([-1, *sink.numbers]) - 1
-    assert [answer.num_dropped for answer in sink.answers][-1] >= 0
-    assert sum(answer.num_dropped for answer in sink.answers) <= counts.dropped
-    assert gaps.sum() <= counts.dropped
+    missing = np.cumsum(np.diff([-1, *sink.numbers]) - 1)
+    reported = np.cumsum([answer.num_dropped for answer in sink.answers])
+    assert (reported >= missing - 1).all()  # the last one may just be on its way to the counts
+    assert 0 < missing[-1] <= counts.dropped
+    assert 0 < reported[-1] <= counts.dropped
 
 
 def test_several_sources_share_one_engine_fairly():

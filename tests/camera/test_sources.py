@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -24,9 +25,12 @@ from edge_vit.errors import ImageError, MissingDependencyError, SourceError, Spe
 from edge_vit.runtime.fake import FakeSession
 
 SPEC = tiny_spec()
+INSPECT = shutil.which("gst-inspect-1.0")
 needs_gstreamer = pytest.mark.skipif(
-    shutil.which("gst-launch-1.0") is None or shutil.which("gst-inspect-1.0") is None,
-    reason="gst-launch-1.0 is not installed",
+    shutil.which("gst-launch-1.0") is None
+    or INSPECT is None
+    or subprocess.run([INSPECT, "gdppay"], capture_output=True).returncode != 0,
+    reason="gst-launch-1.0 with gdppay is not installed",
 )
 LIVE = "gst:videotestsrc is-live=true ! video/x-raw,width=66,height=48,framerate=30/1"
 
