@@ -84,9 +84,6 @@ def __dir__() -> list[str]:
 
 def _read_version() -> str:
     """Return the installed version, or ``source tree`` where nothing was installed."""
-    import importlib.metadata
+    from edge_vit.optional import installed_versions
 
-    try:
-        return importlib.metadata.version("edge-vit")
-    except importlib.metadata.PackageNotFoundError:
-        return "source tree"
+    return installed_versions()["edge-vit"]

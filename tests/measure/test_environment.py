@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import time
 
@@ -63,9 +64,9 @@ def test_leaves_facts_empty_where_the_system_does_not_tell(tmp_path, monkeypatch
 
 def test_says_when_edge_vit_runs_from_its_source_tree(monkeypatch):
     def absent(name):
-        raise environment.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(environment.importlib.metadata, "version", absent)
+    monkeypatch.setattr(importlib.metadata, "version", absent)
     assert read_environment().packages == {"edge-vit": "source tree"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 import itertools
 import re
 import shutil
@@ -15,6 +14,7 @@ from edge_vit.errors import ArtifactError, BackendError, EdgeVitError
 from edge_vit.files import refuse_os_errors
 from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.locks import LOCK, locked
+from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.trt.api import TrtBackend
 from edge_vit.runtime.trt.audit import check_audit, what_was_asked
@@ -299,7 +299,7 @@ def _sidecar(identity: EngineIdentity, report: PlanReport) -> Sidecar:
         num_bytes=report.num_bytes,
         created=_now(),
         seconds=report.seconds,
-        edge_vit=_own_version(),
+        edge_vit=installed_versions()["edge-vit"],
         warnings=report.warnings,
         audit=report.audit,
     )
@@ -327,13 +327,6 @@ def _refuse_a_full_disk(folder: Path, num_bytes: int) -> None:
             f"{folder}: {free / 2**20:.0f} MiB are left on the disk, and the engine wants about "
             f"{num_bytes / 2**20:.0f} MiB. Free some space"
         )
-
-
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("edge-vit")
-    except importlib.metadata.PackageNotFoundError:
-        return "source tree"
 
 
 def _now() -> str:
