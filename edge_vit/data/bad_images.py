@@ -209,13 +209,7 @@ def noted(source: object, progress: Progress) -> Iterator[None]:
 
 
 def say_bad(errors: Iterable[str], num_bad: int, num_images: int) -> tuple[str, ...]:
-    """Return a sentence about the images that were left out; nothing where none was.
-
-    Args:
-        errors: of all of them, or of the first.
-        num_bad: how many.
-        num_images: with them.
-    """
+    """Return a sentence about the images that were left out; nothing where none was."""
     if not num_bad:
         return ()
     shown = "; ".join(itertools.islice(errors, NUM_NAMED))

@@ -33,10 +33,6 @@ def is_synset(name: str) -> bool:
 def synset_indices(folder: Path, names: Sequence[str]) -> dict[str, int] | None:
     """Return the class index of each class folder that is called by its synset.
 
-    Args:
-        folder: in which the class folders lie.
-        names: of the class folders.
-
     Returns:
         None where some are called otherwise, or no mapping is found.
 
@@ -64,11 +60,6 @@ def flat_truth(
 
     A list that does not fit lies there by chance and is not used: one that cannot be read, that
     does not know every image, or whose classes the model has not. Then the classes are None.
-
-    Args:
-        folder: of the images.
-        paths: of the images, relative to the folder.
-        num_classes: of the model, where it is known.
     """
     path = _find(folder, KAGGLE_TRUTH)
     if path is None:

@@ -50,15 +50,7 @@ class _File:
 
 
 class FileSource:
-    """Images of `paths`, in that order; each is decoded when its turn comes.
-
-    Args:
-        paths: of the files.
-        image_labels: index of each image's class; None where they are not known.
-        labels: class names by index.
-        notes: sentences about how the images were found.
-        names: of the images; their paths where None.
-    """
+    """Images of `paths`, in that order; each is decoded when its turn comes."""
 
     def __init__(
         self,

@@ -80,9 +80,6 @@ class SignatureIndex:
 
     A signature is looked up among those whose quadrants are about as bright, which leaves out none
     that is within the limits.
-
-    Args:
-        signatures: those to begin with.
     """
 
     def __init__(self, signatures: Iterable[bytes] = ()) -> None:

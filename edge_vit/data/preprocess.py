@@ -23,11 +23,7 @@ MAX_RESIZED_PIXELS = 100_000_000
 
 
 def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
-    """Return `pixels`, resized and cropped, as the model's input: uint8 (*image_size, 3) RGB.
-
-    Args:
-        pixels: uint8 (H, W, 3) RGB of any size; left as it is.
-        spec: what the model expects.
+    """Return `pixels`, uint8 (H, W, 3) RGB of any size, resized and cropped to the model's input.
 
     Raises:
         ShapeError: `pixels` is no uint8 (H, W, 3) array, or too long and thin to be resized.
@@ -62,10 +58,6 @@ def digest(pixels: UInt8Array) -> str:
 def check_image(pixels: UInt8Array, name: str = "image") -> None:
     """Return nothing if `pixels` is a uint8 (H, W, 3) array with at least one pixel.
 
-    Args:
-        pixels: what came.
-        name: how the message names it.
-
     Raises:
         ShapeError: it is something else.
     """
@@ -79,12 +71,7 @@ def check_image(pixels: UInt8Array, name: str = "image") -> None:
 
 
 def resized_size(size: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int]:
-    """Return (height, width) of an image of `size` after the resize, before the crop.
-
-    Args:
-        size: (height, width) in pixels.
-        spec: what the model expects.
-    """
+    """Return (height, width) of an image of `size` after the resize, before the crop."""
     height, width = size
     target_height, target_width = spec.resize_size
     if spec.crop_mode == "squash":

@@ -206,10 +206,6 @@ def kind_of(address: str) -> SourceKind:
 def kind_of_scheme(scheme: str, address: str) -> SourceKind:
     """Return the kind whose addresses begin with `scheme`.
 
-    Args:
-        scheme: without its colon.
-        address: for the message.
-
     Raises:
         SpecError: there is none.
     """

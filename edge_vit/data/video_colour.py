@@ -53,12 +53,7 @@ def colour_of(frame: Any) -> Colour:
 
 
 def to_rgb(frame: Any, colour: Colour) -> UInt8Array:
-    """Return `frame`, a decoded PyAV frame, as uint8 (H, W, 3) RGB, upright.
-
-    Args:
-        frame: as it came from the decoder.
-        colour: what `colour_of` says of it.
-    """
+    """Return `frame`, a decoded PyAV frame, as uint8 (H, W, 3) RGB, upright."""
     if colour.matrix == "RGB":
         pixels = frame.to_ndarray(format="rgb24")
     else:
