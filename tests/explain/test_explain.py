@@ -75,7 +75,7 @@ def make_bundle(tmp_path_factory):
 @pytest.mark.parametrize("name", ["class token", "attention pooling"])
 def test_looks_at_every_image_with_both_precisions(make_bundle, name):
     path = make_bundle(timm_vit(**CASES[name][0]))
-    found = explain(path, ArraySource(random_images(3, seed=5)))
+    found = explain(path, ArraySource(random_images(3, seed=5)), "int8")
     assert len(found) == 3
     for explanation in found:
         for look in (explanation.reference, explanation.candidate):
@@ -96,7 +96,7 @@ def test_fp32_against_itself_looks_at_the_same_place(make_bundle):
 def test_a_fixed_batch_is_filled_up(make_bundle):
     model = seeded_vit(batch=2)
     model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, num_tokens=17))
-    (found,) = explain(make_bundle(model), ArraySource(random_images(1)))
+    (found,) = explain(make_bundle(model), ArraySource(random_images(1)), "int8")
     assert np.array(found.candidate.rollout).sum() == pytest.approx(1, abs=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_features_have_no_answers(make_bundle):
     model = dataclasses.replace(
         model, spec=dataclasses.replace(model.spec, task="features", activation=None, labels=())
     )
-    (found,) = explain(make_bundle(model), ArraySource(random_images(1)))
+    (found,) = explain(make_bundle(model), ArraySource(random_images(1)), "int8")
     assert found.reference.answers == ()
 
 
@@ -142,4 +142,4 @@ def test_says_which_value_a_foreign_graph_lacks(tmp_path):
     with draft_bundle(path, spec) as draft:
         draft.add({FP32: model.model.SerializeToString(), INT8_CPU: foreign})
     with pytest.raises(SpecError, match=r"has no value block0/softmax:0.*Run: edgevit quantize"):
-        explain(path, ArraySource(random_images(1)))
+        explain(path, ArraySource(random_images(1)), "int8")
