@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.record import ExportRecord
-from edge_vit.formats import all_formats, look_of
+from edge_vit.formats import look_of
 from edge_vit.measure.findings import FindingOutcome
 from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
 from edge_vit.printable import one_line
@@ -142,12 +142,10 @@ def inspect_tables(bundle: Bundle) -> Group:
 
 
 def artifacts_grid(bundle: Bundle) -> Grid:
-    """Return one row per file: what it is for, what made it, its size and its digest."""
-    helps = {v.file: v.help for each in all_formats() for v in each.variants}
+    """Return one row per file: its size, its digest and what made it."""
     rows = tuple(
         (
             name,
-            helps.get(name, MISSING),
             listing([f"{tool} {version}" for tool, version in artifact.made_by.items()]) or MISSING,
             megabytes(artifact.num_bytes),
             short_digest(artifact.sha256),
@@ -155,4 +153,4 @@ def artifacts_grid(bundle: Bundle) -> Grid:
         for name, artifact in bundle.manifest.artifacts.items()
     )
     note = f"Bundle {bundle.path}, created {bundle.manifest.created}."
-    return Grid("Files", ("file", "for", "made by", "size", "SHA-256"), rows, 3, note)
+    return Grid("Files", ("file", "made by", "size", "SHA-256"), rows, 2, note)

@@ -211,6 +211,8 @@ def test_inspect_as_json(edgevit, shared_bundle):
     assert data["manifest"]["spec"]["depth"] == 2
     assert len(data["calibration"]["sites"]) == 8
     assert data["export"]["parity"]["cosine_min"] > 0.99999
+    int8 = {v["target"]: v["file"] for v in data["variants"] if v["precision"] == "int8"}
+    assert int8["cpu"] == "onnx/int8.cpu.onnx"
     assert result.stderr == ""
 
 
