@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge_vit.measure.measured import task_of_report
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, LatencyReport, Verdict
-from edge_vit.report.grids import TOO_FEW, Grid, is_reference, place_of, side_by_side
+from edge_vit.report.grids import TOO_FEW, Grid, is_reference, longest, place_of, side_by_side
 from edge_vit.report.task_grids import task_grids
 from edge_vit.report.wording import MISSING, number, percent, significant
 from edge_vit.spec import ModelSpec
@@ -154,7 +154,7 @@ def _classes(report: AccuracyReport) -> Grid:
         return one.reference_top1 - one.top1
 
     ordered = sorted(report.per_class, key=lambda one: (-loss(one) * one.count, one.index))
-    rows = tuple(
+    rows = [
         (
             one.label,
             number(one.count, 0),
@@ -162,12 +162,11 @@ def _classes(report: AccuracyReport) -> Grid:
             percent(one.top1, 1),
             number(100 * loss(one), 1),
         )
-        for one in ordered[:MAX_CLASSES]
-    )
-    left_out = len(ordered) - len(rows)
-    note = f"{left_out} more classes are in the JSON report." if left_out else ""
+        for one in ordered
+    ]
     columns = ("class", "images", "reference", report.precision, "points lost")
-    return Grid(f"Classes, {place_of(report)}: most images lost first", columns, rows, 1, note)
+    title = f"Classes, {place_of(report)}: most images lost first"
+    return longest(title, columns, rows, MAX_CLASSES, "classes")
 
 
 def _confusions(report: AccuracyReport, spec: ModelSpec) -> Grid:
@@ -178,11 +177,10 @@ def _confusions(report: AccuracyReport, spec: ModelSpec) -> Grid:
         if true != said
     ]
     pairs.sort(key=lambda pair: (-pair[0], -pair[1], pair[2:]))
-    rows = tuple(
+    rows = [
         (spec.label(true), spec.label(said), number(count, 0), number(count - more, 0))
-        for more, count, true, said in pairs[:MAX_CONFUSIONS]
-    )
-    left_out = len(pairs) - len(rows)
-    note = f"{left_out} more pairs are in the JSON report." if left_out else ""
+        for more, count, true, said in pairs
+    ]
     columns = ("true class", "taken for", report.precision, "reference")
-    return Grid(f"Confusions, {place_of(report)}: most new ones first", columns, rows, 2, note)
+    title = f"Confusions, {place_of(report)}: most new ones first"
+    return longest(title, columns, rows, MAX_CONFUSIONS, "pairs", 2)

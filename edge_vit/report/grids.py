@@ -139,6 +139,15 @@ def side_by_side(title: str, measures: Sequence[str], columns: Sequence[Row], no
     return Grid(title, ("", *(column[0] for column in columns)), said, 1, note)
 
 
+def longest(
+    title: str, columns: Row, rows: Sequence[Row], most: int, noun: str, num_words: int = 1
+) -> Grid:
+    """Return the first `most` of `rows` as a grid that says how many more `noun` there are."""
+    left_out = len(rows) - most
+    note = f"{left_out} more {noun} are in the JSON report." if left_out > 0 else ""
+    return Grid(title, columns, tuple(rows[:most]), num_words, note)
+
+
 def accuracy_conditions(report: AccuracyReport) -> str:
     """Return in words which images were compared, and what that can and cannot say."""
     sentences = [

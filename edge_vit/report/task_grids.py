@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.report.grids import Grid, place_of
+from edge_vit.report.grids import Grid, longest, place_of
 from edge_vit.report.wording import MISSING, number, percent, significant
 
 MAX_LABELS = 20
@@ -17,19 +17,18 @@ def task_grids(report: AccuracyReport) -> tuple[Grid, ...]:
 def labels_grid(report: AccuracyReport) -> Grid:
     """Return the labels whose decision changed on most images, one per row."""
     ordered = sorted(report.per_label, key=lambda each: (each.agreement, each.index))
-    rows = tuple(
+    rows = [
         (
             each.label,
             number(each.reference_on, 0),
             number(each.candidate_on, 0),
             percent(each.agreement),
         )
-        for each in ordered[:MAX_LABELS]
-    )
-    left_out = len(ordered) - len(rows)
-    note = f"{left_out} more labels are in the JSON report." if left_out else ""
+        for each in ordered
+    ]
     columns = ("label", "on, reference", f"on, {report.precision}", "same decision")
-    return Grid(f"Labels, {place_of(report)}: most changed first", columns, rows, 1, note)
+    title = f"Labels, {place_of(report)}: most changed first"
+    return longest(title, columns, rows, MAX_LABELS, "labels")
 
 
 def scores_grid(report: AccuracyReport) -> Grid:
