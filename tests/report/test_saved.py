@@ -24,7 +24,7 @@ def edited(text: str, **fields) -> str:
     [
         (lambda text: text[:-40], "is not a report"),
         (lambda text: "[1]", "report format None"),
-        (lambda text: edited(text, format=99), "report format 99, this edge-vit reads 1 to 4"),
+        (lambda text: edited(text, format=99), "report format 99, this edge-vit reads 1 to 5"),
         (lambda text: edited(text, verdict=3), r"is not a report: .*verdict"),
         (lambda text: edited(text, extra=1), "unknown field 'extra'"),
     ],
