@@ -25,7 +25,7 @@ COMMANDS = {
     "bench": "Measure the latency of one precision.",
     "verify": "Judge every precision on your images, and say what to ship.",
     "compare": "Put reports side by side: like with like, and what differs.",
-    "explain": "Show where fp32 and the quantized model look in images.",
+    "explain": "Draw attention maps of fp32 and the quantized model.",
     "inspect": "Show what is inside a bundle.",
     "report": "Write the HTML report of the latest verdict again.",
     "finetune": "Train a Vision Transformer on labelled images.",

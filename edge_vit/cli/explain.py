@@ -1,4 +1,4 @@
-"""``edgevit explain``: where fp32 and the quantized model look in an image."""
+"""``edgevit explain``: attention maps of fp32 and the quantized model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show where fp32 and the quantized model look in images.
+    """Draw attention maps of fp32 and the quantized model.
 
     IMAGE is a file, or a folder, all of whose images are taken. Attention rollout says how much of
     each patch is in the tokens that the answer is read from; two numbers say how alike both maps
@@ -94,19 +94,19 @@ def _print(found: Sequence[Explanation], *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    from edge_vit.report.looks import looks_grid
+    from edge_vit.report.attention import attention_grid
     from edge_vit.report.terminal import grid_table
 
-    print_tables(grid_table(looks_grid(found)))
+    print_tables(grid_table(attention_grid(found)))
 
 
 def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:
     if suffix == ".png":
-        from edge_vit.report.looks import look_sheet
+        from edge_vit.report.attention import attention_sheet
 
-        return look_sheet(found)
+        return attention_sheet(found)
     if suffix == ".json":
         return f"{json_text(tuple(found))}\n".encode()
-    from edge_vit.report.html import render_looks
+    from edge_vit.report.html import render_attention
 
-    return printable(render_looks(found, name)).encode()
+    return printable(render_attention(found, name)).encode()

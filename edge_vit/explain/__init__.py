@@ -1,1 +1,1 @@
-"""Where a model looks: attention rollout of fp32 and of its quantized copy on the same picture."""
+"""Attention maps: attention rollout of fp32 and of its quantized copy on the same picture."""

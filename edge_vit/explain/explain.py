@@ -1,4 +1,4 @@
-"""Runs a bundle's graphs with their attention laid open, and compares where they look."""
+"""Runs a bundle's graphs with their attention laid open, and compares their attention maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import SpecError
 from edge_vit.explain.rollout import FloatArray, correlation, map_of, overlap, roll_out
-from edge_vit.explain.values import Explanation, Look
+from edge_vit.explain.values import AttentionMap, Explanation
 from edge_vit.formats import REFERENCE
 from edge_vit.graph.expose import expose
 from edge_vit.graph.reading import Layout, Reading, find_layout, find_reading
@@ -52,7 +52,7 @@ def explain(
     options: SessionOptions = DEFAULT_OPTIONS,
     progress: Progress = SILENT,
 ) -> tuple[Explanation, ...]:
-    """Return where fp32 and `precision` look in each image: attention rollout, and how alike.
+    """Return the attention rollout of fp32 and `precision` in each image, and how alike they are.
 
     Both graphs run on ONNX Runtime; INT8 in its portable form, whose attention is not hidden in one
     operator as in the forms for single processors, which have the same scales.
@@ -82,7 +82,9 @@ def explain(
         found = []
         for image in images:
             pixels = preprocess(image.pixels, spec.preprocess)
-            maps = [_look(session, pixels, spec, view) for session in (reference, candidate)]
+            maps = [
+                _attention_map(session, pixels, spec, view) for session in (reference, candidate)
+            ]
             found.append(_compare(image.name, pixels, view, *maps))
             advance(1)
     return tuple(found)
@@ -97,7 +99,7 @@ def find_view(model: onnx.ModelProto, spec: ModelSpec) -> View:
     """
     graph = ir.from_proto(model).graph
     blocks = find_blocks(graph)
-    cannot = f"{spec.name}: where it looks cannot be drawn"
+    cannot = f"{spec.name}: attention maps cannot be drawn"
     if not blocks:
         raise SpecError(f"{cannot}: no self-attention was found in its graph")
     layout = find_layout(graph, spec.preprocess.image_size, spec.num_tokens)
@@ -128,9 +130,9 @@ def _open(bundle: Bundle, precision: Precision, view: View, options: SessionOpti
     return OrtSession(exposed, precision, options, name=str(bundle.path / name))
 
 
-def _look(
+def _attention_map(
     session: OrtSession, pixels: UInt8Array, spec: ModelSpec, view: View
-) -> tuple[Look, FloatArray]:
+) -> tuple[AttentionMap, FloatArray]:
     batch = np.broadcast_to(pixels, (spec.static_batch or 1, *pixels.shape))
     outputs: dict[str, Array] = session.run({spec.inputs[0].name: np.ascontiguousarray(batch)})
     rolled = roll_out([_of_one(outputs[name], spec) for name in view.attentions])
@@ -142,7 +144,7 @@ def _look(
     first = {output.name: outputs[output.name][:1] for output in spec.outputs}
     (prediction,) = task_of(spec).decode(spec, first, top=_NUM_ANSWERS)
     rows = tuple(tuple(round(float(v), 8) for v in row) for row in rollout)
-    return Look(session.precision, rows, prediction.names), rollout
+    return AttentionMap(session.precision, rows, prediction.names), rollout
 
 
 def _of_one(attention: Array, spec: ModelSpec) -> Array:
@@ -157,8 +159,8 @@ def _compare(
     name: str,
     pixels: UInt8Array,
     view: View,
-    reference: tuple[Look, FloatArray],
-    candidate: tuple[Look, FloatArray],
+    reference: tuple[AttentionMap, FloatArray],
+    candidate: tuple[AttentionMap, FloatArray],
 ) -> Explanation:
     return Explanation(
         image=name,

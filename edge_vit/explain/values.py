@@ -1,4 +1,4 @@
-"""What explaining an image yields: maps of where each precision looks, and how alike they are."""
+"""What explaining an image yields: attention maps of each precision, and how alike they are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MapRows = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
-class Look:
-    """Where one precision looks in one image, and what it answers.
+class AttentionMap:
+    """The attention map of one precision in one image, and its prediction.
 
     Attributes:
         rollout: the map.
@@ -33,9 +33,9 @@ class Explanation:
         image: its name.
         picture_png: the image as the model sees it, PNG in base64.
         reading: which tokens the answer is read from: ``class token``.
-        reference: the look of fp32.
-        candidate: the look of the other precision.
-        correlation: Pearson's, of the two maps; 1 where both look at the same places in the same
+        reference: of fp32.
+        candidate: of the other precision.
+        correlation: Pearson's, of the two maps; 1 where both attend to the same places in the same
             measure.
         overlap: share of the brightest tenth of the patches that both have in common.
     """
@@ -43,7 +43,7 @@ class Explanation:
     image: str
     picture_png: str
     reading: str
-    reference: Look
-    candidate: Look
+    reference: AttentionMap
+    candidate: AttentionMap
     correlation: float
     overlap: float

@@ -13,6 +13,7 @@ from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import VerifyReport
 from edge_vit.optional import require
 from edge_vit.printable import printable
+from edge_vit.report.attention import attention_grid, shown_maps
 from edge_vit.report.compared import (
     changes_grid,
     conditions_grid,
@@ -22,7 +23,6 @@ from edge_vit.report.compared import (
 )
 from edge_vit.report.figure import Figure
 from edge_vit.report.grids import recommendation
-from edge_vit.report.looks import looks, looks_grid
 from edge_vit.report.page import make_page
 from edge_vit.report.pareto import pareto_plot
 from edge_vit.report.svg import PURPOSE
@@ -87,8 +87,8 @@ def render_comparison(comparison: Comparison) -> str:
     )
 
 
-def render_looks(explanations: Sequence[Explanation], name: str) -> str:
-    """Return the maps of where the model `name` looks, as a page of the same kind.
+def render_attention(explanations: Sequence[Explanation], name: str) -> str:
+    """Return the attention maps of the model `name`, as a page of the same kind.
 
     Args:
         explanations: at least one.
@@ -98,11 +98,11 @@ def render_looks(explanations: Sequence[Explanation], name: str) -> str:
         MissingDependencyError: jinja2 is not installed.
     """
     return fill_template(
-        "looks.html",
+        "attention.html",
         model=name,
         precision=explanations[0].candidate.precision,
-        looks=looks(explanations),
-        grid=looks_grid(explanations),
+        maps=shown_maps(explanations),
+        grid=attention_grid(explanations),
     )
 
 

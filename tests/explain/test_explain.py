@@ -78,11 +78,11 @@ def test_looks_at_every_image_with_both_precisions(make_bundle, name):
     found = explain(path, ArraySource(random_images(3, seed=5)), "int8")
     assert len(found) == 3
     for explanation in found:
-        for look in (explanation.reference, explanation.candidate):
-            rollout = np.array(look.rollout)
+        for each in (explanation.reference, explanation.candidate):
+            rollout = np.array(each.rollout)
             assert rollout.shape == (4, 4)
             assert rollout.sum() == pytest.approx(1, abs=1e-6)
-            assert len(look.answers) == 3
+            assert len(each.answers) == 3
         assert explanation.reading == CASES[name][1]
         assert 0.5 < explanation.correlation < 1  # quantized: alike, and not the same
     assert found[0].reference.rollout != found[1].reference.rollout

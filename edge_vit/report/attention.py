@@ -1,4 +1,4 @@
-"""Where two precisions look, as pictures: heat maps over the image, on one sheet or on a page."""
+"""Attention maps of two precisions over the image, on one sheet or on a page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from edge_vit.explain.values import Explanation, Look, MapRows
+from edge_vit.explain.values import AttentionMap, Explanation, MapRows
 from edge_vit.formats import REFERENCE
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, number, percent
@@ -27,7 +27,7 @@ _HEAT = np.array(
 """Six points of a scale that is ever brighter (inferno): it reads the same in grey."""
 
 _SIGNED = np.array([(33, 102, 172), (247, 247, 247), (178, 24, 43)])
-"""Blue: fp32 looks more. Red: the other precision does."""
+"""Blue: more attention in fp32. Red: more in the other precision."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,36 +42,36 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Looked:
+class ShownMaps:
     """One image with its maps, ready to be set."""
 
     shown: Explanation
     pictures: tuple[Picture, ...]
 
 
-def look_pictures(explanation: Explanation) -> tuple[Picture, ...]:
+def attention_pictures(explanation: Explanation) -> tuple[Picture, ...]:
     """Return the image, the two maps over it, and their difference."""
     image = _image(explanation)
     reference, candidate = explanation.reference, explanation.candidate
     both = np.stack([_map(reference.rollout), _map(candidate.rollout)])
     low, reach = both.min(), max(both.max() - both.min(), 1e-12)  # one scale for both maps
     pictures = [Picture("image", _png(image), f"{explanation.image} as the model sees it")]
-    for look in (reference, candidate):
-        heated = _heat(image, (_map(look.rollout) - low) / reach)
-        alt = f"Where {look.precision} looks in {explanation.image}: {_brightest(look)}"
-        pictures.append(Picture(look.precision, _png(heated), alt))
+    for each in (reference, candidate):
+        heated = _heat(image, (_map(each.rollout) - low) / reach)
+        alt = f"Attention of {each.precision} in {explanation.image}: {_brightest(each)}"
+        pictures.append(Picture(each.precision, _png(heated), alt))
     difference = _map(candidate.rollout) - _map(reference.rollout)
     alt = f"Difference of the two maps; they correlate by {explanation.correlation:.3f}"
     pictures.append(Picture("difference", _png(_signed(image, difference / reach)), alt))
     return tuple(pictures)
 
 
-def looks(explanations: Sequence[Explanation]) -> tuple[Looked, ...]:
+def shown_maps(explanations: Sequence[Explanation]) -> tuple[ShownMaps, ...]:
     """Return each image with its pictures."""
-    return tuple(Looked(shown, look_pictures(shown)) for shown in explanations)
+    return tuple(ShownMaps(shown, attention_pictures(shown)) for shown in explanations)
 
 
-def looks_grid(explanations: Sequence[Explanation]) -> Grid:
+def attention_grid(explanations: Sequence[Explanation]) -> Grid:
     """Return one row per image: how alike the two maps are, and both answers."""
     rows = tuple(
         (
@@ -91,12 +91,12 @@ def looks_grid(explanations: Sequence[Explanation]) -> Grid:
         if explanations
         else ""
     )
-    return Grid("Where it looks", columns, rows, 3, note)
+    return Grid("Attention maps", columns, rows, 3, note)
 
 
-def look_sheet(explanations: Sequence[Explanation]) -> bytes:
+def attention_sheet(explanations: Sequence[Explanation]) -> bytes:
     """Return all images as one PNG: a row each, with image, both maps and their difference."""
-    rows = [look_pictures(explanation) for explanation in explanations]
+    rows = [attention_pictures(explanation) for explanation in explanations]
     images = [[Image.open(io.BytesIO(base64.b64decode(p.png))) for p in row] for row in rows]
     width = max(image.width for row in images for image in row) + MARGIN
     height = max(image.height for row in images for image in row) + MARGIN + CAPTION
@@ -115,14 +115,14 @@ def look_sheet(explanations: Sequence[Explanation]) -> bytes:
     return buffer.getvalue()
 
 
-def _answer(look: Look) -> str:
-    if not look.answers:
+def _answer(each: AttentionMap) -> str:
+    if not each.answers:
         return MISSING
-    return f"{look.answers[0].label}, {percent(look.answers[0].score, 1)}"
+    return f"{each.answers[0].label}, {percent(each.answers[0].score, 1)}"
 
 
-def _brightest(look: Look) -> str:
-    rollout = _map(look.rollout)
+def _brightest(each: AttentionMap) -> str:
+    rollout = _map(each.rollout)
     row, column = np.unravel_index(int(rollout.argmax()), rollout.shape)
     down = ("top", "middle", "bottom")[min(2, 3 * int(row) // rollout.shape[0])]
     across = ("left", "centre", "right")[min(2, 3 * int(column) // rollout.shape[1])]

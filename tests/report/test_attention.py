@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_vit.explain.values import Explanation, Look
-from edge_vit.report.html import render_looks
-from edge_vit.report.looks import look_pictures, look_sheet, looks_grid
+from edge_vit.explain.values import AttentionMap, Explanation
+from edge_vit.report.attention import attention_grid, attention_pictures, attention_sheet
+from edge_vit.report.html import render_attention
 from edge_vit.tasks.prediction import Answer
 
 
@@ -36,8 +36,8 @@ def explanation():
         image="<script>alert(1)</script>.png",
         picture_png=picture(),
         reading="class token",
-        reference=Look("fp32", rollout(0, 0), answers),
-        candidate=Look("int8", rollout(3, 3), answers),
+        reference=AttentionMap("fp32", rollout(0, 0), answers),
+        candidate=AttentionMap("int8", rollout(3, 3), answers),
         correlation=0.25,
         overlap=0.0,
     )
@@ -48,7 +48,7 @@ def pixels(png):
 
 
 def test_what_is_looked_at_is_bright(explanation):
-    _, fp32, int8, difference = (pixels(p.png) for p in look_pictures(explanation))
+    _, fp32, int8, difference = (pixels(p.png) for p in attention_pictures(explanation))
     corner = slice(0, 40)
     far = slice(-40, None)
     assert fp32[corner, corner].mean() > 1.5 * fp32[far, far].mean()
@@ -59,15 +59,15 @@ def test_what_is_looked_at_is_bright(explanation):
 
 
 def test_words_say_where(explanation):
-    alts = [p.alt for p in look_pictures(explanation)]
-    assert "fp32 looks in" in alts[1]
+    alts = [p.alt for p in attention_pictures(explanation)]
+    assert "Attention of fp32 in" in alts[1]
     assert "most at the top left" in alts[1]
     assert "most at the bottom right" in alts[2]
     assert "correlate by 0.250" in alts[3]
 
 
 def test_the_page_is_valid_and_reaches_for_nothing(explanation):
-    page = render_looks([explanation, explanation], "vit")
+    page = render_attention([explanation, explanation], "vit")
     html5lib.HTMLParser(strict=True).parse(page)
     assert "<script" not in page
     assert page.count("<img ") == 8
@@ -75,11 +75,11 @@ def test_the_page_is_valid_and_reaches_for_nothing(explanation):
 
 
 def test_the_sheet_has_a_row_for_each_image(explanation):
-    one, two = (Image.open(io.BytesIO(look_sheet([explanation] * n))) for n in (1, 2))
+    one, two = (Image.open(io.BytesIO(attention_sheet([explanation] * n))) for n in (1, 2))
     assert one.width == two.width
     assert two.height > 1.9 * one.height - 20
 
 
 def test_the_table_says_both_answers_and_how_alike(explanation):
-    (row,) = looks_grid([explanation]).rows
+    (row,) = attention_grid([explanation]).rows
     assert row[1:] == ("three <b>, 90.0 %", "three <b>, 90.0 %", "0.2500", "0 %")
