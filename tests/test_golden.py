@@ -72,7 +72,12 @@ TABLE_4 = dataclasses.replace(TABLE_3, image_signatures=("gH" + 381 * "A" + "=",
 TABLE_5 = dataclasses.replace(
     TABLE_4,
     recipe=dataclasses.replace(
-        TABLE_4.recipe, strengths=(0.0, 0.7), is_compensated=True, tries_rotation=True
+        TABLE_4.recipe,
+        strengths=(0.0, 0.7),
+        is_compensated=True,
+        tries_rotation=True,
+        scales_hidden=True,
+        keeps_single_tokens=True,
     ),
     forecast=Forecast(16, 33.5, 27.25, "all steps", {"largest values": 25.5}),
     nearest=("block0/fc2",),

@@ -25,6 +25,7 @@ from edge_vit.data.preprocess import UInt8Array
 from edge_vit.data.preprocess import digest as image_digest
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
+from edge_vit.lowering.dead_tokens import find_single_token_layers
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.lowering.proof import Int8Proof, say_unforeseen
 from edge_vit.progress import Advance, Progress
@@ -113,10 +114,22 @@ class GraphRun:
         model, spec, seen, recipe = self.model, self.spec, self.seen, self.recipe
         asked = self.exact[: _count_asked(recipe, spec)]
         found = search_plans(
-            model, spec, seen, recipe, asked, threads=self.threads, progress=self.progress
+            model,
+            spec,
+            seen,
+            recipe,
+            asked,
+            kept=self.kept,
+            threads=self.threads,
+            progress=self.progress,
         )
         errors = found.errors if seen.shaping else {}  # else the images shaped what they judge
         return self._judge(errors, found.nearest).settle(found.plans, self.progress)
+
+    @functools.cached_property
+    def kept(self) -> Collection[str]:
+        """Layers kept in FP16, whatever INT8 costs there."""
+        return find_single_token_layers(self.model) if self.recipe.keeps_single_tokens else ()
 
     @functools.cached_property
     def fp32_nodes(self) -> Mapping[str, str]:
@@ -136,7 +149,9 @@ class GraphRun:
             image_signatures=self.seen.image_signatures,
             nearest=nearest,
         )
-        return _Judge(self.model, self.spec, self.seen, self.exact, draft, errors, self.threads)
+        return _Judge(
+            self.model, self.spec, self.seen, self.exact, draft, errors, self.kept, self.threads
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +164,7 @@ class _Judge:
     exact: Sequence[Outputs]
     draft: CalibrationTable
     errors: Mapping[str, float]
+    kept: Collection[str]
     threads: int | None
 
     def settle(self, plans: Mapping[str, Plans], progress: Progress) -> CalibrationTable:
@@ -168,6 +184,7 @@ class _Judge:
         work = {  # over all images: where windows merge, layers take different counts of tokens
             name: float(plan.num_weights * self.seen.stats[name].num_rows)
             for name, plan in chosen.items()
+            if name not in self.kept
         }
         # What layers cost alone, in proportion to what all together came to.
         total = math.fsum(self.errors.values())
@@ -198,14 +215,16 @@ class _Judge:
 
     def _table(self, plans: Plans, spared: Collection[str] = ()) -> CalibrationTable:
         stats = self.seen.stats
+        in_half = dict.fromkeys(spared, "INT8 costs the output most here")
+        in_half |= dict.fromkeys(self.kept, "one token is read here, INT8 saves nothing")
         sites = {
-            name: _scales(plans[name], stats[name], name in spared, self.errors.get(name, 0.0))
+            name: _scales(plans[name], stats[name], in_half.get(name), self.errors.get(name, 0.0))
             for name in stats
         }
         levels = {
             name: plan.levels
             for name, plan in plans.items()
-            if plan.levels is not None and name not in spared
+            if plan.levels is not None and name not in in_half
         }
         return replace(self.draft, sites=sites).with_levels(levels)
 
@@ -227,14 +246,15 @@ def _choose_for_overflow(seen: Observation) -> list[UInt8Array]:
     return list({image_digest(pixels): pixels for pixels in some}.values())
 
 
-def _scales(plan: Plan, stats: ActivationStats, is_spared: bool, error: float) -> SiteScales:
+def _scales(plan: Plan, stats: ActivationStats, why_half: str | None, error: float) -> SiteScales:
+    """Return `plan` for the table; in FP16 for the reason `why_half`, in INT8 where it is None."""
     is_smoothed = bool((plan.divisors != 1).any() or plan.offsets.any())
-    if is_spared:  # smoothing stays in the graph, in INT8 or not
+    if why_half is not None:  # smoothing stays in the graph, in INT8 or not
         kept = tuple(step for step in plan.steps if step.startswith(("smoothing", "shift")))
         plan = replace(plan, correction=np.zeros_like(plan.correction), levels=None, steps=kept)
     return SiteScales(
-        precision=(FP16 if is_spared else INT8).name,
-        reason="INT8 costs the output most here" if is_spared else "linear layer of a block",
+        precision=(INT8 if why_half is None else FP16).name,
+        reason=why_half or "linear layer of a block",
         activation_scale=plan.input_scale,
         activation_zero=plan.input_zero,
         weight_scales=tuple(plan.weight_scales.tolist()),

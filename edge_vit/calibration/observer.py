@@ -186,11 +186,12 @@ def observe_again(
     title = f"looking again on {len(seen.shaping)} images"
     with progress.step(title, len(seen.shaping)) as advance:
         for pixels in seen.shaping:
-            for name, value in _run(session, names, spec, pixels).items():
+            values = session.run(names, feed_image(spec, pixels))
+            for name, value in zip(names, values, strict=True):
                 here = ActivationStats.of(value, has_histogram=False)
                 stats[name] = stats[name].merge(here) if name in stats else here
             advance(1)
-    anew = {site: stats[name] for site, name in inputs.items()}
+    anew = {site: stats[name].as_of(seen.stats[site].num_rows) for site, name in inputs.items()}
     ranges = {site: ChannelRange.of(here) for site, here in anew.items()}
     return replace(seen, stats={**seen.stats, **anew}, ranges={**seen.ranges, **ranges})
 

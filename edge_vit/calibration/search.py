@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,6 +71,7 @@ def search_plans(
     recipe: Recipe,
     exact: Sequence[Outputs] = (),
     *,
+    kept: Collection[str] = (),
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Found:
@@ -82,6 +83,7 @@ def search_plans(
         seen: what calibration saw of it.
         recipe: the choices to make.
         exact: outputs of `model` for the first of the images held out, as many as are to be asked.
+        kept: layers that are not quantized; nothing is tried for them.
         threads: of ONNX Runtime; None for all cores.
         progress: told about each block.
     """
@@ -100,7 +102,7 @@ def search_plans(
             probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads)
             weights = first_token_weights(_examples(block, seen, recipe), probe)
             samples = sample_inputs(block, states, len(shaping), weights)
-            here = _BlockSearch(block, seen, recipe, samples, weights, probe)
+            here = _BlockSearch(block, seen, recipe, samples, weights, probe, kept)
             for name, plans in here.plans().items():
                 found.setdefault(name, {}).update(plans)
             errors |= here.errors
@@ -215,7 +217,9 @@ class _BlockSearch:
         samples: Mapping[str, InputSample],
         weights: Mapping[str, TokenWeights],
         probe: BlockProbe,
+        kept: Collection[str],
     ) -> None:
+        self._kept = kept
         self._block, self._seen, self._recipe = block, seen, recipe
         self._samples, self._weights, self._probe = samples, weights, probe
         self._rounding = _Rounding(samples)
@@ -247,6 +251,12 @@ class _BlockSearch:
             names.append(f"without {ROUNDING}")
         found: dict[str, dict[str, Plan]] = {name: {} for name in names}
         for layer in family.layers(self._rounding):
+            if layer.name in self._kept:
+                plan = make_plan(layer, Choice(), recipe)
+                family.settle(layer, plan)
+                for name in names:
+                    found[name][layer.name] = plan
+                continue
             sample = self._samples[self._inputs[layer.name]]
             rows = LayerRows(layer, sample.rows, sample.weights)
             inputs = self._probe.inputs[layer.name]

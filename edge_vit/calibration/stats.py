@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,11 @@ class ActivationStats:
             square_sum=self.square_sum + other.square_sum,
             histogram=self.histogram + other.histogram,
         )
+
+    def as_of(self, num_rows: int) -> ActivationStats:
+        """Return the same as if so many rows like these had been seen."""
+        squares = self.square_sum * num_rows // self.num_rows
+        return replace(self, num_rows=num_rows, square_sum=squares)
 
     @property
     def is_finite(self) -> bool:

@@ -19,6 +19,7 @@ from edge_vit.errors import ArtifactError
 from edge_vit.graph.constant import add_constant, new_node, replace_input
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.lowering.calibrated import as_calibrated
+from edge_vit.lowering.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.levels import quantize_weight
 from edge_vit.lowering.smoothing import replace_bias, smooth_layers
 from edge_vit.spec.table import CalibrationTable, SiteScales
@@ -40,6 +41,10 @@ def write_qdq(
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
     smooth_layers(quantized.graph, table.sites)
+    kinds = {scales.is_quantized for scales in table.sites.values()}
+    if len(kinds) == 2 and drop_dead_tokens(quantized.graph):
+        # What reads one token alone is not quantized: it is not to cost more for that.
+        sites = {site.name: site for site in find_sites(quantized.graph)}
     for name, site in sites.items():
         if table.sites[name].is_quantized:
             levels = table.levels.get(name)

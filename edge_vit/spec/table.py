@@ -52,6 +52,8 @@ class Recipe:
             alone comes to more by it, on the images held out.
         scales_hidden: one multiplication per channel is put between an MLP's activation function
             and its second layer, so that smoothing has where to put its factors there.
+        keeps_single_tokens: layers behind the last attention of a model that reads one token are
+            kept in FP16: there INT8 saves nothing, and its errors reach the output as they are.
         is_judged: in tables of format 4 and before; steps have been judged always since.
         min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
             stay in FP16.
@@ -69,6 +71,7 @@ class Recipe:
     is_compensated: bool = False
     tries_rotation: bool = False
     scales_hidden: bool = False
+    keeps_single_tokens: bool = False
     is_judged: bool = True
     min_sqnr: float = 0.0
     max_fallback: float = 0.1
@@ -100,6 +103,8 @@ _BALANCED = Recipe(
     steps=STEP_NAMES,
     strengths=(0.0, 0.3, 0.7),
     is_compensated=True,
+    tries_rotation=True,
+    keeps_single_tokens=True,
     search_tokens=768,
     min_sqnr=25.0,
 )
@@ -107,7 +112,7 @@ _BALANCED = Recipe(
 RECIPES: Mapping[str, Recipe] = {
     "fast": Recipe("fast", fold_strength=0.7, has_zero_points=True),
     "balanced": _BALANCED,
-    "best": replace(_BALANCED, name="best", search_tokens=8192, tries_rotation=True),
+    "best": replace(_BALANCED, name="best", search_tokens=8192),
     "scaled": replace(_BALANCED, name="scaled", scales_hidden=True),
     "symmetric": replace(_BALANCED, name="symmetric", has_zero_points=False),
     "minmax": Recipe("minmax"),

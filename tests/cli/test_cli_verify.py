@@ -68,13 +68,13 @@ def test_says_where_images_leave_the_calibrated_ranges(edgevit, bundle, held_out
     result = edgevit(*arguments)
     assert "leave the calibrated ranges" not in result.stdout + result.stderr
     table = bundle.read_table()
-    name, site = "block1/fc2", table.sites["block1/fc2"]
+    name, site = "block0/fc2", table.sites["block0/fc2"]
     sites = {**table.sites, name: dataclasses.replace(site, activation_amax=1e-3)}
     narrow = dataclasses.replace(table, sites=sites)
     bundle.add({TABLE: narrow.to_bytes()})
     result = edgevit(*arguments)
     said = " ".join((result.stdout + result.stderr).split())
-    assert "Images leave the calibrated ranges, where INT8 clips: block1/fc2 reaches" in said
+    assert "Images leave the calibrated ranges, where INT8 clips: block0/fc2 reaches" in said
 
 
 def test_an_evaluation_without_int8_looks_at_no_ranges(edgevit, bundle, held_out, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_vits
 import torch
-from seeded import Remembered, Seeded, make_seeded, random_images, run_onnx
+from seeded import ALL_INT8, Remembered, Seeded, make_seeded, random_images, run_onnx
 from torch import nn
 
 from edge_vit.export.canonical import make_canonical
@@ -140,7 +140,7 @@ def test_every_form_of_int8_is_sound_on(make):
 def test_multiply_adds_count_the_tokens_that_a_layer_takes():
     """The last blocks of this model compute for one token, those before for all."""
     vit = make_seeded(ClassAttentionViT(), small_vits.SIZE, small_vits.CLASSES)
-    table, inputs = vit.calibrate(SEEN, RECIPES["balanced"]), measure_inputs(vit)
+    table, inputs = vit.calibrate(SEEN, ALL_INT8["balanced"]), measure_inputs(vit)
     work = {
         name: tokens * width * len(table.sites[name].weight_scales)
         for name, (tokens, width) in inputs.items()

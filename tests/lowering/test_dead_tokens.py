@@ -3,17 +3,20 @@ one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import pytest
 import small_vits
-from seeded import SITES, make_seeded, random_images, run_onnx
+from seeded import ALL_INT8, SITES, make_seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.graph.constant import add_constant
-from edge_vit.lowering.ort_x64.dead_tokens import drop_dead_tokens
+from edge_vit.lowering.dead_tokens import drop_dead_tokens, find_single_token_layers
 from edge_vit.lowering.qdq import write_qdq
+from edge_vit.spec.table import RECIPES
 
 
 @pytest.fixture(params=["fp32", "int8"])
@@ -49,6 +52,29 @@ def test_the_last_block_works_for_one_token_and_says_the_same(model):
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
     again = inferred(ir.to_proto(opened))  # the shapes are those that the graph has
     assert num_tokens(again) == num_tokens(opened)
+
+
+NARROW = {"block1/proj", "block1/fc1", "block1/fc2"}
+
+
+def test_the_layers_that_one_token_is_read_from_are_found(either_vit):
+    assert find_single_token_layers(either_vit.model) == NARROW
+    pooled = inferred(either_vit.model)
+    average(pooled)
+    assert not find_single_token_layers(ir.to_proto(pooled))
+
+
+@pytest.mark.parametrize("is_symmetric", [False, True])
+def test_kept_in_fp16_they_compute_for_that_token_alone(either_vit, is_symmetric):
+    table = either_vit.calibrate(random_images(8), replace(RECIPES["balanced"], steps=()))
+    assert {n for n, scales in table.sites.items() if not scales.is_quantized} == NARROW
+    written = write_qdq(either_vit.model, table, is_symmetric=is_symmetric)
+    assert num_tokens(inferred(written)) == {name: 1 if name in NARROW else 17 for name in SITES}
+    assert drop_dead_tokens(inferred(written).graph) == 0  # ONNX Runtime's form finds none left
+    every = write_qdq(either_vit.model, either_vit.calibrate(random_images(8), ALL_INT8["fast"]))
+    images = random_images(3, seed=3)
+    exact = run_onnx(either_vit.model, images)
+    assert sqnr_db(exact, run_onnx(written, images)) > sqnr_db(exact, run_onnx(every, images))
 
 
 @pytest.mark.parametrize("token", [-1, 3, 16])

@@ -7,19 +7,19 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from seeded import SITES, random_images
+from seeded import ALL_INT8, SITES, random_images
 
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
-from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.spec.table import DEFAULT_RECIPE
 
 
 @pytest.fixture(params=["minmax", DEFAULT_RECIPE.name])
 def portable(request, either_vit) -> onnx.ModelProto:
     """Without zero points, and as it is made by default."""
     return write_qdq(
-        either_vit.model, either_vit.calibrate(random_images(16), RECIPES[request.param])
+        either_vit.model, either_vit.calibrate(random_images(16), ALL_INT8[request.param])
     )
 
 

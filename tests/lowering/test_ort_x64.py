@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import pytest
 from graph_files import INT8_CPU, INT8_ORT_X64
-from seeded import SITES, random_images, run_onnx
+from seeded import ALL_INT8, SITES, random_images, run_onnx
 
 from edge_vit.bundle import Bundle
 from edge_vit.graph.constant import add_constant
@@ -22,7 +22,7 @@ from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime import cpu
 from edge_vit.runtime import ort as runtime_ort
-from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
+from edge_vit.spec.table import DEFAULT_RECIPE
 
 
 def finished(model: ir.Model) -> onnx.ModelProto:
@@ -57,7 +57,7 @@ def is_short(request, monkeypatch) -> bool:
 @pytest.fixture(params=["fast", DEFAULT_RECIPE.name])
 def portable(request, either_vit) -> onnx.ModelProto:
     return write_qdq(
-        either_vit.model, either_vit.calibrate(random_images(16), RECIPES[request.param])
+        either_vit.model, either_vit.calibrate(random_images(16), ALL_INT8[request.param])
     )
 
 

@@ -10,11 +10,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
-from seeded import SITES, random_images, run_onnx, sqnr_db
+from seeded import ALL_INT8, SITES, random_images, run_onnx, sqnr_db
 
 from edge_vit.errors import ArtifactError
 from edge_vit.lowering.qdq import write_qdq
-from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES, SiteScales
+from edge_vit.spec.table import DEFAULT_RECIPE, SiteScales
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
@@ -44,7 +44,7 @@ def int8(vit, table) -> onnx.ModelProto:
 @pytest.fixture(params=["minmax", DEFAULT_RECIPE.name])
 def either_int8(request, either_vit) -> onnx.ModelProto:
     """The quantized `either_vit`, without folding and as users get it."""
-    table = either_vit.calibrate(random_images(16), RECIPES[request.param])
+    table = either_vit.calibrate(random_images(16), ALL_INT8[request.param])
     return write_qdq(either_vit.model, table)
 
 

@@ -23,8 +23,8 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.graph.constant import add_constant, new_node
 from edge_vit.graph.walk import Array, array_of, consumers, data_input, find_bias, is_constant
+from edge_vit.lowering.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention
-from edge_vit.lowering.ort_x64.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.ort_x64.embedding import fold_pixels
 from edge_vit.lowering.ort_x64.qkv import fuse_qkv
 
