@@ -1,4 +1,4 @@
-"""Another distribution adds a task, a source and a backend; nothing of edge-vit changes."""
+"""Another distribution adds a task, sources and a backend; nothing of edge-vit changes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tiny_graph import tiny_images, tiny_spec
 from edge_vit.bundle import Bundle
 from edge_vit.cli import main
 from edge_vit.data.images import ArraySource
+from edge_vit.data.registry import PLUGINS
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.plugins import Entry, Registry
@@ -55,6 +56,7 @@ def toy_bundle(installed, tmp_path_factory) -> Path:
 def plugin(installed, monkeypatch) -> None:
     monkeypatch.syspath_prepend(installed)
     monkeypatch.setattr(TASKS, "_loaded", {})
+    monkeypatch.setattr(PLUGINS, "_loaded", {})
 
 
 def edgevit(*arguments, status=0):
@@ -81,6 +83,10 @@ def test_a_toy_task_runs_on_a_toy_backend_and_is_evaluated(toy_bundle, tmp_path)
     assert set(error) == {"value", "low", "high", "reference"}
     assert error["value"] == 0
     assert "both dark or both" in " ".join(edgevit(*command).stdout.split())
+    command = ("eval", toy_bundle, "--data", "noise:8", "--num-images", 5, "--precision", "fp32")
+    assert json.loads(edgevit(*command, "--json").stdout)["num_images"] == 5
+    wrong = edgevit("eval", toy_bundle, "--data", "nosie:8", status=1)
+    assert "Did you mean noise:?" in wrong.stderr
 
 
 @pytest.mark.usefixtures("plugin")

@@ -229,7 +229,7 @@ def kind_of_scheme(scheme: str, address: str) -> SourceKind:
 
 def hide_user(address: str) -> str:
     """Return `address` without user name and password, for a message."""
-    return re.sub("//.*@", "//", address)
+    return re.sub("(:/+).*@", r"\1", address)
 
 
 def image_forms() -> str:
