@@ -5,7 +5,6 @@ What comes out is judged elsewhere, by the model's output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,9 +20,6 @@ from edge_vit.calibration.layer import (
 from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
 from edge_vit.lowering.smoothing import choose_divisors
 from edge_vit.spec.table import Recipe
-
-HEADROOMS = (1.1, 1.2)
-"""How many times what was seen a range may hold."""
 
 RANGE_RATIOS = (
     *(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15),
@@ -108,13 +104,6 @@ def narrowest_useful(rows: LayerRows, plan: Plan) -> float:
         elif (risen := risen + 1) == 2:
             break
     return best
-
-
-def headrooms(rows: LayerRows, plan: Plan) -> Iterator[float]:
-    """Yield the wider ranges worth a look: none, where `rows` stay within that of `plan`."""
-    reached = (rows.rows - plan.offsets) / plan.divisors
-    if reached.max() > plan.high or reached.min() < plan.low:
-        yield from HEADROOMS
 
 
 def correct_bias(rows: LayerRows, plan: Plan) -> Plan:
