@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_vit.bundle.manifest import GOLDEN
 from edge_vit.errors import ArtifactError
+from edge_vit.spec import ModelSpec
+
+_FURTHER = "outputs/"
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,17 @@ class Golden:
 
     Attributes:
         images: uint8 (count, height, width, 3) RGB, as preprocessed.
-        outputs: float32 (count, classes or channels).
+        outputs: float32 (count, ...): the first output.
+        further: the other named outputs, likewise.
     """
 
     images: npt.NDArray[np.uint8]
     outputs: npt.NDArray[np.float32]
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def named(self, spec: ModelSpec) -> dict[str, npt.NDArray[np.float32]]:
+        """Return every output by the name that `spec` gives it."""
+        return {spec.outputs[0].name: self.outputs, **self.further}
 
     @property
     def digests(self) -> frozenset[str]:
@@ -32,9 +43,10 @@ class Golden:
         return frozenset(map(digest, self.images))
 
     def to_bytes(self) -> bytes:
-        """Return both arrays as an uncompressed ``.npz``."""
+        """Return all arrays as an uncompressed ``.npz``."""
         buffer = io.BytesIO()
-        np.savez(buffer, images=self.images, outputs=self.outputs)
+        arrays: dict[str, Any] = {f"{_FURTHER}{name}": o for name, o in self.further.items()}
+        np.savez(buffer, images=self.images, outputs=self.outputs, **arrays)
         return buffer.getvalue()
 
     @classmethod
@@ -46,7 +58,12 @@ class Golden:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return cls(arrays["images"], arrays["outputs"])
+                further = {
+                    name.removeprefix(_FURTHER): arrays[name]
+                    for name in arrays.files
+                    if name.startswith(_FURTHER)
+                }
+                return cls(arrays["images"], arrays["outputs"], further)
         except Exception as error:  # a damaged archive can raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ArtifactError(f"{GOLDEN} cannot be read: {reason[:200]}") from None

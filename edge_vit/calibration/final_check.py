@@ -88,7 +88,8 @@ def measure_table(
         exact: outputs of `model` for them.
         threads: of ONNX Runtime; None for all cores.
     """
-    return OutputError.of(exact, run_outputs(write_qdq(model, table), spec, images, threads))
+    got = run_outputs(write_qdq(model, table), spec, images, threads)
+    return OutputError.of(exact, got, spec)
 
 
 def _are_same(first: Plans, second: Plans) -> bool:

@@ -13,6 +13,7 @@ from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import sqnr_of
+from edge_vit.tasks import task_of
 
 BROKEN = 1e6
 """Relative error of an output that is not finite, or as bad."""
@@ -29,13 +30,23 @@ class OutputError:
     signal: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, exact: Sequence[Outputs], got: Sequence[Outputs]) -> OutputError:
-        """Return how far `got` is from `exact`, image by image, over the outputs of `exact`."""
-        noise = [
-            [_energy(mine[name] - value) for name, value in outputs.items()]
-            for outputs, mine in zip(exact, got, strict=True)
-        ]
-        signal = [[_energy(value) for value in outputs.values()] for outputs in exact]
+    def of(
+        cls, exact: Sequence[Outputs], got: Sequence[Outputs], spec: ModelSpec | None = None
+    ) -> OutputError:
+        """Return how far `got` is from `exact`, image by image, over the outputs of `exact`.
+
+        Args:
+            exact: outputs of each image.
+            got: likewise.
+            spec: the model, whose task leaves out what does not count and pairs what is in another
+                order; None to compare element by element.
+        """
+        noise, signal = [], []
+        for wanted, mine in zip(exact, got, strict=True):
+            if spec is not None:
+                wanted, mine = task_of(spec).aligned(spec, _as_row(wanted), _as_row(mine))
+            noise.append([_energy(mine[name] - value) for name, value in wanted.items()])
+            signal.append([_energy(value) for value in wanted.values()])
         return cls(np.array(noise), np.array(signal))
 
     @property
@@ -76,6 +87,10 @@ def run_outputs(
         {name: value[0] for name, value in zip(names, session.run(names, feeds), strict=True)}
         for feeds in (feed_image(spec, image) for image in images)
     ]
+
+
+def _as_row(outputs: Outputs) -> Outputs:
+    return {name: value[None] for name, value in outputs.items()}
 
 
 def _energy(values: Array) -> float:

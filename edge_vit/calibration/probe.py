@@ -13,6 +13,7 @@ from edge_vit.graph.cut import cut_below
 from edge_vit.graph.exact import open_exact_session
 from edge_vit.graph.sites import Block
 from edge_vit.graph.walk import Array
+from edge_vit.spec import ModelSpec
 
 _NO_ERROR = np.zeros(1, np.float32)
 
@@ -26,6 +27,7 @@ class BlockProbe:
         states: of each image, as `walk_blocks` yields them for this block.
         exact: outputs of the undisturbed model, of each image.
         threads: of ONNX Runtime; None for all cores.
+        spec: the model's facts: see `OutputError.of`.
 
     Attributes:
         block: which.
@@ -39,12 +41,13 @@ class BlockProbe:
         states: Sequence[State],
         exact: Sequence[Outputs],
         threads: int | None = None,
+        spec: ModelSpec | None = None,
     ) -> None:
         disturbed = [site.linear.output.name or "" for site in block.sites]
         names = list(exact[0])
         self._cut = cut_below(model, [block.root.name or ""], disturbed, names, only_needed=True)
         self._session = open_exact_session(self._cut.model, threads)
-        self.block, self._states, self._exact = block, states, exact
+        self.block, self._states, self._exact, self._spec = block, states, exact, spec
         self._made = [output.name for output in self._cut.model.graph.output]
         self._names = {site.name: site.linear for site in block.sites}
         self.inputs = {
@@ -82,7 +85,7 @@ class BlockProbe:
             feeds[disturbed] = part.reshape(*leading, -1)
             outputs = (value[0] for value in self._session.run(self._made, feeds))
             got.append({**exact, **dict(zip(self._made, outputs, strict=True))})
-        return OutputError.of([exact for *_, exact in images], got)
+        return OutputError.of([exact for *_, exact in images], got, self._spec)
 
 
 def _rows(value: Array) -> Array:

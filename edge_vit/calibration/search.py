@@ -99,7 +99,7 @@ def search_plans(
     # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.
     with threadpool_limits(1, "blas"), progress.step(title, len(blocks)) as advance:
         for block, states in walk_blocks(model, spec, images, threads):
-            probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads)
+            probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads, spec)
             weights = first_token_weights(_examples(block, seen, recipe), probe)
             samples = sample_inputs(block, states, len(shaping), weights)
             here = _BlockSearch(block, seen, recipe, samples, weights, probe, kept)

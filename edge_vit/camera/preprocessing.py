@@ -24,17 +24,11 @@ import numpy as np
 from PIL import Image
 
 from edge_vit.bundle import Bundle
-from edge_vit.data.preprocess import (
-    UInt8Array,
-    center_window,
-    check_image,
-    empty_input,
-    preprocess,
-    resized_size,
-)
+from edge_vit.data.preprocess import UInt8Array, check_image, empty_input, preprocess
 from edge_vit.errors import SpecError
 from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import PreprocessSpec
+from edge_vit.spec.geometry import center_window, resized_size
 from edge_vit.tasks import task_of
 
 _LOG = logging.getLogger(__name__)

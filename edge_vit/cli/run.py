@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import shlex
 from pathlib import Path
 
 import click
+from PIL import Image
 
 from edge_vit.bundle import Bundle
 from edge_vit.cli.group import Failure
@@ -20,18 +24,43 @@ from edge_vit.cli.options import (
     session_options,
 )
 from edge_vit.cli.output import print_json, print_tables
+from edge_vit.data.decoding import load_image
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.registry import VIDEO_SUFFIXES
-from edge_vit.errors import ImageError
+from edge_vit.errors import ImageError, SpecError
+from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.tasks import task_of
+from edge_vit.tasks.base import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("run")
 @bundle_argument
 @images_argument
-@option("--top N", "Answers to show for each image.", POSITIVE, 5)
+@option(
+    "--top N",
+    "Entries to show for each image.  [default: 5, of boxes 100]",
+    POSITIVE,
+)
+@option(
+    "--min-confidence SHARE",
+    "Leave out what has a lower score.  [default: none; of boxes the model's threshold]",
+    click.FloatRange(0, 1, max_open=True),
+)
+@option(
+    "--draw DIR",
+    "Write each image with its boxes into this folder, as PNG.",
+    click.Path(file_okay=False, path_type=Path),
+)
+@option(
+    "--coco FILE",
+    "Write all boxes as a COCO results file; an image's id is the number that its name is, or its "
+    "place from 1 on.",
+    click.Path(dir_okay=False, path_type=Path),
+)
 @precision_option
 @session_options
 @json_option
@@ -40,7 +69,10 @@ def command(
     log: CommandLog,
     bundle: Path,
     images: tuple[Path, ...],
-    top: int,
+    top: int | None,
+    min_confidence: float | None,
+    draw: Path | None,
+    coco: Path | None,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -52,6 +84,10 @@ def command(
     named on stderr; the others are answered, and the exit status is 1.
     """
     opened = Bundle.open(bundle)
+    task = task_of(opened.spec)
+    for name, asked in (("--draw", draw), ("--coco", coco)):
+        if asked is not None and not task.has_boxes:
+            raise SpecError(f"{name}: {opened.spec.name} gives no boxes. Leave {name} out")
     precision = precision or opened.smallest_precision
     predictions: list[Prediction] = []
     bad: list[str] = []
@@ -63,22 +99,40 @@ def command(
     ):
         for note in notes:
             progress.note(note)
+        if min_confidence is not None:
+            predictor.spec = task.shown_from(predictor.spec, min_confidence)
         for path in paths:
             try:
-                predictions.append(predictor.predict(path, top))
+                prediction = predictor.predict(path, top).at_least(min_confidence or 0.0)
+                predictions.append(prediction)
+                if draw is not None:
+                    _draw(draw, path, task, prediction)
             except ImageError as error:
                 bad.append(_explain(path, bundle, error))
             advance(1)
+    if coco is not None:
+        entries = task.to_coco(predictions)
+        write_atomically(coco, json.dumps(entries).encode())
+        _LOG.info("%s: %d boxes in %d images", coco, len(entries), len(predictions))
     if as_json:
         print_json([prediction.to_json() for prediction in predictions])
     elif predictions:
         from edge_vit.report.terminal import predictions_table
 
-        print_tables(predictions_table(predictions, task_of(opened.spec)))
+        print_tables(predictions_table(predictions, task))
     for line in bad[:-1]:
         Failure(line, 1).show()
     if bad:
         raise Failure(bad[-1], 1)
+
+
+def _draw(folder: Path, path: Path, task: Task, prediction: Prediction) -> None:
+    """Write the image at `path` with what `prediction` shows in it into `folder`."""
+    picture = io.BytesIO()
+    task.draw(Image.fromarray(load_image(path)), prediction).save(picture, "PNG")
+    with refuse_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{path.stem}.png", picture.getvalue())
 
 
 def _explain(path: Path, bundle: Path, error: ImageError) -> str:

@@ -272,8 +272,12 @@ def open_image_source(
     return tolerate(source, max_bad)
 
 
-def open_folder(address: str, wanted: Wanted) -> FolderSource:
-    """Return the images of a folder: see `FolderSource`."""
+def open_folder(address: str, wanted: Wanted) -> FileSource:
+    """Return the images of a folder: see `FolderSource`; of one with ``labels``, `open_yolo`."""
+    from edge_vit.data import annotated  # which makes sources of files, as this module does
+
+    if annotated.is_yolo(Path(address)):
+        return annotated.open_yolo(address, wanted)
     return FolderSource(
         address,
         wanted.labels,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from edge_vit.errors import ShapeError
 from edge_vit.spec import PreprocessSpec
+from edge_vit.spec.geometry import center_window, resized_size
 
 UInt8Array = NDArray[np.uint8]
 
@@ -70,23 +71,6 @@ def check_image(pixels: UInt8Array, name: str = "image") -> None:
         )
 
 
-def resized_size(size: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int]:
-    """Return (height, width) of an image of `size` after the resize, before the crop."""
-    height, width = size
-    target_height, target_width = spec.resize_size
-    if spec.crop_mode == "squash":
-        return target_height, target_width
-    if spec.crop_mode == "center" and target_height == target_width:
-        # torchvision's Resize(int): the shorter side exact, the longer side rounded down.
-        if width <= height:
-            return int(target_height * height / width), target_width
-        return target_height, int(target_width * width / height)
-    # timm's ResizeKeepRatio: cover the target (center) or fit into it (border), rounded to nearest.
-    choose = max if spec.crop_mode == "border" else min
-    ratio = choose(height / target_height, width / target_width)
-    return max(1, round(height / ratio)), max(1, round(width / ratio))
-
-
 def empty_input(spec: PreprocessSpec) -> UInt8Array:
     """Return an input without a picture: what is seen where the resized image does not reach.
 
@@ -96,15 +80,3 @@ def empty_input(spec: PreprocessSpec) -> UInt8Array:
     fill = spec.mean if spec.crop_mode == "border" else (0.0, 0.0, 0.0)
     colour = [min(max(round(255 * value), 0), 255) for value in fill]
     return np.full((*spec.image_size, 3), colour, dtype=np.uint8)
-
-
-def center_window(have: int, want: int) -> tuple[slice, slice]:
-    """Return where to read among `have` values, and where to write among `want`: the centre.
-
-    A crop rounds half to even and a padding rounds down, as in torchvision's `center_crop`.
-    """
-    if have < want:
-        start = (want - have) // 2
-        return slice(0, have), slice(start, start + have)
-    start = round((have - want) / 2)
-    return slice(start, start + want), slice(0, want)

@@ -78,7 +78,7 @@ class SourceKind:
 _CAMERA = "edge_vit.camera.sources"
 SHIPPED = (
     SourceKind(
-        *("folder", "DIR", "images, flat or in class folders, also as ImageNet comes"),
+        *("folder", "DIR", "images, flat or in class folders, also as ImageNet or YOLO have them"),
         images="edge_vit.data.images:open_folder",
         frames=f"{_CAMERA}.folder:open_frames",
     ),
@@ -91,6 +91,11 @@ SHIPPED = (
             for folder, test, names in CIFAR_FILES
             for place in ("", f"{folder}/")
         ),
+    ),
+    SourceKind(
+        *("coco", "FILE.json", "images with boxes, as COCO annotates them"),
+        images="edge_vit.data.annotated:open_coco",
+        suffixes=(".json",),
     ),
     SourceKind(
         *("table", "TABLE.csv, .tsv or .txt", "paths of images, with or without a class"),

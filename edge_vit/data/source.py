@@ -19,11 +19,13 @@ class ImageItem:
         name: how people find it: the path below the folder, such as ``cat/001.jpg``.
         pixels: uint8 (H, W, 3) RGB, upright.
         label: index of its class, or None where it is not known.
+        truth: what a task's own kind of truth says of it, such as its objects.
     """
 
     name: str
     pixels: UInt8Array
     label: int | None
+    truth: object = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """ONNX from anywhere -> the one form that every later stage relies on.
 
-The form: input ``images`` uint8 (batch, height, width, 3), one output named after its task;
+The form: input ``images`` uint8 (batch, height, width, 3), outputs named after the task;
 opset 19, IR version 10; LayerNormalization as one operator; GELU as its Erf pattern; queries, keys
 and values as one MatMul with the attention scale inside, then Split; biases (1, 1, N); no shape
 arithmetic but the batch of an Expand; nodes named by place. Each rewrite is exact up to float32
@@ -9,7 +9,7 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -21,9 +21,10 @@ from edge_vit.export.meaning import Meaning
 from edge_vit.export.rewrites.attention import rewrite_attentions
 from edge_vit.export.rewrites.branches import resolve_branches
 from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
-from edge_vit.export.rewrites.contract import add_preprocessing, set_output
+from edge_vit.export.rewrites.contract import add_preprocessing, set_outputs
 from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
 from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
+from edge_vit.export.rewrites.grid_sample import write_grid_samples
 from edge_vit.export.rewrites.linear import (
     merge_linears,
     shape_biases,
@@ -33,7 +34,7 @@ from edge_vit.export.rewrites.linear import (
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.newer import spell_out_newer
 from edge_vit.graph.sites import Block, find_attentions, find_blocks
-from edge_vit.spec import PreprocessSpec, TaskName, image_input, task_output
+from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec, image_input, task_output
 from edge_vit.tasks import task_named
 
 OPSET = 19
@@ -48,7 +49,7 @@ class CanonicalGraph:
 
     Attributes:
         model: the graph.
-        num_outputs: classes or feature channels.
+        outputs: what it gives, the task's own name for each.
         batch: the batch size that it insists on, or None.
         depth: number of blocks.
         num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
@@ -60,7 +61,7 @@ class CanonicalGraph:
     """
 
     model: onnx.ModelProto
-    num_outputs: int
+    outputs: tuple[TensorSpec, ...]
     batch: int | None
     depth: int
     num_heads: int
@@ -77,17 +78,19 @@ def make_canonical(
     *,
     is_contract: bool = False,
     settle: Callable[[Ending | None], Meaning] | None = None,
+    outputs: Sequence[str] = (),
 ) -> CanonicalGraph:
     """Return `proto` in canonical form.
 
     Args:
         proto: a graph of one input, normalised float32 (batch, 3, height, width), whose first
-            output is (batch, classes or channels).
+            output is (batch, classes or channels), or of the `outputs`.
         preprocess: image size, mean and std go into the graph.
         task: names the output where `settle` is None.
         settle: what the output means, by the end that the graph was found to have; None leaves the
             graph's end alone.
         is_contract: the graph takes ``images`` uint8 (batch, height, width, 3) already.
+        outputs: names of several outputs, (batch, rows, columns) each; empty for a single one.
 
     Raises:
         SpecError: the graph has another input or output, does not run, or is larger than 2 GiB.
@@ -116,7 +119,7 @@ def make_canonical(
     _infer_shapes(model)
     unflatten_linears(graph)
     passes.RemoveUnusedNodesPass()(model)
-    notes = rewrite_attentions(model)
+    notes = (*write_grid_samples(model), *rewrite_attentions(model))
     passes.RemoveUnusedNodesPass()(model)
     for block in find_blocks(graph):
         merge_linears(graph, block.linears("qkv"))
@@ -125,10 +128,9 @@ def make_canonical(
     _infer_shapes(model)
     keep_batch_dimension(graph)
     shape_biases(graph)
-    batch, num_outputs = _read_output(graph)
-    meaning = (
-        settle(find_ending(graph)) if settle else Meaning(task, task_named(task).default_activation)
-    )
+    batch, shapes = _read_outputs(graph, 3 if outputs else 2, len(outputs) or 1)
+    ending = None if outputs else find_ending(graph)
+    meaning = settle(ending) if settle else Meaning(task, task_named(task).default_activation)
     if meaning.stripped is not None:
         strip_ending(graph, meaning.stripped)
     images = image_input(preprocess.image_size, batch)
@@ -136,7 +138,12 @@ def make_canonical(
         graph.inputs[0].name = images.name
     else:
         add_preprocessing(graph, preprocess, images)
-    set_output(graph, task_output(meaning.task, num_outputs, batch, meaning.activation))
+    single = task_output(meaning.task, shapes[0][-1], batch, meaning.activation)
+    given = tuple(
+        TensorSpec(name, "float32", (batch or "batch", *shape))
+        for name, shape in zip(outputs or (single.name,), shapes, strict=True)
+    )
+    set_outputs(graph, given)
     passes.RemoveUnusedNodesPass()(model)
     graph.sort()
     blocks = find_blocks(graph)
@@ -146,9 +153,7 @@ def make_canonical(
     result = _finish(model)
     notes = (*notes, *_tell_unplaced(graph, blocks))
     heads, tokens, width = _read_dimensions(find_blocks(graph))
-    return CanonicalGraph(
-        result, num_outputs, batch, len(blocks), heads, width, tokens, notes, meaning
-    )
+    return CanonicalGraph(result, given, batch, len(blocks), heads, width, tokens, notes, meaning)
 
 
 def _tell_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
@@ -184,16 +189,20 @@ def _infer_shapes(model: ir.Model) -> None:
     passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
 
 
-def _read_output(graph: ir.Graph) -> tuple[int | None, int]:
-    """Return (static batch or None, size of the output)."""
-    shape = graph.outputs[0].shape
-    if shape is None or len(shape) != 2 or not isinstance(shape[1], int):
-        raise SpecError(
-            f"output {graph.outputs[0].name!r} has shape {shape}, expected (batch, classes)"
-        )
+def _read_outputs(
+    graph: ir.Graph, rank: int, count: int
+) -> tuple[int | None, list[tuple[int, ...]]]:
+    """Return (static batch or None, shape of each of the first `count` outputs without batch)."""
+    shapes: list[tuple[int, ...]] = []
+    for output in graph.outputs[:count]:
+        fixed = tuple(dim for dim in list(output.shape or ())[1:] if isinstance(dim, int))
+        if len(fixed) != rank - 1:
+            wanted = "(batch, classes)" if rank == 2 else "(batch, rows, columns)"
+            raise SpecError(f"output {output.name!r} has shape {output.shape}, expected {wanted}")
+        shapes.append(fixed)
     source = graph.inputs[0].shape
     assert source is not None
-    return (source[0] if isinstance(source[0], int) else None), shape[1]
+    return (source[0] if isinstance(source[0], int) else None), shapes
 
 
 def _read_dimensions(blocks: tuple[Block, ...]) -> tuple[int, int, int]:

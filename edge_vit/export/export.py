@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from edge_vit.export.sources.onnx_file import fix_batch
 from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.trace import trace_module
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
+from edge_vit.spec import ModelSpec, PreprocessSpec, image_input
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Exported:
         spec: its facts.
         record: how it was made and proven.
         images: uint8 (5, height, width, 3): what it was proven on, preprocessed.
-        outputs: float32 (5, classes or channels): what the graph says of them.
+        outputs: float32 (5, ...): the graph's first output for each.
         decoded: the same images as they came, uint8 (height, width, 3) of any size; empty where the
             sample photographs were used.
+        further: the graph's other outputs by name.
     """
 
     fp32: bytes
@@ -44,6 +46,7 @@ class Exported:
     images: npt.NDArray[np.uint8]
     outputs: npt.NDArray[np.float32]
     decoded: tuple[npt.NDArray[np.uint8], ...]
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 def export_model(
@@ -85,7 +88,8 @@ def export_model(
         with progress.step("tracing"):
             proto = trace_module(source.module, size, batch)
             refuse_quantized(proto, source.address)
-            refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
+            if not source.outputs:
+                refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
     with progress.step("bringing the graph into canonical form"):
         is_contract = isinstance(source, OnnxSource) and source.is_contract
         canonical = make_canonical(
@@ -93,7 +97,10 @@ def export_model(
             source.preprocess,
             source.task,
             is_contract=is_contract,
-            settle=lambda ending: settle_meaning(request, source.task, ending, reference.outputs),
+            settle=lambda ending: settle_meaning(
+                request, source.task, ending, reference.outputs, source.activation
+            ),
+            outputs=source.outputs,
         )
         meaning = canonical.meaning
         fp32 = canonical.model.SerializeToString()
@@ -106,9 +113,7 @@ def export_model(
         task=meaning.task,
         labels=source.labels,
         inputs=(image_input(size, canonical.batch),),
-        outputs=(
-            task_output(meaning.task, canonical.num_outputs, canonical.batch, meaning.activation),
-        ),
+        outputs=canonical.outputs,
         preprocess=source.preprocess,
         depth=canonical.depth,
         num_heads=canonical.num_heads,
@@ -123,7 +128,10 @@ def export_model(
     record = ExportRecord(
         request.address, checkpoint, parity, canonical.notes, remarks, source.weights
     )
-    return Exported(fp32, spec, record, seen, outputs, decoded)
+    names = [output.name for output in canonical.outputs]
+    first, *others = outputs
+    further = dict(zip(names[1:], others, strict=True))
+    return Exported(fp32, spec, record, seen, first, decoded, further)
 
 
 def _preprocess(

@@ -23,7 +23,7 @@ _MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, n
 
 def write_export(bundle: Bundle, exported: Exported) -> Bundle:
     """Add the reference graph, its record and the golden images to `bundle`; return it."""
-    golden = Golden(exported.images, exported.outputs)
+    golden = Golden(exported.images, exported.outputs, exported.further)
     scheme = exported.spec.source.partition(":")[0]
     used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
     bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=installed_versions(*used))

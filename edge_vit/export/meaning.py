@@ -40,6 +40,7 @@ def settle_meaning(
     declared: TaskName,
     ending: Ending | None,
     outputs: NDArray[np.floating],
+    activation: Activation | None = None,
 ) -> Meaning:
     """Return what the output of a model means.
 
@@ -50,12 +51,15 @@ def settle_meaning(
         request: its `task` and `activation`, where they are said.
         declared: of the source; `classification` where it does not know better.
         ending: of the graph, where one was found.
-        outputs: of the model itself for some images, (images, size).
+        outputs: of the model itself for some images, (images, size); the first of several.
+        activation: of the source, where it declares one.
 
     Raises:
         SpecError: what the user says cannot be: one class, a second activation, probabilities
             outside of 0 to 1, or a threshold of what has none.
     """
+    if outputs.ndim > 2:
+        return _settle_named(request, declared, activation)
     end = (ending.name, ending.activation) if ending is not None else ("", None)
     task, remarks = settle_task(request.address, request.task, declared, outputs.shape[1], *end)
     said = request.activation
@@ -81,6 +85,19 @@ def settle_meaning(
         return Meaning(task, ending.activation, ending, (*remarks, remark))
     activation, found = _look(request, task, outputs)
     return Meaning(task, activation, None, (*remarks, *found))
+
+
+def _settle_named(
+    request: SourceRequest, declared: TaskName, activation: Activation | None
+) -> Meaning:
+    """Return the meaning of several outputs, whose task the source knows."""
+    if request.task not in (None, declared):
+        raise SpecError(
+            f"--task {request.task}: {request.address} gives {declared}. Leave --task out"
+        )
+    _check_threshold(request, declared)
+    chosen = request.activation or activation or task_named(declared).default_activation
+    return Meaning(declared, chosen)
 
 
 def _check_threshold(request: SourceRequest, task: TaskName) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,14 +24,19 @@ def check_parity(
     fp32: bytes,
     reference: Reference,
     restore: Callable[[Outputs], FloatArray] | None = None,
-) -> tuple[Parity, Outputs]:
-    """Compare `fp32` with what the model gave; return the proof and the graph's output of each.
+) -> tuple[Parity, tuple[Outputs, ...]]:
+    """Compare `fp32` with what the model gave; return the proof and the graph's outputs of each.
+
+    Every named output is held to the same limits; cosine and error are of the worst one.
 
     Args:
         source: the model that was exported.
         fp32: the exported graph.
         reference: the model's own outputs.
-        restore: of outputs of the graph what the model gives, where its end was taken off.
+        restore: of the only output what the model gives, where the graph's end was taken off.
+
+    Returns:
+        The proof, and each output in the graph's order, (given images, ...).
 
     Raises:
         ParityError: cosine, error or a batch size is off; the message says by how much.
@@ -39,34 +44,24 @@ def check_parity(
     session = open_graph(fp32)
     input_name = session.get_inputs()[0].name
     cosine, error = 1.0, 0.0
-    found: dict[int, Outputs] = {}
+    found: list[dict[int, Outputs]] = [{} for _ in session.get_outputs()]
     for run in reference.runs:
         images = reference.images[list(run.indices)]
         try:
-            outputs = session.run(None, {input_name: images})[0]
+            every = session.run(None, {input_name: images})
         except Exception as failure:  # ONNX Runtime raises a class of its own for every status
             raise ParityError(
                 f"{source.name} does not run at batch size {len(images)}: {reason(failure)}"
             ) from None
-        name = reference.images_name
-        if not np.isfinite(outputs).all():
-            raise ParityError(f"{source.name} gives as a graph NaN or infinity for {name}")
-        if not outputs.any():
-            raise ParityError(f"{source.name} gives as a graph nothing but zeros for {name}")
-        if outputs.shape != run.outputs.shape:
-            raise ParityError(
-                f"{source.name} gives as a graph {outputs.shape}, {run.outputs.shape} wanted"
-            )
-        same = outputs if restore is None else restore(outputs)
-        cosine = min(cosine, _smallest_cosine(run.outputs, same))
-        largest = float(np.abs(run.outputs).max())
-        error = max(error, float(np.abs(run.outputs - same).max()) / largest)
-        for index, row in zip(run.indices, outputs, strict=True):
-            found[index] = row
-    rows = np.stack([found[index] for index in range(reference.num_given)])
-    spread = float(np.abs(rows - rows[:1]).max() / np.abs(rows).max())
-    if len(rows) == 1:
-        spread = float(np.abs(np.stack(list(found.values())) - rows).max() / np.abs(rows).max())
+        for outputs, wanted, of in zip(every, run.outputs, found, strict=True):
+            _refuse_useless(source, outputs, wanted, reference.images_name)
+            same = outputs if restore is None else restore(outputs)
+            cosine = min(cosine, _smallest_cosine(wanted, same))
+            largest = float(np.abs(wanted).max())
+            error = max(error, float(np.abs(wanted - same).max()) / largest)
+            of.update(zip(run.indices, outputs, strict=True))
+    rows = tuple(np.stack([of[i] for i in range(reference.num_given)]) for of in found)
+    spread = _spread(rows[0], found[0])
     parity = Parity(reference.name, reference.images_name, reference.batches, cosine, error, spread)
     if not (cosine > MIN_COSINE and error < MAX_ERROR):
         raise ParityError(
@@ -75,6 +70,21 @@ def check_parity(
             f"{MAX_ERROR:.0e} wanted). Please report this model; nothing was written"
         )
     return parity, rows
+
+
+def _refuse_useless(source: Source, outputs: Outputs, wanted: Outputs, images: str) -> None:
+    if not np.isfinite(outputs).all():
+        raise ParityError(f"{source.name} gives as a graph NaN or infinity for {images}")
+    if not outputs.any():
+        raise ParityError(f"{source.name} gives as a graph nothing but zeros for {images}")
+    if outputs.shape != wanted.shape:
+        raise ParityError(f"{source.name} gives as a graph {outputs.shape}, {wanted.shape} wanted")
+
+
+def _spread(rows: Outputs, found: Mapping[int, Outputs]) -> float:
+    """Return how far outputs of different images are apart, over the largest output."""
+    others = np.stack(list(found.values())) if len(rows) == 1 else rows
+    return float(np.abs(others - rows[:1]).max() / np.abs(rows).max())
 
 
 def sample_photos(spec: PreprocessSpec, count: int = 5) -> Images:
@@ -97,7 +107,7 @@ def sample_photos(spec: PreprocessSpec, count: int = 5) -> Images:
 
 def _smallest_cosine(left: Outputs, right: Outputs) -> float:
     """Return the smallest cosine of two rows; rows that are next to nothing have no direction."""
-    a, b = left.astype(np.float64), right.astype(np.float64)
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (left, right))
     if a.shape[1] == 1:  # one number for each image: the batch is the vector
         a, b = a.T, b.T
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -2,7 +2,7 @@
 
 A graph can only be as good as its model. So the model is looked at before the graph is made: one
 row for each image, the same row each time it runs, the same row whatever lies beside the image in
-its batch, and another row for another image.
+its batch, and another row for another image. A model of several outputs is held to this in each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPEATS = 3
 
 Images = npt.NDArray[np.uint8]
 Outputs = npt.NDArray[np.float32]
-RunModel = Callable[[Images], Outputs]
+RunModel = Callable[[Images], "tuple[Outputs, ...]"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +43,11 @@ class ReferenceRun:
 
     Attributes:
         indices: of the images in `Reference.images`, in the order of the batch.
-        outputs: float32 (batch, classes or channels).
+        outputs: float32 (batch, ...) each.
     """
 
     indices: tuple[int, ...]
-    outputs: Outputs
+    outputs: tuple[Outputs, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +76,9 @@ class Reference:
 
     @property
     def outputs(self) -> Outputs:
-        """One output for each image that was run, (count, classes or channels)."""
-        rows = {
-            i: row for run in self.runs for i, row in zip(run.indices, run.outputs, strict=True)
-        }
-        return np.stack([rows[index] for index in sorted(rows)])
+        """The first output of each image that was run, (count, ...)."""
+        rows = _rows(list(self.runs), 0)
+        return np.stack([rows[index][-1] for index in sorted(rows)])
 
 
 def observe_reference(
@@ -109,22 +107,24 @@ def observe_reference(
     pool = np.concatenate([images, _unlike(images)])
     plan = list(_plan_dynamic(len(images)) if batch is None else _plan_static(len(images), batch))
     runs = [ReferenceRun(some, _run(source, run, pool[list(some)], name)) for some in plan]
-    limit, difference = _limit(runs), _neighbour_difference(runs)
+    every = range(len(runs[0].outputs))
+    limits, differences = ([of(runs, i) for i in every] for of in (_limit, _neighbour_difference))
+    differs = [i for i in every if differences[i] > limits[i]]
     few = runs[-max(1, PARITY_BATCHES[-1] // len(plan[-1])) :]  # five images again, not one
-    for repeated in few * (_REPEATS if difference > limit else 1):
+    for repeated in few * (_REPEATS if differs else 1):
         again = _run(source, run, pool[list(repeated.indices)], name)
-        if _difference(again, repeated.outputs) > limit:
+        if any(_difference(again[i], repeated.outputs[i]) > limits[i] for i in every):
             raise SpecError(_not_repeatable(source))
-    if difference > limit:
-        largest = max(float(np.abs(r.outputs).max()) for r in runs)
+    for i in differs:
+        largest = max(float(np.abs(r.outputs[i]).max()) for r in runs)
         raise SpecError(
             f"{source.address} gives an image another output beside other images than alone, by "
-            f"{difference / largest:.1e} of the largest output: {_blame(source)}"
+            f"{differences[i] / largest:.1e} of the largest output: {_blame(source)}"
         )
-    if not may_be_constant and _is_constant(runs):
+    if not may_be_constant and all(_is_constant(runs, i) for i in every):
         raise SpecError(
-            f"{source.address} gives the same output for {len(_rows(runs))} different images: it "
-            "does not depend on the image. Were its weights loaded, does its forward use its input?"
+            f"{source.address} gives the same output for {len(pool)} different images: it does not "
+            "depend on the image. Were its weights loaded, does its forward use its input?"
         )
     batches = PARITY_BATCHES if batch is None else (batch,)
     return Reference(
@@ -151,42 +151,45 @@ def _runner(source: Source) -> tuple[RunModel, str]:
     if not isinstance(source, OnnxSource):
         module = source.module
 
-        def run_torch(images: Images) -> Outputs:
+        def run_torch(images: Images) -> tuple[Outputs, ...]:
             with torch.no_grad():
-                outputs: Outputs = module(torch.from_numpy(normalise(images, source.preprocess)))
-            return np.asarray(outputs, np.float32)
+                outputs = module(torch.from_numpy(normalise(images, source.preprocess)))
+            every = outputs if source.outputs else (outputs,)
+            return tuple(np.asarray(output, np.float32) for output in every)
 
         return run_torch, f"torch {version('torch')}"
     session = open_graph(source.model.SerializeToString(), as_written=True)
 
-    def run_onnx(images: Images) -> Outputs:
+    names = [value.name for value in source.model.graph.output]
+
+    def run_onnx(images: Images) -> tuple[Outputs, ...]:
         feed = images if source.is_contract else normalise(images, source.preprocess)
-        found: Outputs = session.run([source.output_name], {source.input_name: feed})[0]
-        return found
+        return tuple(session.run(names, {source.input_name: feed}))
 
     return run_onnx, f"the file itself in onnxruntime {version('onnxruntime')}"
 
 
-def _run(source: Source, run: RunModel, images: Images, name: str) -> Outputs:
-    """Return one row for each of `images`."""
+def _run(source: Source, run: RunModel, images: Images, name: str) -> tuple[Outputs, ...]:
+    """Return one row for each of `images`, of each output."""
     size = len(images)
     try:
-        outputs = run(images)
+        found = run(images)
     except Exception as error:  # anybody's forward, and each status of ONNX Runtime
         raise SpecError(
             f"{source.address} does not run at batch size {size}: {reason(error)}{_one(size)}"
         ) from None
-    if outputs.ndim != 2 or len(outputs) != size:
-        raise SpecError(
-            f"{source.address} gives {tuple(outputs.shape)} for {size} images, expected one row "
-            "each: the images of a batch are put together in it. Keep the batch the first axis of "
-            f"every Reshape{_one(size)}"
-        )
-    if not np.isfinite(outputs).all():
-        raise ParityError(f"{source.name} itself gives NaN or infinity for {name}")
-    if not outputs.any():
-        raise ParityError(f"{source.name} itself gives nothing but zeros for {name}")
-    return outputs
+    for outputs in found:
+        if outputs.ndim != (3 if source.outputs else 2) or len(outputs) != size:
+            raise SpecError(
+                f"{source.address} gives {tuple(outputs.shape)} for {size} images, expected one "
+                "row each: the images of a batch are put together in it. Keep the batch the first "
+                f"axis of every Reshape{_one(size)}"
+            )
+        if not np.isfinite(outputs).all():
+            raise ParityError(f"{source.name} itself gives NaN or infinity for {name}")
+        if not outputs.any():
+            raise ParityError(f"{source.name} itself gives nothing but zeros for {name}")
+    return found
 
 
 def _one(size: int) -> str:
@@ -225,34 +228,35 @@ def _difference(left: Outputs, right: Outputs) -> float:
     return float(np.abs(left - right).max())
 
 
-def _rows(runs: list[ReferenceRun]) -> dict[int, list[Outputs]]:
-    """Return each image's rows by its index."""
+def _rows(runs: list[ReferenceRun], output: int) -> dict[int, list[Outputs]]:
+    """Return each image's rows of one output by the image's index."""
     rows: dict[int, list[Outputs]] = {}
     for run in runs:
-        for index, row in zip(run.indices, run.outputs, strict=True):
+        for index, row in zip(run.indices, run.outputs[output], strict=True):
             rows.setdefault(index, []).append(row)
     return rows
 
 
-def _limit(runs: list[ReferenceRun]) -> float:
+def _limit(runs: list[ReferenceRun], output: int) -> float:
     """Return by how much two rows of one image may differ.
 
     Matrix products of other sizes round otherwise. Where the images differ little, as with
     untrained weights, what a neighbour does is little too.
     """
-    first = np.stack([rows[0] for rows in _rows(runs).values()])
+    first = np.stack([rows[0] for rows in _rows(runs, output).values()])
     largest = float(np.abs(first).max())
     spread = float(np.ptp(first, axis=0).max())
     return min(MAX_ERROR * largest, max(_SHARE_OF_SPREAD * spread, _ROUNDING * largest))
 
 
-def _neighbour_difference(runs: list[ReferenceRun]) -> float:
-    return max(_difference(row, rows[0]) for rows in _rows(runs).values() for row in rows)
+def _neighbour_difference(runs: list[ReferenceRun], output: int) -> float:
+    rows = _rows(runs, output).values()
+    return max(_difference(row, of_image[0]) for of_image in rows for row in of_image)
 
 
-def _is_constant(runs: list[ReferenceRun]) -> bool:
+def _is_constant(runs: list[ReferenceRun], output: int) -> bool:
     """Say whether every column is the same number for all images."""
-    first = np.stack([rows[0] for rows in _rows(runs).values()]).astype(np.float64)
+    first = np.stack([rows[0] for rows in _rows(runs, output).values()]).astype(np.float64)
     return bool((np.ptp(first, axis=0) <= _CONSTANT * np.abs(first).max(axis=0)).all())
 
 

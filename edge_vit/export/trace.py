@@ -28,7 +28,7 @@ def trace_module(
     """Return `module` as an ONNX graph of opset 19.
 
     Args:
-        module: in eval mode; takes float32 (batch, 3, height, width), returns one tensor.
+        module: in eval mode; takes float32 (batch, 3, height, width), returns one or more tensors.
         image_size: (height, width).
         batch: a batch size to fix, or None for a dynamic one.
 

@@ -142,7 +142,8 @@ def _cast_output(graph: ir.Graph, index: int, output: ir.Value) -> None:
     assert producer is not None
     name, shape = output.name, output.shape
     output.name, output.type, output.shape = f"{name}/half", None, None
-    cast = ir.node("Cast", [output], {"to": int(ir.DataType.FLOAT)}, name="head/to_float")
+    place = "head/to_float" if index == 0 else f"head/to_float_{name}"
+    cast = ir.node("Cast", [output], {"to": int(ir.DataType.FLOAT)}, name=place)
     graph.insert_after(producer, cast)
     result = cast.outputs[0]
     result.name, result.shape = name, shape

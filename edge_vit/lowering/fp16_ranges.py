@@ -17,6 +17,8 @@ from edge_vit.graph.half_rounding import round_as_half
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16 import HALF_MAX
 from edge_vit.spec import ModelSpec
+from edge_vit.tasks import task_of
+from edge_vit.tasks.numerics import cosine
 
 MAX_IN_HALF = 8192.0
 """Largest |x| that is left in float16: eight times below overflow, for images that calibration has
@@ -75,7 +77,7 @@ class HalfEmulator:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._num_own = len(model.graph.output)
+        self._names = [output.name for output in model.graph.output]
         self._session = open_exact_session(self._emulate(model), None, as_written=True)
 
     def _emulate(self, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -84,13 +86,23 @@ class HalfEmulator:
         return add_extremes(emulated, self._rounded)
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[Array, tuple[str, ...]]:
-        """Return the first output, and the names of the nodes whose output is infinite or NaN."""
-        outputs = self._session.run(None, dict(feeds))
-        amax = read_amax(self._rounded, outputs[self._num_own :])
+        """Return the first output, and the names of `run_named`."""
+        outputs, overflowed = self.run_named(feeds)
+        return next(iter(outputs.values())), overflowed
+
+    def run_named(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[str, ...]]:
+        """Return the outputs, and the names of the nodes whose output is infinite or NaN.
+
+        Args:
+            feeds: input arrays by name.
+        """
+        values = self._session.run(None, dict(feeds))
+        outputs = dict(zip(self._names, values, strict=False))
+        amax = read_amax(self._rounded, values[len(outputs) :])
         overflowed = [node for name, node in self._rounded.items() if not np.isfinite(amax[name])]
-        if not overflowed and not np.isfinite(outputs[0]).all():
+        if not overflowed and not all(np.isfinite(output).all() for output in outputs.values()):
             overflowed = ["the output"]  # NaN from a node in float32
-        return outputs[0], tuple(overflowed)
+        return outputs, tuple(overflowed)
 
 
 def prove_half(
@@ -102,16 +114,18 @@ def prove_half(
         BackendError: a node overflows.
     """
     lowest, emulator = 1.0, HalfEmulator(model)
-    for image, exact in zip(golden.images, golden.outputs, strict=True):
-        feeds = feed_image(spec, image)
-        output, overflowed = emulator.run(feeds)
+    task, exact = task_of(spec), golden.named(spec)
+    for index, image in enumerate(golden.images):
+        outputs, overflowed = emulator.run_named(feed_image(spec, image))
         if overflowed:
             raise BackendError(
                 f"FP16 overflows at {', '.join(overflowed[:3])} on a golden image, which the "
                 "calibration images did not foresee. Run: edgevit calibrate, with more images"
             )
-        norms = float(np.linalg.norm(output[0]) * np.linalg.norm(exact))
-        lowest = min(lowest, float(output[0] @ exact) / norms if norms else 1.0)
+        one = {name: output[index : index + 1] for name, output in exact.items()}
+        wanted, got = task.aligned(spec, one, outputs)
+        for name in one:
+            lowest = min(lowest, float(cosine(*(x[name].reshape(1, -1) for x in (wanted, got)))[0]))
     return HalfProof(len(golden.images), lowest, float32_nodes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16_ranges import HalfEmulator
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import sqnr_of
+from edge_vit.tasks import task_of
+from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.numerics import FloatArray
 
 COLLAPSED_SQNR = 20.0
 """In dB. Sound INT8 is at 35 or more; at 20 one prediction in twenty is another one."""
@@ -90,9 +93,10 @@ def prove_int8(
     """
     session = open_exact_session(portable, threads)
 
-    def run(feeds: Feeds) -> Array:
-        output: Array = session.run([spec.outputs[0].name], feeds)[0]
-        return output
+    names = [output.name for output in spec.outputs]
+
+    def run(feeds: Feeds) -> Outputs:
+        return dict(zip(names, session.run(names, feeds), strict=True))
 
     return _prove(run, spec, golden, images)
 
@@ -104,9 +108,9 @@ def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) 
     """
     emulator = HalfEmulator(graph)
 
-    def run(feeds: Feeds) -> Array:
-        output, overflowed = emulator.run(feeds)
-        return np.full_like(output, np.nan) if overflowed else output
+    def run(feeds: Feeds) -> Outputs:
+        outputs, overflowed = emulator.run_named(feeds)
+        return {n: np.full_like(o, np.nan) if overflowed else o for n, o in outputs.items()}
 
     return _prove(run, spec, golden)
 
@@ -157,16 +161,27 @@ def say_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
 
 
 def _prove(
-    run: Callable[[Feeds], Array], spec: ModelSpec, golden: Golden, images: str = GOLDEN_IMAGES
+    run: Callable[[Feeds], Outputs], spec: ModelSpec, golden: Golden, images: str = GOLDEN_IMAGES
 ) -> Int8Proof:
-    noises = []
-    for image, exact in zip(golden.images, golden.outputs, strict=True):
-        output = run(feed_image(spec, image))
-        noises.append(float(np.square(output[0].astype(np.float64) - exact).sum()))
-    signals = np.square(golden.outputs, dtype=np.float64).sum(axis=1).tolist()
-    noise, signal = sum(noises), sum(signals)
-    if not np.isfinite(noise):
+    task, exact = task_of(spec), golden.named(spec)
+    noises, signals = [], []  # (images, outputs)
+    for index, image in enumerate(golden.images):
+        one = {name: output[index : index + 1] for name, output in exact.items()}
+        wanted, got = task.aligned(spec, one, run(feed_image(spec, image)))
+        noises.append([_energy(got[name] - wanted[name]) for name in one])
+        signals.append([_energy(wanted[name]) for name in one])
+    if not np.isfinite(noises).all():
         return Int8Proof(len(golden.images), -np.inf, images=images)
-    by_image = tuple(sqnr_of(n / s) if s else 0.0 for n, s in zip(noises, signals, strict=True))
-    sqnr = sqnr_of(noise / signal) if signal else 0.0
+    by_image = tuple(map(_sqnr, noises, signals))
+    sqnr = _sqnr(np.sum(noises, axis=0), np.sum(signals, axis=0))
     return Int8Proof(len(golden.images), sqnr, by_image, images)
+
+
+def _energy(values: FloatArray) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def _sqnr(noise: Sequence[float], signal: Sequence[float]) -> float:
+    """Return the SQNR in dB of the mean relative error of the outputs, zeros left out."""
+    shares = [n / s for n, s in zip(noise, signal, strict=True) if s > 0]
+    return sqnr_of(float(np.mean(shares))) if shares else 0.0

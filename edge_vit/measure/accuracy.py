@@ -273,7 +273,7 @@ def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     pixels = preprocess(item.pixels, spec.preprocess)
     # A folder names one class: what else is on in its images is not known, and no score is.
     label = item.label if task_of(spec).reads_class_folders else None
-    image = SeenImage(index, item.name, pixels, label, digest(pixels))
+    image = SeenImage(index, item.name, pixels, label, digest(pixels), item.truth)
     _check_label(image, spec)
     return image
 

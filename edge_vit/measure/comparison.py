@@ -64,7 +64,8 @@ class Comparison:
         """
         spec, task = self._spec, self._task
         self.tally.add(reference, candidate)
-        collect(self.tally.measured, spec, reference, candidate, [each.label for each in images])
+        truth = [each.label if each.truth is None else each.truth for each in images]
+        collect(self.tally.measured, spec, reference, candidate, truth)
         divergence = task.divergence(spec, reference, candidate)
         if task.needs_all_images:
             self._outputs.append(candidate)

@@ -61,7 +61,7 @@ def sum_up(task: TaskName, columns: Columns) -> dict[str, MeasureValue]:
     """Return every measure of `task` that has a value over the images of `columns`."""
     found: dict[str, MeasureValue] = {}
     for measure in task_named(task).measures:
-        ours, theirs = columns.get(measure.name, ((), ()))
+        ours, theirs = columns.get(measure.of or measure.name, ((), ()))
         value = (measure.summarize or mean_of)(ours, theirs)
         if value.value is not None:
             found[measure.name] = value

@@ -27,6 +27,7 @@ class SeenImage:
         pixels: uint8 (height, width, 3) RGB, preprocessed.
         label: index of its class, or None where it is not known.
         digest: `edge_vit.data.preprocess.digest` of the pixels.
+        truth: what the data says of it beside a class, or instead of one.
     """
 
     index: int
@@ -34,6 +35,7 @@ class SeenImage:
     pixels: UInt8Array
     label: int | None
     digest: str
+    truth: object = None
 
 
 @dataclass(frozen=True)

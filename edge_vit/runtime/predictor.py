@@ -46,12 +46,13 @@ class Predictor:
             bundle = Bundle.open(bundle)
         return cls(open_session(bundle, precision, backend, options, progress), bundle.spec)
 
-    def predict(self, image: Path | str | UInt8Array, top: int = 5) -> Prediction:
+    def predict(self, image: Path | str | UInt8Array, top: int | None = None) -> Prediction:
         """Return the model's `top` best answers, or its features, for one image.
 
         Args:
             image: a file, or uint8 (H, W, 3) RGB pixels of any size.
-            top: how many answers, at least 1; all where the model has fewer classes.
+            top: how many entries, at least 1; all where there are fewer, as many as is usual for
+                the task where None.
 
         Raises:
             ImageError: the file cannot be read.
@@ -63,7 +64,9 @@ class Predictor:
             return self._predict(str(image), load_image(image), top)
         return self._predict("array", image, top)
 
-    def predict_many(self, source: Path | str | ImageSource, top: int = 5) -> Iterator[Prediction]:
+    def predict_many(
+        self, source: Path | str | ImageSource, top: int | None = None
+    ) -> Iterator[Prediction]:
         """Return the predictions for the images of `source`, each made when it is asked for.
 
         Args:
@@ -86,7 +89,7 @@ class Predictor:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _predict(self, name: str, pixels: UInt8Array, top: int) -> Prediction:
+    def _predict(self, name: str, pixels: UInt8Array, top: int | None) -> Prediction:
         model_input = preprocess(pixels, self.spec.preprocess)
         outputs = run_images(self.session, model_input[None])
         size = (pixels.shape[0], pixels.shape[1])
@@ -98,7 +101,7 @@ def interpret(
     outputs: Mapping[str, Array],
     spec: ModelSpec,
     precision: Precision,
-    top: int,
+    top: int | None,
     size: tuple[int, int],
 ) -> Prediction:
     """Return the prediction that `outputs` stand for, of the image called `name`.
@@ -108,7 +111,7 @@ def interpret(
         outputs: of the model by name, one row each.
         spec: of the model.
         precision: of the graph that gave them.
-        top: how many answers, at least 1.
+        top: how many entries, at least 1; as many as is usual for the task where None.
         size: (height, width) of the image before preprocessing.
 
     Raises:
@@ -120,4 +123,6 @@ def interpret(
             f"image {name}: {spec.name} in {precision} gave NaN or infinity. "
             "Run it with --precision fp32, and see which layers differ: edgevit inspect"
         )
-    return task_of(spec).decode(spec, outputs, (name,), (size,), top=top)[0]
+    task = task_of(spec)
+    top = task.default_top if top is None else top
+    return task.decode(spec, outputs, (name,), (size,), top=top)[0]

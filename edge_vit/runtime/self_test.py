@@ -10,9 +10,8 @@ import numpy as np
 from edge_vit.bundle import GOLDEN, Bundle
 from edge_vit.errors import BackendError
 from edge_vit.formats import find_format
-from edge_vit.runtime.session import Session, run_batch
+from edge_vit.runtime.session import Session, run_images
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import named
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,13 +46,11 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     if not bundle.has(GOLDEN):
         return None
     golden = bundle.read_golden()
-    outputs = run_batch(session, golden.images)
-    error = float("inf")
-    if np.isfinite(outputs).all():
-        spec = bundle.spec
-        rows = (named(spec, each) for each in (golden.outputs, outputs))
-        error = task_of(spec).deviation(spec, *rows)
-    return SelfTest(len(outputs), error, find_format(session.precision).self_test_limit)
+    outputs = run_images(session, golden.images)
+    error, spec = float("inf"), bundle.spec
+    if all(np.isfinite(output).all() for output in outputs.values()):
+        error = task_of(spec).deviation(spec, golden.named(spec), outputs)
+    return SelfTest(len(golden.images), error, find_format(session.precision).self_test_limit)
 
 
 def check_session(session: Session, bundle: Bundle, name: str) -> None:

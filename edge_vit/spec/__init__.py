@@ -52,7 +52,8 @@ class ModelSpec:
         labels: names of the classes, labels or scores by index; empty for `features` or where none
             are known.
         inputs: one tensor, ``images``: uint8 (batch, height, width, 3) RGB.
-        outputs: one tensor, float32 (batch, size): see `task_output`.
+        outputs: as the task names them, float32, batch first; the first one's last axis holds
+            classes, scores or channels.
         preprocess: how an image becomes the input.
         depth: number of transformer blocks.
         num_heads: attention heads per block; 0 where it is not known or differs between blocks, and

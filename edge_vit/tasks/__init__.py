@@ -21,6 +21,7 @@ TASKS: Registry[Task] = Registry(
         "classification": Entry("edge_vit.tasks.classification:TASK", "one class of several"),
         "multi_label": Entry("edge_vit.tasks.multi_label:TASK", "any number of labels"),
         "regression": Entry("edge_vit.tasks.regression:TASK", "one or several numeric scores"),
+        "detection": Entry("edge_vit.tasks.detection:TASK", "classes and boxes of objects"),
         "features": Entry("edge_vit.tasks.features:TASK", "a feature vector: a model without head"),
     },
 )

@@ -76,6 +76,8 @@ class Task(ABC):
         loss_measure: name of the measure that the gate bounds, in shares lost; empty where images
             lost and gained by their labels are, or else other predictions.
         gate: the accuracy gate that is asked by default, and again of an earlier report.
+        has_boxes: whether its predictions are boxes, which can be drawn.
+        default_top: how many entries of a prediction are returned where nothing else is said.
     """
 
     name: str
@@ -98,6 +100,8 @@ class Task(ABC):
     measures: tuple[Measure, ...] = ()
     loss_measure: str = ""
     gate: str = "max-drop"
+    has_boxes: bool = False
+    default_top: int = 5
 
     # What a model of the task is.
 
@@ -125,11 +129,16 @@ class Task(ABC):
             raise SpecError(f"threshold of {spec.name}: got {spec.threshold}, expected {wanted}")
         if not isinstance(spec.outputs[0].shape[-1], int):
             raise SpecError(f"output of {spec.name}: got {spec.outputs[0]}, expected a fixed width")
-        if self.has_labels and spec.labels and len(spec.labels) != spec.num_outputs:
+        wanted_labels = self.num_labels(spec.num_outputs, spec.activation)
+        if self.has_labels and spec.labels and len(spec.labels) != wanted_labels:
             raise SpecError(
                 f"labels of {spec.name}: got {len(spec.labels)}, "
-                f"expected {spec.num_outputs}, one per class"
+                f"expected {wanted_labels}, one per class"
             )
+
+    def num_labels(self, columns: int, activation: Activation | None) -> int:
+        """Return how many labels an output of `columns` has: one each."""
+        return columns
 
     def refuse_threshold(self, threshold: float) -> str:
         """Return what a threshold has to be where this is none, else an empty string."""
@@ -182,15 +191,19 @@ class Task(ABC):
     def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
         """Return how far each row of `candidate` is from `reference`, (rows,), never negative."""
 
+    def aligned(
+        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
+    ) -> tuple[Outputs, Outputs]:
+        """Return both outputs so that they can be compared element by element: here as they are."""
+        return reference, candidate
+
     def error(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
         """Return the error of each row, (rows,): what calibration minimises.
 
         Energy of the error over that of the reference, the mean over the outputs.
         """
-        found = [
-            relative_energy(reference[output.name], candidate[output.name])
-            for output in spec.outputs
-        ]
+        ours, theirs = self.aligned(spec, reference, candidate)
+        found = [relative_energy(ours[output.name], theirs[output.name]) for output in spec.outputs]
         mean: Float64Array = np.mean(found, axis=0)
         return mean
 
@@ -199,9 +212,9 @@ class Task(ABC):
 
         Another model is off by about 1.4. The worst output counts.
         """
+        ours, theirs = self.aligned(spec, reference, candidate)
         return max(
-            relative_rms(reference[o.name], candidate[o.name], over_images=False)
-            for o in spec.outputs
+            relative_rms(ours[o.name], theirs[o.name], over_images=False) for o in spec.outputs
         )
 
     def labels_on(self, spec: ModelSpec, outputs: Outputs) -> BoolArray | None:
@@ -235,6 +248,10 @@ class Task(ABC):
     def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether a precision in the field counts as unchanged, (rows,)."""
         return self.same(spec, reference, candidate)
+
+    def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
+        """Return `spec` so that `decode` leaves out nothing with a score above `share`."""
+        return spec
 
     # Smoothing over the frames of a camera.
 
@@ -270,6 +287,10 @@ class Task(ABC):
     def draw(self, picture: Any, prediction: Prediction) -> Any:
         """Return `picture`, a Pillow image, with what `prediction` shows in it."""
         return prediction.draw(picture)
+
+    def to_coco(self, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+        """Return the entries of a COCO results file; none where there are no boxes."""
+        return []
 
 
 def check_top(top: int) -> None:

@@ -6,8 +6,8 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import TASKS, task_named
 
-CLASSES, FEATURES = "classification", "features"
-"""What a model with a head is, where its source does not know better, and one without."""
+CLASSES, FEATURES, DETECTION = "classification", "features", "detection"
+"""What a model with a head is, where its source does not know better; one without; a detector."""
 
 _REMARKS = {
     "multi_label": "its configuration says multi-label: each label is on or off by itself",

@@ -49,6 +49,7 @@ class Measure:
         unit: ``share`` is shown in percent, ``number`` with three digits.
         has_row: whether a table shows it; False where the report has a row for it already.
         summarize: over all images; None for the mean of those that have a number.
+        of: name of the measure whose values by image it sums up in its own way.
     """
 
     name: str
@@ -58,3 +59,4 @@ class Measure:
     unit: Literal["share", "number"] = "number"
     has_row: bool = True
     summarize: Summarize | None = None
+    of: str = ""

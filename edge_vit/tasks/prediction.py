@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,10 @@ class Prediction:
         """Return what was found, best first, as JSON: `index`, `label`, `score`, and more."""
         return []
 
+    def at_least(self, share: float) -> Prediction:
+        """Return the prediction without entries whose score is below `share`."""
+        return self
+
     def extras(self) -> dict[str, Any]:
         """Return what the task says beside its entries, as JSON."""
         return {}
@@ -126,6 +131,11 @@ class ClassPrediction(Prediction):
     def line(self) -> str:
         """The first class with its probability to three digits."""
         return f"{self.answers[0].label} {self.answers[0].score:.3f}" if self.answers else ""
+
+    def at_least(self, share: float) -> Prediction:
+        """Return the classes whose probability is at least `share`."""
+        kept = tuple(answer for answer in self.answers if answer.score >= share)
+        return dataclasses.replace(self, answers=kept)
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the classes, best first."""

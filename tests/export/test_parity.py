@@ -38,9 +38,9 @@ def fp32(source, proto) -> onnx.ModelProto:
 
 
 def check(source, model, images=PHOTOS, batch=None):
-    return check_parity(
-        source, model.SerializeToString(), observe_reference(source, images, "photographs", batch)
-    )
+    reference = observe_reference(source, images, "photographs", batch)
+    parity, (outputs,) = check_parity(source, model.SerializeToString(), reference)
+    return parity, outputs
 
 
 def edited(model: onnx.ModelProto, name: str, edit) -> onnx.ModelProto:

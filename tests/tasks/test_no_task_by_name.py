@@ -11,7 +11,10 @@ from edge_vit.tasks import TASKS
 
 PACKAGE = Path(__file__).parents[2] / "edge_vit"
 NAMES = frozenset(TASKS.shipped)
-OTHER_WORDS = {"edge_vit/calibration/seen.py": "keys of a file that holds the vectors of images"}
+OTHER_WORDS = {
+    "edge_vit/calibration/seen.py": "keys of a file that holds the vectors of images",
+    "edge_vit/optional.py": "names of extras",
+}
 """File -> what a name of a task means there."""
 
 

@@ -190,7 +190,9 @@ def _read_projection(
         raise _NotCanonical("queries, keys or values are made of more than one linear layer")
     linear, source = linears[stretch.source], stretch.source
     batch, tokens, width = shapes[block.root]
-    num_heads = math.prod(shapes[operand][:-2]) // batch
+    num_heads, rest = divmod(math.prod(shapes[operand][:-2]), batch)
+    if rest or not num_heads:
+        raise _NotCanonical("attention across the groups that the tokens come in")
     positions = move(stretch.moves, shapes[source])
     if not stretch.nodes:
         positions = np.swapaxes(positions, -1, -2) if is_transposed else positions

@@ -1,6 +1,8 @@
-"""Gives a graph the input and the output that every edge-vit graph has."""
+"""Gives a graph the input that every edge-vit graph has, and the outputs of its task."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -30,13 +32,18 @@ def add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec)
     replace_value(old, normalised)
 
 
-def set_output(graph: ir.Graph, tensor: TensorSpec) -> None:
-    """Keep the first output alone and call it what `tensor` does."""
-    value = graph.outputs[0]
-    del graph.outputs[1:]
-    if value.is_graph_input() or len(value.uses()) > 0:  # an output that is also read, or no node's
-        value = Builder(graph, graph[-1]).one("Identity", value)
-        graph.outputs[0] = value
-    value.name = tensor.name
-    value.type = ir.TensorType(ir.DataType.FLOAT)
-    value.shape = ir.Shape(tensor.shape)
+def set_outputs(graph: ir.Graph, tensors: Sequence[TensorSpec]) -> None:
+    """Keep the first outputs, as many as `tensors`, and call them what those do."""
+    del graph.outputs[len(tensors) :]
+    for index, tensor in enumerate(tensors):
+        value = graph.outputs[index]
+        if (
+            value.is_graph_input()  # no node's output, one that is also read, or one named twice
+            or len(value.uses()) > 0
+            or any(value is other for other in list(graph.outputs)[:index])
+        ):
+            value = Builder(graph, graph[-1]).one("Identity", value)
+            graph.outputs[index] = value
+        value.name = tensor.name
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        value.shape = ir.Shape(tensor.shape)

@@ -1,4 +1,4 @@
-"""``hf:FOLDER_OR_NAME``: a Vision Transformer of transformers, from a local folder or the hub."""
+"""``hf:FOLDER_OR_NAME``: a vision model of transformers, from a local folder or the hub."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.reading import WEIGHT_FILES, find_shards
 from edge_vit.export.misfit import Misfit
 from edge_vit.export.sources.from_timm import open_timm_folder
-from edge_vit.export.sources.huggingface_families import FAMILIES, choose_class
+from edge_vit.export.sources.huggingface_families import (
+    DETECTORS,
+    FAMILIES,
+    Choice,
+    choose_class,
+)
 from edge_vit.export.sources.huggingface_images import read_preprocess
-from edge_vit.export.sources.huggingface_modules import Features, Logits, attend
+from edge_vit.export.sources.huggingface_modules import Detections, Features, Logits, attend
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.timm_folder import (
@@ -70,22 +75,32 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         choice = choose_class(config, request.classes, request.address)
         model_class = getattr(transformers, choice.class_name)
         model, weights = _create(transformers, request, model_class, choice.config, place)
-    sizes = FAMILIES[config.model_type].sizes
+    family = FAMILIES.get(config.model_type)
+    sizes = family.sizes if family else "free"  # detectors interpolate by themselves
     # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
     if sizes == "interpolated" and (request.image_size or config.model_type.startswith("dinov2")):
         _fix_positions(model, preprocess.image_size)
     elif sizes == "fixed":
         _refuse_other_size(request, model, preprocess.image_size)
-    has_head = task_named(choice.task).has_head
     return torch_source(
         request,
-        Logits(model) if has_head else Features(model, choice.feature),
+        _one_that_returns(choice, model),
         name=Path(place).name,
         task=choice.task,
         preprocess=preprocess,
         labels=_read_labels(config),
         weights=weights,
+        outputs=choice.outputs,
+        activation=choice.activation,
     )
+
+
+def _one_that_returns(choice: Choice, model: nn.Module) -> nn.Module:
+    """Return `model` so that it returns tensors alone."""
+    if choice.outputs:
+        return Detections(model)
+    has_head = task_named(choice.task).has_head
+    return Logits(model) if has_head else Features(model, choice.feature)
 
 
 def _find_place(request: SourceRequest) -> tuple[str, bool]:
@@ -153,10 +168,10 @@ def _read_config(
         raise SpecError(
             f"{request.address} is a model of timm. Export it as timm:hf-hub:{request.target}"
         )
-    if config.model_type not in FAMILIES:
+    if config.model_type not in (*FAMILIES, *DETECTORS):
         raise SpecError(
             f"{request.address} is a {config.model_type!r} model, expected one of "
-            f"{', '.join(FAMILIES)}"
+            f"{', '.join((*FAMILIES, *DETECTORS))}"
         )
     return config
 

@@ -1,4 +1,4 @@
-"""The models of transformers that are Vision Transformers, and how each gives features."""
+"""The models of transformers that can be exported, and what each of them gives."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import TaskName
-from edge_vit.tasks.declared import FEATURES, task_of_problem
+from edge_vit.spec import Activation, TaskName
+from edge_vit.tasks.declared import DETECTION, FEATURES, task_of_problem
 
 Feature = Literal["class token", "mean token", "pooler_output", "image_embeds"]
 """What stands for the whole image in a model without a head; the last two in transformers' words.
@@ -61,6 +61,17 @@ FAMILIES: Mapping[str, Family] = {
 """By the config's ``model_type``."""
 
 
+DETECTORS: Mapping[str, str] = {
+    "detr": "DetrForObjectDetection",
+    "yolos": "YolosForObjectDetection",
+    "rt_detr_v2": "RTDetrV2ForObjectDetection",
+    "d_fine": "DFineForObjectDetection",
+    "rf_detr": "RfDetrForObjectDetection",
+    "lw_detr": "LwDetrForObjectDetection",
+}
+"""Class of each detector by the config's ``model_type``."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The class to make of a config.
@@ -70,12 +81,16 @@ class Choice:
         config: for it: the image half's where the model has a text half.
         task: what it gives.
         feature: which of its outputs that is, for `features`.
+        activation: of a detector's class logits.
+        outputs: names of several outputs; empty for a single one.
     """
 
     class_name: str
     config: Any
     task: TaskName
     feature: Feature
+    activation: Activation | None = None
+    outputs: tuple[str, ...] = ()
 
 
 def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
@@ -87,8 +102,11 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
         address: of the model, for messages.
 
     Raises:
-        SpecError: classes are wanted of a model that has no class with a head.
+        SpecError: classes are wanted of a model that has no class with a head, or features of a
+            detector.
     """
+    if config.model_type in DETECTORS:
+        return _choose_detector(config, num_classes, address)
     family = FAMILIES[config.model_type]
     bare, head = family.name + family.base, family.name + _HEAD
     named = next(iter(config.architectures or ()), bare)
@@ -107,3 +125,18 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
     chosen = named if named.startswith(head) else head
     task = task_of_problem(config.problem_type)
     return Choice(chosen, config, task, family.feature)
+
+
+def _choose_detector(config: Any, num_classes: int | None, address: str) -> Choice:
+    """Return the detector of `config`: softmax with "no object" last, or sigmoid of each class."""
+    if num_classes == 0:
+        raise SpecError(
+            f"{address}: a detector gives boxes, not features. Leave --num-classes 0 out"
+        )
+    has_no_object = config.model_type in ("detr", "yolos") or not getattr(
+        config, "use_focal_loss", True
+    )
+    activation: Activation = "softmax" if has_no_object else "sigmoid"
+    outputs = ("logits", "boxes")
+    made = DETECTORS[config.model_type]
+    return Choice(made, config, DETECTION, "class token", activation, outputs)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 from torch import Tensor, nn
 
@@ -20,6 +26,38 @@ class Logits(nn.Module):
         """Return logits (B, classes) of `images` (B, 3, H, W)."""
         logits: Tensor = self.model(pixel_values=images).logits
         return logits
+
+
+class Detections(nn.Module):
+    """A transformers detector that returns class logits and boxes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, Q, C) and boxes (B, Q, 4), cxcywh from 0 to 1, of `images`."""
+        with _traceable(sys.modules[type(self.model).__module__]):
+            outputs = self.model(pixel_values=images)
+        return outputs.logits, outputs.pred_boxes
+
+
+@contextlib.contextmanager
+def _traceable(modeling: ModuleType) -> Iterator[None]:
+    """Let the code of `modeling` be traced at any batch size.
+
+    Its checks of shapes, which no exporter can write into a graph, are switched off, and `len` of a
+    tensor stays symbolic, where Python's own would be a number.
+    """
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, Tensor) else len(value)
+
+    with (
+        mock.patch.dict(os.environ, {"TRANSFORMERS_DISABLE_TORCH_CHECK": "1"}),
+        mock.patch.object(modeling, "len", length, create=True),
+    ):
+        yield
 
 
 class Features(nn.Module):

@@ -15,7 +15,7 @@ from edge_vit.export.sources.gray import GRAY_REMARK, GrayImages, num_channels, 
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.one_output import OneOutput, take_output
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.spec import PreprocessSpec, TaskName
+from edge_vit.spec import Activation, PreprocessSpec, TaskName
 from edge_vit.tasks import task_named
 
 _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolution|divisible")
@@ -28,7 +28,8 @@ class TorchSource:
 
     Attributes:
         module: in eval mode, float32, on the CPU: takes normalised float32 images (B, 3, H, W) and
-            returns one tensor, logits (B, classes) or features (B, channels).
+            returns one tensor, logits (B, classes) or features (B, channels), or a tuple of
+            `outputs`.
         name: for people, such as ``vit_small_patch16_224``.
         address: where it came from, such as ``timm:vit_small_patch16_224``.
         task: what the output means.
@@ -37,6 +38,8 @@ class TorchSource:
         licence: of the weights, where the source says it.
         remarks: what was done to the model to make it one that takes images, a sentence each.
         weights: what was taken out of the checkpoint, in one line; empty without one.
+        outputs: the task's names of several outputs, in order; empty for a single one.
+        activation: of the scores, where the source knows it.
     """
 
     module: nn.Module
@@ -48,6 +51,8 @@ class TorchSource:
     licence: str = ""
     remarks: tuple[str, ...] = ()
     weights: str = ""
+    outputs: tuple[str, ...] = ()
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class OnnxSource:
     """A graph that somebody else exported.
 
     Attributes:
-        model: one input; one output, float32 (N, classes) or (N, channels).
+        model: one input; one output, float32 (N, classes) or (N, channels), or the `outputs`.
         name: for people: the file's name.
         address: where it came from, such as ``onnx:vit.onnx``.
         task: what the output means.
@@ -68,6 +73,8 @@ class OnnxSource:
         licence: of the weights; an ONNX file does not say.
         remarks: what was done to the graph to make it one that takes images, a sentence each.
         weights: empty: they are all in the file.
+        outputs: as in `TorchSource`, and so is `activation`.
+        activation: see there.
     """
 
     model: onnx.ModelProto
@@ -82,6 +89,8 @@ class OnnxSource:
     licence: str = ""
     remarks: tuple[str, ...] = ()
     weights: str = ""
+    outputs: tuple[str, ...] = ()
+    activation: Activation | None = None
 
 
 Source = TorchSource | OnnxSource
@@ -97,6 +106,8 @@ def torch_source(
     labels: tuple[str, ...] = (),
     licence: str = "",
     weights: str = "",
+    outputs: tuple[str, ...] = (),
+    activation: Activation | None = None,
 ) -> TorchSource:
     """Return `module` as a source, after one image through it has shown that it is one.
 
@@ -110,10 +121,12 @@ def torch_source(
             outputs.
         licence: as in `TorchSource`.
         weights: as in `TorchSource`.
+        outputs: as in `TorchSource`; the first one's last axis holds the classes.
+        activation: as in `TorchSource`.
 
     Raises:
-        SpecError: the module does not take the image, does not return one (B, N) tensor, or has
-            another number of classes than the user says.
+        SpecError: the module does not take the image, does not return one (B, N) tensor or the
+            `outputs`, or has another number of classes than the user says.
         ArtifactError: a weight is NaN or infinite.
     """
     module = plain_module(module, request.address)
@@ -124,13 +137,27 @@ def torch_source(
     if takes_gray(module, preprocess.image_size):
         module, remarks = GrayImages(module), (GRAY_REMARK,)
     output = _run_once(request.address, module, preprocess.image_size)
-    module, taken = take_output(module, output)
-    if taken or isinstance(module, OneOutput):
-        output = _run_once(request.address, module, preprocess.image_size)
-    num_outputs = _width(request.address, output)
-    known = check_classes(request, task, num_outputs, labels)
+    if outputs:
+        columns = _columns(request.address, output, outputs)
+        columns = task_named(task).num_labels(columns, activation)
+    else:
+        module, taken = take_output(module, output)
+        remarks += taken
+        if taken or isinstance(module, OneOutput):
+            output = _run_once(request.address, module, preprocess.image_size)
+        columns = _width(request.address, output)
     return TorchSource(
-        module, name, request.address, task, known, preprocess, licence, remarks + taken, weights
+        module=module,
+        name=name,
+        address=request.address,
+        task=task,
+        labels=check_classes(request, task, columns, labels),
+        preprocess=preprocess,
+        licence=licence,
+        remarks=remarks,
+        weights=weights,
+        outputs=outputs,
+        activation=activation,
     )
 
 
@@ -181,6 +208,17 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> o
             f"{type(error).__name__}: {first_line(error)}{advice}"
         ) from error
     return output
+
+
+def _columns(address: str, output: object, names: tuple[str, ...]) -> int:
+    """Return C of the first of several outputs (B, N, C)."""
+    given = output if isinstance(output, tuple) else ()
+    if len(given) != len(names) or not all(isinstance(x, Tensor) and x.ndim == 3 for x in given):
+        raise SpecError(
+            f"{address} returns a {type(output).__name__}, expected {len(names)} tensors (batch, "
+            f"rows, columns): {', '.join(names)}"
+        )
+    return int(given[0].shape[2])
 
 
 def _width(address: str, output: object) -> int:

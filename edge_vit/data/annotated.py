@@ -1,0 +1,108 @@
+"""Images with boxes beside them: a COCO annotation file, or a folder as YOLO's tools take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edge_vit.data.folder import list_folder
+from edge_vit.data.images import FileSource, ImageItem
+from edge_vit.data.source import Wanted
+from edge_vit.errors import ImageError
+from edge_vit.tasks.detection.truth import Objects, read_coco, read_yolo
+
+ReadTruth = Callable[[int, ImageItem], Objects]
+"""(index, decoded image) -> its objects."""
+
+
+class AnnotatedSource(FileSource):
+    """Images of files, each with its true objects.
+
+    Args:
+        paths: of the images.
+        names: of the images.
+        read: the objects of one.
+        labels: class names by index.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], names: Sequence[str], read: ReadTruth, labels: Sequence[str]
+    ) -> None:
+        super().__init__(paths, names=names, labels=labels)
+        self._read = read
+
+    def item(self, index: int) -> ImageItem:
+        """Return one image, decoded, with its objects."""
+        item = super().item(index)
+        return replace(item, truth=self._read(index, item))
+
+
+def open_coco(address: str, wanted: Wanted) -> AnnotatedSource:
+    """Return the images of a COCO annotation file, which lie beside it or in a folder near it.
+
+    Raises:
+        ImageError: an image is not there; the message names where it was looked for.
+        ArtifactError: the file is no annotation file.
+        SpecError: its categories are none of the model's classes.
+    """
+    path = Path(address)
+    objects = read_coco(path, wanted.labels)
+    if not objects:
+        raise ImageError(f"{path} lists no images, expected a COCO annotation file with some")
+    folder = _folder_of(path, next(iter(objects)))
+    names = list(objects)
+
+    def read(index: int, item: ImageItem) -> Objects:
+        found = objects[names[index]]
+        if found.size != item.pixels.shape[:2]:
+            raise ImageError(
+                f"{item.name}: got {item.pixels.shape[0]} x {item.pixels.shape[1]} pixels, but "
+                f"{path.name} says {found.size[0]} x {found.size[1]}: its boxes do not fit. Take "
+                "the images that were annotated"
+            )
+        return found
+
+    return AnnotatedSource([folder / name for name in names], names, read, wanted.labels)
+
+
+def _folder_of(path: Path, name: str) -> Path:
+    """Return the folder in which the image `name` of the annotation file at `path` lies."""
+    split = path.stem.removeprefix("instances_")
+    parents = (path.parent, path.parent.parent)
+    folders = [
+        folder
+        for parent in parents
+        for folder in (parent, parent / split, parent / "images", parent / "images" / split)
+    ]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder
+    raise ImageError(
+        f"{path} lists {name}, which is in none of {', '.join(map(str, dict.fromkeys(folders)))}. "
+        "Put the images, or a link to their folder, beside the file"
+    )
+
+
+def is_yolo(folder: Path) -> bool:
+    """Return whether `folder` holds ``images`` and ``labels``, as YOLO's tools want it."""
+    return (folder / "images").is_dir() and (folder / "labels").is_dir()
+
+
+def open_yolo(address: str, wanted: Wanted) -> AnnotatedSource:
+    """Return the images in ``images``, each with the objects of its text file in ``labels``.
+
+    Raises:
+        ImageError: there are no images.
+        ArtifactError: a text file is something else; when its image's turn comes.
+    """
+    root = Path(address)
+    names = [path.as_posix() for path in list_folder(root / "images").paths]
+
+    def read(index: int, item: ImageItem) -> Objects:
+        text = (root / "labels" / names[index]).with_suffix(".txt")
+        height, width = item.pixels.shape[:2]
+        return read_yolo(text, (height, width), wanted.num_classes or len(wanted.labels) or None)
+
+    paths = [root / "images" / name for name in names]
+    return AnnotatedSource(paths, names, read, wanted.labels)

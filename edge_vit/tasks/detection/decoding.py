@@ -1,0 +1,95 @@
+"""Raw outputs of a detector -> scored boxes, as transformers' post-processing gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_vit.spec import ModelSpec
+from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.detection.boxes import corners, suppress, to_image
+from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray, activate
+
+BOXES = "boxes"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The scored boxes of one image, best first.
+
+    Attributes:
+        boxes: corners, (N, 4).
+        scores: (N,), 0 to 1.
+        classes: index of each box's class, (N,).
+    """
+
+    boxes: Float64Array
+    scores: Float64Array
+    classes: IntArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> Found:
+        """Return the boxes whose score is above `score`."""
+        return self.only(np.flatnonzero(self.scores > score))
+
+    def only(self, which: IntArray | list[int]) -> Found:
+        """Return the boxes at `which`."""
+        return Found(self.boxes[which], self.scores[which], self.classes[which])
+
+
+def probabilities(spec: ModelSpec, outputs: Outputs) -> Float64Array:
+    """Return the probability of each class in each query, (..., queries, classes).
+
+    A softmax has the probability of "no object" last, which is left out.
+    """
+    assert spec.activation is not None
+    values = activate(spec.activation, outputs[spec.outputs[0].name])
+    return values[..., :-1] if spec.activation == "softmax" else values
+
+
+def find_boxes(
+    spec: ModelSpec,
+    outputs: Outputs,
+    size: tuple[int, int] | None = None,
+    *,
+    min_score: float = 0.0,
+    nms: float | None = None,
+    clip: bool = True,
+) -> Found:
+    """Return the boxes in one image.
+
+    With softmax a query is one object, of its best class; with sigmoid each class of each query
+    counts by itself, and the best are taken, as many as there are queries. Equal scores are ordered
+    by query.
+
+    Args:
+        spec: the model.
+        outputs: of one image: class outputs (queries, columns), boxes (queries, 4).
+        size: (height, width) of the image before preprocessing; None for shares of the input.
+        min_score: only boxes above it.
+        nms: IoU from which the worse of two boxes of a class goes; None to keep all.
+        clip: whether boxes are cut at the image's edges.
+    """
+    scores = probabilities(spec, outputs)
+    if spec.activation == "softmax":
+        queries = np.arange(len(scores))
+        classes = scores.argmax(axis=1)
+        values = scores[queries, classes]
+    else:
+        queries, classes = np.divmod(np.arange(scores.size), scores.shape[1])
+        values = scores.reshape(-1)
+    best = _best(values, len(scores), min_score)
+    boxes = corners(outputs[BOXES][queries[best]])
+    if size is not None:
+        boxes = to_image(boxes, size, spec.preprocess, clip=clip)
+    found = Found(boxes, values[best], classes[best].astype(np.int64))
+    return found if nms is None else found.only(suppress(found.boxes, found.classes, nms))
+
+
+def _best(values: FloatArray, count: int, min_score: float) -> IntArray:
+    order = np.argsort(-values, kind="stable")[:count].astype(np.int64)
+    kept: IntArray = order[values[order] > min_score]
+    return kept

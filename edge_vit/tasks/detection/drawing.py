@@ -1,0 +1,50 @@
+"""Boxes and labels on a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edge_vit.tasks.detection.prediction import Box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_COLOURS = (
+    (230, 25, 75),
+    (60, 180, 75),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (0, 128, 128),
+    (240, 50, 230),
+    (128, 128, 0),
+)
+"""By class, again from the first after the last; white text can be read on each."""
+
+
+def draw_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
+    """Return a copy of `picture` with `boxes`, the best one on top."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    canvas = picture.convert("RGB")
+    canvas = canvas.copy() if canvas is picture else canvas
+    pen = ImageDraw.Draw(canvas)
+    line = max(1, round(min(canvas.size) / 200))
+    font = ImageFont.load_default(max(10, round(min(canvas.size) / 40)))
+    for box in reversed(boxes):
+        colour = _COLOURS[box.index % len(_COLOURS)]
+        x1, y1, x2, y2 = box.box
+        if x2 <= x1 or y2 <= y1:
+            continue
+        pen.rectangle(box.box, outline=colour, width=line)
+        text = f"{box.label} {box.score:.2f}"
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        at = (x1, max(0, y1 - (bottom - top) - 2 * line))
+        pen.rectangle(
+            (at[0], at[1], at[0] + right - left + 2 * line, at[1] + bottom - top + 2 * line),
+            fill=colour,
+        )
+        pen.text((at[0] + line - left, at[1] + line - top), text, fill="white", font=font)
+    assert isinstance(canvas, Image.Image)
+    return canvas

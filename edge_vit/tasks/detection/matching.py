@@ -1,0 +1,88 @@
+"""Which boxes, and which queries, of two sets of outputs stand for the same objects."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_vit.spec import ModelSpec
+from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.detection.boxes import iou
+from edge_vit.tasks.detection.decoding import BOXES, Found, probabilities
+from edge_vit.tasks.numerics import Float64Array, IntArray
+
+MIN_IOU = 0.5
+"""Least IoU of two boxes that can be the same object."""
+
+VISIBLE = 0.05
+"""Least probability of a query that a threshold in use may show."""
+
+
+def match_boxes(
+    reference: Found, candidate: Found, min_iou: float = MIN_IOU
+) -> list[tuple[int, int, float]]:
+    """Return pairs of boxes of the same class and their IoU, the reference's best box first.
+
+    Each box is in one pair at most: the candidate that overlaps most with it is taken.
+    """
+    overlaps = iou(reference.boxes, candidate.boxes)
+    overlaps[reference.classes[:, None] != candidate.classes[None]] = 0
+    pairs: list[tuple[int, int, float]] = []
+    for index in range(len(reference)):
+        if not len(candidate):
+            break
+        other = int(overlaps[index].argmax())
+        if overlaps[index, other] >= min_iou:
+            pairs.append((index, other, float(overlaps[index, other])))
+            overlaps[:, other] = 0
+    return pairs
+
+
+def align(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> tuple[Outputs, Outputs]:
+    """Return both outputs with what can be compared element by element, the rest set to zero.
+
+    Detectors that choose their queries by score give the same objects in another order, so the
+    candidate's queries are put in the order of the reference's. Queries that show nothing above
+    `VISIBLE` in either are left out, unless that would leave none in an image.
+
+    Args:
+        spec: the model.
+        reference: named outputs, (rows, queries, ...).
+        candidate: likewise.
+    """
+    wanted, got = probabilities(spec, reference), probabilities(spec, candidate)
+    names = [output.name for output in spec.outputs]
+    ours: dict[str, list[Float64Array]] = {name: [] for name in names}
+    theirs: dict[str, list[Float64Array]] = {name: [] for name in names}
+    for row in range(len(wanted)):
+        best, other = wanted[row].max(axis=1), got[row].max(axis=1)
+        distance = np.abs(reference[BOXES][row][:, None] - candidate[BOXES][row][None]).sum(axis=2)
+        distance = distance + np.abs(wanted[row][:, None] - got[row][None]).max(axis=2)
+        order = _pair_queries(best, other, distance)
+        shown = (best >= VISIBLE) | (other[order] >= VISIBLE)
+        shown = shown if (best >= VISIBLE).any() else np.ones_like(shown)
+        for name in names:
+            ours[name].append(np.where(shown[:, None], reference[name][row], 0.0))
+            theirs[name].append(np.where(shown[:, None], candidate[name][row][order], 0.0))
+    return (
+        {name: np.stack(rows) for name, rows in ours.items()},
+        {name: np.stack(rows) for name, rows in theirs.items()},
+    )
+
+
+def _pair_queries(best: Float64Array, other: Float64Array, distance: Float64Array) -> IntArray:
+    """Return for each query of the reference the candidate's that it is compared with.
+
+    Visible ones take the nearest, best first; the rest are paired in order, the candidate's visible
+    ones first, so that what only the candidate shows is not passed over.
+    """
+    order = np.full(len(best), -1, np.int64)
+    for query in np.argsort(-best, kind="stable").tolist():
+        if best[query] < VISIBLE:
+            break
+        order[query] = distance[query].argmin()
+        distance[:, order[query]] = np.inf
+    if (order < 0).all():  # nothing to go by: every query for itself
+        return np.arange(len(best))
+    left = np.setdiff1d(np.arange(len(best)), order)
+    order[order < 0] = left[np.argsort(-other[left], kind="stable")]
+    return order

@@ -1,0 +1,164 @@
+"""The task: decoding, comparison and drawing of boxes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import Activation, ModelSpec, TensorSpec
+from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
+from edge_vit.tasks.detection.drawing import draw_boxes
+from edge_vit.tasks.detection.matching import align, match_boxes
+from edge_vit.tasks.detection.measures import MEASURES
+from edge_vit.tasks.detection.prediction import Box, DetectionPrediction
+from edge_vit.tasks.numerics import BoolArray, Float64Array
+from edge_vit.tasks.prediction import Prediction
+
+
+class Detection(Task):
+    """Objects in an image: a class, a score and a box each."""
+
+    name = "detection"
+    wording = Wording(
+        subject="Boxes",
+        agreement=(
+            "Same answer: every box above the threshold has a partner of its class with an IoU of "
+            "at least 0.5, and none is left over."
+        ),
+        divergence="1 − shared IoU {}",
+    )
+    columns = ("class", "index", "score", "box")
+    default_activation: Activation = "sigmoid"
+    default_threshold = 0.5
+    gives_probabilities = True
+    has_threshold = True
+    has_direction = False
+    disagreement_is_loss = True
+    has_boxes = True
+    default_top = 100
+    measures = MEASURES
+    loss_measure = "AP"
+
+    def outputs(
+        self, size: int, batch: int | None = None, activation: Activation | None = None
+    ) -> tuple[TensorSpec, ...]:
+        """Return class outputs (batch, queries, size) and boxes (batch, queries, 4)."""
+        shape = (batch or "batch", "queries")
+        return (
+            TensorSpec(self.output_name(activation), "float32", (*shape, size)),
+            TensorSpec(BOXES, "float32", (*shape, 4)),
+        )
+
+    def num_labels(self, columns: int, activation: Activation | None) -> int:
+        """Return the classes: with softmax the last column stands for "no object"."""
+        return columns - (activation == "softmax")
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuse a model without boxes, or with other numbers of boxes than of classes."""
+        super().check(spec)
+        shapes = {output.name: output.shape for output in spec.outputs}
+        given = [spec.outputs[0].shape, shapes.get(BOXES, ())]
+        if any(len(shape) != 3 for shape in given) or given[0][1] != given[1][1]:
+            got = ", ".join(f"{output.name} {output}" for output in spec.outputs)
+            raise SpecError(
+                f"outputs of {spec.name}: got {got}, expected logits (batch, queries, classes) and "
+                "boxes (batch, queries, 4)"
+            )
+
+    def refuse_threshold(self, threshold: float) -> str:
+        """Return what a score may be where `threshold` is none."""
+        return "" if 0 <= threshold < 1 else "at least 0 and less than 1"
+
+    def found(self, spec: ModelSpec, outputs: Outputs, row: int, size: Size | None = None) -> Found:
+        """Return the boxes above the model's threshold in the image of `row`."""
+        own = {output.name: outputs[output.name][row] for output in spec.outputs}
+        return find_boxes(spec, own, size, min_score=spec.threshold or 0.0)
+
+    def decode(
+        self,
+        spec: ModelSpec,
+        outputs: Outputs,
+        images: Sequence[str] = (),
+        sizes: Sequence[Size] = (),
+        *,
+        top: int = 100,
+    ) -> list[Prediction]:
+        """Return the boxes above the model's threshold, in the pixels of `sizes`."""
+        check_top(top)
+        predictions: list[Prediction] = []
+        for row in range(len(self.values(spec, outputs))):
+            size = sizes[row] if sizes else spec.preprocess.image_size
+            found = self.found(spec, outputs, row, size)
+            predictions.append(
+                DetectionPrediction(
+                    name_of(images, row),
+                    tuple(
+                        Box(index, spec.label(index), score, (x1, y1, x2, y2))
+                        for index, score, (x1, y1, x2, y2) in zip(
+                            found.classes[:top].tolist(),
+                            found.scores[:top].tolist(),
+                            found.boxes[:top].tolist(),
+                            strict=True,
+                        )
+                    ),
+                )
+            )
+        return predictions
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether every box has its partner, and none is left over."""
+        return np.array([n == m == k for n, m, k, _ in self._pairs(spec, reference, candidate)])
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return 1 - the IoU of pairs over all objects, 0 where there are none."""
+        return np.array(
+            [
+                1 - shared / (n + m - k) if n + m else 0.0
+                for n, m, k, shared in self._pairs(spec, reference, candidate)
+            ]
+        )
+
+    def aligned(
+        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
+    ) -> tuple[Outputs, Outputs]:
+        """Return both with visible queries paired and the others set to zero."""
+        return align(spec, reference, candidate)
+
+    def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
+        """Return `spec` with that threshold."""
+        return dataclasses.replace(spec, threshold=share)
+
+    def to_coco(self, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+        """Return all boxes; an image's id is the number that its name is, or its place from 1."""
+        entries: list[dict[str, Any]] = []
+        for place, prediction in enumerate(predictions, 1):
+            assert isinstance(prediction, DetectionPrediction)
+            stem = Path(prediction.image).stem
+            entries += prediction.to_coco(int(stem) if stem.isdecimal() else place)
+        return entries
+
+    def draw(self, picture: Any, prediction: Prediction) -> Any:
+        """Return `picture` with the boxes on it."""
+        assert isinstance(prediction, DetectionPrediction)
+        return draw_boxes(picture, prediction.boxes)
+
+    def _pairs(
+        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
+    ) -> list[tuple[int, int, int, float]]:
+        """Return of each row: boxes of the reference, of the candidate, pairs, and their IoU."""
+        counts = []
+        for row in range(len(self.values(spec, reference))):
+            ours, theirs = (self.found(spec, each, row) for each in (reference, candidate))
+            pairs = match_boxes(ours, theirs)
+            shared = sum(overlap for _, _, overlap in pairs)
+            counts.append((len(ours), len(theirs), len(pairs), shared))
+        return counts
+
+
+TASK = Detection()

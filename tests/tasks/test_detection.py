@@ -1,0 +1,246 @@
+"""Boxes: back into the image's pixels, decoded, matched, aligned, and their measures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from edge_vit.data.images import open_image_source
+from edge_vit.data.preprocess import preprocess
+from edge_vit.errors import ArtifactError, ImageError, SpecError
+from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input
+from edge_vit.tasks import task_of
+from edge_vit.tasks.detection import Box, DetectionPrediction
+from edge_vit.tasks.detection.boxes import corners, iou, suppress, to_image
+from edge_vit.tasks.detection.measures import matched_share, mean_iou, records, score_drift
+from edge_vit.tasks.detection.truth import read_coco, read_yolo
+
+RANDOM = np.random.default_rng(0)
+QUERIES = 6
+
+
+def spec_of(activation="sigmoid", threshold=0.5, labels=("cat", "dog", "cow"), **more) -> ModelSpec:
+    columns = len(labels) + (activation == "softmax")
+    return ModelSpec(
+        name="tiny",
+        source="hf:tiny",
+        task="detection",
+        labels=labels,
+        inputs=(image_input((64, 48)),),
+        outputs=(
+            TensorSpec("logits", "float32", ("batch", QUERIES, columns)),
+            TensorSpec("boxes", "float32", ("batch", QUERIES, 4)),
+        ),
+        preprocess=PreprocessSpec((64, 48), **more),
+        activation=activation,
+        threshold=threshold,
+    )
+
+
+def outputs_of(rows=1, columns=3):
+    """Return logits, of which every query has one class that is found, and boxes."""
+    logits = np.full((rows, QUERIES, columns), -6, np.float32)
+    logits[:, np.arange(QUERIES), np.arange(QUERIES) % 3] = np.linspace(4, 1, QUERIES)
+    centres = np.linspace(0.15, 0.85, QUERIES)
+    boxes = np.stack([centres, centres, np.full(QUERIES, 0.12), np.full(QUERIES, 0.1)], axis=1)
+    return {"logits": logits, "boxes": np.repeat(boxes[None], rows, 0).astype(np.float32)}
+
+
+@pytest.mark.parametrize("crop_mode", ["squash", "border", "center"])
+@pytest.mark.parametrize("size", [(200, 150), (90, 300), (64, 48)])
+def test_a_box_comes_back_to_the_pixels_that_it_was_drawn_on(crop_mode, size):
+    spec = PreprocessSpec((64, 48), crop_mode=crop_mode, crop_pct=1.0, interpolation="bilinear")
+    height, width = size
+    image = np.zeros((*size, 3), np.uint8)
+    y1, y2 = round(height * 0.45), round(height * 0.6)
+    x1, x2 = round(width * 0.42), round(width * 0.57)
+    image[y1:y2, x1:x2] = 255
+    seen = preprocess(image, spec)[:, :, 0] > 127
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    inside = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]) / [48, 64, 48, 64]
+    found = to_image(inside, size, spec)[0]
+    step = 1.5 * max(height / 64, width / 48, height / 48 * 0.8)  # a pixel of the input
+    np.testing.assert_allclose(found, [x1, y1, x2, y2], atol=step)
+
+
+def test_decode_orders_by_score_and_keeps_what_is_above_the_threshold():
+    spec, outputs = spec_of(threshold=0.8, crop_mode="squash", crop_pct=1.0), outputs_of()
+    (prediction,) = task_of(spec).decode(spec, outputs, ("a.jpg",), ((128, 96),))
+    assert isinstance(prediction, DetectionPrediction)
+    scores = [box.score for box in prediction.boxes]
+    assert scores == sorted(scores, reverse=True)
+    assert all(score > 0.8 for score in scores)
+    assert len(scores) == 5
+    first = prediction.to_json()["predictions"][0]
+    assert (first["index"], first["label"]) == (0, "cat")
+    np.testing.assert_allclose(first["box"], corners(outputs["boxes"][0, 0]) * [96, 128, 96, 128])
+    (less,) = task_of(spec).decode(spec, outputs, sizes=((128, 96),), top=2)
+    assert less.to_json()["predictions"] == prediction.to_json()["predictions"][:2]
+    assert prediction.headline == "2 cat, 2 dog, 1 cow"
+
+
+def test_softmax_leaves_the_no_object_column_out():
+    spec, outputs = spec_of("softmax", 0.5), outputs_of(columns=4)
+    outputs["logits"][0, 0, 3] = 9
+    (prediction,) = task_of(spec).decode(spec, outputs)
+    assert {box.index for box in prediction.boxes} <= {0, 1, 2}
+    assert len(prediction.boxes) == QUERIES - 1
+
+
+def test_the_order_of_the_queries_says_nothing():
+    spec, outputs = spec_of(), outputs_of(2)
+    order = RANDOM.permutation(QUERIES)
+    moved = {name: values[:, order] for name, values in outputs.items()}
+    task = task_of(spec)
+    assert task.same(spec, outputs, moved).all()
+    assert task.error(spec, outputs, moved).tolist() == [0, 0]
+    assert task.deviation(spec, outputs, moved) == 0
+    assert task.divergence(spec, outputs, moved) == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_what_no_threshold_shows_is_no_error():
+    spec, outputs = spec_of(), outputs_of()
+    outputs["logits"][0, 3:] = -6
+    other = {name: values.copy() for name, values in outputs.items()}
+    other["logits"][0, 3:] = -5
+    other["boxes"][0, 3:] += 0.3
+    task = task_of(spec)
+    assert task.error(spec, outputs, other).tolist() == [0]
+    other["logits"][0, 5, 1] = 3  # now it shows
+    assert task.error(spec, outputs, other)[0] > 0.01
+    assert not task.same(spec, outputs, other).any()
+
+
+def test_measures_against_the_reference():
+    spec, outputs = spec_of(), outputs_of()
+    other = {name: values.copy() for name, values in outputs.items()}
+    other["boxes"][0, 0, 2] /= 2
+    other["logits"][0, 1] = -6
+    other["logits"][0, 2:] += 0.1
+    assert matched_share(spec, outputs, other) == pytest.approx([5 / 6])
+    assert mean_iou(spec, outputs, other) == pytest.approx([(0.5 + 4) / 5])
+    assert score_drift(spec, outputs, other)[0] > 0
+    nothing = {**outputs, "logits": np.full_like(outputs["logits"], -9)}
+    assert np.isnan(matched_share(spec, nothing, outputs)).all()
+    assert matched_share(spec, outputs, nothing).tolist() == [0]
+
+
+def test_iou_and_suppression():
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [0, 0, 2, 2.2], [5, 5, 4, 4]], float)
+    assert iou(boxes, boxes)[0].tolist() == pytest.approx([1, 1 / 3, 4 / 4.4, 0])
+    assert suppress(boxes, np.array([0, 0, 0, 0]), 0.5) == [0, 1, 3]
+    assert suppress(boxes, np.array([0, 0, 1, 0]), 0.5) == [0, 1, 2, 3]
+
+
+def test_refuses_a_model_without_boxes():
+    with pytest.raises(SpecError, match=r"expected logits .* and boxes \(batch, queries, 4\)"):
+        ModelSpec(
+            "x", "hf:x", "detection", (), (image_input((8, 8)),),
+            (TensorSpec("logits", "float32", ("batch", 4)),), PreprocessSpec((8, 8)),
+        )  # fmt: skip
+
+
+def test_draws_boxes_on_a_copy():
+    image_module = pytest.importorskip("PIL.Image")
+    picture = image_module.new("RGB", (80, 60))
+    prediction = DetectionPrediction("a", (Box(1, "dog", 0.9, (10.0, 20.0, 50.0, 55.0)),))
+    drawn = task_of(spec_of()).draw(picture, prediction)
+    assert np.asarray(picture).max() == 0
+    changed = np.asarray(drawn).any(axis=2)
+    assert changed[55, 10:50].all()
+    assert not changed[40, 20:40].any()
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 60}],
+    "categories": [{"id": 3, "name": "dog"}, {"id": 9, "name": "cat"}],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 9, "bbox": [10, 5, 20, 10], "iscrowd": 0},
+        {"id": 2, "image_id": 7, "category_id": 3, "bbox": [0, 0, 8, 8], "area": 50, "iscrowd": 1},
+    ],
+}
+
+
+@pytest.fixture
+def coco(tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    (tmp_path / "images").mkdir()
+    image_module.new("RGB", (60, 40), "white").save(tmp_path / "images" / "a.png")
+    path = tmp_path / "instances_val.json"
+    path.write_text(json.dumps(COCO))
+    return path
+
+
+def test_reads_coco_annotations_by_the_models_names(coco):
+    source = open_image_source(coco, ("cat", "dog", "cow"))
+    (item,) = source
+    assert item.truth.classes.tolist() == [0, 1]
+    assert item.truth.boxes.tolist() == [[10, 5, 30, 15], [0, 0, 8, 8]]
+    assert item.truth.areas.tolist() == [200, 50]
+    assert item.truth.crowds.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"categories": [{"id": 3, "name": "dog"}, {"id": 9, "name": "elk"}]}, SpecError, "'elk'"),
+        ({"annotations": [{"image_id": 8}]}, ArtifactError, "no COCO annotation file"),
+        ({"images": []}, ArtifactError, "no COCO annotation file"),
+        ({"annotations": [], "images": []}, ImageError, "lists no images"),
+    ],
+)
+def test_refuses_annotations_that_cannot_be_meant(coco, change, error, message):
+    coco.write_text(json.dumps({**COCO, **change}))
+    with pytest.raises(error, match=message):
+        open_image_source(coco, ("cat", "dog", "cow"))
+
+
+def test_refuses_images_of_another_size_than_annotated(coco):
+    images = [{**COCO["images"][0], "width": 61}]
+    coco.write_text(json.dumps({**COCO, "images": images}))
+    with pytest.raises(ImageError, match="says 40 x 61: its boxes do not fit"):
+        list(open_image_source(coco, ("cat", "dog")))
+
+
+def test_reads_a_yolo_folder(coco):
+    root = coco.parent
+    (root / "labels").mkdir()
+    (root / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.25\n\n")
+    (item,) = open_image_source(root, ("cat", "dog"))
+    assert item.truth.boxes.tolist() == [[15, 15, 45, 25]]
+    assert item.truth.classes.tolist() == [1]
+    (root / "labels" / "a.txt").write_text("2 0.5 0.5 0.5 0.25")
+    with pytest.raises(ArtifactError, match=r"a\.txt:1: got class 2, but the model has 2 classes"):
+        list(open_image_source(root, ("cat", "dog")))
+
+
+@pytest.mark.parametrize("line", ["1 2 3", "0.5 0.1 0.1 0.1 0.1", "0 1.2 0.1 0.1 0.1", "cat 1"])
+def test_refuses_other_lines_of_yolo(tmp_path, line):
+    path = tmp_path / "a.txt"
+    path.write_text(line)
+    with pytest.raises(ArtifactError, match=r"a\.txt:1: got .* expected: class cx cy w h"):
+        read_yolo(path, (10, 10))
+    assert len(read_yolo(tmp_path / "none.txt", (10, 10)).boxes) == 0
+
+
+def test_average_precision_of_the_truth_itself_is_1(coco):
+    pytest.importorskip("faster_coco_eval", reason="edge-vit[detection] is not installed")
+    from edge_vit.tasks.detection.average_precision import coco_numbers, summarize_ap
+
+    truth = read_coco(coco, ("cat", "dog", "cow"))["a.png"]
+    spec, outputs = spec_of(crop_mode="squash", crop_pct=1.0), outputs_of(2)
+    outputs["logits"][:, 0] = [8, -8, -8]
+    outputs["boxes"][:, 0] = [20 / 60, 10 / 40, 20 / 60, 10 / 40]
+    outputs["logits"][:, 1:] = -8
+    found = records(spec, outputs, [truth, None])
+    assert found[1] is None
+    numbers = coco_numbers(found[:1])
+    assert numbers["AP"] == pytest.approx(1)
+    assert numbers["APl"] is None
+    worse = records(spec, {**outputs, "boxes": outputs["boxes"] * 0.9}, [truth, None])
+    value = summarize_ap(worse, found, "AP")
+    assert value.value < 1
+    assert value.reference == pytest.approx(1)
+    assert summarize_ap([None], [None], "AP").value is None
