@@ -20,7 +20,9 @@ def make_detector(model_type: str) -> Any:
     model = _MAKERS[model_type]().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and not parameter.any():
+            if parameter.ndim == 4:
+                torch.nn.init.kaiming_normal_(parameter)  # else nothing of the image is left
+            elif parameter.ndim > 1 and not parameter.any():
                 parameter.normal_(std=0.1)  # a head of zeros gives every query the same score
             elif parameter.ndim > 1 and ("class" in name or "bbox" in name):
                 parameter.mul_(8)  # scores and boxes that differ between queries and images

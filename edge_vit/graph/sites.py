@@ -195,7 +195,7 @@ def _find_root(linears: list[Linear]) -> ir.Value | None:
     chains = [_movement_chain(linear.input) for linear in linears]
     first = chains[0][0]
     if any(chain[0] is not first for chain in chains):
-        return None
+        return _without_positions([chain[0] for chain in chains])
     node = first.producer()
     if node is None or node.op_type != "Conv":
         return first
@@ -205,6 +205,23 @@ def _find_root(linears: list[Linear]) -> ir.Value | None:
         if shape is not None and len(shape) == 3 and shape[-1] == width:
             return value if all(value in chain for chain in chains) else first
     return first
+
+
+def _without_positions(values: list[ir.Value]) -> ir.Value | None:
+    """Return the tokens that all `values` are, but for constant positions added to some of them.
+
+    DETR adds them to queries and keys in every layer.
+    """
+    tokens: ir.Value | None = None
+    roots = set[ir.Value]()
+    for value in values:
+        node = value.producer()
+        if node is not None and node.op_type == "Add":
+            operands = [v for v in node.inputs if v is not None and not is_constant(v)]
+            if len(operands) == 1:
+                value = tokens = operands[0]
+        roots.add(movement_root(value))
+    return tokens if len(roots) == 1 else None
 
 
 def _movement_chain(value: ir.Value) -> list[ir.Value]:

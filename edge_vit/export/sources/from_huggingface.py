@@ -184,7 +184,10 @@ def _create(
     options = {"config": config, "attn_implementation": _ATTENTION}
     if request.random_weights:
         torch.manual_seed(0)
-        return model_class._from_config(**options), ""
+        model = model_class._from_config(**options)
+        if config.model_type in DETECTORS:
+            _keep_image_visible(model)
+        return model, ""
     taken = ""
     where = f"checkpoint {place}"
     if request.checkpoint is not None:
@@ -215,6 +218,17 @@ def _create(
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
     _read_report(report, model, drops_head=request.classes == 0).refuse(where, model)
     return model, taken
+
+
+def _keep_image_visible(model: nn.Module) -> None:
+    """Let the convolutions of an untrained detector pass the image on.
+
+    As they are made, nothing of it is left in the deepest features: every query then has the same
+    score, and which of them are chosen is up to rounding.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
 
 
 def _read_report(report: Mapping[str, Any], model: nn.Module, *, drops_head: bool) -> Misfit:
