@@ -1,4 +1,4 @@
-"""A fallback that was allowed and taken: said in the log, on the session, and to who collects."""
+"""Fallbacks that were allowed and taken: logged, and collected for the exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEGRADED_STATUS = 6
 
 @contextlib.contextmanager
 def collect_degraded() -> Iterator[list[str]]:
-    """Give a list to which every fallback is added that is taken inside the block."""
+    """Yield a list to which every fallback is added that is taken inside the block."""
     collected: list[str] = []
     token = _COLLECTED.set(collected)
     try:
@@ -26,8 +26,8 @@ def collect_degraded() -> Iterator[list[str]]:
         _COLLECTED.reset(token)
 
 
-def tell_degraded(text: str) -> None:
-    """Say that a fallback was taken, and why."""
+def report_degraded(text: str) -> None:
+    """Log that a fallback was taken, and why; inside `collect_degraded` it is collected as well."""
     _LOG.warning("%s", text)
     collected = _COLLECTED.get()
     if collected is not None:

@@ -11,7 +11,7 @@ from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import capabilities, has_vnni
-from edge_vit.runtime.failures import failed_run, no_memory_to_load
+from edge_vit.runtime.failures import Failures
 from edge_vit.runtime.ort_providers import (
     check_provider,
     check_used,
@@ -37,7 +37,12 @@ _PRECISE_INT8 = "session.x64quantprecision"
 _APPROXIMATE_GELU = "optimization.enable_gelu_approximation"
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are numpy's own names
 _TOO_NEW = re.compile(r"IR version|opset \d+ is under development", re.IGNORECASE)
-_NO_MEMORY = re.compile(r"bad_alloc|failed to allocate memory|out of memory", re.IGNORECASE)
+_FAILURES = Failures(
+    "ONNX Runtime",
+    noise=re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    no_memory=re.compile(r"bad_alloc|failed to allocate memory|out of memory", re.IGNORECASE),
+    advice="Export it again, or update onnxruntime",
+)
 
 
 def open_backend(
@@ -133,8 +138,8 @@ class OrtSession(Session):
                 return results
             outputs = self._session.run(self._output_names, feeds)
         except Exception as error:
-            lost = lost_error(_reason(error), self._name) if self.is_on_gpu else None
-            raise lost or _run_error(error, self._name, feeds) from error
+            lost = lost_error(_FAILURES.reason(error), self._name) if self.is_on_gpu else None
+            raise lost or _FAILURES.running(error, self._name, feeds) from error
         return dict(zip(self._output_names, outputs, strict=True))
 
     def _close(self) -> None:
@@ -162,27 +167,9 @@ def _tensor_spec(tensor: Any) -> TensorSpec:
 
 
 def _load_error(error: Exception, name: str, version: str) -> BackendError:
-    reason = _reason(error)
+    reason = _FAILURES.reason(error)
     if _TOO_NEW.search(reason):
         return BackendError(
             f"{name} is too new for {version}: {reason}. Run: pip install --upgrade onnxruntime"
         )
-    if _is_memory(error):
-        return no_memory_to_load(version, name)
-    return BackendError(
-        f"{version} cannot load {name}: {reason}. Export it again, or update onnxruntime"
-    )
-
-
-def _run_error(error: Exception, name: str, feeds: dict[str, Array]) -> BackendError:
-    return failed_run("ONNX Runtime", name, feeds, _reason(error), is_memory=_is_memory(error))
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
-
-
-def _reason(error: Exception) -> str:
-    """What ONNX Runtime says, on one line, without its status code."""
-    text = " ".join(str(error).split())
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text).rstrip(".")
+    return _FAILURES.loading(error, name, version)

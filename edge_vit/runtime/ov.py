@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_vit.bundle import Bundle
-from edge_vit.errors import BackendError
 from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
-from edge_vit.runtime.failures import failed_run, no_memory_to_load
+from edge_vit.runtime.failures import Failures
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
@@ -24,7 +23,12 @@ from edge_vit.spec import Precision, TensorSpec
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 # Without VNNI the INT8 kernels of x86 saturate in 16 bits. Left as Q/DQ in float32 they are exact.
 _NO_INT8_KERNELS = {"LP_TRANSFORMS_MODE": "NO"}
-_WHERE = re.compile(r"Exception from \S+:\d+:\s*")
+_FAILURES = Failures(
+    "OpenVINO",
+    noise=re.compile(r"Exception from \S+:\d+:\s*"),
+    no_memory=re.compile("bad_alloc"),
+    advice="Export it again, or use --backend ort",
+)
 
 
 def open_backend(
@@ -82,7 +86,7 @@ class OpenVinoSession(Session):
             self._is_dynamic = inputs[0].shape[0] == "batch"
             self._single = self._compile(_fix_batch(self._graph) if self._is_dynamic else None)
         except Exception as error:
-            raise _load_error(error, name, self._version) from error
+            raise _FAILURES.loading(error, name, self._version) from error
         around = str(self._single.model.get_property("INFERENCE_PRECISION_HINT").to_string())
         if find_format(precision).is_quantized and around == "bf16":
             title = find_format(precision).title
@@ -99,7 +103,7 @@ class OpenVinoSession(Session):
         try:
             outputs = request.infer(feeds, share_inputs=True, share_outputs=False)
         except Exception as error:
-            raise _run_error(error, self._name, feeds) from error
+            raise _FAILURES.running(error, self._name, feeds) from error
         with self._lock:
             compiled.idle.append(request)
         return {spec.name: outputs[index] for index, spec in enumerate(self.outputs)}
@@ -115,7 +119,7 @@ class OpenVinoSession(Session):
                 try:
                     self._several = self._compile()
                 except Exception as error:
-                    raise _load_error(error, self._name, self._version) from error
+                    raise _FAILURES.loading(error, self._name, self._version) from error
             return self._several
 
     def _compile(self, graph: Any = None) -> _Compiled:
@@ -178,24 +182,3 @@ def _tensor_spec(port: Any) -> TensorSpec:
         for axis, size in enumerate(port.partial_shape)
     )
     return TensorSpec(port.get_any_name(), port.element_type.to_dtype().name, shape)
-
-
-def _load_error(error: Exception, name: str, version: str) -> BackendError:
-    if _is_memory(error):
-        return no_memory_to_load(version, name)
-    return BackendError(
-        f"{version} cannot load {name}: {_reason(error)}. Export it again, or use --backend ort"
-    )
-
-
-def _run_error(error: Exception, name: str, feeds: dict[str, Array]) -> BackendError:
-    return failed_run("OpenVINO", name, feeds, _reason(error), is_memory=_is_memory(error))
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "bad_alloc" in str(error)
-
-
-def _reason(error: Exception) -> str:
-    """What OpenVINO says, on one line, without the places in its own source."""
-    return " ".join(_WHERE.sub("", str(error)).split()).rstrip(".")

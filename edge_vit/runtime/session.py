@@ -19,7 +19,7 @@ from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError, ShapeEr
 from edge_vit.formats import find_format
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import BACKENDS, choose_backend, resolve_backend, runs_on_cpu
-from edge_vit.runtime.degraded import tell_degraded
+from edge_vit.runtime.degraded import report_degraded
 from edge_vit.runtime.options import DEFAULT_OPTIONS as DEFAULT_OPTIONS
 from edge_vit.runtime.options import SessionOptions as SessionOptions
 from edge_vit.runtime.options import num_cores as num_cores
@@ -254,7 +254,7 @@ def open_session(
     options = dataclasses.replace(options, provider="cpu")
     session = _open(choose_backend(cpu_only=True), bundle, precision, options, progress)
     session.degraded = reason
-    tell_degraded(f"{reason} -- Running on {session.backend} instead, as --fallback cpu allows")
+    report_degraded(f"{reason} -- Running on {session.backend} instead, as --fallback cpu allows")
     return session
 
 
