@@ -50,6 +50,10 @@ def test_a_score_is_printed_compared_and_judged(edgevit, photos, tmp_path):
     report = from_json(AccuracyReport, json.loads(result.stdout))
     assert (report.task, report.num_labelled, report.kl_mean) == ("regression", 0, None)
     assert 0 < report.scores[0].mean_error < 0.01 * report.scores[0].spread
+    assert set(report.measures) == {"agreement", "error"}
+    error = report.measures["error"]
+    assert error.value == pytest.approx(report.scores[0].mean_error)
+    assert error.low < error.value < error.high
     verify = ("verify", out, "--data", photos, "--min-speedup", 0.001, "--iterations", 5)
     passed = edgevit(*verify, "--no-report", "--json")
     gates = {gate["name"]: gate for gate in json.loads(passed.stdout)["verdict"]["gates"]}
