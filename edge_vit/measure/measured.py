@@ -16,6 +16,7 @@ from edge_vit.tasks.measures import Measure, MeasureValue
 Columns = dict[str, Any]
 """Name of a measure -> two lists as JSON takes them: of the candidate, and of the reference."""
 
+_SHARED = {0.0: 0.0, 1.0: 1.0}
 _Z = 1.959963984540054  # normal quantile at 0.975
 
 
@@ -97,7 +98,9 @@ def task_of_report(report: AccuracyReport) -> Task:
 
 
 def _plain(values: Any) -> list[Any]:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+    plain = values.tolist() if hasattr(values, "tolist") else list(values)
+    # One object for each 0 and 1: of many images these are most of what is kept.
+    return [_SHARED.get(value, value) if isinstance(value, float) else value for value in plain]
 
 
 def _known(values: Sequence[Any]) -> list[float]:
