@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_no_export(refused, full_disk, tmp_path, number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_inside_a_stage(refused, bundle, calibration, tmp_path, monkeypatch, number):
-    from edge_vit.calibration import calibrate
+    from edge_vit.calibration import graph_run
 
     def interrupt(*arguments, **options):
         assert list(temporary.iterdir())  # the weights
@@ -81,7 +81,7 @@ def test_a_signal_inside_a_stage(refused, bundle, calibration, tmp_path, monkeyp
     temporary, handler = tmp_path / "temporary", signal.getsignal(signal.SIGTERM)
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    monkeypatch.setattr(calibrate, "observe", interrupt)
+    monkeypatch.setattr(graph_run, "observe", interrupt)
     before = bundle.manifest
     line = refused("calibrate", bundle.path, "--calib", calibration, status=130)
     assert line == "interrupted"
