@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker, tiny_spec
+from camera.scripted_loops import unhurried
 
 from edge_vit.camera.loop import CameraLoop, LoopOptions
 from edge_vit.camera.retry import RetryPolicy
@@ -241,7 +242,7 @@ def soak(num_frames: int, *, samples: int = 20) -> SoakResult:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        with clock.passing(SPEED):
+        with clock.passing(SPEED), unhurried():
             summary = loop.run()
     except SourceError:  # some frames of the file failed, as they were meant to
         summary = loop.summary()

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, ScriptedSource, scripted_maker
-from camera.scripted_loops import NEVER_SILENT, SPEC
+from camera.scripted_loops import NEVER_SILENT, SPEC, unhurried
 
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.collect import collect_frames
@@ -124,7 +124,7 @@ def run(loop, clock, stop_when=None):
             outcome.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
-    with clock.passing():
+    with clock.passing(), unhurried():
         thread.start()
         deadline = time.monotonic() + WITHIN_S
         while thread.is_alive() and time.monotonic() < deadline:

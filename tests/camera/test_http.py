@@ -11,7 +11,7 @@ import time
 
 import pytest
 from camera.scripted import Recorder
-from camera.scripted_loops import SPEC
+from camera.scripted_loops import SPEC, unhurried
 
 pytest.importorskip("av", reason="PyAV is not installed")
 import av
@@ -115,8 +115,9 @@ def run_until(camera, condition):
     while not condition(sink) and time.monotonic() < deadline:
         time.sleep(0.01)
     is_reached = condition(sink)
-    loop.stop()
-    thread.join(120)
+    with unhurried():
+        loop.stop()
+        thread.join(120)
     assert is_reached and not thread.is_alive()
     return loop.summary(), sink
 
