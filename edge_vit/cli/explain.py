@@ -24,7 +24,7 @@ from edge_vit.cli.reports import write_bytes
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
-from edge_vit.formats import REFERENCE, names_below
+from edge_vit.formats import REFERENCE
 from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
@@ -65,7 +65,7 @@ def command(
     opened = Bundle.open(bundle)
     precision = precision or opened.smallest_precision
     if precision == REFERENCE:
-        others = " or ".join(names_below(opened.precisions))
+        others = " or ".join(other for other in opened.precisions if other != REFERENCE)
         if others:
             raise SpecError(f"{REFERENCE} is what the others are held against: take {others}")
         raise SpecError(
