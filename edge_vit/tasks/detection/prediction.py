@@ -69,6 +69,12 @@ class DetectionPrediction(Prediction):
             entry["box"] = [round(value, _DIGITS) for value in entry["box"]]
         return found
 
+    def draw(self, picture: Any) -> Any:
+        """Return `picture` with the boxes on it."""
+        from edge_vit.tasks.detection.drawing import draw_boxes
+
+        return draw_boxes(picture, self.boxes)
+
     def cells(self) -> list[tuple[str, ...]]:
         """Return class, index, score and corners of each box; one row where there is none."""
         if not self.boxes:

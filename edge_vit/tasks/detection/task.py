@@ -13,7 +13,6 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
 from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
-from edge_vit.tasks.detection.drawing import draw_boxes
 from edge_vit.tasks.detection.matching import align, match_boxes
 from edge_vit.tasks.detection.measures import MEASURES
 from edge_vit.tasks.detection.prediction import Box, DetectionPrediction
@@ -142,11 +141,6 @@ class Detection(Task):
             stem = Path(prediction.image).stem
             entries += prediction.to_coco(int(stem) if stem.isdecimal() else place)
         return entries
-
-    def draw(self, picture: Any, prediction: Prediction) -> Any:
-        """Return `picture` with the boxes on it."""
-        assert isinstance(prediction, DetectionPrediction)
-        return draw_boxes(picture, prediction.boxes)
 
     def _pairs(
         self, spec: ModelSpec, reference: Outputs, candidate: Outputs

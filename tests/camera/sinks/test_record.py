@@ -1,11 +1,14 @@
+import dataclasses
 import json
 
 import numpy as np
 from made_answers import SPEC, make_answer
 from small_models import make_model
 
+from edge_vit.camera.sinks.drawing import draw_answer
 from edge_vit.camera.sinks.record import answer_record, iso_time, to_line
 from edge_vit.camera.smoothing import Smoothing
+from edge_vit.tasks.detection.prediction import Box, DetectionPrediction
 
 
 def test_says_what_was_seen_where_when_and_how_late():
@@ -75,3 +78,12 @@ def test_the_record_does_not_hold_the_pixels():
     big = make_answer(0, size=(1080, 1920))
     assert len(to_line(answer_record(big))) < 1500
     assert isinstance(big.frame.pixels, np.ndarray)
+
+
+def test_boxes_are_drawn_into_the_frame():
+    answer = make_answer(0, size=(120, 160))
+    box = Box(1, "cat", 0.9, (20.0, 30.0, 80.0, 70.0))
+    shown = dataclasses.replace(answer, prediction=DetectionPrediction("frame 0", (box,)))
+    drawn, frame = np.asarray(draw_answer(shown)), answer.frame.pixels
+    assert (drawn[50, 20] != frame[50, 20]).any()  # the left edge
+    assert (drawn[50, 50] == frame[50, 50]).all()  # nothing inside
