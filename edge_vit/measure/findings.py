@@ -22,6 +22,7 @@ FindingName = Literal[
     "constant-output",
     "one-answer",
     "one-output",
+    "nothing-shown",
     "activated-twice",
     "shared-error",
     "second-look",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.measure.evidence import question_reference, weigh
 from edge_vit.measure.exact import add_totals, digest_of_total, quotient
+from edge_vit.measure.findings import Finding
 from edge_vit.measure.measured import sum_up
 from edge_vit.measure.metrics import sqnr_db
 from edge_vit.measure.paired import bootstrap_interval, mcnemar_p, tango_interval
@@ -162,6 +163,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
     right, reference_right = (num_right(side) for side in (tally.candidate, tally.reference))
     evidence = weigh(part.records, part.outcomes)
     unlike = exact_bounds(evidence.num_images - evidence.num_agreeing, evidence.num_images)
+    measures = _measures(part, subject.task)
     return AccuracyReport(
         backend=subject.backend,
         precision=subject.precision,
@@ -205,9 +207,24 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         num_bad=part.num_bad,
         notes=(*part.notes, *say_bad(part.bad, part.num_bad, count + part.num_bad)),
         evidence=evidence,
-        measures=_measures(part, subject.task),
-        findings=question_reference(part.records, evidence, _facts(subject, tally)),
+        measures=measures,
+        findings=(
+            *_nothing_shown(subject, measures),
+            *question_reference(part.records, evidence, _facts(subject, tally)),
+        ),
     )
+
+
+def _nothing_shown(subject: Subject, measures: Mapping[str, MeasureValue]) -> Iterator[Finding]:
+    needed = task_named(subject.task).shown_measure
+    if needed and needed not in measures:
+        yield Finding(
+            "nothing-shown",
+            "undecided",
+            f"{subject.reference} finds nothing above the model's threshold in any image, so that "
+            "there is nothing to compare. Export the model with a lower --threshold, or evaluate "
+            "on images that show what it knows.",
+        )
 
 
 def _measures(part: PartialAccuracy, task: TaskName) -> dict[str, MeasureValue]:

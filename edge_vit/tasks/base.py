@@ -77,6 +77,8 @@ class Task(ABC):
             lost and gained by their labels are, or else other predictions.
         gate: the accuracy gate that is asked by default, and again of an earlier report.
         has_boxes: whether its predictions are boxes, which can be drawn.
+        shown_measure: name of a measure that has no value where the reference shows nothing in any
+            image, so that nothing can be compared.
         default_top: how many entries of a prediction are returned where nothing else is said.
     """
 
@@ -101,6 +103,7 @@ class Task(ABC):
     loss_measure: str = ""
     gate: str = "max-drop"
     has_boxes: bool = False
+    shown_measure: str = ""
     default_top: int = 5
 
     # What a model of the task is.

@@ -244,3 +244,15 @@ def test_average_precision_of_the_truth_itself_is_1(coco):
     assert value.value < 1
     assert value.reference == pytest.approx(1)
     assert summarize_ap([None], [None], "AP").value is None
+
+
+def test_nothing_shown_is_undecided():
+    from edge_vit.measure.partial import _nothing_shown
+
+    class Subject:
+        task = "detection"
+        reference = "fp32 ort"
+
+    (finding,) = _nothing_shown(Subject, {"agreement": None})
+    assert (finding.name, finding.outcome) == ("nothing-shown", "undecided")
+    assert not list(_nothing_shown(Subject, {"matched_boxes": None}))

@@ -40,6 +40,7 @@ class Detection(Task):
     has_direction = False
     disagreement_is_loss = True
     has_boxes = True
+    shown_measure = "matched_boxes"
     default_top = 100
     measures = MEASURES
     loss_measure = "AP"
