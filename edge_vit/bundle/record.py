@@ -107,3 +107,31 @@ class HalfProof:
             return from_json(cls, parse_json(data), FP16.proof)
         except (ValueError, SpecError) as error:
             raise ArtifactError(f"{FP16.proof} is not a proof of {FP16.title}: {error}") from None
+
+
+@dataclass(frozen=True)
+class GoldenProof:
+    """How far quantized graphs were off on each golden image when they were written.
+
+    Attributes:
+        deviations: of each image, `edge_vit.tasks.base.Task.deviations`; of the graphs for
+            different targets the largest.
+    """
+
+    deviations: tuple[float, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the proof as JSON."""
+        return (json.dumps(to_json(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> GoldenProof:
+        """Return what `to_bytes` wrote.
+
+        Raises:
+            ArtifactError: the bytes are no such proof.
+        """
+        try:
+            return from_json(cls, parse_json(data), where)
+        except (ValueError, SpecError) as error:
+            raise ArtifactError(f"{where} is not a proof on golden images: {error}") from None

@@ -79,7 +79,7 @@ class NumberFormat:
         lower: ``module:function`` that writes its files: see `edge_vit.lowering.Lower`.
         emulate: ``module:function`` that makes of its graph one that computes on a CPU as a GPU
             does; empty where a CPU does so by itself.
-        proof: file of the bundle that holds what that emulation showed.
+        proof: file of the bundle that holds what its graphs came to on the golden images.
         compute_capability: least of a GPU that computes in it, (major, minor).
         tensor_types: names of its numbers in TensorRT's network and in its inspector.
         provider_flags: what ONNX Runtime's TensorRT provider has to be allowed for it.

@@ -40,12 +40,13 @@ FORMAT = NumberFormat(
             proven_by=_GOLDEN,
         ),
     ),
-    self_test_limit=0.5,  # a recipe that holds is off by 0.02 to 0.2
+    self_test_limit=0.5,  # of bundles without a proof; a recipe that holds is off by 0.02 to 0.2
     look=Look("#a3189c", "#ea7be4", "magenta", "D"),
     granularity="activations per tensor, weights per output channel",
     around=fp16.FORMAT.name,
     needs_images=True,
     lower="edge_vit.lowering.variants:lower_int8",
+    proof="int8.json",
     compute_capability=(6, 1),
     tensor_types=("INT8",),
     provider_flags=("trt_fp16_enable", "trt_int8_enable"),

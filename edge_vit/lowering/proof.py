@@ -53,12 +53,14 @@ class Int8Proof:
         sqnr: of all outputs together against fp32, in dB; minus infinity where one is not finite.
         by_image: of each image alone, in dB.
         images: which they are, in words.
+        deviations: of each, `Task.deviations`; empty where an output is not finite.
     """
 
     num_images: int
     sqnr: float
     by_image: tuple[float, ...] = ()
     images: str = GOLDEN_IMAGES
+    deviations: tuple[float, ...] = ()
 
     @property
     def is_collapsed(self) -> bool:
@@ -164,17 +166,20 @@ def _prove(
     run: Callable[[Feeds], Outputs], spec: ModelSpec, golden: Golden, images: str = GOLDEN_IMAGES
 ) -> Int8Proof:
     task, exact = task_of(spec), golden.named(spec)
-    noises, signals = [], []  # (images, outputs)
+    noises, signals, outputs = [], [], []  # the first two (images, outputs)
     for index, image in enumerate(golden.images):
         one = {name: output[index : index + 1] for name, output in exact.items()}
-        wanted, got = task.aligned(spec, one, run(feed_image(spec, image)))
+        outputs.append(run(feed_image(spec, image)))
+        wanted, got = task.aligned(spec, one, outputs[-1])
         noises.append([_energy(got[name] - wanted[name]) for name in one])
         signals.append([_energy(wanted[name]) for name in one])
     if not np.isfinite(noises).all():
         return Int8Proof(len(golden.images), -np.inf, images=images)
     by_image = tuple(map(_sqnr, noises, signals))
     sqnr = _sqnr(np.sum(noises, axis=0), np.sum(signals, axis=0))
-    return Int8Proof(len(golden.images), sqnr, by_image, images)
+    whole = {name: np.concatenate([each[name] for each in outputs]) for name in exact}
+    deviations = task.deviations(spec, exact, whole)
+    return Int8Proof(len(golden.images), sqnr, by_image, images, deviations)
 
 
 def _energy(values: FloatArray) -> float:

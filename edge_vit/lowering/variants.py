@@ -9,7 +9,13 @@ from typing import Any
 import onnx
 
 from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, Change
-from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, HalfProof
+from edge_vit.bundle.record import (
+    GOLDEN_IMAGES,
+    SAMPLE_PHOTOGRAPHS,
+    ExportRecord,
+    GoldenProof,
+    HalfProof,
+)
 from edge_vit.formats import NumberFormat
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
@@ -145,6 +151,9 @@ def lower_int8(request: Request) -> Lowered:
         golden = bundle.read_golden()
         proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
         in_half = prove_int8_in_half(half, bundle.spec, golden)
+    every = [each.deviations for each in (proof, in_half) if each.deviations]
+    if every:  # else a value is not finite, and nothing is foreseen
+        files[INT8.proof] = GoldenProof(tuple(map(max, *every, every[0]))).to_bytes()
     alone: HalfProof = request.proofs[INT8.around]
     said = (
         str(proof),

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vit.bundle import GOLDEN, Bundle
+from edge_vit.bundle.record import GoldenProof
 from edge_vit.errors import BackendError
-from edge_vit.formats import find_format
+from edge_vit.formats import NumberFormat, find_format
 from edge_vit.runtime.session import Session, run_images
 from edge_vit.tasks import task_of
 
 _LOG = logging.getLogger(__name__)
+
+MARGIN = 3.0
+"""How many times as far off an image may be as it was when the graph was written: another machine
+rounds other values up, and the error of one image moves by that."""
+
+MAX_LIMIT = 1.0
+"""Another model is off by about 1.4."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,8 @@ class SelfTest:
 
     Attributes:
         num_images: that were run.
-        error: see `Task.deviation`; infinite where an output is not finite.
+        error: see `Task.deviation`; infinite where an output is not finite. Where the bundle says
+            what each image came to when the graph was written: of the image worst against that.
         limit: what is allowed.
     """
 
@@ -45,12 +54,28 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     """
     if not bundle.has(GOLDEN):
         return None
-    golden = bundle.read_golden()
-    outputs = run_images(session, golden.images)
-    error, spec = float("inf"), bundle.spec
-    if all(np.isfinite(output).all() for output in outputs.values()):
-        error = task_of(spec).deviation(spec, golden.named(spec), outputs)
-    return SelfTest(len(golden.images), error, find_format(session.precision).self_test_limit)
+    golden, spec = bundle.read_golden(), bundle.spec
+    outputs, precision = run_images(session, golden.images), find_format(session.precision)
+    num_images, limit = len(golden.images), precision.self_test_limit
+    if not all(np.isfinite(output).all() for output in outputs.values()):
+        return SelfTest(num_images, float("inf"), limit)
+    task, exact = task_of(spec), golden.named(spec)
+    foreseen = _foreseen(bundle, precision)
+    if len(foreseen) != num_images:  # written before there was such a proof
+        return SelfTest(num_images, task.deviation(spec, exact, outputs), limit)
+    least = find_format(precision.around).self_test_limit if precision.around else 0.0
+    limits = [min(MAX_LIMIT, max(least, MARGIN * each)) for each in foreseen]
+    found = zip(task.deviations(spec, exact, outputs), limits, strict=True)
+    error, limit = max(found, key=lambda pair: pair[0] / pair[1])
+    return SelfTest(num_images, error, limit)
+
+
+def _foreseen(bundle: Bundle, precision: NumberFormat) -> tuple[float, ...]:
+    """Return how far off each golden image was when the graph was written; empty if unknown."""
+    if not (precision.is_quantized and precision.proof and bundle.has(precision.proof)):
+        return ()
+    data = bundle.read(precision.proof)
+    return GoldenProof.from_bytes(data, str(bundle.path / precision.proof)).deviations
 
 
 def check_session(session: Session, bundle: Bundle, name: str) -> None:

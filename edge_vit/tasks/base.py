@@ -244,6 +244,19 @@ class Task(ABC):
         """
         raise NotImplementedError(f"{self.name} is judged image by image")
 
+    def deviations(
+        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
+    ) -> tuple[float, ...]:
+        """Return the `deviation` of each row alone, over the spread of all of `reference`."""
+        count = len(self.values(spec, reference))
+        found = []
+        for index in range(count):
+            mixed = {name: np.array(rows) for name, rows in reference.items()}
+            for name, rows in mixed.items():
+                rows[index] = candidate[name][index]
+            found.append(math.sqrt(count) * self.deviation(spec, reference, mixed))
+        return tuple(found)
+
     def same_closely(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether a faster preprocessing may give `candidate`, (rows,)."""
         return self.same(spec, reference, candidate)

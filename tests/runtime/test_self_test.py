@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from tiny_graph import golden_bundle, tiny_bundle, tiny_images, tiny_outputs, tiny_spec
 
-from edge_vit.errors import BackendError
+from edge_vit.bundle import GOLDEN
+from edge_vit.bundle.record import GoldenProof
+from edge_vit.errors import ArtifactError, BackendError
 from edge_vit.formats import find_format
+from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.runtime import open_session
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.self_test import check_session, run_self_test
@@ -82,3 +85,36 @@ def test_without_golden_images_it_says_so(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         check_session(FakeSession(tiny_spec()), tiny_bundle(tmp_path / "t.edgevit"), "tiny.engine")
     assert "tiny.engine was not tested: the bundle has no golden/golden.npz" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def proven(tmp_path_factory):
+    """Return a bundle that says what INT8 came to on each of its golden images."""
+    path = tmp_path_factory.mktemp("proven") / "tiny.edgevit"
+    proof = GoldenProof((0.02, 0.02, 0.02, 0.02, 0.2))
+    return golden_bundle(path).add({INT8.proof: proof.to_bytes()}, parents=(GOLDEN,))
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "limit"), [(0, 0.05, 0.1), (0, 0.2, 0.1), (4, 0.5, 0.6), (4, 0.8, 0.6)]
+)
+def test_each_image_may_be_off_by_what_was_foreseen_of_it(proven, image, size, limit):
+    outputs = tiny_outputs(IMAGES)
+    spread = float(np.sqrt(np.mean((outputs - outputs.mean(1, keepdims=True)) ** 2)))
+    noise = np.zeros((5, 5))
+    noise[image] = size * spread
+    result = run_self_test(Wrong(lambda logits: logits + noise, "int8"), proven)
+    assert result.error == pytest.approx(size, rel=1e-3)
+    assert result.limit == pytest.approx(limit)
+    assert result.passes == (size <= limit)
+
+
+def test_an_older_bundle_keeps_one_limit_for_all(bundle):
+    result = run_self_test(Wrong(lambda logits: logits, "int8"), bundle)
+    assert result.limit == INT8.self_test_limit
+
+
+def test_a_proof_that_was_damaged_is_refused(tmp_path):
+    bundle = golden_bundle(tmp_path / "t.edgevit").add({INT8.proof: b"[]"}, parents=(GOLDEN,))
+    with pytest.raises(ArtifactError, match=r"int8\.json is not a proof on golden images"):
+        run_self_test(Wrong(lambda logits: logits, "int8"), bundle)
