@@ -123,7 +123,8 @@ def prove_half(
                 "calibration images did not foresee. Run: edgevit calibrate, with more images"
             )
         one = {name: output[index : index + 1] for name, output in exact.items()}
-        wanted, got = task.aligned(spec, one, outputs)
+        first = {name: output[:1] for name, output in outputs.items()}  # of a fixed batch
+        wanted, got = task.aligned(spec, one, first)
         for name in one:
             lowest = min(lowest, float(cosine(*(x[name].reshape(1, -1) for x in (wanted, got)))[0]))
     return HalfProof(len(golden.images), lowest, float32_nodes)
