@@ -315,17 +315,33 @@ def test_the_facts_of_known_processors_become_timms_words(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "processor", [transformers.YolosImageProcessor, transformers.DetrImageProcessor]
+)
+def test_a_detector_that_keeps_the_shape_of_images_gets_the_size_that_is_asked(processor):
+    facts = processor().to_dict()  # shortest_edge 800, longest_edge 1333, no crop
+    found = huggingface_images.translate(facts, "hf:x", (480, 640))
+    assert (found.image_size, found.crop_mode, found.crop_pct) == ((480, 640), "squash", 1.0)
+    with pytest.raises(SpecError, match="Add --image-size, such as --image-size 800"):
+        huggingface_images.translate(facts, "hf:x")
+
+
+@pytest.mark.parametrize(
     ("images", "message"),
     [
         ({**VIT_IMAGES, "do_resize": False}, "says do_resize false, edge-vit always resizes"),
         (
             {**VIT_IMAGES, "image_processor_type": "BitImageProcessor", "do_center_crop": False,
              "size": {"shortest_edge": 32}},
+            "keeps the shape of each image, .* Add --image-size, such as --image-size 32;",
+        ),
+        (
+            {**VIT_IMAGES, "do_center_crop": True, "size": {"height": 48, "width": 32},
+             "crop_size": {"height": 32, "width": 32}},
             "expected height and width, or shortest_edge with a crop",
         ),
         (None, "does not say how its images are prepared. Add --image-size 224 --mean"),
     ],
-    ids=["no-resize", "no-fixed-size", "no-file"],
+    ids=["no-resize", "no-fixed-size", "squashed-otherwise", "no-file"],
 )  # fmt: skip
 def test_refuses_preprocessing_that_it_cannot_repeat(tmp_path, images, message):
     make(tmp_path, images=images)

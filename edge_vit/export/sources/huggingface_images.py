@@ -36,20 +36,24 @@ def read_preprocess(
         )
     except (OSError, ValueError):  # no such file, or for no image processor
         return request.whole_preprocess()
-    return request.refine(translate(processor.to_dict(), request.address))
+    return request.refine(translate(processor.to_dict(), request.address, request.image_size))
 
 
-def translate(facts: Mapping[str, Any], address: str) -> PreprocessSpec:
+def translate(
+    facts: Mapping[str, Any], address: str, image_size: tuple[int, int] | None = None
+) -> PreprocessSpec:
     """Return an image processor's `facts` as a `PreprocessSpec`.
 
     Args:
         facts: `to_dict()` of the processor, its class's defaults filled in.
         address: of the model, for messages.
+        image_size: (height, width) that the user wants, for a processor that keeps the shape of
+            each image: all are resized to it whole.
 
     Raises:
         SpecError: it does not end in one fixed size.
     """
-    mode, crop, resized = _read_geometry(facts, address)
+    mode, crop, resized = _read_geometry(facts, address, image_size)
     mean, std = _read_normalisation(facts)
     return PreprocessSpec(
         image_size=crop,
@@ -61,7 +65,9 @@ def translate(facts: Mapping[str, Any], address: str) -> PreprocessSpec:
     )
 
 
-def _read_geometry(facts: Mapping[str, Any], address: str) -> tuple[CropMode, tuple[int, int], int]:
+def _read_geometry(
+    facts: Mapping[str, Any], address: str, image_size: tuple[int, int] | None
+) -> tuple[CropMode, tuple[int, int], int]:
     """Return the crop mode, the final (height, width), and the height or shorter side before it."""
     size = facts.get("size") or {}
     shortest, height, width = (size.get(key) for key in ("shortest_edge", "height", "width"))
@@ -78,6 +84,14 @@ def _read_geometry(facts: Mapping[str, Any], address: str) -> tuple[CropMode, tu
         final = (crop["height"], crop["width"]) if crop else (height, width)
         if final[0] * width == final[1] * height:
             return "squash", final, height
+    if shortest and image_size:  # a detector's: each image keeps its shape, a graph has one
+        return "squash", image_size, image_size[0]
+    if shortest:
+        raise SpecError(
+            f"{address}: its preprocessor_config.json resizes to {dict(size)} and keeps the shape "
+            "of each image, but a graph has one input size. Add --image-size, such as "
+            f"--image-size {shortest}; --crop-mode border pads instead of stretching"
+        )
     raise SpecError(
         f"{address}: its preprocessor_config.json resizes to {dict(size)} and crops to "
         f"{dict(crop) or 'nothing'}, "
