@@ -34,8 +34,6 @@ _EXTRAS = {
     "jinja2": ("jinja2", "report"),
     "matplotlib": ("matplotlib", "report"),
     "faster_coco_eval": ("faster-coco-eval", "detection"),
-    "pycocotools": ("pycocotools", "detection"),
-    "supervision": ("supervision", "detection"),
 }
 
 # top-level modules that hold nothing themselves -> one that loads what the package is for

@@ -42,6 +42,7 @@ def without_numbers(monkeypatch):
     from edge_vit.export import into_bundle as exported
     from edge_vit.export.export import Exported
     from edge_vit.lowering import variants
+    from edge_vit.lowering.proof import Int8Proof
 
     def calibrate_model(fp32, spec, images, recipe, *, state_path, **options):
         from edge_vit.files import write_atomically
@@ -63,7 +64,11 @@ def without_numbers(monkeypatch):
     monkeypatch.setattr(variants, "write_half", lambda model, nodes: graph_of(b"half"))
     monkeypatch.setattr(variants, "write_ort_x64", lambda model: graph_of(b"x64"))
     monkeypatch.setattr(variants, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
-    for name in ("prove_int8", "prove_int8_in_half", "say_lost_in_half", "say_unforeseen"):
+    for name in ("prove_int8", "prove_int8_in_half"):
+        monkeypatch.setattr(
+            variants, name, lambda *a, **options: Int8Proof(2, 40.0, deviations=(0.01, 0.02))
+        )
+    for name in ("say_lost_in_half", "say_unforeseen"):
         monkeypatch.setattr(variants, name, lambda *arguments, **options: "")
 
 

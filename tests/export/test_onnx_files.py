@@ -237,7 +237,7 @@ def test_finds_the_mlp_behind_a_norm_of_another_kind():
 def test_a_fixed_batch_of_one_is_proven_on_every_image(source):
     fixed = make_canonical(export_legacy(source, 17, batch=1), SPEC, "classification")
     images = sample_photos(SPEC)
-    parity, outputs = check_parity(
+    parity, (outputs,) = check_parity(
         source, fixed.model.SerializeToString(), observe_reference(source, images, "photos", 1)
     )
     assert outputs.shape == (len(images), CLASSES)
