@@ -36,6 +36,9 @@ images lose nearly all that is lost, and a handful cannot say how much others lo
 _HARMLESS = 35.0
 """In dB: where the worst image is above it, no spread matters."""
 
+_PLENTY = 50.0
+"""In dB: above it, what float16 loses moves no prediction, however good INT8 alone is."""
+
 _FEWEST = 4  # images that a median says something of
 
 _JUDGE = "Judge it on many of the deployment's: edgevit verify BUNDLE --data DIR"
@@ -124,7 +127,7 @@ def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> s
     """
     of_half = sqnr_of(2 * (1 - half.cosine_min))  # of outputs of one length
     best = min(proof.sqnr, of_half)
-    if in_half.is_collapsed == proof.is_collapsed and in_half.sqnr >= best - MAX_LOST:
+    if in_half.is_collapsed == proof.is_collapsed and in_half.sqnr >= min(best - MAX_LOST, _PLENTY):
         return ""
     return (
         f"INT8 for TensorRT comes to {in_half.sqnr:.1f} dB only, its float16 emulated"

@@ -47,7 +47,7 @@ def make_rotation(width: int, seed: int) -> Matrix:
 
 
 def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """Return `model` with its residual stream turned; its function is the same.
+    """Return `model` with its residual stream turned and its weights inside; the same function.
 
     Raises:
         ArtifactError: it has no stream that can be turned; the message says why.
@@ -60,7 +60,8 @@ def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
             "Run: edgevit calibrate"
         )
     rotate_stream(turned.graph, stream, make_rotation(stream.width, seed))
-    return ir.to_proto(turned)
+    # Those that stay as they are would else point into the file of the graph that they came from.
+    return ir.to_proto(ir.external_data.load_to_model(turned))
 
 
 def rotate_as(table: CalibrationTable, model: onnx.ModelProto) -> onnx.ModelProto:

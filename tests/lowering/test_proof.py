@@ -96,6 +96,11 @@ def test_what_float16_loses_is_said(sqnr, words):
     assert words in say_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr), GOOD_HALF)
 
 
+def test_what_float16_loses_of_plenty_is_not_reported():
+    assert say_lost_in_half(Int8Proof(6, 70.8), Int8Proof(6, 60.0), GOOD_HALF) == ""
+    assert say_lost_in_half(Int8Proof(6, 56.0), Int8Proof(6, 49.0), GOOD_HALF)
+
+
 def test_what_fp16_loses_without_int8_is_no_fault_of_the_recipe():
     half = HalfProof(6, 1 - 4e-4, 0)  # 31 dB
     assert say_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 30.0), half) == ""

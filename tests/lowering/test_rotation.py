@@ -12,6 +12,7 @@ from turnable import TURNABLE, export_small
 from edge_vit.errors import ArtifactError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
+from edge_vit.graph.mapped import map_weights
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import array_of
 from edge_vit.lowering.rotation import make_rotation, rotate
@@ -71,6 +72,30 @@ def test_rotated_models_are_the_same_function(family):
     assert before
     for name in before:  # every layer that reads or writes the stream is another one now
         assert np.abs(before[name].weight - after[name].weight).max() > 1e-3
+
+
+def test_weights_in_a_file_and_weights_inside_are_rotated_alike():
+    """Those that rotation leaves alone, such as deeper layers of a head, come along too."""
+    model = onnx.ModelProto()
+    model.CopyFrom(model_of("plain"))
+    (output,) = model.graph.output
+    width = output.type.tensor_type.shape.dim[1].dim_value
+    deeper = np.arange(width * 500, dtype=np.float32).reshape(width, 500)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(deeper, "deeper"))
+    model.graph.node.append(onnx.helper.make_node("MatMul", [output.name, "deeper"], ["last"]))
+    output.CopyFrom(onnx.helper.make_tensor_value_info("last", 1, ["batch", 500]))
+
+    def weights(rotated):
+        assert not any(tensor.external_data for tensor in rotated.graph.initializer)
+        return {t.name: onnx.numpy_helper.to_array(t) for t in rotated.graph.initializer}
+
+    inside = weights(rotate(model, SEED))
+    with map_weights(model.SerializeToString()) as mapped:
+        in_a_file = weights(rotate(mapped, SEED))
+    assert inside.keys() == in_a_file.keys()
+    assert "deeper" in inside
+    for name, array in inside.items():
+        np.testing.assert_array_equal(in_a_file[name], array)
 
 
 def test_outlier_channels_are_spread_and_the_function_stays():
