@@ -19,6 +19,9 @@ def make_detector(model_type: str) -> Any:
     torch.manual_seed(0)
     model = _MAKERS[model_type]().eval()
     with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_parameters()  # RT-DETR v2's begin at 0.01, one behind the other
         for name, parameter in model.named_parameters():
             if parameter.ndim == 4:
                 torch.nn.init.kaiming_normal_(parameter)  # else nothing of the image is left

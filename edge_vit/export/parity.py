@@ -14,6 +14,7 @@ from edge_vit.export.sources import Source
 from edge_vit.graph.exact import open_graph
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks import task_named
 from edge_vit.tasks.numerics import FloatArray
 
 MIN_COSINE = 0.99999
@@ -27,7 +28,8 @@ def check_parity(
 ) -> tuple[Parity, tuple[Outputs, ...]]:
     """Compare `fp32` with what the model gave; return the proof and the graph's outputs of each.
 
-    Every named output is held to the same limits; cosine and error are of the worst one.
+    Every named output is held to the same limits; cosine and error are of the worst one. Queries of
+    a detector are compared whatever their order.
 
     Args:
         source: the model that was exported.
@@ -53,9 +55,11 @@ def check_parity(
             raise ParityError(
                 f"{source.name} does not run at batch size {len(images)}: {reason(failure)}"
             ) from None
-        for outputs, wanted, of in zip(every, run.outputs, found, strict=True):
+        for outputs, wanted in zip(every, run.outputs, strict=True):
             _refuse_useless(source, outputs, wanted, reference.images_name)
-            same = outputs if restore is None else restore(outputs)
+        pairs = task_named(source.task).paired(run.outputs, every)
+        for outputs, pair, wanted, of in zip(every, pairs, run.outputs, found, strict=True):
+            same = pair if restore is None else restore(pair)
             cosine = min(cosine, _smallest_cosine(wanted, same))
             largest = float(np.abs(wanted).max())
             error = max(error, float(np.abs(wanted - same).max()) / largest)

@@ -200,6 +200,12 @@ class Task(ABC):
         """Return both outputs so that they can be compared element by element: here as they are."""
         return reference, candidate
 
+    def paired(
+        self, reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
+    ) -> Sequence[FloatArray]:
+        """Return the outputs of an exported graph in the order of the model's own, for parity."""
+        return candidate
+
     def error(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
         """Return the error of each row, (rows,): what calibration minimises.
 

@@ -14,6 +14,7 @@ from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
 from edge_vit.tasks.detection import Box, DetectionPrediction
 from edge_vit.tasks.detection.boxes import corners, iou, suppress, to_image
+from edge_vit.tasks.detection.matching import pair_queries
 from edge_vit.tasks.detection.measures import matched_share, mean_iou, records, score_drift
 from edge_vit.tasks.detection.truth import read_coco, read_yolo
 
@@ -256,3 +257,20 @@ def test_nothing_shown_is_undecided():
     (finding,) = _nothing_shown(Subject, {"agreement": None})
     assert (finding.name, finding.outcome) == ("nothing-shown", "undecided")
     assert not list(_nothing_shown(Subject, {"matched_boxes": None}))
+
+
+def test_parity_compares_queries_whatever_their_order_and_lets_one_in_fifty_be_another():
+    random = np.random.default_rng(0)
+    logits, boxes = random.normal(size=(2, 100, 5)), random.uniform(size=(2, 100, 4))
+    order = random.permutation(100)
+    theirs = [logits[:, order] + 1e-6, boxes[:, order]]
+    theirs[0][1, 7] += 3  # two queries of the second image were chosen otherwise
+    theirs[1][1, 8] += 3
+    for output, wanted in zip(pair_queries([logits, boxes], theirs), (logits, boxes), strict=True):
+        np.testing.assert_allclose(output, wanted, atol=2e-6)
+    theirs[0][1, 9] += 3
+    paired, _ = pair_queries([logits, boxes], theirs)
+    assert np.abs(paired - logits).max() > 0.5
+    wrong = logits + random.normal(size=logits.shape) * 0.1
+    paired, _ = pair_queries([logits, boxes], [wrong, boxes])
+    assert np.abs(paired - logits).max() > 0.1

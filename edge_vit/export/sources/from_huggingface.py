@@ -229,6 +229,8 @@ def _keep_image_visible(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()  # RT-DETR v2's begin at 0.01
 
 
 def _read_report(report: Mapping[str, Any], model: nn.Module, *, drops_head: bool) -> Misfit:

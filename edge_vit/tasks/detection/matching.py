@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.detection.boxes import iou
 from edge_vit.tasks.detection.decoding import BOXES, Found, probabilities
-from edge_vit.tasks.numerics import Float64Array, IntArray
+from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray
 
 MIN_IOU = 0.5
 """Least IoU of two boxes that can be the same object."""
 
 VISIBLE = 0.05
 """Least probability of a query that a threshold in use may show."""
+
+_SAME_QUERY = 1e-3
+"""Largest difference, as a share of the largest output, of a query from itself."""
+
+_OTHER_QUERIES = 0.02
+"""Most of an image's queries that may be others, one at least."""
 
 
 def match_boxes(
@@ -67,6 +75,47 @@ def align(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> tuple[Outp
         {name: np.stack(rows) for name, rows in ours.items()},
         {name: np.stack(rows) for name, rows in theirs.items()},
     )
+
+
+def pair_queries(
+    reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
+) -> list[FloatArray]:
+    """Return `candidate` with each query beside the one of `reference` that it stands for.
+
+    A detector that chooses its queries by score has two of nearly equal score in either order, and
+    at the end of its choice one or the other. So up to `_OTHER_QUERIES` of an image's queries may
+    be others: these are left out of a comparison, the reference standing in their place.
+
+    Args:
+        reference: outputs (rows, queries, ...) of the same queries.
+        candidate: likewise.
+    """
+    scales = [max(float(np.abs(output).max()), 1e-30) for output in reference]
+    paired = [np.array(output) for output in candidate]
+    for row in range(len(reference[0])):
+        ours, theirs = (
+            np.concatenate(
+                [
+                    each[row].reshape(len(each[row]), -1) / s
+                    for each, s in zip(side, scales, strict=True)
+                ],
+                axis=1,
+            )
+            for side in (reference, candidate)
+        )
+        num = len(ours)
+        distance = np.stack([np.abs(theirs - query).max(axis=1) for query in ours])
+        order, apart = np.empty(num, np.int64), np.empty(num)
+        for query in np.argsort(distance.min(axis=1), kind="stable").tolist():
+            order[query] = distance[query].argmin()
+            apart[query] = distance[query, order[query]]
+            distance[:, order[query]] = np.inf
+        most = max(1, int(num * _OTHER_QUERIES))
+        others = [q for q in np.argsort(-apart)[:most].tolist() if apart[q] > _SAME_QUERY]
+        for output, given, wanted in zip(paired, candidate, reference, strict=True):
+            output[row] = given[row][order]
+            output[row][others] = wanted[row][others]
+    return paired
 
 
 def _pair_queries(best: Float64Array, other: Float64Array, distance: Float64Array) -> IntArray:

@@ -13,10 +13,10 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
 from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
-from edge_vit.tasks.detection.matching import align, match_boxes
+from edge_vit.tasks.detection.matching import align, match_boxes, pair_queries
 from edge_vit.tasks.detection.measures import MEASURES
 from edge_vit.tasks.detection.prediction import Box, DetectionPrediction
-from edge_vit.tasks.numerics import BoolArray, Float64Array
+from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray
 from edge_vit.tasks.prediction import Prediction
 
 
@@ -129,6 +129,12 @@ class Detection(Task):
     ) -> tuple[Outputs, Outputs]:
         """Return both with visible queries paired and the others set to zero."""
         return align(spec, reference, candidate)
+
+    def paired(
+        self, reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
+    ) -> Sequence[FloatArray]:
+        """Return `candidate` with each query beside the one of `reference` that it stands for."""
+        return pair_queries(reference, candidate)
 
     def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
         """Return `spec` with that threshold."""
