@@ -50,7 +50,8 @@ def judge_accuracy(
     task = task_of_report(report)
     if task.gate == "max-error":
         return judge_scores(report, max_error, trust)
-    if task.loss_measure in report.measures:
+    loss = report.measures.get(task.loss_measure)
+    if loss is not None and loss.value is not None:
         return _judge_measure(report, task.loss_measure, max_drop, trust)
     if report.num_labelled:
         return _judge_drop(report, max_drop, trust)
@@ -166,20 +167,25 @@ def _judge_drop(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
 
 
 def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust) -> Gate:
-    """Judge the loss that a measure of the task gives, in shares, by its interval."""
-    found = report.measures[name]
+    """Judge the loss that a measure of the task gives, in shares, by its interval.
+
+    The measure is of all images: those that were calibrated on flatter it, and it decides nothing
+    while they are among them.
+    """
+    found, task = report.measures[name], task_of_report(report)
     if found.value is None or found.low is None or found.high is None:
         return gate_of(report, "max-drop", limit, NO_EVIDENCE)
     drop, low, high = (_POINTS * each for each in (found.value, found.low, found.high))
-    outcome = (
-        outcome_of(Interval(low, high), limit)
-        if report.deciding.num_images >= MIN_IMAGES
-        else "undecided"
-    )
+    outcome, why = outcome_of(Interval(low, high), limit), ""
+    if report.num_calibrated_on:
+        outcome, why = "undecided", " Calibration saw some of the images: evaluate on others."
+    elif report.deciding.num_images < MIN_IMAGES:
+        outcome, why = "undecided", f" {MIN_IMAGES} images are the fewest that decide."
+    title = next(measure.title for measure in task.measures if measure.name == name)
+    shown, least, most = (f"{round(each, 2) + 0:.2f}" for each in (drop, low, high))
     sentence = (
-        f"{task_of_report(report).wording.loss} {'drops' if drop >= 0 else 'gains'} "
-        f"{abs(drop):.2f} points on {_counted(report, report.deciding.num_images)}, {low:.2f} to "
-        f"{high:.2f} lost with 95 % confidence, {limit:g} allowed."
+        f"{title}: {shown} points on {_counted(report, report.deciding.num_images)}, {least} to "
+        f"{most} with 95 % confidence, {limit:g} allowed.{why}"
     )
     return gate_of(
         report, "max-drop", limit, sentence, outcome, drop, (low, high), confidence=trust.now

@@ -25,6 +25,7 @@ from edge_vit.report.task_grids import task_grids
 from edge_vit.report.wording import MISSING
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch
+from edge_vit.tasks.measures import MeasureValue
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (90, 8, 8, 3), dtype=np.uint8)
 
@@ -212,3 +213,35 @@ def test_a_report_shows_labels_and_scores(task):
     assert ("error (% of spread)" in measures) == (task == "regression")
     assert ("each label (%)" in measures) == (task == "multi_label")
     assert ("cosine, mean" in measures) == (task == "multi_label")
+
+
+@pytest.mark.parametrize(
+    ("drop", "calibrated_on", "outcome"),
+    [
+        (MeasureValue(0.001, -0.001, 0.003), 0, "pass"),
+        (MeasureValue(0.02, 0.01, 0.03), 0, "fail"),
+        (MeasureValue(0.004, 0.001, 0.007), 0, "undecided"),
+        (MeasureValue(0.001, -0.001, 0.003), 3, "undecided"),
+        (MeasureValue(0.001), 0, "undecided"),
+    ],
+    ids=["little", "much", "between", "calibrated on", "no interval"],
+)
+def test_the_gate_of_a_detector_is_the_average_precision_lost(
+    make_accuracy, drop, calibrated_on, outcome
+):
+    measures = {"AP": MeasureValue(0.45, 0.4, 0.5, 0.451), "AP_drop": drop}
+    report = make_accuracy(
+        task="detection", labelled=0, measures=measures, num_calibrated_on=calibrated_on
+    )
+    gate = judge_accuracy(report, max_drop=0.5, max_error=5.0)
+    assert (gate.name, gate.outcome) == ("max-drop", outcome)
+    if drop.low is not None:
+        assert gate.sentence.startswith(f"AP lost: {100 * drop.value:.2f} points on 1,000")
+
+
+def test_without_truth_the_gate_of_a_detector_is_the_boxes_that_differ(make_accuracy):
+    unknown = {"AP": MeasureValue(None), "AP_drop": MeasureValue(None)}
+    report = make_accuracy(task="detection", labelled=0, differing=200, measures=unknown)
+    gate = judge_accuracy(report, max_drop=0.5, max_error=5.0)
+    assert gate.outcome == "fail"
+    assert gate.sentence.startswith("The set of boxes differs on 20.00 % of 1,000")

@@ -247,6 +247,28 @@ def test_average_precision_of_the_truth_itself_is_1(coco):
     assert summarize_ap([None], [None], "AP").value is None
 
 
+def test_average_precision_lost_is_that_of_both_models_on_the_same_images():
+    pytest.importorskip("faster_coco_eval", reason="edge-vit[detection] is not installed")
+    from edge_vit.tasks.detection.average_precision import AP_DROP, summarize_ap
+
+    def record(x):
+        box = [10.0, 10.0, 30.0, 30.0]
+        found = [0, 0.9, 10.0 + x, 10.0, 30.0 + x, 30.0]
+        return {"size": [60, 60], "dt": [found], "gt": [[0, *box, 400.0, 0]]}
+
+    right = [record(0) for _ in range(40)]
+    same = summarize_ap(list(right), list(right), AP_DROP)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    half = [record(25 * (index % 2)) for index in range(40)]  # no overlap in every second image
+    lost = summarize_ap(half, list(right), AP_DROP)
+    assert lost.value == pytest.approx(0.5, abs=0.3)
+    assert 0.1 < lost.low < lost.value < lost.high
+    gained = summarize_ap(right, half, AP_DROP)
+    assert gained.value == pytest.approx(-lost.value)
+    assert gained.high < 0
+    assert summarize_ap(right, [], AP_DROP).value is None
+
+
 def test_nothing_shown_is_undecided():
     from edge_vit.measure.partial import _nothing_shown
 

@@ -18,6 +18,9 @@ from edge_vit.tasks.measures import MeasureValue
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve numbers, in the order of its own summary; each from 0 to 1."""
 
+AP_DROP = "AP_drop"
+"""The reference's AP less the candidate's, both over the same images."""
+
 Record = Mapping[str, Any]
 """One image: ``dt`` rows (class, score, x1, y1, x2, y2), ``gt`` rows (class, x1, y1, x2, y2, area,
 crowd), ``size`` (height, width)."""
@@ -50,7 +53,7 @@ def coco_numbers(records: Sequence[Record]) -> dict[str, float | None]:
 
 
 def summarize_ap(candidate: Sequence[Any], reference: Sequence[Any], name: str) -> MeasureValue:
-    """Return one of the twelve numbers with its 95 % bootstrap interval over images.
+    """Return one of the twelve numbers, or `AP_DROP`, with its 95 % bootstrap interval over images.
 
     Args:
         candidate: the record of each image; None where there is no truth.
@@ -79,9 +82,13 @@ def _all_numbers(records: Sequence[Record], others: Sequence[Record]) -> dict[st
     random = np.random.default_rng(0)
     count = min(_RESAMPLES, max(_FEWEST_RESAMPLES, _MOST_IMAGES // len(records)))
     resampled: list[dict[str, float | None]] = []
+    drops: list[float] = []
     for _ in range(count if len(records) > 1 else 0):
         chosen = random.integers(0, len(records), len(records))
         resampled.append(coco_numbers([records[index] for index in chosen]))
+        if len(others) == len(records):
+            drop = _drop(coco_numbers([others[index] for index in chosen]), resampled[-1])
+            drops.extend([] if drop is None else [drop])
     found = {}
     for name, value in values.items():
         seen = [each for numbers in resampled if (each := numbers[name]) is not None]
@@ -90,7 +97,16 @@ def _all_numbers(records: Sequence[Record], others: Sequence[Record]) -> dict[st
         found[name] = MeasureValue(
             value, low if is_known else None, high if is_known else None, reference[name]
         )
+    low, high = np.percentile(drops, [2.5, 97.5]).tolist() if drops else (None, None)
+    found[AP_DROP] = MeasureValue(_drop(reference, values), low, high)
     return found
+
+
+def _drop(
+    reference: Mapping[str, float | None], candidate: Mapping[str, float | None]
+) -> float | None:
+    before, after = reference[NAMES[0]], candidate[NAMES[0]]
+    return None if before is None or after is None else before - after
 
 
 def _to_coco(records: Sequence[Record]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

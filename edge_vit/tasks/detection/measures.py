@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs
-from edge_vit.tasks.detection.average_precision import NAMES, summarize_ap
+from edge_vit.tasks.detection.average_precision import AP_DROP, NAMES, summarize_ap
 from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
 from edge_vit.tasks.detection.matching import match_boxes
 from edge_vit.tasks.detection.truth import Objects
@@ -99,6 +99,13 @@ MEASURES = (
             of=NAMES[0],
         )
         for name in NAMES
+    ),
+    Measure(
+        AP_DROP,
+        "AP lost",
+        unit="share",
+        summarize=partial(summarize_ap, name=AP_DROP),
+        of=NAMES[0],
     ),
     Measure("matched_boxes", "boxes of fp32 matched", matched_share, unit="share"),
     Measure("added_boxes", "boxes that fp32 has not", added_share, unit="share"),

@@ -12,6 +12,7 @@ import numpy as np
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.detection.average_precision import AP_DROP
 from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
 from edge_vit.tasks.detection.matching import align, match_boxes, pair_queries
 from edge_vit.tasks.detection.measures import MEASURES
@@ -25,7 +26,7 @@ class Detection(Task):
 
     name = "detection"
     wording = Wording(
-        subject="Boxes",
+        subject="The set of boxes",
         agreement=(
             "Same answer: every box above the threshold has a partner of its class with an IoU of "
             "at least 0.5, and none is left over."
@@ -43,7 +44,7 @@ class Detection(Task):
     shown_measure = "matched_boxes"
     default_top = 100
     measures = MEASURES
-    loss_measure = "AP"
+    loss_measure = AP_DROP
 
     def outputs(
         self, size: int, batch: int | None = None, activation: Activation | None = None
