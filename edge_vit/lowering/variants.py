@@ -153,7 +153,9 @@ def lower_int8(request: Request) -> Lowered:
         in_half = prove_int8_in_half(half, bundle.spec, golden)
     every = [each.deviations for each in (proof, in_half) if each.deviations]
     if every:  # else a value is not finite, and nothing is foreseen
-        files[INT8.proof] = GoldenProof(tuple(map(max, *every, every[0]))).to_bytes()
+        files[INT8.proof] = GoldenProof(
+            tuple(max(image) for image in zip(*every, strict=True))
+        ).to_bytes()
     alone: HalfProof = request.proofs[INT8.around]
     said = (
         str(proof),

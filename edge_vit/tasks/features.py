@@ -32,7 +32,6 @@ class Features(Task):
         agreement="Same answer: the same nearest neighbour among the other images.",
         divergence="1 − cosine {}",
     )
-    columns = ("class", "index", "score")
     has_labels = False
     has_head = False
     reads_class_folders = True

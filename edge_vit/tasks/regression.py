@@ -34,7 +34,6 @@ class Regression(Task):
         loss="the scores' spread, by error,",
     )
     columns = ("score", "value")
-    num_word_columns = 2
     aliases = ("regression",)
     has_threshold = True
     smoothing = ("ema",)

@@ -65,7 +65,7 @@ def align(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> tuple[Outp
         best, other = wanted[row].max(axis=1), got[row].max(axis=1)
         distance = np.abs(reference[BOXES][row][:, None] - candidate[BOXES][row][None]).sum(axis=2)
         distance = distance + np.abs(wanted[row][:, None] - got[row][None]).max(axis=2)
-        order = _pair_queries(best, other, distance)
+        order = _pair_visible(best, other, distance)
         shown = (best >= VISIBLE) | (other[order] >= VISIBLE)
         shown = shown if (best >= VISIBLE).any() else np.ones_like(shown)
         for name in names:
@@ -103,14 +103,10 @@ def pair_queries(
             )
             for side in (reference, candidate)
         )
-        num = len(ours)
         distance = np.stack([np.abs(theirs - query).max(axis=1) for query in ours])
-        order, apart = np.empty(num, np.int64), np.empty(num)
-        for query in np.argsort(distance.min(axis=1), kind="stable").tolist():
-            order[query] = distance[query].argmin()
-            apart[query] = distance[query, order[query]]
-            distance[:, order[query]] = np.inf
-        most = max(1, int(num * _OTHER_QUERIES))
+        order = _take_nearest(distance, np.argsort(distance.min(axis=1), kind="stable").tolist())
+        apart = distance[np.arange(len(ours)), order]
+        most = max(1, int(len(ours) * _OTHER_QUERIES))
         others = [q for q in np.argsort(-apart)[:most].tolist() if apart[q] > _SAME_QUERY]
         for output, given, wanted in zip(paired, candidate, reference, strict=True):
             output[row] = given[row][order]
@@ -118,20 +114,25 @@ def pair_queries(
     return paired
 
 
-def _pair_queries(best: Float64Array, other: Float64Array, distance: Float64Array) -> IntArray:
+def _pair_visible(best: Float64Array, other: Float64Array, distance: Float64Array) -> IntArray:
     """Return for each query of the reference the candidate's that it is compared with.
 
     Visible ones take the nearest, best first; the rest are paired in order, the candidate's visible
     ones first, so that what only the candidate shows is not passed over.
     """
-    order = np.full(len(best), -1, np.int64)
-    for query in np.argsort(-best, kind="stable").tolist():
-        if best[query] < VISIBLE:
-            break
-        order[query] = distance[query].argmin()
-        distance[:, order[query]] = np.inf
+    by_score = np.argsort(-best, kind="stable").tolist()
+    order = _take_nearest(distance, [query for query in by_score if best[query] >= VISIBLE])
     if (order < 0).all():  # nothing to go by: every query for itself
         return np.arange(len(best))
     left = np.setdiff1d(np.arange(len(best)), order)
     order[order < 0] = left[np.argsort(-other[left], kind="stable")]
+    return order
+
+
+def _take_nearest(distance: Float64Array, queries: Sequence[int]) -> IntArray:
+    """Return for each of `queries`, in turn, the nearest column that is left; -1 for the others."""
+    left, order = distance.copy(), np.full(len(distance), -1, np.int64)
+    for query in queries:
+        order[query] = left[query].argmin()
+        left[:, order[query]] = np.inf
     return order
