@@ -72,7 +72,7 @@ class Seen:
             digest: of `pixels`.
             pixels: uint8 (height, width, 3) RGB, as preprocessed.
             stats: of this image alone, by the name of the value.
-            feature: (K,), that images are told apart by.
+            feature: (K,), by which images are compared.
         """
         for name, here in stats.items():
             self.stats[name] = self.stats[name].merge(here) if name in self.stats else here

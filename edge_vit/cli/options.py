@@ -158,7 +158,7 @@ _FLAGS = {
     ),
     "trust_engine": option(
         "--trust-engine",
-        "Load an engine that was not built here; it can run code of whoever made it.",
+        "Load an engine that was not built here; it can run code of its maker.",
     ),
     "fallback": option(
         "--fallback",

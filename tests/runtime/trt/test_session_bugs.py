@@ -174,7 +174,7 @@ BUGS = (
         "        except BaseException:\n            with self._turn:\n                pass\n",
     ),
     Bug(
-        "wakes nobody when a context is free",
+        "wakes no waiting thread when a context is free",
         POOL,
         "            self._idle.append(execution)\n            self._turn.notify()\n",
         "            self._idle.append(execution)\n",
