@@ -11,7 +11,7 @@ from edge_vit.measure.statistics import wilson_interval
 from edge_vit.spec import ModelSpec, TaskName
 from edge_vit.tasks import earliest_task, task_named, task_of
 from edge_vit.tasks.base import Outputs, Task
-from edge_vit.tasks.measures import Measure, MeasureValue
+from edge_vit.tasks.measures import Measure, MeasureValue, Summarize
 
 Columns = dict[str, Any]
 """Name of a measure -> two lists as JSON takes them: of the candidate, and of the reference."""
@@ -61,9 +61,17 @@ def join_columns(first: Columns, second: Columns) -> Columns:
 def sum_up(task: TaskName, columns: Columns) -> dict[str, MeasureValue]:
     """Return every measure of `task` that has a value over the images of `columns`."""
     found: dict[str, MeasureValue] = {}
+    sums: dict[tuple[str, Summarize], Mapping[str, MeasureValue]] = {}
     for measure in task_named(task).measures:
-        ours, theirs = columns.get(measure.of or measure.name, ((), ()))
-        value = (measure.summarize or mean_of)(ours, theirs)
+        name = measure.of or measure.name
+        ours, theirs = columns.get(name, ((), ()))
+        if measure.summarize is None:
+            value = mean_of(ours, theirs)
+        else:  # once for all measures that are made of these values
+            key = (name, measure.summarize)
+            if key not in sums:
+                sums[key] = measure.summarize(ours, theirs)
+            value = sums[key][measure.name]
         if value.value is not None:
             found[measure.name] = value
     return found

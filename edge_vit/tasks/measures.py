@@ -33,8 +33,9 @@ class MeasureValue:
     reference: float | None = None
 
 
-Summarize = Callable[[Sequence[Any], Sequence[Any]], MeasureValue]
-"""(candidate's values by image, reference's, empty without truth) -> the measure over all."""
+Summarize = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, MeasureValue]]
+"""(candidate's values by image, reference's, empty without truth) -> by name every measure over all
+images that is made of these values."""
 
 
 @dataclass(frozen=True)

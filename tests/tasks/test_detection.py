@@ -241,10 +241,10 @@ def test_average_precision_of_the_truth_itself_is_1(coco):
     assert numbers["AP"] == pytest.approx(1)
     assert numbers["APl"] is None
     worse = records(spec, {**outputs, "boxes": outputs["boxes"] * 0.9}, [truth, None])
-    value = summarize_ap(worse, found, "AP")
+    value = summarize_ap(worse, found)["AP"]
     assert value.value < 1
     assert value.reference == pytest.approx(1)
-    assert summarize_ap([None], [None], "AP").value is None
+    assert summarize_ap([None], [None])["AP"].value is None
 
 
 def test_average_precision_lost_is_that_of_both_models_on_the_same_images():
@@ -257,16 +257,16 @@ def test_average_precision_lost_is_that_of_both_models_on_the_same_images():
         return {"size": [60, 60], "dt": [found], "gt": [[0, *box, 400.0, 0]]}
 
     right = [record(0) for _ in range(40)]
-    same = summarize_ap(list(right), list(right), AP_DROP)
+    same = summarize_ap(list(right), list(right))[AP_DROP]
     assert (same.value, same.low, same.high) == (0, 0, 0)
     half = [record(25 * (index % 2)) for index in range(40)]  # no overlap in every second image
-    lost = summarize_ap(half, list(right), AP_DROP)
+    lost = summarize_ap(half, list(right))[AP_DROP]
     assert lost.value == pytest.approx(0.5, abs=0.3)
     assert 0.1 < lost.low < lost.value < lost.high
-    gained = summarize_ap(right, half, AP_DROP)
+    gained = summarize_ap(right, half)[AP_DROP]
     assert gained.value == pytest.approx(-lost.value)
     assert gained.high < 0
-    assert summarize_ap(right, [], AP_DROP).value is None
+    assert summarize_ap(right, [])[AP_DROP].value is None
 
 
 def test_nothing_shown_is_undecided():

@@ -52,33 +52,19 @@ def coco_numbers(records: Sequence[Record]) -> dict[str, float | None]:
     return {n: v if v >= 0 else None for n, v in zip(NAMES, values, strict=True)}
 
 
-def summarize_ap(candidate: Sequence[Any], reference: Sequence[Any], name: str) -> MeasureValue:
-    """Return one of the twelve numbers, or `AP_DROP`, with its 95 % bootstrap interval over images.
+def summarize_ap(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[str, MeasureValue]:
+    """Return the twelve numbers and `AP_DROP`, each with its 95 % bootstrap interval over images.
 
     Args:
         candidate: the record of each image; None where there is no truth.
         reference: the same of the reference.
-        name: of the number.
     """
     records = [record for record in candidate if record is not None]
     others = [record for record in reference if record is not None]
     if not records:
-        return MeasureValue(None)
-    # All twelve come of one evaluation, and are asked for one after the other.
-    key = (id(candidate), len(candidate), id(reference), len(reference))
-    if _LATEST.get("key") != key:
-        found = _all_numbers(records, others)
-        _LATEST.update(key=key, found=found, held=(candidate, reference))
-    found = _LATEST["found"]
-    return found[name]  # type: ignore[no-any-return]
-
-
-_LATEST: dict[str, Any] = {}
-
-
-def _all_numbers(records: Sequence[Record], others: Sequence[Record]) -> dict[str, MeasureValue]:
+        return dict.fromkeys((*NAMES, AP_DROP), MeasureValue(None))
     values = coco_numbers(records)
-    reference = coco_numbers(others) if others else dict.fromkeys(NAMES)
+    baseline = coco_numbers(others) if others else dict.fromkeys(NAMES)
     random = np.random.default_rng(0)
     count = min(_RESAMPLES, max(_FEWEST_RESAMPLES, _MOST_IMAGES // len(records)))
     resampled: list[dict[str, float | None]] = []
@@ -95,10 +81,10 @@ def _all_numbers(records: Sequence[Record], others: Sequence[Record]) -> dict[st
         low, high = np.percentile(seen, [2.5, 97.5]).tolist() if seen else (None, None)
         is_known = value is not None
         found[name] = MeasureValue(
-            value, low if is_known else None, high if is_known else None, reference[name]
+            value, low if is_known else None, high if is_known else None, baseline[name]
         )
     low, high = np.percentile(drops, [2.5, 97.5]).tolist() if drops else (None, None)
-    found[AP_DROP] = MeasureValue(_drop(reference, values), low, high)
+    found[AP_DROP] = MeasureValue(_drop(baseline, values), low, high)
     return found
 
 

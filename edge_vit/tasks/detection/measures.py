@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,7 +94,7 @@ MEASURES = (
             name,
             judge=records if name == NAMES[0] else None,
             unit="share",
-            summarize=partial(summarize_ap, name=name),
+            summarize=summarize_ap,
             of=NAMES[0],
         )
         for name in NAMES
@@ -104,7 +103,7 @@ MEASURES = (
         AP_DROP,
         "AP lost",
         unit="share",
-        summarize=partial(summarize_ap, name=AP_DROP),
+        summarize=summarize_ap,
         of=NAMES[0],
     ),
     Measure("matched_boxes", "boxes of fp32 matched", matched_share, unit="share"),
