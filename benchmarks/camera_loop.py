@@ -49,7 +49,7 @@ class Counter:
     def open(self, summarize) -> None:
         """Nothing to do."""
 
-    def write(self, answer) -> None:
+    def write(self, prediction) -> None:
         """Count."""
         self._left -= 1
         if self._left == 0:

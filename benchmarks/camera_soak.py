@@ -1,7 +1,7 @@
 """A million scripted frames through the production loop: stalls, bursts, disconnects, disorder.
 
 Only source, clock and session are replaced: see tests/camera/soak.py. What has to come out: every
-frame accounted for, none of the file's lost, answers in order, memory flat.
+frame accounted for, none of the file's lost, predictions in order, memory flat.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     edgevit quickstart -o digits-demo
     python benchmarks/dashboard_page.py digits-demo/digits.edgevit
 
-A source shows handwritten digits, the bundle answers, and headless Chromium looks at the page on a
-desk and on a phone, by day and by night. The sensors are a folder laid out like an Orin Nano's,
-whose numbers are made up: they show the page, not a machine. Writes `docs/images/dashboard*.png`
+A source shows handwritten digits, the bundle classifies them, and headless Chromium opens the page
+on a desk and on a phone, by day and by night. The sensors are a folder like an Orin Nano's, whose
+numbers are made up: they show the page, not a machine. Writes `docs/images/dashboard*.png`
 and a file in `results/`.
 """
 

@@ -42,18 +42,18 @@ class Boxes:
         """Keep the way to ask how the loop stands."""
         self.summarize = summarize
 
-    def write(self, answer):
+    def write(self, prediction):
         """Take one answer; if this raises, it counts as failed, and the next one comes."""
-        if answer.is_confident:
-            self.counts[answer.prediction.answers[0].label] += 1
+        if prediction.is_confident:
+            self.counts[prediction.raw.answers[0].label] += 1
 
     def close(self):
         """Nothing to finish."""
 
 
-def doubt(answer):
+def doubt(prediction):
     """A step: no fruit is sorted on less than 0.4."""
-    return dataclasses.replace(answer, is_confident=answer.prediction.answers[0].score >= 0.4)
+    return dataclasses.replace(prediction, is_confident=prediction.raw.answers[0].score >= 0.4)
 
 
 # Twenty frames a second for a second, each answered and handed on.

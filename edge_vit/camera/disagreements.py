@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, write_atomically
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 class DisagreementSink:
     """Answers some frames once more, by a reference, and keeps those that it answers otherwise.
 
-    A kept frame is ``TIME-NUMBER.png`` with a ``.json`` that says both answers. The newest are
+    A kept frame is ``TIME-NUMBER.png`` with a ``.json`` that says both predictions. The newest are
     kept, so that the disk never fills up.
     """
 
@@ -54,9 +54,9 @@ class DisagreementSink:
         with refuse_os_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Check the frame, if it is its turn."""
-        frame = answer.frame
+        frame = prediction.frame
         last = self._checked.get(frame.source)
         if last is not None and frame.number - last < self._every:
             return
@@ -64,13 +64,13 @@ class DisagreementSink:
         model_input = preprocess(frame.pixels, self._spec.preprocess)
         outputs = run_images(self._reference, model_input[None])
         height, width = frame.pixels.shape[:2]
-        image = answer.prediction.image
+        image = prediction.raw.image
         reference = interpret(image, outputs, self._spec, REFERENCE, 5, (height, width))
         self.num_checked += 1
-        if task_of(self._spec).same_roughly(self._spec, outputs, answer.outputs)[0]:
+        if task_of(self._spec).same_roughly(self._spec, outputs, prediction.outputs)[0]:
             return
         self.num_differ += 1
-        self._keep(answer, reference)
+        self._keep(prediction, reference)
 
     def close(self) -> None:
         """Say what was found, and close the reference."""
@@ -82,8 +82,8 @@ class DisagreementSink:
             f", see {self._folder}" if self.num_differ else "",
         )
 
-    def _keep(self, answer: CameraAnswer, reference: Prediction) -> None:
-        frame = answer.frame
+    def _keep(self, prediction: CameraPrediction, reference: Prediction) -> None:
+        frame = prediction.frame
         name = f"{frame.stamps.captured_unix_ns // 10**6:015d}-{frame.number:08d}"
         picture = io.BytesIO()
         Image.fromarray(frame.pixels).save(picture, "PNG")
@@ -91,7 +91,7 @@ class DisagreementSink:
             "source": frame.source,
             "number": frame.number,
             "model": self._spec.name,
-            "answered": answer.prediction.record(),
+            "answered": prediction.raw.record(),
             REFERENCE: reference.record(),
         }
         write_atomically(self._folder / f"{name}.json", json.dumps(facts, indent=1).encode())

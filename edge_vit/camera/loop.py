@@ -21,7 +21,7 @@ from edge_vit.camera.stages import FrameCounts, Stages, Step
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.systemd import Notifier
 from edge_vit.camera.threads import as_error, attempt
-from edge_vit.camera.values import STAGES, CameraAnswer
+from edge_vit.camera.values import STAGES, CameraPrediction
 from edge_vit.errors import ArtifactError, DeviceLostError, SourceError, SpecError
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec
@@ -39,23 +39,23 @@ class LoopOptions:
     Attributes:
         batch_size: frames that one run takes at most; 1 for the lowest latency.
         deadline_ms: how long a run waits for more frames once it has one.
-        top: answers of a prediction.
-        answer_timeout_s: how long no answer may come while a live source is read, and how long one
-            run may take; then the process is to be started anew. 0 for any time.
+        top: entries of a prediction.
+        prediction_timeout_s: how long no prediction may come while a live source is read, and how
+            long one run may take; then the process is to be started anew. 0 for any time.
         retry: with live sources.
     """
 
     batch_size: int = 1
     deadline_ms: float = 0.0
     top: int = 5
-    answer_timeout_s: float = 60.0
+    prediction_timeout_s: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "top"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        for name in ("deadline_ms", "answer_timeout_s"):
+        for name in ("deadline_ms", "prediction_timeout_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 0")
 
@@ -90,7 +90,7 @@ class CameraLoop:
         self._changed = threading.Condition()
         self._num_ended = 0
         self._is_stage_end = self._is_stopping = False
-        self._is_answered = False
+        self._has_predicted = False
         self.is_stuck = False  # a thread hangs; the process can only be left
         self._ended_ns = 0
         self._metrics = LoopMetrics(clock.now_ns())
@@ -126,9 +126,9 @@ class CameraLoop:
         """Run until every source has ended or `stop` was called; return how it went.
 
         Raises:
-            DeviceLostError: no answer came for too long, or the GPU is gone.
+            DeviceLostError: no prediction came for too long, or the GPU is gone.
             SourceError: a file could not be read to its end.
-            ArtifactError: all sources are files, and a sink lost answers of theirs.
+            ArtifactError: all sources are files, and a sink lost predictions of theirs.
             EdgeVitError: a source or a sink can never work, or a thread failed.
         """
         try:
@@ -181,15 +181,15 @@ class CameraLoop:
             parity=self._prepare.parity,
         )
 
-    def _emit(self, answer: CameraAnswer, done: Callable[[], None]) -> None:
-        if not self._is_answered:
-            self._is_answered = True
+    def _emit(self, prediction: CameraPrediction, done: Callable[[], None]) -> None:
+        if not self._has_predicted:
+            self._has_predicted = True
             attempt("the service manager", self._notifier.ready)
         if not self._runners:
             done()
         taken = _Countdown(len(self._runners), done)
         for runner in self._runners:
-            runner.offer(answer, taken)
+            runner.offer(prediction, taken)
 
     def _count_ended(self) -> None:
         with self._changed:
@@ -229,11 +229,11 @@ class CameraLoop:
         """Look after sources, answers and the service manager; return when to look again."""
         now_ns = self._clock.now_ns()
         due = [self._notifier.alive(now_ns), *(capture.check() for capture in self._captures)]
-        timeout_ns = round(self._options.answer_timeout_s * 1e9)
+        timeout_ns = round(self._options.prediction_timeout_s * 1e9)
         if timeout_ns and not self._is_stage_end:
             since = [self._stages.infer_since_ns or now_ns]
             if any(capture.is_watched for capture in self._captures):
-                since.append(max(self._stages.last_answer_ns, self._metrics.start_ns))
+                since.append(max(self._stages.last_prediction_ns, self._metrics.start_ns))
             if now_ns - min(since) >= timeout_ns:
                 raise DeviceLostError(self._explain_silence())
             due.append(min(since) + timeout_ns)
@@ -251,7 +251,7 @@ class CameraLoop:
                 f"{s.name} is {s.state}" + (f" ({s.last_error})" if s.last_error else "")
                 for s in sources
             )
-        return f"no answer for {self._options.answer_timeout_s:g} s: {why}"
+        return f"no answer for {self._options.prediction_timeout_s:g} s: {why}"
 
     def _end(self) -> None:
         """Stop whatever still runs, and give each frame its place in the counts."""

@@ -23,24 +23,24 @@ class LoopMetrics:
         self._latency, self._age, self._interval = (HistogramCounter() for _ in range(3))
         self._stages = {stage: HistogramCounter() for stage in STAGES}
         self._clocks: set[CaptureClock] = set()
-        self._num_answers = 0
-        self._last_answer_ns: dict[str, int] = {}
+        self._num_predictions = 0
+        self._last_prediction_ns: dict[str, int] = {}
         self._seconds: deque[tuple[int, int]] = deque(maxlen=_RECENT_SECONDS + 1)
 
     def add(self, source: str, stamps: Stamps) -> None:
         """Count the answer to one frame of `source`."""
-        second = stamps.answered_ns // 10**9
+        second = stamps.predicted_ns // 10**9
         with self._lock:
-            self._num_answers += 1
+            self._num_predictions += 1
             self._clocks.add(stamps.clock)
-            self._latency.add(stamps.answered_ns - stamps.captured_ns)
+            self._latency.add(stamps.predicted_ns - stamps.captured_ns)
             self._age.add(stamps.infer_start_ns - stamps.captured_ns)
             for stage, duration_ms in stamps.stage_ms().items():
                 self._stages[stage].add_ms(duration_ms)
-            last_ns = self._last_answer_ns.get(source)
+            last_ns = self._last_prediction_ns.get(source)
             if last_ns is not None:
-                self._interval.add(stamps.answered_ns - last_ns)
-            self._last_answer_ns[source] = stamps.answered_ns
+                self._interval.add(stamps.predicted_ns - last_ns)
+            self._last_prediction_ns[source] = stamps.predicted_ns
             if self._seconds and self._seconds[-1][0] == second:
                 self._seconds[-1] = (second, self._seconds[-1][1] + 1)
             else:
@@ -62,7 +62,7 @@ class LoopMetrics:
 
     def fps(self, now_ns: int) -> float:
         """Return answers a second since the beginning."""
-        return self._num_answers / max((now_ns - self.start_ns) / 1e9, 1e-9)
+        return self._num_predictions / max((now_ns - self.start_ns) / 1e9, 1e-9)
 
     def recent_fps(self, now_ns: int) -> float:
         """Return answers a second over the last whole seconds."""

@@ -8,7 +8,7 @@
   as it shall be, as Pillow's ``reducing_gap`` does. That changes a little more.
 
 A backend is taken when, on the bundle's golden images, its pixels are close and the model's first
-answer is the same; and its pixels are compared once more on a frame of each size. Only pictures
+prediction is the same; and its pixels are compared once more on a frame of each size. Only pictures
 with detail decide: on a black or flat one all give the same pixels.
 """
 

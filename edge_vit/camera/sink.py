@@ -1,4 +1,4 @@
-"""Where answers go: the protocol of a sink, and the thread with a bounded queue before each."""
+"""Where predictions go: the protocol of a sink, and the thread with a bounded queue before each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.rate_limit import RateLimitedWarnings
 from edge_vit.camera.threads import as_error, start_thread
-from edge_vit.camera.values import CameraAnswer, SinkStatus, describe
+from edge_vit.camera.values import CameraPrediction, SinkStatus, describe
 from edge_vit.errors import BackendError, EdgeVitError
 
 if TYPE_CHECKING:
@@ -26,21 +26,21 @@ _SLOW_NS = 10**9  # a failure that takes as long is one of waiting
 _MAX_SLOW = 3  # of those in a row, after which the sink is not tried for a while
 _PAUSE_NS = 30 * 10**9
 
-_Waiting = tuple[CameraAnswer, Callable[[], None]]
+_Waiting = tuple[CameraPrediction, Callable[[], None]]
 
 
 class Sink(Protocol):
-    """Something that takes answers. One thread calls it, never the loop's own.
+    """Something that takes predictions. One thread calls it, never the loop's own.
 
-    It may raise: that answer counts as failed, the next one is offered all the same. After three
-    failures in a row that took a second or more each, it is not tried for half a minute.
+    It may raise: that prediction counts as failed, the next one is offered all the same. After
+    three failures in a row that took a second or more each, it is not tried for half a minute.
 
     Attributes:
         name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
-        queue_size: answers of one live source that may wait before it; of more the oldest is
+        queue_size: predictions of one live source that may wait before it; of more the oldest is
             dropped. Of files and folders none is: they are read no faster than sinks take them.
-        needs_pixels: whether it looks at pictures. Else they do not wait with their answers, which
-            would be megabytes each: `Frame.pixels` then has its shape, and is black.
+        needs_pixels: whether it uses the pictures. Else `Frame.pixels` is black, of the same shape,
+            so that a queue does not hold megabytes.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Sink(Protocol):
         """
         ...
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Take one answer. Its arrays are only read."""
         ...
 
@@ -68,7 +68,7 @@ class SinkRunner:
     """A sink with its own thread, and a queue for each source, so that a slow sink slows no other.
 
     Args:
-        sink: which takes the answers; must be open, and is closed at the end.
+        sink: which takes the predictions; must be open, and is closed at the end.
         clock: for the time that the end may take.
         ended: called once the sink is closed.
     """
@@ -90,19 +90,19 @@ class SinkRunner:
         self._warnings = RateLimitedWarnings(_LOG)
         self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
-    def offer(self, answer: CameraAnswer, taken: Callable[[], None] = lambda: None) -> None:
+    def offer(self, prediction: CameraPrediction, taken: Callable[[], None] = lambda: None) -> None:
         """Queue `answer` and return at once; `taken` is called once it is written or lost."""
         if not self.sink.needs_pixels:
-            answer = _without_pixels(answer)
+            prediction = _without_pixels(prediction)
         lost: _Waiting | None = None
         with self._changed:
-            queue = self._queues.setdefault(answer.frame.source, deque())
+            queue = self._queues.setdefault(prediction.frame.source, deque())
             if self._is_stopping:
-                lost = answer, taken
+                lost = prediction, taken
             else:
-                if answer.frame.is_live and len(queue) >= self.sink.queue_size:
+                if prediction.frame.is_live and len(queue) >= self.sink.queue_size:
                     lost = queue.popleft()
-                queue.append((answer, taken))
+                queue.append((prediction, taken))
                 self._changed.notify_all()
             self._dropped += lost is not None
         if lost is not None:
@@ -139,12 +139,12 @@ class SinkRunner:
 
     def _run(self) -> None:
         while (waiting := self._take()) is not None:
-            answer, taken = waiting
+            prediction, taken = waiting
             start_ns = self._clock.now_ns()
             try:
                 if start_ns < self._retry_ns:
                     raise BackendError(self._last_error)
-                self.sink.write(answer)
+                self.sink.write(prediction)
             except BaseException as error:
                 self._count_failure(error)
                 self._note_slow_failure(start_ns)
@@ -210,7 +210,9 @@ class SinkRunner:
         self._warnings.warn(reason, f"sink {self.sink.name} failed: {reason}")
 
 
-def _without_pixels(answer: CameraAnswer) -> CameraAnswer:
+def _without_pixels(prediction: CameraPrediction) -> CameraPrediction:
     """`answer` with a picture of the same shape that takes no memory."""
-    black = np.broadcast_to(np.uint8(0), answer.frame.pixels.shape)
-    return dataclasses.replace(answer, frame=dataclasses.replace(answer.frame, pixels=black))
+    black = np.broadcast_to(np.uint8(0), prediction.frame.pixels.shape)
+    return dataclasses.replace(
+        prediction, frame=dataclasses.replace(prediction.frame, pixels=black)
+    )

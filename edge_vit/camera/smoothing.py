@@ -1,6 +1,6 @@
 """Steps after the model: answers smoothed over frames, and a floor of confidence.
 
-Both leave the model's own answers as they are: `CameraAnswer.prediction` and `.outputs` stay raw.
+Both leave the model's own predictions as they are: `CameraPrediction.raw` and `.outputs` stay raw.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import SpecError
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
@@ -61,18 +61,18 @@ class Smoothing:
         self._spec, self._top = spec, top
         self._histories: dict[str, _History] = {}
 
-    def __call__(self, answer: CameraAnswer) -> CameraAnswer:
+    def __call__(self, prediction: CameraPrediction) -> CameraPrediction:
         """Return `answer` with its `smoothed` set; as it is where the task has no smoothing."""
         if not self._task.smoothing:
-            return answer
-        history, image = self._history(answer), answer.prediction.image
+            return prediction
+        history, image = self._history(prediction), prediction.raw.image
         order = None
         if self._kind == "ema":
-            values = self._task.averageable(self._spec, answer.outputs)[0]
+            values = self._task.averageable(self._spec, prediction.outputs)[0]
             before = values if history.mean is None else history.mean
             shares = history.mean = before + 2 / (self._num_frames + 1) * (values - before)
         else:
-            history.newest.append(self._task.votes(self._spec, answer.outputs)[0])
+            history.newest.append(self._task.votes(self._spec, prediction.outputs)[0])
             shares = np.mean(history.newest, axis=0)
             last = {
                 int(index): number
@@ -81,11 +81,11 @@ class Smoothing:
             }
             order = sorted(last, key=lambda index: (-shares[index], -last[index], index))
         smoothed = self._task.from_shares(self._spec, shares, order, image, self._top)
-        return dataclasses.replace(answer, smoothed=smoothed)
+        return dataclasses.replace(prediction, smoothed=smoothed)
 
-    def _history(self, answer: CameraAnswer) -> _History:
+    def _history(self, prediction: CameraPrediction) -> _History:
         """Return what is remembered of the source; after a gap nothing is."""
-        source, now_ns = answer.frame.source, answer.frame.stamps.captured_ns
+        source, now_ns = prediction.frame.source, prediction.frame.stamps.captured_ns
         history = self._histories.get(source)
         if history is None or not 0 <= now_ns - history.last_ns <= LONGEST_GAP_S * 1e9:
             history = _History(now_ns, newest=deque(maxlen=self._num_frames))
@@ -110,8 +110,8 @@ class ConfidenceFloor:
             )
         self._floor = floor
 
-    def __call__(self, answer: CameraAnswer) -> CameraAnswer:
+    def __call__(self, prediction: CameraPrediction) -> CameraPrediction:
         """Return `answer` with its `is_confident` set."""
-        best = (answer.smoothed or answer.prediction).confidence
+        best = prediction.shown.confidence
         is_confident = best is None or best >= self._floor
-        return dataclasses.replace(answer, is_confident=is_confident)
+        return dataclasses.replace(prediction, is_confident=is_confident)

@@ -18,7 +18,7 @@ from edge_vit.camera.latest_queue import LatestQueue, Window
 from edge_vit.camera.loop_metrics import LoopMetrics
 from edge_vit.camera.rate_limit import RateLimitedWarnings
 from edge_vit.camera.threads import as_error, start_thread
-from edge_vit.camera.values import CameraAnswer, Counts, Frame, describe
+from edge_vit.camera.values import CameraPrediction, Counts, Frame, describe
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError
 from edge_vit.runtime.predictor import interpret
@@ -31,10 +31,10 @@ _SINK_FRAMES = 8  # of a file, that may wait before its sinks
 Prepare = Callable[[UInt8Array], UInt8Array]
 """Makes the model's input, uint8 (height, width, 3), of a frame's pixels."""
 
-Emit = Callable[[CameraAnswer, Callable[[], None]], None]
+Emit = Callable[[CameraPrediction, Callable[[], None]], None]
 """Takes an answer, and what to call once no sink has it before itself any more."""
 
-Step = Callable[[CameraAnswer], CameraAnswer]
+Step = Callable[[CameraPrediction], CameraPrediction]
 """Post-processing: smoothing, a confidence floor."""
 
 
@@ -80,7 +80,7 @@ class FrameCounts:
             self._last_reason = reason
         self._warnings.warn(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
 
-    def answer(self, work: Work) -> None:
+    def finish(self, work: Work) -> None:
         """Count `work` as answered."""
         with self._lock:
             self._answered[work.place] += 1
@@ -115,13 +115,13 @@ class Stages:
         spec: of the model.
         prepare: makes the model's input.
         steps: of post-processing, in order.
-        emit: takes each answer; must not wait.
+        emit: takes each prediction; must not wait.
         counts: where every frame ends.
         metrics: of latencies.
         clock: of stamps.
         batch_size: frames that one run takes at most.
         deadline_ms: how long a run waits for more frames once it has one.
-        top: answers of a prediction.
+        top: entries of a prediction.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Stages:
             [False] * len(is_live), 2 * batch_size, clock
         )
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs
-        self.last_answer_ns = metrics.start_ns
+        self.last_prediction_ns = metrics.start_ns
         self.lost: EdgeVitError | None = None  # why the stages ended before their time
         self._threads: list[threading.Thread] = []
 
@@ -269,27 +269,27 @@ class Stages:
         while works := self._inferred.take():
             (work,) = works
             try:
-                answer = self._answer(work)
-                stamps = answer.frame.stamps
+                prediction = self._predict(work)
+                stamps = prediction.frame.stamps
                 self._metrics.add(work.frame.source, stamps)
             except BaseException as error:
                 self._fail_frame(work, error)
                 continue
-            self._counts.answer(work)
-            self.last_answer_ns = stamps.answered_ns
-            self._emit(answer, partial(self._leave, work.place))
+            self._counts.finish(work)
+            self.last_prediction_ns = stamps.predicted_ns
+            self._emit(prediction, partial(self._leave, work.place))
 
-    def _answer(self, work: Work) -> CameraAnswer:
+    def _predict(self, work: Work) -> CameraPrediction:
         assert work.outputs is not None
         name = f"{work.frame.source}#{work.frame.number}"
         height, width = work.frame.pixels.shape[:2]
         precision, top = self._session.precision, self._top
-        prediction = interpret(name, work.outputs, self._spec, precision, top, (height, width))
-        answer = CameraAnswer(work.frame, prediction, work.outputs)
+        raw = interpret(name, work.outputs, self._spec, precision, top, (height, width))
+        prediction = CameraPrediction(work.frame, raw, work.outputs)
         for step in self._steps:
-            answer = step(answer)
+            prediction = step(prediction)
         return dataclasses.replace(
-            answer,
-            frame=work.stamped(answered_ns=self._clock.now_ns()),
+            prediction,
+            frame=work.stamped(predicted_ns=self._clock.now_ns()),
             num_dropped=self._counts.take_dropped(work.place),
         )

@@ -40,13 +40,13 @@ class CameraSummary:
         threads: of one run.
         batch_size: frames that one run takes at most.
         seconds: since the loop began.
-        fps: answers a second over that time, of all sources together.
+        fps: predictions a second over that time, of all sources together.
         recent_fps: the same over the last seconds.
         sources: how each stands.
         sinks: how each stands.
-        latency_ms: from capture to answer.
+        latency_ms: from capture to prediction.
         age_ms: of the picture, when the model began with it.
-        interval_ms: between two answers of one source.
+        interval_ms: between two predictions of one source.
         stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
         clocks: whose capture stamps `latency_ms` and `age_ms` were taken from.
         degraded: why another session runs than the one that was asked for; else empty.

@@ -34,7 +34,7 @@ class Stamps:
         preprocess_end_ns: when the model's input was ready.
         infer_start_ns: when the model began.
         infer_end_ns: when the model's output was there.
-        answered_ns: when the answer was complete, before any sink saw it.
+        predicted_ns: when the prediction was complete, before any sink saw it.
         captured_unix_ns: `captured_ns` as wall time, nanoseconds since 1970.
         clock: whose stamp `captured_ns` is.
     """
@@ -45,14 +45,14 @@ class Stamps:
     preprocess_end_ns: int = 0
     infer_start_ns: int = 0
     infer_end_ns: int = 0
-    answered_ns: int = 0
+    predicted_ns: int = 0
     captured_unix_ns: int = 0
     clock: CaptureClock = "arrival"
 
     @property
     def latency_ms(self) -> float:
         """From capture to answer, milliseconds."""
-        return (self.answered_ns - self.captured_ns) / 1e6
+        return (self.predicted_ns - self.captured_ns) / 1e6
 
     @property
     def age_ms(self) -> float:
@@ -68,7 +68,7 @@ class Stamps:
             self.preprocess_end_ns,
             self.infer_start_ns,
             self.infer_end_ns,
-            self.answered_ns,
+            self.predicted_ns,
         )
         return {
             stage: (instants[place + 1] - instants[place]) / 1e6
@@ -97,24 +97,29 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class CameraAnswer:
+class CameraPrediction:
     """What the model says of one frame.
 
     Attributes:
         frame: with all its stamps set.
-        prediction: the model's own answers, best first.
+        raw: what the model says, best first.
         outputs: by name, as the model gave them, one row each.
-        smoothed: answers over several frames, where a step of post-processing made them.
-        is_confident: whether the answer reaches the confidence floor; True where there is none.
-        num_dropped: frames of this source that were dropped since its last answer.
+        smoothed: predictions over several frames, where a step of post-processing made them.
+        is_confident: whether the prediction reaches the confidence floor; True where there is none.
+        num_dropped: frames of this source that were dropped since its last prediction.
     """
 
     frame: Frame
-    prediction: Prediction
+    raw: Prediction
     outputs: Mapping[str, NDArray[np.float32]]
     smoothed: Prediction | None = None
     is_confident: bool = True
     num_dropped: int = 0
+
+    @property
+    def shown(self) -> Prediction:
+        """The smoothed prediction where there is one, else the raw one."""
+        return self.smoothed or self.raw
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Counts:
 
     Attributes:
         captured: frames that the source gave, those that could not be decoded included.
-        answered: frames with an answer.
+        answered: frames with a prediction.
         dropped: frames that a newer one replaced, or that the end of the loop found waiting.
         failed: frames that could not be decoded, preprocessed or run.
         in_flight: frames on their way; 0 once the loop has ended.

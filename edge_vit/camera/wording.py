@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_vit.camera.summary import CameraSummary, Percentiles
-from edge_vit.camera.values import CameraAnswer, SourceStatus
+from edge_vit.camera.values import CameraPrediction, SourceStatus
 
 _CLOCKS = {"driver": "the driver's stamp", "arrival": "the frame's arrival"}
 
@@ -42,11 +42,10 @@ def summary_lines(summary: CameraSummary) -> list[str]:
     return lines
 
 
-def answer_line(answer: CameraAnswer) -> str:
+def prediction_line(prediction: CameraPrediction) -> str:
     """Return one line that says what was seen, where and how late."""
-    frame = answer.frame
-    prediction = answer.smoothed or answer.prediction
-    what = prediction.line + ("" if answer.is_confident else " (unsure)")
+    frame = prediction.frame
+    what = prediction.shown.line + ("" if prediction.is_confident else " (unsure)")
     # Of a file the latency is the time in queues, which does not matter.
     latency = f"  {frame.stamps.latency_ms:.1f} ms" if frame.is_live else ""
     return f"{frame.source} #{frame.number}: {what}{latency}"

@@ -38,7 +38,7 @@ from edge_vit.spec import Precision
 if TYPE_CHECKING:
     from edge_vit.camera.sink import Sink
     from edge_vit.camera.smoothing import SmoothingKind
-    from edge_vit.camera.values import CameraAnswer
+    from edge_vit.camera.values import CameraPrediction
 
 _LOG = logging.getLogger(__name__)
 _ARGUMENTS = "edge_vit.camera.arguments"
@@ -220,16 +220,16 @@ def _disagreements(bundle: Bundle, folder: Path, every: int, limit: int) -> Sink
     return DisagreementSink(reference, bundle.spec, folder, every=every, limit=limit)
 
 
-def _changes() -> Callable[[CameraAnswer], bytes | None]:
+def _changes() -> Callable[[CameraPrediction], bytes | None]:
     """What was seen, when it is not what was seen before."""
-    from edge_vit.camera.wording import answer_line
+    from edge_vit.camera.wording import prediction_line
 
     seen: dict[str, object] = {}
 
-    def to_line(answer: CameraAnswer) -> bytes | None:
-        prediction = answer.smoothed or answer.prediction
-        is_same = answer.frame.source in seen and seen[answer.frame.source] == prediction.key
-        seen[answer.frame.source] = prediction.key
-        return None if is_same else f"{one_line(answer_line(answer))}\n".encode()
+    def to_line(prediction: CameraPrediction) -> bytes | None:
+        source, key = prediction.frame.source, prediction.shown.key
+        is_same = source in seen and seen[source] == key
+        seen[source] = key
+        return None if is_same else f"{one_line(prediction_line(prediction))}\n".encode()
 
     return to_line

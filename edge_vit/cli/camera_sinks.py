@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_vit.camera.sink import Sink
     from edge_vit.camera.smoothing import SmoothingKind
     from edge_vit.camera.stages import Step
-    from edge_vit.camera.values import CameraAnswer
+    from edge_vit.camera.values import CameraPrediction
 
 _STDOUT = ("stdout", "-")
 
@@ -45,7 +45,7 @@ def make_steps(
 def open_sinks(
     addresses: Sequence[str],
     reader_left: Callable[[], None],
-    to_line: Callable[[CameraAnswer], bytes | None],
+    to_line: Callable[[CameraPrediction], bytes | None],
 ) -> Iterator[list[Sink]]:
     """Give the sinks for the time of a block; with them the machine's sensors.
 

@@ -11,7 +11,7 @@ from decoding import predict
 
 from edge_vit.camera.sources.source import Capture, SourceMaker
 from edge_vit.camera.summary import CameraSummary
-from edge_vit.camera.values import CameraAnswer, Frame, SourceFormat, Stamps
+from edge_vit.camera.values import CameraPrediction, Frame, SourceFormat, Stamps
 from edge_vit.errors import SourceError
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
@@ -71,13 +71,15 @@ class ScriptedClock:
                 self._waiting.remove(pair)
 
 
-def make_answer(number: int, *, is_live: bool = True, source: str = "test://") -> CameraAnswer:
+def make_prediction(
+    number: int, *, is_live: bool = True, source: str = "test://"
+) -> CameraPrediction:
     """Return the answer of a frame that was made by hand."""
     pixels = np.full((4, 4, 3), number % 256, dtype=np.uint8)
     output = np.eye(10, dtype=np.float32)[number % 10]
     stamps = Stamps(number * 1000, *range(number * 1000 + 1, number * 1000 + 7))
     frame = Frame(number, source, pixels, stamps, is_live)
-    return CameraAnswer(
+    return CameraPrediction(
         frame, predict(tiny_spec(), output, image=f"frame {number}"), {"logits": output[None]}
     )
 
@@ -157,21 +159,21 @@ class Recorder:
 
     def __init__(self, fails_on: Callable[[int], bool] = lambda number: False) -> None:
         self.fails_on = fails_on
-        self.answers: list[CameraAnswer] = []
+        self.predictions: list[CameraPrediction] = []
         self.is_closed = False
         self.summarize: Callable[[], CameraSummary] | None = None
 
     @property
     def numbers(self) -> list[int]:
-        return [answer.frame.number for answer in self.answers]
+        return [prediction.frame.number for prediction in self.predictions]
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         self.summarize = summarize
 
-    def write(self, answer: CameraAnswer) -> None:
-        if self.fails_on(answer.frame.number):
+    def write(self, prediction: CameraPrediction) -> None:
+        if self.fails_on(prediction.frame.number):
             raise OSError("the broker went away")
-        self.answers.append(answer)
+        self.predictions.append(prediction)
 
     def close(self) -> None:
         self.is_closed = True

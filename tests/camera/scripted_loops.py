@@ -57,9 +57,9 @@ def stop_after(loop, sink, count):
     """Let a sink stop the loop when it has taken `count` answers."""
     write = sink.write
 
-    def write_and_stop(answer):
-        write(answer)
-        if len(sink.answers) == count:
+    def write_and_stop(prediction):
+        write(prediction)
+        if len(sink.predictions) == count:
             threading.Thread(target=loop.stop).start()
 
     sink.write = write_and_stop
@@ -68,7 +68,7 @@ def stop_after(loop, sink, count):
 def live_loop(events, sink, count, clock=None, session=None, **options):
     """Run a live source until `sink` has `count` answers; return the summary."""
     clock = clock or ScriptedClock()
-    options.setdefault("answer_timeout_s", 0)  # scripted time flies
+    options.setdefault("prediction_timeout_s", 0)  # scripted time flies
     options.setdefault("retry", NEVER_SILENT)
     loop = CameraLoop(
         [scripted_maker(events, clock)],

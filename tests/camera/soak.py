@@ -19,7 +19,7 @@ from edge_vit.camera.loop import CameraLoop, LoopOptions
 from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.summary import CameraSummary
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, ImageError, SourceError
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import Array
@@ -37,7 +37,7 @@ class SoakResult:
     Attributes:
         summary: of the loop.
         given: frames that each script handed over, by source.
-        disorder: answers whose number did not rise within their source.
+        disorder: predictions whose number did not rise within their source.
         memory_mib: resident size, sampled while it ran.
         seconds: of our time.
     """
@@ -83,8 +83,8 @@ class Books:
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Nothing to do."""
 
-    def write(self, answer: CameraAnswer) -> None:
-        frame = answer.frame
+    def write(self, prediction: CameraPrediction) -> None:
+        frame = prediction.frame
         self.disorder += frame.number <= self.last.get(frame.source, -1)
         self.last[frame.source] = frame.number
 
@@ -99,11 +99,11 @@ class Faulty(Books):
     queue_size = 4
     needs_pixels = False
 
-    def write(self, answer: CameraAnswer) -> None:
-        if answer.frame.is_live and answer.frame.number % 5003 == 0:
+    def write(self, prediction: CameraPrediction) -> None:
+        if prediction.frame.is_live and prediction.frame.number % 5003 == 0:
             time.sleep(0.05)
-        if answer.frame.number % 3 == 0:
-            raise OSError(f"broker {answer.frame.number % 2} went away")
+        if prediction.frame.number % 3 == 0:
+            raise OSError(f"broker {prediction.frame.number % 2} went away")
 
 
 class Counted:
@@ -206,7 +206,7 @@ def soak(num_frames: int, *, samples: int = 20) -> SoakResult:
         SPEC,
         sinks=[books, Faulty()],
         options=LoopOptions(
-            answer_timeout_s=0,
+            prediction_timeout_s=0,
             retry=RetryPolicy(
                 stale_after_s=SILENCE_S,
                 open_timeout_s=SILENCE_S,

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker, tiny_spec
-from camera.scripted import make_answer as scripted_answer
+from camera.scripted import make_prediction as scripted_answer
 from decoding import predict
 from PIL import Image
 
 from edge_vit.camera.disagreements import DisagreementSink
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
 from edge_vit.runtime.fake import FakeSession
@@ -98,12 +98,14 @@ def test_labels_differ_where_any_of_them_does(tmp_path):
     spec = dataclasses.replace(SPEC, task="multi_label", activation=None, threshold=None)
     sink = DisagreementSink(FakeSession(spec), spec, tmp_path / "kept", every=1, limit=9)
     sink.open(lambda: None)
-    answer = scripted_answer(3)
-    output = run_batch(FakeSession(spec), preprocess(answer.frame.pixels, spec.preprocess)[None])[0]
+    prediction = scripted_answer(3)
+    output = run_batch(
+        FakeSession(spec), preprocess(prediction.frame.pixels, spec.preprocess)[None]
+    )[0]
     other = output.copy()
     least = int(np.argmin(output))
     other[least] = 1.0  # the first label is the same, another one is on
     for number, row in enumerate((output, other)):
-        frame = dataclasses.replace(answer.frame, number=number)
-        sink.write(CameraAnswer(frame, predict(spec, row), named(spec, row[None])))
+        frame = dataclasses.replace(prediction.frame, number=number)
+        sink.write(CameraPrediction(frame, predict(spec, row), named(spec, row[None])))
     assert (sink.num_checked, sink.num_differ) == (2, 1)

@@ -24,16 +24,20 @@ class Slow(Recorder):
         super().__init__()
         self.quick, self.hangs = quick, hangs
 
-    def write(self, answer):
-        if self.hangs is not None and not answer.frame.is_live:
+    def write(self, prediction):
+        if self.hangs is not None and not prediction.frame.is_live:
             assert self.hangs.wait(WITHIN_S)
         if self.quick is not None:
             quick, enough = self.quick, len(self.quick.of("camera")) + 3
             wait_until(lambda: len(quick.of("camera")) >= enough or self.quick is None)
-        super().write(answer)
+        super().write(prediction)
 
     def of(self, source):
-        return [answer.frame.number for answer in self.answers if answer.frame.source == source]
+        return [
+            prediction.frame.number
+            for prediction in self.predictions
+            if prediction.frame.source == source
+        ]
 
 
 def wait_until(holds):
@@ -61,7 +65,7 @@ def run_beside_a_file(sinks, until, batch_size=1):
         FakeSession(SPEC),
         SPEC,
         sinks=sinks,
-        options=LoopOptions(batch_size=batch_size, answer_timeout_s=0),
+        options=LoopOptions(batch_size=batch_size, prediction_timeout_s=0),
         clock=clock,
     )
     thread = threading.Thread(target=loop.run, daemon=True)

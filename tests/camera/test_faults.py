@@ -76,7 +76,7 @@ def build(fault, where, *, is_live):
     if where == "session":
         session._run = fault.before(session._run)
     if where == "step":
-        steps = [fault.before(lambda answer: answer)]
+        steps = [fault.before(lambda prediction: prediction)]
     if where.startswith("notifier."):
         name = where.partition(".")[2]
         setattr(notifier, name, fault.before(getattr(notifier, name)))
@@ -88,7 +88,7 @@ def build(fault, where, *, is_live):
         steps=steps,
         notifier=notifier,
         options=LoopOptions(
-            answer_timeout_s=0,
+            prediction_timeout_s=0,
             retry=dataclasses.replace(NEVER_SILENT, first_retry_s=0.01, max_retry_s=0.05),
         ),
         clock=clock,
@@ -100,7 +100,7 @@ def build(fault, where, *, is_live):
         "ready.put": (loop._stages._ready, "put"),
         "inferred.take": (loop._stages._inferred, "take"),
         "inferred.put": (loop._stages._inferred, "put"),
-        "counts.answer": (loop._counts, "answer"),
+        "counts.finish": (loop._counts, "finish"),
         "meter.add": (loop._metrics, "add"),
         "capture.deliver": (loop._captures[0], "_deliver"),
         "capture.check": (loop._captures[0], "check"),
@@ -148,7 +148,7 @@ EVERYWHERE = (
     *("source.make", "source.open", "source.read"),
     *("prepare", "session", "step", "sink.open", "sink.write"),
     *("captured.take", "ready.take", "ready.put", "inferred.take", "inferred.put"),
-    *("counts.answer", "meter.add", "capture.deliver", "capture.check", "emit"),
+    *("counts.finish", "meter.add", "capture.deliver", "capture.check", "emit"),
     "notifier.alive",
 )
 
@@ -186,7 +186,7 @@ def test_what_fails_beside_the_answers_is_logged_and_costs_none(where, caplog):
 @pytest.mark.parametrize("is_live", [True, False])
 def test_a_sink_that_cannot_finish_ends_the_loop_with_its_reason(is_live):
     loop, sink, clock = build(Fault(RuntimeError("broken")), "sink.close", is_live=is_live)
-    outcome = run(loop, clock, lambda: is_live and len(sink.answers) >= 10)
+    outcome = run(loop, clock, lambda: is_live and len(sink.predictions) >= 10)
     assert str(outcome) == "closing sink recorder failed: RuntimeError: broken"
     assert is_live or sink.numbers == list(range(60))
 
@@ -198,9 +198,9 @@ def test_a_sink_that_cannot_finish_ends_the_loop_with_its_reason(is_live):
 def test_a_camera_goes_on_after_a_fault(where, times):
     fault = Fault(RuntimeError("broken"), 0, times)
     loop, sink, clock = build(fault, where, is_live=True)
-    outcome = run(loop, clock, lambda: len(sink.answers) >= 10)
+    outcome = run(loop, clock, lambda: len(sink.predictions) >= 10)
     assert not isinstance(outcome, BaseException), outcome
-    assert len(sink.answers) >= 10 and fault.calls > times
+    assert len(sink.predictions) >= 10 and fault.calls > times
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_model_with_another_number_of_rows_ends_the_loop(rows, batch_size, is_
         Rows(rows),
         SPEC,
         sinks=[Recorder()],
-        options=LoopOptions(batch_size=batch_size, deadline_ms=50, answer_timeout_s=0),
+        options=LoopOptions(batch_size=batch_size, deadline_ms=50, prediction_timeout_s=0),
         clock=clock,
     )
     outcome = run(loop, clock)
@@ -275,10 +275,10 @@ def test_the_first_frame_of_a_camera_may_be_broken():
         FakeSession(SPEC),
         SPEC,
         sinks=[sink],
-        options=LoopOptions(answer_timeout_s=0, retry=NEVER_SILENT),
+        options=LoopOptions(prediction_timeout_s=0, retry=NEVER_SILENT),
         clock=clock,
     )
-    outcome = run(loop, clock, lambda: len(sink.answers) >= 5)
+    outcome = run(loop, clock, lambda: len(sink.predictions) >= 5)
     assert not isinstance(outcome, BaseException), outcome
     assert len(openings) == 4
     assert dataclasses.asdict(outcome.sources[0])["last_error"] == "a frame is damaged"

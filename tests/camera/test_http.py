@@ -103,7 +103,7 @@ def run_until(camera, condition):
         SPEC,
         sinks=[sink],
         options=LoopOptions(
-            answer_timeout_s=0,
+            prediction_timeout_s=0,
             retry=RetryPolicy(
                 stale_after_s=60, open_timeout_s=60, first_retry_s=0.01, max_retry_s=0.1
             ),
@@ -124,8 +124,8 @@ def run_until(camera, condition):
 
 def test_frames_come_and_after_the_camera_hung_up_they_come_again(camera, caplog):
     source = camera(lambda connection: FRAMES)
-    summary, sink = run_until(source, lambda sink: source.num_connections >= 3 and sink.answers)
-    levels = {round(read_level(answer.frame.pixels)) for answer in sink.answers}
+    summary, sink = run_until(source, lambda sink: source.num_connections >= 3 and sink.predictions)
+    levels = {round(read_level(prediction.frame.pixels)) for prediction in sink.predictions}
     known = [level_of(number) for number in range(_COUNT)]
     assert all(min(abs(level - other) for other in known) <= 3 for level in levels)
     assert summary.sources[0].num_reopened >= 1
@@ -133,10 +133,10 @@ def test_frames_come_and_after_the_camera_hung_up_they_come_again(camera, caplog
 
 
 @pytest.mark.parametrize("num_broken", [1, 5])
-def test_a_broken_first_frame_is_left_out_and_the_next_is_answered(camera, num_broken):
+def test_a_broken_first_frame_is_left_out_and_the_next_has_predicted(camera, num_broken):
     source = camera(lambda connection: [BROKEN] * num_broken + FRAMES)
-    summary, sink = run_until(source, lambda sink: len(sink.answers) >= 5)
-    assert sink.answers
+    summary, sink = run_until(source, lambda sink: len(sink.predictions) >= 5)
+    assert sink.predictions
     assert summary.counts.captured == (
         summary.counts.answered + summary.counts.dropped + summary.counts.failed
     )
@@ -144,8 +144,8 @@ def test_a_broken_first_frame_is_left_out_and_the_next_is_answered(camera, num_b
 
 def test_a_camera_that_gives_rubbish_at_first_is_tried_again(camera):
     source = camera(lambda connection: FRAMES if connection >= 2 else [BROKEN] * 150)
-    summary, sink = run_until(source, lambda sink: len(sink.answers) >= 5)
-    assert source.num_connections >= 3 and sink.answers
+    summary, sink = run_until(source, lambda sink: len(sink.predictions) >= 5)
+    assert source.num_connections >= 3 and sink.predictions
     assert summary.sources[0].last_error
 
 
@@ -176,7 +176,7 @@ def test_a_stream_that_is_joined_in_a_long_group_waits_for_its_key_frame(
 ):
     data = long_group(tmp_path / "a.ts", codec, options)
     source = camera(lambda connection: data if connection < 2 else b"")
-    summary, _ = run_until(source, lambda sink: len(sink.answers) >= 1)
+    summary, _ = run_until(source, lambda sink: len(sink.predictions) >= 1)
     assert summary.counts.failed < 10  # the 250 before the key frame were lost before it joined
 
 

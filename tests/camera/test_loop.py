@@ -29,11 +29,11 @@ def test_a_file_loses_no_frame_and_keeps_their_order():
 def test_every_answer_is_that_of_its_own_frame():
     clock, sink = ScriptedClock(), Recorder()
     run_loop([scripted_maker(range(40), clock, is_live=False)], clock, [sink], batch_size=4)
-    for answer in sink.answers:
-        assert answer.frame.pixels[0, 0, 0] == answer.frame.number % 251
-        image = np.full((1, 8, 8, 3), answer.frame.number % 251, np.uint8)
+    for prediction in sink.predictions:
+        assert prediction.frame.pixels[0, 0, 0] == prediction.frame.number % 251
+        image = np.full((1, 8, 8, 3), prediction.frame.number % 251, np.uint8)
         np.testing.assert_array_equal(
-            answer.outputs["logits"][0], FakeSession(SPEC).run({"images": image})["logits"][0]
+            prediction.outputs["logits"][0], FakeSession(SPEC).run({"images": image})["logits"][0]
         )
 
 
@@ -46,7 +46,7 @@ def test_a_live_source_loses_old_frames_and_counts_them():
     assert counts.captured == counts.answered + counts.dropped + counts.failed
     assert sink.numbers == sorted(set(sink.numbers))
     missing = np.cumsum(np.diff([-1, *sink.numbers]) - 1)
-    reported = np.cumsum([answer.num_dropped for answer in sink.answers])
+    reported = np.cumsum([prediction.num_dropped for prediction in sink.predictions])
     assert (reported >= missing - 1).all()  # the last one may just be on its way to the counts
     assert 0 < missing[-1] <= counts.dropped
     assert 0 < reported[-1] <= counts.dropped
@@ -61,7 +61,7 @@ def test_several_sources_share_one_engine_fairly():
     with clock.passing():
         summary = run_loop(makers, clock, [sink], batch_size=3, deadline_ms=1)
     for maker, count in zip(makers, (50, 70, 90), strict=True):
-        numbers = [a.frame.number for a in sink.answers if a.frame.source == maker.name]
+        numbers = [a.frame.number for a in sink.predictions if a.frame.source == maker.name]
         assert numbers == list(range(count))
     assert summary.counts.answered == 210
 
@@ -91,8 +91,8 @@ def test_a_batch_holds_what_came_before_its_deadline():
 def test_the_stamps_are_in_order_and_tell_whose_clock():
     clock, sink = ScriptedClock(), Recorder()
     summary = run_loop([scripted_maker(range(20), clock, is_live=False)], clock, [sink])
-    for answer in sink.answers:
-        assert min(answer.frame.stamps.stage_ms().values()) >= 0
+    for prediction in sink.predictions:
+        assert min(prediction.frame.stamps.stage_ms().values()) >= 0
     assert summary.clocks == ("driver",)
     assert summary.latency_ms.count == 20
     assert summary.latency_ms.p99 is None  # of 20 frames nobody can tell
@@ -101,12 +101,12 @@ def test_the_stamps_are_in_order_and_tell_whose_clock():
 def test_post_processing_is_done_in_order():
     clock, sink = ScriptedClock(), Recorder()
 
-    def doubt(answer):
-        return dataclasses.replace(answer, is_confident=False)
+    def doubt(prediction):
+        return dataclasses.replace(prediction, is_confident=False)
 
-    def smooth(answer):
-        assert not answer.is_confident
-        return dataclasses.replace(answer, smoothed=answer.prediction)
+    def smooth(prediction):
+        assert not prediction.is_confident
+        return dataclasses.replace(prediction, smoothed=prediction.raw)
 
     loop = CameraLoop(
         [scripted_maker(range(5), clock, is_live=False)],
@@ -117,12 +117,12 @@ def test_post_processing_is_done_in_order():
         clock=clock,
     )
     loop.run()
-    assert all(answer.smoothed is answer.prediction for answer in sink.answers)
-    assert len(sink.answers) == 5
+    assert all(prediction.smoothed is prediction.raw for prediction in sink.predictions)
+    assert len(sink.predictions) == 5
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"top": 0}, {"deadline_ms": -1}, {"answer_timeout_s": -1}]
+    "options", [{"batch_size": 0}, {"top": 0}, {"deadline_ms": -1}, {"prediction_timeout_s": -1}]
 )
 def test_refuses_impossible_options(options):
     with pytest.raises(SpecError, match=f"{next(iter(options))}: got"):
@@ -138,7 +138,7 @@ def test_stopping_is_no_hang_though_a_file_waits_for_a_slow_sink():
     clock, sink, release = ScriptedClock(), Recorder(), threading.Event()
     began = threading.Event()
 
-    def write(answer):
+    def write(prediction):
         began.set()
         release.wait(0.4)
 
@@ -148,7 +148,7 @@ def test_stopping_is_no_hang_though_a_file_waits_for_a_slow_sink():
         FakeSession(SPEC),
         SPEC,
         sinks=[sink],
-        options=LoopOptions(answer_timeout_s=0),
+        options=LoopOptions(prediction_timeout_s=0),
         clock=clock,
     )
     thread = threading.Thread(target=loop.run)

@@ -63,7 +63,7 @@ def test_no_answer_for_too_long_ends_with_its_own_status():
 
     expected = pytest.raises(DeviceLostError, match=r"no answer for 20 s: script is \w+")
     with clock.passing(), expected as caught:
-        run_loop([scripted_maker(events(), clock)], clock, answer_timeout_s=20)
+        run_loop([scripted_maker(events(), clock)], clock, prediction_timeout_s=20)
     assert caught.value.exit_status == 4
 
 
@@ -71,7 +71,7 @@ def test_a_lost_gpu_ends_the_loop_at_once():
     clock = ScriptedClock()
     session = Faulty({3: DeviceLostError("CUDA error 700 stays")})
     with pytest.raises(DeviceLostError, match="CUDA error 700"):
-        run_loop([scripted_maker(endless(), clock)], clock, session=session, answer_timeout_s=0)
+        run_loop([scripted_maker(endless(), clock)], clock, session=session, prediction_timeout_s=0)
 
 
 def test_a_run_that_does_not_return_ends_the_loop():
@@ -112,7 +112,7 @@ def test_an_output_that_is_not_finite_is_no_answer(value):
     clock, sink = ScriptedClock(), Recorder()
     with pytest.raises(SourceError, match="3 of 3"):
         run_loop([scripted_maker(range(3), clock, is_live=False)], clock, [sink], Overflowing(SPEC))
-    assert sink.answers == []
+    assert sink.predictions == []
 
 
 def test_a_file_that_breaks_off_ends_with_its_reason_and_keeps_what_came_before():
@@ -172,7 +172,7 @@ def test_one_wrong_address_among_several_ends_the_loop_at_once():
     wrong = unopened("wrong", SpecError("no element 'nosuch'"), clock, is_live=True)
     makers = [scripted_maker(endless(), clock), wrong]
     with pytest.raises(SpecError, match="no element 'nosuch'"):
-        run_loop(makers, clock, answer_timeout_s=0)
+        run_loop(makers, clock, prediction_timeout_s=0)
 
 
 def test_a_file_that_cannot_be_opened_keeps_no_other_from_being_answered():

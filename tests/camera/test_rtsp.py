@@ -90,15 +90,15 @@ def test_recovers_when_the_server_was_killed_in_mid_stream(server):
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        wait_until(lambda: len(sink.answers) >= 5)
+        wait_until(lambda: len(sink.predictions) >= 5)
         server.kill()
         wait_until(lambda: loop.summary().sources[0].state in ("waiting", "opening"))
         captured = loop.summary().counts.captured
         time.sleep(0.3)
         assert loop.summary().counts.captured == captured  # nothing stands in for a frame
-        before = len(sink.answers)
+        before = len(sink.predictions)
         server.process = Server(server.codec, server.port).process
-        wait_until(lambda: len(sink.answers) >= before + 5)
+        wait_until(lambda: len(sink.predictions) >= before + 5)
     finally:
         loop.stop()
         thread.join(30)

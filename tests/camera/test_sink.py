@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from camera.scripted import ScriptedClock, make_answer
+from camera.scripted import ScriptedClock, make_prediction
 
 from edge_vit.camera.clock import SYSTEM_CLOCK
 from edge_vit.camera.sink import SinkRunner
@@ -29,12 +29,12 @@ class Recorder:
     def open(self, summarize):
         """Nothing to do."""
 
-    def write(self, answer):
+    def write(self, prediction):
         self.began.release()
         assert self.may_go_on.wait(30)
-        if answer.frame.number in self.fails_on:
+        if prediction.frame.number in self.fails_on:
             raise OSError("the broker\nwent away")
-        self.numbers.append(answer.frame.number)
+        self.numbers.append(prediction.frame.number)
 
     def close(self):
         self.is_closed = True
@@ -48,7 +48,7 @@ def test_writes_every_answer_in_order_and_closes_the_sink():
     sink = Recorder(queue_size=100)
     runner = SinkRunner(sink)
     for number in range(50):
-        runner.offer(make_answer(number))
+        runner.offer(make_prediction(number))
     assert runner.join(until_later())
     assert sink.numbers == list(range(50))
     assert sink.is_closed
@@ -58,9 +58,9 @@ def test_writes_every_answer_in_order_and_closes_the_sink():
 def test_a_sink_that_fails_by_hanging_is_not_tried_for_a_while():
     clock, sink, tried = ScriptedClock(), Recorder(), []
 
-    def hang(answer):
-        tried.append(answer.frame.number)
-        if answer.frame.number < 10:
+    def hang(prediction):
+        tried.append(prediction.frame.number)
+        if prediction.frame.number < 10:
             clock.advance(5)
             raise TimeoutError("timed out")
         clock.advance(40)
@@ -68,11 +68,11 @@ def test_a_sink_that_fails_by_hanging_is_not_tried_for_a_while():
     sink.write = hang
     runner = SinkRunner(sink, clock)
     for number in range(10):
-        runner.offer(make_answer(number, is_live=False))
+        runner.offer(make_prediction(number, is_live=False))
     while runner.status().failed < 10:
         threading.Event().wait(0.005)
     clock.advance(31)
-    runner.offer(make_answer(10, is_live=False))
+    runner.offer(make_prediction(10, is_live=False))
     assert runner.join(clock.now_ns() + LATER_NS * 10)
     assert tried == [0, 1, 2, 10]
     status = runner.status()
@@ -83,10 +83,10 @@ def test_a_slow_sink_loses_the_oldest_live_answers_and_slows_nobody():
     sink = Recorder(queue_size=4)
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
-    runner.offer(make_answer(0))
+    runner.offer(make_prediction(0))
     assert sink.began.acquire(timeout=30)
     for number in range(1, 20):
-        runner.offer(make_answer(number))  # returns, though the sink hangs
+        runner.offer(make_prediction(number))  # returns, though the sink hangs
     sink.may_go_on.set()
     assert runner.join(until_later())
     assert sink.numbers == [0, 16, 17, 18, 19]
@@ -99,7 +99,9 @@ def test_of_a_file_no_answer_is_dropped_and_each_says_when_it_waits_no_more():
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
     for number in range(20):  # returns, though the sink hangs: the loop bounds how many there are
-        runner.offer(make_answer(number, is_live=False), lambda number=number: taken.append(number))
+        runner.offer(
+            make_prediction(number, is_live=False), lambda number=number: taken.append(number)
+        )
     assert taken == []
     sink.may_go_on.set()
     assert runner.join(until_later())
@@ -111,12 +113,12 @@ def test_each_source_has_its_turn_and_its_own_queue():
     sink = Recorder(queue_size=2)
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
-    runner.offer(make_answer(100, is_live=False, source="file"))
+    runner.offer(make_prediction(100, is_live=False, source="file"))
     assert sink.began.acquire(timeout=30)
     for number in range(101, 120):
-        runner.offer(make_answer(number, is_live=False, source="file"))
+        runner.offer(make_prediction(number, is_live=False, source="file"))
     for number in range(5):
-        runner.offer(make_answer(number, source="camera"))
+        runner.offer(make_prediction(number, source="camera"))
     sink.may_go_on.set()
     assert runner.join(until_later())
     assert [number for number in sink.numbers if number >= 100] == list(range(100, 120))
@@ -127,7 +129,7 @@ def test_a_sink_that_raises_is_offered_the_next_answer(caplog):
     sink = Recorder(queue_size=100, fails_on=(1, 2))
     runner = SinkRunner(sink)
     for number in range(5):
-        runner.offer(make_answer(number))
+        runner.offer(make_prediction(number))
     assert runner.join(until_later())
     assert sink.numbers == [0, 3, 4]
     assert runner.status().failed == 2
@@ -140,7 +142,7 @@ def test_a_sink_that_hangs_does_not_keep_the_loop():
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
     for number in range(3):
-        runner.offer(make_answer(number))
+        runner.offer(make_prediction(number))
     assert sink.began.acquire(timeout=30)
     assert not runner.join(SYSTEM_CLOCK.now_ns() + 10**7)
     assert runner.status().dropped == 2
@@ -150,7 +152,7 @@ def test_a_sink_that_hangs_does_not_keep_the_loop():
 def test_nothing_is_queued_after_the_end():
     runner = SinkRunner(Recorder())
     assert runner.join(until_later())
-    runner.offer(make_answer(1))
+    runner.offer(make_prediction(1))
     assert runner.status().dropped == 1
 
 
@@ -160,10 +162,10 @@ def test_every_answer_is_written_or_dropped_and_says_so_once(is_live):
     sink.may_go_on.clear()
     runner = SinkRunner(sink)
     for number in range(5):
-        runner.offer(make_answer(number, is_live=is_live), lambda n=number: taken.append(n))
+        runner.offer(make_prediction(number, is_live=is_live), lambda n=number: taken.append(n))
     assert sink.began.acquire(timeout=30)
     assert not runner.join(SYSTEM_CLOCK.now_ns() + 10**7)
-    runner.offer(make_answer(5, is_live=is_live), lambda: taken.append(5))
+    runner.offer(make_prediction(5, is_live=is_live), lambda: taken.append(5))
     sink.may_go_on.set()
     assert runner.join(until_later())
     status = runner.status()
@@ -177,13 +179,13 @@ def test_pictures_do_not_wait_with_the_answers_of_a_sink_that_looks_at_none():
     class Blind(Recorder):
         needs_pixels = False
 
-        def write(self, answer):
-            seen.append(answer.frame.pixels)
+        def write(self, prediction):
+            seen.append(prediction.frame.pixels)
 
-    answer = make_answer(7)
+    prediction = make_prediction(7)
     runner = SinkRunner(Blind())
-    runner.offer(answer)
+    runner.offer(prediction)
     assert runner.join(until_later())
-    assert seen[0].shape == answer.frame.pixels.shape
+    assert seen[0].shape == prediction.frame.pixels.shape
     assert seen[0].strides == (0, 0, 0)
-    assert answer.frame.pixels.any()
+    assert prediction.frame.pixels.any()

@@ -99,7 +99,7 @@ class TestVideo:
         sink = Recorder()
         loop = CameraLoop([source_maker(str(video))], FakeSession(SPEC), SPEC, sinks=[sink])
         summary = loop.run()
-        levels = [read_level(answer.frame.pixels) for answer in sink.answers]
+        levels = [read_level(prediction.frame.pixels) for prediction in sink.predictions]
         np.testing.assert_allclose(levels, [level_of(n) for n in range(60)], atol=3)
         assert (summary.counts.captured, summary.counts.answered) == (60, 60)
         assert summary.sources[0].format.rate == 30
@@ -118,7 +118,7 @@ class TestVideo:
             return
         with contextlib.suppress(SourceError):
             loop.run()
-        assert 10 < len(sink.answers) < 60
+        assert 10 < len(sink.predictions) < 60
         assert sink.numbers == sorted(sink.numbers)
 
     def test_a_file_without_video_is_refused(self, video):
@@ -174,10 +174,10 @@ class TestGStreamer:
         thread = threading.Thread(target=loop.run)
         thread.start()
         try:
-            wait_until(lambda: len(sink.answers) >= 5)
+            wait_until(lambda: len(sink.predictions) >= 5)
             children[0]._process.send_signal(signal.SIGSTOP)  # like a camera stack that hangs
-            before = len(sink.answers)
-            wait_until(lambda: len(children) >= 2 and len(sink.answers) >= before + 10)
+            before = len(sink.predictions)
+            wait_until(lambda: len(children) >= 2 and len(sink.predictions) >= before + 10)
         finally:
             loop.stop()
             thread.join(30)

@@ -26,14 +26,14 @@ def pictures(held_out, tmp_path):
     return folder
 
 
-def answers(result):
+def predictions(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def test_answers_every_image_of_a_folder_as_a_line_of_json(edgevit, shared_bundle, pictures):
     result = edgevit("camera", shared_bundle.path, "--source", pictures, "--json", "--top", 2)
     assert result.exit_code == 0
-    lines = answers(result)
+    lines = predictions(result)
     assert [line["number"] for line in lines] == list(range(6))
     assert {line["source"] for line in lines} == {str(pictures)}
     assert "6 of 6 frames answered, 0 dropped, 0 failed" in result.stderr
@@ -47,7 +47,7 @@ def test_answers_as_run_does(edgevit, shared_bundle, pictures):
     )
     by_run = edgevit("run", shared_bundle.path, pictures, "--json", "--backend", "ort")
     labels = [item["predictions"][0]["label"] for item in json.loads(by_run.stdout)]
-    assert [first_label(line) for line in answers(by_camera)] == labels
+    assert [first_label(line) for line in predictions(by_camera)] == labels
 
 
 def first_label(line):
@@ -80,7 +80,7 @@ def test_a_damaged_image_is_named_and_the_others_are_answered(edgevit, shared_bu
     (pictures / "2.png").write_bytes(b"no image")
     result = edgevit("camera", shared_bundle.path, "--source", pictures, "--json")
     assert result.exit_code == 1
-    assert len(answers(result)) == 5
+    assert len(predictions(result)) == 5
     assert "2.png is not a JPEG" in result.stderr
     assert "1 of 6 frames have no answer" in result.stderr
 
@@ -93,7 +93,7 @@ def test_several_sources_share_the_model(edgevit, shared_bundle, pictures, tmp_p
         *("camera", shared_bundle.path, "--source", pictures, "--source", other),
         *("--json", "--batch", 4, "--deadline", 20),
     )
-    assert sorted(line["source"] for line in answers(result)) == sorted(
+    assert sorted(line["source"] for line in predictions(result)) == sorted(
         [str(pictures)] * 6 + [str(other)]
     )
 

@@ -105,10 +105,10 @@ def test_the_dashboard_shows_the_running_loop(shared_bundle):
                 line = process.stderr.readline().decode()
                 assert line, "it ended before it listened"
                 found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-            answers = {}
-            while not answers:
+            predictions = {}
+            while not predictions:
                 with urllib.request.urlopen(f"{found[0]}state", timeout=60) as reply:
-                    answers = json.loads(reply.read())["answers"]
+                    predictions = json.loads(reply.read())["answers"]
             with urllib.request.urlopen(f"{found[0]}frame.jpg", timeout=60) as reply:
                 assert reply.read(3) == b"\xff\xd8\xff"
         finally:

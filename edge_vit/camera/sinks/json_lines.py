@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from edge_vit.camera.sinks.record import answer_record, to_line
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.sinks.record import prediction_record, to_line
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors
 
@@ -21,16 +21,16 @@ MAX_BYTES = 64 << 20
 NUM_KEPT = 5
 
 
-def json_line(answer: CameraAnswer) -> bytes:
+def json_line(prediction: CameraPrediction) -> bytes:
     """Return everything about `answer` but its pixels."""
-    return to_line(answer_record(answer))
+    return to_line(prediction_record(prediction))
 
 
 class StdoutSink:
     """Lines on stdout, each whole, none held back.
 
     Args:
-        to_line: makes a line of an answer; None where there is nothing to say.
+        to_line: makes a line of a prediction; None where there is nothing to say.
         reader_left: called once stdout has no reader any more, as after ``| head``.
         stream: None for that of the process.
     """
@@ -41,7 +41,7 @@ class StdoutSink:
 
     def __init__(
         self,
-        to_line: Callable[[CameraAnswer], bytes | None] = json_line,
+        to_line: Callable[[CameraPrediction], bytes | None] = json_line,
         reader_left: Callable[[], None] = lambda: None,
         stream: BinaryIO | None = None,
     ) -> None:
@@ -52,9 +52,9 @@ class StdoutSink:
         """Take stdout as it is now."""
         self._stream = self._stream or sys.stdout.buffer
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Print what there is to say of `answer`."""
-        line = None if self._is_left else self._to_line(answer)
+        line = None if self._is_left else self._to_line(prediction)
         if line is None:
             return
         assert self._stream is not None
@@ -95,9 +95,9 @@ class JsonLinesSink:
         with refuse_os_errors(self._path):
             self._open()
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Append `answer`."""
-        line = json_line(answer)
+        line = json_line(prediction)
         with refuse_os_errors(self._path):
             if self._file is None or os.fstat(self._file).st_nlink == 0:
                 self.close()  # it was removed

@@ -1,7 +1,7 @@
 """Answers published over MQTT, with a status topic that says when the camera is gone.
 
-``TOPIC`` takes each answer as JSON; ``TOPIC/status`` says ``online`` or ``offline``, retained: the
-broker itself says ``offline`` when the connection is lost (its last will).
+``TOPIC`` takes each prediction as JSON; ``TOPIC/status`` says ``online`` or ``offline``, retained:
+the broker itself says ``offline`` when the connection is lost (its last will).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edge_vit.camera.sinks.record import answer_record, to_line
+from edge_vit.camera.sinks.record import prediction_record, to_line
 from edge_vit.camera.sources.address import hide_password, split_url
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.optional import require
 
@@ -32,7 +32,7 @@ class MqttSink:
     Args:
         url: ``mqtt://[user:password@]host[:port]/topic``, or ``mqtts://`` for TLS.
         qos: 0 at most once, 1 at least once.
-        timeout_s: seconds that one answer may take to be on its way.
+        timeout_s: seconds that one prediction may take to be on its way.
     """
 
     queue_size = 100
@@ -73,11 +73,11 @@ class MqttSink:
         client.loop_start()
         self._client = client
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Publish `answer`."""
         if not self._client.is_connected():
             raise BackendError(self._reason)
-        line = to_line(answer_record(answer)).rstrip()
+        line = to_line(prediction_record(prediction)).rstrip()
         message = self._client.publish(self._topic, line, qos=self._qos)
         try:
             message.wait_for_publish(self._timeout_s)

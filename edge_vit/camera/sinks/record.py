@@ -6,15 +6,15 @@ import datetime
 import json
 from typing import Any
 
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.printable import escape_json
 
 _MS_DIGITS = 3
 
 
-def answer_record(answer: CameraAnswer) -> dict[str, Any]:
+def prediction_record(prediction: CameraPrediction) -> dict[str, Any]:
     """Return `answer` as what JSON takes: raw scores always, smoothed ones where there are any."""
-    frame, stamps = answer.frame, answer.frame.stamps
+    frame, stamps = prediction.frame, prediction.frame.stamps
     height, width = frame.pixels.shape[:2]
     record: dict[str, Any] = {
         "source": frame.source,
@@ -26,12 +26,12 @@ def answer_record(answer: CameraAnswer) -> dict[str, Any]:
         "latency_ms": _ms(stamps.latency_ms),
         "age_ms": _ms(stamps.age_ms),
         "stage_ms": {stage: _ms(value) for stage, value in stamps.stage_ms().items()},
-        "dropped": answer.num_dropped,
-        "is_confident": answer.is_confident,
-        **answer.prediction.record(),
+        "dropped": prediction.num_dropped,
+        "is_confident": prediction.is_confident,
+        **prediction.raw.record(),
     }
-    if answer.smoothed is not None:
-        smoothed = answer.smoothed.record()
+    if prediction.smoothed is not None:
+        smoothed = prediction.smoothed.record()
         record["smoothed"] = smoothed.pop("answers")
         record |= {f"smoothed_{key}": value for key, value in smoothed.items()}
     return record

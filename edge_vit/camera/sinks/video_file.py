@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_vit.camera.sinks.drawing import draw_answer
-from edge_vit.camera.values import CameraAnswer, describe
+from edge_vit.camera.sinks.drawing import draw_prediction
+from edge_vit.camera.values import CameraPrediction, describe
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.optional import require
 
@@ -61,16 +61,16 @@ class VideoFileSink:
         except OSError as error:
             raise ArtifactError(f"cannot write {self._path}: {error.strerror}") from None
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Add the frame of `answer`."""
         assert self._av is not None
-        source = answer.frame.source
+        source = prediction.frame.source
         if source not in self._videos and time.monotonic() < self._next_try_s:
             raise ArtifactError(self._reason)
         try:
             if source not in self._videos:
-                self._videos[source] = _Video(self._av, claim_path(self._path), answer)
-            self._videos[source].add(answer)
+                self._videos[source] = _Video(self._av, claim_path(self._path), prediction)
+            self._videos[source].add(prediction)
         except (OSError, ValueError) as error:  # PyAV's errors are one or the other
             video = self._videos.pop(source, None)
             if video is not None:
@@ -99,11 +99,11 @@ class VideoFileSink:
 class _Video:
     """One file that is being written."""
 
-    def __init__(self, av: ModuleType, path: Path, answer: CameraAnswer) -> None:
-        height, width = answer.frame.pixels.shape[:2]
+    def __init__(self, av: ModuleType, path: Path, prediction: CameraPrediction) -> None:
+        height, width = prediction.frame.pixels.shape[:2]
         self._av, self._path = av, path
         self._width, self._height = max(2, width // 2 * 2), max(2, height // 2 * 2)
-        self._first_ns, self._last_pts = answer.frame.stamps.captured_ns, -1
+        self._first_ns, self._last_pts = prediction.frame.stamps.captured_ns, -1
         options = {**_AT_ONCE, **(_FRAGMENTS if path.suffix.lower() == ".mp4" else {})}
         self._container: Any = av.open(str(path), "w", options=options)
         name, settings = next(pair for pair in _CODECS if pair[0] in av.codecs_available)
@@ -113,10 +113,10 @@ class _Video:
         self._stream.codec_context.time_base = _MILLISECONDS
         self._stream.codec_context.gop_size = _KEY_FRAME_EVERY
 
-    def add(self, answer: CameraAnswer) -> None:
+    def add(self, prediction: CameraPrediction) -> None:
         """Encode one frame; one of another size is scaled to that of the first."""
-        pixels = np.asarray(draw_answer(answer))
-        elapsed_ms = (answer.frame.stamps.captured_ns - self._first_ns) // 10**6
+        pixels = np.asarray(draw_prediction(prediction))
+        elapsed_ms = (prediction.frame.stamps.captured_ns - self._first_ns) // 10**6
         self._last_pts = max(self._last_pts + 1, int(elapsed_ms))
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame = frame.reformat(self._width, self._height, "yuv420p")

@@ -10,9 +10,9 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from edge_vit.camera.sinks.record import answer_record, to_line
+from edge_vit.camera.sinks.record import prediction_record, to_line
 from edge_vit.camera.sources.address import hide_password, split_url
-from edge_vit.camera.values import CameraAnswer, describe
+from edge_vit.camera.values import CameraPrediction, describe
 from edge_vit.errors import BackendError, SpecError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class WebhookSink:
         url: http:// or https://, with ``user:password@`` where the server wants that.
         on: ``change``: when a source's prediction, a confident one, is another than the last that
             arrived: its first class, the labels that are on, or the side of the threshold;
-            ``every``: any answer.
+            ``every``: any prediction.
         interval_s: seconds between two posts of one source at least.
         timeout_s: seconds that the server may take for each step.
         clock: seconds, running forward.
@@ -58,15 +58,15 @@ class WebhookSink:
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Nothing to get ready: a connection is made for each post."""
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Post `answer` if it deserves it."""
-        source, now_s = answer.frame.source, self._clock()
-        label = (answer.smoothed or answer.prediction).key
+        source, now_s = prediction.frame.source, self._clock()
+        label = prediction.shown.key
         last_label, last_s = self._sent.get(source, (object(), float("-inf")))
-        is_news = answer.is_confident and label != last_label
+        is_news = prediction.is_confident and label != last_label
         if (self._on == "change" and not is_news) or now_s - last_s < self._interval_s:
             return
-        self._post(to_line(answer_record(answer)))
+        self._post(to_line(prediction_record(prediction)))
         self._sent[source] = (label, now_s)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_answers import make_answer, make_summary
+from made_predictions import make_prediction, make_summary
 
 from edge_vit.camera.sinks import json_lines
 from edge_vit.camera.sinks.json_lines import JsonLinesSink, StdoutSink
@@ -29,7 +29,7 @@ def numbers(path):
 def test_every_answer_is_a_line(tmp_path):
     sink = opened(tmp_path / "new" / "answers.jsonl")
     for number in range(3):
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
     sink.close()
     assert numbers(tmp_path / "new" / "answers.jsonl") == [0, 1, 2]
 
@@ -38,7 +38,7 @@ def test_goes_on_where_the_last_run_ended(tmp_path):
     path = tmp_path / "answers.jsonl"
     for number in range(2):
         sink = opened(path)
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
         sink.close()
     assert numbers(path) == [0, 1]
 
@@ -47,7 +47,7 @@ def test_a_line_that_a_power_cut_left_half_written_spoils_no_other(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text('{"number":0}\n{"numb')
     sink = opened(path)
-    sink.write(make_answer(1))
+    sink.write(make_prediction(1))
     sink.close()
     lines = path.read_text().splitlines()
     assert (lines[1], json.loads(lines[2])["number"]) == ('{"numb', 1)
@@ -55,10 +55,10 @@ def test_a_line_that_a_power_cut_left_half_written_spoils_no_other(tmp_path):
 
 def test_rotates_before_the_file_grows_too_large(tmp_path):
     path = tmp_path / "answers.jsonl"
-    size = len(json_lines.to_line(json_lines.answer_record(make_answer(10))))
+    size = len(json_lines.to_line(json_lines.prediction_record(make_prediction(10))))
     sink = opened(path, max_bytes=2 * size + 1, num_kept=2)
     for number in range(10, 19):
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
     sink.close()
     assert numbers(path) == [18]
     assert numbers(tmp_path / "answers.jsonl.1") == [16, 17]
@@ -71,7 +71,7 @@ def test_rotates_before_the_file_grows_too_large(tmp_path):
 def test_keeps_no_older_file_where_none_is_wanted(tmp_path):
     sink = opened(tmp_path / "answers.jsonl", max_bytes=1, num_kept=0)
     for number in range(3):
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
     sink.close()
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
     assert numbers(tmp_path / "answers.jsonl") == [2]
@@ -80,9 +80,9 @@ def test_keeps_no_older_file_where_none_is_wanted(tmp_path):
 def test_a_file_that_somebody_removed_is_made_again(tmp_path):
     path = tmp_path / "answers.jsonl"
     sink = opened(path)
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     path.unlink()
-    sink.write(make_answer(1))
+    sink.write(make_prediction(1))
     sink.close()
     assert numbers(path) == [1]
 
@@ -90,7 +90,7 @@ def test_a_file_that_somebody_removed_is_made_again(tmp_path):
 def test_a_full_disk_fails_that_answer_and_leaves_whole_lines(tmp_path, monkeypatch):
     path = tmp_path / "answers.jsonl"
     sink = opened(path)
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     real, calls = os.write, []
 
     def half(handle, data):
@@ -101,9 +101,9 @@ def test_a_full_disk_fails_that_answer_and_leaves_whole_lines(tmp_path, monkeypa
 
     monkeypatch.setattr(json_lines.os, "write", half)
     with pytest.raises(ArtifactError, match="No space left"):
-        sink.write(make_answer(1))
+        sink.write(make_prediction(1))
     monkeypatch.undo()
-    sink.write(make_answer(2))
+    sink.write(make_prediction(2))
     sink.close()
     assert numbers(path) == [0, 2]
 
@@ -120,17 +120,19 @@ def test_lines_on_stdout_are_not_held_back():
     stream = io.BytesIO()
     sink = StdoutSink(stream=stream)
     sink.open(make_summary)
-    sink.write(make_answer(3))
+    sink.write(make_prediction(3))
     assert json.loads(stream.getvalue())["number"] == 3
     sink.close()
 
 
 def test_what_there_is_nothing_to_say_of_prints_nothing():
     stream = io.BytesIO()
-    sink = StdoutSink(lambda answer: b"odd\n" if answer.frame.number % 2 else None, stream=stream)
+    sink = StdoutSink(
+        lambda prediction: b"odd\n" if prediction.frame.number % 2 else None, stream=stream
+    )
     sink.open(make_summary)
     for number in range(4):
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
     assert stream.getvalue() == b"odd\n" * 2
 
 
@@ -142,17 +144,17 @@ def test_tells_once_that_nobody_reads_any_more():
         sink.open(make_summary)
         os.close(reader)
         with pytest.raises(BrokenPipeError):
-            sink.write(make_answer(0))
-        sink.write(make_answer(1))
+            sink.write(make_prediction(0))
+        sink.write(make_prediction(1))
     assert left == [True]
 
 
 def test_stdout_is_that_of_the_process(tmp_path):
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from made_answers import make_answer, make_summary\n"
+        "from made_predictions import make_prediction, make_summary\n"
         "from edge_vit.camera.sinks.json_lines import StdoutSink\n"
-        "sink = StdoutSink(); sink.open(make_summary); sink.write(make_answer(5)); sink.close()"
+        "sink = StdoutSink(); sink.open(make_summary); sink.write(make_prediction(5)); sink.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(TESTS)],

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_answers import make_answer, make_summary
+from made_predictions import make_prediction, make_summary
 
 from edge_vit.camera.sinks.mqtt import MqttSink
 from edge_vit.errors import BackendError, SpecError
@@ -133,7 +133,7 @@ def test_publishes_answers_and_a_status(broker, listener, qos):
     sink = opened(broker, qos=qos)
     wait_until(lambda: listener.texts("cats/door/status") == ["online"], "online")
     for number in range(5):
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
     wait_until(lambda: len(listener.texts("cats/door")) == 5, "five answers")
     sink.close()
     wait_until(lambda: listener.texts("cats/door/status")[-1] == "offline", "offline")
@@ -145,7 +145,7 @@ def test_publishes_answers_and_a_status(broker, listener, qos):
 def test_the_status_is_kept_for_who_comes_later(broker):
     sink = opened(broker)
     wait_until(lambda: sink._client.is_connected(), "the connection")
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     late = Listener(broker.port, "cats/#")
     wait_until(lambda: ("cats/door/status", "online", True) in late.messages, "the kept status")
     late.stop()
@@ -156,7 +156,7 @@ def test_the_status_is_kept_for_who_comes_later(broker):
 def test_the_broker_says_offline_when_the_process_is_killed(broker, listener):
     code = (
         "import sys, time; sys.path[:0] = [sys.argv[1]]\n"
-        "from made_answers import make_summary\n"
+        "from made_predictions import make_summary\n"
         "from edge_vit.camera.sinks.mqtt import MqttSink\n"
         "MqttSink(sys.argv[2]).open(make_summary); time.sleep(600)"
     )
@@ -178,10 +178,10 @@ def test_goes_on_when_the_broker_comes_back(broker):
     broker.stop()
     wait_until(lambda: not sink._client.is_connected(), "the loss")
     with pytest.raises(BackendError, match=r"connection lost|no broker answers there"):
-        sink.write(make_answer(0))
+        sink.write(make_prediction(0))
     broker.start()
     wait_until(lambda: sink._client.is_connected(), "the second connection")
-    sink.write(make_answer(1))
+    sink.write(make_prediction(1))
     sink.close()
 
 
@@ -190,11 +190,11 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(make_broker):
     broker = make_broker()
     sink = opened(broker)
     with pytest.raises(BackendError, match=r"not connected yet|no broker answers there"):
-        sink.write(make_answer(0))
+        sink.write(make_prediction(0))
     wait_until(lambda: sink._reason == "no broker answers there", "the first try")
     broker.start()
     wait_until(lambda: sink._client.is_connected(), "the connection")
-    sink.write(make_answer(1))
+    sink.write(make_prediction(1))
     sink.close()
 
 
@@ -205,7 +205,7 @@ def test_says_that_the_broker_refuses(make_broker):
     sink = opened(broker, user="me:secret@")
     wait_until(lambda: "refused" in sink._reason, "the refusal")
     with pytest.raises(BackendError, match="the broker refused: Not authorized") as refused:
-        sink.write(make_answer(0))
+        sink.write(make_prediction(0))
     assert "secret" not in str(refused.value)
     sink.close()
 
@@ -226,7 +226,7 @@ def test_a_broker_that_takes_nothing_fails_the_answer():
 
     sink._client = Stuck
     with pytest.raises(BackendError, match=r"the broker took nothing for 0\.05 s"):
-        sink.write(make_answer(0))
+        sink.write(make_prediction(0))
 
 
 def test_closing_what_was_never_opened_is_fine():

@@ -2,9 +2,9 @@ import time
 
 import numpy as np
 import pytest
-from made_answers import make_answer, make_summary
+from made_predictions import make_prediction, make_summary
 
-from edge_vit.camera.sinks.drawing import draw_answer, to_jpeg
+from edge_vit.camera.sinks.drawing import draw_prediction, to_jpeg
 from edge_vit.camera.sinks.video_file import VideoFileSink, _Video, claim_path
 from edge_vit.errors import ArtifactError, SpecError
 
@@ -30,7 +30,7 @@ def test_frames_stand_where_they_were_captured(tmp_path):
     path = tmp_path / "new" / "seen.mp4"
     sink = opened(path)
     for number, at_ms in enumerate((5000, 5033, 5100, 6100)):
-        sink.write(make_answer(number * 60, at_ms=at_ms, size=(96, 128)))
+        sink.write(make_prediction(number * 60, at_ms=at_ms, size=(96, 128)))
     sink.close()
     times, pixels = read(path)
     assert times == [0, 0.033, 0.1, 1.1]
@@ -41,7 +41,7 @@ def test_frames_stand_where_they_were_captured(tmp_path):
 
 def test_the_answer_is_drawn_below(tmp_path):
     sink = opened(tmp_path / "seen.mp4")
-    sink.write(make_answer(0, (9.0, 0, 0, 0), size=(96, 128)))
+    sink.write(make_prediction(0, (9.0, 0, 0, 0), size=(96, 128)))
     sink.close()
     _, (frame,) = read(tmp_path / "seen.mp4")
     assert frame[:60].std() < 3
@@ -51,7 +51,7 @@ def test_the_answer_is_drawn_below(tmp_path):
 def test_frames_that_come_at_once_keep_their_order(tmp_path):
     sink = opened(tmp_path / "seen.mp4")
     for number in range(4):
-        sink.write(make_answer(number * 60, at_ms=100 - number, size=(64, 64)))
+        sink.write(make_prediction(number * 60, at_ms=100 - number, size=(64, 64)))
     sink.close()
     times, _ = read(tmp_path / "seen.mp4")
     assert times == [0, 0.001, 0.002, 0.003]
@@ -62,7 +62,7 @@ def test_a_video_that_is_cut_off_still_plays(tmp_path, suffix):
     path = tmp_path / f"seen{suffix}"
     sink = opened(path)
     for number in range(100):
-        sink.write(make_answer(number, at_ms=33 * number, size=(64, 64)))
+        sink.write(make_prediction(number, at_ms=33 * number, size=(64, 64)))
     path.with_name(f"cut{suffix}").write_bytes(path.read_bytes())  # as it lies on the disk now
     sink.close()
     assert len(read(path)[0]) == 100
@@ -71,8 +71,8 @@ def test_a_video_that_is_cut_off_still_plays(tmp_path, suffix):
 
 def test_odd_sizes_and_changes_of_size(tmp_path):
     sink = opened(tmp_path / "seen.mp4")
-    sink.write(make_answer(0, size=(75, 101)))
-    sink.write(make_answer(1, size=(200, 300)))
+    sink.write(make_prediction(0, size=(75, 101)))
+    sink.write(make_prediction(1, size=(200, 300)))
     sink.close()
     _, pixels = read(tmp_path / "seen.mp4")
     assert [frame.shape for frame in pixels] == [(74, 100, 3)] * 2
@@ -82,7 +82,7 @@ def test_every_source_has_its_own_video_and_none_is_written_over(tmp_path):
     (tmp_path / "seen.mp4").write_bytes(b"mine")
     sink = opened(tmp_path / "seen.mp4")
     for number, source in enumerate("abab"):
-        sink.write(make_answer(number, source=source))
+        sink.write(make_prediction(number, source=source))
     sink.close()
     assert (tmp_path / "seen.mp4").read_bytes() == b"mine"
     assert [len(read(tmp_path / f"seen-{n}.mp4")[0]) for n in (1, 2)] == [2, 2]
@@ -93,15 +93,17 @@ def test_a_video_that_fails_is_ended_and_another_begun_after_a_while(tmp_path, m
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     sink = opened(tmp_path / "seen.mp4")
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     (video,) = sink._videos.values()
-    monkeypatch.setattr(video, "add", lambda answer: (_ for _ in ()).throw(OSError("disk gone")))
+    monkeypatch.setattr(
+        video, "add", lambda prediction: (_ for _ in ()).throw(OSError("disk gone"))
+    )
     with pytest.raises(ArtifactError, match="disk gone"):
-        sink.write(make_answer(1))
+        sink.write(make_prediction(1))
     with pytest.raises(ArtifactError, match="disk gone"):
-        sink.write(make_answer(2))
+        sink.write(make_prediction(2))
     now[0] += 31
-    sink.write(make_answer(3))
+    sink.write(make_prediction(3))
     sink.close()
     assert len(read(tmp_path / "seen-1.mp4")[0]) == 1
 
@@ -114,7 +116,7 @@ def test_a_full_disk_is_not_filled_with_empty_videos(tmp_path, monkeypatch):
     monkeypatch.setattr(_Video, "add", fail)
     for number in range(20):
         with pytest.raises(ArtifactError, match="No space left"):
-            sink.write(make_answer(number))
+            sink.write(make_prediction(number))
     assert len(list(tmp_path.iterdir())) <= 1
 
 
@@ -123,7 +125,7 @@ def test_what_cannot_be_written_at_the_end_is_an_error_and_the_other_videos_end(
 ):
     sink = opened(tmp_path / "seen.mp4")
     for source in ("left", "right"):
-        sink.write(make_answer(0, source=source))
+        sink.write(make_prediction(0, source=source))
     video = sink._videos["left"]
     monkeypatch.setattr(video, "close", lambda: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(ArtifactError, match=r"seen.mp4: No space left, so its end is missing"):
@@ -145,19 +147,19 @@ def test_refuses_what_it_cannot_write(tmp_path):
 
 
 def test_drawing_leaves_the_frame_as_it_was():
-    answer = make_answer(0, size=(96, 128))
-    before = answer.frame.pixels.copy()
-    drawn = np.asarray(draw_answer(answer))
-    assert np.array_equal(answer.frame.pixels, before)
+    prediction = make_prediction(0, size=(96, 128))
+    before = prediction.frame.pixels.copy()
+    drawn = np.asarray(draw_prediction(prediction))
+    assert np.array_equal(prediction.frame.pixels, before)
     assert not np.array_equal(drawn, before)
-    unsure = np.asarray(draw_answer(make_answer(0, size=(96, 128), is_confident=False)))
+    unsure = np.asarray(draw_prediction(make_prediction(0, size=(96, 128), is_confident=False)))
     assert not np.array_equal(drawn, unsure)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3)])
 def test_draws_on_pictures_of_any_size(size):
-    assert draw_answer(make_answer(0, size=size)).size == size[::-1]
-    assert draw_answer(make_answer(0, features=(1.0,), size=size)).size == size[::-1]
+    assert draw_prediction(make_prediction(0, size=size)).size == size[::-1]
+    assert draw_prediction(make_prediction(0, features=(1.0,), size=size)).size == size[::-1]
 
 
 def test_jpeg_is_made_smaller_where_it_is_too_large():

@@ -25,7 +25,7 @@ from edge_vit.camera.sinks.web.server import (
     text_reply,
 )
 from edge_vit.camera.threads import as_error, start_thread
-from edge_vit.camera.values import CameraAnswer, describe
+from edge_vit.camera.values import CameraPrediction, describe
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import EdgeVitError, SpecError
 
@@ -104,10 +104,10 @@ class DashboardSink:
         server.start()
         start_thread("dashboard sensors", self._sample, self._warn)
 
-    def write(self, answer: CameraAnswer) -> None:
+    def write(self, prediction: CameraPrediction) -> None:
         """Count `answer`, and make its picture where it is watched."""
-        self._figures.add(answer)
-        self._pictures.add(answer)
+        self._figures.add(prediction)
+        self._pictures.add(prediction)
 
     def close(self) -> None:
         """Serve no more."""
@@ -169,8 +169,12 @@ class DashboardSink:
         with self._lock:
             if time.monotonic() - self._state_s >= _STATE_LIFETIME_S:
                 newest = {name: self._pictures.newest(name) for name in self._pictures.sources()}
-                answers = {name: answer for name, answer in newest.items() if answer is not None}
-                state = page_state(self._summarize(), self._figures, answers, self._reading)
+                predictions = {
+                    name: prediction
+                    for name, prediction in newest.items()
+                    if prediction is not None
+                }
+                state = page_state(self._summarize(), self._figures, predictions, self._reading)
                 self._state, self._state_s = json.dumps(state).encode(), time.monotonic()
             return self._state
 

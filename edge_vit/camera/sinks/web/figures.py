@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from edge_vit.camera.sinks.record import answer_record
+from edge_vit.camera.sinks.record import prediction_record
 from edge_vit.camera.summary import CameraSummary
-from edge_vit.camera.values import STAGES, CameraAnswer
+from edge_vit.camera.values import STAGES, CameraPrediction
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.values import to_json
 
@@ -36,9 +36,9 @@ class Figures:
         self._fresh: deque[float] = deque(maxlen=1000)  # latencies since the last point, ms
         self._past: deque[dict[str, float | None]] = deque(maxlen=HISTORY)
 
-    def add(self, answer: CameraAnswer) -> None:
+    def add(self, prediction: CameraPrediction) -> None:
         """Count the stages of `answer`."""
-        stamps = answer.frame.stamps
+        stamps = prediction.frame.stamps
         with self._lock:
             self._fresh.append(stamps.latency_ms)
             if self._clock() - self._turned_s >= WINDOW_S:
@@ -80,14 +80,16 @@ class Figures:
 def page_state(
     summary: CameraSummary,
     figures: Figures,
-    answers: dict[str, CameraAnswer],
+    predictions: dict[str, CameraPrediction],
     reading: Telemetry | None,
 ) -> dict[str, Any]:
     """Return all that the page shows, as what JSON takes."""
     return {
         "summary": to_json(summary),
         "counts": to_json(summary.counts),
-        "answers": {source: answer_record(answer) for source, answer in answers.items()},
+        "answers": {
+            source: prediction_record(prediction) for source, prediction in predictions.items()
+        },
         "bins": figures.bins(),
         "scale": {"first_decade": FIRST_DECADE, "per_decade": BINS_PER_DECADE},
         "past": figures.past(),

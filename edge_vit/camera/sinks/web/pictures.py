@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from edge_vit.camera.sinks.drawing import draw_answer, to_jpeg
-from edge_vit.camera.values import CameraAnswer
+from edge_vit.camera.sinks.drawing import draw_prediction, to_jpeg
+from edge_vit.camera.values import CameraPrediction
 
 MAX_RATE = 15.0
 MAX_SIDE = 960
@@ -29,39 +29,39 @@ class Pictures:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._answers: dict[str, CameraAnswer] = {}
+        self._predictions: dict[str, CameraPrediction] = {}
         self._jpegs: dict[Key, tuple[int, bytes]] = {}  # number of the picture, picture
         self._made_s: dict[Key, float] = {}
         self._watchers: Counter[Key] = Counter()
         self._is_closed = False
 
-    def add(self, answer: CameraAnswer) -> None:
+    def add(self, prediction: CameraPrediction) -> None:
         """Keep `answer`, and make the pictures of its source that are watched."""
-        source, now_s = answer.frame.source, self._clock()
+        source, now_s = prediction.frame.source, self._clock()
         with self._changed:
-            self._answers[source] = answer
+            self._predictions[source] = prediction
             due = [
                 key
                 for key in ((source, False), (source, True))
                 if self._watchers[key] and now_s - self._made_s.get(key, -1e9) >= 1 / MAX_RATE
             ]
         for key in due:
-            self._put(key, _make(answer, is_drawn=key[1]), now_s)
+            self._put(key, _make(prediction, is_drawn=key[1]), now_s)
 
     def sources(self) -> tuple[str, ...]:
         """Return the sources that an answer was seen of, in the order of their first."""
         with self._changed:
-            return tuple(self._answers)
+            return tuple(self._predictions)
 
-    def newest(self, source: str) -> CameraAnswer | None:
+    def newest(self, source: str) -> CameraPrediction | None:
         """Return the newest answer of `source`."""
         with self._changed:
-            return self._answers.get(source)
+            return self._predictions.get(source)
 
     def snapshot(self, key: Key) -> bytes | None:
         """Return the newest picture; None where there is none yet."""
-        answer = self.newest(key[0])
-        return None if answer is None else _make(answer, is_drawn=key[1])
+        prediction = self.newest(key[0])
+        return None if prediction is None else _make(prediction, is_drawn=key[1])
 
     def stream(self, key: Key) -> Generator[bytes, None, None]:
         """Yield picture after picture as the parts of ``multipart/x-mixed-replace``.
@@ -109,8 +109,8 @@ class Pictures:
                 self._watchers[key] -= 1
 
 
-def _make(answer: CameraAnswer, *, is_drawn: bool) -> bytes:
-    pixels = np.asarray(draw_answer(answer)) if is_drawn else answer.frame.pixels
+def _make(prediction: CameraPrediction, *, is_drawn: bool) -> bytes:
+    pixels = np.asarray(draw_prediction(prediction)) if is_drawn else prediction.frame.pixels
     return to_jpeg(pixels, MAX_SIDE)
 
 

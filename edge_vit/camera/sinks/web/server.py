@@ -75,7 +75,7 @@ def text_reply(status: int, text: str, headers: Mapping[str, str] | None = None)
     return Reply(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers or {})
 
 
-Answer = Callable[[Request], Reply]
+Respond = Callable[[Request], Reply]
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,18 @@ TIMEOUTS = Timeouts()
 
 
 class StrictServer(ThreadingMixIn, HTTPServer):
-    """Serves GET and HEAD by `answer`, each request in its own thread."""
+    """Serves GET and HEAD by `respond`, each request in its own thread."""
 
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 32
 
-    def __init__(self, host: str, port: int, answer: Answer, timeouts: Timeouts = TIMEOUTS) -> None:
+    def __init__(
+        self, host: str, port: int, respond: Respond, timeouts: Timeouts = TIMEOUTS
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.answer, self.timeouts = answer, timeouts
+        self.respond, self.timeouts = respond, timeouts
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -213,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         try:
-            reply = self.server.answer(Request(parts.path, query, headers))
+            reply = self.server.respond(Request(parts.path, query, headers))
         except Exception:
             self._send(text_reply(500, "this failed here; the log says why"))
             raise

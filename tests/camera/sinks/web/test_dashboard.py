@@ -8,7 +8,7 @@ from io import BytesIO
 import device_trees
 import numpy as np
 import pytest
-from made_answers import make_answer, make_summary
+from made_predictions import make_prediction, make_summary
 from PIL import Image
 
 from edge_vit.camera.sink import SinkRunner
@@ -91,7 +91,7 @@ def test_there_are_no_folders_to_look_into(dashboard, path):
 
 def test_says_how_the_loop_stands(dashboard, tmp_path):
     sink = dashboard(read=TelemetryReader(device_trees.orin_nano(tmp_path)).read)
-    sink.write(make_answer(7))
+    sink.write(make_prediction(7))
     deadline = time.monotonic() + PATIENCE_S
     while (found := state(sink))["telemetry"] is None:
         assert time.monotonic() < deadline
@@ -132,8 +132,8 @@ def test_metrics_are_there_for_prometheus(dashboard):
 def test_a_picture_of_each_source_with_and_without_its_answer(dashboard):
     sink = dashboard()
     assert get(sink, "/frame.jpg")[0].status == 404
-    sink.write(make_answer(0, source="a"))
-    sink.write(make_answer(1, source="b", size=(32, 32)))
+    sink.write(make_prediction(0, source="a"))
+    sink.write(make_prediction(1, source="b", size=(32, 32)))
     sizes = []
     for path in ("/frame.jpg", "/frame.jpg?source=1", "/frame.jpg?drawn=1"):
         response, body = get(sink, path)
@@ -185,7 +185,7 @@ def shades(sink, viewer, *numbers):
 
         def offer(number=number, done=done):
             while not done.wait(0.02):
-                sink.write(make_answer(number))
+                sink.write(make_prediction(number))
 
         thread = threading.Thread(target=offer)
         thread.start()
@@ -201,7 +201,7 @@ def shades(sink, viewer, *numbers):
 
 def test_the_stream_moves(dashboard):
     sink = dashboard()
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     viewer = Viewer(sink)
     assert b"multipart/x-mixed-replace; boundary=edge-vit-frame" in viewer.data
     viewer.data = viewer.data.partition(b"\r\n\r\n")[2]
@@ -213,17 +213,18 @@ def test_the_stream_moves(dashboard):
 def test_no_picture_is_made_while_nobody_watches(dashboard, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "edge_vit.camera.sinks.web.pictures._make", lambda answer, is_drawn: made.append(1) or b""
+        "edge_vit.camera.sinks.web.pictures._make",
+        lambda prediction, is_drawn: made.append(1) or b"",
     )
     sink = dashboard()
     for number in range(50):
-        sink.write(make_answer(number))
+        sink.write(make_prediction(number))
     assert made == []
 
 
 def test_closing_ends_the_streams(dashboard):
     sink = dashboard()
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     viewer = Viewer(sink)
     sink.close()
     with pytest.raises((EOFError, ConnectionError)):
@@ -236,7 +237,7 @@ def test_closing_ends_the_streams(dashboard):
 def test_a_viewer_who_left_is_noticed(dashboard, monkeypatch):
     monkeypatch.setattr("edge_vit.camera.sinks.web.pictures._WAIT_S", 0.01)
     sink = dashboard()
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     viewer = Viewer(sink)
     viewer.until(b"--edge-vit-frame")
     assert any(sink._pictures._watchers.values())
@@ -249,7 +250,7 @@ def test_a_viewer_who_left_is_noticed(dashboard, monkeypatch):
 
 def test_fifty_who_read_nothing_hold_up_neither_sink_nor_others(dashboard):
     sink = dashboard(timeouts=Timeouts(send_s=3600))
-    big = make_answer(0, size=(700, 900))
+    big = make_prediction(0, size=(700, 900))
     big.frame.pixels[:] = np.random.default_rng(0).integers(0, 256, (700, 900, 3))
     sink.write(big)
     slow = [Viewer(sink, reads=False) for _ in range(50)]
@@ -259,7 +260,7 @@ def test_fifty_who_read_nothing_hold_up_neither_sink_nor_others(dashboard):
         time.sleep(0.01)
     runner = SinkRunner(sink)
     for number in range(200):
-        runner.offer(make_answer(number, size=(700, 900)))
+        runner.offer(make_prediction(number, size=(700, 900)))
     deadline = time.monotonic() + PATIENCE_S  # far less than a reader may take
     while runner.status().written + runner.status().dropped < 200:
         assert time.monotonic() < deadline
@@ -273,7 +274,7 @@ def test_fifty_who_read_nothing_hold_up_neither_sink_nor_others(dashboard):
 
 def test_without_the_token_there_is_nothing(dashboard):
     sink = dashboard(token=TOKEN)
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     for path in ("/", "/state", "/metrics", "/frame.jpg", "/stream.mjpg", "/page.js", "/nowhere"):
         response, body = get(sink, path)
         assert response.status == 401
@@ -292,7 +293,7 @@ def test_the_token_in_the_address_is_swapped_for_a_cookie(dashboard):
 
 def test_players_show_the_token_in_the_address(dashboard):
     sink = dashboard(token=TOKEN)
-    sink.write(make_answer(0))
+    sink.write(make_prediction(0))
     response, body = get(sink, f"/frame.jpg?token={TOKEN}")
     assert (response.status, body[:2]) == (200, b"\xff\xd8")
     assert get(sink, f"//evil.example/?token={TOKEN}")[0].headers["Location"] in (None, "/")

@@ -1,7 +1,7 @@
 import re
 
 import device_trees
-from made_answers import make_summary
+from made_predictions import make_summary
 
 from edge_vit.camera.sinks.web.metrics import metrics_text
 from edge_vit.camera.summary import Percentiles

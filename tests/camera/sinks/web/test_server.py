@@ -24,8 +24,8 @@ def serve():
     """Return a function that starts a server; all are stopped at the end."""
     servers = []
 
-    def start(answer=lambda request: text_reply(200, request.path), **timeouts):
-        server = StrictServer("127.0.0.1", 0, answer, Timeouts(**timeouts))
+    def start(respond=lambda request: text_reply(200, request.path), **timeouts):
+        server = StrictServer("127.0.0.1", 0, respond, Timeouts(**timeouts))
         server.start()
         servers.append(server)
         return server
@@ -44,13 +44,13 @@ def send(server, data, retry=PATIENCE_S):
 
 
 def receive(client):
-    answer = b""
+    reply = b""
     try:
         while part := client.recv(65536):
-            answer += part
+            reply += part
     except ConnectionResetError:
         pass
-    return answer
+    return reply
 
 
 def get(server, path="/", method="GET", headers=None):
@@ -130,13 +130,13 @@ def test_a_head_without_end_is_cut_off_by_its_size_long_before_its_time(serve):
 
 
 def test_a_small_refusal_arrives(serve):
-    answer = send(serve(), b"GET / HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 413 ")
+    reply = send(serve(), b"GET / HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 413 ")
 
 
 def test_one_request_per_connection(serve):
-    answer = send(serve(), b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
-    assert answer.count(b"HTTP/1.1 200") == 1
+    reply = send(serve(), b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
+    assert reply.count(b"HTTP/1.1 200") == 1
 
 
 def test_who_sends_byte_by_byte_is_cut_off(serve):
@@ -187,11 +187,11 @@ def test_turns_away_who_is_one_too_many_and_takes_the_next(serve, monkeypatch):
     assert send(server, b"").startswith(b"HTTP/1.1 503 ")
     for client in idle:
         client.close()
-    answer = b""
-    while answer != b"/\n":  # until it has noticed that they left
+    reply = b""
+    while reply != b"/\n":  # until it has noticed that they left
         assert time.monotonic() < deadline
         with contextlib.suppress(OSError, http.client.HTTPException):
-            answer = get(server)[1]
+            reply = get(server)[1]
 
 
 def test_stopping_cuts_off_who_is_connected(serve):
@@ -224,12 +224,12 @@ def test_nothing_of_a_request_is_printed(serve, capfd):
 
 
 def test_a_reply_that_fails_is_one_and_is_logged(serve, caplog):
-    def answer(request):
+    def reply(request):
         if request.path == "/broken":
             raise RuntimeError("dictionary changed size during iteration")
         return text_reply(200, "well")
 
-    server = serve(answer)
+    server = serve(reply)
     for _ in range(3):
         response, body = get(server, "/broken")
         assert (response.status, body) == (500, b"this failed here; the log says why\n")

@@ -9,7 +9,7 @@ from small_models import make_model
 from edge_vit.camera.summary import CameraSummary, Percentiles
 from edge_vit.camera.values import (
     STAGES,
-    CameraAnswer,
+    CameraPrediction,
     Counts,
     Frame,
     SinkStatus,
@@ -25,7 +25,7 @@ SPEC = make_model(labels=LABELS)
 MS = 10**6
 
 
-def make_answer(
+def make_prediction(
     number=0,
     logits=(3.0, 1.0, 0.0, -1.0),
     *,
@@ -36,7 +36,7 @@ def make_answer(
     is_confident=True,
     features=None,
     spec=None,
-) -> CameraAnswer:
+) -> CameraPrediction:
     """Return the answer to frame `number`, captured at `at_ms` (default: 100 ms apart)."""
     captured = round((number * 100 if at_ms is None else at_ms) * MS)
     instants = [captured + ms * MS for ms in (0, 1, 3, 6, 10, 15, 21)]
@@ -49,7 +49,7 @@ def make_answer(
         prediction = FeaturesPrediction(f"frame {number}", tuple(features))
     outputs = named(spec or SPEC, output[None])
     frame = Frame(number, source, pixels, stamps, is_live)
-    return CameraAnswer(frame, prediction, outputs, is_confident=is_confident)
+    return CameraPrediction(frame, prediction, outputs, is_confident=is_confident)
 
 
 def make_summary(**changes) -> CameraSummary:
