@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from edge_vit.data.source import ImageItem, ImageSource, IndexedSource, SelectedSource
+from edge_vit.data.source import notes_of as notes_of
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.printable import one_line
 from edge_vit.progress import Progress
@@ -28,9 +29,6 @@ class MaxBad:
     Attributes:
         share: of all images, 0 to 1; above 0 and with `FEW_IMAGES` or more, 1 image at least.
         count: so many instead, where it is no share.
-
-    Raises:
-        SpecError: the share is not within 0 and 1, or the count below 0.
     """
 
     share: float = 0.01
@@ -74,11 +72,7 @@ class TolerantSource:
     """An indexed source whose unreadable images are left out when their turn comes.
 
     Its length and its indices are those of all images, so that parts and resumed work stay exact.
-
-    Args:
-        source: the images.
-        max_bad: how many may be bad.
-        num_allowed: so many instead, for a part of more images; all of the part may be bad then.
+    Of a part of more images, `num_allowed` may be bad, which may be all of the part.
     """
 
     def __init__(
@@ -116,9 +110,7 @@ class TolerantSource:
     def items(self, first: int = 0, num_bad: int = 0) -> Iterator[tuple[int, ImageItem]]:
         """Yield index and image of those that can be read, from index `first` on.
 
-        Args:
-            first: index to begin at.
-            num_bad: how many bad ones were met before that, in work that is resumed.
+        In work that is resumed, `num_bad` bad ones were met before that.
 
         Raises:
             ImageError: more are bad than may be, or all.
@@ -189,11 +181,6 @@ def tolerate(source: ImageSource, max_bad: MaxBad | None) -> ImageSource:
 def bad_of(source: ImageSource) -> dict[int, str]:
     """Return index and error of each image of `source` that was left out so far."""
     return source.bad if isinstance(source, TolerantSource) else {}
-
-
-def notes_of(source: object) -> tuple[str, ...]:
-    """Return what a source says of how its images were read and of what it left out so far."""
-    return tuple(getattr(source, "notes", ()))
 
 
 @contextlib.contextmanager

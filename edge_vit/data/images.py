@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import cast
@@ -13,43 +12,20 @@ from edge_vit.data.bad_images import MaxBad, tolerate
 from edge_vit.data.decoding import is_image
 from edge_vit.data.decoding import load_image as load_image
 from edge_vit.data.folder import list_folder, match_folders
-from edge_vit.data.imagenet import flat_truth
 from edge_vit.data.preprocess import UInt8Array, check_image
 from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of
 from edge_vit.data.source import ImageItem as ImageItem
 from edge_vit.data.source import ImageSource as ImageSource
-from edge_vit.data.source import Wanted, limit_images, spread
+from edge_vit.data.source import NotedSource, Wanted, limit_images, spread
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
 
 _KEY_BYTES = 4096
-_ARCHIVES = {
-    ".zip": "unzip {0} -d {1}",
-    ".7z": "7z x {0} -o{1}",
-    ".rar": "unrar x {0} {1}/",
-    **dict.fromkeys(
-        (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"),
-        "mkdir {1} && tar xf {0} -C {1}",
-    ),
-}
-"""Suffix of an archive -> the command that unpacks it."""
-
-_DATA_FILES = (
-    ".json .jsonl .ndjson .xml .yaml .yml .xlsx .xls .ods .parquet .feather .arrow .pkl .pickle "
-    ".h5 .hdf5 .tfrecord .tfrecords .lmdb .mat .rec .lst .md .html"
-)
-"""Suffixes of files that list or hold images in ways that are not read."""
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    name: str
-    label: int | None
-
-
-class FileSource:
+class FileSource(NotedSource):
     """Images of `paths`, in that order; each is decoded when its turn comes."""
 
     def __init__(
@@ -60,29 +36,25 @@ class FileSource:
         notes: Sequence[str] = (),
         names: Sequence[str] | None = None,
     ) -> None:
-        known: Sequence[int | None] = [None] * len(paths) if image_labels is None else image_labels
-        self._files = [
-            _File(Path(path), one_line(name), label)
-            for path, name, label in zip(paths, names or map(str, paths), known, strict=True)
-        ]
-        self.labels = tuple(labels)
-        self.has_labels = image_labels is not None
-        self.notes = tuple(map(one_line, notes))
+        super().__init__(labels, image_labels is not None, notes)
+        self._paths = list(map(Path, paths))
+        self._names = list(map(one_line, names or map(str, paths)))
+        self._image_labels = image_labels
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._paths)
 
     def __iter__(self) -> Iterator[ImageItem]:
-        return map(self.item, range(len(self._files)))
+        return map(self.item, range(len(self)))
 
     def item(self, index: int) -> ImageItem:
         """Return one image, decoded."""
-        file = self._files[index]
-        return ImageItem(file.name, load_image(file.path), file.label)
+        label = None if self._image_labels is None else self._image_labels[index]
+        return ImageItem(self._names[index], load_image(self._paths[index]), label)
 
     def name(self, index: int) -> str:
         """Return the name of one image."""
-        return self._files[index].name
+        return self._names[index]
 
     def content_key(self, index: int) -> bytes:
         """Return the file's size, its beginning and its end, which tell any two images apart.
@@ -90,7 +62,7 @@ class FileSource:
         Raises:
             ImageError: the file cannot be read.
         """
-        path = self._files[index].path
+        path = self._paths[index]
         try:
             with path.open("rb") as file:
                 head = file.read(_KEY_BYTES)
@@ -109,17 +81,15 @@ class FolderSource(FileSource):
 
     1. that of the folder's name in `labels`, letter by letter, else without regard to case, to
        Unicode's composition and to spaces, underscores and hyphens: every folder has to be a label;
-    2. the number that the folder is called, where all are numbers from 0 on, without gaps;
-    3. the folder's place among the sorted names, as torchvision's `ImageFolder` counts, where not
+    2. for ImageNet's synsets, ``n01440764``, their place in a mapping file beside or above them;
+    3. the number that the folder is called, where all are numbers from 0 on, without gaps;
+    4. the folder's place among the sorted names, as torchvision's `ImageFolder` counts, where not
        one is a label, or like one, and there are as many folders as classes.
 
     `notes` says which it was. An empty class folder keeps its place. Folders that are called like
-    the parts of a data set, such as ``train`` and ``val``, are refused.
-
-    Class folders that are called by synset, and a flat folder beside a list of the truth, are read
-    as ImageNet comes: see `edge_vit.data.imagenet`. Anything else is refused, images beside class
-    folders too. Hidden files and folders, whose names start with a dot, are left out, as is what
-    systems put into folders; other files that are not read are counted in `notes`.
+    the parts of a data set, such as ``train`` and ``val``, are refused, as are images beside class
+    folders. Hidden files and folders are left out; other files that are not read are counted in
+    `notes`.
 
     Args:
         path: the folder.
@@ -146,21 +116,15 @@ class FolderSource(FileSource):
     ) -> None:
         folder = Path(path)
         listing = list_folder(folder)
-        num_classes = len(labels) or num_classes
         truth: Sequence[int] | None = None
         names: Sequence[str] = ()
         notes = listing.notes
         if has_truth and listing.classes is not None:
             matched = match_folders(folder, listing, labels, num_classes)
-            notes += listing.emptied
+            notes += (*listing.emptied, *matched.notes)
             if matched.indices:
                 truth = [matched.indices[path.parts[0]] for path in listing.paths]
                 names = tuple(labels) or _names_by_index(matched.indices)
-            notes += matched.notes
-        elif has_truth:
-            truth, said = flat_truth(folder, listing.paths, num_classes)
-            notes += said
-            names = labels if truth else ()
         chosen = spread(len(listing.paths), limit)
         paths = list(compress(listing.paths, chosen))
         super().__init__(
@@ -172,14 +136,10 @@ class FolderSource(FileSource):
         )
 
 
-class ArraySource:
-    """Images that are already in memory; they are handed out as they are, not copied.
+class ArraySource(NotedSource):
+    """Images in memory, uint8 (N, H, W, 3) RGB, or N arrays (H, W, 3) of any sizes; not copied.
 
-    Args:
-        images: uint8 (N, H, W, 3) RGB, or N arrays (H, W, 3) of any sizes.
-        image_labels: index of each image's class, N numbers; None where they are not known.
-        labels: class names by index.
-        notes: sentences about how the images were found.
+    `image_labels` holds the index of each image's class.
 
     Raises:
         ShapeError: an image is no uint8 (H, W, 3) array, or there are not as many labels as images.
@@ -198,11 +158,8 @@ class ArraySource:
             raise ShapeError(
                 f"image_labels: got {len(image_labels)}, expected {len(images)}, one per image"
             )
-        self._images = images
-        self._image_labels = image_labels
-        self.labels = tuple(labels)
-        self.has_labels = image_labels is not None
-        self.notes = tuple(map(one_line, notes))
+        super().__init__(labels, image_labels is not None, notes)
+        self._images, self._image_labels = images, image_labels
 
     def __len__(self) -> int:
         return len(self._images)
@@ -236,13 +193,12 @@ def open_image_source(
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
     Args:
-        source: path of a folder, of an image, of a ``.txt`` list or ``.csv`` or ``.tsv`` table of
-            images, of a ``.npy`` or ``.npz`` array, of CIFAR's archive or what was in it, or of a
-            video; or a source, whose own labels are kept.
-        labels: the model's class names, for class folders and tables: see `FolderSource`.
-        limit: take this many images at most, spread evenly.
-        num_classes: of the model, where it is known.
-        has_truth: whether classes are wanted; else names of folders and tables are no classes.
+        source: an address of any of `edge_vit.data.registry.SHIPPED`; or a source, whose own labels
+            are kept.
+        labels: as in `Wanted`, which the next three go into as well.
+        limit: of images.
+        num_classes: of the model.
+        has_truth: whether classes are wanted.
         max_bad: how many images may be left out because they cannot be read; None to refuse the
             first, when its turn comes.
 
@@ -294,29 +250,22 @@ def open_image(address: str, wanted: Wanted) -> FileSource:
         ImageError: by its name and its beginning the file is something else.
     """
     path = Path(address)
-    suffix = path.suffix.lower()
-    if path.name.lower().endswith(tuple(_ARCHIVES)):
+    if path.name.lower().endswith(_ARCHIVES):
         raise archive_error(path)
-    if suffix in _DATA_FILES.split():
+    if path.suffix.lower() not in IMAGE_SUFFIXES and not is_image(path, with_bmp=True):
         raise ImageError(
-            f"{path} is no image and no list that can be read, expected a folder, or a .csv table "
-            "with one image a line: path,label"
-        )
-    if suffix not in IMAGE_SUFFIXES and not is_image(path, with_bmp=True):
-        raise ImageError(
-            f"{path} is not a JPEG, PNG, WebP or BMP file, and lists of images end in "
-            f"{', '.join(TABLE_SUFFIXES)}: rename it if it is one"
+            f"{path} is no JPEG, PNG, WebP or BMP file, expected an image, a folder, or a list in "
+            f"{', '.join(TABLE_SUFFIXES)}, with one image a line: path,label"
         )
     return FileSource([path])
 
 
 def archive_error(path: Path) -> ImageError:
     """Return the error about a file that has to be unpacked."""
-    ending = next(ending for ending in _ARCHIVES if path.name.lower().endswith(ending))
-    folder = path.with_name(path.name[: -len(ending)])
+    unpack = {".zip": "unzip", ".7z": "7z x", ".rar": "unrar x"}.get(path.suffix.lower(), "tar xf")
     return ImageError(
         f"{path} is an archive, expected a folder, a list or an image. "
-        f"Unpack it and pass the folder: {_ARCHIVES[ending].format(path, folder)}"
+        f"Unpack it and pass the folder: {unpack} {path}"
     )
 
 

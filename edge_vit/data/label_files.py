@@ -27,29 +27,24 @@ def read_labels(path: Path) -> tuple[str, ...]:
     refuse_lfs_pointer(path, SpecError)
     try:
         text = read_text(path)
+        if text.lstrip().startswith(("[", "{")):
+            names: Sequence[Any] = _by_index(parse_json(text))
+        else:
+            names = [line.strip() for line in split_lines(text) if line.strip()]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SpecError(f"labels {path} cannot be read: {reason}") from None
-    if not text.lstrip().startswith(("[", "{")):
-        names: Sequence[Any] = [line.strip() for line in split_lines(text) if line.strip()]
-    else:
-        try:
-            names = _by_index(parse_json(text))
-        except ValueError as error:
-            raise SpecError(f"labels {path} are no JSON: {error}") from None
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise SpecError(
             f'labels {path}: expected a list of names, or an object such as {{"0": "cat", "1": '
             '"dog"}}, with a name for every index from 0 on'
         )
     for index, name in enumerate(names):
-        try:
-            name.encode()
-        except UnicodeEncodeError:
+        if any("\ud800" <= char <= "\udfff" for char in name):
             raise SpecError(
                 f"labels {path}: the name of class {index}, {name!a}, holds half a character. "
                 "Save the file as UTF-8"
-            ) from None
+            )
     return tuple(names)
 
 
@@ -61,14 +56,15 @@ def twin_labels(labels: Sequence[str]) -> tuple[str, ...]:
     places: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         places.setdefault(key_of(label), []).append(index)
-    twins = [indices for indices in places.values() if len(indices) > 1]
+    twins = [
+        f"{labels[indices[0]]!r} is class {' and '.join(map(str, indices))}"
+        for indices in places.values()
+        if len(indices) > 1
+    ]
     if not twins:
         return ()
-    shown = "; ".join(
-        f"{labels[twin[0]]!r} is class {' and '.join(map(str, twin))}"
-        for twin in twins[:_NUM_SHOWN]
-    )
     rest = f"; and {len(twins) - _NUM_SHOWN} more" if len(twins) > _NUM_SHOWN else ""
+    shown = "; ".join(twins[:_NUM_SHOWN])
     return (f"Classes of one name cannot be told apart in folders and tables: {shown}{rest}.",)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
+from edge_vit.data.bad_images import TolerantSource
 from edge_vit.data.source import ImageSource, IndexedSource, SelectedSource
 from edge_vit.errors import SpecError
 from edge_vit.progress import SILENT, Progress
@@ -13,28 +13,17 @@ from edge_vit.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Part:
-    """Which of how many parts, counted from 1.
-
-    Raises:
-        SpecError: there is no such part.
-    """
+    """Which of how many parts, counted from 1."""
 
     index: int = 1
     count: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
+            last = max(1, self.count)
             raise SpecError(
-                f"part: got {self.index}/{self.count}, expected 1/{max(1, self.count)} to "
-                f"{max(1, self.count)}/{max(1, self.count)}"
+                f"part: got {self.index}/{self.count}, expected 1/{last} to {last}/{last}"
             )
-
-
-@runtime_checkable
-class _Selectable(Protocol):
-    """A source that makes a source of some of its images itself."""
-
-    def select(self, indices: list[int]) -> ImageSource: ...
 
 
 def take_part(source: ImageSource, part: Part, progress: Progress = SILENT) -> ImageSource:
@@ -60,7 +49,7 @@ def take_part(source: ImageSource, part: Part, progress: Progress = SILENT) -> I
             if part_of(source.content_key(index), part.count) == part.index:
                 chosen.append(index)
             advance(1)
-    if isinstance(source, _Selectable):
+    if isinstance(source, TolerantSource):
         return source.select(chosen)
     return SelectedSource(source, chosen)
 

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
+from edge_vit.printable import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +82,21 @@ class IndexedSource(ImageSource, Protocol):
         ...
 
 
-class SelectedSource:
+class NotedSource:
+    """The facts of a source: class names, whether its items have labels, notes on its making."""
+
+    def __init__(self, labels: Sequence[str], has_labels: bool, notes: Sequence[str] = ()) -> None:
+        self.labels = tuple(labels)
+        self.has_labels = has_labels
+        self.notes = tuple(map(one_line, notes))
+
+
+class SelectedSource(NotedSource):
     """Some images of an indexed source, in the order of `indices`."""
 
     def __init__(self, source: IndexedSource, indices: Sequence[int]) -> None:
+        super().__init__(source.labels, source.has_labels, notes_of(source))
         self._source, self._indices = source, indices
-        self.labels, self.has_labels = source.labels, source.has_labels
-        self.notes: tuple[str, ...] = getattr(source, "notes", ())
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -108,23 +117,23 @@ class SelectedSource:
         return self._source.content_key(self._indices[index])
 
 
-class _CompressedSource:
+class _CompressedSource(NotedSource):
     """Some images of a source that can only be gone through."""
 
     def __init__(self, source: ImageSource, chosen: Sequence[bool]) -> None:
+        super().__init__(source.labels, source.has_labels, notes_of(source))
         self._source, self._chosen = source, chosen
-        self.labels, self.has_labels = source.labels, source.has_labels
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes of the source."""
-        return tuple(getattr(self._source, "notes", ()))
 
     def __len__(self) -> int:
         return sum(self._chosen)
 
     def __iter__(self) -> Iterator[ImageItem]:
         return itertools.compress(self._source, self._chosen)
+
+
+def notes_of(source: object) -> tuple[str, ...]:
+    """Return the sentences on how a source's images were read and what was left out so far."""
+    return tuple(getattr(source, "notes", ()))
 
 
 def spread(count: int, limit: int | None) -> list[bool]:

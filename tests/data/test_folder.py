@@ -98,6 +98,36 @@ def test_class_folder_to_label(tmp_path, folders, labels, expected):
     assert source.labels == (tuple(labels) or in_order(folders))
 
 
+SYNSETS = ("n01440764", "n01443537", "n02119789", "n03888257")
+LABELS = ("tench", "goldfish", "kit fox", "parachute")
+
+
+@pytest.mark.parametrize("name", ["LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt"])
+@pytest.mark.parametrize("above", ["val", ".", ".."])
+def test_synset_folders_are_classes_by_the_mapping(tmp_path, name, above):
+    val = make_tree(tmp_path / "data" / "val", ["n03888257/a.png", "n01443537/b.png"])
+    words = "" if name == "synsets.txt" else " some, words"
+    (tmp_path / "data" / above / name).write_text("".join(f"{s}{words}\n" for s in SYNSETS))
+    assert names_and_labels(FolderSource(val, LABELS)) == [
+        ("n01443537/b.png", 1),
+        ("n03888257/a.png", 3),
+    ]
+    assert [item.label for item in FolderSource(val, ("n03888257", "n01443537"))] == [1, 0]
+    with pytest.raises(ImageError, match=r"n03888257 is class 3 of .*, and the model has 3"):
+        FolderSource(val, num_classes=3)
+    make_tree(val, ["n09999999/a.png"])
+    with pytest.raises(ImageError, match=rf"n09999999 is none of the 4 synsets in .*{name}"):
+        FolderSource(val, LABELS)
+
+
+def test_synset_folders_without_a_mapping_count_as_any_other(tmp_path):
+    make_tree(tmp_path / "val", [f"{synset}/a.png" for synset in SYNSETS])
+    assert [item.label for item in FolderSource(tmp_path / "val", LABELS)] == [0, 1, 2, 3]
+    make_tree(tmp_path / "few", ["n03888257/a.png"])
+    with pytest.raises(ImageError, match=r"none of the model's 4 .*Put LOC_synset_mapping.txt"):
+        FolderSource(tmp_path / "few", LABELS)
+
+
 def test_empty_class_folder_keeps_its_place(tmp_path):
     make_tree(tmp_path, ["a/1.png", "c/1.png"])
     (tmp_path / "b").mkdir()
@@ -210,8 +240,7 @@ def test_jpeg_by_any_name_is_read_and_the_rest_counted(tmp_path):
     source = FolderSource(tmp_path)
     assert [item.name for item in source] == names
     assert source.notes == (
-        f"Left out of {tmp_path}: 2 .heic, 1 .tiff, 1 .txt, which are not JPEG, PNG, WebP or BMP; "
-        "convert images to JPEG or PNG to have them.",
+        f"Left out of {tmp_path}: 2 .heic, 1 .tiff, 1 .txt, which are no JPEG, PNG, WebP or BMP.",
     )
 
 
@@ -242,11 +271,10 @@ def test_names_that_are_no_utf8_are_written_out(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.zip", r"is an archive, .* unzip .*a\.zip -d .*/a$"),
-        ("a.tar.xz", r"mkdir .*/a && tar xf .*a\.tar\.xz -C .*/a$"),
-        ("a.xlsx", r"is no image and no list .* a \.csv table with one image a line"),
-        ("a.parquet", r"is no image and no list"),
-        ("val", r"is not a JPEG, .* lists of images end in \.txt, \.csv, \.tsv: rename it"),
+        ("a.zip", r"is an archive, .*Unpack it and pass the folder: unzip .*a\.zip$"),
+        ("a.tar.xz", r"is an archive, .*: tar xf .*a\.tar\.xz$"),
+        ("a.xlsx", r"is no JPEG, .* a list in \.txt, \.csv, \.tsv, with one image a line"),
+        ("val", r"is no JPEG, PNG, WebP or BMP file, expected an image, a folder, or a list"),
     ],
 )
 def test_a_file_of_another_kind_says_what_to_do(tmp_path, name, message):

@@ -47,7 +47,7 @@ def test_classes_of_one_name_are_noted():
     [
         (b'{"0": "cat", "2": "dog"}', "a name for every index from 0 on"),
         (b'["cat", 3]', "expected a list of names"),
-        (b'["cat"', "are no JSON"),
+        (b'["cat"', "cannot be read: Expecting"),
         (b"\xe9t\xe9\n", "cannot be read: byte 0 is no UTF-8"),
         (b'["cat", "d\\ud800g"]', "the name of class 1, .* holds half a character"),
         (b'["cat", ""]', "expected a list of names"),

@@ -46,7 +46,7 @@ def test_a_limit_is_spread_over_a_list(folder):
     ("content", "message"),
     [
         (b"photos/0.png\nphotos/9.png\n", "line 2: .*9.png does not exist"),
-        (b"# nothing\n\n", "names no image, expected one path a line"),
+        (b"# nothing\n\n", "names no image, expected a path a line"),
         (b"\xff\xfe\x00", "cannot be read as text"),
     ],
     ids=["missing image", "empty", "binary"],
@@ -75,7 +75,6 @@ TABLES = {
         ",id,filepath,width,category\n0,7,photos/2.png,7,dog\n1,8,photos/0.png,7,cat\n",
         [1, 0],
     ),
-    "Excel's own line": ("sep=;\npath;label\nphotos/2.png;1\nphotos/0.png;0\n", [1, 0]),
     "a comment first": ("# by a tool\npath,label\nphotos/2.png,1\nphotos/0.png,0\n", [1, 0]),
     "bars": ("path|label\nphotos/2.png|dog\nphotos/0.png|cat\n", [1, 0]),
     "bars, no head": ("photos/2.png|1\nphotos/0.png|0\n", [1, 0]),
@@ -87,13 +86,17 @@ TABLES = {
         "file,label,category\nphotos/2.png,1,Hund\nphotos/0.png,0,Katze\n",
         [1, 0],
     ),
+    "a name before the index of another data set": (
+        "file,label,class\nphotos/2.png,0,dog\nphotos/0.png,1,cat\n",
+        [1, 0],
+    ),
     "unknown head": ("bild,klasse\nphotos/2.png,dog\nphotos/0.png,cat\n", [1, 0]),
     "fractions of spreadsheets": ("path,label\nphotos/2.png,1.0\nphotos/0.png,0.0\n", [1, 0]),
     "empty labels": ("path,label\nphotos/2.png,\nphotos/0.png,\n", None),
 }
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
 @pytest.mark.parametrize(("content", "classes"), TABLES.values(), ids=TABLES)
 def test_a_table_gives_images_and_their_classes(folder, content, classes, suffix, encoding):
@@ -121,40 +124,27 @@ def test_a_class_that_is_called_like_a_number_is_meant_by_its_name(folder):
         (b"photos/2.png,dgo\nphotos/0.png,cat\n", r"line 1: label 'dgo' is .* Write the label"),
         (b"photos/2.png,dogs\nphotos/0.png,cat\n", r"label 'dogs' is none .* Is it 'dog'\?"),
         (b"photos/2.png,2\n", "line 1: label '2': the 2 classes are 0 to 1"),
-        (b"path,width\nphotos/2.png,7\n", "do not tell which one holds the classes. Call it label"),
-        (b"path,cat,dog\nphotos/2.png,0,1\n", "its columns cat, dog do not tell the class of each"),
         (
-            b"path,label,class\nphotos/2.png,0,1\n",
-            "line 2: its columns of classes name class 0 and class 1",
+            b"path,width\nphotos/2.png,7\n",
+            "its columns width do not tell .* one column called label",
         ),
-        (b"photos/2.png,photos/0.png\n", "columns 1 and 2 both hold paths of images"),
-        (b"id,breed\nabc,dog\nabd,dog\n", "line 2: .*abc does not exist"),
-        (b"id,breed\nphotos/2,dog\n", r"photos/2.png is there: write paths with their suffix"),
-        (b"path\nhttps://a.org/b.png\n", "Only files are read: download the images first"),
+        (b"path,cat,dog\nphotos/2.png,0,1\n", "its columns cat, dog do not tell the class of each"),
+        (b"photos/2.png,photos/0.png\n", "label 'photos/0.png' is none of the model's 2 labels"),
+        (b"path\nhttps://a.org/b.png\n", "line 2: .* does not exist or is no file"),
         (b"path,label,name\nphotos/2.png,x,cow\n", "line 2: label 'x' is none of the"),
         (b"x1,y1\n1,2\n", "does not exist"),
         (b"path,label\nC:\\photos\\9.png,1\n", "line 2: .*9.png does not exist"),
         (b"photos/9.png,1\n", "line 1: .*9.png does not exist"),
         (b"photos/2.png,1\nphotos/0.png\n", "1 of 2 images have a label, expected all or none"),
-        (b"photos/2.png,1,2\n", "line 1: got 3 cells, expected path,label or path"),
+        (b"photos/2.png,1,2\n", "line 1: got 3 cells, expected at most 2. .* path,label"),
         (b"path,label\n", "names no image"),
         (b"\xff\xfe\x00", "cannot be read"),
+        (b"photos/2.png," + b"1" * 200_000, "a line is too long"),
     ],
     ids=[
-        *("class", "near class", "plural", "index", "no classes", "one-hot", "two classes"),
-        *(
-            "two images",
-            "no such image",
-            "no suffix",
-            "address",
-            "no class",
-            "numbers",
-            "Windows",
-            "missing image",
-            "half",
-            "cells",
-        ),
-        *("empty", "binary"),
+        *("class", "near class", "plural", "index", "no classes", "one-hot", "two images"),
+        *("address", "no class", "numbers", "Windows", "missing image", "half", "cells"),
+        *("empty", "binary", "long"),
     ],
 )
 def test_refuses_a_bad_table_in_one_line(folder, content, message):
@@ -184,19 +174,11 @@ def test_a_table_says_which_columns_it_leaves_out_and_what_it_matched(folder):
     assert "Dog = 1 'dog'" in source.notes[1]
 
 
-def test_a_list_of_caffe_has_its_classes_behind_the_paths(folder):
-    (folder / "val.txt").write_text("photos/2.png 1\nphotos/0.png 0\n")
-    source = open_image_source(folder / "val.txt", ("cat", "dog"))
-    assert [item.label for item in source] == [1, 0]
-
-
 NAMES = {
     "composed elsewhere": ("cafe\u0301.png", "caf\u00e9.png".encode()),
-    "Latin letters of Windows": ("caf\u00e9.png", b"caf\xe9.png"),
     "no UTF-8 at all": (os.fsdecode(b"caf\xe9.png"), b"caf\xe9.png"),
     "a line separator": ("a\u2028b.png", "a\u2028b.png".encode()),
     "a comma, in a list": ("a,b c.png", b"a,b c.png"),
-    "quoted": ("a.png", b'"a.png"'),
     "a hash": ("#1.png", b"#1.png"),
 }
 
@@ -214,5 +196,5 @@ def test_a_list_that_starts_elsewhere_is_told_where(folder, monkeypatch):
     (folder / "lists").mkdir()
     (folder / "lists" / "list.txt").write_text("photos/3.png\n")
     monkeypatch.chdir(folder)
-    with pytest.raises(ImageError, match=r"this one is found from .*: move list\.txt there"):
+    with pytest.raises(ImageError, match=r"this one is found from .*: move the file there"):
         open_image_source(folder / "lists" / "list.txt")
