@@ -1,26 +1,29 @@
-"""A bundle on disk: opened by its manifest, read through its digests."""
+"""A bundle on disk: opened by its manifest, read through its digests, changed as a whole."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_vit.bundle.change import Change
-from edge_vit.bundle.golden import Golden
-from edge_vit.bundle.journal import STAGED, file_paths, manifest_paths, tidy
+from edge_vit.bundle.journal import STAGED, commit, file_paths, manifest_paths, stage_file, tidy
 from edge_vit.bundle.manifest import (
+    BUNDLE_FORMAT,
     GOLDEN,
     MANIFEST,
     ROUNDED,
     TABLE,
     Artifact,
     Manifest,
+    check_name,
     digest_of,
 )
+from edge_vit.bundle.record import Golden
 from edge_vit.errors import ArtifactError
+from edge_vit.files import refuse_os_errors
 from edge_vit.formats import REFERENCE, all_formats, find_format, formats_of
 from edge_vit.git_lfs import LFS_POINTER, is_lfs_pointer
 from edge_vit.locks import LOCK, locked
@@ -35,12 +38,7 @@ class Bundle:
 
     Files are read through `read`, which checks their digest, so that an edited or truncated file
     never reaches a backend, nor one that another command has put there meanwhile. Methods that
-    write return the new `Bundle`.
-
-    Attributes:
-        path: of the folder.
-        manifest: as it was read.
-        digest: SHA-256 of the manifest's bytes, by which reports know the bundle.
+    write return the new `Bundle`. `digest` is the SHA-256 of the manifest, for reports.
     """
 
     path: Path
@@ -81,12 +79,12 @@ class Bundle:
 
     @property
     def smallest_precision(self) -> Precision:
-        """What runs by default: the narrowest that it holds."""
+        """The default of a run: the narrowest format that it holds."""
         return self.precisions[-1] if self.precisions else REFERENCE
 
     @property
     def reports_path(self) -> Path:
-        """Where reports go; made when the first is written."""
+        """Folder of the reports; made when the first is written."""
         return self.path / "reports"
 
     @property
@@ -95,32 +93,21 @@ class Bundle:
         return manifest_paths(self.path)[0].is_file()
 
     def has(self, name: str) -> bool:
-        """Say whether the manifest names the file `name`."""
+        """Return whether the manifest names the file `name`."""
         return name in self.manifest.artifacts
 
     def graph(
         self, precision: Precision = REFERENCE, reader: str = "", capabilities: Collection[str] = ()
     ) -> str:
-        """Return the name of the file with the graph of `precision` for `reader`.
+        """Return the name of the file with the graph of `precision`.
 
-        Args:
-            precision: name of a number format.
-            reader: who runs it, one of `edge_vit.formats.Variant.readers`.
-            capabilities: of the machine.
-
-        Raises:
-            SpecError: there is no such format.
+        `reader` is one of `edge_vit.formats.Variant.readers`, on a machine with `capabilities`.
         """
         found = find_format(precision)
         return found.variant(reader, self.has, capabilities).file if reader else found.file
 
     def read_graph(self, precision: Precision = REFERENCE) -> bytes:
-        """Return the graph of `precision`, as TensorRT reads it; that of the reference by default.
-
-        Raises:
-            SpecError: there is no such format.
-            ArtifactError: it is missing, truncated or edited.
-        """
+        """Return the graph of `precision` as TensorRT reads it; errors are those of `read`."""
         return self.read(find_format(precision).file)
 
     def artifact(self, name: str) -> Artifact:
@@ -140,7 +127,7 @@ class Bundle:
             ArtifactError: it is missing, truncated or edited.
         """
         artifact = self.artifact(name)
-        data, problem = b"", ""
+        problem = ""
         for path in file_paths(self.path, name):
             try:
                 data = path.read_bytes()
@@ -149,8 +136,8 @@ class Bundle:
                 continue
             if len(data) == artifact.num_bytes and digest_of(data) == artifact.sha256:
                 return data
-            problem = problem or self._difference(data, artifact)
-        if self._is_outdated():
+            problem = problem or _difference(data, artifact)
+        if self.digest and digest_of(_read_manifest(self.path)) != self.digest:
             raise ArtifactError(
                 f"{self.path / name} was changed by another command since {self.path} was opened. "
                 "Run this again"
@@ -179,10 +166,7 @@ class Bundle:
             self.read_table()
 
     def read_table(self, *, with_weights: bool = False) -> CalibrationTable:
-        """Return the calibration table.
-
-        Args:
-            with_weights: with the weights that it has rounded itself, which writing INT8 takes.
+        """Return the calibration table, `with_weights` that it has rounded itself.
 
         Raises:
             ArtifactError: there is none, or it belongs to another fp32 graph.
@@ -207,11 +191,8 @@ class Bundle:
     ) -> Iterator[Change]:
         """Give a `Change` that is committed when the block ends well, and leaves nothing otherwise.
 
-        Other writers wait until the block ends. Changes of one bundle do not nest.
-
-        Args:
-            progress: shows who else is writing the bundle while this waits.
-            lock_timeout: seconds to wait for another writer; None for ever.
+        Other writers wait until the block ends, `lock_timeout` seconds at most. Changes of one
+        bundle do not nest.
 
         Raises:
             ArtifactError: the disk refuses, or the time is over.
@@ -239,40 +220,100 @@ class Bundle:
         made_by: Mapping[str, str] | None = None,
         drop: tuple[str, ...] = (),
     ) -> Bundle:
-        """Add `files` to what the bundle on disk holds now, in one step; return the new bundle.
+        """Return the bundle with `files` added and `drop` taken out, in one step.
 
-        Args:
-            files: bytes by path inside the bundle.
-            parents: names of the files that these were made from.
-            made_by: name and version of each tool that took part.
-            drop: names of files that are stale now.
-
-        Raises:
-            ArtifactError: the disk refuses, or another command has changed a parent.
+        See `Change.add` for the arguments and errors.
         """
         with self.change() as change:
             change.drop(*drop)
             change.add(files, parents=parents, made_by=made_by)
         return change.bundle
 
-    def _difference(self, data: bytes, artifact: Artifact) -> str:
-        if is_lfs_pointer(data):
-            return f"is a {LFS_POINTER}"
-        if len(data) != artifact.num_bytes:
-            return (
-                f"is truncated or edited: {len(data)} bytes, the manifest says {artifact.num_bytes}"
-            )
-        return "was edited: its SHA-256 is not the manifest's"
 
-    def _is_outdated(self) -> bool:
-        """Whether another command has written a manifest since this one was read."""
-        return bool(self.digest) and digest_of(_read_manifest(self.path)) != self.digest
+class Change:
+    """A change of a bundle that is being prepared; `Bundle.change` opens and commits it.
+
+    Files go to the disk as they are added, and become part of the bundle together.
+
+    Args:
+        before: the bundle as it is on disk, locked.
+        known: the bundle as the caller has opened it, maybe earlier.
+
+    Attributes:
+        bundle: the bundle with the change; `before` until it is committed.
+    """
+
+    def __init__(self, before: Bundle, known: Bundle) -> None:
+        self.before = self.bundle = before
+        self._known = known
+        self._artifacts = dict(before.manifest.artifacts)
+        self._added: set[str] = set()
+
+    def add(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        parents: tuple[str, ...] = (),
+        made_by: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add `files`, by path inside the bundle, or replace those of their names.
+
+        `parents` are the names of the files that these were made from, added ones included;
+        `made_by` holds name and version of each tool that took part.
+
+        Raises:
+            ArtifactError: a parent is missing or was changed by another command; or the disk
+                refuses.
+        """
+        digests = tuple(self._digest_of_parent(name) for name in parents)
+        for name, data in files.items():
+            check_name(name)
+            with refuse_os_errors(self.before.path / name):
+                stage_file(self.before.path / STAGED, name, data)
+            self._artifacts[name] = Artifact(digest_of(data), len(data), digests, made_by or {})
+            self._added.add(name)
+
+    def drop(self, *names: str) -> None:
+        """Take files out of the bundle, where it has them."""
+        for name in names:
+            self._artifacts.pop(name, None)
+
+    def commit(self) -> None:
+        """Write the change; where the disk refuses, the bundle is the old or the new one."""
+        before = self.before
+        if not self._added and self._artifacts == before.manifest.artifacts:
+            return
+        manifest = dataclasses.replace(
+            before.manifest, format=BUNDLE_FORMAT, artifacts=self._artifacts
+        )
+        data = manifest.to_bytes()
+        with refuse_os_errors(before.path / MANIFEST):
+            stage_file(before.path / STAGED, MANIFEST, data)
+        commit(before.path)
+        self.bundle = dataclasses.replace(before, manifest=manifest, digest=digest_of(data))
+
+    def _digest_of_parent(self, name: str) -> str:
+        if name in self._added:
+            return self._artifacts[name].sha256
+        digest = self._known.artifact(name).sha256
+        if name not in self._artifacts or self._artifacts[name].sha256 != digest:
+            raise ArtifactError(
+                f"{self.before.path / name} was changed by another command meanwhile, and what was "
+                "made from it no longer fits: nothing was written. Run this again"
+            )
+        return digest
+
+
+def _difference(data: bytes, artifact: Artifact) -> str:
+    if is_lfs_pointer(data):
+        return f"is a {LFS_POINTER}"
+    if len(data) != artifact.num_bytes:
+        return f"is truncated or edited: {len(data)} bytes, the manifest says {artifact.num_bytes}"
+    return "was edited: its SHA-256 is not the manifest's"
 
 
 def _read_manifest(path: Path) -> bytes:
-    """Return the bytes of the manifest of the bundle in the folder `path`."""
-    following, current = manifest_paths(path)
-    for place in (following, current):
+    for place in manifest_paths(path):
         try:
             return place.read_bytes()
         except FileNotFoundError:

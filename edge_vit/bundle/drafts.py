@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,13 +12,7 @@ from pathlib import Path
 
 from edge_vit.bundle.bundle import Bundle
 from edge_vit.bundle.journal import STAGED, commit, manifest_paths, stage_file, sync_tree, tidy
-from edge_vit.bundle.manifest import (
-    BUNDLE_FORMAT,
-    MANIFEST,
-    TABLE,
-    Artifact,
-    Manifest,
-)
+from edge_vit.bundle.manifest import BUNDLE_FORMAT, MANIFEST, TABLE, Artifact, Manifest
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, sync_folder
 from edge_vit.formats import all_formats
@@ -29,19 +22,12 @@ from edge_vit.spec import ModelSpec
 
 
 def _derived_files() -> list[str]:
-    """Return what may outlive its bundle: made from other files of it, parents before children."""
-    return [
-        TABLE,
-        *(file for each in all_formats() if not each.is_reference for file in each.files),
-    ]
+    """Return the files that are made from others of the bundle, parents before children."""
+    return [TABLE, *(f for each in all_formats() if not each.is_reference for f in each.files)]
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Refuse to make a bundle at `path`, before any work, where it would not be written later.
-
-    Raises:
-        ArtifactError: something is there, and it is no bundle or `force` is not set.
-    """
+    """Refuse a `path` where something is that is no bundle, or that `force` does not replace."""
     if path.exists() and not force:
         raise ArtifactError(f"{path} exists already. Add --force to replace it")
     if path.exists() and not any(manifest.exists() for manifest in manifest_paths(path)):
@@ -68,11 +54,8 @@ def draft_bundle(
         path: of the bundle.
         spec: the model.
         force: replace a bundle that is there.
-        progress: shows who else is writing there, and which files stayed or went.
+        progress: shows which other process is writing there, and which files stayed or went.
         lock_timeout: seconds to wait for another writer; None for ever.
-
-    Raises:
-        ArtifactError: `path` exists and `force` is not set, or the disk refuses.
     """
     path = Path(path)
     refuse_existing(path, force=force)
@@ -100,7 +83,6 @@ def draft_bundle(
                     sync_tree(folder)
                     folder.replace(home)
                     sync_folder(home.parent)
-                _remove_leftovers(home)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -124,14 +106,9 @@ def _replace(home: Path, folder: Path, progress: Progress) -> None:
         old = Bundle.open(home)
     except ArtifactError:  # which is why it is made anew
         old = None
-    kept, gone = _fitting(old, manifest) if old else {}, []
-    if old is not None:
-        gone = [
-            n
-            for n in _derived_files()
-            if old.has(n) and n not in kept and n not in manifest.artifacts
-        ]
+    kept = _fitting(old, manifest) if old else {}
     artifacts = {**manifest.artifacts, **kept}
+    gone = [n for n in _derived_files() if old and old.has(n) and n not in artifacts]
     if old is not None and (old.spec, old.manifest.artifacts) == (manifest.spec, artifacts):
         manifest = old.manifest  # byte for byte the same, so that reports know it
     manifest = dataclasses.replace(manifest, artifacts=artifacts)
@@ -150,7 +127,7 @@ def _replace(home: Path, folder: Path, progress: Progress) -> None:
 
 
 def _graphs(manifest: Manifest) -> tuple[ModelSpec, dict[str, str]]:
-    """Return what decides the answers of a bundle: reports of the same stay."""
+    """Return what decides a bundle's predictions: reports stay where it is the same."""
     artifacts = manifest.artifacts.items()
     return manifest.spec, {n: each.sha256 for n, each in artifacts if n.startswith("onnx/")}
 
@@ -169,10 +146,3 @@ def _fitting(old: Bundle, new: Manifest) -> dict[str, Artifact]:
                 old.read(name)
                 kept[name] = artifact
     return kept
-
-
-def _remove_leftovers(home: Path) -> None:
-    """Remove what earlier versions left beside a bundle when they were killed."""
-    for suffix in ("partial", "replaced"):
-        for folder in home.parent.glob(f".{glob.escape(home.name)}.*.{suffix}"):
-            shutil.rmtree(folder, ignore_errors=True)

@@ -30,7 +30,7 @@ def manifest_paths(folder: Path) -> tuple[Path, Path]:
 def file_paths(folder: Path, name: str) -> tuple[Path, ...]:
     """Return where the file `name` of the bundle may lie, in the order in which to look.
 
-    The first place comes again at the end: a writer may move the file there in between.
+    The first place comes again at the end, as a writer may move the file there in between.
     """
     return folder / name, folder / NEXT / name, folder / name
 
@@ -46,11 +46,9 @@ def stage_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def commit(folder: Path) -> None:
-    """Make the change in `STAGED` the bundle in `folder`; the folder has to be locked.
+    """Make the change in `STAGED` the bundle in `folder`, which has to be locked.
 
-    Raises:
-        ArtifactError: the disk refuses. `folder` then holds the old bundle or, where the change was
-            committed and could not be moved, the new one.
+    Where the disk refuses, `folder` holds the old bundle or, after the commit, the new one.
     """
     with refuse_os_errors(folder):
         sync_tree(folder / STAGED)
@@ -64,13 +62,7 @@ def commit(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Finish a committed change, and remove one that was never committed.
-
-    The folder has to be locked.
-
-    Raises:
-        ArtifactError: the disk refuses, or the change leaves the bundle.
-    """
+    """Finish a committed change in the locked `folder`, and remove one that was not committed."""
     following, current = manifest_paths(folder)
     if following.is_file():
         _finish(folder, following, current)

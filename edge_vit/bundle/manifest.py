@@ -31,13 +31,9 @@ GOLDEN = "golden/golden.npz"
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of the bundle.
+    """One file of the bundle: SHA-256 of its bytes and of those of each file it was made from.
 
-    Attributes:
-        sha256: of its bytes, hexadecimal.
-        num_bytes: its size.
-        parents: SHA-256 of each file that it was made from.
-        made_by: name and version of each tool that took part.
+    `made_by` holds name and version of each tool that took part.
     """
 
     sha256: str
@@ -48,13 +44,9 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds: the model's facts, and each portable file with its digest.
+    """Contents of a bundle: the model's facts, and each portable file by its path inside.
 
-    Attributes:
-        format: of the bundle; `BUNDLE_FORMAT` for what this version writes.
-        created: when, UTC, ISO 8601.
-        spec: the model.
-        artifacts: by path inside the bundle, such as ``onnx/fp32.onnx``.
+    `created` is in UTC, ISO 8601.
     """
 
     format: int
@@ -76,13 +68,8 @@ class Manifest:
     def from_bytes(cls, data: bytes, where: str, path: str) -> Manifest:
         """Return what `to_bytes` wrote, in this version or an earlier one.
 
-        Args:
-            data: content of the file.
-            where: path of the file, for messages.
-            path: of the bundle, for messages.
-
-        Raises:
-            ArtifactError: the bytes are no manifest, of an unknown format, or were edited.
+        Messages name the file `where` and the bundle `path`. Raises an ArtifactError for bytes that
+        are no manifest, of an unknown format, or edited.
         """
         again = f"edgevit export MODEL -o {path} --force"
         try:
@@ -119,11 +106,7 @@ def digest_of(data: bytes) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a path of an artifact that is not one of a file below the bundle's folder.
-
-    Raises:
-        ArtifactError: it is absolute, empty, climbs up, or begins with a dot, as journals do.
-    """
+    """Refuse a path that is empty, leaves the bundle's folder, or begins with a dot."""
     parts = PurePosixPath(name).parts
     climbs = not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name
     if climbs or parts[0].startswith(".") or name == MANIFEST:

