@@ -1,7 +1,6 @@
-"""What this machine is, and how it fares: facts, power, temperatures and clocks.
+"""Facts of this machine, its power, temperatures and clocks; nothing is ever changed.
 
-Everything is read from files that the kernel and the system keep, and from NVML where a GPU on the
-desk has it. Nothing is ever changed.
+They are read from files that the kernel and the system keep, and from NVML on a desktop GPU.
 """
 
 from edge_vit.device.energy import EnergyMeter as EnergyMeter

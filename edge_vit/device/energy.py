@@ -1,4 +1,4 @@
-"""Energy of a block of work: the power is sampled in the background and summed over time."""
+"""Energy of a block of work: power sampled in the background and summed over time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ INTERVAL_S = 0.1
 
 @dataclass(frozen=True)
 class EnergyReport:
-    """What a block of work cost; None where the machine does not tell.
+    """Cost of a block of work; None where the machine does not tell.
 
     Attributes:
-        joules: power over time by the trapezoid rule, over the seconds in which power was known.
-        measured_s: those seconds; `duration_s` is the whole block.
+        measured_s: seconds of `duration_s` in which the power was known.
+        joules: power over time by the trapezoid rule, over `measured_s`.
         power_source: the rails that the power is the sum of.
-        temperatures_before_c: of each zone at the start; `_after_c` and `_max_c` likewise.
-        clocks_before_mhz: of each clock at the start; `_after_mhz` likewise.
         throttling: every reason that was seen while it ran.
-        num_throttle_events: how often the machine was slowed down while it ran.
-        num_samples: readings taken.
     """
 
     duration_s: float
@@ -51,7 +47,7 @@ class EnergyReport:
 
 
 class EnergyTally:
-    """Sums readings as they come; it does not grow with their number."""
+    """Sum of readings as they come, in constant memory."""
 
     def __init__(self, first: Telemetry) -> None:
         self._first = self._last = first
@@ -103,7 +99,7 @@ class EnergyTally:
 
 
 class EnergyMeter:
-    """Measures the block that it is the context manager of; `report` is there once it has ended."""
+    """Measures the block that it is the context manager of; `report` is set once it has ended."""
 
     def __init__(self, read: Callable[[], Telemetry], interval_s: float = INTERVAL_S) -> None:
         self._read, self._interval_s = read, interval_s
@@ -115,7 +111,7 @@ class EnergyMeter:
 
     @property
     def report(self) -> EnergyReport:
-        """What the block cost."""
+        """Cost of the block."""
         assert self._report is not None, "the block has not ended"
         return self._report
 
@@ -139,7 +135,6 @@ class EnergyMeter:
             self._add_reading()
 
     def _add_reading(self) -> None:
-        """Count one reading; where there is none, the time up to the next is not measured."""
         assert self._tally is not None
         try:
             self._tally.add(self._read())

@@ -1,4 +1,4 @@
-"""Which extras work: each package is really imported, in a process of its own.
+"""State of the extras: each package is really imported, in a process of its own.
 
 A package for another CUDA or another processor can be installed and still fail, or take the process
 down with it, so asking for its version proves little.
@@ -12,7 +12,6 @@ import platform
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,13 +56,9 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Package:
-    """One package of an extra.
+    """One package of an extra, and its version where it is installed.
 
-    Attributes:
-        name: of the distribution.
-        version: that is installed; None where it is not.
-        error: why it cannot be imported; "" where it can, or is not installed.
-        wanted: the bounds that the version is not within; "" where it is.
+    `error` is why it cannot be imported, `wanted` the bounds that the version is not within.
     """
 
     name: str
@@ -119,8 +114,7 @@ def version_of(distribution: str) -> str | None:
 def try_imports(modules: Sequence[str], timeout_s: float = IMPORT_TIMEOUT_S) -> dict[str, str]:
     """Return for each of `modules` why it cannot be imported, "" where it can.
 
-    One process imports all of them; when it dies, the module at which it died is the one to
-    blame, and another process goes on with the next.
+    When the process that imports them dies, another one goes on behind the module it died at.
     """
     errors: dict[str, str] = {}
     while rest := [module for module in modules if module not in errors]:
@@ -142,25 +136,13 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _run(modules: Sequence[str], timeout_s: float) -> tuple[dict[str, str], str]:
-    """What a process says that imports `modules`, and how it ended."""
+    """The errors that a process reports that imports `modules`, and how it ended."""
     command = [sys.executable, "-c", _CHILD, *modules]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        timer = threading.Timer(timeout_s, process.kill)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            lines = process.stdout.read().decode(errors="replace").splitlines()
-            status = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            was_late = not timer.is_alive()
-            timer.cancel()
-    if was_late:
-        end = f"importing it took more than {timeout_s:g} s"
-    else:
-        end = f"importing it ended the process with status {status}"
-    return dict(json.loads(line) for line in lines), end
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        )
+        output, end = done.stdout, f"importing it ended the process with status {done.returncode}"
+    except subprocess.TimeoutExpired as late:
+        output, end = late.stdout or b"", f"importing it took more than {timeout_s:g} s"
+    return dict(json.loads(line) for line in output.decode(errors="replace").splitlines()), end

@@ -1,33 +1,35 @@
-"""What this machine is, as one frozen value."""
+"""Facts of this machine, as one frozen value; versions are read from files, nothing is loaded."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vit.device.clocks import Clock, all_locked, find_clocks
 from edge_vit.device.jetson import (
     CAPABILITIES,
     PowerMode,
-    jetpack_of,
     read_board,
+    read_jetpack,
     read_l4t,
     read_power_mode,
     read_power_modes,
 )
 from edge_vit.device.nvml import Gpu, Nvml, open_nvml
-from edge_vit.device.sensors import Fan, read_fan
-from edge_vit.device.software import (
-    read_cuda,
-    read_driver,
-    read_gpu_names,
-    read_jetpack_package,
-    read_tensorrt,
-)
+from edge_vit.device.sensors import Clock, Fan, all_locked, find_clocks, read_fan
 from edge_vit.device.trees import list_paths, parse_number, read_text
 
 ROOT = Path("/")
+
+_DRIVER = re.compile(r"Kernel Module\s+(?:for \S+\s+)?(\d+\.[\d.]+)")
+_LIBRARY_FOLDERS = (
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/local/tensorrt/lib",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera's device file and what its driver calls it."""
+    """A camera's device file and its driver's name for it."""
 
     path: str
     name: str
@@ -49,7 +51,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What this machine is; "" , None or () for what it does not tell.
+    """Facts of this machine; "", None or () for what it does not tell.
 
     Attributes:
         model: the board or the processor in words.
@@ -96,11 +98,9 @@ class DeviceFacts:
 
 
 def read_device(root: Path = ROOT, nvml: Nvml | None = None) -> DeviceFacts:
-    """Return what the machine is whose file tree begins at `root`.
+    """Return the facts of the machine whose file tree begins at `root`.
 
-    Args:
-        root: ``/``, or a copy of the files of another machine.
-        nvml: for GPUs on a desk; None opens the installed one when `root` is ``/``.
+    Without `nvml` the installed one is opened, where `root` is ``/``.
     """
     if nvml is None:
         with open_nvml(root) as opened:
@@ -109,7 +109,7 @@ def read_device(root: Path = ROOT, nvml: Nvml | None = None) -> DeviceFacts:
 
 
 def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
-    board, l4t = read_board(root), read_l4t(root)
+    board = read_board(root)
     gpu = nvml.read() if nvml else None
     clocks = tuple(files.read() for files in find_clocks(root))
     if gpu and gpu.clock_mhz is not None and "gpu" not in {clock.name for clock in clocks}:
@@ -118,20 +118,20 @@ def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
         model=board.model or _processor(root),
         module=board.module,
         soc=board.soc,
-        l4t=l4t,
-        jetpack=read_jetpack_package(root) or jetpack_of(l4t),
+        l4t=read_l4t(root),
+        jetpack=read_jetpack(root),
         gpus=_gpus(root, nvml, board.soc),
-        driver=read_driver(root) or (nvml.driver() if nvml else ""),
-        cuda=read_cuda(root),
+        driver=_driver(root) or (nvml.driver() if nvml else ""),
+        cuda=_cuda(root),
         cuda_of_driver=nvml.cuda() if nvml else "",
-        tensorrt=read_tensorrt(root),
+        tensorrt=_tensorrt(root),
         python=platform.python_version(),
         power_mode=read_power_mode(root),
         power_modes=read_power_modes(root),
         clocks=clocks,
         clocks_locked=all_locked(clocks),
         memory=read_memory(root),
-        cameras=read_cameras(root),
+        cameras=_cameras(root),
         fan=read_fan(root),
     )
 
@@ -148,8 +148,7 @@ def read_memory(root: Path = ROOT) -> Memory:
     return Memory(gib("MemTotal"), gib("MemAvailable"), gib("SwapTotal"))
 
 
-def read_cameras(root: Path = ROOT) -> tuple[Camera, ...]:
-    """Return the video devices below `root`."""
+def _cameras(root: Path) -> tuple[Camera, ...]:
     return tuple(
         Camera(f"/dev/{path.name}", read_text(root / "sys/class/video4linux" / path.name / "name"))
         for path in list_paths(root / "dev", "video[0-9]*")
@@ -160,13 +159,37 @@ def _gpus(root: Path, nvml: Nvml | None, soc: str) -> tuple[Gpu, ...]:
     if nvml and (gpus := nvml.gpus()):
         return gpus
     if soc in CAPABILITIES:
-        return (Gpu(f"{soc} GPU", "", CAPABILITIES[soc], None, None),)
-    return tuple(Gpu(name, "", "", None, None) for name in read_gpu_names(root))
+        return (Gpu(f"{soc} GPU", compute_capability=CAPABILITIES[soc]),)
+    listed = (
+        re.search(r"^Model:\s*(.+)$", read_text(path), re.MULTILINE)
+        for path in list_paths(root / "proc/driver/nvidia/gpus", "*/information")
+    )
+    return tuple(Gpu(found[1].strip()) for found in listed if found)
 
 
 def _processor(root: Path) -> str:
-    for line in read_text(root / "proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
+    found = re.search(r"^model name\s*:\s*(.+)$", read_text(root / "proc/cpuinfo"), re.MULTILINE)
+    if found:
+        return found[1].strip()
     return platform.machine() if root == ROOT else ""
+
+
+def _driver(root: Path) -> str:
+    found = _DRIVER.search(read_text(root / "proc/driver/nvidia/version"))
+    return found[1] if found else read_text(root / "sys/module/nvidia/version")
+
+
+def _cuda(root: Path) -> str:
+    text = read_text(root / "usr/local/cuda/version.json")
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(text)["cuda"]["version"])
+    return ""
+
+
+def _tensorrt(root: Path) -> str:
+    for folder in _LIBRARY_FOLDERS:
+        for path in reversed(list_paths(root / folder, "libnvinfer.so.*")):
+            version = path.name.removeprefix("libnvinfer.so.")
+            if version.count(".") >= 2:
+                return version
+    return ""

@@ -1,4 +1,4 @@
-"""What is missing or in the way on a machine, each with the command that repairs it.
+"""Faults of a machine's set-up, each with the command that repairs it.
 
 Nothing is changed here: the commands are for the person to read and run.
 """
@@ -35,14 +35,7 @@ _GSTREAMER_CAMERA = "usr/lib/aarch64-linux-gnu/gstreamer-1.0/libgstnvarguscamera
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to do.
-
-    Attributes:
-        state: ``problem`` where something cannot work, ``advice`` where it could be better.
-        subject: what it is about, in one or two words.
-        detail: what was found, and what was wanted.
-        command: to type; "" where there is none.
-    """
+    """A ``problem`` where something cannot work, or ``advice`` where it could be better."""
 
     state: State
     subject: str
@@ -63,11 +56,7 @@ def examine_machine(
 ) -> Iterator[Finding]:
     """Yield what is to do about release, driver, TensorRT, power mode, clocks and heat.
 
-    Args:
-        root: where the machine's files begin.
-        facts: of the machine.
-        reading: of its sensors.
-        sees_tensorrt: whether this Python finds a package ``tensorrt``.
+    `sees_tensorrt` is whether this Python finds a package ``tensorrt``.
     """
     if facts.is_jetson:
         yield from _release(facts)

@@ -1,10 +1,11 @@
-"""Which Jetson this is, its release and its power mode.
+"""A Jetson's board, its release and its power mode.
 
 The names are those of NVIDIA's device trees and of ``/etc/nv_tegra_release``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +53,7 @@ class PowerMode:
 
 @dataclass(frozen=True)
 class Board:
-    """What the device tree says.
-
-    Attributes:
-        model: in words, such as ``NVIDIA Jetson Orin Nano Developer Kit``.
-        module: NVIDIA's number of the module, such as ``p3767-0005``; "" where none is named.
-        soc: system on a chip, such as ``tegra234``; "" on other machines.
-    """
+    """The board as its device tree names it; see `DeviceFacts` for the fields."""
 
     model: str
     module: str
@@ -82,6 +77,22 @@ def read_l4t(root: Path) -> str:
     """Return the release of Jetson Linux, such as ``36.4.3``; "" where there is none."""
     found = _RELEASE.search(read_text(root / "etc/nv_tegra_release"))
     return f"{found[1]}.{found[2]}" if found else ""
+
+
+def read_jetpack(root: Path) -> str:
+    """Return the JetPack, by its installed package, else by the release; "" where not known."""
+    status = b""
+    with contextlib.suppress(OSError):
+        status = (root / "var/lib/dpkg/status").read_bytes()
+    entry = (
+        status.partition(b"\nPackage: nvidia-jetpack\n")[2]
+        .partition(b"\n\n")[0]
+        .decode(errors="replace")
+    )
+    found = re.search(r"^Version: ([\d.]+)", entry, re.MULTILINE)
+    if found and "Status: install ok installed" in entry:
+        return found[1]
+    return jetpack_of(read_l4t(root))
 
 
 def jetpack_of(l4t: str) -> str:

@@ -22,21 +22,13 @@ _SLOWED = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that NVML knows; "" or None for what it does not tell.
-
-    Attributes:
-        name: as NVIDIA sells it.
-        uuid: of this very card.
-        compute_capability: such as ``8.9``.
-        memory_gib: its own memory.
-        free_gib: of it, free now.
-    """
+    """A GPU, with its compute capability such as ``8.9``; "" or None for what is not known."""
 
     name: str
-    uuid: str
-    compute_capability: str
-    memory_gib: float | None
-    free_gib: float | None
+    uuid: str = ""
+    compute_capability: str = ""
+    memory_gib: float | None = None
+    free_gib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,6 @@ class GpuReading:
     temperature_c: float | None
     clock_mhz: float | None
     memory_clock_mhz: float | None
-    fan_percent: float | None
     throttling: tuple[str, ...]
 
 
@@ -74,7 +65,7 @@ class Nvml:
         return tuple(self._gpu(handle) for handle in self._handles)
 
     def read(self, index: int = 0) -> GpuReading | None:
-        """Return what GPU `index` does now; None where there is no such GPU."""
+        """Return a reading of the GPU `index`; None where there is no such GPU."""
         if index >= len(self._handles):
             return None
         handle = self._handles[index]
@@ -84,7 +75,6 @@ class Nvml:
             temperature_c=self._number("nvmlDeviceGetTemperature", handle, _GPU_SENSOR),
             clock_mhz=self._number("nvmlDeviceGetClockInfo", handle, _SM_CLOCK),
             memory_clock_mhz=self._number("nvmlDeviceGetClockInfo", handle, _MEMORY_CLOCK),
-            fan_percent=self._number("nvmlDeviceGetFanSpeed", handle),
             throttling=self._throttling(handle),
         )
 
@@ -112,7 +102,7 @@ class Nvml:
         return float(value) if isinstance(value, int | float) else None
 
     def _ask(self, function: str, *arguments: Any) -> Any:
-        """The answer, or None where this GPU or this version of the library has none."""
+        """Call `function`; None where this GPU or this version of the library has none."""
         try:
             return getattr(self._library, function)(*arguments)
         except (self._library.NVMLError, AttributeError):

@@ -1,4 +1,4 @@
-"""What a machine draws, how warm it is and how fast it runs, at one moment."""
+"""One reading of a machine: its power, temperatures, clocks and signs of throttling."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vit.device.clocks import find_clocks
 from edge_vit.device.facts import ROOT
-from edge_vit.device.nvml import GpuReading, Nvml, open_nvml
+from edge_vit.device.nvml import Nvml, open_nvml
 from edge_vit.device.sensors import (
     find_alerts,
+    find_clocks,
     find_event_counters,
     find_rails,
     find_zones,
+    read_celsius,
     total_power,
 )
 from edge_vit.device.trees import read_number
@@ -28,13 +29,13 @@ class Telemetry:
     """One reading; what the machine does not tell is None or left out.
 
     Attributes:
-        at_s: when, on a clock that only runs forward.
+        at_s: when, on a monotonic clock.
         power_w: of the module or board of a Jetson; on a desk of the GPU alone.
-        power_source: which rails `power_w` is the sum of; "" where there is no power.
+        power_source: the rails that `power_w` is the sum of; "" where there is no power.
         rails_w: watts of each rail.
         temperatures_c: °C of each thermal zone.
         clocks_mhz: of GPU, memory (``emc``) and CPU clusters.
-        throttling: what slows the machine down right now, by name.
+        throttling: reasons for which the machine is slowed down right now.
         num_throttle_events: how often it was slowed down since it started.
     """
 
@@ -49,7 +50,7 @@ class Telemetry:
 
 
 class TelemetryReader:
-    """Finds the sensors below `root` once, then reads them as often as asked, in a millisecond."""
+    """Finds the sensors below `root` once; each reading takes about a millisecond."""
 
     def __init__(
         self,
@@ -63,18 +64,22 @@ class TelemetryReader:
         self._counters = find_event_counters(root)
 
     def read(self) -> Telemetry:
-        """Return what the sensors say now."""
+        """Return a reading of all sensors."""
+        watts = {rail.name: rail.read_w() for rail in self._rails}
+        power, source = total_power(watts)
+        celsius = {name: read_celsius(path) for name, path in self._zones.items()}
+        clocks = {files.name: files.read_mhz() for files in self._clocks}
+        slowed = [name for name, path in self._alerts if (read_number(path) or 0) > 0]
         gpu = self._nvml.read() if self._nvml else None
-        answers = {rail.name: rail.read_w() for rail in self._rails}
-        power, source = total_power(answers)
-        rails = {name: watts for name, watts in answers.items() if watts is not None}
-        temperatures = {zone.name: c for zone in self._zones if (c := zone.read_c()) is not None}
-        clocks = {
-            files.name: mhz for files in self._clocks if (mhz := files.read_mhz()) is not None
-        }
-        slowed = [alert.name for alert in self._alerts if (read_number(alert.path) or 0) > 0]
         if gpu is not None:
-            _add_gpu(gpu, rails, temperatures, clocks)
+            for values, name, value in (
+                (watts, GPU_ON_A_DESK, gpu.power_w),
+                (celsius, "gpu", gpu.temperature_c),
+                (clocks, "gpu", gpu.clock_mhz),
+                (clocks, "gpu memory", gpu.memory_clock_mhz),
+            ):
+                if values.get(name) is None:
+                    values[name] = value
             slowed += gpu.throttling
             if not self._rails and gpu.power_w is not None:
                 power, source = gpu.power_w, GPU_ON_A_DESK
@@ -82,9 +87,9 @@ class TelemetryReader:
             at_s=self._clock(),
             power_w=power,
             power_source=source,
-            rails_w=rails,
-            temperatures_c=temperatures,
-            clocks_mhz=clocks,
+            rails_w=_known(watts),
+            temperatures_c=_known(celsius),
+            clocks_mhz=_known(clocks),
             throttling=tuple(slowed),
             num_throttle_events=int(sum(read_number(path) or 0 for path in self._counters)),
         )
@@ -92,23 +97,10 @@ class TelemetryReader:
 
 @contextlib.contextmanager
 def open_telemetry(root: Path = ROOT) -> Iterator[TelemetryReader]:
-    """Give a reader of this machine, NVML included where it is there, for the time of a block."""
+    """Give a reader of this machine, with NVML where it is there, for the time of a block."""
     with open_nvml(root) as nvml:
         yield TelemetryReader(root, nvml)
 
 
-def _add_gpu(
-    gpu: GpuReading,
-    rails: dict[str, float],
-    temperatures: dict[str, float],
-    clocks: dict[str, float],
-) -> None:
-    """Put what NVML says beside what the files say."""
-    for values, name, value in (
-        (rails, GPU_ON_A_DESK, gpu.power_w),
-        (temperatures, "gpu", gpu.temperature_c),
-        (clocks, "gpu", gpu.clock_mhz),
-        (clocks, "gpu memory", gpu.memory_clock_mhz),
-    ):
-        if value is not None:
-            values.setdefault(name, value)
+def _known(values: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}

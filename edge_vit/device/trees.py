@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LARGEST_TEXT = 1 << 16
-_DIGITS = re.compile(r"\d+")
 
 
 def read_text(path: Path) -> str:
@@ -41,14 +40,9 @@ def list_paths(folder: Path, pattern: str) -> list[Path]:
         found = list(folder.glob(pattern))
     except OSError:
         return []
-    return sorted(found, key=lambda path: (_number_in(path.name), path.name))
+    return sorted(found, key=lambda path: (int([-1, *re.findall(r"\d+", path.name)][-1]), path))
 
 
 def first_text(paths: Iterable[Path]) -> str:
     """Return the first text that is there."""
     return next(filter(None, map(read_text, paths)), "")
-
-
-def _number_in(name: str) -> int:
-    found = _DIGITS.findall(name)
-    return int(found[-1]) if found else -1

@@ -6,10 +6,10 @@ import pytest
 
 from edge_vit.device import nvml as nvml_module
 from edge_vit.device import read_device
-from edge_vit.device.clocks import Clock
 from edge_vit.device.facts import Camera, Memory, read_memory
 from edge_vit.device.jetson import PowerMode, jetpack_of, read_l4t
 from edge_vit.device.nvml import Nvml, open_nvml
+from edge_vit.device.sensors import Clock
 from edge_vit.values import from_json, to_json
 
 
