@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import http.cookies
 import ipaddress
@@ -24,11 +23,9 @@ the last three are refusals: no or a wrong token, a strange host name, a page of
 
 
 class Access:
-    """Decides about each request.
+    """Decides about each request to a server that listens on `host`.
 
-    Args:
-        host: that the server listens on.
-        token: that everybody has to know; None for none, on a loopback address alone.
+    On a loopback address `token` may be None: then this machine alone has access.
     """
 
     def __init__(self, host: str, token: str | None) -> None:
@@ -41,14 +38,13 @@ class Access:
             raise SpecError(
                 f"{TOKEN_VARIABLE}: got {len(token)} characters, expected {SHORTEST_TOKEN} at least"
             )
-        self._token = None if token is None else token.encode()
+        self._token = token
         self._hosts = _LOCAL_NAMES | {host.lower()}
-        key = secrets.token_bytes(32)  # a cookie is worth nothing once this process has ended
-        self._cookie = None if token is None else _keyed(key, token.encode()).hex()
+        self._cookie = secrets.token_urlsafe(32)  # worthless once this process has ended
 
     @property
     def cookie(self) -> str:
-        """What the header ``Set-Cookie`` says to a client that showed the token."""
+        """The header ``Set-Cookie`` for a client that showed the token."""
         return f"{COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
 
     def judge(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Verdict:
@@ -56,19 +52,17 @@ class Access:
         is_navigation = headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_navigation:
             return "cross-site"
-        origin = headers.get("origin")  # of browsers that say nothing of sites
+        origin = headers.get("origin")  # of browsers that send no sec-fetch-site
         if origin is not None and origin.partition("://")[2] != headers.get("host"):
             return "cross-site"
         if self._token is None:
             return "granted" if self._is_known_host(headers.get("host", "")) else "host"
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _equal(given.strip().encode(), self._token):
+        if scheme.lower() == "bearer" and _equal(given.strip(), self._token):
             return "granted"
-        if self._cookie and _equal(_cookie_of(headers).encode(), self._cookie.encode()):
+        if _equal(_cookie_of(headers), self._cookie):
             return "granted"
-        if _equal(query.get("token", "").encode(), self._token):
-            return "new cookie"
-        return "token"
+        return "new cookie" if _equal(query.get("token", ""), self._token) else "token"
 
     def _is_known_host(self, host: str) -> bool:
         """Whether `host` is a name of this machine, not one that a stranger has pointed at it."""
@@ -84,14 +78,9 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _equal(given: bytes, wanted: bytes) -> bool:
-    """Whether both are the same, in a time that does not depend on either, or on their length."""
-    key = b"edge-vit"
-    return hmac.compare_digest(_keyed(key, given), _keyed(key, wanted))
-
-
-def _keyed(key: bytes, message: bytes) -> bytes:
-    return hmac.new(key, message, hashlib.sha256).digest()
+def _equal(given: str, wanted: str) -> bool:
+    """Whether both are the same, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def _cookie_of(headers: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""A small HTTP server for strangers: short requests, few connections, strict headers.
+"""A small HTTP server that strangers may reach: short requests, few connections, strict headers.
 
 One request per connection. What is slow or large is cut off; a slow reader holds its own thread and
 nothing else.
@@ -10,14 +10,15 @@ import contextlib
 import io
 import logging
 import socket
+import socketserver
 import sys
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from socketserver import ThreadingMixIn
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from edge_vit.camera.rate_limit import RateLimitedWarnings
@@ -47,13 +48,7 @@ STRICT_HEADERS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
-
-    Attributes:
-        path: without the query.
-        query: the arguments; of equal names the last.
-        headers: by lower-case name; of equal names the last.
-    """
+    """A path, its query and the headers by lower-case name; of equal names the last counts."""
 
     path: str
     query: Mapping[str, str]
@@ -75,50 +70,40 @@ def text_reply(status: int, text: str, headers: Mapping[str, str] | None = None)
     return Reply(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers or {})
 
 
-Respond = Callable[[Request], Reply]
+class StrictServer(ThreadingHTTPServer):
+    """Serves GET and HEAD by `respond`, each request in its own thread.
 
+    A client has `head_s` seconds to send the head of its request, and `send_s` to take what is
+    sent to it at once.
+    """
 
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds that a client may take: for the whole head of its request, to take what was sent."""
-
-    head_s: float = 5.0
-    send_s: float = 10.0
-
-
-TIMEOUTS = Timeouts()
-
-
-class StrictServer(ThreadingMixIn, HTTPServer):
-    """Serves GET and HEAD by `respond`, each request in its own thread."""
-
-    daemon_threads = True
+    allow_reuse_port = False
     block_on_close = False
-    allow_reuse_address = True
     request_queue_size = 32
 
     def __init__(
-        self, host: str, port: int, respond: Respond, timeouts: Timeouts = TIMEOUTS
+        self,
+        host: str,
+        port: int,
+        respond: Callable[[Request], Reply],
+        *,
+        head_s: float = 5.0,
+        send_s: float = 10.0,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.respond, self.timeouts = respond, timeouts
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.respond, self.head_s, self.send_s = respond, head_s, send_s
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        super().__init__((host, port), _Handler)
-        self._thread: threading.Thread | None = None
-        self._is_stopping = False
         self._warnings = RateLimitedWarnings(_LOG)
+        super().__init__((host, port), _Handler)
 
     def start(self) -> None:
         """Serve from now on."""
-        self._thread = start_thread("dashboard", self._serve, self._warn)
+        start_thread("dashboard", partial(self.serve_forever, _POLL_S), self._warn)
 
     def stop(self) -> None:
-        """Serve no more, and cut off who is still connected."""
-        self._is_stopping = True
-        if self._thread is not None and self._thread.is_alive():
-            self.shutdown()
+        """Serve no more, and close the connections that are open."""
+        self.shutdown()
         self.server_close()
         with self._lock:
             still_open = list(self._open)
@@ -127,34 +112,29 @@ class StrictServer(ThreadingMixIn, HTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        """Bind without asking the network for this machine's name, which may take long."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        """Bind without a look-up of this machine's name, which may take long."""
+        socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection its thread, or turn it away where there are too many."""
-        if not self._slots.acquire(blocking=False):
-            with contextlib.suppress(OSError):
-                request.settimeout(0.1)
-                request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n")
-            self.shutdown_request(request)
-            return
+        """Give the connection its thread, or refuse it where there are too many."""
         with self._lock:
-            self._open.add(request)
-        try:
+            is_full = len(self._open) >= MAX_CONNECTIONS
+            if not is_full:
+                self._open.add(request)
+        if not is_full:
             super().process_request(request, client_address)
-        except BaseException:
-            self._release(request)
-            raise
+            return
+        with contextlib.suppress(OSError):
+            request.settimeout(0.1)
+            request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n")
+        self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve the connection, and free its place."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._release(request)
+    def shutdown_request(self, request: Any) -> None:
+        """Close the connection, and free its place."""
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong; a client that left is not an error."""
@@ -162,22 +142,8 @@ class StrictServer(ThreadingMixIn, HTTPServer):
         if fault is not None and not isinstance(fault, OSError):
             self._warn(as_error(fault, "a request to the dashboard"))
 
-    def _serve(self) -> None:
-        """Serve until it is stopped, after a fault again."""
-        while not self._is_stopping:
-            try:
-                self.serve_forever(_POLL_S)
-            except Exception as fault:
-                self._warn(as_error(fault, "the dashboard"))
-                time.sleep(_POLL_S)
-
     def _warn(self, error: EdgeVitError) -> None:
         self._warnings.warn(describe(error), describe(error))
-
-    def _release(self, request: Any) -> None:
-        with self._lock:
-            self._open.discard(request)
-        self._slots.release()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -192,15 +158,13 @@ class _Handler(BaseHTTPRequestHandler):
             head = self._read_head()
         except TimeoutError:
             return
-        self.connection.settimeout(self.server.timeouts.send_s)
-        self.close_connection = True
-        if head is None:
+        self.connection.settimeout(self.server.send_s)
+        if len(head) > MAX_HEAD_BYTES:
             self.requestline, self.command, self.request_version = "", "GET", "HTTP/1.1"
             self._send(text_reply(431, "this request is too long"))
             return
         self.rfile = io.BufferedReader(io.BytesIO(head))
         self.handle_one_request()
-        self.close_connection = True
 
     def do_GET(self) -> None:
         """Answer."""
@@ -235,12 +199,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: an address may hold a token."""
 
     def _send(self, reply: Reply) -> None:
+        is_whole = isinstance(reply.body, bytes)
         self.send_response(reply.status)
         for name, value in {**STRICT_HEADERS, **reply.headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Type", reply.content_type)
-        if isinstance(reply.body, bytes):
-            self.send_header("Content-Length", str(len(reply.body)))
+        if is_whole:
+            self.send_header("Content-Length", str(len(reply.body)))  # type: ignore[arg-type]
         self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
@@ -252,19 +217,15 @@ class _Handler(BaseHTTPRequestHandler):
             for part in parts:
                 self.wfile.write(part)
 
-    def _read_head(self) -> bytes | None:
-        """The request up to its empty line, None where it is too long; TimeoutError if too late."""
-        deadline = time.monotonic() + self.server.timeouts.head_s
+    def _read_head(self) -> bytes:
+        """Return the request up to its empty line, or what came of one that is too long."""
+        deadline = time.monotonic() + self.server.head_s
         head = b""
-        while b"\r\n\r\n" not in head:
-            if len(head) > MAX_HEAD_BYTES:
-                return None
+        while b"\r\n\r\n" not in head and len(head) <= MAX_HEAD_BYTES:
             left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self.connection.settimeout(left)
+            self.connection.settimeout(max(left, 1e-3))
             part = self.connection.recv(4096)
-            if not part:
+            if not part or left <= 0:
                 raise TimeoutError
             head += part
-        return head if head.index(b"\r\n\r\n") <= MAX_HEAD_BYTES else None
+        return head

@@ -10,6 +10,8 @@ const RUNNING = new Set(["running"]);
 let shown = 0;          // which source's picture
 let watched = "";       // the address of the stream that is shown
 let failures = 0;
+const HISTORY = 240;    // points of two minutes
+const past = { fps: [], latency: [], temperature: [], power: [] };
 
 const $ = (id) => document.getElementById(id);
 const whole = (n) => Math.round(n).toLocaleString("en");
@@ -141,8 +143,18 @@ function drawSpark(id, values) {
   node.append(svg("polyline", { class: "line", points: points.join(" ") }));
 }
 
-function drawTiles(state) {
-  const { summary, counts, past, telemetry } = state;
+function remember(values) {
+  for (const [name, value] of Object.entries(values)) {
+    past[name].push(value === undefined ? null : value);
+    if (past[name].length > HISTORY) past[name].shift();
+  }
+}
+
+function drawTiles(state, answer) {
+  const { summary, counts, telemetry } = state;
+  const hottest = telemetry ? zones(telemetry).map((zone) => zone[1])[0] : null;
+  const power = telemetry ? telemetry.power_w : null;
+  remember({ fps: summary.recent_fps, latency: answer ? answer.latency_ms : null, temperature: hottest, power });
   put("fps", summary.recent_fps.toFixed(1));
   put("fps-note", `${whole(counts.answered)} since the start`);
   drawSpark("fps-line", past.fps);
@@ -153,10 +165,9 @@ function drawTiles(state) {
   put("dropped", `${(share * 100).toFixed(share && share < 0.1 ? 1 : 0)} %`);
   put("dropped-note", `${whole(counts.dropped)} of ${whole(counts.captured)}${counts.failed ? ` · ${whole(counts.failed)} failed` : ""}`);
   $("dropped-bar").style.width = `${share * 100}%`;
-  drawSensor("temperature", state.hottest, telemetry && telemetry.throttling.length ? "slowed down by heat or power" : hottestZone(telemetry));
+  drawSensor("temperature", hottest, telemetry && telemetry.throttling.length ? "slowed down by heat or power" : hottestZone(telemetry));
   drawSpark("temperature-line", past.temperature);
   $("temperature").classList.toggle("hot", Boolean(telemetry && telemetry.throttling.length));
-  const power = telemetry ? telemetry.power_w : null;
   const each = power !== null && summary.recent_fps > 0 ? `${(power / summary.recent_fps * 1000).toFixed(0)} mJ each · ` : "";
   drawSensor("power", power, power === null ? "" : `${each}${telemetry.power_source}`);
   drawSpark("power-line", past.power);
@@ -169,10 +180,13 @@ function drawSensor(id, value, note) {
   $(id).parentElement.classList.toggle("none", !known);
 }
 
+function zones(telemetry) {
+  return Object.entries(telemetry.temperatures_c).sort((a, b) => b[1] - a[1]);
+}
+
 function hottestZone(telemetry) {
-  const zones = telemetry ? Object.entries(telemetry.temperatures_c) : [];
-  if (!zones.length) return "";
-  return `hottest of ${zones.length}: ${zones.sort((a, b) => b[1] - a[1])[0][0]}`;
+  const sorted = telemetry ? zones(telemetry) : [];
+  return sorted.length ? `hottest of ${sorted.length}: ${sorted[0][0]}` : "";
 }
 
 function drawTime(state) {
@@ -257,7 +271,7 @@ function draw(state) {
   drawHead(state.summary);
   drawView(names, answer);
   drawAnswer(answer);
-  drawTiles(state);
+  drawTiles(state, answer);
   drawTime(state);
   drawFlow(state.summary);
 }
