@@ -17,14 +17,7 @@ ReadTruth = Callable[[int, ImageItem], Objects]
 
 
 class AnnotatedSource(FileSource):
-    """Images of files, each with its true objects.
-
-    Args:
-        paths: of the images.
-        names: of the images.
-        read: the objects of one.
-        labels: class names by index.
-    """
+    """Images of files, each with its true objects, which `read` returns."""
 
     def __init__(
         self, paths: Sequence[Path], names: Sequence[str], read: ReadTruth, labels: Sequence[str]
@@ -70,11 +63,8 @@ def _folder_of(path: Path, name: str) -> Path:
     """Return the folder in which the image `name` of the annotation file at `path` lies."""
     split = path.stem.removeprefix("instances_")
     parents = (path.parent, path.parent.parent)
-    folders = [
-        folder
-        for parent in parents
-        for folder in (parent, parent / split, parent / "images", parent / "images" / split)
-    ]
+    below = (Path(), Path(split), Path("images"), Path("images", split))
+    folders = [parent / folder for parent in parents for folder in below]
     for folder in folders:
         if (folder / name).is_file():
             return folder

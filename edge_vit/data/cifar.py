@@ -11,13 +11,13 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_vit.data.class_names import Naming, match_names
 from edge_vit.data.images import ArraySource, archive_error
@@ -28,10 +28,11 @@ from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 
 _SIDE, _MAX_BYTES = 32, 200_000_000
-_NUMPYS = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ALLOWED = {
-    *((module, "_reconstruct") for module in _NUMPYS),
-    *(("numpy", name) for name in ("ndarray", "dtype")),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
     ("_codecs", "encode"),  # how Python 2's texts are written
 }
 
@@ -43,20 +44,6 @@ class CifarImages:
     images: UInt8Array
     classes: list[int]
     names: tuple[str, ...]
-
-
-_Reader = Callable[[bytes, bytes], CifarImages]
-
-
-@dataclass(frozen=True)
-class _Form:
-    """One form of one data set: the archive's folder, names of its files, and their reader."""
-
-    folder: str
-    test: str
-    names: str
-    training: tuple[str, ...]
-    read: _Reader
 
 
 def open_cifar(address: str, wanted: Wanted) -> ArraySource:
@@ -85,105 +72,89 @@ def open_cifar(address: str, wanted: Wanted) -> ArraySource:
     if not matched.indices:
         return ArraySource(found.images, notes=matched.notes)
     classes = [matched.indices[found.names[index]] for index in found.classes]
-    names = wanted.labels or found.names
     notes = matched.notes if wanted.labels else ()
-    return ArraySource(found.images, classes, names, notes)
+    return ArraySource(found.images, classes, wanted.labels or found.names, notes)
 
 
 def read_cifar(path: Path, *, of_training: bool = False) -> CifarImages | None:
     """Return the images at `path` in any form; None where there are none.
 
-    Args:
-        path: of the archive, of a folder with its files, or of the folder above that.
-        of_training: those to train on; else the test images.
+    `path` is that of the archive, of a folder with its files, or of the folder above that. The
+    images are those of the test, or those `of_training`.
 
     Raises:
         ImageError: the files are there and damaged.
     """
-    packed = _read_archive(path, of_training=of_training) if path.is_file() else {}
-    for form in _FORMS:
-        names = (*(form.training if of_training else (form.test,)), form.names)
-        for files in (
-            _from_folder(path, names),
-            _from_folder(path / form.folder, names),
-            [packed.get((form.folder, name)) for name in names],
-        ):
-            if None not in files:
-                return _read(f"{path}: {form.folder}", form, names, files)
+    packed = _read_archive(path) if path.is_file() else {}
+    for (folder, test, names), training, read in zip(CIFAR_FILES, _TRAINING, _READERS, strict=True):
+        wanted = (names, *(training if of_training else (test,)))
+        for place in (path, path / folder):
+            if all((place / name).is_file() for name in wanted):
+                return _read(place, wanted, lambda name: (place / name).read_bytes(), read)  # noqa: B023
+        if all((folder, name) in packed for name in wanted):
+            return _read(path / folder, wanted, lambda name: packed[folder, name], read)  # noqa: B023
     return None
 
 
 def _read(
-    where: str, form: _Form, names: Sequence[str], files: Sequence[bytes | None]
+    place: Path,
+    names: tuple[str, ...],
+    content: Callable[[str], bytes],
+    read: Callable[[bytes, bytes], CifarImages],
 ) -> CifarImages:
-    *data, labels = (file or b"" for file in files)
+    """The images of all files but the first of `names`, which holds the names of the classes."""
     parts = []
-    for name, content in zip(names, data, strict=False):
+    for name in names[1:]:
         try:
-            found = form.read(content, labels)
+            found = read(content(name), content(names[0]))
             if len(found.images) != len(found.classes) or not found.classes:
                 raise ValueError(f"{len(found.images)} images and {len(found.classes)} classes")
             if not 0 <= min(found.classes) <= max(found.classes) < len(found.names):
                 raise ValueError(f"a class is none of the {len(found.names)}")
         except Exception as error:  # what is read was made elsewhere, and may be anything
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"{where}/{name} is damaged: {reason}") from None
+            raise ImageError(f"{place / name} is damaged: {reason}") from None
         parts.append(found)
-    images = np.concatenate([part.images for part in parts]) if len(parts) > 1 else parts[0].images
+    images = np.concatenate([part.images for part in parts])
     return CifarImages(images, [c for part in parts for c in part.classes], parts[0].names)
 
 
-def _from_folder(folder: Path, names: Sequence[str]) -> list[bytes | None]:
-    is_there = all((folder / name).is_file() for name in names)
-    return [(folder / name).read_bytes() if is_there else None for name in names]
-
-
-def _read_archive(path: Path, *, of_training: bool) -> dict[tuple[str, str], bytes]:
-    """What an archive holds of any form, by folder and name."""
-    wanted = {
-        (form.folder, name)
-        for form in _FORMS
-        for name in (*(form.training if of_training else (form.test,)), form.names)
-    }
-    found = {}
+def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
+    """What an archive holds in the folders of any form, by folder and name."""
+    folders, found = {folder for folder, _, _ in CIFAR_FILES}, {}
     try:
         refuse_lfs_pointer(path, ImageError)
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                place = PurePosixPath(member.name).parts[-2:]
-                if place not in wanted or member.size > _MAX_BYTES:
-                    continue
-                file = archive.extractfile(member)
+                folder, name = ("", "", *PurePosixPath(member.name).parts)[-2:]
+                is_wanted = folder in folders and member.size <= _MAX_BYTES
+                file = archive.extractfile(member) if is_wanted else None
                 if file is not None:
-                    found[place[0], place[-1]] = file.read()
+                    found[folder, name] = file.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise ImageError(f"{path} is damaged: {error}") from None
     return found
 
 
-def _read_binary(test: bytes, names: bytes, label_bytes: int) -> CifarImages:
+def _read_binary(data: bytes, names: bytes, label_bytes: int) -> CifarImages:
     record = label_bytes + 3 * _SIDE * _SIDE
-    if not test or len(test) % record:
-        raise ValueError(f"{len(test)} bytes are no whole number of records of {record}")
-    records = np.frombuffer(test, np.uint8).reshape(-1, record)
-    classes = [int(index) for index in records[:, label_bytes - 1]]  # the finer one is the last
+    if not data or len(data) % record:
+        raise ValueError(f"{len(data)} bytes are no whole number of records of {record}")
+    records = np.frombuffer(data, np.uint8).reshape(-1, record)
+    classes = records[:, label_bytes - 1].tolist()  # the finer one is the last
     return CifarImages(_to_images(records[:, label_bytes:]), classes, tuple(names.decode().split()))
 
 
-def _read_pickles(test: bytes, meta: bytes, classes: str, names: str) -> CifarImages:
-    content, facts = _unpickle(test), _unpickle(meta)
+def _read_pickles(data: bytes, meta: bytes, classes: str, names: str) -> CifarImages:
+    content, facts = _unpickle(data), _unpickle(meta)
     images = _to_images(np.asarray(content["data"], np.uint8))
-    return CifarImages(
-        images,
-        [int(index) for index in content[classes]],
-        tuple(_text(name) for name in facts[names]),
-    )
+    labels = tuple(_text(name) for name in facts[names])
+    return CifarImages(images, [int(index) for index in content[classes]], labels)
 
 
-def _to_images(planes: npt.NDArray[np.uint8]) -> UInt8Array:
+def _to_images(planes: UInt8Array) -> UInt8Array:
     """Rows of three colour planes as uint8 (N, 32, 32, 3)."""
-    images = planes.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images)
+    return np.ascontiguousarray(planes.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1))
 
 
 class _ArraysAlone(pickle.Unpickler):
@@ -205,15 +176,11 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-_READERS: tuple[_Reader, ...] = (
-    lambda test, meta: _read_pickles(test, meta, "labels", "label_names"),
-    lambda test, meta: _read_pickles(test, meta, "fine_labels", "fine_label_names"),
-    lambda test, names: _read_binary(test, names, 1),
-    lambda test, names: _read_binary(test, names, 2),
-)
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TRAINING = (_BATCHES, ("train",), tuple(f"{name}.bin" for name in _BATCHES), ("train.bin",))
-_FORMS = tuple(
-    _Form(*names, training, read)
-    for names, training, read in zip(CIFAR_FILES, _TRAINING, _READERS, strict=True)
+_READERS: tuple[Callable[[bytes, bytes], CifarImages], ...] = (
+    partial(_read_pickles, classes="labels", names="label_names"),
+    partial(_read_pickles, classes="fine_labels", names="fine_label_names"),
+    partial(_read_binary, label_bytes=1),
+    partial(_read_binary, label_bytes=2),
 )

@@ -57,11 +57,7 @@ def digest(pixels: UInt8Array) -> str:
 
 
 def check_image(pixels: UInt8Array, name: str = "image") -> None:
-    """Return nothing if `pixels` is a uint8 (H, W, 3) array with at least one pixel.
-
-    Raises:
-        ShapeError: it is something else.
-    """
+    """Raise ShapeError unless `pixels` is a uint8 (H, W, 3) array with at least one pixel."""
     shape = np.shape(pixels)
     dtype = getattr(pixels, "dtype", type(pixels).__name__)
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:

@@ -47,7 +47,6 @@ class SourceKind:
     """One kind of source.
 
     Attributes:
-        name: of the kind, in one word.
         form: how its addresses are written.
         help: what it is, in a few words.
         images: ``module:function`` that opens it as images, called with its address and a `Wanted`;

@@ -33,19 +33,13 @@ _LOG_EVERY_S = 2.0
 class _Index:
     """What the packets of a file say without being decoded.
 
-    Attributes:
-        groups: presentation times of each key frame and of the frames to show that follow it.
-        is_timed: whether every frame to show has a presentation time of its own. Frames of raw
-            streams and of some AVI files have none; they are known by their order alone.
+    `groups` holds the presentation times of each key frame and of the frames to show that follow
+    it. Frames of raw streams and of some AVI files have none (`is_timed`); they are known by their
+    order alone.
     """
 
     groups: list[list[int]]
     is_timed: bool
-
-    @property
-    def shown(self) -> list[int]:
-        """Presentation times in the order of showing."""
-        return sorted(pts for group in self.groups for pts in group)
 
 
 class VideoSource:
@@ -53,16 +47,9 @@ class VideoSource:
 
     The frames are decoded once when the source is made, to know which are good, and once more each
     time that they are gone through. Of files with presentation times only the stretches between key
-    frames that hold a wanted frame are decoded.
-
-    Args:
-        path: of the file.
-        limit: take this many frames at most, spread evenly. For one that is bad the nearest good
-            one that was decoded with it is taken.
-
-    Attributes:
-        counts: of the frames that were decoded, and of those that the file lacks.
-        notes: one sentence about what was left out; empty where nothing was.
+    frames that hold a wanted frame are decoded. With a `limit`, for a frame that is bad the nearest
+    good one that was decoded with it is taken. `counts` are of the frames that were decoded, and of
+    those that the file lacks.
 
     Raises:
         ImageError: the file is missing, holds no video, or no frame of it can be decoded.
@@ -86,11 +73,7 @@ class VideoSource:
             self._threads = "NONE"
             self._wanted, self.counts = self._choose(limit)
         if not self._wanted:
-            raise ImageError(
-                f"video {path} holds no frame that can be decoded: {self.counts}"
-                if self.counts.left_out
-                else f"video {path} holds no frames"
-            )
+            raise ImageError(f"video {path} holds no frame that can be decoded: {self.counts}")
         self.notes: tuple[str, ...] = ()
         if self.counts.left_out or self.counts.is_cut_off:
             self.notes = (one_line(f"video {path}: {self.counts}"),)
@@ -118,7 +101,7 @@ class VideoSource:
             good = [key for key, _ in self._logged(self._frames(()))]
             chosen = spread(len(good), limit)
             return {key: key for key in good if chosen[key]}, self._decoder.counts
-        shown = self._index.shown
+        shown = sorted(pts for group in self._index.groups for pts in group)
         place_of = {pts: place for place, pts in enumerate(shown)}
         chosen = spread(len(shown), limit)
         wanted = [pts for place, pts in enumerate(shown) if chosen[place]]

@@ -20,17 +20,13 @@ _FULL_RANGE = 2  # AVColorRange
 class Colour:
     """How the pixels of a video became RGB of full range, 0 to 255.
 
-    Attributes:
-        pixel_format: as FFmpeg calls it, such as ``yuv420p``.
-        matrix: BT.601, BT.709, BT.2020; ``RGB`` where nothing was to be converted.
-        is_full_range: whether luma runs from 0 to 255; else from 16 to 235.
-        is_matrix_assumed: the stream does not name its matrix, so its height chose: BT.709 from 720
-            lines on, as television has it, else BT.601.
+    Where the stream does not name its matrix its height chooses: BT.709 from 720 lines on, as
+    television has it, else BT.601.
     """
 
-    pixel_format: str
-    matrix: str
-    is_full_range: bool
+    pixel_format: str  # as FFmpeg calls it
+    matrix: str  # BT.601, BT.709, BT.2020; RGB where nothing was to be converted
+    is_full_range: bool  # whether luma runs from 0 to 255; else from 16 to 235
     is_matrix_assumed: bool
 
     def __str__(self) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 MAX_ERRORS = 100
 """Errors of a demuxer in a row after which a video counts as broken off."""
 _TS_PACKETS = (188, 192, 204)  # bytes of a transport stream's packets, of its three forms
-_MAX_BOXES = 1000  # of an MP4 file, that are looked at
 _MAX_PENDING = 64  # packets that a decoder may hold before it gives a frame
 # Codecs of which each packet is one frame to show. VP8, VP9, AV1 and MPEG-4 have hidden ones.
 _SHOWN_EACH = frozenset(
@@ -27,24 +26,14 @@ _FIELD_CODECS = frozenset(("h264", "hevc", "mpeg1video", "mpeg2video"))
 
 @dataclass
 class FrameCounts:
-    """What became of a video's frames.
-
-    Attributes:
-        good: decoded without an error.
-        corrupt: decoded with errors, so that parts of them are guessed.
-        undecodable: lost in the decoder.
-        missing: that the file announces and does not hold, as it was cut off.
-        traced: good ones between a bad one and the next key frame, which may show traces of it.
-        is_cut_off: whether the file ends in the middle of a packet and does not say how many frames
-            it lacks.
-    """
+    """What became of a video's frames."""
 
     good: int = 0
-    corrupt: int = 0
-    undecodable: int = 0
-    missing: int = 0
-    traced: int = 0
-    is_cut_off: bool = False
+    corrupt: int = 0  # decoded with errors, so that parts of them are guessed
+    undecodable: int = 0  # lost in the decoder
+    missing: int = 0  # announced by a file that was cut off
+    traced: int = 0  # good ones between a bad one and the next key frame
+    is_cut_off: bool = False  # in the middle of a packet, of a file that announces no number
 
     @property
     def left_out(self) -> int:
@@ -68,14 +57,10 @@ class FrameCounts:
 
 
 class FrameDecoder:
-    """Decodes the packets of one stream; only frames without errors come out.
+    """Decodes the packets of one stream of an open `container`; frames without errors come out.
 
-    Args:
-        av: PyAV.
-        container: an open one, at its beginning.
-        stream: of `container`, see `video_stream`.
-        note_corrupt: called with the presentation time of each corrupt frame.
-        is_joined: whether the stream was running before: until its first key frame nothing is lost.
+    `note_corrupt` is called with the presentation time of each corrupt frame. Of a stream that was
+    running before (`is_joined`) nothing counts as lost until its first key frame.
     """
 
     def __init__(
@@ -279,29 +264,11 @@ def video_stream(container: Any) -> Any | None:
 
 
 def explain_unreadable(path: Path, reason: str) -> str:
-    """Return why a file cannot be opened: `reason`, FFmpeg's, or what it only logs."""
-    try:
-        size = path.stat().st_size
-        if not size:
-            return "it is empty"
-        with path.open("rb") as file:
-            names: set[bytes] = set()
-            start = 0
-            for _ in range(_MAX_BOXES):
-                file.seek(start)
-                head = file.read(16)
-                if len(head) < 8:
-                    break
-                names.add(head[4:8])
-                length = int.from_bytes(head[:4], "big")
-                length = int.from_bytes(head[8:16], "big") if length == 1 else length
-                start += max(8, length or size)
-    except OSError:
-        return reason
-    if b"ftyp" in names and b"moov" not in names:
-        return "its index (moov) is missing, so the file was cut off or never finished"
+    """Return why a file cannot be opened, where FFmpeg gives `reason`."""
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
     if "Invalid data" in reason:
-        return "it is damaged, or no video in spite of its name"
+        return "it is damaged, was cut off before its index was written, or is no video"
     return reason
 
 
@@ -312,18 +279,13 @@ def _announced_bytes(path: Path) -> int:
     if head[:4] == b"RIFF":
         size = int.from_bytes(head[4:8], "little")
         return 0 if size in (0, 2**32 - 1) else size + 8
-    start = head.find(b"\x18\x53\x80\x67")  # the segment, behind a short header
-    if (
-        head[:4] != b"\x1a\x45\xdf\xa3"
-        or start < 0
-        or start + 4 >= len(head)
-        or not head[start + 4]
-    ):
+    segment = head.find(b"\x18\x53\x80\x67") + 4  # its size comes next, behind a short header
+    if segment < 4 or not any(head[segment : segment + 1]):
         return 0
-    width = 9 - head[start + 4].bit_length()  # of the size: zero bits before the first one
-    digits = int.from_bytes(head[start + 4 : start + 4 + width], "big") - (1 << 7 * width)
-    is_unknown = digits == (1 << 7 * width) - 1
-    return 0 if is_unknown else start + 4 + width + digits
+    width = 9 - head[segment].bit_length()  # of the size: zero bits before the first one
+    size = int.from_bytes(head[segment : segment + width], "big") - (1 << 7 * width)
+    is_unknown = size == (1 << 7 * width) - 1
+    return 0 if is_unknown else segment + width + size
 
 
 def _seconds(text: str) -> Fraction:

@@ -112,7 +112,7 @@ class TestVideo:
         loop = CameraLoop([source_maker(str(video))], FakeSession(SPEC), SPEC, sinks=[sink])
         if video.suffix == ".mp4":  # its index was at the end
             with pytest.raises(
-                SourceError, match=r"cannot be opened: its index \(moov\) is missing"
+                SourceError, match=r"cannot be opened: it is damaged, was cut off before"
             ):
                 loop.run()
             return
@@ -123,7 +123,7 @@ class TestVideo:
 
     def test_a_file_without_video_is_refused(self, video):
         video.write_bytes(b"not a video at all" * 100)
-        with pytest.raises(SourceError, match="cannot be opened: it is damaged, or no video"):
+        with pytest.raises(SourceError, match=r"cannot be opened: it is damaged, .* no video"):
             source_maker(str(video)).make().open()
 
 

@@ -64,7 +64,7 @@ def test_what_can_be_decoded_is_used_and_nothing_is_missed(clip, clips):
     assert source.notes == ()
     loop, sink, error = run_camera(clips(clip))
     assert error is None
-    assert_levels([answer.frame.pixels for answer in sink.answers], clip.shown)
+    assert_levels([p.frame.pixels for p in sink.predictions], clip.shown)
     assert loop.summary().counts.captured == clip.total
 
 
@@ -87,7 +87,9 @@ def test_bad_frames_are_left_out_and_counted_by_both_readers(clip, clips):
         assert_levels([item.pixels for item in items], clip.shown)
 
     loop, sink, error = run_camera(clips(clip))
-    assert [a.frame.pixels.tobytes() for a in sink.answers] == [i.pixels.tobytes() for i in items]
+    assert [a.frame.pixels.tobytes() for a in sink.predictions] == [
+        i.pixels.tobytes() for i in items
+    ]
     summary = loop.summary()
     assert summary.counts.answered == counts.good
     assert summary.counts.failed == counts.corrupt + counts.undecodable
@@ -125,7 +127,7 @@ def test_a_stream_that_ends_in_a_packet_is_cut_off(tmp_path, name, codec, share)
     assert len(source) == source.counts.good > 5
     assert "the file ends in the middle of a packet, as it was cut off" in source.notes[0]
     _, sink, error = run_camera(path)
-    assert len(sink.answers) == len(source)
+    assert len(sink.predictions) == len(source)
     assert error.exit_status == 1
     assert "is cut off" in str(error)
 
