@@ -36,19 +36,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Wording:
-    """How reports and messages speak of a task.
+    """How reports and messages speak of a task."""
 
-    Attributes:
-        subject: what is the same or differs, at the beginning of a sentence.
-        agreement: what counts as the same prediction, as a sentence for the notes of a table.
-        divergence: the distance of two outputs with its unit; ``{}`` stands for the number.
-        loss: what an earlier report is held against, where there are no labels.
-    """
-
-    subject: str
-    agreement: str
-    divergence: str
-    loss: str = "agreement with fp32"
+    subject: str  # what is the same or differs, at the beginning of a sentence
+    agreement: str  # what counts as the same prediction, as a sentence
+    divergence: str  # the distance of two outputs with its unit; {} stands for the number
+    loss: str = "agreement with fp32"  # what an earlier report is held against, without labels
 
 
 class Task(ABC):
@@ -119,11 +112,7 @@ class Task(ABC):
         return "probabilities" if activation == "none" else "logits"
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuse a model that cannot be one of this task.
-
-        Raises:
-            SpecError: the message names what cannot be.
-        """
+        """Raise SpecError where a model cannot be one of this task."""
         if not self.gives_probabilities and spec.activation != "none":
             raise SpecError(f"activation of {spec.name}: got {spec.activation}, expected none")
         assert spec.threshold is not None
@@ -161,7 +150,6 @@ class Task(ABC):
         """Return the first output of `outputs`, (rows, ...)."""
         return outputs[spec.outputs[0].name]
 
-    @abstractmethod
     def decode(
         self,
         spec: ModelSpec,
@@ -171,19 +159,32 @@ class Task(ABC):
         *,
         top: int = 5,
     ) -> list[Prediction]:
-        """Return the prediction of each row.
+        """Return the prediction of each row of `outputs`, which are finite.
 
-        Args:
-            spec: the model.
-            outputs: finite.
-            images: the name of each; ``array`` where they are left out.
-            sizes: of each image before preprocessing, for tasks that speak of its pixels; the
-                model's own input size where they are left out.
-            top: how many entries to return, at least 1; all where there are fewer. Equal ones are
-                ordered by index.
+        Without `images` each is called ``array``; without `sizes`, the images' own, before
+        preprocessing, they are as large as the model's input.
 
         Raises:
             SpecError: `top` is below 1.
+        """
+        if top < 1:
+            raise SpecError(f"top: got {top}, expected at least 1 entry")
+        predictions = []
+        for row in range(len(self.values(spec, outputs))):
+            own = {name: rows[row] for name, rows in outputs.items()}
+            size = sizes[row] if sizes else spec.preprocess.image_size
+            image = images[row] if images else "array"
+            predictions.append(self.predict(spec, own, image, size, top))
+        return predictions
+
+    @abstractmethod
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return the prediction for one image, of its outputs without the batch axis.
+
+        `size` is for tasks that speak of the image's pixels. Of entries that are ordered by score,
+        `top` are wanted; equal ones are ordered by index.
         """
 
     @abstractmethod
@@ -237,13 +238,10 @@ class Task(ABC):
     def found_among(
         self, spec: ModelSpec, queries: Outputs, gallery: Outputs, own: IntArray
     ) -> IntArray:
-        """Return what each row of `queries` finds in `gallery`, (rows,).
+        """Return what each row of `queries`, all images, finds in `gallery`, (rows,).
 
-        Args:
-            spec: the model.
-            queries: outputs of all images.
-            gallery: the reference's outputs of each different picture.
-            own: row of `gallery` that shows each query's own picture, which is left out, (rows,).
+        `gallery` holds the reference's outputs of each different picture; `own` is the row of it
+        that shows each query's own picture, which is left out, (rows,).
 
         Raises:
             SpecError: there is nothing to be found.
@@ -293,14 +291,10 @@ class Task(ABC):
         image: str,
         top: int,
     ) -> Prediction:
-        """Return the prediction of averages, (size,).
+        """Return the prediction of `shares`, (size,): means of `averageable`, or of `votes`.
 
-        Args:
-            spec: the model.
-            shares: means of `averageable`, or of `votes`.
-            order: indices to name, best first, where votes were counted; None to sort by `shares`.
-            image: its name.
-            top: how many entries to return.
+        `order` holds the indices to name, best first, where votes were counted; None where shares
+        are to be sorted.
         """
         raise NotImplementedError(f"{self.name} cannot be smoothed")
 
@@ -313,21 +307,6 @@ class Task(ABC):
     def to_coco(self, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         """Return the entries of a COCO results file; none where there are no boxes."""
         return []
-
-
-def check_top(top: int) -> None:
-    """Refuse a number of entries below 1.
-
-    Raises:
-        SpecError: it is.
-    """
-    if top < 1:
-        raise SpecError(f"top: got {top}, expected at least 1 answer")
-
-
-def name_of(images: Sequence[str], row: int) -> str:
-    """Return the name of the image of `row`, ``array`` where there are no names."""
-    return images[row] if images else "array"
 
 
 def named(spec: ModelSpec, values: FloatArray) -> Outputs:

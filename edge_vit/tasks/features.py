@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec
-from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArray, cosine
 from edge_vit.tasks.prediction import FeaturesPrediction, Prediction
@@ -43,22 +41,12 @@ class Features(Task):
         """Return ``features``."""
         return "features"
 
-    def decode(
-        self,
-        spec: ModelSpec,
-        outputs: Outputs,
-        images: Sequence[str] = (),
-        sizes: Sequence[Size] = (),
-        *,
-        top: int = 5,
-    ) -> list[Prediction]:
-        """Return the vector of each row, whatever `top` is."""
-        check_top(top)
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return the vector, whatever `top` is."""
         values = np.asarray(self.values(spec, outputs), np.float64)
-        return [
-            FeaturesPrediction(name_of(images, row), tuple(vector.tolist()))
-            for row, vector in enumerate(values)
-        ]
+        return FeaturesPrediction(image, tuple(values.tolist()))
 
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return whether the cosine is at least `MIN_COSINE`."""
@@ -91,14 +79,8 @@ def nearest_neighbours(
     """Return for each query the row of the most similar *other* gallery row by cosine, (rows,).
 
     Similarities are computed for `block_size` queries at a time, so that memory grows with the
-    images and not with their square.
-
-    Args:
-        queries: (rows, channels).
-        gallery: (pictures, channels), at least two rows.
-        own: row of `gallery` that shows each query's own picture, (rows,), which is left out of its
-            search; row i for query i where None.
-        block_size: queries per block.
+    images and not with their square. `own` is the row of `gallery`, (pictures, channels), that
+    shows each query's own picture, which is left out; row i for query i where None.
     """
     queries, gallery = _unit_rows(queries), _unit_rows(gallery)
     own = np.arange(len(queries)) if own is None else own

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Wording
 from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.named import NamedTask, answers_of
-from edge_vit.tasks.numerics import BoolArray, Float64Array, bernoulli_kl
+from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray, bernoulli_kl
 from edge_vit.tasks.prediction import LabelsPrediction, Prediction
 
 
@@ -54,15 +52,18 @@ class MultiLabel(NamedTask):
         on: BoolArray = self.probabilities(spec, outputs) >= spec.threshold
         return on
 
-    def predict(
-        self, spec: ModelSpec, shares: Float64Array, order: Sequence[int], image: str, top: int
+    def of_names(
+        self,
+        spec: ModelSpec,
+        shares: Float64Array,
+        order: IntArray,
+        image: str,
+        top: int,
+        threshold: float,
     ) -> Prediction:
-        """Return the first `top` labels of `order`, and all that are on."""
-        assert spec.threshold is not None
-        on = [i for i in order if shares[i] >= spec.threshold]
-        return LabelsPrediction(
-            image, answers_of(spec, shares, order[:top]), answers_of(spec, shares, on)
-        )
+        """Return the first `top` labels of `order`, and all that reach the threshold."""
+        on = answers_of(spec, shares, order[shares[order] >= threshold])
+        return LabelsPrediction(image, answers_of(spec, shares, order[:top]), on)
 
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return whether all labels are equally on or off."""
@@ -80,22 +81,6 @@ class MultiLabel(NamedTask):
     def votes(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
         """Return 1 for each label that is on."""
         return self.labels_on(spec, outputs).astype(np.float64)
-
-    def from_shares(
-        self,
-        spec: ModelSpec,
-        shares: Float64Array,
-        order: Sequence[int] | None,
-        image: str,
-        top: int,
-    ) -> Prediction:
-        """Return the prediction of mean probabilities, or of votes: on in more than half."""
-        if order is None:
-            return super().from_shares(spec, shares, order, image, top)
-        on = [i for i in order if shares[i] > 0.5]
-        return LabelsPrediction(
-            image, answers_of(spec, shares, order[:top]), answers_of(spec, shares, on)
-        )
 
 
 TASK = MultiLabel()

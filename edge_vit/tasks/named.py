@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from edge_vit.spec import ModelSpec
-from edge_vit.tasks.base import Outputs, Size, Task, check_top, name_of
-from edge_vit.tasks.numerics import BoolArray, Float64Array, activate
+from edge_vit.tasks.base import Outputs, Size, Task
+from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray, activate
 from edge_vit.tasks.prediction import Answer, ClassPrediction, Prediction
 
 
@@ -23,26 +24,22 @@ class NamedTask(Task):
         assert spec.activation is not None
         return activate(spec.activation, self.values(spec, outputs))
 
-    def decode(
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return the `top` best names with their probability."""
+        order = np.argsort(-self.values(spec, outputs), kind="stable")
+        shares = self.probabilities(spec, outputs)
+        return self.of_names(spec, shares, order, image, top, spec.threshold or 0.0)
+
+    def of_names(
         self,
         spec: ModelSpec,
-        outputs: Outputs,
-        images: Sequence[str] = (),
-        sizes: Sequence[Size] = (),
-        *,
-        top: int = 5,
-    ) -> list[Prediction]:
-        """Return the `top` best names of each row with their probability."""
-        check_top(top)
-        order = np.argsort(-self.values(spec, outputs), kind="stable", axis=1).tolist()
-        shares = self.probabilities(spec, outputs)
-        return [
-            self.predict(spec, shares[row], best, name_of(images, row), top)
-            for row, best in enumerate(order)
-        ]
-
-    def predict(
-        self, spec: ModelSpec, shares: Float64Array, order: Sequence[int], image: str, top: int
+        shares: Float64Array,
+        order: IntArray,
+        image: str,
+        top: int,
+        threshold: float,
     ) -> Prediction:
         """Return the first `top` of `order`, each with its probability in `shares`, (size,)."""
         return ClassPrediction(image, answers_of(spec, shares, order[:top]))
@@ -59,13 +56,14 @@ class NamedTask(Task):
         image: str,
         top: int,
     ) -> Prediction:
-        """Return the prediction of mean probabilities, or of shares of votes."""
+        """Return the prediction of mean probabilities, or of shares of votes: more than half."""
         if order is None:
-            order = np.argsort(-shares, kind="stable").tolist()
-        return self.predict(spec, shares, order, image, top)
+            ordered = np.argsort(-shares, kind="stable")
+            return self.of_names(spec, shares, ordered, image, top, spec.threshold or 0.0)
+        return self.of_names(spec, shares, np.array(order), image, top, math.nextafter(0.5, 1))
 
 
-def answers_of(spec: ModelSpec, shares: Float64Array, indices: Sequence[int]) -> tuple[Answer, ...]:
+def answers_of(spec: ModelSpec, shares: Float64Array, indices: IntArray) -> tuple[Answer, ...]:
     """Return the classes or labels of `indices` with their probability."""
     return tuple(Answer(int(i), spec.label(int(i)), float(shares[i])) for i in indices)
 

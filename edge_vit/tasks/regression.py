@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
-from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
 from edge_vit.tasks.prediction import Prediction, Score, ScoresPrediction
@@ -51,22 +51,11 @@ class Regression(Task):
         above: BoolArray = np.asarray(self.values(spec, outputs)) >= spec.threshold
         return above
 
-    def decode(
-        self,
-        spec: ModelSpec,
-        outputs: Outputs,
-        images: Sequence[str] = (),
-        sizes: Sequence[Size] = (),
-        *,
-        top: int = 5,
-    ) -> list[Prediction]:
-        """Return every score of each row, whatever `top` is."""
-        check_top(top)
-        values = np.asarray(self.values(spec, outputs), np.float64)
-        return [
-            self.from_shares(spec, row, None, name_of(images, number), top)
-            for number, row in enumerate(values)
-        ]
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return every score, whatever `top` is."""
+        return self.from_shares(spec, self.scores(spec, outputs), None, image, top)
 
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return whether every score is on the same side of the threshold, whatever its size."""

@@ -189,7 +189,7 @@ def test_scores_that_underflow_keep_the_order_of_their_logits():
 
 @pytest.mark.parametrize("top", [0, -3])
 def test_refuses_no_answers(top):
-    with pytest.raises(SpecError, match=f"top: got {top}, expected at least 1 answer"):
+    with pytest.raises(SpecError, match=f"top: got {top}, expected at least 1 entry"):
         predict(spec_of(), np.zeros(5), top)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
-from edge_vit.tasks.base import Outputs, Size, Task, Wording, check_top, name_of
+from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.detection.average_precision import AP_DROP
 from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
 from edge_vit.tasks.detection.matching import align, match_boxes, pair_queries
@@ -76,41 +76,26 @@ class Detection(Task):
         """Return what a score may be where `threshold` is none."""
         return "" if 0 <= threshold < 1 else "at least 0 and less than 1"
 
-    def found(self, spec: ModelSpec, outputs: Outputs, row: int, size: Size | None = None) -> Found:
-        """Return the boxes above the model's threshold in the image of `row`."""
+    def found(self, spec: ModelSpec, outputs: Outputs, row: int) -> Found:
+        """Return the boxes above the model's threshold in the image of `row`, in shares of it."""
         own = {output.name: outputs[output.name][row] for output in spec.outputs}
-        return find_boxes(spec, own, size, min_score=spec.threshold or 0.0)
+        return find_boxes(spec, own, min_score=spec.threshold or 0.0)
 
-    def decode(
-        self,
-        spec: ModelSpec,
-        outputs: Outputs,
-        images: Sequence[str] = (),
-        sizes: Sequence[Size] = (),
-        *,
-        top: int = 100,
-    ) -> list[Prediction]:
-        """Return the boxes above the model's threshold, in the pixels of `sizes`."""
-        check_top(top)
-        predictions: list[Prediction] = []
-        for row in range(len(self.values(spec, outputs))):
-            size = sizes[row] if sizes else spec.preprocess.image_size
-            found = self.found(spec, outputs, row, size)
-            predictions.append(
-                DetectionPrediction(
-                    name_of(images, row),
-                    tuple(
-                        Box(index, spec.label(index), score, (x1, y1, x2, y2))
-                        for index, score, (x1, y1, x2, y2) in zip(
-                            found.classes[:top].tolist(),
-                            found.scores[:top].tolist(),
-                            found.boxes[:top].tolist(),
-                            strict=True,
-                        )
-                    ),
-                )
-            )
-        return predictions
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return the boxes above the model's threshold, in the pixels of `size`."""
+        found = find_boxes(spec, outputs, size, min_score=spec.threshold or 0.0)
+        boxes = zip(
+            found.classes[:top].tolist(),
+            found.scores[:top].tolist(),
+            found.boxes[:top].tolist(),
+            strict=True,
+        )
+        return DetectionPrediction(
+            image,
+            tuple(Box(index, spec.label(index), score, tuple(box)) for index, score, box in boxes),
+        )
 
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return whether every box has its partner, and none is left over."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vit.tasks.base import Task, Wording, name_of
+from edge_vit.tasks.base import Task, Wording
 from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.prediction import Prediction
 
@@ -49,10 +49,9 @@ class BrightnessTask(Task):
         """Return ``level``."""
         return "level"
 
-    def decode(self, spec, outputs, images=(), sizes=(), *, top=5):
-        """Return the level of each row."""
-        rows = self.values(spec, outputs)
-        return [Brightness(name_of(images, i), float(row[0])) for i, row in enumerate(rows)]
+    def predict(self, spec, outputs, image, size, top):
+        """Return the level."""
+        return Brightness(image, float(self.values(spec, outputs)[0]))
 
     def same(self, spec, reference, candidate):
         """Return whether the word is the same."""
