@@ -122,8 +122,7 @@ def _train(
 ) -> Path:
     """Return the file with the trained weights, of an earlier run where there was one."""
     from edge_vit.training.checkpoint import load_checkpoint
-    from edge_vit.training.finetune import finetune
-    from edge_vit.training.resume import resume_path
+    from edge_vit.training.finetune import finetune, resume_path
 
     path = folder / f"{MODEL}.safetensors"
     if is_fresh:

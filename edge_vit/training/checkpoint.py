@@ -15,8 +15,7 @@ from edge_vit.files import write_atomically
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 from edge_vit.spec import PreprocessSpec
-from edge_vit.training.positions import resize_positions
-from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig
+from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig, resize_positions
 from edge_vit.values import from_json, parse_json, to_json
 
 CHECKPOINT_FORMAT = 1
@@ -83,8 +82,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """Return the checkpoint in the file at `path`.
 
     Raises:
-        ArtifactError: there is no such file, or it is truncated, or `save_checkpoint` did not
-            write it.
+        ArtifactError: there is no such file, or not all of one that `save_checkpoint` wrote.
     """
     safetensors = require("safetensors", "reading a checkpoint")
     if not Path(path).is_file():
@@ -144,9 +142,7 @@ def resize_checkpoint(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
 def build_model(checkpoint: Checkpoint, image_size: int | None = None) -> VisionTransformer:
     """Return the model with the weights of `checkpoint`, float32, in eval mode.
 
-    Args:
-        checkpoint: weights and config.
-        image_size: side of the square input in pixels, where it shall differ from the checkpoint's.
+    With an `image_size`, the side of the square input in pixels becomes that.
 
     Raises:
         ArtifactError: the weights do not fit the config, or hold NaN or infinity.

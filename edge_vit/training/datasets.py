@@ -1,27 +1,31 @@
-"""Labelled images in memory: real handwritten digits, CIFAR-100, or any folder of class folders."""
+"""Labelled images in memory: real handwritten digits, CIFAR, or any folder of class folders."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edge_vit.data.cifar import read_cifar
 from edge_vit.data.class_names import in_order
 from edge_vit.data.folder import list_folder
 from edge_vit.data.images import FolderSource
 from edge_vit.data.preprocess import preprocess
-from edge_vit.errors import ArtifactError, ShapeError, SpecError
+from edge_vit.data.registry import kind_of
+from edge_vit.errors import ArtifactError, ImageError, ShapeError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import PreprocessSpec
-from edge_vit.training.cifar import CIFAR100, download, find_cifar, read_parts
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -36,21 +40,36 @@ FOLDER_HELD_OUT_SHARE = 0.2
 """Of a folder that has no ``val`` or ``test`` of its own."""
 
 _HALF = (0.5, 0.5, 0.5)
+_TIMEOUT_S, _CHUNK_BYTES = 30, 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file on the web; its MD5, as its authors publish it, is against damage, not malice."""
+
+    url: str
+    num_bytes: int
+    md5: str
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the address."""
+        return self.url.rpartition("/")[2]
+
+
+CIFAR100 = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    num_bytes=168_513_733,
+    md5="03b5dce01913d631647c71ecec9e9cb8",
+)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images at the model's size, some to train on and some held out.
+    """Images at the model's size, uint8 (N, H, W, 3) RGB, to train on, and others held out.
 
-    Attributes:
-        name: for people, such as ``digits``.
-        labels: class names by index.
-        preprocess: how the images were brought to size, and with which mean and std to normalise
-            them.
-        train_images: uint8 (N, H, W, 3) RGB.
-        train_labels: class indices (N,).
-        test_images: uint8 (M, H, W, 3) RGB, never trained on.
-        test_labels: class indices (M,).
+    `preprocess` is how they were brought to size, with the mean and std to normalise them by; the
+    labels of images are class indices, (N,).
     """
 
     name: str
@@ -87,11 +106,8 @@ def open_dataset(
     each, or CIFAR-10 or CIFAR-100, in its archive or unpacked. ``cifar100`` by name is kept in the
     user's cache folder, and downloaded when first used.
 
-    Args:
-        name_or_folder: which one.
-        image_size: side of the square images, in pixels.
-        seed: of the split, where the data comes without one.
-        progress: told of downloads and of decoding.
+    `image_size` is the side of the square images, in pixels; `seed` is of the split, where the data
+    comes without one.
 
     Raises:
         ArtifactError: the data is missing, damaged or cannot be downloaded.
@@ -131,11 +147,20 @@ def load_digits(image_size: int = 32, seed: int = 0) -> Dataset:
 def load_cifar(path: Path, image_size: int = 32) -> Dataset:
     """Return CIFAR from its files or archive at `path`: 50,000 images to train on, 10,000 held out.
 
+    Nothing is extracted to the disk.
+
     Raises:
-        ArtifactError: the files are missing or damaged.
+        ArtifactError: the files are missing or damaged; the message says what to put where.
         SpecError: at this image size they do not fit in memory.
     """
-    train, test = read_parts(path)
+    try:
+        train, test = (read_cifar(path, of_training=of_training) for of_training in (True, False))
+    except ImageError as error:
+        raise ArtifactError(f"{error}. {_how_to_get(CIFAR100, path)}") from None
+    if train is None or test is None:
+        raise ArtifactError(
+            f"{path} holds no CIFAR images to train on. {_how_to_get(CIFAR100, path)}"
+        )
     return Dataset(
         f"cifar{len(test.names)}",
         test.names,
@@ -145,6 +170,44 @@ def load_cifar(path: Path, image_size: int = 32) -> Dataset:
         _resize_all(test.images, image_size),
         np.array(test.classes),
     )
+
+
+def find_cifar(root: Path) -> Path | None:
+    """Return `root` where it holds CIFAR's files, or the archive in it; None for neither."""
+    if root.is_dir() and kind_of(str(root)).name == "cifar":
+        return root
+    return next(iter(sorted(root.glob("cifar-*.tar.gz"))), None)
+
+
+def download(archive: Archive, root: Path, progress: Progress = SILENT) -> Path:
+    """Return the path in `root` that `archive` was downloaded to, size and MD5 checked.
+
+    Raises:
+        ArtifactError: no network, a damaged file or a disk that refuses; the message says where to
+            put the file by hand.
+    """
+    data = bytearray()
+    try:
+        with (
+            urllib.request.urlopen(archive.url, timeout=_TIMEOUT_S) as response,
+            progress.step(f"downloading {archive.file_name} (bytes)", archive.num_bytes) as advance,
+        ):
+            while len(data) <= archive.num_bytes and (chunk := response.read(_CHUNK_BYTES)):
+                data += chunk
+                advance(len(chunk))
+    except (OSError, HTTPException) as error:
+        raise ArtifactError(
+            f"cannot download {archive.url}: {error}. {_how_to_get(archive, root)}"
+        ) from None
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if (len(data), md5) != (archive.num_bytes, archive.md5):
+        raise ArtifactError(
+            f"{archive.url}: got {len(data)} bytes with MD5 {md5}, expected {archive.num_bytes} "
+            f"with {archive.md5}. {_how_to_get(archive, root)}"
+        )
+    path = root / archive.file_name
+    write_atomically(path, bytes(data))
+    return path
 
 
 def load_class_folders(
@@ -181,14 +244,9 @@ def write_class_folders(
 ) -> None:
     """Write `images` as ``folder/<class name>/<nnnn>.png``, numbered as they come.
 
-    Args:
-        images: uint8 (N, H, W, 3) RGB.
-        labels: class indices (N,).
-        class_names: by index; each is used as the name of a folder.
-        folder: new or empty, so that images of another split never stay among these.
-
     Raises:
-        ArtifactError: `folder` is not empty, or the disk refuses.
+        ArtifactError: `folder` is not empty (images of another split would stay among these), or
+            the disk refuses.
         SpecError: a class name cannot be the name of a folder.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -273,3 +331,8 @@ def _split(
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-vit"
+
+
+def _how_to_get(archive: Archive, path: Path) -> str:
+    root = path.parent if path.is_file() else path
+    return f"Put {archive.file_name} (from {archive.url}) into {root}"

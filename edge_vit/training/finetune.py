@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from edge_vit.errors import ArtifactError
+from edge_vit.files import write_atomically
 from edge_vit.runtime.options import num_cores
 from edge_vit.spec import PreprocessSpec
 from edge_vit.training.checkpoint import (
@@ -23,18 +26,10 @@ from edge_vit.training.checkpoint import (
     save_checkpoint,
 )
 from edge_vit.training.datasets import Dataset
-from edge_vit.training.loop import FinetuneProgress, OnProgress, TrainingLoop
-from edge_vit.training.options import QUICKSTART_OPTIONS, FinetuneOptions
-from edge_vit.training.resume import load_resume, resume_path, save_resume
+from edge_vit.training.loop import OnProgress, TrainingLoop
+from edge_vit.training.options import QUICKSTART_OPTIONS as QUICKSTART_OPTIONS
+from edge_vit.training.options import FinetuneOptions as FinetuneOptions
 from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig, find_config
-
-__all__ = [
-    "QUICKSTART_OPTIONS",
-    "FinetuneOptions",
-    "FinetuneProgress",
-    "FinetuneResult",
-    "finetune",
-]
 
 
 @dataclass(frozen=True)
@@ -93,40 +88,75 @@ def finetune(
             f"{state_path} is left from an interrupted training. "
             "Add --resume to go on, or delete it"
         )
-    config = _config_for(model, dataset)
+    config = find_config(model) if isinstance(model, str) else model
+    image_size, num_classes = dataset.preprocess.image_size[0], len(dataset.labels)
+    config = replace(config, image_size=image_size, num_classes=num_classes)
     started = time.perf_counter()
     with _torch_set_up(options):
         network, preprocess = _initial_model(config, dataset, options)
         training = TrainingLoop(network, dataset, preprocess, options, on_progress)
         conditions = _conditions(config, dataset, options)
         if state_path.exists():
-            training.restore(load_resume(state_path, conditions))
+            training.restore(_load_state(state_path, training.state(), conditions))
         else:
-            save_resume(state_path, training.state(), conditions)  # a disk that refuses shows now
+            _save_state(state_path, training.state(), conditions)  # a disk that refuses shows now
         while training.num_epochs_done < options.epochs:
             training.run_epoch()
-            save_resume(state_path, training.state(), conditions)
-        state = training.state()
-    metrics = {"held_out_accuracy": state.best_accuracy, "epoch": float(state.best_epoch)}
+            _save_state(state_path, training.state(), conditions)
+    best, epoch = training.best_accuracy, training.best_epoch
+    metrics = {"held_out_accuracy": best, "epoch": float(epoch)}
     save_checkpoint(
-        out_path, Checkpoint(config, dataset.labels, preprocess, state.best_model, metrics)
+        out_path, Checkpoint(config, dataset.labels, preprocess, training.best_model, metrics)
     )
     state_path.unlink()
-    seconds = time.perf_counter() - started
-    return FinetuneResult(out_path, state.best_accuracy, state.best_epoch, state.losses, seconds)
+    return FinetuneResult(out_path, best, epoch, training.losses, time.perf_counter() - started)
 
 
-def _config_for(model: str | VisionTransformerConfig, dataset: Dataset) -> VisionTransformerConfig:
-    """Return the config of `model`, with the image size and the classes of `dataset`."""
-    config = find_config(model) if isinstance(model, str) else model
-    image_size, num_classes = dataset.preprocess.image_size[0], len(dataset.labels)
-    return replace(config, image_size=image_size, num_classes=num_classes)
+def resume_path(out_path: Path) -> Path:
+    """Return where the state of a training lies that is to write `out_path`."""
+    return out_path.with_name(out_path.name + ".resume")
+
+
+def _save_state(path: Path, state: Mapping[str, Any], conditions: Mapping[str, str]) -> None:
+    buffer = io.BytesIO()
+    torch.save({"conditions": dict(conditions), **state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _load_state(
+    path: Path, like: Mapping[str, Any], conditions: Mapping[str, str]
+) -> dict[str, Any]:
+    """The state that `_save_state` wrote under the same `conditions`, with the keys of `like`.
+
+    Tensors and plain values only: code in the file is not run.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        saved = state.pop("conditions")
+        is_whole = state.keys() == like.keys()
+    except Exception:  # an unpickler that is fed damaged bytes raises whatever it likes
+        is_whole = False
+    if not is_whole:
+        raise ArtifactError(
+            f"{path} is not the state of a training. Delete it and train again without --resume"
+        )
+    changed = [
+        f"{name} was {saved.get(name)}, is now {conditions.get(name)}"
+        for name in sorted({*saved, *conditions})
+        if saved.get(name) != conditions.get(name)
+    ]
+    if changed:
+        raise ArtifactError(
+            f"{path} belongs to another training: {'; '.join(changed)}. "
+            "Resume with the same options, or delete it"
+        )
+    return state
 
 
 def _initial_model(
     config: VisionTransformerConfig, dataset: Dataset, options: FinetuneOptions
 ) -> tuple[VisionTransformer, PreprocessSpec]:
-    """Return the model to train, and how images become its input.
+    """The model to train, and how images become its input.
 
     A checkpoint brings its own mean and std; its head stays only where the classes are the same.
     """
@@ -146,15 +176,10 @@ def _initial_model(
 def _conditions(
     config: VisionTransformerConfig, dataset: Dataset, options: FinetuneOptions
 ) -> dict[str, str]:
-    """Return what must stay the same from an interruption to the resumption, by name."""
+    """What must stay the same from an interruption to the resumption, by name."""
     digest = hashlib.sha256()
-    for array in (
-        dataset.train_images,
-        dataset.train_labels,
-        dataset.test_images,
-        dataset.test_labels,
-    ):
-        digest.update(np.ascontiguousarray(array).data)
+    for part in ("train_images", "train_labels", "test_images", "test_labels"):
+        digest.update(np.ascontiguousarray(getattr(dataset, part)).data)
     conditions = {**asdict(config), **asdict(options)}
     del conditions["threads"]  # people resume on another machine
     conditions["labels"] = ", ".join(dataset.labels)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +14,14 @@ from torch import Tensor
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import PreprocessSpec
-from edge_vit.training.batches import augment, normalise, to_pixels
 from edge_vit.training.datasets import Dataset
 from edge_vit.training.options import FinetuneOptions, learning_rate_at
-from edge_vit.training.resume import ResumeState
 from edge_vit.training.vit import VisionTransformer
+
+MAX_ROTATION_DEG = 10.0
+MAX_SCALING = 0.1
+MAX_SHIFT = 0.08
+"""Of the image's side."""
 
 _EVAL_BATCH_SIZE = 256
 
@@ -28,12 +32,9 @@ class FinetuneProgress:
 
     Attributes:
         epoch: the one under way, from 1.
-        num_epochs: in all.
-        step: steps done in this epoch.
-        num_steps: per epoch.
+        step: steps done in this epoch, of `num_steps`.
         loss: mean over this epoch so far.
         accuracy: on this epoch's training images so far, as augmented; 0 to 1.
-        learning_rate: of the last step.
         seconds_left: estimate for the rest of the training.
         held_out_accuracy: 0 to 1, in the last event of an epoch; None in the others.
         best_accuracy: on the held-out images, of all epochs before; None in the first.
@@ -55,7 +56,11 @@ OnProgress = Callable[[FinetuneProgress], None]
 
 
 class TrainingLoop:
-    """A training under way: a model, its optimizer, and the best weights so far."""
+    """A training under way: a model, its optimizer, and the best weights so far.
+
+    `losses` are the mean training loss of each epoch that is done; `best_epoch`, from 1, is 0
+    before any, and `best_accuracy` on the held-out images, 0 to 1, is -1.
+    """
 
     def __init__(
         self,
@@ -65,7 +70,6 @@ class TrainingLoop:
         options: FinetuneOptions,
         on_progress: OnProgress,
     ) -> None:
-        self.num_epochs_done = 0
         self._model, self._preprocess, self._options = model, preprocess, options
         self._on_progress = on_progress
         self._train_images = torch.from_numpy(dataset.train_images)
@@ -74,10 +78,11 @@ class TrainingLoop:
         self._test_labels = torch.from_numpy(dataset.test_labels)
         self._optimizer = _make_optimizer(model, options)
         self._steps_per_epoch = math.ceil(len(self._train_labels) / options.batch_size)
-        self._losses: tuple[float, ...] = ()
-        self._best_epoch, self._best_accuracy = 0, -1.0
-        self._best_model = _copy_of_weights(model)
         self._started, self._steps_since = time.perf_counter(), 0
+        self.num_epochs_done = 0
+        self.losses: tuple[float, ...] = ()
+        self.best_epoch, self.best_accuracy = 0, -1.0
+        self.best_model = _copy_of_weights(model)
 
     def run_epoch(self) -> None:
         """Train on every image once, in a random order, then measure on the held-out images."""
@@ -89,14 +94,14 @@ class TrainingLoop:
             num_seen += len(indices)
             loss_sum, num_correct = loss_sum + loss * len(indices), num_correct + correct
             if step < self._steps_per_epoch:
-                self._tell(step, loss_sum / num_seen, num_correct / num_seen, None)
+                self._report(step, loss_sum / num_seen, num_correct / num_seen, None)
         accuracy = self.held_out_accuracy()
-        self._tell(step, loss_sum / num_seen, num_correct / num_seen, accuracy)
+        self._report(step, loss_sum / num_seen, num_correct / num_seen, accuracy)
         self.num_epochs_done += 1
-        self._losses += (loss_sum / num_seen,)
-        if accuracy >= self._best_accuracy:  # of equals the later one: its learning rate was lower
-            self._best_epoch, self._best_accuracy = self.num_epochs_done, accuracy
-            self._best_model = _copy_of_weights(self._model)
+        self.losses += (loss_sum / num_seen,)
+        if accuracy >= self.best_accuracy:  # of equals the later one: its learning rate was lower
+            self.best_epoch, self.best_accuracy = self.num_epochs_done, accuracy
+            self.best_model = _copy_of_weights(self._model)
 
     def held_out_accuracy(self) -> float:
         """Return the share of the held-out images that the model has right now, 0 to 1."""
@@ -106,34 +111,34 @@ class TrainingLoop:
             for first in range(0, len(self._test_labels), _EVAL_BATCH_SIZE):
                 batch = slice(first, first + _EVAL_BATCH_SIZE)
                 images = normalise(to_pixels(self._test_images[batch]), self._preprocess)
-                answers = self._model(images).argmax(dim=1)
-                num_correct += int((answers == self._test_labels[batch]).sum())
+                classes = self._model(images).argmax(dim=1)
+                num_correct += int((classes == self._test_labels[batch]).sum())
         return num_correct / len(self._test_labels)
 
-    def state(self) -> ResumeState:
+    def state(self) -> dict[str, Any]:
         """Return all that the epochs to come depend on; its tensors change with the next epoch."""
-        return ResumeState(
-            num_epochs_done=self.num_epochs_done,
-            model=self._model.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            random_state=torch.get_rng_state(),
-            losses=self._losses,
-            best_epoch=self._best_epoch,
-            best_accuracy=self._best_accuracy,
-            best_model=self._best_model,
-        )
+        return {
+            "num_epochs_done": self.num_epochs_done,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random_state": torch.get_rng_state(),
+            "losses": self.losses,
+            "best_epoch": self.best_epoch,
+            "best_accuracy": self.best_accuracy,
+            "best_model": self.best_model,
+        }
 
-    def restore(self, state: ResumeState) -> None:
-        """Go back to `state`, torch's global random generator included."""
-        self.num_epochs_done, self._losses = state.num_epochs_done, state.losses
-        self._model.load_state_dict(dict(state.model))
-        self._optimizer.load_state_dict(dict(state.optimizer))
-        torch.set_rng_state(state.random_state)
-        self._best_epoch, self._best_accuracy = state.best_epoch, state.best_accuracy
-        self._best_model = dict(state.best_model)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `state` returned, torch's global random generator included."""
+        self.num_epochs_done, self.losses = state["num_epochs_done"], state["losses"]
+        self.best_epoch, self.best_accuracy = state["best_epoch"], state["best_accuracy"]
+        self.best_model = state["best_model"]
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random_state"])
 
     def _step(self, step: int, indices: Tensor) -> tuple[float, int]:
-        """Take one step of the optimizer; return the loss and the number of right answers."""
+        """Take one step of the optimizer; return the loss and the number of right predictions."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         pixels = to_pixels(self._train_images[indices])
@@ -157,7 +162,7 @@ class TrainingLoop:
         steps_done = self.num_epochs_done * self._steps_per_epoch + step - 1
         return learning_rate_at(steps_done, self._steps_per_epoch, self._options)
 
-    def _tell(self, step: int, loss: float, accuracy: float, held_out: float | None) -> None:
+    def _report(self, step: int, loss: float, accuracy: float, held_out: float | None) -> None:
         steps_done = self.num_epochs_done * self._steps_per_epoch + step
         steps_left = self._options.epochs * self._steps_per_epoch - steps_done
         seconds_per_step = (time.perf_counter() - self._started) / self._steps_since
@@ -172,16 +177,50 @@ class TrainingLoop:
                 learning_rate=self._learning_rate(step),
                 seconds_left=steps_left * seconds_per_step,
                 held_out_accuracy=held_out,
-                best_accuracy=self._best_accuracy if self._best_epoch else None,
+                best_accuracy=self.best_accuracy if self.best_epoch else None,
             )
         )
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """Return `images` uint8 (B, H, W, 3) as float32 (B, 3, H, W) of values from 0 to 1."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def augment(pixels: Tensor) -> Tensor:
+    """Return `pixels` (B, 3, H, W), each image rotated, scaled and shifted a little at random.
+
+    What comes in from outside the image is black. Draws from torch's global random generator.
+    """
+    count = len(pixels)
+    angle = _uniform(count, math.radians(MAX_ROTATION_DEG))
+    scale = 1 + _uniform(count, MAX_SCALING)
+    shift = 2 * _uniform(2 * count, MAX_SHIFT).reshape(count, 2, 1)  # affine_grid's image is 2 wide
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).reshape(count, 2, 2)
+    affine = torch.cat([rotation, shift], dim=2)
+    grid = F.affine_grid(affine, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, align_corners=False)
+
+
+def normalise(pixels: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Return ``(pixels - mean) / std`` of `pixels` (B, 3, H, W), values from 0 to 1."""
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (spec.mean, spec.std))
+    return (pixels - mean) / std
+
+
+def _uniform(count: int, limit: float) -> Tensor:
+    """Random numbers between -limit and limit, (count,)."""
+    return (torch.rand(count) * 2 - 1) * limit
+
+
 def _make_optimizer(model: VisionTransformer, options: FinetuneOptions) -> torch.optim.Optimizer:
-    """Return the optimizer of `model`, with weight decay on the weights of linear layers only."""
-    named = list(model.named_parameters())
-    decayed = [p for name, p in named if name.endswith("weight") and p.ndim > 1]
-    others = [p for name, p in named if not (name.endswith("weight") and p.ndim > 1)]
+    """The optimizer of `model`, with weight decay on the weights of linear layers only."""
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        is_decayed = name.endswith("weight") and parameter.ndim > 1
+        (decayed if is_decayed else others).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": options.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -10,63 +10,53 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
-from edge_vit.training.positions import sinusoidal_1d, sinusoidal_2d
 
 Positions = Literal["learned", "sinusoidal-1d", "sinusoidal-2d"]
+_MULTIPLES: Mapping[Positions, int] = {"learned": 1, "sinusoidal-1d": 2, "sinusoidal-2d": 4}
+"""Of which number of channels a token needs a multiple."""
 
 
 @dataclass(frozen=True)
 class VisionTransformerConfig:
-    """Every choice that shapes a `VisionTransformer`.
+    """Every choice that shapes a `VisionTransformer`."""
 
-    Attributes:
-        image_size: side of the square input, in pixels.
-        patch_size: side of a square patch, in pixels; divides `image_size`.
-        num_classes: width of the head; 0 leaves the head out, the model then returns features.
-        embed_dim: channels of a token; `num_heads` divides it.
-        depth: number of encoder blocks.
-        num_heads: attention heads per block.
-        mlp_ratio: hidden channels of the MLP, per channel of a token.
-        positions: how a token knows its place.
-        dropout: probability, in training, after the embedding and after each residual branch.
-        in_channels: of the image.
-        layer_norm_eps: added to the variance in every LayerNorm.
-    """
-
-    image_size: int
-    patch_size: int
-    num_classes: int
-    embed_dim: int
-    depth: int
+    image_size: int  # side of the square input, in pixels
+    patch_size: int  # side of a square patch, in pixels; divides image_size
+    num_classes: int  # width of the head; 0 leaves it out, the model then returns features
+    embed_dim: int  # channels of a token; num_heads divides it
+    depth: int  # encoder blocks
     num_heads: int
-    mlp_ratio: float = 4.0
+    mlp_ratio: float = 4.0  # hidden channels of the MLP, per channel of a token
     positions: Positions = "learned"
-    dropout: float = 0.0
+    dropout: float = 0.0  # in training, after the embedding and after each residual branch
     in_channels: int = 3
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "in_channels"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _check(self.num_classes >= 0, "num_classes", self.num_classes, "0 (no head) or more")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        _check(self.mlp_dim >= 1, "mlp_ratio", self.mlp_ratio, "a number above 0")
-        _check(self.layer_norm_eps > 0, "layer_norm_eps", self.layer_norm_eps, "above 0")
-        wanted = f"a multiple of patch_size {self.patch_size}"
-        _check(self.image_size % self.patch_size == 0, "image_size", self.image_size, wanted)
-        wanted = f"a multiple of num_heads {self.num_heads}"
-        _check(self.embed_dim % self.num_heads == 0, "embed_dim", self.embed_dim, wanted)
-        wanted = f"one of {', '.join(get_args(Positions))}"
-        _check(self.positions in get_args(Positions), "positions", self.positions, wanted)
-        multiple = {"learned": 1, "sinusoidal-1d": 2, "sinusoidal-2d": 4}[self.positions]
-        wanted = f"a multiple of {multiple} for {self.positions} positions"
-        _check(self.embed_dim % multiple == 0, "embed_dim", self.embed_dim, wanted)
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("num_classes", self.num_classes >= 0, "0 (no head) or more")
+        self._check("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        self._check("mlp_ratio", self.mlp_dim >= 1, "a number above 0")
+        self._check("layer_norm_eps", self.layer_norm_eps > 0, "above 0")
+        self._check("positions", self.positions in _MULTIPLES, f"one of {', '.join(_MULTIPLES)}")
+        for name, of in (("image_size", "patch_size"), ("embed_dim", "num_heads")):
+            wanted = f"a multiple of {of} {getattr(self, of)}"
+            self._check(name, getattr(self, name) % getattr(self, of) == 0, wanted)
+        by = _MULTIPLES[self.positions]
+        wanted = f"a multiple of {by} for {self.positions} positions"
+        self._check("embed_dim", self.embed_dim % by == 0, wanted)
+
+    def _check(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise SpecError(f"{name}: got {getattr(self, name)}, expected {wanted}")
 
     @property
     def grid_size(self) -> int:
@@ -82,11 +72,6 @@ class VisionTransformerConfig:
     def mlp_dim(self) -> int:
         """Hidden channels of each block's MLP."""
         return int(self.embed_dim * self.mlp_ratio)
-
-
-def _check(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise SpecError(f"{name}: got {value}, expected {wanted}")
 
 
 PRESETS: Mapping[str, VisionTransformerConfig] = {
@@ -222,6 +207,43 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
 
 
+def sinusoids(positions: Tensor, channels: int) -> Tensor:
+    """Return the sinusoidal embedding (N, channels) of `positions` (N,)."""
+    exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
+    angles = positions.double()[:, None] / 10000.0**exponents
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+def sinusoidal_1d(num_patches: int, channels: int) -> Tensor:
+    """Return embeddings (1, 1 + num_patches, channels); the class token is position 0."""
+    return sinusoids(torch.arange(1 + num_patches), channels)[None]
+
+
+def sinusoidal_2d(grid_size: int, channels: int) -> Tensor:
+    """Return embeddings (1, 1 + grid_size², channels): half for the row, half for the column."""
+    along_a_side = sinusoids(torch.arange(grid_size), channels // 2)
+    rows = along_a_side.repeat_interleave(grid_size, dim=0)
+    columns = along_a_side.repeat(grid_size, 1)
+    patches = torch.cat([rows, columns], dim=1)
+    return torch.cat([torch.zeros(1, channels), patches])[None]
+
+
+def resize_positions(embedding: Tensor, grid_size: int) -> Tensor:
+    """Return a learned `embedding` (1, 1 + G², channels) as (1, 1 + grid_size², channels).
+
+    Bicubic with antialiasing, as timm's ``resample_abs_pos_embed`` does it; the class token keeps
+    its own.
+    """
+    old_size = round((embedding.shape[1] - 1) ** 0.5)
+    if old_size == grid_size:
+        return embedding
+    class_position, patches = embedding[:, :1], embedding[:, 1:]
+    grid = patches.reshape(1, old_size, old_size, -1).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, size=(grid_size, grid_size), mode="bicubic", antialias=True)
+    resized = grid.permute(0, 2, 3, 1).flatten(1, 2).to(embedding.dtype)
+    return torch.cat([class_position, resized], dim=1)
+
+
 def find_config(name: str, **overrides: Any) -> VisionTransformerConfig:
     """Return the preset called `name`, with the fields in `overrides` changed.
 
@@ -241,13 +263,5 @@ def find_config(name: str, **overrides: Any) -> VisionTransformerConfig:
 
 
 def create_model(name: str, **overrides: Any) -> VisionTransformer:
-    """Return a new, randomly initialised model; seed torch first to get the same twice.
-
-    Args:
-        name: a key of `PRESETS`.
-        overrides: fields of `VisionTransformerConfig`, such as ``num_classes=5``.
-
-    Raises:
-        SpecError: no preset is called so, or an override is unknown or impossible.
-    """
+    """Return the preset called `name`, randomly initialised, with overrides as in `find_config`."""
     return VisionTransformer(find_config(name, **overrides))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edge_vit.training.positions import (
+from edge_vit.training.vit import (
     resize_positions,
     sinusoidal_1d,
     sinusoidal_2d,

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from edge_vit.errors import ArtifactError
-from edge_vit.training.cifar import (
+from edge_vit.training.datasets import (
     CIFAR100,
     Archive,
     download,
     find_cifar,
-    read_parts,
+    load_cifar,
+    open_dataset,
 )
-from edge_vit.training.datasets import open_dataset
 
 
 def _record(label):
@@ -61,11 +61,11 @@ def write_files(folder):
 def test_reads_both_parts(tmp_path, put):
     assert find_cifar(tmp_path) is None
     put(tmp_path)
-    train, test = read_parts(find_cifar(tmp_path))
-    assert (train.names, test.names) == (("apple", "bear"), ("apple", "bear"))
-    assert (train.images.shape, train.classes) == ((2, 32, 32, 3), [1, 0])
-    assert train.images[0, 1, 5].tolist() == [37, 7, 9]
-    assert (test.classes, test.images.any()) == ([0], False)
+    found = load_cifar(find_cifar(tmp_path))
+    assert found.labels == ("apple", "bear")
+    assert (found.train_images.shape, found.train_labels.tolist()) == ((2, 32, 32, 3), [1, 0])
+    assert found.train_images[0, 1, 5].tolist() == [37, 7, 9]
+    assert (found.test_labels.tolist(), found.test_images.any()) == ([0], False)
 
 
 def test_reads_the_batches_of_cifar_10(tmp_path):
@@ -75,7 +75,7 @@ def test_reads_the_batches_of_cifar_10(tmp_path):
     (folder / "test_batch.bin").write_bytes(bytes(3073))
     for number in range(1, 6):
         (folder / f"data_batch_{number}.bin").write_bytes(bytes([number % 2]) + bytes(3072))
-    assert read_parts(find_cifar(tmp_path))[0].classes == [1, 0, 1, 0, 1]
+    assert load_cifar(find_cifar(tmp_path)).train_labels.tolist() == [1, 0, 1, 0, 1]
     assert open_dataset(str(tmp_path), 32).name == "cifar2"
 
 
@@ -84,7 +84,7 @@ def test_nothing_of_an_archive_is_extracted(tmp_path):
     root = tmp_path / "a" / "b"
     root.mkdir(parents=True)
     (root / CIFAR100.file_name).write_bytes(archive)
-    assert read_parts(find_cifar(root))[1].classes == [0]
+    assert load_cifar(find_cifar(root)).test_labels.tolist() == [0]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [root / CIFAR100.file_name]
 
 
@@ -107,7 +107,7 @@ def test_refuses_a_damaged_archive(tmp_path, data, message):
     path = tmp_path / CIFAR100.file_name
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match=message) as caught:
-        read_parts(path)
+        load_cifar(path)
     assert f"Put {path.name} (from {CIFAR100.url}) into {tmp_path}" in str(caught.value)
 
 
@@ -116,7 +116,7 @@ def test_refuses_a_member_that_claims_too_much(tmp_path, monkeypatch):
     path = tmp_path / CIFAR100.file_name
     path.write_bytes(make_archive(FILES))
     with pytest.raises(ArtifactError, match="holds no CIFAR images to train on"):
-        read_parts(path)
+        load_cifar(path)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from edge_vit.spec import PreprocessSpec
-from edge_vit.training import batches
-from edge_vit.training.batches import augment, normalise, to_pixels
+from edge_vit.training import loop
+from edge_vit.training.loop import augment, normalise, to_pixels
 
 
 def test_pixels_are_from_0_to_1_channels_first():
@@ -44,7 +44,7 @@ def test_augmentation_changes_each_image_in_its_own_way_and_little():
 )
 def test_each_limit_reaches_as_far_as_it_says(monkeypatch, limit, value):
     for name in ("MAX_ROTATION_DEG", "MAX_SHIFT", "MAX_SCALING"):
-        monkeypatch.setattr(batches, name, value if name == limit else 0)
+        monkeypatch.setattr(loop, name, value if name == limit else 0)
     monkeypatch.setattr(torch, "rand", torch.ones)  # the largest draw
     changed = augment(square())[0, 0]
     rows, columns = (changed > 0.5).nonzero().unbind(dim=1)
@@ -58,6 +58,6 @@ def test_each_limit_reaches_as_far_as_it_says(monkeypatch, limit, value):
 
 def test_no_limits_leave_images_as_they_are(monkeypatch):
     for name in ("MAX_ROTATION_DEG", "MAX_SHIFT", "MAX_SCALING"):
-        monkeypatch.setattr(batches, name, 0)
+        monkeypatch.setattr(loop, name, 0)
     pixels = torch.rand(2, 3, 8, 8)
     assert torch.allclose(augment(pixels), pixels, atol=1e-5)
