@@ -22,7 +22,7 @@ import json, sys
 import numpy as np
 from edge_vit.data.images import ImageItem
 from edge_vit.measure.accuracy import evaluate_part
-from edge_vit.measure.partial import report_of
+from edge_vit.measure.accuracy_report import report_of
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 
@@ -58,7 +58,7 @@ class Generated:
 class Enough(BaseException): pass
 saved = []
 def stop_at_half(parts):
-    if parts[0].tally.num_images >= count // 2:
+    if parts[0].num_images >= count // 2:
         saved[:] = parts
         raise Enough
 source, sessions = Generated(), (Scripted("fp32", 0.0), Scripted("int8", 0.1))

@@ -22,8 +22,8 @@ from scipy.special import betaincinv
 
 from edge_vit.measure import statistics
 from edge_vit.measure import verdict as verdict_module
-from edge_vit.measure.latency import summarize
 from edge_vit.measure.limits import Limits
+from edge_vit.measure.recorder import summarize
 from edge_vit.measure.results import AccuracyReport, Environment, Gate, LatencyReport, Verdict
 from edge_vit.measure.statistics import exact_bounds
 from edge_vit.measure.verdict import decide

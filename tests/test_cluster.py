@@ -62,7 +62,7 @@ def test_a_worker_answers_part_by_part(paths, worker):
     assert answers["error"] == [b"", b""]
     parts = [from_json(PartialAccuracy, json.loads(each)) for each in answers["totals"]]
     assert [part.part for part in parts] == [(2, 2), (1, 2)]
-    assert merge_partials(parts).tally.num_images == 30
+    assert merge_partials(parts).num_images == 30
 
 
 def test_a_worker_says_in_one_line_what_fails(paths, worker, tmp_path):

@@ -28,7 +28,7 @@ from edge_vit.data.decoding import MAX_PIXELS
 from edge_vit.export import parity, reference
 from edge_vit.formats import find_format
 from edge_vit.lowering import fp16_ranges
-from edge_vit.measure import accuracy, histogram, percentiles, score_gates
+from edge_vit.measure import accuracy, histogram, recorder, score_gates
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
 from edge_vit.runtime.trt import build
@@ -201,7 +201,7 @@ FACTS = [
     Fact(
         "docs/camera.md",
         r"p99 wants ([\d,]+), p99.9 wants ([\d,]+)",
-        lambda: (percentiles.runs_needed(99), percentiles.runs_needed(99.9)),
+        lambda: (recorder.runs_needed(99), recorder.runs_needed(99.9)),
     ),
     Fact("docs/camera.md", r"at most ([\d.]+) levels", lambda: preprocessing.MAX_MEAN_DIFF),
     Fact(
@@ -223,7 +223,7 @@ FACTS = [
     Fact(
         "docs/measuring.md",
         r"p99 takes ([\d,]+) runs, p99.9 takes ([\d,]+)",
-        lambda: (percentiles.runs_needed(99), percentiles.runs_needed(99.9)),
+        lambda: (recorder.runs_needed(99), recorder.runs_needed(99.9)),
     ),
     Fact(
         "docs/measuring.md",

@@ -31,27 +31,26 @@ from edge_vit.spec import Precision
 if TYPE_CHECKING:
     from edge_vit.measure.results import LatencyReport
 
-SCENARIOS = ("saturated", "paced", "single-stream", "multi-stream", "offline")
+SCENARIOS = ("saturated", "paced")
 
 
 @click.command("bench")
 @bundle_argument
 @option(
     "--scenario",
-    "How runs follow each other. paced leaves the gaps of a camera, in which a GPU clocks "
-    "down; the last three are MLPerf's definitions, shortened.",
+    "How runs follow each other. paced leaves the gaps of a camera, in which a GPU clocks down.",
     SCENARIOS,
     "saturated",
 )
 @option("--fps N", "Runs per second of --scenario paced.  [default: 30]", ABOVE_0)
 @option(
     "--batch-size N",
-    "Images per run.  [default: what the scenario has: 1, or 8; or the graph's fixed batch]",
+    "Images per run.  [default: 1, or the graph's fixed batch]",
     POSITIVE,
 )
 @option(
     "--iterations N",
-    "Timed runs, at least.  [default: 200; multi-stream 1000, offline 100; 1 with --duration]",
+    "Timed runs, at least.  [default: 200; 1 with --duration]",
     POSITIVE,
 )
 @option(
@@ -102,7 +101,7 @@ def command(
     slows all alike.
     """
     from edge_vit.measure.bench import benchmark
-    from edge_vit.measure.scenarios import Plan
+    from edge_vit.measure.latency import Plan
 
     if fps is not None and scenario != "paced":
         raise click.UsageError(f"--fps is of --scenario paced, got {scenario}")
@@ -112,7 +111,7 @@ def command(
             precision,
             backend,
             options,
-            Plan(scenario, fps=fps or 30.0, **plan),  # type: ignore[arg-type]
+            Plan(scenario, fps=fps or 30.0, **plan),
             images=image,
             has_cold_start=cold_start,
             max_bad=max_bad,

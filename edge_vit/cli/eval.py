@@ -90,9 +90,8 @@ def command(
     if num_ray_parts is not None and (shard or is_resumed):
         raise click.UsageError("--ray makes all the parts: it goes without --shard and --resume")
     from edge_vit.api import NUM_COVERAGE_IMAGES, check_coverage
-    from edge_vit.measure.evaluation import Evaluation, Evaluator
-    from edge_vit.measure.partial import report_of
-    from edge_vit.measure.resumable import state_path_of
+    from edge_vit.measure.accuracy_report import report_of
+    from edge_vit.measure.evaluation import Evaluation, Evaluator, state_path_of
 
     what = Evaluation(str(bundle), str(data), precision, backend, options, num_images, max_bad)
     state_path = None if output is None else state_path_of(output)

@@ -25,7 +25,8 @@ def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None
     FILE... are all that edgevit eval --shard 1/N to N/N wrote with -o, in any order. The result is
     the same, to the last digit, as that of one evaluation of all the images.
     """
-    from edge_vit.measure.partial import merge_partials, read_partial, report_of
+    from edge_vit.measure.accuracy_report import report_of
+    from edge_vit.measure.partial import merge_partials, read_partial
 
     report = report_of(merge_partials([read_partial(path) for path in files]))
     for note in report.notes:

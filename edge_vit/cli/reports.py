@@ -53,7 +53,7 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
 def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:
     """Print what one part of an evaluation holds, and what to do with it."""
     index, count = totals.part
-    num_images = totals.tally.num_images
+    num_images = totals.num_images
     if as_json:
         print_json({"file": str(path), "part": totals.part, "num_images": num_images})
         return

@@ -1,4 +1,4 @@
-"""How the answers of each precision compare with the reference's: one pass for all of them."""
+"""How the predictions of each precision compare with the reference's: one pass for all of them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from edge_vit.data.perceptual import signature
 from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.formats import find_format
-from edge_vit.measure.calibrated import CalibrationImages
-from edge_vit.measure.comparison import Comparison, join_outputs
+from edge_vit.measure.accuracy_report import report_of
+from edge_vit.measure.comparison import Comparison, flatten, join_outputs, labels_of, set_answers
 from edge_vit.measure.environment import read_environment
-from edge_vit.measure.exact import add_digest
-from edge_vit.measure.partial import PartialAccuracy, Subject, report_of
+from edge_vit.measure.partial import PartialAccuracy, Subject
 from edge_vit.measure.records import (
-    RecordKeeper,
+    RECORD,
+    CalibrationImages,
     find_clusters,
-    pack_outcomes,
-    unpack_outcomes,
+    make_records,
+    pack,
+    unpack,
 )
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.measure.tally import flatten
 from edge_vit.measure.worst import SeenImage
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session, run_images
@@ -35,7 +35,7 @@ from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
 
 Save = Callable[[tuple[PartialAccuracy, ...]], None]
-"""Is told of the totals so far, one for each candidate, after a whole number of batches."""
+"""Takes what is known so far, one for each candidate, after a whole number of batches."""
 
 NO_IMAGES = CalibrationImages()
 
@@ -58,21 +58,11 @@ def evaluate(
 ) -> tuple[AccuracyReport, ...]:
     """Return how each of `candidates` compares with `reference`, in their order.
 
-    Every image is decoded and preprocessed once and goes through each session once. Memory does not
-    grow with the images; only for `features` the feature vectors of every session are kept, since a
-    nearest neighbour can only be found among all images.
-
-    Args:
-        reference: usually fp32. It may be one of `candidates` as well: its own accuracy, agreement
-            1.
-        candidates: sessions of the same model.
-        spec: the model.
-        source: the images; labels count where it has some and the task has classes.
-        data: where the images are from, for the report.
-        calibrated_on: the images that calibration saw, which do not decide.
-        num_worst: how many of the worst disagreements to keep.
-        batch_size: images per run. With 1, the default, an image's outputs cannot depend on others.
-        progress: is told of each batch.
+    Every image is decoded and preprocessed once and goes through each session once. Of each image a
+    short record is kept; only for `features` the feature vectors of every session are kept, since a
+    nearest neighbour can only be found among all images. The reference may be one of the candidates
+    as well. `data` is where the images are from, for the report; those of `calibrated_on` do not
+    decide. With a `batch_size` of 1 an image's outputs cannot depend on others.
 
     Raises:
         ImageError: there are no images, or one cannot be read.
@@ -90,7 +80,7 @@ def evaluate(
         batch_size=batch_size,
         progress=progress,
     )
-    if not all(part.tally.num_images for part in parts):
+    if not all(part.num_images for part in parts):
         raise ImageError("images to evaluate on: got none, expected at least 1")
     return tuple(map(report_of, parts))
 
@@ -112,30 +102,20 @@ def evaluate_part(
     seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
     progress: Progress = SILENT,
 ) -> tuple[PartialAccuracy, ...]:
-    """Return the totals of each of `candidates` over the images of `source`, which may be none.
+    """Return what is known of each of `candidates` over the images of `source`, which may be none.
 
-    Args:
-        reference: as in `evaluate`; likewise `candidates`, `spec` and `source`.
-        candidates: sessions of the same model.
-        spec: the model.
-        source: the images of this part.
-        data: where the images are from.
-        calibrated_on: the images that calibration saw.
-        num_worst: how many of the worst disagreements to keep.
-        batch_size: images per run; parts add up to the same whole only with 1.
-        progress: is told of each batch.
-        bundle_digest: SHA-256 of the manifest of the bundle that the sessions came from.
-        part: which of how many parts of the images `source` is.
-        start: what `save` was told last, to go on from there.
-        save: is told of the totals now and then; not for `features`.
-        seconds_between_saves: at least.
+    As `evaluate`, of one `part` of the images (which of how many). `save` is called now and then
+    with what is known so far; `start` is what it was called with last, to go on from there.
 
     Raises:
         SpecError: as `evaluate`; or `features` in parts: a neighbour is found among all images.
         ImageError: an image cannot be read.
         BackendError: as `evaluate`.
     """
-    _check_options(batch_size, num_worst)
+    if batch_size < 1:
+        raise SpecError(f"batch_size: got {batch_size}, expected at least 1")
+    if num_worst < 0:
+        raise SpecError(f"num_worst: got {num_worst}, expected 0 or more")
     task = task_of(spec)
     if task.needs_all_images and (part != (1, 1) or save is not None or start):
         raise SpecError(
@@ -149,40 +129,28 @@ def evaluate_part(
     earlier: Sequence[PartialAccuracy | None] = start or [None] * len(candidates)
     environment = read_environment()
     comparisons = [
-        Comparison(
-            spec,
-            subject.labels,
-            num_worst,
-            *((old.tally, old.worst, unpack_outcomes(old.outcomes).tobytes()) if old else ()),
-        )
+        Comparison(spec, subject.labels, num_worst, old)
         for subject, old in zip(subjects, earlier, strict=True)
     ]
-    images, num_calibrated_on, num_done, num_bad = 0, 0, 0, 0
-    bad_before: tuple[str, ...] = ()
-    if start:
-        images, num_calibrated_on = start[0].images, start[0].num_calibrated_on
-        num_bad, bad_before = start[0].num_bad, start[0].bad
-        num_done = start[0].tally.num_images + num_bad
+    num_bad, bad_before = (start[0].num_bad, start[0].bad) if start else (0, ())
+    num_done = start[0].num_images + num_bad if start else 0
+    records = bytearray(unpack(start[0].records, RECORD).tobytes() if start else b"")
     max_bad = source.num_allowed if isinstance(source, TolerantSource) else 0
-    records = RecordKeeper(start[0].records if start else "")
     gallery: list[Outputs] = []
     saved_at = time.monotonic()
 
-    def totals() -> tuple[PartialAccuracy, ...]:
-        bad = bad_of(source)
+    def known() -> tuple[PartialAccuracy, ...]:
+        bad, packed = bad_of(source), pack(records)
         notes = source.source_notes if isinstance(source, TolerantSource) else notes_of(source)
-        packed = records.packed
         return tuple(
             PartialAccuracy(
                 subject=subject,
                 part=part,
                 environment=environment,
-                images=images,
-                num_calibrated_on=num_calibrated_on,
-                tally=each.tally,
-                worst=each.worst,
                 records=packed,
-                outcomes=pack_outcomes(each.outcomes),
+                outcomes=pack(each.outcomes),
+                measured=each.measured,
+                worst=each.worst,
                 num_bad=num_bad + len(bad),
                 bad=tuple(sorted((*bad_before, *bad.values())))[:NUM_NAMED],
                 max_bad=max_bad,
@@ -201,38 +169,19 @@ def evaluate_part(
             for session, comparison in zip(candidates, comparisons, strict=True):
                 outputs = expected if session is reference else _run(session, batch)
                 comparison.add(batch, expected, outputs)
-            for image in batch:
-                images = add_digest(images, image.digest)
-            num_calibrated_on += _record(records, batch, expected, calibrated_on)
+            records += _records(batch, expected, spec, calibrated_on)
             if save is not None and time.monotonic() - saved_at >= seconds_between_saves:
-                save(totals())
+                save(known())
                 saved_at = time.monotonic()
             advance(len(batch))
     if gallery:
-        clusters, every = find_clusters(records.packed), join_outputs(gallery)
+        clusters, every = find_clusters(pack(records)), join_outputs(gallery)
         # Among different images: a copy would always find its original.
         different = {name: output[clusters.leaders] for name, output in every.items()}
         found = task.found_among(spec, every, different, clusters.cluster_of)
         for comparison in comparisons:
             comparison.judge_all(different, clusters.cluster_of, found)
-    return totals()
-
-
-def _record(
-    records: RecordKeeper,
-    images: Sequence[SeenImage],
-    outputs: Outputs,
-    calibrated_on: CalibrationImages,
-) -> int:
-    """Keep the record of each image; return how many of them calibration saw."""
-    signatures = [signature(image.pixels) for image in images]
-    seen = [
-        calibrated_on.include(image.digest, value)
-        for image, value in zip(images, signatures, strict=True)
-    ]
-    labels = [-1 if image.label is None else image.label for image in images]
-    records.add([image.digest for image in images], signatures, labels, flatten(outputs), seen)
-    return sum(seen)
+    return known()
 
 
 def subject_of(
@@ -257,7 +206,24 @@ def subject_of(
         activation=spec.activation or "none",
         num_outputs=spec.num_outputs,
         model_labels=spec.labels,
+        threshold=spec.threshold or 0.0,
     )
+
+
+def _records(
+    images: Sequence[SeenImage],
+    outputs: Outputs,
+    spec: ModelSpec,
+    calibrated_on: CalibrationImages,
+) -> bytes:
+    """The records of one batch."""
+    digests, labels = [image.digest for image in images], labels_of(images)
+    signatures = [signature(image.pixels) for image in images]
+    seen = list(map(calibrated_on.include, digests, signatures))
+    rows = make_records(digests, signatures, labels.tolist(), flatten(outputs), seen)
+    if task_of(spec).has_classes:
+        set_answers(rows, spec, outputs, labels)
+    return rows.tobytes()
 
 
 def _batches(
@@ -273,9 +239,13 @@ def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     pixels = preprocess(item.pixels, spec.preprocess)
     # A folder names one class: what else is on in its images is not known, and no score is.
     label = item.label if task_of(spec).reads_class_folders else None
-    image = SeenImage(index, item.name, pixels, label, digest(pixels), item.truth)
-    _check_label(image, spec)
-    return image
+    count = task_of(spec).num_classes(spec)
+    if count is not None and label is not None and not 0 <= label < count:
+        raise SpecError(
+            f"image {item.name}: got label {label}, expected 0 to {count - 1}, one of "
+            f"the classes of {spec.name}. Check that the class folders are the model's"
+        )
+    return SeenImage(index, item.name, pixels, label, digest(pixels), item.truth)
 
 
 def _run(session: Session, images: Sequence[SeenImage]) -> Outputs:
@@ -289,19 +259,3 @@ def _run(session: Session, images: Sequence[SeenImage]) -> Outputs:
             f"expected finite numbers. {find_format(session.precision).not_finite}"
         )
     return outputs
-
-
-def _check_label(image: SeenImage, spec: ModelSpec) -> None:
-    label, count = image.label, task_of(spec).num_classes(spec)
-    if count is not None and label is not None and not 0 <= label < count:
-        raise SpecError(
-            f"image {image.name}: got label {label}, expected 0 to {count - 1}, one of "
-            f"the classes of {spec.name}. Check that the class folders are the model's"
-        )
-
-
-def _check_options(batch_size: int, num_worst: int) -> None:
-    if batch_size < 1:
-        raise SpecError(f"batch_size: got {batch_size}, expected at least 1")
-    if num_worst < 0:
-        raise SpecError(f"num_worst: got {num_worst}, expected 0 or more")

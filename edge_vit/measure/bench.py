@@ -1,4 +1,4 @@
-"""All that `edgevit bench` says of one precision of a bundle on this machine."""
+"""The latency of one precision of a bundle, with its parts, cold start and energy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, TolerantSource, no
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.data.source import IndexedSource
-from edge_vit.device import EnergyMeter, EnergyReport, TelemetryReader, open_telemetry
+from edge_vit.device import EnergyMeter, EnergyReport, open_telemetry
 from edge_vit.measure.cold_start import measure_cold_start
+from edge_vit.measure.latency import Plan, time_session
 from edge_vit.measure.recorder import stage_of
-from edge_vit.measure.results import LatencyReport
-from edge_vit.measure.scenarios import Plan, time_scenario
-from edge_vit.measure.timing import Energy, Stage, TimingWarning
+from edge_vit.measure.results import Energy, LatencyReport, Stage, TimingWarning
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import resolve_backend, runs_on_cpu
@@ -35,6 +34,10 @@ from edge_vit.tasks import task_of
 
 _NUM_TIMED_IMAGES = 8
 _NUM_STAGE_RUNS = 50
+_ORDER = (
+    *("decode", "preprocess", "host-to-device", "GPU", "device-to-host"),
+    *("run", "end-to-end"),
+)
 
 
 def benchmark(
@@ -51,17 +54,9 @@ def benchmark(
 ) -> LatencyReport:
     """Return the latency of one precision of `bundle`, its parts, cold start and energy.
 
-    Args:
-        bundle: an open bundle, or the path of one.
-        precision: which graph; the smallest that the bundle has where None.
-        backend: what runs it.
-        options: threads and the like.
-        plan: how runs follow each other.
-        images: real ones to time on, which also gives the time from decoding to the answer; seeded
-            noise where None.
-        max_bad: how many images may be left out because they cannot be read.
-        has_cold_start: also load and run the model in a process of its own, before all else.
-        progress: is told of each step.
+    `precision` is the smallest that the bundle has where None. With `images` the time from decoding
+    to the prediction is measured too; without, runs are timed on seeded noise. `max_bad` is how
+    many of them may be left out because they cannot be read.
 
     Raises:
         SpecError: an option is out of range.
@@ -80,12 +75,13 @@ def benchmark(
         with noted(source, progress):
             pixels = np.stack([preprocess(item.pixels, spec.preprocess) for item in source])
         source = source.readable() if isinstance(source, TolerantSource) else source
-    options = dataclasses.replace(options, batch_size=plan.batch_size_of(spec.static_batch))
+    batch_size = plan.batch_size or spec.static_batch or 1
+    options = dataclasses.replace(options, batch_size=batch_size)
     cold_start = None
-    if has_cold_start and not runs_on_cpu(resolve_backend(backend, options), options):
-        # Or the fresh process would build a missing engine, and count that as loading.
-        open_session(bundle, precision, backend, options, progress).close()
     if has_cold_start:
+        if not runs_on_cpu(resolve_backend(backend, options), options):
+            # Or the fresh process would build a missing engine, and count that as loading.
+            open_session(bundle, precision, backend, options, progress).close()
         with progress.step("cold start"):
             cold_start = measure_cold_start(
                 bundle.path, precision, backend, options, batch_size=spec.static_batch or 1
@@ -94,7 +90,7 @@ def benchmark(
         report = _time(session, plan, pixels, progress)
         stages = report.stages
         if source is not None:
-            stages = (*time_stages(session, spec, source, progress), *stages)
+            stages = (*_time_stages(session, spec, source, progress), *stages)
     return dataclasses.replace(
         report,
         cold_start=cold_start,
@@ -103,23 +99,10 @@ def benchmark(
     )
 
 
-_ORDER = (
-    *("decode", "preprocess", "host-to-device", "GPU", "device-to-host"),
-    *("run", "end-to-end"),
-)
-
-
-def time_stages(
-    session: Session, spec: ModelSpec, source: ImageSource, progress: Progress = SILENT
+def _time_stages(
+    session: Session, spec: ModelSpec, source: ImageSource, progress: Progress
 ) -> tuple[Stage, ...]:
-    """Return how long it takes from an image to its answer, and what of it is not the model's run.
-
-    Args:
-        session: that runs the model, one image at a time.
-        spec: the model.
-        source: a few images, which are gone through several times; at least one.
-        progress: is told of each image.
-    """
+    """Time the parts of the way from an image to its prediction, one image at a time."""
     times: dict[str, list[float]] = {"decode": [], "preprocess": [], "end-to-end": []}
     with progress.step("timing from image to answer", _NUM_STAGE_RUNS) as advance:
         for index in range(_NUM_STAGE_RUNS):
@@ -149,20 +132,10 @@ def _time(
     """Time the scenario, with the power measured where the machine tells it."""
     with open_telemetry() as reader:
         if reader.read().power_w is None:
-            return time_scenario(session, plan, images=pixels, progress=progress)
-        return _time_with_energy(session, plan, pixels, progress, reader)
-
-
-def _time_with_energy(
-    session: Session,
-    plan: Plan,
-    pixels: UInt8Array | None,
-    progress: Progress,
-    reader: TelemetryReader,
-) -> LatencyReport:
-    meter = EnergyMeter(reader.read)
-    report = time_scenario(session, plan, images=pixels, meter=meter, progress=progress)
-    return add_energy(report, meter.report)
+            return time_session(session, plan, images=pixels, progress=progress)
+        meter = EnergyMeter(reader.read)
+        report = time_session(session, plan, images=pixels, meter=meter, progress=progress)
+        return add_energy(report, meter.report)
 
 
 def add_energy(report: LatencyReport, measured: EnergyReport) -> LatencyReport:
@@ -170,14 +143,11 @@ def add_energy(report: LatencyReport, measured: EnergyReport) -> LatencyReport:
     warnings = report.warnings
     if measured.was_throttled:
         why = ", ".join(measured.throttling) or f"{measured.num_throttle_events} events"
-        warnings = (
-            *warnings,
-            TimingWarning(
-                "throttled",
-                f"The machine was slowed down while it was timed ({why}): cool it, or allow it "
-                "more power, and measure again.",
-            ),
+        sentence = (
+            f"The machine was slowed down while it was timed ({why}): cool it, or allow it "
+            "more power, and measure again."
         )
+        warnings = (*warnings, TimingWarning("throttled", sentence))
     energy = None
     if measured.joules is not None and measured.mean_w is not None:
         # Power is known for `measured_s` of the block; what it drew on average it drew throughout.

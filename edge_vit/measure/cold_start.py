@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vit.errors import BackendError
-from edge_vit.measure.timing import ColdStart
+from edge_vit.measure.results import ColdStart
 from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.values import from_json, to_json

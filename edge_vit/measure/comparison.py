@@ -1,4 +1,4 @@
-"""One precision against the reference, while images stream by: totals, and the worst images."""
+"""One precision against the reference, while images stream by: outcomes, and the worst images."""
 
 from __future__ import annotations
 
@@ -7,30 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_vit.measure import metrics
-from edge_vit.measure.measured import collect
-from edge_vit.measure.metrics import IntArray
-from edge_vit.measure.records import AGREES, CANDIDATE_RIGHT, REFERENCE_RIGHT
+from edge_vit.measure.measured import Columns, collect, join_columns
+from edge_vit.measure.partial import PartialAccuracy
+from edge_vit.measure.records import OUTCOME, Rows, unpack
 from edge_vit.measure.results import Disagreement
-from edge_vit.measure.tally import Tally
 from edge_vit.measure.worst import Kept, SeenImage, WorstImages, thumbnail_png
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.numerics import FloatArray, IntArray, activate, cosine, in_top_k
 
+TOP_K = 5
 _NUM_ANSWERS = 3  # of each model, beside an image where they differ
 
 
 class Comparison:
     """One candidate's outputs against the reference's.
 
-    Args:
-        spec: the model.
-        labels: class names of the data by index; the model's own where empty.
-        num_worst: how many of the most different images to keep.
-        tally: of images that were counted before; it is counted on.
-        kept: the worst of those images.
-        outcomes: of those images: see `edge_vit.measure.records`.
+    `labels` are the class names of the data by index, the model's own where empty; `num_worst` of
+    the most different images are kept; `start` is what was counted before.
     """
 
     def __init__(
@@ -38,16 +33,13 @@ class Comparison:
         spec: ModelSpec,
         labels: Sequence[str],
         num_worst: int,
-        tally: Tally | None = None,
-        kept: Sequence[Kept] = (),
-        outcomes: bytes = b"",
+        start: PartialAccuracy | None = None,
     ) -> None:
-        self._spec, self._task = spec, task_of(spec)
-        self._labels = labels
-        self.tally = tally or Tally()
-        self._worst = WorstImages(num_worst, kept)
+        self._spec, self._task, self._labels = spec, task_of(spec), labels
+        self._worst = WorstImages(num_worst, start.worst if start else ())
         self._outputs: list[Outputs] = []
-        self.outcomes = bytearray(outcomes)
+        self.outcomes = bytearray(unpack(start.outcomes, OUTCOME).tobytes() if start else b"")
+        self.measured: Columns = join_columns(start.measured, {}) if start else {}
 
     @property
     def worst(self) -> tuple[Kept, ...]:
@@ -55,34 +47,25 @@ class Comparison:
         return self._worst.worst_first()
 
     def add(self, images: Sequence[SeenImage], reference: Outputs, candidate: Outputs) -> None:
-        """Count the images of one batch.
-
-        Args:
-            images: of the batch.
-            reference: its outputs, a row for each image.
-            candidate: likewise; kept where images are judged by each other.
-        """
+        """Count the images of one batch by the outputs for them, a row for each image."""
         spec, task = self._spec, self._task
-        self.tally.add(reference, candidate)
-        truth = [each.label if each.truth is None else each.truth for each in images]
-        collect(self.tally.measured, spec, reference, candidate, truth)
-        divergence = task.divergence(spec, reference, candidate)
+        rows = np.zeros(len(images), OUTCOME)
+        ours, theirs = (flatten(each).astype(np.float64) for each in (reference, candidate))
+        rows["cosine"] = cosine(ours, theirs)
+        rows["signal"] = np.square(ours).sum(axis=1)
+        rows["noise"] = np.square(ours - theirs).sum(axis=1)
+        rows["divergence"] = task.divergence(spec, reference, candidate)
+        if task.has_classes:
+            set_answers(rows, spec, candidate, labels_of(images))
         if task.needs_all_images:
             self._outputs.append(candidate)
         else:
-            same = task.same(spec, reference, candidate)
-            labels = np.array([-1 if image.label is None else image.label for image in images])
-            self.tally.add_predictions(spec, reference, candidate, same, divergence, labels)
-            bits = AGREES * same
-            if task.has_classes:
-                ours, theirs = (
-                    metrics.top1(task.values(spec, each)) == labels
-                    for each in (reference, candidate)
-                )
-                bits = bits + REFERENCE_RIGHT * ours + CANDIDATE_RIGHT * theirs
-            self.outcomes += bits.astype(np.uint8).tobytes()
+            rows["agrees"] = task.same(spec, reference, candidate)
+        self.outcomes += rows.tobytes()
+        truth = [each.label if each.truth is None else each.truth for each in images]
+        collect(self.measured, spec, reference, candidate, truth)
         for row, image in enumerate(images):
-            value = float(divergence[row])
+            value = float(rows["divergence"][row])
             self._worst.offer(
                 value,
                 image,
@@ -94,18 +77,17 @@ class Comparison:
     def judge_all(self, gallery: Outputs, own: IntArray, found: IntArray) -> None:
         """Judge each image among all: see `Task.found_among`.
 
-        Args:
-            gallery: the reference's outputs of each different picture.
-            own: row of `gallery` that shows each image's picture, (images,).
-            found: what the reference finds for each image, (images,).
+        `gallery` holds the reference's outputs of each different picture, `own` the row of it that
+        shows each image's picture, `found` what the reference finds for each image, (images,).
         """
-        queries = join_outputs(self._outputs)
-        same = self._task.found_among(self._spec, queries, gallery, own) == found
-        self.tally.num_agreeing = int(np.count_nonzero(same))
-        self.outcomes = bytearray((AGREES * same).astype(np.uint8).tobytes())
+        same = self._task.found_among(self._spec, join_outputs(self._outputs), gallery, own)
+        outcomes = np.frombuffer(self.outcomes, OUTCOME).copy()
+        outcomes["agrees"] = same == found
+        self.outcomes = bytearray(outcomes.tobytes())
         kept = [
             dataclasses.replace(
-                entry, shown=dataclasses.replace(entry.shown, agrees=bool(same[entry.index]))
+                entry,
+                shown=dataclasses.replace(entry.shown, agrees=bool((same == found)[entry.index])),
             )
             for entry in self.worst
         ]
@@ -131,6 +113,28 @@ class Comparison:
             reference_scores=ours.numbers[:_NUM_ANSWERS],
             candidate_scores=theirs.numbers[:_NUM_ANSWERS],
         )
+
+
+def labels_of(images: Sequence[SeenImage]) -> IntArray:
+    """Return the label of each image, (images,), -1 where it is not known."""
+    return np.array([-1 if image.label is None else image.label for image in images], np.int64)
+
+
+def set_answers(rows: Rows, spec: ModelSpec, outputs: Outputs, labels: IntArray) -> None:
+    """Set in records or outcomes the class of each row, its score, and whether its label is near.
+
+    Each row depends on its own image alone, whatever else is in the batch.
+    """
+    values = task_of(spec).values(spec, outputs)
+    known = labels >= 0
+    rows["answer"] = values.argmax(axis=1)
+    rows["score"] = activate(spec.activation or "none", values).max(axis=1)
+    rows["is_in_top"][known] = in_top_k(values[known], labels[known], TOP_K)
+
+
+def flatten(outputs: Outputs) -> FloatArray:
+    """Return all values of each image, (rows, values), output after output."""
+    return np.concatenate([each.reshape(len(each), -1) for each in outputs.values()], axis=1)
 
 
 def row_of(outputs: Outputs, row: int) -> Outputs:

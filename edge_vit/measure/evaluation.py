@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
-from edge_vit.data.parts import Part, take_part
+from edge_vit.data.parts import Part, fingerprint, take_part
+from edge_vit.errors import ArtifactError
 from edge_vit.formats import REFERENCE
-from edge_vit.measure.accuracy import evaluate_part
-from edge_vit.measure.calibrated import CalibrationImages
+from edge_vit.measure.accuracy import Save, evaluate_part, subject_of
 from edge_vit.measure.half_answers import emulate_half
-from edge_vit.measure.partial import PartialAccuracy
-from edge_vit.measure.resumable import evaluate_resumably
+from edge_vit.measure.partial import PartialAccuracy, find_mismatch, read_partial
+from edge_vit.measure.records import CalibrationImages
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
@@ -27,14 +28,9 @@ from edge_vit.tasks import task_of
 class Evaluation:
     """What is to be evaluated, in words that another process or machine understands too.
 
-    Attributes:
-        bundle: path of the bundle.
-        data: path of the images: see `edge_vit.data.images.open_image_source`.
-        precision: of the candidate; the smallest that the bundle has where None.
-        backend: that runs both sessions.
-        options: threads and the like, for each session.
-        num_images: take this many at most, spread evenly; all where None.
-        max_bad: how many images may be left out because they cannot be read.
+    `bundle` and `data` are paths; `precision` is the smallest that the bundle has where None;
+    `num_images` are spread evenly, all where None; `max_bad` may be left out because they cannot be
+    read.
     """
 
     bundle: str
@@ -57,7 +53,7 @@ class Evaluator:
     """
 
     def __init__(self, what: Evaluation) -> None:
-        self._what = what
+        self._data = one_line(what.data)
         bundle = Bundle.open(Path(what.bundle))
         self._spec = bundle.spec
         task = task_of(bundle.spec)
@@ -71,7 +67,7 @@ class Evaluator:
         )
         table = bundle.read_table() if bundle.has(TABLE) else None
         self._calibrated_on = CalibrationImages.of(table)
-        self._manifest = bundle.digest
+        self._digest = bundle.digest
         precision = what.precision or bundle.smallest_precision
         with contextlib.ExitStack() as stack:
             self._reference = self._candidate = stack.enter_context(
@@ -97,59 +93,71 @@ class Evaluator:
         is_resumed: bool = False,
         progress: Progress = SILENT,
     ) -> PartialAccuracy:
-        """Return the totals over one part; `merge_partials` and `report_of` do the rest.
+        """Return what is known of one part; `merge_partials` and `report_of` do the rest.
 
-        Args:
-            part: which of how many parts.
-            state_path: of the file that an interrupted evaluation goes on from: see
-                `evaluate_resumably`. None to keep none; for `features` none is kept.
-            is_resumed: go on from `state_path`.
-            progress: is told of each image.
+        Every few seconds that is written to `state_path`, which an interrupted evaluation goes on
+        from; None to keep no state, and none is kept for `features`. Remove the file when what is
+        returned is safe.
 
         Raises:
             SpecError: `features` are asked for in parts, or a label is none of the model's classes.
             ImageError: an image cannot be read.
-            ArtifactError: the state does not fit.
+            ArtifactError: there is a state and `is_resumed` is false, or it does not fit.
             BackendError: a graph cannot be run, or its output is not finite.
         """
         source = take_part(self._source, part, progress)
+        if task_of(self._spec).needs_all_images and not is_resumed:
+            state_path = None
+        start: tuple[PartialAccuracy, ...] = ()
+        save: Save | None = None
+        if state_path is not None:
+            images = fingerprint(source)
+            if state_path.exists():
+                start = (self._resume(state_path, images, source, part, is_resumed),)
+            save = _saver(state_path, images, progress)
         with noted(source, progress):
-            return self._evaluate(source, part, state_path, is_resumed, progress)
-
-    def _evaluate(
-        self,
-        source: ImageSource,
-        part: Part,
-        state_path: Path | None,
-        is_resumed: bool,
-        progress: Progress,
-    ) -> PartialAccuracy:
-        if state_path is not None and (is_resumed or not task_of(self._spec).needs_all_images):
-            return evaluate_resumably(
+            (known,) = evaluate_part(
                 self._reference,
-                self._candidate,
+                [self._candidate],
                 self._spec,
                 source,
-                state_path,
-                is_resumed=is_resumed,
-                data=one_line(self._what.data),
-                bundle_digest=self._manifest,
-                part=part,
+                data=self._data,
+                bundle_digest=self._digest,
+                part=(part.index, part.count),
                 calibrated_on=self._calibrated_on,
+                start=start,
+                save=save,
                 progress=progress,
             )
-        (totals,) = evaluate_part(
-            self._reference,
-            [self._candidate],
-            self._spec,
-            source,
-            data=one_line(self._what.data),
-            bundle_digest=self._manifest,
-            part=(part.index, part.count),
-            calibrated_on=self._calibrated_on,
-            progress=progress,
+        return known
+
+    def _resume(
+        self, path: Path, images: str, source: ImageSource, part: Part, is_resumed: bool
+    ) -> PartialAccuracy:
+        """Return the state at `path`; refuse one of another evaluation than is asked for."""
+        try:
+            old = read_partial(path, "state")
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}. Remove it to begin anew") from None
+        if not is_resumed:
+            raise ArtifactError(
+                f"{path} holds {old.num_images:,} images of an evaluation that was interrupted. "
+                "Add --resume to go on with it, or remove the file"
+            )
+        subject = subject_of(
+            self._reference, self._candidate, self._spec, source, self._data, self._digest
         )
-        return totals
+        mismatch = find_mismatch(old.subject, subject)
+        if old.part != (part.index, part.count):
+            then = f"{old.part[0]}/{old.part[1]}"
+            mismatch = f"part is {then} in it and {part.index}/{part.count} now"
+        elif mismatch is None and old.fingerprint != images:
+            mismatch = "the images are other ones now"
+        if mismatch:
+            raise ArtifactError(
+                f"{path} is of another evaluation: {mismatch}. Remove it to begin anew"
+            )
+        return dataclasses.replace(old, fingerprint="")
 
     def close(self) -> None:
         """Close the sessions; closing again does nothing."""
@@ -160,3 +168,25 @@ class Evaluator:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def state_path_of(output: Path) -> Path:
+    """Return where the state of the evaluation that writes `output` is kept."""
+    return output.with_name(output.name + ".state")
+
+
+def _saver(path: Path, images: str, progress: Progress) -> Save:
+    """A function that writes what is known to `path`, until that fails once."""
+    is_kept = True
+
+    def save(known: tuple[PartialAccuracy, ...]) -> None:
+        nonlocal is_kept
+        if not is_kept:
+            return
+        try:
+            dataclasses.replace(known[0], fingerprint=images).write(path)
+        except ArtifactError as error:  # no reason to lose what is measured
+            is_kept = False
+            progress.note(f"an interruption would lose what is measured from here on: {error}")
+
+    return save

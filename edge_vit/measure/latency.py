@@ -1,12 +1,15 @@
-"""How long a run takes: sessions timed in turns, so that what disturbs one disturbs all."""
+"""How long a run takes: of one session, or of several in turns, so that noise hits all alike."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,13 +17,121 @@ from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.recorder import Recorder
-from edge_vit.measure.recorder import summarize as summarize
 from edge_vit.measure.results import LatencyReport
 from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import TensorSpec
 
+SCENARIOS = {
+    "saturated": "one run after another, as fast as they go",
+    "paced": "one run every {interval_ms:.4g} ms, idle in between, as with a camera",
+}
+"""How runs follow each other, and the label that a report gives it."""
+
 _NUM_BATCHES = 8  # different inputs that the rounds go through; more would only cost memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to time one session.
+
+    `scenario` is one of `SCENARIOS`; `batch_size` that of the graph, or 1, where None; `iterations`
+    the least number of timed runs, 200 where None, or 1 with a duration; `duration_s` the least
+    time that they take; `warmup` the runs before them; `fps` the runs per second where paced.
+
+    Raises:
+        SpecError: a number is out of range.
+    """
+
+    scenario: str = "saturated"
+    batch_size: int | None = None
+    iterations: int | None = None
+    duration_s: float = 0.0
+    warmup: int = 10
+    fps: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.scenario not in SCENARIOS:
+            raise SpecError(f"scenario: got {self.scenario}, expected {' or '.join(SCENARIOS)}")
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        _check(batch_size, self.warmup, self.num_iterations, self.duration_s)
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise SpecError(f"fps: got {self.fps}, expected more than 0 runs per second")
+
+    @property
+    def num_iterations(self) -> int:
+        """Timed runs, at least."""
+        if self.iterations is not None:
+            return self.iterations
+        return 1 if self.duration_s else 200
+
+    @property
+    def interval_ms(self) -> float | None:
+        """From the start of one run to that of the next, where paced."""
+        return 1000 / self.fps if self.scenario == "paced" else None
+
+    @property
+    def label(self) -> str:
+        """What the scenario is, in words."""
+        return SCENARIOS[self.scenario].format(interval_ms=self.interval_ms or 0.0)
+
+
+def time_session(
+    session: Session,
+    plan: Plan,
+    *,
+    images: UInt8Array | None = None,
+    meter: AbstractContextManager[object] | None = None,
+    progress: Progress = SILENT,
+) -> LatencyReport:
+    """Return how long the runs of `session` take when they follow each other as `plan` says.
+
+    `images` are uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None. The
+    `meter` is entered after the warm-up and left after the last run.
+
+    Raises:
+        SpecError: there are no images.
+        ShapeError: the graph does not take the images, or not a batch of this size.
+    """
+    static = session.inputs[0].shape[0]
+    batch_size = plan.batch_size or (static if isinstance(static, int) else 1)
+    name = session.inputs[0].name
+    feeds = itertools.cycle(
+        [{name: batch} for batch in _make_batches(session.inputs[0], batch_size, images)]
+    )
+    recorder = Recorder()
+    interval = None if plan.interval_ms is None else round(plan.interval_ms * 1e6)
+    total = None if plan.duration_s else plan.warmup + plan.num_iterations
+    with progress.step(f"timing {plan.scenario}", total) as advance:
+        for feed in itertools.islice(feeds, plan.warmup):
+            session.run(feed)
+            advance(1)
+        with meter or contextlib.nullcontext():
+            begin = due = end = time.perf_counter_ns()
+            for number in itertools.count():
+                if number >= plan.num_iterations and end - begin >= plan.duration_s * 1e9:
+                    break
+                if interval is not None:
+                    due = _wait_until(due, interval)
+                start = time.perf_counter_ns()
+                session.run(next(feeds))
+                end = time.perf_counter_ns()
+                recorder.add(end - start, session.last_split)
+                advance(1)
+    report = recorder.report(
+        session,
+        batch_size=batch_size,
+        warmup=plan.warmup,
+        environment=read_environment(),
+        seconds=None if interval is None else (end - begin) / 1e9,
+    )
+    return dataclasses.replace(
+        report,
+        scenario=plan.scenario,
+        label=plan.label,
+        interval_ms=plan.interval_ms,
+        timed_on="noise" if images is None else "images",
+    )
 
 
 def measure_latency(
@@ -56,28 +167,21 @@ def measure_interleaved(
     images: UInt8Array | None = None,
     progress: Progress = SILENT,
 ) -> tuple[LatencyReport, ...]:
-    """Return how long `session.run` takes, one report per session, in their order.
+    """Return how long `session.run` takes, one report per session of the same model.
 
     Each round runs every session once, on the same batch, and begins with another one than the last
     did: none of them always follows the slowest, and a machine that warms up or is shared slows all
-    alike.
-
-    Args:
-        sessions: of the same model.
-        batch_size: images per run.
-        warmup: rounds that are not counted.
-        iterations: counted rounds, at least.
-        duration_s: seconds that the counted rounds take, at least.
-        images: uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None.
-        progress: is told of each round.
+    alike. `iterations` and `duration_s` are the least rounds and seconds that count. `images` are
+    uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None.
 
     Raises:
         SpecError: a number is out of range.
         ShapeError: the graph does not take the images, or not `batch_size` of them.
     """
-    _check(len(sessions), batch_size, warmup, iterations, duration_s)
-    batches = make_batches(sessions[0].inputs[0], batch_size, images)
-    rounds = _Rounds(sessions, batches)
+    if not sessions:
+        raise SpecError("sessions to time: got none, expected at least 1")
+    _check(batch_size, warmup, iterations, duration_s)
+    rounds = _Rounds(sessions, batch_size, images)
     with progress.step("timing", None if duration_s else warmup + iterations) as advance:
         rounds.run(sessions, warmup, iterations, duration_s, advance)
     return rounds.reports(sessions, batch_size, warmup)
@@ -97,22 +201,10 @@ def measure_reopened(
     Of two sessions of the very same graph in one process, the one that was opened first can be some
     percent slower all the time, by where it came to lie in memory. So the sessions are closed and
     opened anew as often as there are of them, each time another one first, and each is timed in
-    every place alike.
-
-    Args:
-        openers: each opens a session of the same model; it is closed here.
-        batch_size: images per run.
-        warmup: rounds that are not counted, each time.
-        iterations: counted rounds in all.
-        images: uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None.
-        progress: is told of each round.
-
-    Raises:
-        SpecError: a number is out of range.
-        ShapeError: the graph does not take the images, or not `batch_size` of them.
+    every place alike. `warmup` counts each time, `iterations` in all.
     """
     count = len(openers)
-    _check(count, batch_size, warmup, iterations, 0.0)
+    _check(batch_size, warmup, iterations, 0.0)
     rounds: _Rounds | None = None
     shares = [len(share) for share in np.array_split(range(iterations), count) if len(share)]
     with progress.step("timing", len(shares) * warmup + iterations) as advance:
@@ -121,9 +213,7 @@ def measure_reopened(
                 places = [(first + turn) % count for turn in range(count)]
                 opened = {place: stack.enter_context(openers[place]()) for place in places}
                 sessions = [opened[place] for place in range(count)]
-                if rounds is None:
-                    batches = make_batches(sessions[0].inputs[0], batch_size, images)
-                    rounds = _Rounds(sessions, batches)
+                rounds = rounds or _Rounds(sessions, batch_size, images)
                 rounds.run(sessions, warmup, share, 0.0, advance)
     assert rounds is not None, "there is at least one session and one round"
     reports = rounds.reports(sessions, batch_size, warmup * len(shares))
@@ -133,9 +223,12 @@ def measure_reopened(
 class _Rounds:
     """Rounds in which every session runs once, on the same batch."""
 
-    def __init__(self, sessions: Sequence[Session], batches: Sequence[UInt8Array]) -> None:
-        name = sessions[0].inputs[0].name
-        self._feeds = itertools.cycle([{name: batch} for batch in batches])
+    def __init__(
+        self, sessions: Sequence[Session], batch_size: int, images: UInt8Array | None
+    ) -> None:
+        tensor = sessions[0].inputs[0]
+        batches = _make_batches(tensor, batch_size, images)
+        self._feeds = itertools.cycle([{tensor.name: batch} for batch in batches])
         self._recorders = [Recorder() for _ in sessions]
 
     def run(
@@ -147,24 +240,19 @@ class _Rounds:
         advance: Advance,
     ) -> None:
         """Run rounds that do not count, then rounds that do."""
-        begin = 0.0
+        begin, count = 0.0, len(sessions)
         for number in itertools.count(-warmup):
             begin = time.perf_counter() if number == 0 else begin
             if number >= iterations and time.perf_counter() - begin >= duration_s:
                 break
-            is_counted = number >= 0
-            self._run_round(sessions, number if is_counted else number + warmup, is_counted)
+            feed, first = next(self._feeds), number if number >= 0 else number + warmup
+            for index in ((first + turn) % count for turn in range(count)):
+                start = time.perf_counter_ns()
+                sessions[index].run(feed)
+                end = time.perf_counter_ns()
+                if number >= 0:
+                    self._recorders[index].add(end - start, sessions[index].last_split)
             advance(1)
-
-    def _run_round(self, sessions: Sequence[Session], first: int, is_counted: bool) -> None:
-        feed = next(self._feeds)
-        for turn in range(len(sessions)):
-            index = (first + turn) % len(sessions)
-            start = time.perf_counter_ns()
-            sessions[index].run(feed)
-            end = time.perf_counter_ns()
-            if is_counted:
-                self._recorders[index].add(end - start, sessions[index].last_split)
 
     def reports(
         self, sessions: Sequence[Session], batch_size: int, warmup: int
@@ -183,10 +271,10 @@ class _Rounds:
         )
 
 
-def make_batches(
+def _make_batches(
     tensor: TensorSpec, batch_size: int, images: UInt8Array | None
 ) -> list[UInt8Array]:
-    """A few batches of `images`, which are taken round and round; of noise where there are none."""
+    """A few batches of `images`, of noise where there are none; they are taken round and round."""
     if images is None:
         shape = tuple(map(int, tensor.shape[1:]))
         count = _NUM_BATCHES if batch_size == 1 else batch_size + _NUM_BATCHES
@@ -199,16 +287,22 @@ def make_batches(
     ]
 
 
-def _check(
-    num_sessions: int, batch_size: int, warmup: int, iterations: int, duration_s: float
-) -> None:
-    if not num_sessions:
-        raise SpecError("sessions to time: got none, expected at least 1")
+def _wait_until(due: int, interval: int) -> int:
+    """Sleep until `due`, or start at once where that is past; return when the next is due."""
+    now = time.perf_counter_ns()
+    if now < due:
+        time.sleep((due - now) / 1e9)
+        return due + interval
+    missed = (now - due) // interval  # a camera does not wait: frames in between are lost
+    return due + (missed + 1) * interval
+
+
+def _check(batch_size: int, warmup: int, iterations: int, duration_s: float) -> None:
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("warmup", warmup, 0),
         ("iterations", iterations, 1),
         ("duration_s", duration_s, 0),
     ):
-        if not value >= least:
+        if not (math.isfinite(value) and value >= least):
             raise SpecError(f"{name}: got {value}, expected at least {least}")

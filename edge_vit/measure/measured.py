@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.measure.statistics import wilson_interval
+from edge_vit.measure.statistics import Z_TWO_SIDED, wilson_interval
 from edge_vit.spec import ModelSpec, TaskName
 from edge_vit.tasks import earliest_task, task_named, task_of
 from edge_vit.tasks.base import Outputs, Task
@@ -16,8 +18,10 @@ from edge_vit.tasks.measures import Measure, MeasureValue, Summarize
 Columns = dict[str, Any]
 """Name of a measure -> two lists as JSON takes them: of the candidate, and of the reference."""
 
+LABELS_ON, SCORES = "labels on", "scores by image"
+"""Two more columns: indices of the labels that are on, and numeric scores, of each image."""
+
 _SHARED = {0.0: 0.0, 1.0: 1.0}
-_Z = 1.959963984540054  # normal quantile at 0.975
 
 
 def collect(
@@ -27,32 +31,30 @@ def collect(
     candidate: Outputs,
     truth: Sequence[Any],
 ) -> None:
-    """Add the images of one batch to `columns`.
-
-    Args:
-        columns: is added to.
-        spec: the model.
-        reference: its outputs, a row for each image.
-        candidate: likewise.
-        truth: of each image; None where it is not known.
-    """
-    for measure in task_of(spec).measures:
+    """Add the images of one batch to `columns`; `truth` is None where it is not known."""
+    task = task_of(spec)
+    for measure in task.measures:
         ours, theirs = columns.setdefault(measure.name, [[], []])
         if measure.compare is not None:
             ours += _plain(measure.compare(spec, reference, candidate))
         elif measure.judge is not None and any(each is not None for each in truth):
             ours += _plain(measure.judge(spec, candidate, truth))
             theirs += _plain(measure.judge(spec, reference, truth))
+    for side, outputs in enumerate((candidate, reference)):
+        if (labels := task.labels_on(spec, outputs)) is not None:
+            on = [np.flatnonzero(row).tolist() for row in labels]
+            columns.setdefault(LABELS_ON, [[], []])[side].extend(on)
+        if (scores := task.scores(spec, outputs)) is not None:
+            columns.setdefault(SCORES, [[], []])[side].extend(scores.astype(float).tolist())
 
 
 def join_columns(first: Columns, second: Columns) -> Columns:
     """Return the images of both, in that order."""
+    none = ((), ())
     return {
         name: [
             [*one, *other]
-            for one, other in zip(
-                first.get(name, ((), ())), second.get(name, ((), ())), strict=True
-            )
+            for one, other in zip(first.get(name, none), second.get(name, none), strict=True)
         ]
         for name in {**first, **second}
     }
@@ -90,7 +92,7 @@ def mean_of(values: Sequence[Any], reference: Sequence[Any]) -> MeasureValue:
         low, high = wilson_interval(math.fsum(known), count)
     else:
         squares = math.fsum((value - mean) ** 2 for value in known)
-        half = _Z * math.sqrt(squares / max(count - 1, 1) / count)
+        half = Z_TWO_SIDED * math.sqrt(squares / max(count - 1, 1) / count)
         low, high = mean - half, mean + half
     return MeasureValue(mean, low, high, math.fsum(other) / len(other) if other else None)
 

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.errors import SpecError
-from edge_vit.measure.special import inverse_beta
-from edge_vit.measure.statistics import CONFIDENCE, Interval
+from edge_vit.measure.statistics import CONFIDENCE, Interval, student_quantile
 
 Difference = Literal["slower", "faster", "no difference"]
 
@@ -50,13 +49,9 @@ def median_ratio_interval(
     Where sessions were opened anew in between, it is that of the geometric mean of the ratios of
     all stretches: what opening changes is then no noise, but balanced out.
 
-    Args:
-        first_ms: one latency per run, in order.
-        second_ms: the other's, likewise.
-        paired: whether both were timed in turns. Then round i of both is resampled together, since
-            what disturbs one run of a round tends to disturb the other.
-        stretches: equal parts of both in which the sessions stayed open.
-        confidence: two-sided.
+    `paired` says that both were timed in turns: round i of both is then resampled together, since
+    what disturbs one run of a round tends to disturb the other. `stretches` is the number of equal
+    parts of both in which the sessions stayed open.
     """
     first, second = np.asarray(first_ms, float), np.asarray(second_ms, float)
     if not len(first) or not len(second) or (paired and len(first) != len(second)):
@@ -94,12 +89,7 @@ def judge_ratio(interval: Interval, limit: float) -> Literal["pass", "fail", "un
 
 
 def find_difference(interval: Interval, tolerance: float = TOLERANCE) -> Difference:
-    """Return what the interval of ``median(this) / median(other)`` says of this one.
-
-    Args:
-        interval: of `median_ratio_interval`.
-        tolerance: a ratio this near to 1 is no difference worth the word.
-    """
+    """Return what the interval of ``median(this) / median(other)`` says of this one."""
     if interval.low > 1 + tolerance:
         return "slower"
     return "faster" if interval.high < 1 / (1 + tolerance) else "no difference"
@@ -108,12 +98,8 @@ def find_difference(interval: Interval, tolerance: float = TOLERANCE) -> Differe
 def rounds_needed(interval: Interval, limit: float, count: int) -> int | None:
     """Return how many rounds would take `limit` out of `interval`, None if more than `MAX_ROUNDS`.
 
-    An interval narrows with the square root of the rounds; two digits are worth saying.
-
-    Args:
-        interval: of a ratio, `limit` in it.
-        limit: that is to be decided.
-        count: rounds so far.
+    An interval narrows with the square root of the rounds, `count` so far; two digits are worth
+    saying.
     """
     low, high = math.log(max(interval.low, 1e-300)), math.log(interval.high)
     distance = abs((low + high) / 2 - math.log(limit))
@@ -143,7 +129,7 @@ def _half_width(variances: Sequence[float], degrees: Sequence[int], confidence: 
     if total == 0:
         return 0.0
     shares = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
-    return _student(confidence, total**2 / shares) * math.sqrt(total)
+    return student_quantile(confidence, total**2 / shares) * math.sqrt(total)
 
 
 def _blocks(random: np.random.Generator, count: int, num_blocks: int) -> Indices:
@@ -153,9 +139,3 @@ def _blocks(random: np.random.Generator, count: int, num_blocks: int) -> Indices
     indices = (starts + np.arange(length)) % count
     resamples: Indices = indices.reshape(_AT_A_TIME, -1)[:, :count]
     return resamples
-
-
-def _student(confidence: float, degrees: float) -> float:
-    """The two-sided quantile of Student's t: ``degrees / (degrees + t^2)`` is Beta distributed."""
-    share = inverse_beta(1 - confidence, degrees / 2, 0.5)
-    return math.sqrt(degrees * (1 / share - 1))

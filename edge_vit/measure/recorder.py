@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edge_vit.measure.histogram import Histogram, HistogramCounter
-from edge_vit.measure.percentiles import find_percentiles
-from edge_vit.measure.results import Environment, LatencyReport
-from edge_vit.measure.timing import MAX_SAMPLES, LatencySummary, Stage, TimingWarning
+from edge_vit.measure.histogram import HistogramCounter
+from edge_vit.measure.results import (
+    Environment,
+    LatencyReport,
+    LatencySummary,
+    Percentile,
+    Stage,
+    TimingWarning,
+)
+from edge_vit.measure.statistics import CONFIDENCE, incomplete_beta
 from edge_vit.runtime.cgroup import Throttling, cpu_quota, read_throttling
 from edge_vit.runtime.session import LatencySplit, Session
 from edge_vit.spec import Precision
+
+MAX_SAMPLES = 100_000
+"""Runs whose own time a report keeps; its histogram counts all."""
+
+PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
+_BEYOND = 10  # runs that have to be slower than a percentile before it is said
 
 UNSTEADY = 0.025
 LAUNCH_BOUND = 0.8
@@ -28,13 +40,12 @@ class Recorder:
         self._counter = HistogramCounter()
         self._nanoseconds: list[int] = []
         self._splits: list[LatencySplit] = []
-        self._sum = self._sum_of_squares = 0
+        self._sum_of_squares = 0
         self._throttled_before = read_throttling()
 
     def add(self, nanoseconds: int, split: LatencySplit | None = None) -> None:
         """Count one run, and its parts where they are known."""
         self._counter.add(nanoseconds)
-        self._sum += nanoseconds
         self._sum_of_squares += nanoseconds**2
         if len(self._nanoseconds) < MAX_SAMPLES:
             self._nanoseconds.append(nanoseconds)
@@ -53,39 +64,38 @@ class Recorder:
     ) -> LatencyReport:
         """Return the report of all runs so far, at least one.
 
-        Args:
-            session: that was timed.
-            batch_size: images per run.
-            warmup: runs that were not counted.
-            environment: where it was.
-            others: precisions that were timed in turns with this one.
-            seconds: that all runs took together, for the throughput; where None it follows from the
-                mean.
+        `others` were timed in turns with this one. The throughput is that of `seconds` for all runs
+        together; where None, it follows from the mean.
         """
         histogram = self._counter.histogram()
+        count = histogram.count
         samples_ms = tuple(value / 1e6 for value in self._nanoseconds)
         ordered = sorted(samples_ms)
-        is_whole = len(ordered) == histogram.count
-        value_ms = ordered.__getitem__ if is_whole else histogram.value_ms
-        summary = summarize(samples_ms) if is_whole else summarize_histogram(histogram)
-        variation = self._variation()
+        value_ms: Callable[[int], float] = histogram.value_ms
+        if len(ordered) == count:
+            value_ms, summary = ordered.__getitem__, summarize(samples_ms)
+        else:
+            p50, p90, p99 = map(histogram.percentile_ms, (50, 90, 99))
+            low, high = histogram.min_ns / 1e6, histogram.max_ns / 1e6
+            summary = LatencySummary(p50, p90, p99, histogram.mean_ms, low, high)
+        variation = None
+        if count > 1 and histogram.total_ns:  # whole numbers, so nothing cancels
+            squares = count * self._sum_of_squares - histogram.total_ns**2
+            variation = (squares / (count * (count - 1))) ** 0.5 / (histogram.total_ns / count)
         stages = (*_split_stages(self._splits), stage_of("run", samples_ms))
-        throughput = batch_size / (summary.mean / 1000)
-        if seconds is not None:
-            throughput = batch_size * histogram.count / seconds
         return LatencyReport(
             backend=session.backend,
             precision=session.precision,
             batch_size=batch_size,
             threads=session.threads,
             warmup=warmup,
-            iterations=histogram.count,
+            iterations=count,
             latency_ms=summary,
-            throughput_ips=throughput,
+            throughput_ips=batch_size * (count / seconds if seconds else 1000 / summary.mean),
             samples_ms=samples_ms,
             interleaved_with=tuple(others),
             environment=environment,
-            percentiles=find_percentiles(value_ms, histogram.count),
+            percentiles=find_percentiles(value_ms, count),
             stages=stages,
             histogram=histogram,
             warnings=find_warnings(
@@ -100,14 +110,6 @@ class Recorder:
             cuda_graph=getattr(session, "uses_graph", None),
         )
 
-    def _variation(self) -> float | None:
-        """Standard deviation over mean; None of one run. Whole numbers, so nothing cancels."""
-        count = self._counter.histogram().count
-        if count < 2 or self._sum == 0:
-            return None
-        variance = (count * self._sum_of_squares - self._sum**2) / (count * (count - 1))
-        return float(variance**0.5 / (self._sum / count))
-
 
 def summarize(samples_ms: Sequence[float]) -> LatencySummary:
     """Return percentiles, mean and extremes of latencies in milliseconds."""
@@ -116,17 +118,66 @@ def summarize(samples_ms: Sequence[float]) -> LatencySummary:
     return LatencySummary(p50, p90, p99, mean, min(samples_ms), max(samples_ms))
 
 
-def summarize_histogram(histogram: Histogram) -> LatencySummary:
-    """Return the same of a histogram, whose percentiles are within 1 %."""
-    p50, p90, p99 = map(histogram.percentile_ms, (50, 90, 99))
-    low, high = histogram.min_ns / 1e6, histogram.max_ns / 1e6
-    return LatencySummary(p50, p90, p99, histogram.mean_ms, low, high)
-
-
 def stage_of(name: str, samples_ms: Sequence[float]) -> Stage:
     """Return the stage `name` of its times, at least one."""
     p50, p90 = np.percentile(samples_ms, [50, 90]).tolist()
     return Stage(name, p50, p90, statistics.fmean(samples_ms))
+
+
+def runs_needed(percent: float) -> int:
+    """Return how many runs a percentile above the median takes: 1,000 for p99, 10,000 for p99.9."""
+    return 1 if percent <= 50 else round(100 * _BEYOND / (100 - percent))
+
+
+def find_percentiles(value_ms: Callable[[int], float], count: int) -> tuple[Percentile, ...]:
+    """Return each of `PERCENTS` with its two-sided 95 % interval, None where runs are too few.
+
+    `value_ms` gives the latency of a rank in rising order, 0 to ``count - 1``. The interval takes
+    runs for independent, which neighbours are not quite: it is the least that the percentile can be
+    uncertain by.
+    """
+    found = []
+    for percent in PERCENTS:
+        if count < runs_needed(percent):
+            found.append(Percentile(percent, None, None, None))
+            continue
+        place = percent / 100 * (count - 1)
+        below, above = value_ms(int(place)), value_ms(min(int(place) + 1, count - 1))
+        low, high = percentile_ranks(count, percent)
+        found.append(
+            Percentile(
+                percent,
+                below + (place - int(place)) * (above - below),
+                None if low is None else value_ms(low),
+                None if high is None else value_ms(high),
+            )
+        )
+    return tuple(found)
+
+
+def percentile_ranks(
+    count: int, percent: float, confidence: float = CONFIDENCE
+) -> tuple[int | None, int | None]:
+    """Return the ranks, from 0, of the order statistics that hold a percentile between them.
+
+    As many of `count` values lie at or below the percentile as a coin that falls that way `percent`
+    times in 100 shows heads, so the interval is exact whatever the distribution (David and Nagaraja
+    2003, Order Statistics, 7.1). None where the sample is too small for an end.
+    """
+
+    def quantile(share: float) -> int:
+        """The smallest k for which at most k heads have a chance of `share` or more."""
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) // 2
+            if incomplete_beta(1 - percent / 100, count - middle, middle + 1) >= share:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    lowest, highest = quantile((1 - confidence) / 2), quantile((1 + confidence) / 2)
+    return (lowest - 1 if lowest else None), (highest if highest < count else None)
 
 
 def find_warnings(
@@ -143,51 +194,38 @@ def find_warnings(
         gpu, transfers = median["GPU"], median["host-to-device"] + median["device-to-host"]
         host = median["run"] - gpu - transfers
         if host > LAUNCH_BOUND * gpu:
-            warnings.append(
-                TimingWarning(
-                    "launch-bound",
-                    f"Around {gpu:.3g} ms of the GPU's work the host takes {host:.3g} ms: the GPU "
-                    "waits for its next launch. A CUDA graph or a larger batch helps.",
-                )
+            sentence = (
+                f"Around {gpu:.3g} ms of the GPU's work the host takes {host:.3g} ms: the GPU "
+                "waits for its next launch. A CUDA graph or a larger batch helps."
             )
+            warnings.append(TimingWarning("launch-bound", sentence))
         if transfers >= gpu:
-            warnings.append(
-                TimingWarning(
-                    "transfer-bound",
-                    f"Copies to and from the GPU take {transfers:.3g} ms, its own work {gpu:.3g} "
-                    "ms: a faster model changes little.",
-                )
+            sentence = (
+                f"Copies to and from the GPU take {transfers:.3g} ms, its own work {gpu:.3g} ms: "
+                "a faster model changes little."
             )
+            warnings.append(TimingWarning("transfer-bound", sentence))
     if variation is not None and variation > UNSTEADY:
-        advice = (
-            "lock the clocks (jetson_clocks, or nvidia-smi --lock-gpu-clocks)"
-            if is_on_gpu
-            else "close other programs"
+        advice = "close other programs"
+        if is_on_gpu:
+            advice = "lock the clocks (jetson_clocks, or nvidia-smi --lock-gpu-clocks)"
+        percent = f"{100 * variation:.{0 if variation >= 0.1 else 1}f} %"
+        sentence = (
+            f"The runs vary by {percent} (standard deviation over mean), above "
+            f"{100 * UNSTEADY:g} %: {advice}, and measure again."
         )
-        warnings.append(
-            TimingWarning(
-                "unsteady",
-                f"The runs vary by {_percent(variation)} (standard deviation over mean), above "
-                f"{100 * UNSTEADY:g} %: {advice}, and measure again.",
-            )
-        )
+        warnings.append(TimingWarning("unsteady", sentence))
     if throttling.count:
         quota = cpu_quota()
         grants = f" of {quota:g} cores" if quota else ""
-        warnings.append(
-            TimingWarning(
-                "throttled",
-                f"A CPU quota{grants} stopped this process in {throttling.count} periods, for "
-                f"{throttling.seconds:.2g} s in all, while it was timed: this is the speed of the "
-                "quota, not of the machine. Raise the quota of the container, or take fewer "
-                "--threads, and measure again.",
-            )
+        sentence = (
+            f"A CPU quota{grants} stopped this process in {throttling.count} periods, for "
+            f"{throttling.seconds:.2g} s in all, while it was timed: this is the speed of the "
+            "quota, not of the machine. Raise the quota of the container, or take fewer "
+            "--threads, and measure again."
         )
+        warnings.append(TimingWarning("throttled", sentence))
     return tuple(warnings)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
 
 
 def _split_stages(splits: Sequence[LatencySplit]) -> tuple[Stage, ...]:

@@ -1,4 +1,4 @@
-"""The reference judged before any gate: does a comparison with it answer the user's question?"""
+"""Findings: what questions an evaluation before any gate does, the reference, labels or images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edge_vit.measure.findings import Evidence, Finding
+import numpy as np
+
+from edge_vit.measure.records import (
+    LOG_PROBABILITIES,
+    PROBABILITIES,
+    RECORD,
+    Clusters,
+    Rows,
+    count_true,
+    find_clusters,
+    unpack,
+)
+from edge_vit.measure.results import Evidence, Finding
 from edge_vit.measure.statistics import exact_bounds
 from edge_vit.printable import one_line
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import task_named
+from edge_vit.tasks.numerics import BoolArray, FloatArray
 
 MIN_IMAGES = 10
 """Different pictures below which nothing is judged, whatever the limits."""
@@ -27,6 +40,8 @@ networks reach 0.75 to 0.95; where they were drawn at random, 0.5."""
 MAX_CONFLICTING = 0.05
 """Share of the different pictures that may come with several labels."""
 
+_CONSTANT = 1e-5  # share of an output's length below which a difference is rounding
+
 Confusion = Mapping[tuple[int, int], int]
 """(true class, predicted class) -> images."""
 
@@ -35,15 +50,9 @@ Confusion = Mapping[tuple[int, int], int]
 class ReferenceFacts:
     """What is known of a model and its data beside the records of the images.
 
-    Attributes:
-        reference: precision and backend, ``fp32 ort``.
-        task: of the model.
-        activation: what turns its outputs into probabilities.
-        num_outputs: classes, labels, scores or channels.
-        labels: the model's class names; empty where there are none.
-        data_labels: the class names of the data; empty where there are none.
-        mean_score: of the reference's first predictions on labelled images; None without labels.
-        accuracy: of the reference on the same images.
+    `reference` is precision and backend; `num_outputs` counts classes, labels, scores or channels;
+    `labels` and `data_labels` are the class names of the model and of the data. `mean_score` is
+    that of the first predictions on labelled images, `accuracy` that on the same images.
     """
 
     reference: str
@@ -60,16 +69,17 @@ class ReferenceFacts:
         """The reference's precision alone, such as ``fp32``."""
         return self.reference.partition(" ")[0]
 
+    def label(self, index: int) -> str:
+        """Return the name of a class, its index where it has none."""
+        return one_line(self.labels[index]) if index < len(self.labels) else str(index)
+
 
 @dataclass(frozen=True)
 class Sureness:
     """Whether the reference is surer of its right predictions than of its wrong ones.
 
-    Attributes:
-        area: share of the pairs of a right and a wrong prediction in which the right one is surer,
-            ties counting half: the area under the ROC curve.
-        num_right: right predictions, at least 1.
-        num_wrong: wrong ones, at least 1.
+    `area` is the share of the pairs of a right and a wrong prediction in which the right one is
+    surer, ties counting half: the area under the ROC curve. There is one of each at least.
     """
 
     area: float
@@ -88,6 +98,31 @@ class Sureness:
         return self.area + 1.645 * math.sqrt(pairs / (self.num_right * self.num_wrong))
 
 
+def question_reference(
+    records: str, evidence: Evidence, facts: ReferenceFacts
+) -> tuple[Finding, ...]:
+    """Return what questions the evaluation of these images, by their packed `records`."""
+    rows, clusters = unpack(records, RECORD), find_clusters(records)
+    leaders = clusters.leaders[~clusters.is_calibrated_on]
+    labels = clusters.labels[~clusters.is_calibrated_on]
+    known, answers = labels >= 0, rows["answer"][leaders]
+    pairs = Counter(zip(labels[known].tolist(), answers[known].tolist(), strict=True))
+    flags = int(np.bitwise_and.reduce(rows["looks"]))
+    return question(
+        evidence,
+        facts,
+        confusion=pairs,
+        num_answers=len(np.unique(answers)),
+        is_constant=_is_constant(rows, clusters),
+        looks_like="probabilities"
+        if flags & PROBABILITIES
+        else "log-probabilities"
+        if flags & LOG_PROBABILITIES
+        else "",
+        sureness=_sureness(rows["margin"][leaders][known], (labels == answers)[known]),
+    )
+
+
 def question(
     evidence: Evidence,
     facts: ReferenceFacts,
@@ -100,26 +135,24 @@ def question(
 ) -> tuple[Finding, ...]:
     """Return every finding about an evaluation, the gravest first.
 
-    Args:
-        evidence: counts of the images that decide.
-        facts: of the model and its data.
-        confusion: of the reference, over the labelled images that decide.
-        num_answers: different first predictions of the reference on the images that decide.
-        is_constant: whether the reference's outputs are the same for different pictures.
-        looks_like: ``probabilities`` or ``log-probabilities`` where every output is one.
-        sureness: of the reference, over the labelled images that decide.
+    `confusion`, `num_answers` (different first predictions) and `sureness` are of the reference on
+    the images that decide. `looks_like` is ``probabilities`` or ``log-probabilities`` where every
+    output is one.
     """
     found = [*_about_images(evidence), *_about_outputs(evidence, facts, is_constant, looks_like)]
     if task_named(facts.task).has_classes and facts.num_outputs > 1:
         found += _about_labels(evidence, facts, confusion, sureness)
         if not is_constant and num_answers == 1 and evidence.num_images >= MIN_IMAGES:
-            found.append(_one_answer(evidence, facts))
+            sentence = (
+                f"{facts.name} gives the same class for all {evidence.num_images:,} different "
+                "images, so any model that always gives it agrees. Add images of other classes."
+            )
+            found.append(Finding("one-answer", "undecided", sentence))
     return tuple(sorted(found, key=lambda finding: finding.outcome == "note"))
 
 
 def _about_images(evidence: Evidence) -> Iterator[Finding]:
     copies = evidence.num_exact_copies + evidence.num_near_copies
-    total = evidence.num_distinct + copies
     if evidence.num_calibrated_on:
         most = 2 * evidence.num_calibrated_on > evidence.num_distinct
         yield Finding(
@@ -137,17 +170,15 @@ def _about_images(evidence: Evidence) -> Iterator[Finding]:
             f"at least {MIN_IMAGES} are needed. Evaluate on more of them.",
         )
     if copies:
+        distinct = evidence.num_distinct
+        counts = "One image counts" if distinct == 1 else f"{distinct:,} different images count"
         yield Finding(
             "copies",
             "note",
-            f"{copies:,} of {total:,} images are copies of others ({evidence.num_exact_copies:,} "
-            f"exact, {evidence.num_near_copies:,} encoded anew or resized). "
-            f"{_counted(evidence.num_distinct)}, for every interval too.",
+            f"{copies:,} of {distinct + copies:,} images are copies of others "
+            f"({evidence.num_exact_copies:,} exact, {evidence.num_near_copies:,} encoded anew or "
+            f"resized). {counts}, for every interval too.",
         )
-
-
-def _counted(distinct: int) -> str:
-    return "One image counts" if distinct == 1 else f"{distinct:,} different images count"
 
 
 def _about_outputs(
@@ -188,40 +219,38 @@ def _about_labels(
             f"{evidence.num_conflicting:,} of {evidence.num_distinct:,} different images come with "
             "more than one label, and count as unlabelled. Check the labels.",
         )
-    if facts.data_labels and facts.labels and not _is_same_names(facts.data_labels, facts.labels):
+    ours, theirs = facts.labels, facts.data_labels
+    if theirs and ours and [n.casefold() for n in theirs] != [n.casefold() for n in ours]:
         wrong = [
-            f"{theirs!r} for {ours!r}"
-            for ours, theirs in zip(facts.labels, facts.data_labels, strict=False)
-            if ours.casefold() != theirs.casefold()
-        ] or [f"{len(facts.data_labels)} for {len(facts.labels)} classes"]
+            f"{their!r} for {our!r}"
+            for our, their in zip(ours, theirs, strict=False)
+            if our.casefold() != their.casefold()
+        ] or [f"{len(theirs)} for {len(ours)} classes"]
         yield Finding(
             "label-names",
             "undecided",
             f"The class names of the data are not the model's: {', '.join(wrong[:3])}. Name the "
             "class folders after the model's labels.",
         )
-    if not confusion:
-        if facts.accuracy is None:
-            yield Finding(
-                "no-labels",
-                "note",
-                f"There are no labels: whether {facts.name} itself is right is not known, only "
-                "whether predictions stay the same.",
-            )
-        return
-    yield from _about_classes(evidence, facts, confusion)
-    yield from _about_scores(facts, sureness)
+    if confusion:
+        yield from _about_classes(evidence, facts, confusion)
+        yield from _about_scores(facts, sureness)
+    elif facts.accuracy is None:
+        yield Finding(
+            "no-labels",
+            "note",
+            f"There are no labels: whether {facts.name} itself is right is not known, only whether "
+            "predictions stay the same.",
+        )
 
 
 def _about_classes(
     evidence: Evidence, facts: ReferenceFacts, confusion: Confusion
 ) -> Iterator[Finding]:
-    sizes = Counter[int]()
-    for (true, _), count in confusion.items():
-        sizes[true] += count
+    sizes = _sizes_of(confusion)
     cycle = permuted_classes(confusion)
     if cycle:
-        shown = ", ".join(f"{_name(facts, a)} as {_name(facts, b)}" for a, b in cycle[:3])
+        shown = ", ".join(f"{facts.label(a)} as {facts.label(b)}" for a, b in cycle[:3])
         yield Finding(
             "permuted-labels",
             "undecided",
@@ -244,7 +273,7 @@ def _about_classes(
         yield Finding(
             "one-class",
             "undecided",
-            f"Every labelled image is of class {_name(facts, next(iter(sizes)))}: such labels "
+            f"Every labelled image is of class {facts.label(next(iter(sizes)))}: such labels "
             "cannot tell a good model from one that always gives that class. Add other classes.",
         )
     elif len(sizes) < facts.num_outputs:
@@ -261,33 +290,20 @@ def _about_scores(facts: ReferenceFacts, sureness: Sureness | None) -> Iterator[
         return
     gap = facts.mean_score - facts.accuracy
     measured = (
-        f"mean score of {100 * facts.mean_score:.1f} % and is right on "
-        f"{100 * facts.accuracy:.1f} % of the labelled images"
+        f"{facts.name} gives its first classes a mean score of {100 * facts.mean_score:.1f} % and "
+        f"is right on {100 * facts.accuracy:.1f} % of the labelled images"
     )
     if gap > MAX_OVERCONFIDENCE:
-        yield Finding(
-            "overconfident",
-            "undecided",
-            f"{facts.name} gives its first classes a {measured}. Check the labels and the "
-            "preprocessing.",
-        )
+        sentence = f"{measured}. Check the labels and the preprocessing."
+        yield Finding("overconfident", "undecided", sentence)
     elif gap > MIN_NOISY_GAP and sureness is not None and sureness.high < MAX_NOISY_AREA:
         yield Finding(
             "noisy-labels",
             "undecided",
-            f"{facts.name} gives its first classes a {measured}, and is about as sure where it is "
-            f"wrong as where it is right: many labels look wrong. Check the labels of the "
-            f"{sureness.num_wrong:,} images where they differ from {facts.name}'s prediction.",
+            f"{measured}, and is about as sure where it is wrong as where it is right: many labels "
+            f"look wrong. Check the labels of the {sureness.num_wrong:,} images where they differ "
+            f"from {facts.name}'s prediction.",
         )
-
-
-def _one_answer(evidence: Evidence, facts: ReferenceFacts) -> Finding:
-    return Finding(
-        "one-answer",
-        "undecided",
-        f"{facts.name} gives the same class for all {evidence.num_images:,} different images, so "
-        "any model that always gives it agrees. Add images of other classes.",
-    )
 
 
 def chance_share(confusion: Confusion) -> float:
@@ -295,9 +311,8 @@ def chance_share(confusion: Confusion) -> float:
 
     It is the chance agreement of Cohen 1960 (Educational and Psychological Measurement 20, 37).
     """
-    true, predicted = Counter[int](), Counter[int]()
-    for (label, answer), count in confusion.items():
-        true[label] += count
+    true, predicted = _sizes_of(confusion), Counter[int]()
+    for (_, answer), count in confusion.items():
         predicted[answer] += count
     return sum(true[label] * predicted[label] for label in true) / true.total() ** 2
 
@@ -310,14 +325,8 @@ def is_better_than_chance(right: int, count: int, chance: float) -> bool:
     binomial has the heaviest tail (Hoeffding 1956, Annals of Mathematical Statistics 27, 713), so
     its exact bound holds. Always guessing the largest class may be right more often: a model that
     finds rare classes at the price of false alarms is of use all the same.
-
-    Args:
-        right: images on which the reference is right.
-        count: labelled images.
-        chance: see `chance_share`.
     """
-    needed = chance + MIN_KAPPA * (1 - chance)
-    return exact_bounds(right, count).low > needed
+    return exact_bounds(right, count).low > chance + MIN_KAPPA * (1 - chance)
 
 
 def permuted_classes(confusion: Confusion) -> tuple[tuple[int, int], ...]:
@@ -327,9 +336,7 @@ def permuted_classes(confusion: Confusion) -> tuple[tuple[int, int], ...]:
     confidence, which takes five of them. Classes that are merely hard are confused in one
     direction, or on fewer than half of their images.
     """
-    sizes = Counter[int]()
-    for (true, _), count in confusion.items():
-        sizes[true] += count
+    sizes = _sizes_of(confusion)
     taken_for = {
         true: answer
         for (true, answer), count in confusion.items()
@@ -346,9 +353,28 @@ def permuted_classes(confusion: Confusion) -> tuple[tuple[int, int], ...]:
     return tuple((true, taken_for[true]) for true in sorted(found))
 
 
-def _is_same_names(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    return [name.casefold() for name in first] == [name.casefold() for name in second]
+def _sizes_of(confusion: Confusion) -> Counter[int]:
+    """The number of images of each true class."""
+    sizes = Counter[int]()
+    for (true, _), count in confusion.items():
+        sizes[true] += count
+    return sizes
 
 
-def _name(facts: ReferenceFacts, index: int) -> str:
-    return one_line(facts.labels[index]) if index < len(facts.labels) else str(index)
+def _is_constant(rows: Rows, clusters: Clusters) -> bool:
+    """Whether the reference's outputs are the same for all different pictures, two at least."""
+    projection = rows["projection"][clusters.leaders].astype(np.float64)
+    if len(projection) < 2:
+        return False
+    return bool(np.ptp(projection) <= _CONSTANT * rows["norm"][clusters.leaders].max())
+
+
+def _sureness(margins: FloatArray, right: BoolArray) -> Sureness | None:
+    """Whether the margins of right predictions are above those of wrong ones; None without both."""
+    num_right, num_wrong = count_true(right), count_true(~right)
+    if not num_right or not num_wrong:
+        return None
+    _, place, counts = np.unique(margins, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    below = float(ranks[right].sum()) - num_right * (num_right + 1) / 2
+    return Sureness(below / (num_right * num_wrong), num_right, num_wrong)

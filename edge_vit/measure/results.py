@@ -1,24 +1,11 @@
-"""What measuring yields: frozen values that reports, files and other tools read."""
+"""Reports: what measuring yields, as frozen values that files and other tools read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edge_vit.measure.accuracy_values import ClassAccuracy as ClassAccuracy
-from edge_vit.measure.accuracy_values import Disagreement as Disagreement
-from edge_vit.measure.accuracy_values import LabelAgreement as LabelAgreement
-from edge_vit.measure.accuracy_values import ScoreError as ScoreError
-from edge_vit.measure.findings import Evidence as Evidence
-from edge_vit.measure.findings import Finding as Finding
 from edge_vit.measure.histogram import Histogram
-from edge_vit.measure.timing import ColdStart as ColdStart
-from edge_vit.measure.timing import Energy as Energy
-from edge_vit.measure.timing import LatencySummary as LatencySummary
-from edge_vit.measure.timing import Percentile as Percentile
-from edge_vit.measure.timing import Scenario as Scenario
-from edge_vit.measure.timing import Stage as Stage
-from edge_vit.measure.timing import TimingWarning as TimingWarning
 from edge_vit.spec import ModelSpec, Precision, TaskName
 from edge_vit.tasks.measures import MeasureValue
 from edge_vit.tasks.prediction import Answer as Answer
@@ -30,26 +17,17 @@ activation and no threshold in its model; format 3 had no evidence and no findin
 measures."""
 
 Outcome = Literal["pass", "fail", "undecided"]
+FindingOutcome = Literal["note", "undecided", "fail"]
+"""The best verdict that a finding allows; a note allows any."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The conditions of a measurement, without which its numbers mean nothing.
+    """The machine and the packages of a measurement; "" is what the machine does not tell.
 
-    Attributes:
-        device: the processor (or GPU) that did the work, as the system names it.
-        instruction_sets: those that decide the speed of INT8: ``avx2``, ``avx512_vnni``…
-        num_cores: logical cores that this process may use.
-        memory_gib: of the machine.
-        packages: version of each package that took part, ``edge-vit`` included.
-        gpu: its name; "" where there is none, as below for what the machine does not tell.
-        compute_capability: of the GPU, such as ``8.7``.
-        driver: version of NVIDIA's kernel driver.
-        cuda: version of the CUDA toolkit.
-        tensorrt: version of the system's TensorRT library.
-        l4t: release of Jetson Linux, such as ``36.4.3``.
-        power_mode: of a Jetson, as ``nvpmodel`` calls it.
-        clocks_locked: whether no clock may change; None where that is not known.
+    `device` is the processor as the system names it, `cuda` the version of the toolkit,
+    `l4t` the release of Jetson Linux, `power_mode` that of a Jetson. `clocks_locked` is None where
+    it is not known.
     """
 
     device: str
@@ -70,31 +48,89 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class LatencySummary:
+    """Latency in milliseconds; percentiles by linear interpolation between order statistics.
+
+    `p99` is that of the sample, however few runs there were.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """One percentile of the latency, with its two-sided 95 % interval by order statistics.
+
+    `ms` is None where fewer than ten runs lie beyond the percentile, an end where the sample has
+    none.
+    """
+
+    percent: float
+    ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the time from an image to its prediction, over all runs, in milliseconds.
+
+    `name` is ``decode`` (an image file), ``preprocess`` (resize and crop), ``host-to-device``,
+    ``GPU``, ``device-to-host``, ``run`` (the call of `Session.run` as a whole) or ``end-to-end``
+    (preprocess, run and decoding of the outputs).
+    """
+
+    name: str
+    p50_ms: float
+    p90_ms: float
+    mean_ms: float
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Time to the first prediction of a fresh process, and the most memory that it held until then.
+
+    `process_ms` is starting Python and importing edge-vit, `load_ms` importing the backend and
+    loading the model.
+    """
+
+    process_ms: float
+    load_ms: float
+    first_run_ms: float
+    memory_peak_mib: float | None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of the timed runs, idle power included; `source` is such as ``VDD_IN`` or ``NVML``."""
+
+    joules_per_image: float
+    mean_w: float
+    source: str
+
+
+@dataclass(frozen=True)
+class TimingWarning:
+    """What makes a latency doubtful, such as ``launch-bound`` or ``throttled``, in words."""
+
+    name: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class LatencyReport:
     """How long one `Session.run` takes, input and output copies included.
 
-    Attributes:
-        batch_size: images per run; in the scenario ``multi-stream`` those of one query.
-        iterations: timed runs; `warmup` runs before them were not counted.
-        throughput_ips: images per second: ``batch_size / mean latency``, or in the scenario
-            ``offline`` all images over all of the time.
-        samples_ms: the timed runs in order, milliseconds: the first `MAX_SAMPLES` of them.
-        interleaved_with: other precisions that were timed in turns with this one.
-        scenario: how runs followed each other.
-        label: what the scenario is and is not, for people.
-        interval_ms: from the start of one run to that of the next, where `scenario` is ``paced``.
-        percentiles: p50, p90, p95, p99 and p99.9.
-        stages: where the time went, as far as it is known.
-        histogram: of every timed run.
-        cold_start: None where it was not measured.
-        energy: None where the machine does not tell.
-        warnings: none is a good sign.
-        variation: standard deviation over mean of the runs.
-        timed_on: ``noise``, or where the images came from.
-        is_on_gpu: whether a GPU did the work.
-        provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
-        cuda_graph: whether runs were replayed from a CUDA graph; None where there are none.
-        num_openings: how often the session was opened anew: the runs are in as many stretches.
+    `samples_ms` are the timed runs in order, at most the first 100,000. `interleaved_with` are the
+    precisions that were timed in turns with this one, `num_openings` how often the session was
+    opened anew in between. `variation` is standard deviation over mean of the runs. `timed_on` is
+    ``noise``, or where the images came from. `scenario` is ``saturated`` or ``paced``; reports of
+    older versions may hold other ones, and a `histogram` of all runs.
     """
 
     backend: str
@@ -108,7 +144,7 @@ class LatencyReport:
     samples_ms: tuple[float, ...]
     interleaved_with: tuple[Precision, ...]
     environment: Environment
-    scenario: Scenario = "saturated"
+    scenario: str = "saturated"
     label: str = ""
     interval_ms: float | None = None
     percentiles: tuple[Percentile, ...] = ()
@@ -126,8 +162,98 @@ class LatencyReport:
 
 
 @dataclass(frozen=True)
+class Disagreement:
+    """An image on which the two precisions differ much, with the best predictions of both.
+
+    `thumbnail_png` is the image as the model saw it, at most 128 pixels a side, in base64. The
+    scores are those of a regression model, at most 3.
+    """
+
+    image: str
+    thumbnail_png: str
+    label: str | None
+    reference: tuple[Answer, ...]
+    candidate: tuple[Answer, ...]
+    divergence: float
+    agrees: bool
+    reference_scores: tuple[Score, ...] = ()
+    candidate_scores: tuple[Score, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy of both precisions on the labelled images of one class."""
+
+    index: int
+    label: str
+    count: int
+    top1: float
+    reference_top1: float
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """One label of a multi-label model: images where each has it on, share of equal decisions."""
+
+    index: int
+    label: str
+    reference_on: int
+    candidate_on: int
+    agreement: float
+
+
+@dataclass(frozen=True)
+class ScoreError:
+    """One numeric score of a regression model, candidate against reference.
+
+    `mean_error` is the mean absolute difference in the score's own unit, `error_deviation` its
+    standard deviation over images, `spread` that of the reference's values. `above` counts images
+    where the reference reaches the threshold, `same_side` is the share where both are on one side.
+    """
+
+    index: int
+    label: str
+    mean_error: float
+    error_deviation: float
+    spread: float
+    above: int
+    same_side: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that questions the evaluation itself: the reference, the labels or the images."""
+
+    name: str
+    outcome: FindingOutcome
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Counts of the images that decide: each different picture once, none that calibrated.
+
+    The first five fields count all pictures, the others those that calibration did not see.
+    Pictures that come with more than one label (`num_conflicting`) are taken as unlabelled.
+    `num_lost` are labelled and only the reference is right, `num_gained` the opposite.
+    """
+
+    num_distinct: int
+    num_exact_copies: int
+    num_near_copies: int
+    num_conflicting: int
+    num_calibrated_on: int
+    num_images: int
+    num_labelled: int
+    num_agreeing: int
+    num_reference_right: int
+    num_lost: int
+    num_gained: int
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
-    """How the answers of one precision compare with the reference's, on the same images.
+    """How the predictions of one precision compare with the reference's, on the same images.
 
     Rates are from 0 to 1; None where the data has no labels or the task has no classes.
 
@@ -136,43 +262,20 @@ class AccuracyReport:
         agreement: share of images with the same prediction: the same first class, all labels
             equally on or off, or every score on the same side of the threshold; for `features` the
             same nearest neighbour among the other images' reference features (cosine).
-        cosine_mean: mean over images of the cosine between the two output vectors.
-        cosine_min: the smallest of them.
         sqnr_db: ``10 log10(sum reference^2 / sum (reference - candidate)^2)`` over all outputs;
             None where both are equal to the last bit.
-        kl_mean: mean KL(reference || candidate) of the probabilities, nats; None where the task has
-            none.
-        num_lost: labelled images that the reference gets right and the candidate wrong.
-        num_gained: the opposite.
+        kl_mean: mean KL(reference || candidate) of the probabilities, nats.
         data_digest: SHA-256 of the images as the model saw them, whatever their order; files of
             format 1 have another one for the same images.
-        num_calibrated_on: how many of the images were also calibrated on.
         worst: images with the largest divergence, worst first.
-        agreement_interval: two-sided 95 % interval of `agreement` (Wilson).
-        most_drop: without labels, accuracy drops by at most this share with 95 % confidence: the
-            exact upper bound of the disagreement. Only of `classification` and `multi_label`.
-        drop: ``reference_top1 - top1``.
-        drop_interval: two-sided 95 % score interval of `drop` (Tango).
-        drop_bootstrap: the same by a paired bootstrap, for the picture; of width 0 where no image
-            is lost or gained, so nothing is judged by it.
+        most_drop: without labels, accuracy drops by at most this share with 95 % confidence.
+        drop_bootstrap: of reports of older versions.
         mcnemar_p: chance of a split of lost and gained images at least this uneven if neither
-            precision were better: exact, two-sided.
-        ece: expected calibration error of the candidate's first answers, 15 bins of equal width.
-        reference_ece: the reference's.
-        kl_p99: 99th percentile of that KL over images, within 1 %.
-        cosine_p1: 1st percentile of the cosine over images; ``1 - cosine_p1`` is within 1 %.
-        per_class: classes that have labelled images, by index.
-        confusion: (true class, answered class, how many) of the candidate, by class.
-        reference_confusion: the reference's.
-        task: of the model; None in reports of formats 1 and 2.
-        per_label: of `multi_label`, each label; `agreement` is of all labels at once.
+            precision were better.
+        ece: expected calibration error, 15 bins of equal width.
+        confusion: (true class, predicted class, how many) of the candidate, by class.
         label_agreement: of `multi_label`, share of all decisions on single labels that are equal.
-        scores: of `regression`, each score; `agreement` is of the side of the threshold alone.
-        num_bad: images that could not be read and were left out.
-        notes: how the images and their classes were read, and what was left out.
-        evidence: counts of the images that decide: each different picture once, none that
-            calibrated; None in reports of format 3 and before, where every image counts.
-        findings: what questions the reference, the labels or the images.
+        evidence: None in reports of format 3 and before, where every image counts.
         measures: by name, what the task measures; empty in reports of versions before 0.2.
     """
 
@@ -226,41 +329,21 @@ class AccuracyReport:
         """The counts that decide; those of all images where copies were not looked for."""
         if self.evidence is not None:
             return self.evidence
+        right = round((self.reference_top1 or 0.0) * self.num_labelled)
         return Evidence(
-            num_distinct=self.num_images,
-            num_exact_copies=0,
-            num_near_copies=0,
-            num_conflicting=0,
-            num_calibrated_on=0,
-            num_images=self.num_images,
-            num_labelled=self.num_labelled,
-            num_agreeing=self.num_agreeing,
-            num_reference_right=round((self.reference_top1 or 0.0) * self.num_labelled),
-            num_lost=self.num_lost,
-            num_gained=self.num_gained,
+            *(self.num_images, 0, 0, 0, 0, self.num_images, self.num_labelled),
+            *(self.num_agreeing, right, self.num_lost, self.num_gained),
         )
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One limit and how a precision stands to it.
+    """One limit and how a precision stands to it; `name` is the option that sets it.
 
-    Attributes:
-        name: the option that sets it: ``max-drop``, ``max-error``, ``min-agreement``,
-            ``min-speedup``, ``max-p99-ms``; ``baseline-speed`` and ``baseline-accuracy`` hold it
-            against an earlier report.
-        limit: what the user asked for: points, percent, a ratio, or milliseconds.
-        value: what was measured, in the same unit (``max-drop`` without labels: percent of the
-            images with another answer); None where conditions are unlike and nothing was compared.
-        low: lower bound of `value`: for accuracy one that holds alone with 95 % confidence, for
-            times the lower end of a two-sided 95 % interval.
-        high: upper bound, likewise.
-        sentence: the same in plain words.
-        images_needed: how many images would decide an undecided gate, at the rates seen so far.
-        runs_needed: how many timed runs would.
-        backend: that ran it.
-        confidence: of each bound alone, so that all that was compared at once, and every earlier
-            look, together err in at most 5 of 100.
+    `limit` and `value` are in points, percent, a ratio, milliseconds or decibels. For accuracy each
+    bound holds alone with `confidence`; for times both are an interval of it. `images_needed` and
+    `runs_needed` would decide an undecided gate, at the rates seen so far. `confidence` is such
+    that all that was compared at once, and every earlier look, err in at most 5 of 100 together.
     """
 
     name: str
@@ -279,17 +362,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to ship, and why.
+    """Which precision to ship and on which backend, and why.
 
-    Attributes:
-        candidate: the precision that the outcome is about.
-        recommended: the precision to ship.
-        outcome: ``pass`` only where every gate of the candidate passes and no finding questions it.
-        sentence: the recommendation in plain words.
-        backend: that ran the candidate.
-        recommended_backend: that runs `recommended` best here.
-        findings: what questions the evaluation; none but notes where the outcome is ``pass``.
-        look: number of this look at the same candidate, from 1.
+    ``pass`` only where every gate of the candidate passes and no finding questions the evaluation.
+    `look` is the number of this look at the same candidate, from 1.
     """
 
     candidate: Precision

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from edge_vit.errors import SpecError
 from edge_vit.formats import REFERENCE, all_formats, find_format, is_wider, names_below, names_of
 from edge_vit.measure.earlier import judge_earlier
-from edge_vit.measure.findings import ABOUT_LABELS, Finding
 from edge_vit.measure.gates import judge_accuracy, judge_agreement, judge_sqnr
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import (
     AccuracyReport,
+    Finding,
     Gate,
     LatencyReport,
     Outcome,
@@ -32,6 +32,14 @@ Gates = Mapping[Place, tuple[Gate, ...]]
 
 _TAKEN_FOR_GRANTED = frozenset({"min-agreement", "min-sqnr"})
 """Gates that are in the recommendation only where they do not pass."""
+
+_ABOUT_LABELS = frozenset(
+    {
+        *("label-names", "labels-conflict", "one-class", "permuted-labels", "chance"),
+        *("overconfident", "noisy-labels"),
+    }
+)
+"""Findings after which no accuracy by these labels means anything, neither good nor bad."""
 
 _ORDER: tuple[Outcome, ...] = ("fail", "undecided", "pass")
 
@@ -202,7 +210,7 @@ def _without_labels_in_question(
     gates: tuple[Gate, ...], findings: Sequence[Finding]
 ) -> tuple[Gate, ...]:
     """Leave open what wrong labels would decide: an accuracy by them is neither kept nor lost."""
-    if not any(f.name in ABOUT_LABELS and f.outcome == "undecided" for f in findings):
+    if not any(f.name in _ABOUT_LABELS and f.outcome == "undecided" for f in findings):
         return gates
     return tuple(
         dataclasses.replace(

@@ -19,12 +19,12 @@ from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.measure.accuracy import evaluate
-from edge_vit.measure.calibrated import CalibrationImages
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.latency import measure_reopened
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.look_history import LookHistory, read_history
+from edge_vit.measure.records import CalibrationImages
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.verdict import choose_candidate, decide
 from edge_vit.printable import one_line

@@ -1,4 +1,4 @@
-"""The images where two answers differ most: a bounded list, kept while images stream by."""
+"""The images where two predictions differ most: a bounded list, kept while images stream by."""
 
 from __future__ import annotations
 
@@ -19,15 +19,9 @@ THUMBNAIL_PIXELS = 128
 
 @dataclass(frozen=True, eq=False)
 class SeenImage:
-    """An image as the model saw it.
+    """An image as the model saw it: uint8 (height, width, 3) RGB, preprocessed, and its digest.
 
-    Attributes:
-        index: its place in the data.
-        name: its name in the data.
-        pixels: uint8 (height, width, 3) RGB, preprocessed.
-        label: index of its class, or None where it is not known.
-        digest: `edge_vit.data.preprocess.digest` of the pixels.
-        truth: what the data says of it beside a class, or instead of one.
+    `index` is its place in the data, `truth` what the data says beside a class, or instead of one.
     """
 
     index: int
@@ -40,13 +34,7 @@ class SeenImage:
 
 @dataclass(frozen=True)
 class Kept:
-    """An image that is among the worst so far.
-
-    Attributes:
-        index: its place in the data.
-        digest: of its pixels.
-        shown: what a report shows of it.
-    """
+    """An image that is among the worst so far, by its place in the data and its digest."""
 
     index: int
     digest: str
@@ -59,11 +47,7 @@ class Kept:
 
 
 class WorstImages:
-    """The `size` images of largest divergence among all that were offered.
-
-    Memory is that of `size` thumbnails, however many are offered. Images without any divergence are
-    left out.
-    """
+    """The `size` images of largest divergence among all offered; those without any are left out."""
 
     def __init__(self, size: int, kept: Sequence[Kept] = ()) -> None:
         self._size = size

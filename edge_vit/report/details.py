@@ -116,7 +116,7 @@ def accuracy_details(
 def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
     """Return the drop of each precision with its intervals and tests, and calibration errors."""
     measures = (
-        *("drop (points)", "95 % score interval", "paired bootstrap", "McNemar's p, exact"),
+        *("drop (points)", "95 % interval of it", "McNemar's p, exact"),
         *("drop at most, without labels", "calibration error (ECE)", "ECE of the reference"),
         *("KL, 99th percentile (nats)", "cosine, 1st percentile"),
     )
@@ -125,7 +125,6 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
             place_of(report),
             MISSING if report.drop is None else number(100 * report.drop, 2),
             _points(report.drop_interval),
-            _points(report.drop_bootstrap),
             significant(report.mcnemar_p),
             percent(report.most_drop),
             percent(report.ece),
@@ -136,9 +135,8 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
         for report in reports
     ]
     note = (
-        "Score interval by Tango. The bootstrap is a picture: without lost or gained images it has "
-        "no width. McNemar's p: the chance of a split of lost and gained images this uneven if "
-        "neither were better."
+        "McNemar's p: the chance of a split of lost and gained images this uneven if neither were "
+        "better."
     )
     return side_by_side("The drop and its uncertainty", measures, columns, note)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from edge_vit.measure.findings import FindingOutcome
-from edge_vit.measure.results import Gate, Outcome, VerifyReport
+from edge_vit.measure.results import FindingOutcome, Gate, Outcome, VerifyReport
 from edge_vit.report.grids import place_of, recommendation
 
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

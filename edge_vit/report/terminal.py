@@ -13,8 +13,7 @@ from rich.text import Text
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.record import ExportRecord
 from edge_vit.formats import look_of
-from edge_vit.measure.findings import FindingOutcome
-from edge_vit.measure.results import AccuracyReport, LatencyReport, Outcome, Verdict
+from edge_vit.measure.results import AccuracyReport, FindingOutcome, LatencyReport, Outcome, Verdict
 from edge_vit.printable import one_line
 from edge_vit.report.conditions import model_grid, preprocess_grid
 from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, place_of, recommendation

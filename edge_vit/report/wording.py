@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from edge_vit.measure.findings import FindingOutcome
-from edge_vit.measure.results import Outcome
+from edge_vit.measure.results import FindingOutcome, Outcome
 
 MISSING = "–"
 

@@ -189,10 +189,9 @@ def test_bench_paces_itself_and_writes_its_report(edgevit, shared_bundle, tmp_pa
     ("options", "status", "message"),
     [
         (["--fps", "30"], 2, "--fps is of --scenario paced, got saturated"),
-        (["--scenario", "multi-stream", "--batch-size", "4"], 1, "expected 8, which multi-stream"),
         (["--image", "none.png"], 1, "does not exist"),
     ],
-    ids=["fps", "batch", "image"],
+    ids=["fps", "image"],
 )
 def test_bench_refuses_what_does_not_fit(refused, shared_bundle, options, status, message):
     assert message in refused("bench", shared_bundle.path, *options, status=status)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from edge_vit.measure import accuracy
+from edge_vit.measure.partial import read_partial
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.values import from_json
 
@@ -83,7 +84,7 @@ def _interrupt_after(patch, count):
         return real(*arguments)
 
     patch.setattr(accuracy, "preprocess", preprocess)
-    patch.setattr("edge_vit.measure.resumable.evaluate_part", _saving_always)
+    patch.setattr("edge_vit.measure.evaluation.evaluate_part", _saving_always)
 
 
 def _saving_always(*arguments, **options):
@@ -92,11 +93,11 @@ def _saving_always(*arguments, **options):
 
 KILLED = """
 import sys
-from edge_vit.measure import accuracy, resumable
+from edge_vit.measure import accuracy, evaluation
 real = accuracy.evaluate_part
 def slow(*arguments, **options):
     return real(*arguments, **{**options, "seconds_between_saves": 0})
-resumable.evaluate_part = slow
+evaluation.evaluate_part = slow
 see, seen = accuracy.preprocess, []
 def preprocess(*arguments):
     seen.append(1)
@@ -124,7 +125,7 @@ def test_a_process_that_is_killed_loses_nothing(edgevit, shared_bundle, held_out
         assert process.stdout.readline() == b"in the middle\n"
         process.kill()
     assert process.returncode == -9
-    assert 0 < json.loads(state.read_bytes())["totals"]["tally"]["num_images"] < 40
+    assert 0 < read_partial(state).num_images < 40
     assert not out.exists()
     resumed = edgevit(*arguments, "--resume")
     assert resumed.exit_code == 0, resumed.output

@@ -3,7 +3,7 @@
 import pytest
 from small_models import make_model
 
-from edge_vit.measure.latency import summarize
+from edge_vit.measure.recorder import summarize
 from edge_vit.measure.results import AccuracyReport, Environment, LatencyReport
 
 ENVIRONMENT = Environment("CPU", ("avx2",), 2, 8.0, "Linux", "3.10", {"edge-vit": "0"})

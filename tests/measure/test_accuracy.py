@@ -12,7 +12,7 @@ from edge_vit.data.images import ArraySource, open_image_source
 from edge_vit.data.preprocess import digest
 from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.measure.accuracy import evaluate
-from edge_vit.measure.calibrated import CalibrationImages
+from edge_vit.measure.records import CalibrationImages
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.progress import Silent
 from edge_vit.runtime.fake import FakeSession

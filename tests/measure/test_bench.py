@@ -16,7 +16,7 @@ from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import BackendError, ImageError
 from edge_vit.measure.bench import add_energy, benchmark
 from edge_vit.measure.cold_start import measure_cold_start, read_memory_peak
-from edge_vit.measure.scenarios import Plan
+from edge_vit.measure.latency import Plan
 from edge_vit.runtime.session import SessionOptions
 
 ONE = SessionOptions(threads=1)

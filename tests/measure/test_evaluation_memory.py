@@ -9,6 +9,7 @@ import numpy as np
 from small_models import make_model
 
 from edge_vit.data.images import ImageItem
+from edge_vit.measure import records
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.progress import Silent
 from edge_vit.runtime.session import Session
@@ -75,12 +76,12 @@ def _peak_of(count):
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert part.tally.num_images == count
+    assert part.num_images == count
     return peak
 
 
-RECORD = 334
-"""Bytes of one image's record: its digest, its signature and what the reference made of it."""
+RECORD = records.RECORD.itemsize + records.OUTCOME.itemsize
+"""Bytes of what is kept of one image."""
 MEASURED = 5 * 8 + 24
 """Bytes of its measures: five places in lists, and one number that is neither 0 nor 1."""
 
@@ -89,5 +90,5 @@ def test_memory_grows_by_a_record_per_image_and_no_more():
     _peak_of(50)  # what is loaded once is loaded now
     few, many = _peak_of(300), _peak_of(2000)
     # At the end the records are there as bytes, once more as they grow, and as text.
-    records = 1700 * RECORD * (1 + 1.2 + 1.4)
-    assert many - few < records + 1700 * MEASURED * 1.2 + 200_000
+    kept = 1700 * RECORD * (1 + 1.2 + 1.4)
+    assert many - few < kept + 1700 * MEASURED * 1.2 + 200_000

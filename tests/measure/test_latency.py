@@ -8,8 +8,8 @@ from edge_vit.measure.latency import (
     measure_interleaved,
     measure_latency,
     measure_reopened,
-    summarize,
 )
+from edge_vit.measure.recorder import summarize
 from edge_vit.runtime.fake import FakeSession
 
 

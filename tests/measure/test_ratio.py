@@ -120,7 +120,7 @@ def test_runs_taken_apart_may_be_unlike_in_number():
 
 @pytest.mark.parametrize("degrees", [1, 4, 9, 30])
 def test_students_quantile_equals_scipys(degrees):
-    assert ratio._student(0.95, degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees))
+    assert ratio.student_quantile(0.95, degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees))
 
 
 def test_one_run_says_nothing():

@@ -9,22 +9,15 @@ import pytest
 
 from edge_vit.data.perceptual import signature
 from edge_vit.data.preprocess import digest
-from edge_vit.measure.evidence import question_reference, weigh
-from edge_vit.measure.findings import Evidence
-from edge_vit.measure.records import (
-    AGREES,
-    CANDIDATE_RIGHT,
-    REFERENCE_RIGHT,
-    RecordKeeper,
-    join_packed,
-    pack_outcomes,
-)
+from edge_vit.measure.records import OUTCOME, join_packed, make_records, pack, weigh
 from edge_vit.measure.reference import (
     ReferenceFacts,
     chance_share,
     is_better_than_chance,
     permuted_classes,
+    question_reference,
 )
+from edge_vit.measure.results import Evidence
 
 NAMES = ("cat", "dog", "bird")
 FACTS = ReferenceFacts("fp32 ort", "classification", "softmax", 3, NAMES, NAMES, 0.9, 0.95)
@@ -42,20 +35,16 @@ def evaluated(images, labels, answers, *, outputs=None, candidate=None, seen=Non
     """Return the packed records and outcomes of an evaluation that is told what was predicted."""
     labels, answers = np.asarray(labels), np.asarray(answers)
     candidate = answers if candidate is None else np.asarray(candidate)
-    keeper = RecordKeeper()
-    keeper.add(
+    records = make_records(
         [digest(image) for image in images],
         [signature(image) for image in images],
         labels.tolist(),
         2 * one_hot(answers) if outputs is None else outputs,
         [False] * len(images) if seen is None else seen,
     )
-    bits = (
-        AGREES * (answers == candidate)
-        + REFERENCE_RIGHT * (answers == labels)
-        + CANDIDATE_RIGHT * (candidate == labels)
-    )
-    return keeper.packed, pack_outcomes(bits.astype(np.uint8).tobytes())
+    outcomes = np.zeros(len(images), OUTCOME)
+    outcomes["agrees"], outcomes["answer"] = answers == candidate, candidate
+    return pack(records.tobytes()), pack(outcomes.tobytes())
 
 
 def findings(records, outcomes, facts=FACTS):

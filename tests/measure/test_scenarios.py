@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
 from small_models import make_model
 
 from edge_vit.errors import ShapeError, SpecError
-from edge_vit.measure import recorder
+from edge_vit.measure import latency, recorder
+from edge_vit.measure.latency import Plan, time_session
 from edge_vit.measure.recorder import Recorder, find_warnings, stage_of
-from edge_vit.measure.results import LatencyReport
-from edge_vit.measure.scenarios import NO_SUBMISSION, SCENARIOS, Plan, time_scenario
-from edge_vit.measure.timing import Stage
+from edge_vit.measure.results import LatencyReport, Stage
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import LatencySplit
 from edge_vit.values import from_json, to_json
@@ -56,7 +56,8 @@ class ScriptedSession(FakeSession):
 def _time(script_ms, *plan, **options):
     clock = Clock()
     session = ScriptedSession(clock, script_ms, **options)
-    return time_scenario(session, Plan(*plan), clock=clock), session, clock
+    with mock.patch.object(latency, "time", clock):
+        return time_session(session, Plan(*plan)), session, clock
 
 
 def test_saturated_runs_without_a_pause():
@@ -78,32 +79,6 @@ def test_paced_waits_for_the_next_frame_and_lets_missed_ones_go():
     assert report.throughput_ips == pytest.approx(4 / 0.044)
 
 
-def test_multi_stream_is_queries_of_eight():
-    report, session, _ = _time([8], "multi-stream", None, 20, 0.0, 2)
-    assert session.batches == [8] * 22
-    assert report.batch_size == 8
-    assert report.throughput_ips == pytest.approx(1000)
-    assert report.label.startswith(NO_SUBMISSION)
-
-
-def test_a_query_of_eight_takes_a_graph_of_fixed_batch_several_runs():
-    report, session, _ = _time([2], "multi-stream", None, 3, 0.0, 0, spec=make_model(batch=4))
-    assert session.batches == [4] * 6
-    assert report.samples_ms == (4, 4, 4)
-
-
-def test_offline_is_all_images_over_all_of_the_time():
-    report, session, _ = _time([10, 30], "offline", 16, 4, 0.0, 0)
-    assert session.batches == [16] * 4
-    assert report.throughput_ips == pytest.approx(64 / 0.1)
-    assert "images per second" in report.label
-
-
-@pytest.mark.parametrize("scenario", ["single-stream", "multi-stream", "offline"])
-def test_mlperfs_definitions_are_no_submission(scenario):
-    assert "MLPerf-style, not a submission" in Plan(scenario).label
-
-
 def test_runs_for_as_long_as_asked():
     report, _, _ = _time([10], "saturated", None, None, 0.25, 5)
     assert report.iterations == 25
@@ -111,14 +86,10 @@ def test_runs_for_as_long_as_asked():
     assert report.iterations == 40
 
 
-def test_defaults_are_the_scenarios_own():
-    clock = Clock()
-    static = FakeSession(make_model(batch=4))
-    assert Plan("multi-stream").num_iterations == 1000
-    assert Plan("offline").batch_of(ScriptedSession(clock, [1])) == 8
-    assert Plan().batch_of(static) == Plan("offline").batch_of(static) == 4
-    assert Plan("multi-stream").batch_of(static) == 8
-    assert set(SCENARIOS) == {"saturated", "paced", "single-stream", "multi-stream", "offline"}
+def test_the_batch_is_that_of_the_graph_where_none_is_asked():
+    report, session, _ = _time([4], "saturated", None, 2, 0.0, 0, spec=make_model(batch=4))
+    assert (report.batch_size, session.batches) == (4, [4, 4])
+    assert Plan().num_iterations == 200
 
 
 def test_the_meter_runs_while_runs_are_timed():
@@ -131,7 +102,7 @@ def test_the_meter_runs_while_runs_are_timed():
         yield
         log.append(len(session.batches))
 
-    time_scenario(session, Plan(iterations=5, warmup=2), clock=clock, meter=meter())
+    time_session(session, Plan(iterations=5, warmup=2), meter=meter())
     assert log == [2, 7]
 
 
@@ -143,8 +114,7 @@ def test_the_meter_runs_while_runs_are_timed():
         ({"duration_s": float("inf")}, "duration_s: got inf"),
         ({"warmup": -1}, "warmup: got -1"),
         ({"fps": 0}, "fps: got 0, expected more than 0 runs per second"),
-        ({"scenario": "multi-stream", "batch_size": 4}, "batch_size: got 4, expected 8, which"),
-        ({"scenario": "single-stream", "batch_size": 2}, "batch_size: got 2, expected 1, which"),
+        ({"scenario": "offline"}, "scenario: got offline, expected saturated or paced"),
     ],
     ids=str,
 )
@@ -155,7 +125,7 @@ def test_refuses_an_impossible_plan(plan, message):
 
 def test_refuses_another_batch_than_the_graph_has():
     with pytest.raises(ShapeError, match=r"expected uint8 \(4, 8, 8, 3\)"):
-        time_scenario(FakeSession(make_model(batch=4)), Plan(batch_size=2))
+        time_session(FakeSession(make_model(batch=4)), Plan(batch_size=2))
 
 
 def test_percentiles_come_with_intervals_and_only_where_runs_suffice():

@@ -10,9 +10,8 @@ from small_models import make_model
 
 from edge_vit.bundle import Bundle, draft_bundle
 from edge_vit.errors import ArtifactError, SpecError
-from edge_vit.measure.findings import Finding
 from edge_vit.measure.look_history import LookHistory, read_history, record_look
-from edge_vit.measure.results import Verdict, VerifyReport
+from edge_vit.measure.results import Finding, Verdict, VerifyReport
 from edge_vit.measure.spending import ERROR, error_of_look, judge_together
 
 

@@ -6,13 +6,16 @@ import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
 
 from edge_vit.measure import statistics
-from edge_vit.measure.special import incomplete_beta, inverse_beta
 from edge_vit.measure.statistics import (
     Interval,
     exact_bounds,
     images_needed,
+    incomplete_beta,
+    inverse_beta,
+    mcnemar_p,
     paired_drop_bounds,
     wilson_interval,
 )
@@ -156,3 +159,10 @@ def test_no_number_of_images_decides_on_the_limit(value):
         return Interval(value - 1 / images**0.5, value + 1 / images**0.5)
 
     assert images_needed(bounds, 0.005, value, count=100) is None
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (0, 4), (12, 9), (700, 640)])
+def test_mcnemar_equals_statsmodels(lost, gained):
+    expected = mcnemar([[10, lost], [gained, 0]], exact=True)
+    assert mcnemar_p(lost, gained) == pytest.approx(expected.pvalue, rel=1e-9)
+    assert mcnemar_p(gained, lost) == mcnemar_p(lost, gained)

@@ -12,11 +12,12 @@ from small_models import make_model
 from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
 from edge_vit.measure.accuracy import evaluate, evaluate_part
+from edge_vit.measure.accuracy_report import report_of
 from edge_vit.measure.earlier import loss_since
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.gates import judge_accuracy
 from edge_vit.measure.limits import Limits
-from edge_vit.measure.partial import merge_partials, report_of
+from edge_vit.measure.partial import merge_partials
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.measure.score_gates import agreement_can_fail, judge_scores
 from edge_vit.measure.statistics import Interval

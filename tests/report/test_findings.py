@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from edge_vit.measure.findings import Finding
+from edge_vit.measure.results import Finding
 from edge_vit.report.html import render_html
 from edge_vit.report.junit import render_junit
 from edge_vit.report.markdown import render_markdown

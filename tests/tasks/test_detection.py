@@ -270,15 +270,15 @@ def test_average_precision_lost_is_that_of_both_models_on_the_same_images():
 
 
 def test_nothing_shown_is_undecided():
-    from edge_vit.measure.partial import _nothing_shown
+    from edge_vit.measure.accuracy_report import nothing_shown
 
     class Subject:
         task = "detection"
         reference = "fp32 ort"
 
-    (finding,) = _nothing_shown(Subject, {"agreement": None})
+    (finding,) = nothing_shown(Subject, {"agreement": None})
     assert (finding.name, finding.outcome) == ("nothing-shown", "undecided")
-    assert not list(_nothing_shown(Subject, {"matched_boxes": None}))
+    assert not list(nothing_shown(Subject, {"matched_boxes": None}))
 
 
 def test_parity_compares_queries_whatever_their_order_and_lets_one_in_fifty_be_another():

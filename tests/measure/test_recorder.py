@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edge_vit.measure.percentiles import find_percentiles, percentile_ranks, runs_needed
+from edge_vit.measure.recorder import find_percentiles, percentile_ranks, runs_needed
 
 
 @pytest.mark.parametrize("count", [10, 100, 999, 1000, 12_345])
