@@ -19,9 +19,8 @@ import edge_vit
 from edge_vit.bundle import Bundle
 from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.preprocessing import Preprocessing
-from edge_vit.camera.sources.address import parse_address
-from edge_vit.camera.sources.opening import source_maker
-from edge_vit.camera.sources.pattern import PatternSource
+from edge_vit.camera.sources.address import parse_address, source_maker
+from edge_vit.camera.sources.simple import PatternSource
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.export.sources import SourceRequest
 from edge_vit.runtime.session import Session, run_batch
@@ -133,8 +132,7 @@ def main() -> None:
             bundle = edge_vit.export_bundle(request, Path(folder) / "vit.edgevit")
             options = edge_vit.SessionOptions(arguments.threads)
             with edge_vit.open_session(bundle, backend="ort", options=options) as session:
-                # No golden images come with random weights; what runs in the field is `cropped`.
-                prepare = Preprocessing(bundle.spec.preprocess, "cropped", reason="fixed here")
+                prepare = Preprocessing(bundle.spec.preprocess, "cropped")
                 before = time_bare(session, prepare)
                 summary = run_loop(session, bundle, prepare, arguments.seconds)
                 after = time_bare(session, prepare)

@@ -10,10 +10,10 @@ import numpy as np
 
 import edge_vit
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.sources.opening import source_maker
+from edge_vit.camera.sources.address import source_maker
 from edge_vit.camera.sources.source import Capture, SourceMaker
+from edge_vit.camera.summary import summary_lines
 from edge_vit.camera.values import SourceFormat
-from edge_vit.camera.wording import summary_lines
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.spec import image_input, task_output
 

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.rate_limit import RateLimitedWarnings
-from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
-from edge_vit.camera.threads import as_error, attempt, start_thread
-from edge_vit.camera.values import (
-    Counts,
-    Frame,
-    SourceFormat,
-    SourceState,
-    SourceStatus,
-    Stamps,
+from edge_vit.camera.threads import (
+    SYSTEM_CLOCK,
+    Clock,
+    RateLimitedWarnings,
+    as_error,
+    attempt,
     describe,
+    start_thread,
 )
-from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceError
+from edge_vit.camera.values import Counts, Frame, SourceFormat, SourceState, SourceStatus, Stamps
+from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceError, SpecError
 
 _LOG = logging.getLogger(__name__)
 _ABORT_GRACE_NS = 2 * 10**9  # what an aborted read may take before its thread is given up
-
 _MAX_REASONS = 16  # of frames that cannot be decoded
 _MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long a live source may be silent, and when it is tried again.
+
+    Attributes:
+        stale_after_s: silence after which it is closed and opened anew.
+        open_timeout_s: what opening it, up to its first frame, may take.
+        first_retry_s: before the first try to open it anew; doubles with every try that fails.
+        max_retry_s: what that grows to. A source that ran for so long counts as well again.
+        jitter: share of a pause that chance takes away, so that many devices do not knock at once.
+    """
+
+    stale_after_s: float = 5.0
+    open_timeout_s: float = 15.0
+    first_retry_s: float = 0.5
+    max_retry_s: float = 30.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not 0 < value < float("inf"):
+                raise SpecError(f"{name}: got {value}, expected above 0")
+
+    def retry_ns(self, num_failures: int, chance: float) -> int:
+        """Return the pause, nanoseconds, after failures in a row; `chance` 0 gives the longest."""
+        seconds = min(self.first_retry_s * 2.0 ** min(num_failures - 1, 30), self.max_retry_s)
+        return round(seconds * (1 - self.jitter * chance) * 1e9)
 
 
 class SourceCapture:
@@ -80,7 +107,7 @@ class SourceCapture:
             self._abort(source)
 
     def join(self, until_ns: int) -> bool:
-        """Wait until the source's thread has ended, or until `until_ns`; say whether it has."""
+        """Wait until the source's thread has ended, or until `until_ns`; return whether it has."""
         if self._thread is None:
             return True
         self._thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
@@ -114,14 +141,8 @@ class SourceCapture:
         """Return how the source stands, with what the loop made of its frames."""
         with self._changed:
             return SourceStatus(
-                self.maker.name,
-                self._state,
-                self.maker.is_live,
-                self._format,
-                counts,
-                max(0, self._num_opened - 1),
-                self._last_error,
-                dict(self.undecoded),
+                *(self.maker.name, self._state, self.maker.is_live, self._format, counts),
+                *(max(0, self._num_opened - 1), self._last_error, dict(self.undecoded)),
             )
 
     @property

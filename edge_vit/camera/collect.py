@@ -1,4 +1,4 @@
-"""Frames of a live source to calibrate on: spread over time, near-duplicates left out."""
+"""Calibration images from a live source: spread over time, near-duplicates left out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_vit.camera.capture import SourceCapture
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.retry import RetryPolicy
+from edge_vit.camera.capture import RetryPolicy, SourceCapture
 from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.threads import SYSTEM_CLOCK, Clock
 from edge_vit.camera.values import Counts, Frame
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SourceError, SpecError
@@ -39,8 +38,7 @@ def collect_frames(
 ) -> list[Path]:
     """Write `num_images` frames of a live source to `folder` as PNG, and return their paths.
 
-    Frames are at least `interval_s` apart. Ends early, with what there is, when the scene gives no
-    new frame for long.
+    Frames are at least `interval_s` apart. Ends early when the scene gives no new frame for long.
 
     Raises:
         SpecError: the source is a file or a folder, or an argument is not positive.
@@ -51,9 +49,7 @@ def collect_frames(
     if num_images < 1 or not interval_s > 0:
         raise SpecError(f"got {num_images} images every {interval_s} s, expected both above 0")
     newest = _Newest(clock)
-    capture = SourceCapture(
-        maker, newest.put, newest.end, clock=clock, retry=retry or RetryPolicy()
-    )
+    capture = SourceCapture(maker, newest.put, newest.end, clock=clock, retry=retry)
     paths: list[Path] = []
     seen: list[NDArray[np.float32]] = []
     start_ns = due_ns = clock.now_ns()
@@ -91,7 +87,7 @@ def collect_frames(
 
 
 class _Newest:
-    """The newest frame, waited for."""
+    """The newest frame, or a wait for it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -100,7 +96,7 @@ class _Newest:
         self._is_ended = False
 
     def put(self, frame: Frame) -> None:
-        """Take the place of the frame before."""
+        """Replace the frame before."""
         with self._changed:
             self._frame = frame
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Drift seen in the field: frames that fp32 on the CPU answers otherwise, kept on disk."""
+"""Drift in the field: frames for which fp32 on the CPU predicts something else, kept on disk."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class DisagreementSink:
-    """Answers some frames once more, by a reference, and keeps those that it answers otherwise.
+    """Runs a reference on some frames too, and keeps those for which it predicts something else.
 
-    A kept frame is ``TIME-NUMBER.png`` with a ``.json`` that says both predictions. The newest are
-    kept, so that the disk never fills up.
+    A kept frame is ``TIME-NUMBER.png``, with both predictions in a ``.json``; the newest are kept.
     """
 
     queue_size = 1  # a frame that waits longer is replaced by a newer one

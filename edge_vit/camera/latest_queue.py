@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.threads import SYSTEM_CLOCK, Clock
 
 T = TypeVar("T")
 
@@ -18,12 +18,8 @@ T = TypeVar("T")
 class LatestQueue(Generic[T]):
     """One short queue for each source, emptied in turns, so that no source starves another.
 
-    Args:
-        is_live: of each source: whether the newest item replaces the oldest in a full queue;
-            else `put` waits for room.
-        depth: items that the queue of a live source holds.
-        file_depth: items that the queue of another source holds; None for `depth`.
-        clock: for deadlines.
+    In a full queue of a live source the newest item replaces the oldest; of another `put` waits for
+    room. They hold `depth` and `file_depth` (default: `depth`) items.
     """
 
     def __init__(

@@ -7,20 +7,16 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from edge_vit.camera.capture import SourceCapture
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.loop_metrics import LoopMetrics, percentiles_of
 from edge_vit.camera.preprocessing import Preprocessing
-from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sink import Sink, SinkRunner
 from edge_vit.camera.sources.source import SourceMaker
-from edge_vit.camera.stages import FrameCounts, Stages, Step
-from edge_vit.camera.summary import CameraSummary
+from edge_vit.camera.stages import FrameCounts, LoopOptions, Stages, Step
+from edge_vit.camera.summary import CameraSummary, LoopMetrics
 from edge_vit.camera.systemd import Notifier
-from edge_vit.camera.threads import as_error, attempt
+from edge_vit.camera.threads import SYSTEM_CLOCK, Clock, as_error, attempt
 from edge_vit.camera.values import STAGES, CameraPrediction
 from edge_vit.errors import ArtifactError, DeviceLostError, SourceError, SpecError
 from edge_vit.runtime.session import Session
@@ -30,34 +26,6 @@ _LOG = logging.getLogger(__name__)
 _STAGES_END_NS = 500 * 10**6  # what a run that is under way may take when the loop is stopped
 _SINKS_END_NS = 250 * 10**6  # what sinks may take after that
 _LET_GO_NS = 50 * 10**6  # what a stage needs to end once no sink makes it wait
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """How the loop runs.
-
-    Attributes:
-        batch_size: frames that one run takes at most; 1 for the lowest latency.
-        deadline_ms: how long a run waits for more frames once it has one.
-        top: entries of a prediction.
-        prediction_timeout_s: how long no prediction may come while a live source is read, and how
-            long one run may take; then the process is to be started anew. 0 for any time.
-        retry: with live sources.
-    """
-
-    batch_size: int = 1
-    deadline_ms: float = 0.0
-    top: int = 5
-    prediction_timeout_s: float = 60.0
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "top"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        for name in ("deadline_ms", "prediction_timeout_s"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 0")
 
 
 class CameraLoop:
@@ -97,24 +65,12 @@ class CameraLoop:
         is_live = [maker.is_live for maker in makers]
         self._counts = FrameCounts(len(makers))
         self._stages = Stages(
-            is_live,
-            session,
-            spec,
-            self._prepare,
-            steps,
-            self._emit,
-            self._counts,
-            self._metrics,
-            clock,
-            batch_size=self._options.batch_size,
-            deadline_ms=self._options.deadline_ms,
-            top=self._options.top,
+            *(is_live, session, spec, self._prepare, steps, self._emit),
+            *(self._counts, self._metrics, clock, self._options),
         )
         self._captures = [
             SourceCapture(
-                maker,
-                partial(self._stages.deliver, place),
-                self._count_ended,
+                *(maker, partial(self._stages.deliver, place), self._count_ended),
                 clock=clock,
                 retry=self._options.retry,
             )
@@ -134,7 +90,7 @@ class CameraLoop:
         try:
             for sink in self._sinks:
                 sink.open(self.summary)
-                self._runners.append(SinkRunner(sink, SYSTEM_CLOCK, self._wake))
+                self._runners.append(SinkRunner(sink, SYSTEM_CLOCK, self._notify))
             self._stages.start(self._note_stage_end)
             for capture in self._captures:
                 capture.start()
@@ -148,14 +104,13 @@ class CameraLoop:
 
     def stop(self) -> None:
         """Let `run` return soon. From a signal handler, call it in a thread."""
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify_all()
+        self._is_stopping = True
+        self._notify()
 
     def summary(self) -> CameraSummary:
         """Return how the loop stands; from any thread."""
         now_ns = self._ended_ns or self._clock.now_ns()
-        histograms = {n: percentiles_of(h) for n, h in self._metrics.histograms().items()}
+        latencies = self._metrics.percentiles()
         sources = []
         for place, capture in enumerate(self._captures):
             captured, undecoded = capture.num_captured, capture.num_undecoded
@@ -171,14 +126,13 @@ class CameraLoop:
             recent_fps=self._metrics.recent_fps(now_ns),
             sources=tuple(sources),
             sinks=tuple(runner.status() for runner in self._runners),
-            latency_ms=histograms["latency"],
-            age_ms=histograms["age"],
-            interval_ms=histograms["interval"],
-            stage_ms={stage: histograms[stage] for stage in STAGES},
+            latency_ms=latencies["latency"],
+            age_ms=latencies["age"],
+            interval_ms=latencies["interval"],
+            stage_ms={stage: latencies[stage] for stage in STAGES},
             clocks=self._metrics.clocks,
             degraded=self._session.degraded,
             preprocessing=self._prepare.description,
-            parity=self._prepare.parity,
         )
 
     def _emit(self, prediction: CameraPrediction, done: Callable[[], None]) -> None:
@@ -199,19 +153,18 @@ class CameraLoop:
         if is_last:
             self._stages.captured.close()
 
-    def _note_stage_end(self) -> None:
+    def _notify(self) -> None:
         with self._changed:
-            self._is_stage_end = True
             self._changed.notify_all()
+
+    def _note_stage_end(self) -> None:
+        self._is_stage_end = True
+        self._notify()
         for runner in self._runners:
             runner.stop()
 
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
     def _watch(self) -> None:
-        """Wait for the end, and see to it that nothing stands still."""
+        """Wait for the end, and check that nothing hangs."""
         while True:
             due_ns = self._check()
             with self._changed:
@@ -226,7 +179,7 @@ class CameraLoop:
                 self._clock.wait(self._changed, due_ns)
 
     def _check(self) -> int | None:
-        """Look after sources, answers and the service manager; return when to look again."""
+        """Check sources and predictions, notify the service manager; return when to check again."""
         now_ns = self._clock.now_ns()
         due = [self._notifier.alive(now_ns), *(capture.check() for capture in self._captures)]
         timeout_ns = round(self._options.prediction_timeout_s * 1e9)
@@ -314,12 +267,11 @@ class _Countdown:
 
 
 def _with_own_names(makers: Sequence[SourceMaker]) -> list[SourceMaker]:
-    """`makers` by names that differ: smoothing, pictures and figures are kept by name."""
+    """Return `makers` by names that differ: smoothing, pictures and figures are kept by name."""
     counts: Counter[str] = Counter()
     named = []
     for maker in makers:
         counts[maker.name] += 1
-        number = counts[maker.name]
-        name = maker.name if number == 1 else f"{maker.name} ({number})"
-        named.append(dataclasses.replace(maker, name=name))
+        number = f" ({counts[maker.name]})" if counts[maker.name] > 1 else ""
+        named.append(dataclasses.replace(maker, name=f"{maker.name}{number}"))
     return named

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.rate_limit import RateLimitedWarnings
-from edge_vit.camera.threads import as_error, start_thread
-from edge_vit.camera.values import CameraPrediction, SinkStatus, describe
+from edge_vit.camera.threads import (
+    SYSTEM_CLOCK,
+    Clock,
+    RateLimitedWarnings,
+    as_error,
+    describe,
+    start_thread,
+)
+from edge_vit.camera.values import CameraPrediction, SinkStatus
 from edge_vit.errors import BackendError, EdgeVitError
 
 if TYPE_CHECKING:
@@ -37,8 +42,8 @@ class Sink(Protocol):
 
     Attributes:
         name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
-        queue_size: predictions of one live source that may wait before it; of more the oldest is
-            dropped. Of files and folders none is: they are read no faster than sinks take them.
+        queue_size: predictions of one live source that may wait; of more the oldest is dropped. Of
+            files and folders none is: they are read no faster than sinks take them.
         needs_pixels: whether it uses the pictures. Else `Frame.pixels` is black, of the same shape,
             so that a queue does not hold megabytes.
     """
@@ -48,15 +53,11 @@ class Sink(Protocol):
     needs_pixels: bool
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Get ready; called once, before the first frame.
-
-        Args:
-            summarize: returns how the loop stands; may be called at any time, from any thread.
-        """
+        """Get ready, before the first frame; `summarize` may be called later, in any thread."""
         ...
 
     def write(self, prediction: CameraPrediction) -> None:
-        """Take one answer. Its arrays are only read."""
+        """Take one prediction. Its arrays are only read."""
         ...
 
     def close(self) -> None:
@@ -65,12 +66,9 @@ class Sink(Protocol):
 
 
 class SinkRunner:
-    """A sink with its own thread, and a queue for each source, so that a slow sink slows no other.
+    """An open sink with its own thread and a queue for each source; `ended` is called at its end.
 
-    Args:
-        sink: which takes the predictions; must be open, and is closed at the end.
-        clock: for the time that the end may take.
-        ended: called once the sink is closed.
+    The sink is closed at the end.
     """
 
     def __init__(
@@ -91,7 +89,7 @@ class SinkRunner:
         self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
     def offer(self, prediction: CameraPrediction, taken: Callable[[], None] = lambda: None) -> None:
-        """Queue `answer` and return at once; `taken` is called once it is written or lost."""
+        """Queue `prediction` and return at once; `taken` is called once it is written or lost."""
         if not self.sink.needs_pixels:
             prediction = _without_pixels(prediction)
         lost: _Waiting | None = None
@@ -109,7 +107,7 @@ class SinkRunner:
             lost[1]()
 
     def stop(self) -> None:
-        """Take no more answers; what is queued is still written."""
+        """Take no more predictions; what is queued is still written."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -173,7 +171,7 @@ class SinkRunner:
         self._ended()
 
     def _take(self) -> _Waiting | None:
-        """The next answer, of one source after the other, waited for; None when no more come."""
+        """Wait for the next prediction, of the sources in turn; None when no more come."""
         with self._changed:
             while True:
                 for source, queue in self._queues.items():
@@ -193,7 +191,7 @@ class SinkRunner:
             taken()
 
     def _note_slow_failure(self, start_ns: int) -> None:
-        """Pause a sink that fails only after a while: a file's answers would wait for each."""
+        """Pause a sink that fails only after a while: a file would wait for each failure."""
         now_ns = self._clock.now_ns()
         if now_ns - start_ns < _SLOW_NS:
             return
@@ -202,7 +200,7 @@ class SinkRunner:
             self._retry_ns = now_ns + _PAUSE_NS
 
     def _count_failure(self, error: BaseException) -> None:
-        """Count an answer that the sink raised on, and log why."""
+        """Count a prediction that the sink raised on, and log why."""
         reason = describe(error)
         with self._changed:
             self._failed += 1
@@ -211,7 +209,7 @@ class SinkRunner:
 
 
 def _without_pixels(prediction: CameraPrediction) -> CameraPrediction:
-    """`answer` with a picture of the same shape that takes no memory."""
+    """Return `prediction` with a picture of the same shape that takes no memory."""
     black = np.broadcast_to(np.uint8(0), prediction.frame.pixels.shape)
     return dataclasses.replace(
         prediction, frame=dataclasses.replace(prediction.frame, pixels=black)

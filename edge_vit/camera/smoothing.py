@@ -1,6 +1,6 @@
-"""Steps after the model: answers smoothed over frames, and a floor of confidence.
+"""Post-processing: predictions smoothed over frames, and a floor of confidence.
 
-Both leave the model's own predictions as they are: `CameraPrediction.raw` and `.outputs` stay raw.
+`CameraPrediction.raw` and `.outputs` stay as they are.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from edge_vit.tasks import task_of
 SmoothingKind = Literal["ema", "majority"]
 
 LONGEST_GAP_S = 2.0
-"""After so long without an answer of a source, smoothing begins anew: the scene is another one."""
+"""After so long without a prediction of a source smoothing begins anew: the scene is another."""
 
 
 @dataclass
 class _History:
-    """What smoothing remembers of one source: a mean, or the newest predictions."""
+    """The past of one source: a mean, or the newest predictions."""
 
     last_ns: int
     mean: NDArray[np.float64] | None = None
@@ -40,17 +40,11 @@ class Smoothing:
     ``s += 2 / (k + 1) (p - s)``: as heavy as a plain mean of k frames. ``majority`` counts in how
     many of the last k frames a class came first, or a label was on; a probability is then that
     share, of equal ones the newest comes first, and a label is on in more than half of them.
-
-    Args:
-        kind: how.
-        num_frames: k, at least 1.
-        spec: the model.
-        top: classes or labels to give.
     """
 
     def __init__(self, kind: SmoothingKind, num_frames: int, spec: ModelSpec, top: int = 5) -> None:
         if num_frames < 1 or top < 1:
-            raise SpecError(f"smoothing: got {num_frames} frames and {top} answers, expected 1 up")
+            raise SpecError(f"smoothing: got {num_frames} frames and top {top}, expected 1 up")
         self._task = task_of(spec)
         if self._task.smoothing and kind not in self._task.smoothing:
             raise SpecError(
@@ -62,7 +56,7 @@ class Smoothing:
         self._histories: dict[str, _History] = {}
 
     def __call__(self, prediction: CameraPrediction) -> CameraPrediction:
-        """Return `answer` with its `smoothed` set; as it is where the task has no smoothing."""
+        """Return `prediction` with `smoothed` set; as it is where the task has no smoothing."""
         if not self._task.smoothing:
             return prediction
         history, image = self._history(prediction), prediction.raw.image
@@ -84,7 +78,7 @@ class Smoothing:
         return dataclasses.replace(prediction, smoothed=smoothed)
 
     def _history(self, prediction: CameraPrediction) -> _History:
-        """Return what is remembered of the source; after a gap nothing is."""
+        """Return the past of the source; empty after a gap."""
         source, now_ns = prediction.frame.source, prediction.frame.stamps.captured_ns
         history = self._histories.get(source)
         if history is None or not 0 <= now_ns - history.last_ns <= LONGEST_GAP_S * 1e9:
@@ -95,10 +89,7 @@ class Smoothing:
 
 
 class ConfidenceFloor:
-    """Marks predictions whose best probability is below a floor as not confident.
-
-    Nothing is left out.
-    """
+    """Marks predictions whose best probability is below a floor as not confident."""
 
     def __init__(self, floor: float, spec: ModelSpec) -> None:
         if not 0 <= floor <= 1:
@@ -111,7 +102,7 @@ class ConfidenceFloor:
         self._floor = floor
 
     def __call__(self, prediction: CameraPrediction) -> CameraPrediction:
-        """Return `answer` with its `is_confident` set."""
+        """Return `prediction` with `is_confident` set."""
         best = prediction.shown.confidence
         is_confident = best is None or best >= self._floor
         return dataclasses.replace(prediction, is_confident=is_confident)

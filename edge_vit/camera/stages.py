@@ -6,21 +6,27 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
+from edge_vit.camera.capture import RetryPolicy
 from edge_vit.camera.latest_queue import LatestQueue, Window
-from edge_vit.camera.loop_metrics import LoopMetrics
-from edge_vit.camera.rate_limit import RateLimitedWarnings
-from edge_vit.camera.threads import as_error, start_thread
-from edge_vit.camera.values import CameraPrediction, Counts, Frame, describe
+from edge_vit.camera.summary import LoopMetrics
+from edge_vit.camera.threads import (
+    SYSTEM_CLOCK,
+    Clock,
+    RateLimitedWarnings,
+    as_error,
+    describe,
+    start_thread,
+)
+from edge_vit.camera.values import CameraPrediction, Counts, Frame
 from edge_vit.data.preprocess import UInt8Array
-from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError
+from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError, SpecError
 from edge_vit.runtime.predictor import interpret
 from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
@@ -32,10 +38,37 @@ Prepare = Callable[[UInt8Array], UInt8Array]
 """Makes the model's input, uint8 (height, width, 3), of a frame's pixels."""
 
 Emit = Callable[[CameraPrediction, Callable[[], None]], None]
-"""Takes an answer, and what to call once no sink has it before itself any more."""
+"""Takes a prediction, and a function to call once every sink has taken or lost it."""
 
 Step = Callable[[CameraPrediction], CameraPrediction]
 """Post-processing: smoothing, a confidence floor."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the loop runs.
+
+    Attributes:
+        batch_size: frames that one run takes at most; 1 for the lowest latency.
+        deadline_ms: how long a run waits for more frames once it has one.
+        top: entries of a prediction.
+        prediction_timeout_s: how long no prediction may come while a live source is read, and how
+            long one run may take; then the process is to be started anew. 0 for any time.
+    """
+
+    batch_size: int = 1
+    deadline_ms: float = 0.0
+    top: int = 5
+    prediction_timeout_s: float = 60.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "top"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        for name in ("deadline_ms", "prediction_timeout_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +83,8 @@ class Work:
     def stamped(self, **instants_ns: int) -> Frame:
         """Return the frame with more stamps."""
         changes: dict[str, Any] = instants_ns
-        return dataclasses.replace(
-            self.frame, stamps=dataclasses.replace(self.frame.stamps, **changes)
-        )
+        stamps = dataclasses.replace(self.frame.stamps, **changes)
+        return dataclasses.replace(self.frame, stamps=stamps)
 
 
 class FrameCounts:
@@ -63,8 +95,8 @@ class FrameCounts:
         self._answered = [0] * num_sources
         self._dropped = [0] * num_sources
         self._failed = [0] * num_sources
-        self._reported = [0] * num_sources  # drops that an answer has reported
-        self._last_reason = ""
+        self._reported = [0] * num_sources  # drops that a prediction has reported
+        self.last_reason = ""  # why the last frame failed
         self._warnings = RateLimitedWarnings(_LOG)
 
     def drop(self, work: Work) -> None:
@@ -77,7 +109,7 @@ class FrameCounts:
         reason = describe(error)
         with self._lock:
             self._failed[work.place] += 1
-            self._last_reason = reason
+            self.last_reason = reason
         self._warnings.warn(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
 
     def finish(self, work: Work) -> None:
@@ -92,11 +124,6 @@ class FrameCounts:
             self._reported[place] = self._dropped[place]
             return fresh
 
-    @property
-    def last_reason(self) -> str:
-        """Why the last frame failed."""
-        return self._last_reason
-
     def counts(self, place: int, captured: int, undecoded: int) -> Counts:
         """Return the counts of one source."""
         with self._lock:
@@ -109,19 +136,7 @@ class FrameCounts:
 class Stages:
     """Preprocessing, inference and post-processing, one thread each.
 
-    Args:
-        is_live: of each source.
-        session: which runs the model.
-        spec: of the model.
-        prepare: makes the model's input.
-        steps: of post-processing, in order.
-        emit: takes each prediction; must not wait.
-        counts: where every frame ends.
-        metrics: of latencies.
-        clock: of stamps.
-        batch_size: frames that one run takes at most.
-        deadline_ms: how long a run waits for more frames once it has one.
-        top: entries of a prediction.
+    `is_live` is of each source, `steps` are post-processing in order, and `emit` must not wait.
     """
 
     def __init__(
@@ -135,15 +150,12 @@ class Stages:
         counts: FrameCounts,
         metrics: LoopMetrics,
         clock: Clock,
-        *,
-        batch_size: int,
-        deadline_ms: float,
-        top: int,
+        options: LoopOptions,
     ) -> None:
         self._session, self._spec = session, spec
         self._prepare_pixels, self._steps, self._emit = prepare, tuple(steps), emit
         self._counts, self._metrics, self._clock = counts, metrics, clock
-        self._batch_size, self._wait_ns, self._top = batch_size, round(deadline_ms * 1e6), top
+        self._options, batch_size = options, options.batch_size
         # Of live sources a batch of all together: what waits longer is not the newest.
         depth = -(-batch_size // len(is_live))
         # Of a file enough to fill every stage; what it may not send yet waits in its own thread.
@@ -152,16 +164,15 @@ class Stages:
         self.captured: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
         self._ready: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
         # What has run is answered, whatever comes after: nothing is dropped here.
-        self._inferred: LatestQueue[Work] = LatestQueue(
-            [False] * len(is_live), 2 * batch_size, clock
-        )
+        all_wait = [False] * len(is_live)
+        self._inferred: LatestQueue[Work] = LatestQueue(all_wait, 2 * batch_size, clock)
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs
         self.last_prediction_ns = metrics.start_ns
         self.lost: EdgeVitError | None = None  # why the stages ended before their time
         self._threads: list[threading.Thread] = []
 
     def start(self, ended: Callable[[], None]) -> None:
-        """Begin; `ended` is called when the last frame has been answered, or a stage has failed."""
+        """Begin; `ended` is called after the last frame's prediction, or when a stage failed."""
         stages = (
             ("preprocess", self._prepare, self._ready.close),
             ("infer", self._infer, self._inferred.close),
@@ -183,7 +194,7 @@ class Stages:
         self._drop(self.captured.put(place, work))
 
     def clear(self) -> None:
-        """Drop all frames that wait; those that have run are still answered."""
+        """Drop all frames that wait; those that have run still get their prediction."""
         for window in self._windows:
             if window is not None:
                 window.close()
@@ -192,7 +203,7 @@ class Stages:
                 self._drop(work)
 
     def join(self, until_ns: int) -> bool:
-        """Wait until all threads have ended, or until `until_ns`; say whether they have."""
+        """Wait until all threads have ended, or until `until_ns`; return whether they have."""
         for thread in self._threads:
             thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
         return not any(thread.is_alive() for thread in self._threads)
@@ -217,8 +228,7 @@ class Stages:
 
     def _leave(self, place: int) -> None:
         """Note that a frame of the source at `place` is on its way no more."""
-        window = self._windows[place]
-        if window is not None:
+        if (window := self._windows[place]) is not None:
             window.leave()
 
     def _drop(self, work: Work | None) -> None:
@@ -236,16 +246,16 @@ class Stages:
             start_ns = self._clock.now_ns()
             try:
                 model_input = self._prepare_pixels(work.frame.pixels)
-                frame = work.stamped(
-                    preprocess_start_ns=start_ns, preprocess_end_ns=self._clock.now_ns()
-                )
             except BaseException as error:
                 self._fail_frame(work, error)
                 continue
+            end_ns = self._clock.now_ns()
+            frame = work.stamped(preprocess_start_ns=start_ns, preprocess_end_ns=end_ns)
             self._drop(self._ready.put(work.place, Work(work.place, frame, model_input)))
 
     def _infer(self) -> None:
-        while works := self._ready.take(self._batch_size, self._wait_ns):
+        wait_ns = round(self._options.deadline_ms * 1e6)
+        while works := self._ready.take(self._options.batch_size, wait_ns):
             start_ns = self.infer_since_ns = self._clock.now_ns()
             try:
                 inputs = [work.model_input for work in works if work.model_input is not None]
@@ -282,9 +292,9 @@ class Stages:
     def _predict(self, work: Work) -> CameraPrediction:
         assert work.outputs is not None
         name = f"{work.frame.source}#{work.frame.number}"
-        height, width = work.frame.pixels.shape[:2]
-        precision, top = self._session.precision, self._top
-        raw = interpret(name, work.outputs, self._spec, precision, top, (height, width))
+        size = work.frame.pixels.shape[:2]
+        precision, top = self._session.precision, self._options.top
+        raw = interpret(name, work.outputs, self._spec, precision, top, size)
         prediction = CameraPrediction(work.frame, raw, work.outputs)
         for step in self._steps:
             prediction = step(prediction)

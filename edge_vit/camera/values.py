@@ -1,14 +1,14 @@
-"""What the camera loop hands on: frames, answers, and how it stands, as frozen values.
+"""Frames, predictions and statuses that the camera loop hands on, as frozen values.
 
-All instants are nanoseconds of the clock that never jumps (``time.monotonic_ns``), the one that
-Linux drivers stamp frames with. Wall time is for people and stands beside it.
+Instants are nanoseconds of `time.monotonic_ns`, by which Linux drivers stamp frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import astuple, dataclass, field
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from edge_vit.data.preprocess import UInt8Array
 from edge_vit.runtime.predictor import Prediction
 
 CaptureClock = Literal["driver", "arrival"]
-"""Who said when a frame was captured: the driver that took it, or we, when it arrived."""
+"""What stamped a frame's capture: the driver that took it, or its arrival here."""
 
 STAGES = ("receive", "wait", "preprocess", "queue", "infer", "finish")
 """The parts of a frame's latency, in order; they add up to it."""
@@ -25,18 +25,10 @@ STAGES = ("receive", "wait", "preprocess", "queue", "infer", "finish")
 
 @dataclass(frozen=True)
 class Stamps:
-    """When a frame came to each stage, in nanoseconds; 0 for a stage that it has not come to.
+    """When a frame reached each stage, nanoseconds; 0 for a stage that it has not reached.
 
-    Attributes:
-        captured_ns: when the picture was taken, as `clock` says it.
-        received_ns: when the source handed it over, decoded.
-        preprocess_start_ns: when preprocessing took it out of the slot.
-        preprocess_end_ns: when the model's input was ready.
-        infer_start_ns: when the model began.
-        infer_end_ns: when the model's output was there.
-        predicted_ns: when the prediction was complete, before any sink saw it.
-        captured_unix_ns: `captured_ns` as wall time, nanoseconds since 1970.
-        clock: whose stamp `captured_ns` is.
+    The first seven are the ends of `STAGES` in order, from the capture, by `clock`, to the complete
+    prediction, before any sink. `captured_unix_ns` is the capture in wall time, since 1970.
     """
 
     captured_ns: int
@@ -51,7 +43,7 @@ class Stamps:
 
     @property
     def latency_ms(self) -> float:
-        """From capture to answer, milliseconds."""
+        """From capture to prediction, milliseconds."""
         return (self.predicted_ns - self.captured_ns) / 1e6
 
     @property
@@ -61,32 +53,21 @@ class Stamps:
 
     def stage_ms(self) -> dict[str, float]:
         """Return how long each of `STAGES` took, milliseconds."""
-        instants = (
-            self.captured_ns,
-            self.received_ns,
-            self.preprocess_start_ns,
-            self.preprocess_end_ns,
-            self.infer_start_ns,
-            self.infer_end_ns,
-            self.predicted_ns,
-        )
-        return {
-            stage: (instants[place + 1] - instants[place]) / 1e6
-            for place, stage in enumerate(STAGES)
-        }
+        instants = astuple(self)[: len(STAGES) + 1]
+        durations = [(end - start) / 1e6 for start, end in pairwise(instants)]
+        return dict(zip(STAGES, durations, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture that a source really gave.
+    """One picture of a source.
 
     Attributes:
         number: counts the frames of its source from 0, those without a prediction included, and
             goes on after the source was opened anew.
         source: the source's name: its address without a password.
         pixels: uint8 (height, width, 3) RGB; to be copied before it is drawn on.
-        stamps: when it came to each stage.
-        is_live: whether the source goes on without us, so that the newest frame counts.
+        is_live: whether the source goes on by itself, so that the newest frame counts.
     """
 
     number: int
@@ -98,14 +79,13 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class CameraPrediction:
-    """What the model says of one frame.
+    """What the model predicts for one frame.
 
     Attributes:
-        frame: with all its stamps set.
-        raw: what the model says, best first.
-        outputs: by name, as the model gave them, one row each.
-        smoothed: predictions over several frames, where a step of post-processing made them.
-        is_confident: whether the prediction reaches the confidence floor; True where there is none.
+        raw: of this frame alone, best first.
+        outputs: the model's outputs by name, one row each.
+        smoothed: over several frames, where a step of post-processing made it.
+        is_confident: whether it reaches the confidence floor; True where there is none.
         num_dropped: frames of this source that were dropped since its last prediction.
     """
 
@@ -124,14 +104,10 @@ class CameraPrediction:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a source's frames: ``captured`` is the sum of the others, in-flight ones too.
+    """What became of a source's frames: `captured` is the sum of the others.
 
-    Attributes:
-        captured: frames that the source gave, those that could not be decoded included.
-        answered: frames with a prediction.
-        dropped: frames that a newer one replaced, or that the end of the loop found waiting.
-        failed: frames that could not be decoded, preprocessed or run.
-        in_flight: frames on their way; 0 once the loop has ended.
+    `answered` have a prediction; `dropped` were replaced by a newer frame, or still waited when the
+    loop ended; `failed` could not be decoded, preprocessed or run.
     """
 
     captured: int = 0
@@ -148,15 +124,7 @@ SourceState = Literal["opening", "running", "stale", "waiting", "ended"]
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """What a source gives.
-
-    Attributes:
-        width: pixels.
-        height: pixels.
-        rate: frames a second as the source says it; 0 where it does not.
-        colour: how its pixels became RGB: pixel format, matrix, range, and who said so.
-        clock: whose capture stamps its frames carry.
-    """
+    """What a source gives: pixels, frames a second (0: unknown), and how they became RGB."""
 
     width: int
     height: int
@@ -167,14 +135,10 @@ class SourceFormat:
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """How one source stands.
+    """The state of one source.
 
     Attributes:
-        name: as in `Frame.source`.
-        state: what it does.
-        is_live: whether the newest frame wins, and others are dropped.
         format: of the last time it was open; None before the first.
-        counts: of its frames.
         num_reopened: times that it was opened anew after it had been lost.
         last_error: why it was lost or could not be opened; empty where it never was.
         undecoded: how many frames could not be decoded, by reason.
@@ -200,15 +164,10 @@ class SourceStatus:
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """The answers that a sink took, lost to a full queue or the end, and raised on."""
+    """The predictions that a sink took, lost to a full queue or the end, and raised on."""
 
     name: str
     written: int = 0
     dropped: int = 0
     failed: int = 0
     last_error: str = ""
-
-
-def describe(value: Any) -> str:
-    """Return what went wrong in one line: the message of an error, or else its type."""
-    return " ".join(str(value).split()) or type(value).__name__

@@ -118,7 +118,7 @@ def _take_frames(
 ) -> Path:
     """Take frames of a live source into `folder`, and return it."""
     from edge_vit.camera.collect import collect_frames
-    from edge_vit.camera.sources.opening import source_maker
+    from edge_vit.camera.sources.address import source_maker
 
     maker = source_maker(address)
     collect_frames(maker, folder, num_images, interval_s=interval_s, progress=progress)

@@ -75,7 +75,7 @@ class _KeepsArguments(click.Command):
 )
 @option(
     "--preprocess",
-    "auto takes the fastest that this bundle's golden images allow; pillow is the reference.",
+    "auto takes the fastest whose pixels are those of pillow, the reference.",
     ["auto", "reduced", "cropped", "pillow"],
     "auto",
 )
@@ -155,11 +155,12 @@ def command(
     Of a live source old frames are dropped and counted; of files and folders every frame is
     answered, in order. A source that is lost is opened anew. SIGTERM ends the loop with status 0.
     """
-    from edge_vit.camera.loop import CameraLoop, LoopOptions
-    from edge_vit.camera.preprocessing import choose_preprocessing
-    from edge_vit.camera.retry import RetryPolicy
+    from edge_vit.camera.capture import RetryPolicy
+    from edge_vit.camera.loop import CameraLoop
+    from edge_vit.camera.preprocessing import Preprocessing
     from edge_vit.camera.sinks.json_lines import json_line
-    from edge_vit.camera.sources.opening import source_maker
+    from edge_vit.camera.sources.address import source_maker
+    from edge_vit.camera.stages import LoopOptions
     from edge_vit.camera.systemd import Notifier
     from edge_vit.cli.camera_run import Signals, run_loop
 
@@ -182,15 +183,13 @@ def command(
             sinks.append(
                 _disagreements(opened, record_disagreements, check_every, max_disagreements)
             )
-        with log.progress() as progress, progress.step("checking the preprocessing"):
-            preprocessing = choose_preprocessing(opened, session, preprocess)
         loop = CameraLoop(
             makers,
             session,
             opened.spec,
             sinks=sinks,
             steps=make_steps(smoothing, floor, opened.spec, top),
-            prepare=preprocessing,
+            prepare=Preprocessing(opened.spec.preprocess, preprocess),
             options=settings,
             notifier=Notifier.from_environment(),
         )
@@ -222,7 +221,7 @@ def _disagreements(bundle: Bundle, folder: Path, every: int, limit: int) -> Sink
 
 def _changes() -> Callable[[CameraPrediction], bytes | None]:
     """What was seen, when it is not what was seen before."""
-    from edge_vit.camera.wording import prediction_line
+    from edge_vit.camera.summary import prediction_line
 
     seen: dict[str, object] = {}
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.summary import CameraSummary
-from edge_vit.camera.wording import summary_lines
+from edge_vit.camera.summary import CameraSummary, summary_lines
 from edge_vit.cli.group import INTERRUPTED, Failure
 from edge_vit.cli.output import write_json
 from edge_vit.device import EnergyMeter, EnergyReport, open_telemetry

@@ -79,7 +79,7 @@ SHIPPED = (
     SourceKind(
         *("folder", "DIR", "images, flat or in class folders, also as ImageNet or YOLO have them"),
         images="edge_vit.data.images:open_folder",
-        frames=f"{_CAMERA}.folder:open_frames",
+        frames=f"{_CAMERA}.simple:FolderSource",
     ),
     SourceKind(
         *("cifar", "DIR or .tar.gz", "CIFAR-10 or CIFAR-100 as published"),
@@ -109,7 +109,7 @@ SHIPPED = (
     SourceKind(
         *("video", "FILE.mp4", "frames of a video"),
         images="edge_vit.data.video:open_video",
-        frames=f"{_CAMERA}.stream:open_frames",
+        frames=f"{_CAMERA}.stream:StreamSource",
         suffixes=VIDEO_SUFFIXES,
         needs="av",
     ),
@@ -120,14 +120,14 @@ SHIPPED = (
     ),
     SourceKind(
         *("csi", "csi://0", "the CSI camera of a Jetson"),
-        frames=f"{_CAMERA}.gstreamer:open_frames",
+        frames=f"{_CAMERA}.gstreamer:GStreamerSource",
         schemes=("csi",),
         options=_SIZE,
         is_live=True,
     ),
     SourceKind(
         *("v4l2", "v4l2:///dev/video0 (or 0)", "a USB camera"),
-        frames=f"{_CAMERA}.stream:open_frames",
+        frames=f"{_CAMERA}.stream:StreamSource",
         schemes=("v4l2",),
         options=(*_SIZE, "format"),
         is_live=True,
@@ -135,7 +135,7 @@ SHIPPED = (
     ),
     SourceKind(
         *("rtsp", "rtsp://HOST/PATH", "a network camera"),
-        frames=f"{_CAMERA}.stream:open_frames",
+        frames=f"{_CAMERA}.stream:StreamSource",
         schemes=("rtsp", "rtsps"),
         options=("transport",),
         is_live=True,
@@ -143,20 +143,20 @@ SHIPPED = (
     ),
     SourceKind(
         *("http", "http://HOST/PATH", "a stream from a web server"),
-        frames=f"{_CAMERA}.stream:open_frames",
+        frames=f"{_CAMERA}.stream:StreamSource",
         schemes=("http", "https"),
         is_live=True,
         needs="av",
     ),
     SourceKind(
         *("gst", "gst:PIPELINE", "a pipeline of GStreamer's"),
-        frames=f"{_CAMERA}.gstreamer:open_frames",
+        frames=f"{_CAMERA}.gstreamer:GStreamerSource",
         schemes=("gst",),
         is_live=True,
     ),
     SourceKind(
         *("test", "test://", "a moving pattern"),
-        frames=f"{_CAMERA}.pattern:open_frames",
+        frames=f"{_CAMERA}.simple:PatternSource",
         schemes=("test",),
         options=(*_SIZE, "count"),
         is_live=True,

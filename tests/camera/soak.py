@@ -15,8 +15,8 @@ import numpy as np
 from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker, tiny_spec
 from camera.scripted_loops import unhurried
 
+from edge_vit.camera.capture import RetryPolicy
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.retry import RetryPolicy
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import CameraPrediction

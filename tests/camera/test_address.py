@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vit.camera.sources.address import hide_password, parse_address
-from edge_vit.camera.sources.opening import source_maker
+from edge_vit.camera.sources.address import hide_password, parse_address, source_maker
 from edge_vit.camera.sources.stream import stream_options
 from edge_vit.errors import SpecError
 
@@ -75,7 +74,7 @@ WRONG = {
     "csi://0#format=x": "got option 'format', expected of csi: width, height, rate",
     "test://#rate=0": "got 'rate=0', expected rate=N, at least 1",
     "test://#rate=fast": "got 'rate=fast', expected rate=N",
-    "rtsp://a/b#transport=pigeon": "got 'transport=pigeon', expected tcp or udp",
+    "rtsp://a/b#transport=pigeon": "got 'transport=pigeon', expected transport=tcp or udp",
     "0#format=MJPG!": "got 'format=MJPG!', expected format=mjpeg or yuyv422",
     "v4l2://video0": "got 'video0', expected v4l2:///dev/video0",
     "gst:": "got no pipeline",

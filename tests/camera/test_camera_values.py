@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vit.camera.values import STAGES, Stamps, describe
+from edge_vit.camera.threads import describe
+from edge_vit.camera.values import STAGES, Stamps
 
 MS = 10**6
 

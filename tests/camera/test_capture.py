@@ -9,8 +9,7 @@ import pytest
 from camera.scripted import ScriptedClock, ScriptedSource
 from camera.scripted_loops import NEVER_SILENT
 
-from edge_vit.camera.capture import SourceCapture
-from edge_vit.camera.retry import RetryPolicy
+from edge_vit.camera.capture import RetryPolicy, SourceCapture
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.camera.values import Counts
 from edge_vit.errors import DeviceLostError, SourceError, SpecError

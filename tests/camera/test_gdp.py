@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vit.camera.sources.gdp import Caps, GdpBuffer, parse_caps, read_packet, to_pixels
+from edge_vit.camera.sources.gstreamer import Caps, GdpBuffer, parse_caps, read_packet, to_pixels
 from edge_vit.errors import SourceError
 
 CAPS = (

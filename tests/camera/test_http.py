@@ -19,9 +19,9 @@ from camera.damaged_videos import remux
 from camera.videos import level_of, picture, read_level
 from PIL import Image
 
+from edge_vit.camera.capture import RetryPolicy
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.retry import RetryPolicy
-from edge_vit.camera.sources.opening import source_maker
+from edge_vit.camera.sources.address import source_maker
 from edge_vit.errors import SourceError
 from edge_vit.runtime.fake import FakeSession
 

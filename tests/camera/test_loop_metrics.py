@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vit.camera.loop_metrics import LoopMetrics, percentiles_of
+from edge_vit.camera.summary import LoopMetrics, percentiles_of
 from edge_vit.camera.values import Stamps
 from edge_vit.measure.histogram import histogram_of
 
@@ -46,7 +46,7 @@ def test_intervals_are_those_within_a_source():
     for number in range(5):
         answer_at(meter, number * SECOND, source="a")
         answer_at(meter, number * SECOND + MS, source="b")
-    interval = percentiles_of(meter.histograms()["interval"])
+    interval = meter.percentiles()["interval"]
     assert interval.count == 8
     assert interval.p50 == pytest.approx(1000, rel=0.01)
 

@@ -10,8 +10,8 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker
 from camera.scripted_loops import NEVER_SILENT, SPEC, Faulty, endless, live_loop, run_loop
 
+from edge_vit.camera.capture import RetryPolicy
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.retry import RetryPolicy
 from edge_vit.errors import (
     ArtifactError,
     BackendError,

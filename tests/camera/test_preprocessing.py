@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-import io
 import itertools
 import threading
 
@@ -10,20 +8,16 @@ import pytest
 from camera.scripted import tiny_spec
 from PIL import Image
 
-from edge_vit.bundle import Bundle, draft_bundle
 from edge_vit.camera import preprocessing
 from edge_vit.camera.preprocessing import (
     BACKENDS,
     MAX_MEAN_DIFF,
     Preprocessing,
-    choose_preprocessing,
-    compare_on,
     differ,
 )
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ShapeError, SpecError
-from edge_vit.runtime.fake import FakeSession
-from edge_vit.spec import PreprocessSpec, task_output
+from edge_vit.spec import PreprocessSpec
 
 SPEC = tiny_spec(image_size=32)
 SIZES = [(480, 640), (64, 48), (33, 32), (20, 30), (400, 33), (1080, 1920)]
@@ -35,22 +29,6 @@ def photo(height, width, seed=0):
     coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     return np.clip(smooth + random.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
-
-
-def golden_bundle(path, images):
-    with draft_bundle(path, SPEC) as bundle:
-        files = {}
-        for index, pixels in enumerate(images):
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            files[f"golden/{index}.png"] = buffer.getvalue()
-        bundle.add(files)
-    return Bundle.open(path)
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    return golden_bundle(tmp_path / "a.edgevit", [photo(480, 640, seed) for seed in range(4)])
 
 
 @pytest.mark.parametrize(
@@ -82,105 +60,41 @@ def test_a_size_that_is_not_square_is_met():
     assert differ(BACKENDS["cropped"](pixels, spec), preprocess(pixels, spec))[1] <= 1
 
 
-def test_auto_takes_the_fastest_that_the_golden_images_allow(bundle):
-    class Tolerant(FakeSession):
-        def _row(self, spec, digest):
-            return np.eye(10, dtype=np.float32)[3]
-
-    chosen = choose_preprocessing(bundle, Tolerant(SPEC))
-    assert chosen.name == "reduced"
-    (parity,) = chosen.parity
-    assert parity.is_allowed
-    assert parity.num_images == 4
-    assert "same answers" in chosen.description
-
-
-def test_auto_keeps_the_reference_where_another_way_changes_an_answer(bundle):
-    # A fake session answers otherwise as soon as one pixel differs.
-    chosen = choose_preprocessing(bundle, FakeSession(SPEC))
-    allowed = [parity for parity in chosen.parity if parity.is_allowed]
-    assert chosen.name == (allowed[0].name if allowed else "pillow")
-    refused = [parity for parity in chosen.parity if not parity.is_allowed]
-    assert refused
-    assert refused[0].agreement < 1
-
-
-def test_pixels_that_are_far_away_are_refused_even_with_the_same_answer(bundle, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "reduced", lambda pixels, spec: preprocess(pixels, spec) // 2)
-
-    class Tolerant(FakeSession):
-        def _row(self, spec, digest):
-            return np.eye(10, dtype=np.float32)[3]
-
-    chosen = choose_preprocessing(bundle, Tolerant(SPEC))
-    assert chosen.name == "cropped"
-    assert [parity.is_allowed for parity in chosen.parity] == [False, True]
-    with pytest.raises(
-        SpecError, match=r"preprocess reduced is \d+\.\d+ levels from the reference"
-    ):
-        choose_preprocessing(bundle, Tolerant(SPEC), "reduced")
-
-
-def test_features_have_to_point_the_same_way(tmp_path):
-    spec = dataclasses.replace(
-        SPEC, task="features", activation=None, outputs=(task_output("features", 10),)
-    )
-    with draft_bundle(tmp_path / "f.edgevit", spec):
-        pass
-    bundle = Bundle.open(tmp_path / "f.edgevit")
-    parity = compare_on([photo(480, 640)], bundle, FakeSession(spec), "reduced")
-    assert parity.agreement == 0  # a fake session's features are those of another image at once
-    assert compare_on([photo(120, 160)], bundle, FakeSession(spec), "pillow").agreement == 1
-
-
-def test_scores_have_to_be_close_and_not_only_on_one_side(tmp_path):
-    spec = dataclasses.replace(
-        SPEC, task="regression", activation=None, outputs=(task_output("regression", 1),)
-    )
-    with draft_bundle(tmp_path / "r.edgevit", spec):
-        pass
-    bundle = Bundle.open(tmp_path / "r.edgevit")
-
-    class Positive(FakeSession):
-        def _row(self, tensor, digest):
-            return np.abs(super()._row(tensor, digest)) + 1
-
-    images = [photo(480, 640), photo(400, 640)]
-    parity = compare_on(images, bundle, Positive(spec), "reduced")
-    assert parity.agreement == 0  # other pixels are another image to a fake session
-    assert compare_on(images, bundle, Positive(spec), "pillow").agreement == 1
-
-
-def test_without_golden_images_the_reference_is_taken(tmp_path):
-    bundle = golden_bundle(tmp_path / "b.edgevit", [])
-    chosen = choose_preprocessing(bundle, FakeSession(SPEC))
-    assert (
-        chosen.description == "pillow, the reference: no decoded golden images to compare others on"
-    )
-    with pytest.raises(SpecError, match="holds no decoded golden images"):
-        choose_preprocessing(bundle, FakeSession(SPEC), "reduced")
-
-
-def test_refuses_an_unknown_way(bundle):
-    with pytest.raises(SpecError, match="got 'opengl', expected one of auto, reduced, cropped"):
-        choose_preprocessing(bundle, FakeSession(SPEC), "opengl")
-
-
-def test_the_first_frame_of_each_size_is_compared(monkeypatch, caplog):
+def test_auto_takes_the_fastest_that_is_close_on_a_frame_of_each_size(monkeypatch, caplog):
     calls = []
 
-    def way(pixels, spec):
+    def reduced(pixels, spec):
         calls.append(pixels.shape)
         return preprocess(pixels, spec) // (2 if pixels.shape[0] == 64 else 1)
 
-    monkeypatch.setitem(BACKENDS, "reduced", way)
-    prepare = Preprocessing(SPEC.preprocess, "reduced", reason="for this test")
+    monkeypatch.setitem(BACKENDS, "reduced", reduced)
+    prepare = Preprocessing(SPEC.preprocess, "auto")
     good, bad = photo(48, 64), photo(64, 48)
     for pixels in (good, good, bad, bad, bad):
-        np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
+        expected = preprocess(pixels, SPEC.preprocess)
+        assert differ(prepare(pixels), expected)[0] <= MAX_MEAN_DIFF
     assert calls == [good.shape, good.shape, bad.shape]  # never again where it was refused
-    assert "the reference takes its place" in caplog.text
-    assert prepare.description == "reduced, for this test; pillow for 48x64"
+    assert "preprocessing reduced at 48x64: mean difference" in caplog.text
+    assert prepare.description == "auto; reduced for 64x48; cropped for 48x64"
+
+
+def test_one_that_is_asked_for_and_not_close_gives_way_to_the_reference(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "reduced", lambda pixels, spec: preprocess(pixels, spec) // 2)
+    prepare, pixels = Preprocessing(SPEC.preprocess, "reduced"), photo(48, 64)
+    for _ in range(2):
+        np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
+    assert prepare.description == "reduced; pillow for 64x48"
+
+
+def test_the_reference_compares_nothing():
+    prepare, pixels = Preprocessing(SPEC.preprocess), photo(48, 64)
+    np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
+    assert prepare.description == "pillow"
+
+
+def test_refuses_an_unknown_way():
+    with pytest.raises(SpecError, match="got 'opengl', expected one of auto, reduced, cropped"):
+        Preprocessing(SPEC.preprocess, "opengl")
 
 
 def flat(height, width):
@@ -210,13 +124,13 @@ def dark(height, width):
 @pytest.mark.parametrize("empty", [flat, half, captioned, dark])
 def test_a_frame_that_shows_nothing_admits_no_way(empty, monkeypatch):
     monkeypatch.setitem(BACKENDS, "reduced", lambda pixels, spec: preprocess(pixels, spec)[:, ::-1])
-    prepare = Preprocessing(SPEC.preprocess, "reduced", reason="for this test")
+    prepare = Preprocessing(SPEC.preprocess, "reduced")
     nothing, something = empty(48, 64), photo(48, 64)
     for pixels in (nothing, nothing, something, something, nothing):
         np.testing.assert_array_equal(prepare(pixels), preprocess(pixels, SPEC.preprocess))
         if pixels is nothing and "yet" in prepare.description:
             assert prepare.description.endswith("; pillow for 64x48, which has shown no detail yet")
-    assert prepare.description == "reduced, for this test; pillow for 64x48"
+    assert prepare.description == "reduced; pillow for 64x48"
 
 
 def test_a_good_way_is_admitted_by_the_first_frame_with_detail():
@@ -227,23 +141,13 @@ def test_a_good_way_is_admitted_by_the_first_frame_with_detail():
     assert "pillow" not in prepare.description
 
 
-def test_flat_golden_images_admit_no_way(tmp_path):
-    bundle = golden_bundle(tmp_path / "c.edgevit", [flat(480, 640), half(480, 640)])
-    chosen = choose_preprocessing(bundle, FakeSession(SPEC))
-    assert chosen.description == (
-        "pillow, the reference: no golden images with detail to compare others on"
-    )
-    with pytest.raises(SpecError, match="holds no golden images with detail"):
-        choose_preprocessing(bundle, FakeSession(SPEC), "cropped")
-
-
 def test_the_description_can_be_read_while_frames_of_new_sizes_come():
     prepare, done, errors = Preprocessing(SPEC.preprocess, "cropped"), threading.Event(), []
 
     def read():
         while not done.is_set():
             try:
-                assert prepare.description.startswith("cropped, ")
+                assert prepare.description.startswith("cropped")
             except Exception as error:
                 errors.append(error)
                 return
@@ -273,4 +177,4 @@ def test_frames_of_ever_new_sizes_are_not_remembered_for_ever():
     prepare = Preprocessing(SPEC.preprocess, "cropped")
     for width in range(100):
         prepare(photo(40, 40 + width))
-    assert len(prepare._is_good) == preprocessing._MAX_SIZES
+    assert len(prepare._chosen) == preprocessing._MAX_SIZES

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import time
 
-from edge_vit.camera.rate_limit import RateLimitedWarnings
+from edge_vit.camera.threads import RateLimitedWarnings
 
 
 def test_the_same_complaint_is_told_once_a_minute_with_a_count(monkeypatch, caplog):

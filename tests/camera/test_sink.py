@@ -5,8 +5,8 @@ import threading
 import pytest
 from camera.scripted import ScriptedClock, make_prediction
 
-from edge_vit.camera.clock import SYSTEM_CLOCK
 from edge_vit.camera.sink import SinkRunner
+from edge_vit.camera.threads import SYSTEM_CLOCK
 
 LATER_NS = 30 * 10**9
 

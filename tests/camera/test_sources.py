@@ -14,12 +14,11 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, tiny_spec
 from PIL import Image
 
+from edge_vit.camera.capture import RetryPolicy
 from edge_vit.camera.loop import CameraLoop, LoopOptions
-from edge_vit.camera.retry import RetryPolicy
-from edge_vit.camera.sources.address import parse_address
+from edge_vit.camera.sources.address import parse_address, source_maker
 from edge_vit.camera.sources.gstreamer import pipeline_of
-from edge_vit.camera.sources.opening import source_maker
-from edge_vit.camera.sources.pattern import PatternSource
+from edge_vit.camera.sources.simple import PatternSource
 from edge_vit.camera.sources.source import SourceMaker
 from edge_vit.errors import ImageError, MissingDependencyError, SourceError, SpecError
 from edge_vit.runtime.fake import FakeSession
@@ -48,7 +47,7 @@ def read_all(source):
 
 def test_the_pattern_moves_at_its_rate():
     clock = ScriptedClock()
-    source = PatternSource(parse_address("test://#width=40,height=30,rate=10,count=5"), clock)
+    source = PatternSource(parse_address("test://#width=40,height=30,rate=10,count=5"), clock=clock)
     with clock.passing():
         frames = read_all(source)
     assert {frame.pixels.shape for frame in frames} == {(30, 40, 3)}
@@ -57,7 +56,7 @@ def test_the_pattern_moves_at_its_rate():
 
 
 def test_waiting_for_the_pattern_can_be_ended():
-    source = PatternSource(parse_address("test://#rate=1"), ScriptedClock())
+    source = PatternSource(parse_address("test://#rate=1"), clock=ScriptedClock())
     source.open()
     source.read()
     threading.Timer(0.05, source.abort).start()

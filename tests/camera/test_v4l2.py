@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from camera.scripted import ScriptedClock
 
-from edge_vit.camera.sources.address import parse_address
-from edge_vit.camera.sources.opening import source_maker
+from edge_vit.camera.sources.address import parse_address, source_maker
 from edge_vit.camera.sources.stream import StreamSource
 
 av = pytest.importorskip("av", reason="PyAV is not installed")

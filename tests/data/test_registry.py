@@ -7,8 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from edge_vit.camera.sources.address import parse_address
-from edge_vit.camera.sources.opening import source_maker
+from edge_vit.camera.sources.address import parse_address, source_maker
 from edge_vit.data.images import ArraySource, open_image_source
 from edge_vit.data.registry import (
     PLUGINS,

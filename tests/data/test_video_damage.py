@@ -13,7 +13,7 @@ from camera.scripted import Recorder, tiny_spec
 from camera.videos import level_of, read_level
 
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.sources.opening import source_maker
+from edge_vit.camera.sources.address import source_maker
 from edge_vit.data.video import VideoSource
 from edge_vit.errors import ImageError, SourceError
 from edge_vit.runtime.fake import FakeSession

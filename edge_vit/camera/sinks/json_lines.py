@@ -1,38 +1,73 @@
-"""One line of JSON per answer: on stdout, or in a file that is rotated before it grows large."""
+"""One line of JSON per prediction: on stdout, or in a file that is rotated as it grows."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import itertools
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from edge_vit.camera.sinks.record import prediction_record, to_line
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors
+from edge_vit.printable import escape_json
 
 if TYPE_CHECKING:
     from edge_vit.camera.summary import CameraSummary
 
 MAX_BYTES = 64 << 20
 NUM_KEPT = 5
+_MS_DIGITS = 3
+
+
+def prediction_record(prediction: CameraPrediction) -> dict[str, Any]:
+    """Return all but the pixels for JSON: raw scores always, smoothed ones where there are any."""
+    frame, stamps = prediction.frame, prediction.frame.stamps
+    height, width = frame.pixels.shape[:2]
+    record: dict[str, Any] = {
+        "source": frame.source,
+        "number": frame.number,
+        "captured": iso_time(stamps.captured_unix_ns),
+        "clock": stamps.clock,
+        "width": width,
+        "height": height,
+        "latency_ms": round(stamps.latency_ms, _MS_DIGITS),
+        "age_ms": round(stamps.age_ms, _MS_DIGITS),
+        "stage_ms": {stage: round(ms, _MS_DIGITS) for stage, ms in stamps.stage_ms().items()},
+        "dropped": prediction.num_dropped,
+        "is_confident": prediction.is_confident,
+        **prediction.raw.record(),
+    }
+    if prediction.smoothed is not None:
+        smoothed = prediction.smoothed.record()
+        record["smoothed"] = smoothed.pop("answers")
+        record |= {f"smoothed_{key}": value for key, value in smoothed.items()}
+    return record
 
 
 def json_line(prediction: CameraPrediction) -> bytes:
-    """Return everything about `answer` but its pixels."""
-    return to_line(prediction_record(prediction))
+    """Return `prediction_record` as one line of JSON, its newline included."""
+    record = prediction_record(prediction)
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return escape_json(text).encode() + b"\n"
+
+
+def iso_time(unix_ns: int) -> str:
+    """Return wall time as ISO 8601 in UTC, with milliseconds."""
+    moment = datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class StdoutSink:
-    """Lines on stdout, each whole, none held back.
+    """Lines on stdout, each whole and flushed.
 
-    Args:
-        to_line: makes a line of a prediction; None where there is nothing to say.
-        reader_left: called once stdout has no reader any more, as after ``| head``.
-        stream: None for that of the process.
+    `to_line` gives None where there is nothing to print; `reader_left` is called once stdout has no
+    reader any more, as after ``| head``; `stream` is another than the stdout of the process.
     """
 
     name = "stdout"
@@ -53,7 +88,7 @@ class StdoutSink:
         self._stream = self._stream or sys.stdout.buffer
 
     def write(self, prediction: CameraPrediction) -> None:
-        """Print what there is to say of `answer`."""
+        """Print the line of `prediction`."""
         line = None if self._is_left else self._to_line(prediction)
         if line is None:
             return
@@ -96,7 +131,7 @@ class JsonLinesSink:
             self._open()
 
     def write(self, prediction: CameraPrediction) -> None:
-        """Append `answer`."""
+        """Append `prediction`."""
         line = json_line(prediction)
         with refuse_os_errors(self._path):
             if self._file is None or os.fstat(self._file).st_nlink == 0:
@@ -133,13 +168,13 @@ class JsonLinesSink:
 
     def _rotate(self) -> None:
         self.close()
+        names = [self._path] + [
+            self._path.with_name(f"{self._path.name}.{number + 1}")
+            for number in range(self._num_kept)
+        ]
         if self._num_kept == 0:
             self._path.unlink()
-        for number in range(self._num_kept, 0, -1):
-            newer = self._path if number == 1 else self._numbered(number - 1)
+        for newer, older in reversed(list(itertools.pairwise(names))):
             if newer.exists():
-                newer.replace(self._numbered(number))
+                newer.replace(older)
         self._open()
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")

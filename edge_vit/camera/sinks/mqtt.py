@@ -1,7 +1,7 @@
-"""Answers published over MQTT, with a status topic that says when the camera is gone.
+"""Predictions published over MQTT, with a status topic that shows when the camera is gone.
 
-``TOPIC`` takes each prediction as JSON; ``TOPIC/status`` says ``online`` or ``offline``, retained:
-the broker itself says ``offline`` when the connection is lost (its last will).
+``TOPIC`` takes each prediction as JSON; ``TOPIC/status`` is ``online`` or ``offline``, retained:
+the broker itself publishes ``offline`` when the connection is lost (its last will).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edge_vit.camera.sinks.record import prediction_record, to_line
+from edge_vit.camera.sinks.json_lines import json_line
 from edge_vit.camera.sources.address import hide_password, split_url
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, SpecError
@@ -27,12 +27,10 @@ _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class MqttSink:
-    """Publishes every answer; connects by itself, and again after the connection was lost.
+    """Publishes to ``mqtt://[user:password@]host[:port]/topic``, or ``mqtts://`` for TLS.
 
-    Args:
-        url: ``mqtt://[user:password@]host[:port]/topic``, or ``mqtts://`` for TLS.
-        qos: 0 at most once, 1 at least once.
-        timeout_s: seconds that one prediction may take to be on its way.
+    Connects by itself, and again after the connection was lost. `qos` 0 is at most once, 1 at least
+    once; one prediction may take `timeout_s` to be sent.
     """
 
     queue_size = 100
@@ -45,10 +43,9 @@ class MqttSink:
             raise SpecError(f"mqtt: got {hide_password(url)}, expected mqtt://HOST[:PORT]/TOPIC")
         if set("+#") & set(self._topic):
             raise SpecError(f"mqtt: topic {self._topic!r}, expected one without + and #")
-        if qos not in (0, 1):
-            raise SpecError(f"mqtt: got qos {qos}, expected 0 or 1")
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{self._topic}"
         self._parts, self._qos, self._timeout_s = parts, qos, timeout_s
+        self._status_topic = f"{self._topic}/status"
         self._client: Any = None
         self._reason, self._is_welcome = "not connected yet", False
 
@@ -67,18 +64,16 @@ class MqttSink:
         client.suppress_exceptions = True  # else one in a callback ends the client's thread
         client.reconnect_delay_set(1, 60)
         client.max_queued_messages_set(self.queue_size)  # a broker may confirm nothing for weeks
-        client.connect_async(
-            self._parts.hostname, self._parts.port or _PORTS[self._parts.scheme], _KEEP_ALIVE_S
-        )
+        port = self._parts.port or _PORTS[self._parts.scheme]
+        client.connect_async(self._parts.hostname, port, _KEEP_ALIVE_S)
         client.loop_start()
         self._client = client
 
     def write(self, prediction: CameraPrediction) -> None:
-        """Publish `answer`."""
+        """Publish `prediction`."""
         if not self._client.is_connected():
             raise BackendError(self._reason)
-        line = to_line(prediction_record(prediction)).rstrip()
-        message = self._client.publish(self._topic, line, qos=self._qos)
+        message = self._client.publish(self._topic, json_line(prediction).rstrip(), qos=self._qos)
         try:
             message.wait_for_publish(self._timeout_s)
             is_sent = message.is_published()
@@ -88,7 +83,7 @@ class MqttSink:
             raise BackendError(f"the broker took nothing for {self._timeout_s:g} s")
 
     def close(self) -> None:
-        """Say ``offline`` and leave."""
+        """Publish ``offline`` and leave."""
         if self._client is None:
             return
         if self._client.is_connected():
@@ -97,10 +92,6 @@ class MqttSink:
                 message.wait_for_publish(min(1.0, self._timeout_s))
         self._client.disconnect()
         self._client.loop_stop()
-
-    @property
-    def _status_topic(self) -> str:
-        return f"{self._topic}/status"
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
         if reason.is_failure:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_vit.camera.sinks.drawing import draw_prediction
-from edge_vit.camera.values import CameraPrediction, describe
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.camera.threads import describe
+from edge_vit.camera.values import CameraPrediction
+from edge_vit.errors import ArtifactError
+from edge_vit.files import refuse_os_errors
 from edge_vit.optional import require
 
 if TYPE_CHECKING:
@@ -33,37 +35,28 @@ _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}  # no in
 
 
 class VideoFileSink:
-    """One video per source, each frame at the time that it was captured.
+    """One .mp4 or .mkv per source, each frame at the time that it was captured.
 
     An existing file is never written over: the next is called ``NAME-1.mp4``, ``NAME-2.mp4`` …
-
-    Args:
-        path: of the video, .mp4 or .mkv.
     """
 
     queue_size = 30
     needs_pixels = True
 
     def __init__(self, path: Path) -> None:
-        if path.suffix.lower() not in SUFFIXES:
-            raise SpecError(f"video {path}: got {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
         self.name = f"video:{path}"
         self._path = path
-        self._av: ModuleType | None = None
         self._videos: dict[str, _Video] = {}
         self._reason, self._next_try_s = "", float("-inf")
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Load PyAV and make the folder."""
         self._av = require("av", "writing video")
-        try:
+        with refuse_os_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(f"cannot write {self._path}: {error.strerror}") from None
 
     def write(self, prediction: CameraPrediction) -> None:
         """Add the frame of `answer`."""
-        assert self._av is not None
         source = prediction.frame.source
         if source not in self._videos and time.monotonic() < self._next_try_s:
             raise ArtifactError(self._reason)

@@ -1,4 +1,4 @@
-"""Answers posted as JSON to an address on the web: when they change, or every so often."""
+"""Predictions posted as JSON to an address on the web: when they change, or every so often."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from edge_vit.camera.sinks.record import prediction_record, to_line
+from edge_vit.camera.sinks.json_lines import json_line
 from edge_vit.camera.sources.address import hide_password, split_url
-from edge_vit.camera.values import CameraPrediction, describe
+from edge_vit.camera.threads import describe
+from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, SpecError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ TIMEOUT_S = 5.0
 
 
 class WebhookSink:
-    """Posts an answer when it deserves it. Redirects are not followed, replies are not read.
+    """Posts predictions; redirects are not followed, replies are not read.
 
     Args:
         url: http:// or https://, with ``user:password@`` where the server wants that.
@@ -40,7 +41,7 @@ class WebhookSink:
     def __init__(
         self,
         url: str,
-        on: Literal["change", "every"] = "change",
+        on: str = "change",
         interval_s: float = 0.0,
         timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
@@ -52,22 +53,21 @@ class WebhookSink:
             )
         self._parts, self._on, self._interval_s = parts, on, interval_s
         self._timeout_s, self._clock = timeout_s, clock
-        self._sent: dict[str, tuple[object, float]] = {}  # source -> last label that arrived, when
+        self._sent: dict[str, tuple[object, float]] = {}  # source -> last key that arrived, when
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def open(self, summarize: Callable[[], CameraSummary]) -> None:
         """Nothing to get ready: a connection is made for each post."""
 
     def write(self, prediction: CameraPrediction) -> None:
-        """Post `answer` if it deserves it."""
-        source, now_s = prediction.frame.source, self._clock()
-        label = prediction.shown.key
-        last_label, last_s = self._sent.get(source, (object(), float("-inf")))
-        is_news = prediction.is_confident and label != last_label
+        """Post `prediction` if it is due."""
+        source, now_s, key = prediction.frame.source, self._clock(), prediction.shown.key
+        last_key, last_s = self._sent.get(source, (object(), float("-inf")))
+        is_news = prediction.is_confident and key != last_key
         if (self._on == "change" and not is_news) or now_s - last_s < self._interval_s:
             return
-        self._post(to_line(prediction_record(prediction)))
-        self._sent[source] = (label, now_s)
+        self._post(json_line(prediction))
+        self._sent[source] = (key, now_s)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -76,9 +76,9 @@ class WebhookSink:
         parts = self._parts
         headers = {"Content-Type": "application/json", "User-Agent": "edge-vit"}
         if parts.username is not None:
-            pair = f"{urllib.parse.unquote(parts.username)}:"
-            pair += urllib.parse.unquote(parts.password or "")
-            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            pair = f"{parts.username}:{parts.password or ''}"
+            encoded = base64.b64encode(urllib.parse.unquote(pair).encode()).decode()
+            headers["Authorization"] = f"Basic {encoded}"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection = self._connect()
         try:

@@ -1,20 +1,34 @@
-"""Addresses of sources, as people write them: ``csi://0``, ``rtsp://...``, ``clip.mp4``."""
+"""Addresses of sources (``csi://0``, ``rtsp://...``, ``clip.mp4``), and options behind a #."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.threads import SYSTEM_CLOCK, Clock
 from edge_vit.data.registry import VIDEO_SUFFIXES, frame_forms, kind_named, kind_of_scheme
 from edge_vit.errors import SpecError
+from edge_vit.plugins import import_target
 
-_NUMBERS = ("width", "height", "rate", "count")
-_TRANSPORTS = ("tcp", "udp")
+DEFAULT_TIMEOUT_S = 5.0
+_POSITIVE = (r"0*[1-9]\d*", "N, at least 1")
+OPTION_FORMS = {
+    **dict.fromkeys(("width", "height", "rate", "count", "max-mb"), _POSITIVE),
+    "transport": ("tcp|udp", "tcp or udp"),
+    "format": ("[a-z0-9_]+", "mjpeg or yuyv422"),
+    "keep": (r"\d{1,4}", "N"),
+    "qos": ("[01]", "0 or 1"),
+    "on": ("change|every", "change or every"),
+    "interval": (r"\d{1,6}(\.\d+)?", "SECONDS"),
+}
+"""Of each option of sources and sinks: the pattern of its values, and the same in words."""
+
 _SECRET = re.compile(r"(?i)((?:user|login|pass|pwd|pw|token|secret|auth|key)[\w-]*)=[^&\s!]*")
-"""What cameras are told in queries and paths, and elements of GStreamer in properties."""
+"""Credentials in queries and paths of cameras, and in properties of GStreamer's elements."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class SourceAddress:
 
     @property
     def is_live(self) -> bool:
-        """Whether it goes on without us, so that the newest frame counts."""
+        """Whether it goes on by itself, so that the newest frame counts."""
         return kind_named(self.kind).is_live and "count" not in self.options
 
     def number(self, name: str, default: int) -> int:
@@ -43,11 +57,20 @@ class SourceAddress:
         return int(self.options.get(name, default))
 
 
-def parse_address(text: str) -> SourceAddress:
-    """Return what `text` means.
+def source_maker(
+    address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, clock: Clock = SYSTEM_CLOCK
+) -> SourceMaker:
+    """Return the maker of the source at `address`; nothing is opened yet.
 
-    Args:
-        text: an address, and behind a ``#`` its options: ``csi://0#width=1920,height=1080``.
+    A stream may take `timeout_s` to open, and to give a frame.
+    """
+    parsed = parse_address(address)
+    opener = import_target(kind_named(parsed.kind).frames)
+    return SourceMaker(parsed.name, parsed.is_live, lambda: opener(parsed, timeout_s, clock))
+
+
+def parse_address(text: str) -> SourceAddress:
+    """Return the meaning of an address and the options behind its ``#``.
 
     Raises:
         SpecError: it is no address of a source, or an option is not one of its kind.
@@ -62,43 +85,43 @@ def parse_address(text: str) -> SourceAddress:
     if Path(text.removeprefix("file://")).exists() and not text.isdecimal():
         return _path_address(text)
     base, _, tail = text.partition("#")
-    kind, target, name = _split(base, text)
-    return SourceAddress(kind, target, name, _parse_options(kind, tail, text))
+    address = _split(base, text)
+    known = kind_named(address.kind).options
+    options = parse_options(f"source {hide_password(text)}", address.kind, tail, known)
+    return SourceAddress(address.kind, address.target, address.name, options)
 
 
-def _split(base: str, text: str) -> tuple[str, str, str]:
-    """Kind, target and name of an address without options."""
+def _split(base: str, text: str) -> SourceAddress:
+    """Return the address without options."""
     scheme, separator, rest = base.partition("://")
-    if separator and scheme in ("csi", "test", "v4l2") and "?" in rest:
+    if not separator:
+        scheme, rest = ("v4l2", base) if base.isdecimal() else ("file", base)
+    if scheme in ("csi", "test", "v4l2") and "?" in rest:
         wanted = base.replace("?", "#").replace("&", ",")
         raise SpecError(f"source {text}: options stand behind a #. Write {wanted}")
-    if separator and scheme == "csi":
+    if scheme == "csi":
         if not re.fullmatch(r"\d*", rest):
             raise SpecError(f"source {text}: got camera {rest!r}, expected a number: csi://0")
-        return "csi", rest or "0", f"csi://{rest or '0'}"
-    if separator and scheme == "test":
-        return "test", rest, f"test://{rest}"
-    if (separator and scheme == "v4l2") or re.fullmatch(r"\d+", base):
-        device = rest if separator else base
-        device = f"/dev/video{device}" if re.fullmatch(r"\d+", device) else device
+        return SourceAddress("csi", rest or "0", f"csi://{rest or '0'}")
+    if scheme == "v4l2":
+        device = f"/dev/video{rest}" if rest.isdecimal() else rest
         if not device.startswith("/dev/"):
             raise SpecError(f"source {text}: got {device!r}, expected v4l2:///dev/video0")
-        return "v4l2", device, f"v4l2://{device}"
-    kind = kind_of_scheme(scheme, hide_password(text)) if separator and scheme != "file" else None
-    if kind is not None and not kind.frames:
+        return SourceAddress("v4l2", device, f"v4l2://{device}")
+    if scheme == "file":
+        return _path_address(base)
+    kind = kind_of_scheme(scheme, hide_password(text))
+    if not kind.frames:
         raise SpecError(f"source {text} gives images and no frames, expected {frame_forms()}")
-    if kind is not None and kind.name not in ("rtsp", "http"):
-        return kind.name, rest, base
-    if kind is not None:
-        if split_url(base) is None or "@" in text.removeprefix(base):
-            raise SpecError(
-                f"source {hide_password(text)}: got no host and port, expected "
-                f"{scheme}://USER:PASSWORD@HOST:PORT/PATH. In a password # is written %23, / is "
-                "%2F, ? is %3F"
-            )
-        return kind.name, base, hide_password(base)
-    address = _path_address(base)
-    return address.kind, address.target, address.name
+    if kind.name not in ("rtsp", "http"):
+        return SourceAddress(kind.name, rest, base)
+    if split_url(base) is None or "@" in text.removeprefix(base):
+        raise SpecError(
+            f"source {hide_password(text)}: got no host and port, expected "
+            f"{scheme}://USER:PASSWORD@HOST:PORT/PATH. In a password # is written %23, / is "
+            "%2F, ? is %3F"
+        )
+    return SourceAddress(kind.name, base, hide_password(base))
 
 
 def _path_address(text: str) -> SourceAddress:
@@ -113,6 +136,24 @@ def _path_address(text: str) -> SourceAddress:
             f"{' '.join(VIDEO_SUFFIXES)}. Rename it, or give the folder that holds it"
         )
     raise SpecError(f"source {hide_password(text)} does not exist, expected one of {frame_forms()}")
+
+
+def parse_options(what: str, kind: str, tail: str, known: Sequence[str]) -> dict[str, str]:
+    """Return the options in `tail`, such as ``width=640,height=480``, of which `known` are taken.
+
+    `what` begins the message of a SpecError.
+    """
+    options = {}
+    for part in filter(None, re.split("[,&]", tail)):
+        name, _, value = part.partition("=")
+        if name not in known:
+            wanted = ", ".join(known) or "none"
+            raise SpecError(f"{what}: got option {name!r}, expected of {kind}: {wanted}")
+        pattern, words = OPTION_FORMS.get(name, (".*", ""))
+        if not re.fullmatch(pattern, value):
+            raise SpecError(f"{what}: got {part!r}, expected {name}={words}")
+        options[name] = value
+    return options
 
 
 def hide_password(url: str) -> str:
@@ -134,22 +175,3 @@ def split_url(url: str) -> SplitResult | None:
         return parts if parts.hostname and parts.port != 0 else None
     except ValueError:
         return None
-
-
-def _parse_options(kind: str, tail: str, text: str) -> dict[str, str]:
-    options, known = {}, kind_named(kind).options
-    for part in filter(None, re.split("[,&]", tail)):
-        name, _, value = part.partition("=")
-        if name not in known:
-            raise SpecError(
-                f"source {hide_password(text)}: got option {name!r}, expected of {kind}: "
-                f"{', '.join(known) or 'none'}"
-            )
-        if name in _NUMBERS and (not value.isdecimal() or int(value) < 1):
-            raise SpecError(f"source {text}: got {part!r}, expected {name}=N, at least 1")
-        if name == "transport" and value not in _TRANSPORTS:
-            raise SpecError(f"source {hide_password(text)}: got {part!r}, expected tcp or udp")
-        if name == "format" and not re.fullmatch("[a-z0-9_]+", value):
-            raise SpecError(f"source {text}: got {part!r}, expected format=mjpeg or yuyv422")
-        options[name] = value
-    return options

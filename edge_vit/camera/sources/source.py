@@ -1,4 +1,4 @@
-"""What the loop asks of a source of frames."""
+"""The interface between the loop and a source of frames."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Protocol
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.data.preprocess import UInt8Array
 
+PLAUSIBLE_NS = 10 * 10**9
+"""A driver's stamp that is older than this, or ahead, is of another clock."""
+
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """One picture as a source hands it over.
+    """One picture, uint8 (height, width, 3) RGB, which belongs to the caller.
 
-    Attributes:
-        pixels: uint8 (height, width, 3) RGB; belongs to the caller.
-        captured_ns: when it was taken, in `time.monotonic_ns`; None for when it was handed over.
-        clock: whose stamp that is.
+    `captured_ns` is when it was taken, in `time.monotonic_ns`; None for when it was handed over.
     """
 
     pixels: UInt8Array
@@ -26,10 +26,7 @@ class Capture:
 
 
 class FrameSource(Protocol):
-    """A camera, a stream or a file. One thread opens, reads and closes it; `abort` is for others.
-
-    It is opened once; to open it again, make another.
-    """
+    """A camera, a stream or a file, opened once. One thread uses it; `abort` is for others."""
 
     def open(self) -> SourceFormat:
         """Return what it gives, once it can be read.
@@ -60,13 +57,10 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True)
 class SourceMaker:
-    """A source that can be made as often as it is lost.
+    """Makes a source, not open yet, as often as it is lost.
 
-    Attributes:
-        name: its address without a password.
-        is_live: whether it goes on without us: the newest frame counts, and it is opened anew when
-            it was lost. Else every frame counts, and it is read once.
-        make: returns a source that is not open yet.
+    Of a live source the newest frame counts, and it is opened anew when it was lost; else every
+    frame counts, and it is read once. `name` is its address without a password.
     """
 
     name: str

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
 from edge_vit.camera.sources.address import SourceAddress
-from edge_vit.camera.sources.source import Capture
+from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture
+from edge_vit.camera.threads import Clock
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.data.video_colour import Colour, colour_of, to_rgb
 from edge_vit.data.video_reader import MAX_ERRORS, FrameDecoder, explain_unreadable, video_stream
@@ -19,23 +19,13 @@ from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 
 _LOG = logging.getLogger(__name__)
-_PLAUSIBLE_NS = (
-    10 * 10**9
-)  # a driver's stamp that is older than this, or ahead, is of another clock
 _MAX_PENDING = 64  # packets in a decoder
-
-
-def open_frames(address: SourceAddress, timeout_s: float, clock: Clock) -> StreamSource:
-    """Return the source of a file, a stream or a V4L2 camera; it is not open yet."""
-    return StreamSource(address, timeout_s, clock)
 
 
 class StreamSource:
     """Frames as FFmpeg decodes them, stamped when their packet arrived or by the driver."""
 
-    def __init__(
-        self, address: SourceAddress, timeout_s: float, clock: Clock = SYSTEM_CLOCK
-    ) -> None:
+    def __init__(self, address: SourceAddress, timeout_s: float, clock: Clock) -> None:
         self._address, self._timeout_s, self._clock = address, timeout_s, clock
         self._is_file = address.kind == "video"
         self._container: Any = None
@@ -189,7 +179,7 @@ class StreamSource:
         if self._address.kind == "v4l2" and frame.pts is not None:
             # The kernel stamps frames with the clock that never jumps, in seconds of its own.
             stamped_ns = round(frame.pts * frame.time_base * 10**9)
-            if 0 <= arrived_ns - stamped_ns < _PLAUSIBLE_NS:
+            if 0 <= arrived_ns - stamped_ns < PLAUSIBLE_NS:
                 captured_ns, clock = stamped_ns, "driver"
         if self._is_file:
             captured_ns = None  # of a file, being read is all that happens now

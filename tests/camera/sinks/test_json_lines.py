@@ -55,7 +55,7 @@ def test_a_line_that_a_power_cut_left_half_written_spoils_no_other(tmp_path):
 
 def test_rotates_before_the_file_grows_too_large(tmp_path):
     path = tmp_path / "answers.jsonl"
-    size = len(json_lines.to_line(json_lines.prediction_record(make_prediction(10))))
+    size = len(json_lines.json_line(make_prediction(10)))
     sink = opened(path, max_bytes=2 * size + 1, num_kept=2)
     for number in range(10, 19):
         sink.write(make_prediction(number))

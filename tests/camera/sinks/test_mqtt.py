@@ -252,8 +252,3 @@ def test_the_name_holds_no_password():
 def test_refuses_what_is_no_address(url, message):
     with pytest.raises(SpecError, match=message):
         MqttSink(url)
-
-
-def test_refuses_a_quality_that_it_does_not_have():
-    with pytest.raises(SpecError, match="got qos 2"):
-        MqttSink("mqtt://host/cats", qos=2)

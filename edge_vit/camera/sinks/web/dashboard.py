@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from edge_vit.camera.sinks.record import prediction_record
+from edge_vit.camera.sinks.json_lines import prediction_record
 from edge_vit.camera.sinks.web.access import Access
 from edge_vit.camera.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edge_vit.camera.sinks.web.pictures import BOUNDARY, Key, Pictures

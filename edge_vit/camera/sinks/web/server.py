@@ -21,9 +21,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from edge_vit.camera.rate_limit import RateLimitedWarnings
-from edge_vit.camera.threads import as_error, start_thread
-from edge_vit.camera.values import describe
+from edge_vit.camera.threads import RateLimitedWarnings, as_error, describe, start_thread
 from edge_vit.errors import EdgeVitError
 
 _LOG = logging.getLogger(__name__)

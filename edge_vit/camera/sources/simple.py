@@ -1,37 +1,69 @@
-"""``test://``: a moving pattern at a steady rate, for trying out and for measuring."""
+"""Sources that need no other package: a folder of images, and a moving pattern."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from pathlib import Path
 
 import numpy as np
 
-from edge_vit.camera.clock import SYSTEM_CLOCK, Clock
-from edge_vit.camera.sources.address import SourceAddress
+from edge_vit.camera.sources.address import DEFAULT_TIMEOUT_S, SourceAddress
 from edge_vit.camera.sources.source import Capture
+from edge_vit.camera.threads import SYSTEM_CLOCK, Clock
 from edge_vit.camera.values import SourceFormat
+from edge_vit.data.folder import list_folder
+from edge_vit.data.images import load_image
 from edge_vit.errors import SourceError
 
+_LOG = logging.getLogger(__name__)
 _BAR = 16  # pixels
 
 
-def open_frames(address: SourceAddress, timeout_s: float, clock: Clock) -> PatternSource:
-    """Return the source of a pattern; it does not run yet."""
-    return PatternSource(address, clock)
+class FolderSource:
+    """Every image of a folder, in the order of their paths, each decoded when its turn comes."""
+
+    def __init__(self, address: SourceAddress, timeout_s: float, clock: Clock) -> None:
+        self._path = Path(address.target)
+        self._is_aborted = False
+
+    def open(self) -> SourceFormat:
+        """List the images; raises ImageError where there are none."""
+        listing = list_folder(self._path)
+        for note in listing.notes:
+            _LOG.info("%s", note)
+        self._files = iter([self._path / name for name in listing.paths])
+        return SourceFormat(0, 0, 0, "as Pillow decodes it")
+
+    def read(self) -> Capture | None:
+        """Return the next image; raises ImageError for one that cannot be decoded."""
+        if self._is_aborted:
+            raise SourceError(f"source {self._path} was closed")
+        file = next(self._files, None)
+        return None if file is None else Capture(load_image(file))
+
+    def abort(self) -> None:
+        """Let no other image be read."""
+        self._is_aborted = True
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class PatternSource:
-    """Colours that shift, with a bar that wanders, each frame unlike the one before.
+    """``test://``: colours that shift, with a bar that moves, each frame unlike the one before.
 
-    Args:
-        address: with ``width``, ``height``, ``rate`` and, where it shall end, ``count``.
-        clock: that paces it.
+    Options: ``width``, ``height``, ``rate`` and, where it shall end, ``count``.
     """
 
-    def __init__(self, address: SourceAddress, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        address: SourceAddress,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._width, self._height = address.number("width", 640), address.number("height", 480)
-        self._rate = address.number("rate", 30)
-        self._count = address.number("count", 0)
+        self._rate, self._count = address.number("rate", 30), address.number("count", 0)
         self._clock = clock
         self._changed = threading.Condition()
         self._is_aborted = False
@@ -63,7 +95,7 @@ class PatternSource:
         left = 4 * self._number % max(1, self._width - _BAR)
         pixels[:, left : left + _BAR] = self._number % 256
         self._number += 1
-        return Capture(pixels, max(due_ns, self._start_ns), "driver")
+        return Capture(pixels, due_ns, "driver")
 
     def abort(self) -> None:
         """End the wait for the next frame."""
