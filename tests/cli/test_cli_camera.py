@@ -72,7 +72,7 @@ def test_writes_a_report(edgevit, shared_bundle, pictures, tmp_path):
         "failed": 0,
         "in_flight": 0,
     }
-    assert report["summary"]["parity"]
+    assert report["summary"]["preprocessing"].startswith("auto")
     assert report["environment"]["packages"]["edge-vit"]
 
 
