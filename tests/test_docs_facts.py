@@ -19,7 +19,7 @@ import click
 import pytest
 
 from edge_vit import errors
-from edge_vit.camera import preprocessing, retry, smoothing
+from edge_vit.camera import capture, preprocessing, smoothing
 from edge_vit.camera.sinks import json_lines
 from edge_vit.camera.sinks.web import pictures
 from edge_vit.cli.group import INTERRUPTED
@@ -194,8 +194,8 @@ FACTS = [
         "docs/camera.md",
         r"after (half a) second, then ever more rarely, up to (\d+) s",
         lambda: (
-            {0.5: "half a"}[default_of(retry.RetryPolicy, "first_retry_s")],
-            default_of(retry.RetryPolicy, "max_retry_s"),
+            {0.5: "half a"}[default_of(capture.RetryPolicy, "first_retry_s")],
+            default_of(capture.RetryPolicy, "max_retry_s"),
         ),
     ),
     Fact(
