@@ -59,7 +59,7 @@ def settle_meaning(
             outside of 0 to 1, or a threshold of what has none.
     """
     if outputs.ndim > 2:
-        return _settle_named(request, declared, activation)
+        return _settle_named(request, declared, activation, outputs)
     end = (ending.name, ending.activation) if ending is not None else ("", None)
     task, remarks = settle_task(request.address, request.task, declared, outputs.shape[1], *end)
     said = request.activation
@@ -88,7 +88,10 @@ def settle_meaning(
 
 
 def _settle_named(
-    request: SourceRequest, declared: TaskName, activation: Activation | None
+    request: SourceRequest,
+    declared: TaskName,
+    activation: Activation | None,
+    outputs: NDArray[np.floating],
 ) -> Meaning:
     """Return the meaning of several outputs, whose task the source knows."""
     if request.task not in (None, declared):
@@ -96,8 +99,11 @@ def _settle_named(
             f"--task {request.task}: {request.address} gives {declared}. Leave --task out"
         )
     _check_threshold(request, declared)
-    chosen = request.activation or activation or task_named(declared).default_activation
-    return Meaning(declared, chosen)
+    chosen = request.activation or activation
+    if chosen is not None:
+        return Meaning(declared, chosen)
+    chosen, remark = task_named(declared).guess_activation(outputs)
+    return Meaning(declared, chosen, None, (remark,) if remark else ())
 
 
 def _check_threshold(request: SourceRequest, task: TaskName) -> None:

@@ -128,6 +128,10 @@ class Task(ABC):
                 f"expected {wanted_labels}, one per class"
             )
 
+    def guess_activation(self, values: FloatArray) -> tuple[Activation, str]:
+        """Return what turns outputs like `values` into probabilities, and a remark or nothing."""
+        return self.default_activation, ""
+
     def num_labels(self, columns: int, activation: Activation | None) -> int:
         """Return how many labels an output of `columns` has: one each."""
         return columns

@@ -1,22 +1,33 @@
-"""``onnx:FILE``: a classifier or feature extractor that somebody else exported."""
+"""``onnx:FILE``: a classifier, feature extractor or detector that somebody else exported."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from edge_vit.errors import SpecError
 from edge_vit.export.sources.choices import choosing_node, refuse_choice
 from edge_vit.export.sources.gray import GRAY_REMARK, take_colour
+from edge_vit.export.sources.onnx_detector import (
+    KNOWN,
+    OUTPUTS,
+    Detector,
+    as_detector,
+    is_detector,
+    take_sizes,
+)
 from edge_vit.export.sources.onnx_file import read_graph
 from edge_vit.export.sources.quantized import refuse_quantized
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import OnnxSource, check_classes
 from edge_vit.export.sources.widen import widen
 from edge_vit.spec import PreprocessSpec, TensorSpec
-from edge_vit.tasks.declared import task_of_head
+from edge_vit.tasks import task_named
+from edge_vit.tasks.declared import DETECTION, task_of_head
 
 _WANTED = "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3)"
 
@@ -24,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_onnx(request: SourceRequest) -> OnnxSource:
-    """Return the graph in the file that `request` names, in float32, cut to one output.
+    """Return the graph in the file that `request` names, in float32, cut to its task's outputs.
 
     Raises:
         ArtifactError: the file is missing or damaged, or its weights lie elsewhere or are NaN.
@@ -54,10 +65,28 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     remarks = (GRAY_REMARK,) if _takes_gray(model.graph) else ()
     if remarks:
         take_colour(model)
+    model, sizes = take_sizes(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
     _fix_size(model, preprocess.image_size, is_contract=is_contract)
+    if is_detector(model):
+        detector = as_detector(request.address, model, sizes, preprocess.image_size)
+        if request.crop_mode is None:  # a crop would lose objects: the whole image is squeezed in
+            preprocess = replace(preprocess, crop_mode="squash", crop_pct=request.crop_pct or 1.0)
+        return OnnxSource(
+            model=detector.model,
+            name=path.stem,
+            address=request.address,
+            task=DETECTION,
+            preprocess=preprocess,
+            input_name=image.name,
+            output_name=detector.model.graph.output[0].name,
+            is_contract=is_contract,
+            remarks=(*remarks, *detector.remarks),
+            outputs=OUTPUTS,
+            **_settle_classes(request, detector),
+        )
     output = _keep_one_output(request, model)
     task = task_of_head(request.num_classes)
     width = output.shape[1]
@@ -75,6 +104,21 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         is_contract=is_contract,
         remarks=remarks,
     )
+
+
+def _settle_classes(request: SourceRequest, detector: Detector) -> dict[str, Any]:
+    """Return labels and activation: with softmax there is one column more than classes."""
+    activation = request.activation or detector.activation
+    width = _describe(detector.model.graph.output[0]).shape[-1]
+    if not isinstance(width, int):
+        return {"labels": request.labels, "activation": activation}
+    if activation is None and request.classes in (width, width - 1):
+        activation = "sigmoid" if request.classes == width else "softmax"
+    classes = task_named(DETECTION).num_labels(width, activation)
+    return {
+        "labels": check_classes(request, DETECTION, classes),
+        "activation": activation,
+    }
 
 
 def _takes_gray(graph: GraphProto) -> bool:
@@ -155,7 +199,9 @@ def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
         for name in outputs:
             refuse_choice(graph, request.address, name)
         got = ", ".join(f"{name!r} {spec}" for name, spec in outputs.items())
-        raise SpecError(f"{request.address}: outputs: got {got}, expected float32 (batch, classes)")
+        raise SpecError(
+            f"{request.address}: outputs: got {got}, expected float32 (batch, classes); {KNOWN}"
+        )
     chosen = fitting[0]
     others = [value for value in graph.output if value.name != chosen.name]
     for value in others:

@@ -52,7 +52,7 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
     """Return the only batch size of `model`, or None where it leaves that open.
 
     Args:
-        model: a graph of one input and one output.
+        model: a graph of one input.
         address: for the message.
         batch: a size to write into it where it leaves that open.
 
@@ -66,8 +66,8 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
             f"--static-batch: got {batch}, but {address} is made for batches of {own}. Leave it out"
         )
     if batch is not None:
-        shape = model.graph.output[0].type.tensor_type.shape
-        for dim in (dims[0], *shape.dim[:1]):
+        shapes = [output.type.tensor_type.shape for output in model.graph.output]
+        for dim in (dims[0], *(dim for shape in shapes for dim in shape.dim[:1])):
             dim.dim_value = batch
         del model.graph.value_info[:]  # shapes that an exporter has noted for any batch
     return own or batch

@@ -56,6 +56,17 @@ class Detection(Task):
             TensorSpec(BOXES, "float32", (*shape, 4)),
         )
 
+    def guess_activation(self, values: FloatArray) -> tuple[Activation, str]:
+        """Return softmax where the last column wins in most queries: it stands for "no object"."""
+        last = np.asarray(values)[..., -1:]
+        share = float(np.mean(last >= values.max(axis=-1, keepdims=True)))
+        activation: Activation = "softmax" if share > 0.5 else self.default_activation
+        other = "sigmoid" if activation == "softmax" else "softmax"
+        return activation, (
+            f"the last class column is the largest in {share:.0%} of the queries: {activation} is "
+            f"applied. Add --activation {other} if the model was trained with that"
+        )
+
     def num_labels(self, columns: int, activation: Activation | None) -> int:
         """Return the classes: with softmax the last column stands for "no object"."""
         return columns - (activation == "softmax")

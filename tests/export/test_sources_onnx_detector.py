@@ -1,0 +1,199 @@
+"""``onnx:`` detectors: outputs known by their names, and graphs that decode by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from edge_vit.errors import SpecError
+from edge_vit.export.export import export_model
+from edge_vit.export.sources import SourceRequest, open_source
+from edge_vit.tasks import task_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter that they use
+
+SAID = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+SIZE = (96, 160)  # height, width of an image before it is resized
+
+
+QUERIES, CLASSES, SIDE = 10, 5, 32
+
+
+class Tiny(torch.nn.Module):
+    """Queries that attend once to the patches of an image; one column more than classes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = torch.nn.Conv2d(3, 16, 8, 8)
+        self.queries = torch.nn.Parameter(torch.randn(1, QUERIES, 16) * 2)
+        self.classes, self.boxes = torch.nn.Linear(16, CLASSES + 1), torch.nn.Linear(16, 4)
+        with torch.no_grad():
+            for weight in (self.patches.weight, self.classes.weight, self.boxes.weight):
+                weight.mul_(4)
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        weights = (self.queries @ tokens.transpose(1, 2)).softmax(-1)
+        found = weights @ tokens + self.queries
+        return self.classes(found), self.boxes(found).sigmoid()
+
+
+class Deployed(torch.nn.Module):
+    """A detector with the post-processing of RT-DETR's and D-FINE's own exports behind it."""
+
+    def __init__(self, model, top, softmax=False):
+        super().__init__()
+        self.model, self.top, self.softmax = model, top, softmax
+
+    def forward(self, images, sizes=None):
+        logits, middle_size = self.model(images)
+        middle, size = middle_size.split(2, dim=-1)
+        boxes = torch.cat((middle - size / 2, middle + size / 2), dim=-1)
+        if sizes is not None:
+            boxes = boxes * sizes.repeat(1, 2).unsqueeze(1)
+        if self.softmax:
+            scores, labels = logits.softmax(-1)[:, :, :-1].max(-1)
+            scores, queries = scores.topk(self.top, dim=-1)
+            labels = labels.gather(1, queries)
+        else:
+            columns = logits.shape[2]
+            scores, index = logits.sigmoid().flatten(1).topk(self.top, dim=-1)
+            labels, queries = index % columns, index // columns
+        return labels, boxes.gather(1, queries.unsqueeze(-1).repeat(1, 1, 4)), scores
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """Return a function that exports a detector in one of the known forms."""
+    root = tmp_path_factory.mktemp("detectors")
+    model = Tiny().eval()
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([SIZE[::-1]] * 2)
+
+    def export(name, module, inputs, given, outputs):
+        path = root / f"{name}.onnx"
+        if not path.exists():
+            dynamic = {name: {0: "N"} for name in (*given, *outputs)}
+            torch.onnx.export(
+                module, inputs, path, input_names=given, output_names=outputs,
+                dynamic_axes=dynamic, opset_version=17, dynamo=False,
+            )  # fmt: skip
+        return path
+
+    def get(name):
+        if name in ("softmax", "sigmoid", "plain"):
+            module = Deployed(model, QUERIES, name == "softmax")
+            given = ["images", "orig_target_sizes"][: 1 + (name != "plain")]
+            inputs = (images, sizes)[: len(given)]
+            return export(name, module, inputs, given, ["labels", "boxes", "scores"])
+        path = export("named", Named(model), (images,), ["pixels"], ["pred_boxes", "logits"])
+        if name == "named":
+            return path
+        renamed = onnx.load(path)
+        names = {"pred_boxes": "dets", "logits": "labels"}
+        for node in renamed.graph.node:
+            node.output[:] = [names.get(output, output) for output in node.output]
+            node.input[:] = [names.get(value, value) for value in node.input]
+        for output in renamed.graph.output:
+            output.name = names[output.name]
+        onnx.save(renamed, root / "rf_detr.onnx")
+        return root / "rf_detr.onnx"
+
+    return get
+
+
+class Named(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        logits, boxes = self.model(images)
+        return boxes, logits
+
+
+def export(path, **said):
+    return export_model(SourceRequest(f"onnx:{path}", **{**SAID, **said}))
+
+
+@pytest.mark.parametrize("form", ["softmax", "sigmoid", "plain"])
+def test_a_graph_that_decodes_gives_the_same_boxes_without_its_decoding(write, form):
+    path = write(form)
+    exported = export(path)
+    spec = exported.spec
+    assert (spec.task, spec.activation) == (
+        "detection",
+        "softmax" if form == "softmax" else "sigmoid",
+    )
+    assert [output.name for output in spec.outputs] == ["logits", "boxes"]
+    assert not {"TopK", "GatherElements"} & {
+        node.op_type for node in onnx.load_from_string(exported.fp32).graph.node
+    }
+    feed = {"images": (exported.images[:1] / np.float32(255)).transpose(0, 3, 1, 2)}
+    if form != "plain":
+        feed["orig_target_sizes"] = np.array([SIZE[::-1]], np.int64)
+    labels, boxes, scores = (x[0] for x in ort.InferenceSession(path).run(None, feed))
+    outputs = {"logits": exported.outputs[:1], "boxes": exported.further["boxes"][:1]}
+    task = task_of(spec)
+    everything = task.shown_from(spec, 0.0)
+    size = SIZE if form != "plain" else (1, 1)
+    ((prediction),) = task.decode(everything, outputs, sizes=[size])
+    assert [box.index for box in prediction.boxes] == labels.tolist()
+    np.testing.assert_allclose([box.score for box in prediction.boxes], scores, atol=1e-5)
+    wanted = np.clip(boxes, 0, [size[1], size[0]] * 2)
+    np.testing.assert_allclose([box.box for box in prediction.boxes], wanted, atol=1e-2)
+
+
+def test_boxes_and_logits_are_known_by_their_names_in_any_order(write):
+    exported = export(write("named"))
+    assert [output.name for output in exported.spec.outputs] == ["logits", "boxes"]
+    assert exported.outputs.shape[2] == CLASSES + 1
+    assert ((exported.further["boxes"] >= 0) & (exported.further["boxes"] <= 1)).all()
+    (remark,) = (r for r in exported.record.remarks if "last class column" in r)
+    assert f"{exported.spec.activation} is applied" in remark
+
+
+@pytest.mark.parametrize(("count", "activation"), [(CLASSES, "softmax"), (CLASSES + 1, "sigmoid")])
+def test_as_many_labels_as_columns_mean_sigmoid_and_one_less_softmax(write, count, activation):
+    labels = tuple(f"thing {index}" for index in range(count))
+    source = open_source(SourceRequest(f"onnx:{write('named')}", **SAID, labels=labels))
+    assert (source.activation, source.labels) == (activation, labels)
+    with pytest.raises(SpecError, match="has 6 classes, but 3 labels were given"):
+        open_source(SourceRequest(f"onnx:{write('named')}", **SAID, labels=labels[:3]))
+
+
+def test_rf_detrs_names_mean_sigmoid(write):
+    source = open_source(SourceRequest(f"onnx:{write('rf_detr')}", **SAID))
+    assert (source.task, source.outputs) == ("detection", ("logits", "boxes"))
+    assert (source.activation, source.output_name) == ("sigmoid", "labels")
+
+
+def test_a_graph_whose_decoding_is_another_is_refused(write, tmp_path):
+    graph = onnx.load(write("sigmoid"))
+    graph.graph.node.append(onnx.helper.make_node("Sqrt", ["scores"], ["rooted"]))
+    graph.graph.output[2].name = "rooted"
+    for node in graph.graph.node:
+        names = {"scores": "inner", "rooted": "scores"}
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    graph.graph.output[2].name = "scores"
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(
+        SpecError, match=r"are not the best of logits .* Export it without its post"
+    ):
+        open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))
+
+
+def test_a_detector_by_other_names_is_told_what_is_known(write, tmp_path):
+    graph = onnx.load(write("named"))
+    for node in graph.graph.node:
+        node.output[:] = [name.replace("logits", "cls") for name in node.output]
+    for output in graph.graph.output:
+        output.name = output.name.replace("logits", "cls")
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(SpecError, match=r"got 'pred_boxes' .*'cls' .*known as logits and pred_box"):
+        open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))
