@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from PIL import Image
@@ -16,7 +19,6 @@ from edge_vit.bundle import Bundle
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import SpecError
-from edge_vit.explain.rollout import FloatArray, correlation, map_of, overlap, roll_out
 from edge_vit.explain.values import AttentionMap, Explanation
 from edge_vit.formats import REFERENCE
 from edge_vit.graph.expose import expose
@@ -28,18 +30,19 @@ from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, SessionOptions
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
 
-_NUM_ANSWERS = 3
+FloatArray = npt.NDArray[np.float64]
+
+BRIGHTEST = 0.1
+"""Share of the patches whose overlap is counted."""
+
+_NUM_NAMES = 3
 
 
 @dataclass(frozen=True)
 class View:
-    """What has to be known of a graph to draw maps of it.
+    """What has to be known of a graph to draw maps of it."""
 
-    Attributes:
-        attentions: names of the probabilities of each block, first to last.
-    """
-
-    attentions: tuple[str, ...]
+    attentions: tuple[str, ...]  # names of the probabilities of each block, first to last
     reading: Reading
     layout: Layout
 
@@ -55,14 +58,8 @@ def explain(
     """Return the attention rollout of fp32 and `precision` in each image, and how alike they are.
 
     Both graphs run on ONNX Runtime; INT8 in its portable form, whose attention is not hidden in one
-    operator as in the forms for single processors, which have the same scales.
-
-    Args:
-        bundle: an open bundle, or the path of one.
-        source: images.
-        precision: held against fp32; None for the narrowest of the bundle.
-        options: threads.
-        progress: is told of each image.
+    operator as in the forms for single processors, which have the same scales. Without `precision`
+    the narrowest of the bundle is held against fp32.
 
     Raises:
         SpecError: the model's attention cannot be drawn on the picture; the message says why.
@@ -77,15 +74,20 @@ def explain(
     with (
         _open(bundle, REFERENCE, view, options) as reference,
         _open(bundle, precision, view, options) as candidate,
-        progress.step(f"looking with fp32 and {precision}", len(images)) as advance,
+        progress.step(f"drawing attention maps of fp32 and {precision}", len(images)) as advance,
     ):
         found = []
         for image in images:
             pixels = preprocess(image.pixels, spec.preprocess)
-            maps = [
+            (first, ours), (second, theirs) = (
                 _attention_map(session, pixels, spec, view) for session in (reference, candidate)
-            ]
-            found.append(_compare(image.name, pixels, view, *maps))
+            )
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            picture = base64.b64encode(buffer.getvalue()).decode()
+            likeness = correlation(ours, theirs), overlap(ours, theirs)
+            words = view.reading.words
+            found.append(Explanation(image.name, picture, words, first, second, *likeness))
             advance(1)
     return tuple(found)
 
@@ -142,7 +144,7 @@ def _attention_map(
         weights = pooled.reshape(-1, pooled.shape[-1]).mean(axis=0)
     rollout = map_of(rolled, weights, view.layout.rows, view.layout.columns)
     first = {output.name: outputs[output.name][:1] for output in spec.outputs}
-    (prediction,) = task_of(spec).decode(spec, first, top=_NUM_ANSWERS)
+    (prediction,) = task_of(spec).decode(spec, first, top=_NUM_NAMES)
     rows = tuple(tuple(round(float(v), 8) for v in row) for row in rollout)
     return AttentionMap(session.precision, rows, prediction.names), rollout
 
@@ -155,25 +157,44 @@ def _of_one(attention: Array, spec: ModelSpec) -> Array:
     return first
 
 
-def _compare(
-    name: str,
-    pixels: UInt8Array,
-    view: View,
-    reference: tuple[AttentionMap, FloatArray],
-    candidate: tuple[AttentionMap, FloatArray],
-) -> Explanation:
-    return Explanation(
-        image=name,
-        picture_png=_png(pixels),
-        reading=view.reading.words,
-        reference=reference[0],
-        candidate=candidate[0],
-        correlation=correlation(reference[1], candidate[1]),
-        overlap=overlap(reference[1], candidate[1]),
-    )
+def roll_out(attentions: Sequence[npt.NDArray[np.floating]]) -> FloatArray:
+    """Return how much of each input token is in each output token, (tokens, tokens), rows sum to 1.
+
+    Abnar and Zuidema 2020, Quantifying Attention Flow in Transformers (ACL): each block passes on
+    half of what it gets unchanged, through its residual connection, and half as its attention
+    weighs it, averaged over heads: the product over blocks of ``(A + I) / 2``. `attentions` are the
+    probabilities of each block, first to last, (heads, tokens, tokens) each.
+    """
+    rolled: FloatArray = np.eye(attentions[0].shape[-1])
+    for attention in attentions:
+        mean = attention.astype(np.float64).mean(axis=0)
+        mixed = (mean + np.eye(len(mean))) / 2
+        rolled = (mixed / mixed.sum(axis=1, keepdims=True)) @ rolled
+    return rolled
 
 
-def _png(pixels: UInt8Array) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+def map_of(rolled: FloatArray, weights: FloatArray, rows: int, columns: int) -> FloatArray:
+    """Return how much of the output comes from each patch, (rows, columns), adding up to 1.
+
+    `weights` are those of each output token in the prediction, (tokens,); patches come last.
+    """
+    patches = (weights @ rolled)[-rows * columns :]
+    total = patches.sum()
+    flat = patches / total if total > 0 else np.full(len(patches), 1 / len(patches))
+    return np.asarray(flat.reshape(rows, columns))
+
+
+def correlation(first: FloatArray, second: FloatArray) -> float:
+    """Return Pearson's correlation of two maps; 1 where both are flat, 0 where one is."""
+    a, b = first.reshape(-1) - first.mean(), second.reshape(-1) - second.mean()
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if norms == 0:
+        return 1.0 if np.allclose(first, second) else 0.0
+    return float(np.clip(a @ b / norms, -1, 1))
+
+
+def overlap(first: FloatArray, second: FloatArray) -> float:
+    """Return the share of the brightest tenth of the patches that both maps have in common."""
+    count = max(1, math.ceil(BRIGHTEST * first.size))
+    brightest = [set(np.argsort(-m, axis=None, kind="stable")[:count]) for m in (first, second)]
+    return len(brightest[0] & brightest[1]) / count

@@ -13,16 +13,11 @@ MapRows = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """The attention map of one precision in one image, and its prediction.
-
-    Attributes:
-        rollout: the map.
-        answers: classes or labels, best first; none for other tasks.
-    """
+    """The attention map of one precision in one image, and its prediction."""
 
     precision: Precision
     rollout: MapRows
-    answers: tuple[Answer, ...]
+    answers: tuple[Answer, ...]  # classes or labels, best first; none for other tasks
 
 
 @dataclass(frozen=True)
@@ -30,11 +25,8 @@ class Explanation:
     """One image seen by the reference and by a candidate.
 
     Attributes:
-        image: its name.
         picture_png: the image as the model sees it, PNG in base64.
-        reading: which tokens the answer is read from: ``class token``.
-        reference: of fp32.
-        candidate: of the other precision.
+        reading: which tokens the prediction is read from: ``class token``.
         correlation: Pearson's, of the two maps; 1 where both attend to the same places in the same
             measure.
         overlap: share of the brightest tenth of the patches that both have in common.

@@ -32,68 +32,60 @@ MIN_SCALE = 2.0**-14
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of a quantization.
-
-    Attributes:
-        name: how the user asks for it.
-        range_method: how an activation's range follows from its statistics.
-        percentile: of |x|, where `range_method` is ``percentile``.
-        fold_strength: how much of a channel's range moves from the activation into the weight
-            before ranges are taken, 0 for nothing to 1 for all (`edge_vit.lowering.smoothing`).
-        has_zero_points: an activation on one side of zero, such as GELU's, gets a range of its own
-            shape. In the graph for TensorRT that is one subtraction per block.
-        steps: what is tried for each layer besides, in this order (`edge_vit.calibration.steps`).
-        search_tokens: of calibration images, that the steps and their judgement see. So many whole
-            images are held out from the ranges, four at least, a quarter of all at most.
-        strengths: of smoothing that are tried for each layer beside `fold_strength`.
-        is_compensated: weights are rounded so that their errors make up for each other
-            (`edge_vit.calibration.rounding`), where the images say enough of how channels vary.
-        tries_rotation: rotate the residual stream (`edge_vit.lowering.rotation`) where smoothing
-            alone comes to more by it, on the images held out.
-        scales_hidden: one multiplication per channel is put between an MLP's activation function
-            and its second layer, so that smoothing has where to put its factors there.
-        keeps_single_tokens: layers behind the last attention of a model that reads one token are
-            kept in FP16: there INT8 saves nothing, and its errors reach the output as they are.
-        is_judged: in tables of format 4 and before; steps have been judged always since.
-        min_sqnr: in dB, of the model's output. Where less is foreseen, the layers that cost most
-            stay in FP16.
-        max_fallback: share of the layers' multiply-adds that may stay in FP16 for that.
-    """
+    """Every choice of a quantization."""
 
     name: str = "minmax"
     range_method: RangeMethod = "minmax"
-    percentile: float = 99.99
+    percentile: float = 99.99  # of |x|, where that is the range method
+    # How much of a channel's range moves from the activation into the weight before ranges are
+    # taken, 0 for nothing to 1 for all (edge_vit.lowering.smoothing); and what else is tried.
     fold_strength: float = 0.0
+    # An activation on one side of zero, such as GELU's, gets a range of its own shape. In the graph
+    # for TensorRT that is one subtraction per block.
     has_zero_points: bool = False
-    steps: tuple[StepName, ...] = ()
+    steps: tuple[StepName, ...] = ()  # tried for each layer, in order (edge_vit.calibration.steps)
+    # Of calibration images, that the steps and their judgement see. So many whole images are held
+    # out from the ranges, four at least, a quarter of all at most.
     search_tokens: int = 0
     strengths: tuple[float, ...] = ()
+    # Weights are rounded so that their errors make up for each other, where the images say enough
+    # of how channels vary (edge_vit.calibration.rounding).
     is_compensated: bool = False
-    tries_rotation: bool = False
+    tries_rotation: bool = False  # of the residual stream, where that is better on images held out
+    # One multiplication per channel between an MLP's activation function and its second layer, so
+    # that smoothing has where to put its factors there.
     scales_hidden: bool = False
+    # Layers behind the last attention of a model that reads one token are kept in FP16: there INT8
+    # saves nothing, and its errors reach the output as they are.
     keeps_single_tokens: bool = False
-    is_judged: bool = True
+    is_judged: bool = True  # False in some tables of format 4 and before
+    # In dB, of the model's output. Where less is foreseen, the layers that cost most stay in FP16,
+    # with this share of the multiply-adds at most.
     min_sqnr: float = 0.0
     max_fallback: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fold_strength <= 1:
-            raise SpecError(f"fold_strength: got {self.fold_strength}, expected 0 to 1")
-        if self.fold_strength and self.range_method != "minmax":
-            raise SpecError(
-                f"recipe {self.name}: one pass tells the minmax of folded channels, not their "
-                f"{self.range_method}. Set fold_strength to 0 or range_method to minmax"
-            )
-        if not 50 < self.percentile <= 100:
-            raise SpecError(f"percentile: got {self.percentile}, expected above 50 and at most 100")
-        asks = self.steps or self.min_sqnr or self.strengths or self.is_compensated
-        asks = asks or self.tries_rotation
-        if asks and self.search_tokens < 1:
-            raise SpecError(
-                f"recipe {self.name}: its steps have nothing to look at. Set search_tokens to 2048"
-            )
-        if not 0 <= self.max_fallback <= 1:
-            raise SpecError(f"max_fallback: got {self.max_fallback}, expected 0 to 1")
+        measures = (self.steps, self.min_sqnr, self.strengths, self.is_compensated)
+        needs_tokens = any(measures) or self.tries_rotation
+        is_smoothed = self.fold_strength > 0
+        wanted = {
+            "fold_strength": (0 <= self.fold_strength <= 1, "0 to 1"),
+            "range_method": (
+                not is_smoothed or self.range_method == "minmax",
+                "minmax where fold_strength is above 0: one pass tells no other range then",
+            ),
+            "percentile": (50 < self.percentile <= 100, "above 50 and at most 100"),
+            "search_tokens": (
+                not needs_tokens or self.search_tokens >= 1,
+                "at least 1 where something is measured, such as 2048",
+            ),
+            "max_fallback": (0 <= self.max_fallback <= 1, "0 to 1"),
+        }
+        for name, (holds, what) in wanted.items():
+            if not holds:
+                raise SpecError(
+                    f"recipe {self.name}: {name} is {getattr(self, name)}, expected {what}"
+                )
 
 
 _BALANCED = Recipe(
@@ -143,22 +135,19 @@ class SiteScales:
 
     Attributes:
         precision: of a quantized format, or `fp16` where the layer stays in floating point.
-        reason: why, in words for the report.
-        activation_scale: per tensor, of the layer's input. Rounded to float16.
-        weight_scales: per output channel, (N,). Rounded to float16.
-        activation_amax: largest |x| that calibration saw at the layer's input.
+        activation_scale: per tensor, of the layer's input. Rounded to float16, as are weights'.
+        weight_scales: per output channel, (N,).
         activation_crest: amax / rms of the layer's input; above 50, INT8 levels are mostly spent
             on outliers.
         divisors: (K,), by which the input's channels are divided and the weight's rows multiplied,
-            folded into what is in front of the layer; empty where nothing is folded.
+            folded into what is in front of the layer; like the next two empty for none.
         offsets: (K,), that are subtracted from the input's channels before that, and undone in the
-            layer's bias; empty where nothing is.
-        correction: (N,), that is added to the layer's bias; empty where nothing is.
-        activation_zero: the level that stands for 0, -127 to 127: 0 where the range is symmetric.
-            The graph for TensorRT, which knows no zero points, subtracts a constant instead.
-        steps: what was done to this layer, for the report.
+            layer's bias.
+        correction: (N,), that is added to the layer's bias.
+        activation_zero: the level that stands for 0: 0 where the range is symmetric. The graph for
+            TensorRT, which knows no zero points, subtracts a constant instead.
         output_error: energy of the model's output error over energy of its output, with this layer
-            alone quantized; 0 where nobody looked.
+            alone quantized; 0 where it was not measured.
     """
 
     precision: Precision
@@ -197,36 +186,22 @@ class SiteScales:
 
 @dataclass(frozen=True)
 class FallbackPoint:
-    """What one more layer in FP16 would bring: a point of the curve of accuracy over work.
+    """What one more layer in FP16 would bring: a point of the curve of accuracy over work."""
 
-    Attributes:
-        site: that stays in FP16 here, and at every later point.
-        share: of the layers' multiply-adds in FP16, 0 to 1.
-        sqnr: foreseen for the model's output, in dB.
-    """
-
-    site: str
-    share: float
-    sqnr: float
+    site: str  # that stays in FP16 here, and at every later point
+    share: float  # of the layers' multiply-adds in FP16, 0 to 1
+    sqnr: float  # foreseen for the model's output, in dB
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What INT8 as the table has it came to, end to end, on images that shaped nothing of it.
-
-    Attributes:
-        num_images: how many.
-        sqnr: of the model's output, over all of them, in dB.
-        worst: of the image that is off most, in dB.
-        plan: which of the plans that were compared this is.
-        others: the other plans, and what they came to, in dB.
-    """
+    """How good INT8 as the table has it was, end to end, on images that shaped nothing of it."""
 
     num_images: int
-    sqnr: float
-    worst: float
-    plan: str
-    others: Mapping[str, float] = field(default_factory=dict)
+    sqnr: float  # of the model's output, over all of them, in dB
+    worst: float  # of the image that is off most, in dB
+    plan: str  # which of the plans that were compared this is
+    others: Mapping[str, float] = field(default_factory=dict)  # SQNR of the other plans, in dB
 
 
 @dataclass(frozen=True)
@@ -234,7 +209,6 @@ class CalibrationTable:
     """All that `quantize` needs: one table yields every INT8 artifact, without images.
 
     Attributes:
-        recipe: by which it was made.
         model_digest: SHA-256 of the fp32 graph that it belongs to.
         sites: by name, such as ``block0/qkv``.
         image_digests: SHA-256 of each image as the model saw it, uint8 (height, width, 3), sorted.
@@ -243,15 +217,14 @@ class CalibrationTable:
         fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.lowering.fp16`).
         image_signatures: `edge_vit.data.perceptual.signature` of each image as base64, sorted:
             they find it again when it was encoded anew. Empty in tables of format 3 and before.
-        forecast: what was measured of it; None where the recipe measures nothing.
+        forecast: None where the recipe measures nothing.
         nearest: layers whose weights are rounded to nearest although the recipe would have errors
             make up for each other: the images say too little of how their channels vary.
         weights_digest: SHA-256 of the file that holds `levels`; empty where there are none.
-        rotation: seed of the rotation of the residual stream that the sites were calibrated in;
-            None where it is not rotated.
-        rotated_fp32_nodes: nodes that FP16 would overflow in the rotated graph, with the reason.
-        levels: by layer, its weight as rounded, int8 (K, N); layers that are missing are rounded
-            to nearest. They are kept in a file of their own.
+        rotation: seed of the rotation of the residual stream that the sites were calibrated in.
+        rotated_fp32_nodes: as `fp32_nodes`, in the rotated graph.
+        levels: by layer, its weight as rounded, int8 (K, N), kept in a file of their own; layers
+            that are missing are rounded to nearest.
     """
 
     recipe: Recipe

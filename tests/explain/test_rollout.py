@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_vit.explain.rollout import correlation, map_of, overlap, roll_out
+from edge_vit.explain.explain import correlation, map_of, overlap, roll_out
 
 
 def softmax(scores):

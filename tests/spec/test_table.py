@@ -129,7 +129,7 @@ def test_unknown_recipe_lists_those_there_are():
 
 @pytest.mark.parametrize("percentile", [50, 100.1, -1, math.nan])
 def test_refuses_impossible_percentile(percentile):
-    with pytest.raises(SpecError, match=f"percentile: got {percentile}, expected above 50"):
+    with pytest.raises(SpecError, match=f"percentile is {percentile}, expected above 50"):
         Recipe("x", "percentile", percentile)
 
 
