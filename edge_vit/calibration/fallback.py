@@ -56,3 +56,24 @@ def choose_fallback(
         chosen.append(point.site)
         sqnr = point.sqnr
     return tuple(chosen)
+
+
+def choose_worthy(
+    curve: tuple[FallbackPoint, ...], sqnr: float, min_worth: float, max_share: float
+) -> tuple[str, ...]:
+    """Return the layers whose errors are out of all proportion to their work.
+
+    Args:
+        curve: what `rank_fallback` returned.
+        sqnr: in dB, with every layer quantized.
+        min_worth: in dB per 1 % of the multiply-adds, what each of them has to gain.
+        max_share: of the multiply-adds that they may take.
+    """
+    chosen, share = list[str](), 0.0
+    for point in curve:
+        gain = point.sqnr - sqnr
+        if point.share > max_share or gain < min_worth * 100 * (point.share - share):
+            break
+        chosen.append(point.site)
+        sqnr, share = point.sqnr, point.share
+    return tuple(chosen)

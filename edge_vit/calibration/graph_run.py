@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from edge_vit.calibration.diversity import say_diversity
-from edge_vit.calibration.fallback import choose_fallback, rank_fallback
+from edge_vit.calibration.fallback import choose_fallback, choose_worthy, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe, observe_again
@@ -30,7 +30,14 @@ from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
 from edge_vit.lowering.proof import Int8Proof, say_unforeseen
 from edge_vit.progress import Advance, Progress
 from edge_vit.spec import ModelSpec
-from edge_vit.spec.table import CalibrationTable, Forecast, Recipe, SiteScales, sqnr_of
+from edge_vit.spec.table import (
+    CalibrationTable,
+    FallbackPoint,
+    Forecast,
+    Recipe,
+    SiteScales,
+    sqnr_of,
+)
 
 _ENOUGH = 16  # images, so that those that INT8 is tried on can be left out
 
@@ -190,32 +197,61 @@ class _Judge:
         total = math.fsum(self.errors.values())
         errors = {n: e * error.mean / total if total else 0.0 for n, e in self.errors.items()}
         curve = rank_fallback(errors, work, recipe.max_fallback)
-        spared: tuple[str, ...] = ()
+        in_half, error = self._keep_worthy(chosen, curve, error, progress)
         for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
-            if round(error.sqnr, 1) >= recipe.min_sqnr:
+            if round(error.foreseen, 1) >= recipe.min_sqnr:
                 break
-            more = choose_fallback(curve, best.error.sqnr, wanted, recipe.max_fallback)
-            if more != spared:
-                spared = more
-                error = self._measure(self._table(chosen, spared))
-        if round(error.sqnr, 1) < recipe.min_sqnr:
+            more = choose_fallback(curve, best.error.foreseen, wanted, recipe.max_fallback)
+            if len(more) > len(in_half):
+                in_half = more
+                error = self._measure(self._table(chosen, in_half))
+        if round(error.foreseen, 1) < recipe.min_sqnr:
             progress.note(
-                f"INT8 comes to {error.sqnr:.1f} dB on {len(self.exact)} images held out, below "
-                f"the {recipe.min_sqnr:g} dB wanted, even with {len(spared)} of its layers in "
+                f"INT8 comes to {error.foreseen:.1f} dB on images held out, below "
+                f"the {recipe.min_sqnr:g} dB wanted, even with {len(in_half)} of its layers in "
                 "FP16. FP16 alone is likely the precision for this model; edgevit verify decides"
             )
         others = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}
-        forecast = Forecast(len(self.exact), error.sqnr, sqnr_of(error.worst), best.name, others)
+        forecast = Forecast(
+            len(self.exact), error.foreseen, sqnr_of(error.worst), best.name, others, error.sqnr
+        )
         by_image = tuple(map(sqnr_of, error.by_image))
         proof = Int8Proof(len(by_image), error.sqnr, by_image, "held-out images")
-        if said := str(proof) if proof.is_collapsed else say_unforeseen(proof, error.sqnr):
+        if said := str(proof) if proof.is_collapsed else say_unforeseen(proof, error.foreseen):
             progress.note(said)
-        table = self._table(chosen, spared)
+        table = self._table(chosen, in_half)
         return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
 
-    def _table(self, plans: Plans, spared: Collection[str] = ()) -> CalibrationTable:
+    def _keep_worthy(
+        self,
+        plans: Plans,
+        curve: tuple[FallbackPoint, ...],
+        error: OutputError,
+        progress: Progress,
+    ) -> tuple[tuple[str, ...], OutputError]:
+        """Return the layers that FP16 gains much at for little work, and the error with them.
+
+        They are chosen by what each costs alone; all together have to gain as much end to end.
+        """
+        recipe, share_of = self.draft.recipe, {point.site: point.share for point in curve}
+        if not recipe.min_worth:
+            return (), error
+        chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback)
+        while chosen:
+            new, share = self._measure(self._table(plans, chosen)), share_of[chosen[-1]]
+            if new.sqnr - error.sqnr >= recipe.min_worth * 100 * share:
+                progress.note(
+                    f"{', '.join(chosen)} stay in FP16, {share:.1%} of the layers' multiply-adds: "
+                    f"INT8 costs the output out of proportion there ({error.sqnr:.1f} dB on "
+                    f"{len(self.exact)} images held out, {new.sqnr:.1f} dB without)"
+                )
+                return chosen, new
+            chosen = chosen[: len(chosen) // 2]
+        return (), error
+
+    def _table(self, plans: Plans, costly: Collection[str] = ()) -> CalibrationTable:
         stats = self.seen.stats
-        in_half = dict.fromkeys(spared, "INT8 costs the output most here")
+        in_half = dict.fromkeys(costly, "INT8 costs the output most here")
         in_half |= dict.fromkeys(self.kept, "one token is read here, INT8 saves nothing")
         sites = {
             name: _scales(plans[name], stats[name], in_half.get(name), self.errors.get(name, 0.0))

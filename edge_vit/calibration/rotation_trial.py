@@ -117,8 +117,8 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
 
 
 def _sqnr(table: CalibrationTable) -> float:
-    assert table.forecast is not None
-    return table.forecast.sqnr
+    assert table.forecast is not None and table.forecast.measured is not None
+    return table.forecast.measured
 
 
 def _beside(table: CalibrationTable, name: str, sqnr: float) -> CalibrationTable:

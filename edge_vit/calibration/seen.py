@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vit.calibration.held_out import ChannelRange, HeldOut, HeldOutState, Ranges
+from edge_vit.calibration.held_out import ChannelRange, HeldOut, Kept, Ranges
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.data.perceptual import signature, signature_text
 from edge_vit.data.preprocess import UInt8Array
@@ -20,7 +20,7 @@ from edge_vit.errors import ArtifactError
 from edge_vit.files import write_atomically
 from edge_vit.graph.walk import Array
 
-STATE_FORMAT = 5
+STATE_FORMAT = 6
 SECONDS_BETWEEN_SAVES = 10.0
 
 NUM_FARTHEST = 4
@@ -78,7 +78,9 @@ class Seen:
             self.stats[name] = self.stats[name].merge(here) if name in self.stats else here
         self.digests.append(digest)
         self.signatures[digest] = signature_text(signature(pixels))
-        self.held_out.add(digest, pixels, {n: ChannelRange.of(here) for n, here in stats.items()})
+        ranges = {name: ChannelRange.of(here) for name, here in stats.items()}
+        related = np.zeros(1) if feature is None else feature
+        self.held_out.add(digest, Kept(pixels, ranges, related.astype(np.float32)))
         if feature is not None:
             self.features[digest] = feature.astype(np.float32)
             if len(self.features) > NUM_FEATURES:
@@ -89,8 +91,7 @@ class Seen:
 
     def to_bytes(self) -> bytes:
         """Return all of it as an ``.npz`` file."""
-        state = self.held_out.state
-        rest, kept = state.rest, state.kept
+        rest, kept = self.held_out.rest, self.held_out.kept
         header = {
             "format": STATE_FORMAT,
             "key": self._key,
@@ -98,7 +99,6 @@ class Seen:
             "signatures": self.signatures,
             "names": list(self.stats),
             "kept": list(kept),
-            "shaping": list(state.shaping),
             "has_rest": bool(rest),
             "features": list(self.features),
             "farthest": {name: reach for name, (reach, _) in self.farthest.items()},
@@ -108,16 +108,12 @@ class Seen:
             arrays[f"rows/{index}"] = np.array(stats.num_rows)
             arrays[f"squares/{index}"] = np.array(str(stats.square_sum))
             arrays |= {f"{field}/{index}": getattr(stats, field) for field in _STATS}
-            if rest:
-                arrays[f"rest/{index}"] = np.stack([rest[name].low, rest[name].high])
-        for image, (pixels, ranges) in enumerate(kept.values()):
-            arrays[f"pixels/{image}"] = pixels
-            for index, name in enumerate(self.stats):
-                arrays[f"range/{image}/{index}"] = np.stack([ranges[name].low, ranges[name].high])
-        for image, pixels in enumerate(state.shaping.values()):
-            arrays[f"shaping/{image}"] = pixels
-        for image, (_, pixels) in enumerate(self.farthest.values()):
-            arrays[f"farthest/{image}"] = pixels
+            ranges = [*([rest[name]] if rest else []), *(i.ranges[name] for i in kept.values())]
+            arrays[f"ranges/{index}"] = np.stack([[r.low, r.high] for r in ranges])
+        for index, image in enumerate(kept.values()):
+            arrays |= {f"pixels/{index}": image.pixels, f"feature/{index}": image.feature}
+        for index, (_, pixels) in enumerate(self.farthest.values()):
+            arrays[f"farthest/{index}"] = pixels
         if self.features:
             arrays["features"] = np.stack(list(self.features.values()))
         buffer = io.BytesIO()
@@ -151,23 +147,16 @@ class Seen:
                 square_sum=int(str(arrays[f"squares/{index}"])),
                 **fields,
             )
-        rest: Ranges = {
-            name: ChannelRange(*arrays[f"rest/{index}"])
-            for index, name in enumerate(names)
-            if header["has_rest"]
+        ranges: list[Ranges] = [
+            {name: ChannelRange(*arrays[f"ranges/{i}"][image]) for i, name in enumerate(names)}
+            for image in range(header["has_rest"] + len(header["kept"]))
+        ]
+        if header["has_rest"]:
+            self.held_out.rest = ranges.pop(0)
+        self.held_out.kept = {
+            digest: Kept(arrays[f"pixels/{index}"], ranges[index], arrays[f"feature/{index}"])
+            for index, digest in enumerate(header["kept"])
         }
-        kept: dict[str, tuple[UInt8Array, Ranges]] = {
-            digest: (
-                arrays[f"pixels/{image}"],
-                {
-                    name: ChannelRange(*arrays[f"range/{image}/{index}"])
-                    for index, name in enumerate(names)
-                },
-            )
-            for image, digest in enumerate(header["kept"])
-        }
-        shaping = {d: arrays[f"shaping/{image}"] for image, d in enumerate(header["shaping"])}
-        self.held_out.state = HeldOutState(rest, kept, shaping)
         self.features = dict(zip(header["features"], arrays.get("features", ()), strict=True))
         self.farthest = {
             digest: (reach, arrays[f"farthest/{image}"])

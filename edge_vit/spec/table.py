@@ -59,13 +59,15 @@ class Recipe:
     # saves nothing, and its errors reach the output as they are.
     keeps_single_tokens: bool = False
     is_judged: bool = True  # False in some tables of format 4 and before
-    # In dB, of the model's output. Where less is foreseen, the layers that cost most stay in FP16,
-    # with this share of the multiply-adds at most.
+    # In dB, of the model's output. Where less is foreseen, the layers that cost most stay in FP16.
     min_sqnr: float = 0.0
-    max_fallback: float = 0.1
+    # In dB per 1 % of the layers' multiply-adds, what FP16 has to gain for a layer to be kept in it
+    # though enough is left of the output; 0 for none. Were all alike, 1 % would gain 0.04 dB.
+    min_worth: float = 0.0
+    max_fallback: float = 0.1  # share of the layers' multiply-adds, for either
 
     def __post_init__(self) -> None:
-        measures = (self.steps, self.min_sqnr, self.strengths, self.is_compensated)
+        measures = (self.steps, self.min_sqnr, self.strengths, self.is_compensated, self.min_worth)
         needs_tokens = any(measures) or self.tries_rotation
         is_smoothed = self.fold_strength > 0
         wanted = {
@@ -99,6 +101,7 @@ _BALANCED = Recipe(
     keeps_single_tokens=True,
     search_tokens=768,
     min_sqnr=25.0,
+    min_worth=0.2,
 )
 
 RECIPES: Mapping[str, Recipe] = {

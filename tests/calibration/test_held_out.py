@@ -1,0 +1,93 @@
+"""Which calibration images judge the plan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_vit.calibration.held_out import ChannelRange, HeldOut, Kept, group_related
+from edge_vit.calibration.output_error import OutputError
+
+
+def kept(value: float, feature=(0.0,)) -> Kept:
+    """An image whose one activation reaches `value`."""
+    reach = np.full(3, value, np.float32)
+    return Kept(reach, {"x": ChannelRange(reach, reach)}, np.array(feature, np.float32))
+
+
+def scenes(num_scenes: int, num_frames: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Features of frames by digest, which starts at random and ends in the scene's number."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(num_scenes, 64))
+    return {
+        f"{random.integers(1 << 40):012x}-{scene}": centres[scene] + random.normal(0, 0.2, 64)
+        for scene in range(num_scenes)
+        for _ in range(num_frames)
+    }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("num_shaping", [60, 20])
+def test_scenes_are_held_out_whole(order, num_shaping):
+    held = HeldOut(16, num_shaping)
+    features = scenes(12, 6)
+    for value, digest in enumerate(sorted(features)[::order]):
+        held.add(digest, kept(value, features[digest]))
+    assert len(held.held) == 16
+    chosen = {digest.split("-")[1] for digest in held.held}
+    others = {digest.split("-")[1] for digest in held.kept.keys() - held.held}
+    # The last few are of one more scene, where no whole one fits.
+    assert len(chosen & others) <= 1 < len(chosen)
+
+
+def test_which_are_held_out_depends_on_no_order():
+    features, found = scenes(6, 8), []
+    for seed in (0, 1):
+        held = HeldOut(10, 20)
+        for digest in np.random.default_rng(seed).permutation(sorted(features)):
+            held.add(str(digest), kept(int(str(digest)[:6], 16), features[str(digest)]))
+        ranges = held.ranges["x"]
+        found.append((held.held, [*ranges.low, *ranges.high], [*map(float, held.shaping[0])]))
+    assert found[0] == found[1]
+
+
+def test_held_out_images_widen_no_range():
+    held = HeldOut(2, 3)
+    for value in range(9):
+        held.add(str(value), kept(value, np.eye(9)[value]))
+    assert held.held == ["0", "1"]
+    assert len(held.shaping) == 3
+    assert (held.ranges["x"].low.min(), held.ranges["x"].high.max()) == (2.0, 8.0)
+
+
+def test_frames_of_one_scene_are_still_held_out():
+    held = HeldOut(4, 12)
+    for value in range(16):
+        held.add(f"{value:02}", kept(value, (1.0, 2.0)))
+    assert held.held == ["00", "01", "02", "03"]
+
+
+def test_ranges_are_of_all_images_where_none_are_left():
+    held = HeldOut(4)
+    for value in (1.0, -3.0):
+        held.add(str(value), kept(value))
+    assert held.ranges["x"].low.tolist() == [-3.0] * 3
+    assert held.ranges["x"].high.tolist() == [1.0] * 3
+
+
+def test_a_chain_of_near_ones_is_a_group():
+    angles = np.deg2rad([0, 40, 80, 180, 220, 260])  # 40 degrees are near, 80 are not
+    groups = group_related(list(np.stack([np.cos(angles), np.sin(angles)], axis=1)))
+    assert groups == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_few_images_foresee_less_than_they_show():
+    """What they leave open is taken off; a thousand leave nothing open."""
+    noise = np.random.default_rng(0).lognormal(0, 1, (4000, 1)) / 1000
+    whole = OutputError(noise, np.ones_like(noise))
+    assert whole.foreseen == pytest.approx(whole.sqnr, abs=0.3)
+    few = [OutputError(noise[i : i + 16], np.ones((16, 1))) for i in range(0, 4000, 16)]
+    assert all(each.foreseen < each.sqnr for each in few)
+    kept_promise = np.mean([each.foreseen < whole.sqnr + 0.5 for each in few])
+    assert kept_promise > 0.9
+    assert np.mean([each.sqnr < whole.sqnr + 0.5 for each in few]) < 0.8
