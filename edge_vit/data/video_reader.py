@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,14 +77,8 @@ class FrameDecoder:
         self._is_guessing = codec in _GUESSED_UNTIL_KEY
         self._is_joining = is_joined
         self._has_fields = codec in _FIELD_CODECS
-        # AVI numbers packets; of frames that are shown in another order it has no times.
-        self._is_timed = "avi" not in self.format_names or codec == "mjpeg"
-        self._pending: dict[int, None] = {}  # presentation times of packets, in decoding order
-        self._num_untimed = 0  # packets without such a time that have given no frame
+        self._due = 0  # frames that the packets so far have to show
         self._bad_since: int | None = None  # first bad frame after a key frame
-        self._last_pts: int | None = None
-        self._lost: dict[int, None] = {}
-        self._end_s = Fraction(0)
         self._end_byte = 0  # of the packets so far
         self._is_flushed = False
         self.num_packets = 0
@@ -123,7 +116,11 @@ class FrameDecoder:
             self.num_packets += 1
             if not packet.size:  # of AVI: show the frame before for longer
                 return []
-            self._expect(packet)
+            self._is_joining = self._is_joining and not packet.is_keyframe
+            if packet.is_discard:  # an edit list hides it; the decoder needs it for others
+                self._is_guessing = self._is_guessing and not packet.is_keyframe
+            elif not self._is_joining:
+                self._due += 1
         elif self._is_flushed:
             return []
         try:
@@ -132,13 +129,16 @@ class FrameDecoder:
             frames = []
             self.num_errors += 1
             self._note_bad(None if is_flush else packet.pts)
-            if not self._is_shown_each and not self._is_joining:
+            if not self._is_joining:
+                self._due -= 1
                 self.counts.undecodable += 1
         good = [frame for frame in frames if self._is_good(frame)]
-        if is_flush:
-            self.counts.undecodable += len(self._pending) + self._num_untimed
-            self._pending.clear()
-            self._num_untimed, self._is_flushed = 0, True
+        if self._is_shown_each and (is_flush or self._due > _MAX_PENDING):
+            # An error that is reported late took a packet that gave a frame all the same.
+            num_lost = self._due if is_flush else 1
+            self.counts.undecodable = max(0, self.counts.undecodable + num_lost)
+            self._due -= num_lost
+        self._is_flushed = is_flush
         return good
 
     def flush(self) -> list[Any]:
@@ -146,56 +146,34 @@ class FrameDecoder:
         frames = self.decode(None)
         self._stream.codec_context.flush_buffers()
         self._is_guessing = self._stream.codec_context.name in _GUESSED_UNTIL_KEY
-        self._bad_since = self._last_pts = None
+        self._bad_since = None
         self._is_flushed = False
         return frames
 
     def count_missing(self) -> int:
-        """Return how many frames a file announces beyond those that it held; call it at its end.
+        """Return how many frames an MP4 file announces beyond those that it held, at its end.
 
-        Of transport and YUV4MPEG streams, which announce none, only whether they are cut off.
+        Other files announce none: of them `counts` has only whether they are cut off.
         """
         names = self.format_names
         path, size = Path(self._container.name), self._container.size
-        announced = 0
         if "mov" in names:
             entries = getattr(self._stream, "index_entries", ())
             if any(entry.pos + entry.size > size for entry in entries):
-                announced = len(entries)
-        elif "avi" in names and _announced_bytes(path) > size:
-            announced = max(self._stream.frames, self.num_packets + 1)
-        elif "matroska" in names and _announced_bytes(path) > size:
-            rate = self._stream.average_rate or Fraction(0)
-            left_s = _seconds(self._stream.metadata.get("DURATION", "")) - self._end_s
-            announced = self.num_packets + max(1, round(left_s * rate))
+                self.counts.missing = max(0, len(entries) - self.num_packets)
         elif "yuv4mpegpipe" in names:
             self.counts.is_cut_off = self._end_byte < size
         elif "mpegts" in names:
             self.counts.is_cut_off = all(size % length for length in _TS_PACKETS)
-        self.counts.missing = max(0, announced - self.num_packets)
+        elif "avi" in names or "matroska" in names:
+            self.counts.is_cut_off = _announced_bytes(path) > size
         return self.counts.missing
-
-    def _expect(self, packet: Any) -> None:
-        """Note what `packet`, which is about to be decoded, will show."""
-        self._is_joining = self._is_joining and not packet.is_keyframe
-        if packet.is_discard:  # an edit list hides it; the decoder needs it for others
-            self._is_guessing = self._is_guessing and not packet.is_keyframe
-            return
-        if packet.pts is not None:
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base
-            self._end_s = max(self._end_s, end)
-        if not self._is_shown_each or self._is_joining:
-            return
-        if not self._is_timed or packet.pts is None or packet.pts in self._pending:
-            self._num_untimed += 1
-            return
-        self._pending[packet.pts] = None
-        if len(self._pending) > _MAX_PENDING:
-            self._lose(next(iter(self._pending)))
 
     def _is_good(self, frame: Any) -> bool:
         """Count `frame`, and return whether it has no errors."""
-        self._settle(frame)
+        self._due -= 1
+        # Two packets may be the two fields of one frame: what is lost cannot be counted so.
+        self._is_shown_each &= not (frame.interlaced_frame and self._has_fields)
         if frame.key_frame:
             self._is_guessing, self._bad_since = False, None
         if frame.is_corrupt or self._is_guessing:
@@ -210,38 +188,6 @@ class FrameDecoder:
         if self._bad_since is not None:
             self.counts.traced += frame.pts is None or frame.pts > self._bad_since
         return True
-
-    def _settle(self, frame: Any) -> None:
-        """Take `frame` from what is expected; what should have come before it is lost."""
-        if frame.interlaced_frame and self._has_fields:
-            # Two packets may be the two fields of one frame: what is lost cannot be counted so.
-            self._is_shown_each = False
-            self._pending.clear()
-            self._num_untimed = 0
-        pts = frame.pts
-        if not self._is_shown_each:
-            return
-        if pts is None or pts not in self._pending:
-            if pts in self._lost:  # late, but there
-                del self._lost[pts]
-                self.counts.undecodable -= 1
-            else:
-                self._num_untimed = max(0, self._num_untimed - 1)
-            return
-        del self._pending[pts]
-        if self._last_pts is None or pts > self._last_pts:
-            for other in [other for other in self._pending if other < pts]:
-                self._lose(other)
-        self._last_pts = pts
-
-    def _lose(self, pts: int) -> None:
-        """Count the frame of time `pts`, which is pending, as lost."""
-        del self._pending[pts]
-        self._lost[pts] = None
-        if len(self._lost) > _MAX_PENDING:
-            del self._lost[next(iter(self._lost))]
-        self.counts.undecodable += 1
-        self._note_bad(pts)
 
     def _note_bad(self, pts: int | None) -> None:
         if self._bad_since is None:
@@ -286,12 +232,3 @@ def _announced_bytes(path: Path) -> int:
     size = int.from_bytes(head[segment : segment + width], "big") - (1 << 7 * width)
     is_unknown = size == (1 << 7 * width) - 1
     return 0 if is_unknown else segment + width + size
-
-
-def _seconds(text: str) -> Fraction:
-    """Seconds of ``HH:MM:SS.fraction``; 0 for anything else."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-    except ValueError:
-        return Fraction(0)
