@@ -201,10 +201,14 @@ class Forecast:
     """How good INT8 as the table has it was, end to end, on images that shaped nothing of it."""
 
     num_images: int
-    sqnr: float  # of the model's output, over all of them, in dB
+    # Of the model's output in dB, as other images may show it: what was measured, less what so few
+    # images leave open.
+    sqnr: float
     worst: float  # of the image that is off most, in dB
     plan: str  # which of the plans that were compared this is
-    others: Mapping[str, float] = field(default_factory=dict)  # SQNR of the other plans, in dB
+    # SQNR of the other plans, in dB, every layer in INT8.
+    others: Mapping[str, float] = field(default_factory=dict)
+    measured: float | None = None  # over all of them, in dB; None in tables of earlier versions
 
 
 @dataclass(frozen=True)
