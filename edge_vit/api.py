@@ -9,12 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_vit.bundle import (
-    TABLE,
-    Bundle,
-    draft_bundle,
-    refuse_existing,
-)
+from edge_vit.bundle import TABLE, Bundle, draft_bundle, refuse_existing
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, notes_of
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
@@ -69,7 +64,7 @@ def export_bundle(
         threads: for calibration; None for all cores.
         lock_timeout: seconds to wait for another command that writes there; None for ever.
         max_bad: how many images may be left out because they cannot be read.
-        progress: told about each stage.
+        progress: of each stage.
 
     Raises:
         EdgeVitError: with one line that says what failed; nothing is left at `output` then.
@@ -191,14 +186,8 @@ def check_coverage(
 ) -> tuple[str, ...]:
     """Return a sentence where `images` leave the ranges that INT8 was calibrated for, else nothing.
 
-    So it is with the images of another camera, another season, another exposure.
-
-    Args:
-        bundle: with a table; without one there is nothing to say.
-        images: that the model is to meet.
-        num_images: look at so many of them, spread evenly.
-        threads: of ONNX Runtime; None for all cores.
-        progress: told about each image.
+    So it is with the images of another camera, another season, another exposure. `num_images` of
+    them are taken, spread evenly. Without a table there is nothing to compare with.
     """
     try:
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)

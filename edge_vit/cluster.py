@@ -37,12 +37,9 @@ def evaluate_on_ray(
     A Ray that runs already is used; else one is started, at the address that ``RAY_ADDRESS`` names
     or on this machine, and stopped in the end.
 
-    Args:
-        what: bundle, images and conditions; `options.threads` is what a worker is given of a node.
-        num_parts: that the images are split into; several per worker even out their sizes.
-        num_workers: at once; as many as there are cores for, at most one per part, where None.
-        num_gpus: that each worker is given, such as 0.5 for two on one GPU.
-        progress: is told of each part.
+    `what.options.threads` is what a worker is given of a node, with `num_gpus`, such as 0.5 for two
+    on one GPU. There are as many workers as there are cores for, at most one per part, where
+    `num_workers` is None; several parts per worker even out their sizes.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -78,7 +75,8 @@ def evaluate_on_ray(
                     parts.append(from_json(PartialAccuracy, json.loads(row["totals"])))
                     advance(1)
             except ray.exceptions.RayError as error:
-                raise BackendError(f"a worker of the cluster failed: {_reason(error)}") from None
+                reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
+                raise BackendError(f"a worker of the cluster failed: {reason.strip()}") from None
     return merge_partials(parts)
 
 
@@ -90,16 +88,15 @@ class _Worker:
         self._evaluator: Evaluator | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        """Return the totals of each part in `batch`, as the bytes of its file, or what failed."""
-        answers = [self._answer(Part(int(index), self._num_parts)) for index in batch["part"]]
-        return {"totals": [totals for totals, _ in answers], "error": [why for _, why in answers]}
-
-    def _answer(self, part: Part) -> tuple[bytes, bytes]:
+        """Return the totals of the one part in `batch`, as its file has them, or what failed."""
+        totals = why = b""
         try:
             self._evaluator = self._evaluator or Evaluator(self._what)
-            return self._evaluator.evaluate(part).to_bytes(), b""
+            part = Part(int(batch["part"][0]), self._num_parts)
+            totals = self._evaluator.evaluate(part).to_bytes()
         except EdgeVitError as error:  # Ray would bury its line under pages of traceback
-            return b"", str(error).encode()
+            why = str(error).encode()
+        return {"totals": [totals], "error": [why]}
 
 
 @contextmanager
@@ -118,9 +115,3 @@ def _running(ray: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _reason(error: Exception) -> str:
-    """What Ray says of its own trouble, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

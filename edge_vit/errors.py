@@ -1,16 +1,4 @@
-"""What can go wrong, as one tree.
-
-    EdgeVitError                  exit status 1
-    ├── SpecError                 a model, a recipe or an option says something impossible
-    ├── ShapeError                an array or a tensor has the wrong name, dtype or shape
-    ├── ImageError                an image cannot be read, or is not safe to read
-    ├── ArtifactError             a bundle or one of its files is missing, edited or unknown
-    ├── BackendError              a backend failed to load or run a model
-    ├── ParityError               an exported graph does not say what the model says
-    ├── MissingDependencyError    a package that an extra installs is not there
-    ├── SourceError               a camera or a stream cannot be opened, or was lost
-    ├── DeviceLostError           exit status 4: a camera or a GPU is gone; a new process may help
-    └── GateFailed                exit status 3: a limit that the user set was not kept
+"""What can go wrong: one class each.
 
 A message names the thing, what came, what was wanted and what to type next, in one line.
 """

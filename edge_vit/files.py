@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,11 +68,7 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def refuse_os_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into one line about `path`.
-
-    Raises:
-        ArtifactError: instead of any OSError.
-    """
+    """Turn an OSError inside the block into an ArtifactError of one line about `path`."""
     try:
         yield
     except OSError as error:
@@ -82,44 +77,29 @@ def refuse_os_errors(path: Path) -> Iterator[None]:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Refuse, before any work, a path that `write_atomically` could not write afterwards.
-
-    Raises:
-        ArtifactError: it is a folder, or the folder that it is to lie in cannot be written.
-    """
+    """Raise ArtifactError, before any work, for a path that cannot be written as a file."""
     with refuse_os_errors(path):
         _try_to_write(Path(os.path.realpath(path)))
 
 
 def refuse_unwritable_folder(path: Path) -> None:
-    """Refuse, before any work, a folder, there or not, that no file could be written into.
-
-    Raises:
-        ArtifactError: it is a file, or it or the folder that it is to lie in cannot be written.
-    """
+    """Raise ArtifactError, before any work, for a folder that no file can be written into."""
     with refuse_os_errors(path):
         _try_to_write(Path(os.path.realpath(path)) / "new")
 
 
 def _try_to_write(target: Path) -> None:
-    kind = _mode_of(target)
-    if kind is not None and stat.S_ISDIR(kind):
+    if target.is_symlink():  # `realpath` leaves those that lead to themselves
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if kind is not None and not stat.S_ISREG(kind):
+    if target.exists() and not target.is_file():  # a device or a pipe
         if not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return
-    folder = next(parent for parent in target.parents if _mode_of(parent) is not None)
+    folder = next(parent for parent in target.parents if parent.exists())
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-def _mode_of(path: Path) -> int | None:
-    """Return the mode of what lies at `path`, None where nothing does."""
-    try:
-        return path.stat().st_mode
-    except FileNotFoundError:
-        return None
 
 
 def sync_folder(path: Path) -> None:

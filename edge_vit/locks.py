@@ -33,13 +33,9 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock file at `path` for the time of a block; the file is gone afterwards.
 
-    Other processes and other threads wait. The thread that holds it may take it again. The system
-    releases the lock of a process that dies; the file that it leaves locks nothing.
-
-    Args:
-        path: of the lock file, in a folder that exists.
-        progress: shows who holds it while this waits.
-        timeout_s: seconds to wait at most; None for ever.
+    Other processes and other threads wait, `timeout_s` at most; `progress` shows who holds it. The
+    thread that holds it may take it again. The system releases the lock of a process that dies; the
+    file that it leaves locks nothing.
 
     Raises:
         ArtifactError: the folder cannot be written, or the time is over.

@@ -41,11 +41,9 @@ _PROOFS = {"cuda": "cuda.bindings.runtime", "paho": "paho.mqtt.client"}
 
 
 def require(module: str, purpose: str) -> ModuleType:
-    """Return the imported `module` (dotted names allowed).
+    """Return the imported `module`, such as ``safetensors.torch``.
 
-    Args:
-        module: what to import, for example ``"timm"`` or ``"safetensors.torch"``.
-        purpose: what needs it, as the user would say it: ``"exporting a timm: model"``.
+    `purpose` is what needs it, as the user would say it: ``"exporting a timm: model"``.
 
     Raises:
         MissingDependencyError: it is not installed; the message holds the install line.
@@ -60,11 +58,7 @@ def require(module: str, purpose: str) -> ModuleType:
 
 
 def refuse_missing(module: str, purpose: str) -> None:
-    """Refuse as `require` does, before the work for which `module` is imported at its end.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Refuse as `require` does, before the work for which `module` is imported at its end."""
     try:
         found = importlib.util.find_spec(module)
     except ValueError:

@@ -14,31 +14,15 @@ import difflib
 import importlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from edge_vit.errors import SpecError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One name of a registry.
-
-    Attributes:
-        target: what it stands for, ``module:attribute``.
-        help: what it is, in a few words.
-        distribution: that adds it; empty where it ships with edge-vit.
-    """
-
-    target: str
-    help: str = ""
-    distribution: str = ""
-
-
-class Registry(Generic[T], Mapping[str, Entry]):
-    """Entries by name: those that ship here first, then those of plug-ins.
+class Registry(Mapping[str, T]):
+    """Values by name: those that ship here first, then those of plug-ins, imported when used.
 
     A plug-in cannot replace a name that ships here. Installed distributions are read when a name
     is not among the shipped ones, or when all names are listed.
@@ -46,23 +30,29 @@ class Registry(Generic[T], Mapping[str, Entry]):
     Args:
         what: is registered, in the singular, for messages: ``task``.
         group: of the entry points, ``edge_vit.tasks``.
-        shipped: the entries of edge-vit itself.
+        shipped: the values of edge-vit itself, or where they are: ``module:attribute``.
     """
 
-    def __init__(self, what: str, group: str, shipped: Mapping[str, Entry]) -> None:
+    def __init__(self, what: str, group: str, shipped: Mapping[str, T | str]) -> None:
         self._what, self._group, self._shipped = what, group, dict(shipped)
         self._loaded: dict[str, T] = {}
 
-    def __getitem__(self, name: str) -> Entry:
-        if name in self._shipped:
-            return self._shipped[name]
-        for point in importlib.metadata.entry_points(group=self._group, name=name):
-            return _entry_of(point)
-        raise KeyError(name)
+    def __getitem__(self, name: str) -> T:
+        if name not in self._loaded:
+            if name in self._shipped:
+                value: Any = self._shipped[name]
+                found = import_target(value) if isinstance(value, str) else value
+            else:
+                found = self._load_plugin(name)
+            self._loaded[name] = found
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shipped or any(point.name == name for point in self._points())
 
     def __iter__(self) -> Iterator[str]:
-        added = (point.name for point in importlib.metadata.entry_points(group=self._group))
-        return iter(dict.fromkeys((*self._shipped, *sorted(added))))
+        added = sorted(point.name for point in self._points())
+        return iter(dict.fromkeys((*self._shipped, *added)))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -73,42 +63,39 @@ class Registry(Generic[T], Mapping[str, Entry]):
         return tuple(self._shipped)
 
     def load(self, name: str) -> T:
-        """Return what `name` stands for, imported once.
+        """Return the value called `name`.
 
         Raises:
             SpecError: nothing has that name, or its plug-in cannot be loaded.
         """
-        if name not in self._loaded:
-            entry = self.get(name)
-            if entry is None:
-                raise SpecError(self.unknown(name))
-            self._loaded[name] = self._import(name, entry)
-        return self._loaded[name]
-
-    def unknown(self, name: str) -> str:
-        """Return one line about a `name` that is not there: what is, and what may be missing."""
-        near = difflib.get_close_matches(name, self, n=1, cutoff=0.6)
-        if near:
-            hint = f"Did you mean {near[0]}?"
-        else:
-            hint = (
-                f"If a plug-in adds it (entry point group {self._group}), install that; "
-                "or update edge-vit"
-            )
-        return f"{self._what}: got {name!r}, expected one of {', '.join(self)}. {hint}"
-
-    def _import(self, name: str, entry: Entry) -> T:
         try:
-            found = import_target(entry.target)
-        except Exception as error:
-            if not entry.distribution:
-                raise
-            raise SpecError(
-                f"{self._what} {name!r} of the plug-in {entry.distribution} cannot be loaded: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        result: T = found
-        return result
+            return self[name]
+        except KeyError:
+            pass
+        near = difflib.get_close_matches(name, self, n=1)
+        hint = (
+            f"Did you mean {near[0]}?"
+            if near
+            else f"If a plug-in adds it (entry point group {self._group}), install that; "
+            "or update edge-vit"
+        )
+        raise SpecError(f"{self._what}: got {name!r}, expected one of {', '.join(self)}. {hint}")
+
+    def _points(self) -> importlib.metadata.EntryPoints:
+        return importlib.metadata.entry_points(group=self._group)
+
+    def _load_plugin(self, name: str) -> Any:
+        for point in self._points():
+            if point.name == name:
+                try:
+                    return import_target(point.value)
+                except Exception as error:
+                    owner = point.dist.name if point.dist is not None else point.module
+                    raise SpecError(
+                        f"{self._what} {name!r} of the plug-in {owner} cannot be loaded: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
+        raise KeyError(name)
 
 
 def import_target(target: str) -> Any:
@@ -118,38 +105,3 @@ def import_target(target: str) -> Any:
     for part in attribute.split(".") if attribute else ():
         found = getattr(found, part)
     return found
-
-
-def _entry_of(point: importlib.metadata.EntryPoint) -> Entry:
-    name = point.dist.name if point.dist is not None else point.module
-    return Entry(point.value, f"of the plug-in {name}", name)
-
-
-class WithPlugins(Mapping[str, T]):
-    """Values by name: those that ship here, then those that plug-ins add.
-
-    Args:
-        what: is registered, in the singular.
-        group: of the entry points, each of which names a value.
-        shipped: the values of edge-vit itself.
-    """
-
-    def __init__(self, what: str, group: str, shipped: Mapping[str, T]) -> None:
-        self.shipped = dict(shipped)
-        self.added: Registry[T] = Registry(what, group, {})
-
-    def __getitem__(self, name: str) -> T:
-        if name in self.shipped:
-            return self.shipped[name]
-        if name not in self.added:
-            raise KeyError(name)
-        return self.added.load(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.shipped or name in self.added
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self.shipped, *self.added)))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))

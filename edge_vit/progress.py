@@ -1,4 +1,4 @@
-"""How long work tells the person who waits: a protocol, and the silent form of it."""
+"""Progress of work: a protocol, and the silent form of it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """What a stage says while it works; the command line draws it, the API is silent by default."""
+    """What a stage reports while it works; the command line draws it, the API is silent."""
 
     def step(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
         """Open a step called `name` of `total` items (None: unknown) for the time of a block."""
         ...
 
     def note(self, text: str) -> None:
-        """Say one line that stays on the screen."""
+        """Show one line that stays on the screen."""
         ...
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is shown nowhere."""
 
     @contextlib.contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
@@ -32,7 +32,7 @@ class Silent:
         yield lambda count: None
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
 
 SILENT: Progress = Silent()

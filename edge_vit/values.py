@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -47,12 +48,9 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
-    """Return the `cls` that `to_json` wrote as `data`.
+    """Return the dataclass `cls` that `to_json` wrote as `data`.
 
-    Args:
-        cls: a dataclass.
-        data: parsed JSON.
-        where: how messages name the place, for example ``"manifest.json"``.
+    Messages call the place `where`, for example ``"manifest.json"``.
 
     Raises:
         SpecError: a field is missing, unknown or of another type; the message names it.
@@ -77,30 +75,20 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
         return {key: _decode(args[1], item, f"{where}.{key}") for key, item in data.items()}
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(hint, data, where)
-    if hint is float:
-        _check(
-            isinstance(data, int | float) and not isinstance(data, bool), where, data, "a number"
-        )
-        return float(data)
-    _check(
-        isinstance(data, hint) and (hint is bool or not isinstance(data, bool)),
-        where,
-        data,
-        hint.__name__,
-    )
-    return data
+    kinds = (int, float) if hint is float else hint
+    is_one = isinstance(data, kinds) and (hint is bool or not isinstance(data, bool))
+    _check(is_one, where, data, "a number" if hint is float else hint.__name__)
+    return float(data) if hint is float else data
 
 
 def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:
     if data is None and type(None) in args:
         return None
-    options = [arg for arg in args if arg is not type(None)]
-    for option in options[:-1]:
-        try:
+    *options, last = (arg for arg in args if arg is not type(None))
+    for option in options:
+        with contextlib.suppress(SpecError):
             return _decode(option, data, where)
-        except SpecError:
-            continue
-    return _decode(options[-1], data, where)
+    return _decode(last, data, where)
 
 
 def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
@@ -123,7 +111,7 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise SpecError(
-            f"{where}: unknown field {_shown(unknown[0])}, known are {', '.join(fields)}. "
+            f"{where}: unknown field {unknown[0][:_MAX_SHOWN]!r}, known are {', '.join(fields)}. "
             "If a newer edge-vit wrote it, update this one"
         )
     values = {}
@@ -143,9 +131,6 @@ def _hints_of(cls: type) -> dict[str, Any]:
 
 def _check(holds: bool, where: str, data: Any, wanted: str) -> None:
     if not holds:
-        raise SpecError(f"{where}: got {_shown(data)}, expected {wanted}")
-
-
-def _shown(data: Any) -> str:
-    shown = repr(data)
-    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
+        shown = repr(data)
+        shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
+        raise SpecError(f"{where}: got {shown}, expected {wanted}")

@@ -58,9 +58,10 @@ def worker():
 
 def test_a_worker_answers_part_by_part(paths, worker):
     bundle, data = paths
-    answers = worker(data, bundle)({"part": [2, 1]})
-    assert answers["error"] == [b"", b""]
-    parts = [from_json(PartialAccuracy, json.loads(each)) for each in answers["totals"]]
+    actor = worker(data, bundle)
+    rows = [actor({"part": [index]}) for index in (2, 1)]
+    assert [row["error"] for row in rows] == [[b""], [b""]]
+    parts = [from_json(PartialAccuracy, json.loads(row["totals"][0])) for row in rows]
     assert [part.part for part in parts] == [(2, 2), (1, 2)]
     assert merge_partials(parts).num_images == 30
 

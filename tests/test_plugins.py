@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -20,7 +21,6 @@ from edge_vit.data.images import ArraySource
 from edge_vit.data.registry import PLUGINS
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.measure.accuracy import evaluate
-from edge_vit.plugins import Entry, Registry
 from edge_vit.report.grids import accuracy_grid
 from edge_vit.report.wording import significant
 from edge_vit.runtime.fake import FakeSession
@@ -106,11 +106,11 @@ def test_without_the_plug_in_its_bundle_says_what_is_missing(toy_bundle, monkeyp
 
 
 def test_a_plug_in_that_fails_to_load_is_named(monkeypatch):
-    broken = Registry(
-        "task", "edge_vit.tasks", {"odd": Entry("no_such_module:TASK", "", "odd-one")}
-    )
-    with pytest.raises(SpecError, match="task 'odd' of the plug-in odd-one cannot be loaded"):
-        broken.load("odd")
+    point = importlib.metadata.EntryPoint("odd", "no_such_module:TASK", "edge_vit.tasks")
+    points = importlib.metadata.EntryPoints((point,))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    with pytest.raises(SpecError, match="task 'odd' of the plug-in no_such_module cannot be"):
+        task_named("odd")
 
 
 def test_a_seventh_measure_is_one_entry_of_the_task(monkeypatch):

@@ -14,7 +14,7 @@ from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
 from edge_vit.data.registry import image_forms
 from edge_vit.errors import SpecError
 from edge_vit.formats import all_formats, names_of
-from edge_vit.plugins import Registry, WithPlugins
+from edge_vit.plugins import Registry
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
 from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
@@ -35,7 +35,7 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
 
     name = "name"
 
-    def __init__(self, registry: Registry[Any] | WithPlugins[Any], *others: str) -> None:
+    def __init__(self, registry: Registry[Any], *others: str) -> None:
         self._registry, self._others = registry, others
 
     @property

@@ -15,7 +15,7 @@ from edge_vit.formats.format import (
     Precision,
     Variant,
 )
-from edge_vit.plugins import Entry, Registry
+from edge_vit.plugins import Registry
 
 __all__ = [
     "FORMATS",
@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 FORMATS: Registry[NumberFormat] = Registry(
     "precision",
     "edge_vit.formats",
-    {name: Entry(f"edge_vit.formats.{name}:FORMAT") for name in (REFERENCE, "fp16", "int8")},
+    {name: f"edge_vit.formats.{name}:FORMAT" for name in (REFERENCE, "fp16", "int8")},
 )
 
 

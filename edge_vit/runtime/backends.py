@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vit.errors import SpecError
-from edge_vit.plugins import WithPlugins
+from edge_vit.plugins import Registry
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.options import SessionOptions
 
@@ -48,7 +48,7 @@ class Backend:
         return any(_has_package(name) for name in (self.package, *self.others))
 
 
-BACKENDS: WithPlugins[Backend] = WithPlugins(
+BACKENDS: Registry[Backend] = Registry(
     "backend",
     "edge_vit.backends",
     {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_vit.plugins import Entry, Registry
+from edge_vit.plugins import Registry
 
 if TYPE_CHECKING:
     from edge_vit.spec import ModelSpec
@@ -18,14 +18,14 @@ TASKS: Registry[Task] = Registry(
     "task",
     "edge_vit.tasks",
     {
-        "classification": Entry("edge_vit.tasks.classification:TASK", "one class of several"),
-        "multi_label": Entry("edge_vit.tasks.multi_label:TASK", "any number of labels"),
-        "regression": Entry("edge_vit.tasks.regression:TASK", "one or several numeric scores"),
-        "detection": Entry("edge_vit.tasks.detection:TASK", "classes and boxes of objects"),
-        "features": Entry("edge_vit.tasks.features:TASK", "a feature vector: a model without head"),
+        "classification": "edge_vit.tasks.classification:TASK",
+        "multi_label": "edge_vit.tasks.multi_label:TASK",
+        "regression": "edge_vit.tasks.regression:TASK",
+        "detection": "edge_vit.tasks.detection:TASK",
+        "features": "edge_vit.tasks.features:TASK",
     },
 )
-"""Name -> entry; other distributions add theirs by entry points of the group `edge_vit.tasks`."""
+"""Tasks by name; other distributions add theirs by entry points of the group `edge_vit.tasks`."""
 
 
 def task_named(name: str) -> Task:

@@ -86,8 +86,8 @@ def plugin(monkeypatch):
     monkeypatch.setitem(sys.modules, "toy_images", module)
     points = (importlib.metadata.EntryPoint("toy", "toy_images:TOY", PLUGINS._group),)
 
-    def entry_points(group, name=None):
-        return [p for p in points if p.group == group and name in (None, p.name)]
+    def entry_points(group):
+        return [p for p in points if p.group == group]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     monkeypatch.setattr(PLUGINS, "_loaded", {})

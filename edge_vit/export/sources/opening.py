@@ -15,11 +15,11 @@ from edge_vit.export.sources.from_timm import open_timm
 from edge_vit.export.sources.from_torchvision import open_torchvision
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import Source
-from edge_vit.plugins import WithPlugins
+from edge_vit.plugins import Registry
 
 Opener = Callable[[SourceRequest], Source]
 
-SOURCES: WithPlugins[Opener] = WithPlugins(
+SOURCES: Registry[Opener] = Registry(
     "source of models",
     "edge_vit.sources",
     {
