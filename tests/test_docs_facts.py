@@ -28,7 +28,7 @@ from edge_vit.data.decoding import MAX_PIXELS
 from edge_vit.export import parity, reference
 from edge_vit.formats import find_format
 from edge_vit.lowering import fp16_ranges
-from edge_vit.measure import accuracy, histogram, recorder, score_gates
+from edge_vit.measure import accuracy, gates, histogram, recorder
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import Verdict
 from edge_vit.runtime.trt import build
@@ -266,7 +266,7 @@ FACTS = [
     Fact(
         "docs/statistics.md",
         r"Below (\d+) images, and where the reference gives one value",
-        lambda: score_gates.MIN_IMAGES,
+        lambda: gates.MIN_IMAGES,
     ),
     Fact(
         "docs/sources.md",

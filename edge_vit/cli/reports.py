@@ -109,7 +109,7 @@ def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
 
 def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
     """Write `report` into `bundle`; what cannot be written is said, and costs no verdict."""
-    from edge_vit.measure.look_history import record_look
+    from edge_vit.measure.spending import record_look
 
     for name in (VERIFY_JSON, VERIFY_HTML):
         path = bundle.reports_path / name

@@ -1,4 +1,4 @@
-"""From nothing to the first answer, measured in a process of its own that has done nothing else."""
+"""Time to the first prediction, in a process of its own that has done nothing else."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.values import from_json, to_json
 
-_STATUS = Path("/proc/self/status")
-
 
 def measure_cold_start(
     bundle: Path,
@@ -28,7 +26,7 @@ def measure_cold_start(
     *,
     batch_size: int = 1,
 ) -> ColdStart:
-    """Return how long the first answer of a bundle takes, in a fresh process of this Python.
+    """Return how long the first prediction of a bundle takes, in a fresh process of this Python.
 
     Files that were read before are in the system's memory: that is a warm disk.
     """
@@ -69,14 +67,13 @@ def _main() -> None:
     bundle = Bundle.open(Path(request["bundle"]))
     with open_session(bundle, request["precision"], request["backend"], options) as session:
         loaded_ns = time.monotonic_ns()
-        tensor = session.inputs[0]
-        shape = (request["batch_size"], *map(int, tensor.shape[1:]))
+        shape = (request["batch_size"], *map(int, session.inputs[0].shape[1:]))
         run_batch(session, np.zeros(shape, np.uint8))  # an engine may want more, or take fewer
-        answered_ns = time.monotonic_ns()
+        done_ns = time.monotonic_ns()
     cold_start = ColdStart(
         process_ms=(imported_ns - request["started_ns"]) / 1e6,
         load_ms=(loaded_ns - imported_ns) / 1e6,
-        first_run_ms=(answered_ns - loaded_ns) / 1e6,
+        first_run_ms=(done_ns - loaded_ns) / 1e6,
         memory_peak_mib=read_memory_peak(),
     )
     sys.stdout.write(json.dumps(to_json(cold_start)) + "\n")
@@ -88,7 +85,8 @@ def read_memory_peak() -> float | None:
     The GPU's own memory is not in it, but on a Jetson, where both are one.
     """
     try:
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        status = Path("/proc/self/status").read_text()
     except OSError:
         return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found.group(1)) / 1024 if found else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from edge_vit.errors import SpecError
 from edge_vit.measure.earlier import loss_since
@@ -16,12 +17,7 @@ from edge_vit.measure.likeness import (
     latency_differences,
 )
 from edge_vit.measure.measured import task_of_report
-from edge_vit.measure.ratio import (
-    TOLERANCE,
-    find_difference,
-    median_ratio_interval,
-    shared_stretches,
-)
+from edge_vit.measure.ratio import TOLERANCE, find_difference, unpaired_interval
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.speed_gates import too_few_runs
 from edge_vit.spec import Precision
@@ -29,19 +25,12 @@ from edge_vit.spec import Precision
 COMPARISON_FORMAT = 1
 
 Word = Literal["slower", "faster", "worse", "better", "no difference"]
+Report = TypeVar("Report", AccuracyReport, LatencyReport)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one file says: of any number of precisions and backends.
-
-    Attributes:
-        name: of the file or bundle, for people.
-        model: its name; empty where the file does not say.
-        bundle_digest: of the bundle that was measured; empty where the file does not say.
-        latency: reports of latency.
-        accuracy: reports of accuracy.
-    """
+    """What one file says of any number of precisions and backends; "" is what it does not say."""
 
     name: str
     model: str
@@ -52,19 +41,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Entry:
-    """One precision on one backend of one report: a point of the plot, a column of the table.
+    """One precision on one backend of one report: a point of the plot, a row of the table.
 
-    Attributes:
-        report: the name of the report.
-        p50_ms: median latency; None where the report has no latency, as all of the next.
-        p99_ms: None too where too few runs were timed.
-        throughput_ips: images per second.
-        num_runs: timed.
-        top1: share of labelled images; None without labels, or where the report has no accuracy.
-        agreement: share of images with the same first answer as fp32, likewise.
-        num_images: evaluated.
-        conditions: of the latency, by name: what has to be alike.
-        data: conditions of the accuracy, likewise.
+    Figures of the latency or the accuracy are None where the report has none; `p99_ms` also where
+    too few runs were timed, `top1` also without labels. `conditions` are those of the latency,
+    `data` those of the accuracy: what has to be alike.
     """
 
     report: str
@@ -72,13 +53,13 @@ class Entry:
     bundle_digest: str
     backend: str
     precision: Precision
-    p50_ms: float | None
-    p99_ms: float | None
-    throughput_ips: float | None
-    num_runs: int | None
-    top1: float | None
-    agreement: float | None
-    num_images: int | None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    throughput_ips: float | None = None
+    num_runs: int | None = None
+    top1: float | None = None
+    agreement: float | None = None
+    num_images: int | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
 
@@ -92,18 +73,8 @@ class Entry:
 class Change:
     """How one entry stands to its counterpart in the first report.
 
-    Attributes:
-        report: of the entry.
-        place: precision and backend of the entry.
-        base: the first report.
-        base_place: of the counterpart.
-        measure: ``latency`` or ``accuracy``.
-        difference: what can be said; None where conditions are unlike.
-        value: ratio of the medians, or points of accuracy lost; None where conditions are unlike.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        unlike: the conditions that differ.
-        sentence: the same in plain words.
+    `value` is the ratio of the medians, or points of accuracy lost, with its 95 % interval; None
+    where conditions are `unlike`, as is `difference`. Both places are precision and backend.
     """
 
     report: str
@@ -133,9 +104,6 @@ class Comparison:
         return not any(change.unlike for change in self.changes)
 
 
-_Key = tuple[str, Precision]
-
-
 def measured_of(report: VerifyReport, name: str) -> Measured:
     """Return what `report` says, under `name`."""
     return Measured(name, report.model.name, report.bundle_digest, report.latency, report.accuracy)
@@ -150,33 +118,37 @@ def compare(reports: Sequence[Measured]) -> Comparison:
     if len(reports) < 2:
         raise SpecError(f"reports to compare: got {len(reports)}, expected at least 2")
     base, *others = reports
-    changes = [change for other in others for change in _changes(base, other)]
     return Comparison(
-        tuple(entry for report in reports for entry in _entries(report)), tuple(changes)
+        tuple(entry for report in reports for entry in _entries(report)),
+        tuple(change for other in others for change in _changes(base, other)),
     )
 
 
-def _entries(report: Measured) -> Iterable[Entry]:
-    timed = {(r.backend, r.precision): r for r in report.latency}
-    judged = {(r.backend, r.precision): r for r in report.accuracy}
-    for key in dict.fromkeys((*timed, *judged)):
-        latency, accuracy = timed.get(key), judged.get(key)
-        yield Entry(
-            report=report.name,
-            model=report.model,
-            bundle_digest=report.bundle_digest,
-            backend=key[0],
-            precision=key[1],
-            p50_ms=latency.latency_ms.p50 if latency else None,
-            p99_ms=_p99(latency) if latency else None,
-            throughput_ips=latency.throughput_ips if latency else None,
-            num_runs=latency.iterations if latency else None,
-            top1=accuracy.top1 if accuracy else None,
-            agreement=accuracy.agreement if accuracy else None,
-            num_images=accuracy.num_images if accuracy else None,
-            conditions=latency_conditions(latency) if latency else {},
-            data=accuracy_conditions(accuracy) if accuracy else {},
-        )
+def _entries(report: Measured) -> Iterator[Entry]:
+    timed, judged = (
+        {(r.backend, r.precision): r for r in of} for of in (report.latency, report.accuracy)
+    )
+    for backend, precision in dict.fromkeys((*timed, *judged)):
+        entry = Entry(report.name, report.model, report.bundle_digest, backend, precision)
+        latency, accuracy = timed.get((backend, precision)), judged.get((backend, precision))
+        if isinstance(latency, LatencyReport):
+            entry = dataclasses.replace(
+                entry,
+                p50_ms=latency.latency_ms.p50,
+                p99_ms=_p99(latency),
+                throughput_ips=latency.throughput_ips,
+                num_runs=latency.iterations,
+                conditions=latency_conditions(latency),
+            )
+        if isinstance(accuracy, AccuracyReport):
+            entry = dataclasses.replace(
+                entry,
+                top1=accuracy.top1,
+                agreement=accuracy.agreement,
+                num_images=accuracy.num_images,
+                data=accuracy_conditions(accuracy),
+            )
+        yield entry
 
 
 def _p99(report: LatencyReport) -> float | None:
@@ -186,96 +158,90 @@ def _p99(report: LatencyReport) -> float | None:
     return report.latency_ms.p99 if report.iterations >= 1000 else None  # formats without it
 
 
-def _changes(base: Measured, other: Measured) -> Iterable[Change]:
-    timed = {(r.backend, r.precision): r for r in base.latency}
+def _changes(base: Measured, other: Measured) -> Iterator[Change]:
     for latency in other.latency:
-        key = _counterpart((latency.backend, latency.precision), timed)
-        if key is not None:
-            yield _latency_change(base.name, timed[key], other.name, latency)
-    judged = {(r.backend, r.precision): r for r in base.accuracy}
+        then = _counterpart(latency, base.latency)
+        if then is not None:
+            unlike = latency_differences(then, latency)
+            if not (latency.samples_ms and then.samples_ms):
+                unlike = (*unlike, "single runs were not kept")
+            yield _change(base, then, other, latency, "latency", unlike)
     for accuracy in other.accuracy:
-        key = _counterpart((accuracy.backend, accuracy.precision), judged)
-        if key is not None:
-            yield _accuracy_change(base.name, judged[key], other.name, accuracy)
+        earlier = _counterpart(accuracy, base.accuracy)
+        if earlier is not None:
+            unlike = differences(accuracy_conditions(earlier), accuracy_conditions(accuracy))
+            yield _change(base, earlier, other, accuracy, "accuracy", unlike)
 
 
-def _counterpart(wanted: _Key, there: Mapping[_Key, object]) -> _Key | None:
-    if wanted in there:
-        return wanted
-    same = [key for key in there if key[1] == wanted[1]]
-    if len(same) == 1:
-        return same[0]
-    return next(iter(there)) if len(there) == 1 else None
+def _counterpart(wanted: Report, there: Sequence[Report]) -> Report | None:
+    same = [each for each in there if each.precision == wanted.precision]
+    exact = [each for each in same if each.backend == wanted.backend]
+    if exact:
+        return exact[-1]
+    return next((found[0] for found in (same, there) if len(found) == 1), None)
 
 
-def _latency_change(base: str, then: LatencyReport, name: str, now: LatencyReport) -> Change:
-    places = (f"{then.precision} {then.backend}", f"{now.precision} {now.backend}")
-    unlike = latency_differences(then, now)
-    if not (now.samples_ms and then.samples_ms):
-        unlike = (*unlike, "single runs were not kept")
-    if unlike:
-        sentence = f"Not comparable: {'; '.join(unlike)}."
-        return Change(
-            name, places[1], base, places[0], "latency", None, None, None, None, unlike, sentence
-        )
-    ratio = now.latency_ms.p50 / then.latency_ms.p50
-    interval = median_ratio_interval(
-        now.samples_ms,
-        then.samples_ms,
-        paired=False,
-        stretches=shared_stretches(now.num_openings, then.num_openings),
-    )
-    if not math.isfinite(interval.high):
-        fewest = min(now.iterations, then.iterations)
-        sentence = f"No difference can be told: {ratio:.3f} times the time, {too_few_runs(fewest)}."
-        return Change(
-            name,
-            places[1],
-            base,
-            places[0],
-            "latency",
-            "no difference",
-            ratio,
-            None,
-            None,
-            (),
-            sentence,
-        )
-    difference = find_difference(interval)
-    bounds = f"{interval.low:.3f} to {interval.high:.3f} with 95 % confidence"
-    if difference == "no difference":
-        seen = 100 * (interval.high / ratio - 1 + TOLERANCE)
-        sentence = (
-            f"No difference: {ratio:.3f} times the time, {bounds}. Runs as steady as these show "
-            f"one of {seen:.1f} % or more."
-        )
-    else:
-        sentence = f"{difference.capitalize()}: {ratio:.3f} times the time, {bounds}."
+def _change(
+    base: Measured,
+    then: Report,
+    other: Measured,
+    now: Report,
+    measure: str,
+    unlike: tuple[str, ...],
+) -> Change:
+    difference: Word | None = None
+    value = low = high = None
+    sentence = f"Not comparable: {'; '.join(unlike)}."
+    if not unlike:
+        if isinstance(now, LatencyReport) and isinstance(then, LatencyReport):
+            difference, value, low, high, sentence = _latency_change(then, now)
+        elif isinstance(now, AccuracyReport) and isinstance(then, AccuracyReport):
+            difference, value, low, high, sentence = _accuracy_change(then, now)
     return Change(
-        name, places[1], base, places[0], "latency", difference, ratio, *interval, (), sentence
+        report=other.name,
+        place=f"{now.precision} {now.backend}",
+        base=base.name,
+        base_place=f"{then.precision} {then.backend}",
+        measure=measure,
+        difference=difference,
+        value=value,
+        low=low,
+        high=high,
+        unlike=unlike,
+        sentence=sentence,
     )
 
 
-def _accuracy_change(base: str, then: AccuracyReport, name: str, now: AccuracyReport) -> Change:
-    places = (f"{then.precision} {then.backend}", f"{now.precision} {now.backend}")
-    unlike = differences(accuracy_conditions(then), accuracy_conditions(now))
-    if unlike:
-        sentence = f"Not comparable: {'; '.join(unlike)}."
-        return Change(
-            name, places[1], base, places[0], "accuracy", None, None, None, None, unlike, sentence
-        )
-    lost, interval = loss_since(now, then)
+_Found = tuple[Word, float, float | None, float | None, str]
+
+
+def _latency_change(then: LatencyReport, now: LatencyReport) -> _Found:
+    ratio = now.latency_ms.p50 / then.latency_ms.p50
+    times, interval = f"{ratio:.3f} times the time", unpaired_interval(now, then)
+    low, high = interval
+    if not math.isfinite(high):
+        fewest = too_few_runs(min(now.iterations, then.iterations))
+        sentence = f"No difference can be told: {times}, {fewest}."
+        return "no difference", ratio, None, None, sentence
+    difference = find_difference(interval)
+    sentence = f"{difference.capitalize()}: {times}, {low:.3f} to {high:.3f} with 95 % confidence."
+    if difference == "no difference":
+        seen = 100 * (high / ratio - 1 + TOLERANCE)
+        sentence += f" Runs as steady as these show one of {seen:.1f} % or more."
+    return difference, ratio, low, high, sentence
+
+
+def _accuracy_change(then: AccuracyReport, now: AccuracyReport) -> _Found:
+    lost, (low, high) = loss_since(now, then)
     measure = "accuracy" if now.num_labelled else task_of_report(now).wording.loss
-    bounds = f"{interval.low:.2f} to {interval.high:.2f} lost with 95 % confidence each"
+    bounds = f"{low:.2f} to {high:.2f} lost with 95 % confidence each"
     difference: Word = "no difference"
-    if interval.low > 0:
+    if low > 0:
         difference, words = "worse", f"Worse: {lost:.2f} points of {measure} lost, {bounds}."
-    elif interval.high < 0:
+    elif high < 0:
         difference, words = "better", f"Better: {-lost:.2f} points of {measure} gained, {bounds}."
-    elif lost == interval.low == interval.high == 0:
+    elif lost == low == high == 0:
         words = "No difference: the same answers, to the last digit."
     else:
         words = f"No difference that so many images show: {lost:.2f} points lost, {bounds}."
-    return Change(
-        name, places[1], base, places[0], "accuracy", difference, lost, *interval, (), words
-    )
+    return difference, lost, low, high, words

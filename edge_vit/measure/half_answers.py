@@ -12,44 +12,35 @@ from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import Session, SessionOptions
 
-_PACKAGES = ("onnx", "onnxruntime")
-_KEEPS_FLOAT32 = (
-    "{title} keeps float32 between its nodes on a CPU: its answers here are better than a GPU's. "
-    "To have those emulated run: pip install 'edge-vit[export]'"
-)
-_IS_EMULATED = (
-    "{title}'s answers are those of a GPU, emulated: the output of each node rounded to float16."
-)
-
 
 def emulate_half(session: Session, bundle: Bundle, options: SessionOptions) -> Session:
     """Return a session that predicts as a GPU does, in place of `session`, which is then closed.
 
-    Both runtimes of a CPU keep float32 between the nodes of such a graph: better answers than a
-    GPU's, and an overflow that stays hidden. The `remark` of what is returned says what its answers
-    are; its time says nothing.
-
-    Args:
-        session: of `bundle`. On a GPU, or in a format that a CPU computes alike, it is returned as
-            it is.
-        bundle: holds the graph.
-        options: threads.
+    Both runtimes of a CPU keep float32 between the nodes of such a graph: better predictions than a
+    GPU's, and an overflow that stays hidden. The `remark` of what is returned says what its
+    predictions are; its time says nothing. On a GPU, or in a format that a CPU computes alike,
+    `session` is returned as it is.
     """
     is_on_cpu = session.backend in BACKENDS and not session.is_on_gpu
     found = find_format(session.precision)
     if not found.emulate or not is_on_cpu:
         return session
-    if not all(map(importlib.util.find_spec, _PACKAGES)):
-        session.remark = _KEEPS_FLOAT32.format(title=found.title)
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        session.remark = (
+            f"{found.title} keeps float32 between its nodes on a CPU: its answers here are better "
+            "than a GPU's. To have those emulated run: pip install 'edge-vit[export]'"
+        )
         return session
     import onnx
 
-    emulate = import_target(found.emulate)
-    graph, _ = emulate(onnx.load_from_string(bundle.read(found.file)))
+    graph, _ = import_target(found.emulate)(onnx.load_from_string(bundle.read(found.file)))
     name = f"{bundle.path / found.file}, emulated"
     options = dataclasses.replace(options, provider="cpu")
     emulated = OrtSession(graph.SerializeToString(), found.name, options, name=name)
     emulated.backend, emulated.degraded = session.backend, session.degraded
-    emulated.remark = _IS_EMULATED.format(title=found.title)
+    emulated.remark = (
+        f"{found.title}'s answers are those of a GPU, emulated: the output of each node rounded to "
+        "float16."
+    )
     session.close()
     return emulated

@@ -1,9 +1,8 @@
-"""Latencies in logarithmic buckets: constant memory for weeks of running, and parts that add up."""
+"""Latencies in logarithmic buckets: constant memory for weeks of running."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,14 +22,8 @@ _NUM_BUCKETS = 2_400  # the last begins at 6.4 hours and holds what is slower to
 class Histogram:
     """How often which latency came: percentiles are within 1 % of the exact ones.
 
-    Everything in it is an integer, so histograms add up to the same one in any order.
-
-    Attributes:
-        counts: (bucket, how many) by rising bucket, empty ones left out. Bucket i holds
-            ``1.01^i`` to ``1.01^(i + 1)`` microseconds.
-        total_ns: sum of all latencies, nanoseconds.
-        min_ns: the shortest; 0 where there are none.
-        max_ns: the longest; 0 where there are none.
+    `counts` are (bucket, how many) by rising bucket, empty ones left out. Bucket i holds
+    ``1.01^i`` to ``1.01^(i + 1)`` microseconds.
     """
 
     counts: tuple[tuple[int, int], ...] = ()
@@ -49,37 +42,18 @@ class Histogram:
         self._check_not_empty()
         return self.total_ns / self.count / 1e6
 
-    def merge(self, other: Histogram) -> Histogram:
-        """Return the histogram of both."""
-        if not self.counts or not other.counts:
-            return self if self.counts else other
-        counts = Counter(dict(self.counts))
-        counts.update(dict(other.counts))
-        return Histogram(
-            counts=tuple(sorted(counts.items())),
-            total_ns=self.total_ns + other.total_ns,
-            min_ns=min(self.min_ns, other.min_ns),
-            max_ns=max(self.max_ns, other.max_ns),
-        )
-
     def value_ms(self, rank: int) -> float:
         """Return the latency of `rank` in rising order, the shortest being 0, within 1 %."""
-        if not 0 <= rank < self.count:
-            raise SpecError(f"rank: got {rank}, expected 0 to {self.count - 1}")
         seen = 0
         for bucket, count in self.counts:
             seen += count
-            if rank < seen:
+            if 0 <= rank < seen:
                 middle = _LEAST_NS * math.exp(_LOG_GROWTH * (bucket + 0.5))
                 return min(max(middle, self.min_ns), self.max_ns) / 1e6
-        raise AssertionError("ranks below the count lie in some bucket")
+        raise SpecError(f"rank: got {rank}, expected 0 to {self.count - 1}")
 
     def percentile_ms(self, percent: float) -> float:
-        """Return the latency that `percent` of all do not exceed, by linear interpolation.
-
-        Args:
-            percent: from 0 to 100.
-        """
+        """Return the latency that `percent` of all do not exceed, by linear interpolation."""
         self._check_not_empty()
         if not 0 <= percent <= 100:
             raise SpecError(f"percent: got {percent}, expected 0 to 100")
@@ -103,7 +77,10 @@ class HistogramCounter:
     def add(self, latency_ns: int) -> None:
         """Count one latency, nanoseconds; what is below 0 counts as 0."""
         latency_ns = max(0, latency_ns)
-        self._counts[_bucket(latency_ns)] += 1
+        bucket = 0
+        if latency_ns > _LEAST_NS:
+            bucket = min(int(math.log(latency_ns / _LEAST_NS) / _LOG_GROWTH), _NUM_BUCKETS - 1)
+        self._counts[bucket] += 1
         self._total += latency_ns
         self._min = min(self._min, latency_ns)
         self._max = max(self._max, latency_ns)
@@ -127,9 +104,3 @@ def histogram_of(samples_ms: Sequence[float]) -> Histogram:
     for sample in samples_ms:
         counter.add_ms(sample)
     return counter.histogram()
-
-
-def _bucket(latency_ns: int) -> int:
-    if latency_ns <= _LEAST_NS:
-        return 0
-    return min(int(math.log(latency_ns / _LEAST_NS) / _LOG_GROWTH), _NUM_BUCKETS - 1)

@@ -54,7 +54,7 @@ def latency_differences(first: LatencyReport, second: LatencyReport) -> tuple[st
     Of two backends the versions say nothing, for they are of different packages, and nor does the
     provider, which only ONNX Runtime has.
     """
-    conditions = [dict(latency_conditions(report)) for report in (first, second)]
+    conditions = [latency_conditions(report) for report in (first, second)]
     if first.backend != second.backend:
         of_one = {package for packages in _RUNTIMES.values() for package in packages} | {"provider"}
         conditions = [{n: v for n, v in c.items() if n not in of_one} for c in conditions]
@@ -68,10 +68,9 @@ def accuracy_conditions(report: AccuracyReport) -> Conditions:
 
 def differences(first: Conditions, second: Conditions) -> tuple[str, ...]:
     """Return what differs, ready to read: ``threads 2, not 4``; nothing where all is alike."""
-    names = dict.fromkeys((*first, *second))
     return tuple(
         f"{name.replace('_', ' ')} {second.get(name, 'unknown')}, not {first.get(name, 'unknown')}"
-        for name in names
+        for name in dict.fromkeys((*first, *second))
         if first.get(name) != second.get(name)
     )
 
@@ -79,8 +78,6 @@ def differences(first: Conditions, second: Conditions) -> tuple[str, ...]:
 def _word(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
-    if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in sorted(value.items())) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value in (None, "") else str(value)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.errors import SpecError
+from edge_vit.measure.results import LatencyReport, Outcome
 from edge_vit.measure.statistics import CONFIDENCE, Interval, student_quantile
 
 Difference = Literal["slower", "faster", "no difference"]
@@ -78,12 +79,13 @@ def median_ratio_interval(
     return Interval(math.exp(middle - half), math.exp(middle + half))
 
 
-def shared_stretches(first: int, second: int) -> int:
-    """Return in how many stretches two runs can be held against each other, part by part."""
-    return first if first == second else 1
+def unpaired_interval(now: LatencyReport, then: LatencyReport) -> Interval:
+    """Return the interval of the ratio of two medians that were not measured in turns."""
+    stretches = now.num_openings if now.num_openings == then.num_openings else 1
+    return median_ratio_interval(now.samples_ms, then.samples_ms, paired=False, stretches=stretches)
 
 
-def judge_ratio(interval: Interval, limit: float) -> Literal["pass", "fail", "undecided"]:
+def judge_ratio(interval: Interval, limit: float) -> Outcome:
     """Return whether a ratio that should be at least `limit` is, by both ends of its interval."""
     return "pass" if interval.low >= limit else "fail" if interval.high < limit else "undecided"
 

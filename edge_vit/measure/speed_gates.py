@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edge_vit.errors import SpecError
-from edge_vit.measure.gate_of import gate_of, outcome_of
+from edge_vit.measure.gates import gate_of, outcome_of
 from edge_vit.measure.ratio import judge_ratio, median_ratio_interval, rounds_needed
 from edge_vit.measure.results import Gate, LatencyReport
 from edge_vit.measure.statistics import CONFIDENCE, exact_bounds, images_needed
@@ -24,13 +24,10 @@ def judge_speed(
     """Return the gate ``min-speedup``: the ratio of the two medians against the limit.
 
     Pass needs the whole interval of the ratio at the limit or above, fail the whole of it below.
+    `name` is that of the baseline in sentences; where empty, its precision.
 
-    Args:
-        report: of the precision.
-        baseline: of what it has to be faster than.
-        min_speedup: a ratio.
-        name: of the baseline; where empty, its precision.
-        confidence: of the interval, two-sided.
+    Raises:
+        SpecError: the two were not timed in turns.
     """
     ours, theirs = report.latency_ms.p50, baseline.latency_ms.p50
     if (
@@ -48,36 +45,30 @@ def judge_speed(
         stretches=report.num_openings,
         confidence=confidence,
     )
-    outcome = judge_ratio(interval, min_speedup)
+    outcome, needed = judge_ratio(interval, min_speedup), None
     name = name or baseline.precision.upper()
+    times, wanted = ratio_words(speedup), f"wanted {min_speedup:g}x"
     medians = f"median {ours:.3g} ms against {theirs:.3g} ms"
-    wanted, needed = f"wanted {min_speedup:g}x", None
     if outcome == "undecided" and not math.isfinite(high):
         sentence = (
-            f"It is {ratio_words(speedup)} the speed of {name} ({wanted}; {medians}), "
+            f"It is {times} the speed of {name} ({wanted}; {medians}), "
             f"{too_few_runs(report.iterations)}; --iterations 200 is a good start."
         )
     elif outcome == "undecided":
         needed = rounds_needed(interval, min_speedup, report.iterations)
         sentence = (
-            f"It is {ratio_words(speedup)} the speed of {name}, but that can be anything from "
-            f"{low:.3f} to {high:.3f} ({wanted}; {medians}); {how_many_runs(needed)}."
+            f"It is {times} the speed of {name}, but that can be anything from {low:.3f} to "
+            f"{high:.3f} ({wanted}; {medians}); {how_many_runs(needed)}."
         )
     elif outcome == "pass":
         than = f"faster than {name}" if speedup >= 1 else f"the speed of {name}, {wanted}"
-        sentence = f"{ratio_words(speedup)} {than} ({medians})."
+        sentence = f"{times} {than} ({medians})."
     elif speedup < 1:
-        sentence = f"It is slower than {name} ({ratio_words(speedup)}, {wanted}; {medians})."
+        sentence = f"It is slower than {name} ({times}, {wanted}; {medians})."
     else:
-        sentence = f"It is only {ratio_words(speedup)} the speed of {name} ({wanted}; {medians})."
+        sentence = f"It is only {times} the speed of {name} ({wanted}; {medians})."
     return gate_of(
-        report,
-        "min-speedup",
-        min_speedup,
-        sentence,
-        outcome,
-        speedup,
-        interval,
+        *(report, "min-speedup", min_speedup, sentence, outcome, speedup, interval),
         runs=needed,
         confidence=confidence,
     )
@@ -88,17 +79,11 @@ def judge_p99(report: LatencyReport, max_p99_ms: float, confidence: float = CONF
 
     The share of runs that took longer has exact bounds, which say whether the percentile is
     within the limit without an estimate of the percentile itself. Fewer than 299 runs never pass.
-
-    Args:
-        report: of the precision.
-        max_p99_ms: milliseconds.
-        confidence: of each bound.
     """
     count = len(report.samples_ms)
     slower = sum(sample > max_p99_ms for sample in report.samples_ms)
     low, high = share = exact_bounds(slower, count, confidence)
-    outcome = outcome_of(share, _P99_SHARE)
-    needed = None
+    outcome, needed = outcome_of(share, _P99_SHARE), None
     known = next((p for p in report.percentiles if p.percent == 99), None)
     what = f"{slower:,} of {count:,} runs took longer than {max_p99_ms:g} ms"
     if outcome == "pass":
@@ -116,15 +101,9 @@ def judge_p99(report: LatencyReport, max_p99_ms: float, confidence: float = CONF
             f"{what}, which leaves open whether p99 is below: it can be anything from "
             f"{100 * low:.2f} to {100 * high:.2f} % of all; {how_many_runs(needed)}."
         )
-    p99, both = report.latency_ms.p99, (known.low_ms, known.high_ms) if known else (None, None)
+    both = (known.low_ms, known.high_ms) if known else (None, None)
     return gate_of(
-        report,
-        "max-p99-ms",
-        max_p99_ms,
-        sentence,
-        outcome,
-        p99,
-        both,
+        *(report, "max-p99-ms", max_p99_ms, sentence, outcome, report.latency_ms.p99, both),
         runs=needed,
         confidence=confidence,
     )

@@ -8,7 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from edge_vit.errors import SpecError
 from edge_vit.formats import REFERENCE, all_formats, find_format, is_wider, names_below, names_of
 from edge_vit.measure.earlier import judge_earlier
-from edge_vit.measure.gates import judge_accuracy, judge_agreement, judge_sqnr
+from edge_vit.measure.gates import (
+    agreement_can_fail,
+    judge_accuracy,
+    judge_agreement,
+    judge_sqnr,
+)
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import (
     AccuracyReport,
@@ -19,7 +24,6 @@ from edge_vit.measure.results import (
     Verdict,
     VerifyReport,
 )
-from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.measure.speed_gates import judge_p99, judge_speed
 from edge_vit.measure.spending import Trust, error_of_look, judge_together
 from edge_vit.measure.statistics import CONFIDENCE
@@ -45,11 +49,7 @@ _ORDER: tuple[Outcome, ...] = ("fail", "undecided", "pass")
 
 
 def choose_candidate(precisions: Collection[Precision]) -> Precision:
-    """Return the precision that a verdict is about: the narrowest of them.
-
-    Raises:
-        SpecError: there is none beside the reference.
-    """
+    """Return the precision that a verdict is about: the narrowest beside the reference."""
     narrow = names_below(precisions)
     if narrow:
         return narrow[0]
@@ -77,15 +77,11 @@ def decide(
     with the best outcome counts, the fastest among equals. Where a finding questions the evaluation
     itself, nothing passes.
 
-    Args:
-        accuracy: one report per precision and backend, against fp32, on the same images.
-        latency: one report per precision and backend, fp32 included, all taken in turns.
-        limits: what the user asks; `Limits()` where None.
-        candidate: the narrowest that was measured where None.
-        baseline: what the candidate has to be faster than; where None, the fastest there is of
-            fp32 on a CPU (which only emulates FP16) and of fp16 on a GPU, where it was measured.
-        earlier: an earlier report of the same, that the candidate must not fall behind.
-        look: number of this look at the same candidate, from 1: see `edge_vit.measure.spending`.
+    There is one report per precision and backend of each kind, on the same images and in turns.
+    The candidate is the narrowest that was measured where None. It has to be faster than `baseline`
+    (where None, the fastest of fp32 on a CPU, which only emulates FP16, or of fp16 on a GPU), and
+    must not fall behind an `earlier` report. `look` is the number of this look at the same
+    candidate, from 1: see `edge_vit.measure.spending`.
 
     Raises:
         SpecError: a precision was measured in one way only, or not in turns with the others; fp32
@@ -212,19 +208,16 @@ def _without_labels_in_question(
     """Leave open what wrong labels would decide: an accuracy by them is neither kept nor lost."""
     if not any(f.name in _ABOUT_LABELS and f.outcome == "undecided" for f in findings):
         return gates
-    return tuple(
-        dataclasses.replace(
-            gate, outcome="undecided", images_needed=None, sentence=_put_in_question(gate.sentence)
-        )
-        if gate.name in ("max-drop", "baseline-accuracy")
-        else gate
-        for gate in gates
-    )
-
-
-def _put_in_question(sentence: str) -> str:
-    measured = sentence.partition("; ")[0].removesuffix(".")
-    return f"{measured}; but the labels are in question."
+    judged = []
+    for gate in gates:
+        if gate.name in ("max-drop", "baseline-accuracy"):
+            measured = gate.sentence.partition("; ")[0].removesuffix(".")
+            sentence = f"{measured}; but the labels are in question."
+            gate = dataclasses.replace(
+                gate, outcome="undecided", images_needed=None, sentence=sentence
+            )
+        judged.append(gate)
+    return tuple(judged)
 
 
 def _findings(accuracy: Sequence[AccuracyReport]) -> tuple[Finding, ...]:
@@ -237,24 +230,18 @@ def _about_sharing(names: Sequence[str], look: int) -> tuple[Finding, ...]:
     """What a reader of the bounds has to know: they are wider than one look at one thing needs."""
     found = []
     if len(names) > 1:
-        found.append(
-            Finding(
-                "shared-error",
-                "note",
-                f"{', '.join(names[:-1])} and {names[-1]} are judged at once. They share the 5 of "
-                "100 chances of a wrong pass, so each needs more images than it would alone.",
-            )
+        sentence = (
+            f"{', '.join(names[:-1])} and {names[-1]} are judged at once. They share the 5 of 100 "
+            "chances of a wrong pass, so each needs more images than it would alone."
         )
+        found.append(Finding("shared-error", "note", sentence))
     if look > 1:
-        found.append(
-            Finding(
-                "second-look",
-                "note",
-                f"This is look {look} at the same candidate: its bounds hold with "
-                f"{100 * (1 - error_of_look(look)):.4g} % confidence, so that all looks together "
-                "pass wrongly in at most 5 of 100.",
-            )
+        sentence = (
+            f"This is look {look} at the same candidate: its bounds hold with "
+            f"{100 * (1 - error_of_look(look)):.4g} % confidence, so that all looks together pass "
+            "wrongly in at most 5 of 100."
         )
+        found.append(Finding("second-look", "note", sentence))
     return tuple(found)
 
 
@@ -305,7 +292,7 @@ def _keeps_p99(report: LatencyReport, max_p99_ms: float) -> bool:
 
 
 def _caveat(recommended: LatencyReport, limits: Limits) -> str:
-    """What is to be said of a recommendation that is none of the user's limits' own."""
+    """A recommendation that is not known to keep the user's limit is said to be so."""
     if limits.max_p99_ms is None or _keeps_p99(recommended, limits.max_p99_ms):
         return ""
     return f", which is not known to keep p99 below {limits.max_p99_ms:g} ms either"

@@ -23,9 +23,9 @@ from edge_vit.measure.environment import read_environment
 from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.latency import measure_reopened
 from edge_vit.measure.limits import Limits
-from edge_vit.measure.look_history import LookHistory, read_history
 from edge_vit.measure.records import CalibrationImages
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
+from edge_vit.measure.spending import LookHistory, read_history
 from edge_vit.measure.verdict import choose_candidate, decide
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
@@ -58,22 +58,12 @@ def verify(
 ) -> VerifyReport:
     """Return what every precision of `bundle` is worth on this machine, and which one to ship.
 
-    Args:
-        bundle: an open bundle, or the path of one; fp32 and at least one other precision.
-        source: images that were not calibrated on: class folders give labels, a flat folder gives
-            agreement only.
-        limits: what the user asks; `Limits()` where None.
-        backend: that runs them all: ``auto``, a name, or ``all`` for each that this machine has.
-            The reference is then fp32 on ONNX Runtime; one that cannot run a graph is left out,
-            and a note says why.
-        options: threads and the like, for each session.
-        iterations: timed runs of each precision.
-        num_images: evaluate on this many at most, spread evenly; all where None.
-        earlier: a report that the candidate must not fall behind.
-        max_bad: how many images may be left out because they cannot be read.
-        look: number of this look at the same candidate, from 1; where None, it is counted from what
-            `edge_vit.measure.look_history.record_look` recorded in the bundle.
-        progress: is told of each image and each timed round.
+    The images of `source` should not be calibrated on: class folders give labels, a flat folder
+    gives agreement only; `num_images` of them are spread evenly, and `max_bad` may be left out
+    because they cannot be read. With the backend ``all``, for each that this machine has, the
+    reference is fp32 on ONNX Runtime; one that cannot run a graph is left out, and a note says why.
+    The candidate must not fall behind an `earlier` report. `look` is the number of this look at the
+    same candidate, from 1; where None, it is counted from what `record_look` left in the bundle.
 
     Raises:
         SpecError: the bundle holds nothing to verify, or an option is out of range.
@@ -131,7 +121,7 @@ def verify(
         ),
         accuracy=accuracy,
         latency=latency,
-        notes=(*accuracy[0].notes, *left_out, *_notes(accuracy, latency, bundle)),
+        notes=(*accuracy[0].notes, *left_out, *_notes(accuracy, latency, bundle, table)),
         environment=read_environment(),
     )
 
@@ -185,18 +175,19 @@ def _notes(
     accuracy: Sequence[AccuracyReport],
     latency: Sequence[LatencyReport],
     bundle: Bundle,
+    table: CalibrationTable | None,
 ) -> tuple[str, ...]:
     """What a reader of the numbers has to know."""
     data, timing = accuracy[0], latency[0]
     notes = []
-    if bundle.has(TABLE) and _lacks_signatures(bundle.read_table()):
+    if table is None:
+        notes.append(
+            f"The bundle has no {TABLE}: whether images were also calibrated on was not checked."
+        )
+    elif table.image_digests and not table.image_signatures:
         notes.append(
             f"The bundle's {TABLE} tells calibration's images by their pixels alone: those encoded "
             "anew since are not found. Run: edgevit calibrate"
-        )
-    if not bundle.has(TABLE):
-        notes.append(
-            f"The bundle has no {TABLE}: whether images were also calibrated on was not checked."
         )
     if timing.iterations < MIN_RUNS_FOR_P99:
         notes.append(
@@ -208,10 +199,6 @@ def _notes(
     notes += [_about_emulation(each, bundle) for each in emulated]
     notes.append(f"Evaluated on {data.num_images:,} images with SHA-256 {data.data_digest}.")
     return tuple(notes)
-
-
-def _lacks_signatures(table: CalibrationTable) -> bool:
-    return bool(table.image_digests) and not table.image_signatures
 
 
 def _about_emulation(emulated: NumberFormat, bundle: Bundle) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_vit.formats import REFERENCE
+from edge_vit.measure.gates import agreement_can_fail
 from edge_vit.measure.measured import measures_of, task_of_report
 from edge_vit.measure.recorder import runs_needed
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
-from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.wording import (
     MISSING,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_vit.formats import REFERENCE
+from edge_vit.measure.gates import agreement_can_fail
 from edge_vit.measure.results import (
     AccuracyReport,
     Disagreement,
@@ -13,7 +14,6 @@ from edge_vit.measure.results import (
     Verdict,
     VerifyReport,
 )
-from edge_vit.measure.score_gates import agreement_can_fail
 from edge_vit.report.accuracy_plots import accuracy_plot, gates_plot
 from edge_vit.report.conditions import conditions
 from edge_vit.report.details import accuracy_details, latency_details

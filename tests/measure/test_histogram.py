@@ -1,10 +1,7 @@
 import json
-import random
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_vit.errors import SpecError
 from edge_vit.measure.histogram import Histogram, HistogramCounter, histogram_of
@@ -19,20 +16,6 @@ def test_percentiles_of_a_million_samples_are_within_one_percent():
         exact = float(np.percentile(samples, percent))
         assert histogram.percentile_ms(percent) == pytest.approx(exact, rel=0.01)
     assert histogram.mean_ms == pytest.approx(float(samples.mean()), rel=1e-6)
-
-
-@given(st.lists(st.floats(0, 1e9), max_size=30), st.randoms())
-def test_parts_add_up_to_the_whole_in_any_order(samples, order: random.Random):
-    parts = [histogram_of([sample]) for sample in samples]
-    order.shuffle(parts)
-    total = Histogram()
-    while parts:
-        taken = order.randint(1, len(parts))
-        group = Histogram()
-        for part in parts[:taken]:
-            group = group.merge(part)
-        total, parts = total.merge(group), parts[taken:]
-    assert total == histogram_of(samples)
 
 
 def test_memory_is_bounded_whatever_comes():

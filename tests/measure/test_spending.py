@@ -10,9 +10,15 @@ from small_models import make_model
 
 from edge_vit.bundle import Bundle, draft_bundle
 from edge_vit.errors import ArtifactError, SpecError
-from edge_vit.measure.look_history import LookHistory, read_history, record_look
 from edge_vit.measure.results import Finding, Verdict, VerifyReport
-from edge_vit.measure.spending import ERROR, error_of_look, judge_together
+from edge_vit.measure.spending import (
+    ERROR,
+    LookHistory,
+    error_of_look,
+    judge_together,
+    read_history,
+    record_look,
+)
 
 
 def test_all_looks_together_spend_no_more_than_there_is():

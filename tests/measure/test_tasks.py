@@ -15,11 +15,10 @@ from edge_vit.measure.accuracy import evaluate, evaluate_part
 from edge_vit.measure.accuracy_report import report_of
 from edge_vit.measure.earlier import loss_since
 from edge_vit.measure.environment import read_environment
-from edge_vit.measure.gates import judge_accuracy
+from edge_vit.measure.gates import agreement_can_fail, judge_accuracy, judge_scores
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.partial import merge_partials
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.measure.score_gates import agreement_can_fail, judge_scores
 from edge_vit.measure.statistics import Interval
 from edge_vit.report.grids import accuracy_grid
 from edge_vit.report.task_grids import task_grids
