@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 @threads_option
 @option(
     "-o, --output FILE",
-    "Draw the maps over the images: an .html page or a .png sheet; .json has the numbers.",
-    OutputFile(".html", ".png", ".json", html_needs=("jinja2",)),
+    "Draw the maps over the images: an .html page; .json has the numbers.",
+    OutputFile(".html", ".json", html_needs=("jinja2",)),
 )
 @json_option
 @click.pass_obj
@@ -101,10 +101,6 @@ def _print(found: Sequence[Explanation], *, as_json: bool) -> None:
 
 
 def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:
-    if suffix == ".png":
-        from edge_vit.report.attention import attention_sheet
-
-        return attention_sheet(found)
     if suffix == ".json":
         return f"{json_text(tuple(found))}\n".encode()
     from edge_vit.report.html import render_attention

@@ -38,9 +38,8 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
     if as_json:
         print_json(without_thumbnails([report])[0])
         return
-    from edge_vit.report.details import drops_grid
+    from edge_vit.report.details import drops_grid, task_grids
     from edge_vit.report.grids import is_reference
-    from edge_vit.report.task_grids import task_grids
     from edge_vit.report.terminal import accuracy_table, grid_table
     from edge_vit.report.wording import OUTCOME_WORDS
 

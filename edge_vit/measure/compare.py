@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
 
 from edge_vit.errors import SpecError
-from edge_vit.measure.earlier import loss_since
-from edge_vit.measure.likeness import (
-    accuracy_conditions,
-    differences,
-    latency_conditions,
-    latency_differences,
-)
-from edge_vit.measure.measured import task_of_report
-from edge_vit.measure.ratio import TOLERANCE, find_difference, unpaired_interval
+from edge_vit.measure.earlier import Found, Report, Word, accuracy_change, latency_change
+from edge_vit.measure.likeness import accuracy_conditions, latency_conditions
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
-from edge_vit.measure.speed_gates import too_few_runs
 from edge_vit.spec import Precision
 
 COMPARISON_FORMAT = 1
-
-Word = Literal["slower", "faster", "worse", "better", "no difference"]
-Report = TypeVar("Report", AccuracyReport, LatencyReport)
 
 
 @dataclass(frozen=True)
@@ -160,17 +147,14 @@ def _p99(report: LatencyReport) -> float | None:
 
 def _changes(base: Measured, other: Measured) -> Iterator[Change]:
     for latency in other.latency:
-        then = _counterpart(latency, base.latency)
-        if then is not None:
-            unlike = latency_differences(then, latency)
-            if not (latency.samples_ms and then.samples_ms):
-                unlike = (*unlike, "single runs were not kept")
-            yield _change(base, then, other, latency, "latency", unlike)
+        timed = _counterpart(latency, base.latency)
+        if timed is not None:
+            yield _change(base, timed, other, latency, "latency", latency_change(timed, latency))
     for accuracy in other.accuracy:
-        earlier = _counterpart(accuracy, base.accuracy)
-        if earlier is not None:
-            unlike = differences(accuracy_conditions(earlier), accuracy_conditions(accuracy))
-            yield _change(base, earlier, other, accuracy, "accuracy", unlike)
+        judged = _counterpart(accuracy, base.accuracy)
+        if judged is not None:
+            found = accuracy_change(judged, accuracy)
+            yield _change(base, judged, other, accuracy, "accuracy", found)
 
 
 def _counterpart(wanted: Report, there: Sequence[Report]) -> Report | None:
@@ -182,66 +166,13 @@ def _counterpart(wanted: Report, there: Sequence[Report]) -> Report | None:
 
 
 def _change(
-    base: Measured,
-    then: Report,
-    other: Measured,
-    now: Report,
-    measure: str,
-    unlike: tuple[str, ...],
+    base: Measured, then: Report, other: Measured, now: Report, measure: str, found: Found
 ) -> Change:
-    difference: Word | None = None
-    value = low = high = None
-    sentence = f"Not comparable: {'; '.join(unlike)}."
-    if not unlike:
-        if isinstance(now, LatencyReport) and isinstance(then, LatencyReport):
-            difference, value, low, high, sentence = _latency_change(then, now)
-        elif isinstance(now, AccuracyReport) and isinstance(then, AccuracyReport):
-            difference, value, low, high, sentence = _accuracy_change(then, now)
     return Change(
         report=other.name,
         place=f"{now.precision} {now.backend}",
         base=base.name,
         base_place=f"{then.precision} {then.backend}",
         measure=measure,
-        difference=difference,
-        value=value,
-        low=low,
-        high=high,
-        unlike=unlike,
-        sentence=sentence,
+        **found._asdict(),
     )
-
-
-_Found = tuple[Word, float, float | None, float | None, str]
-
-
-def _latency_change(then: LatencyReport, now: LatencyReport) -> _Found:
-    ratio = now.latency_ms.p50 / then.latency_ms.p50
-    times, interval = f"{ratio:.3f} times the time", unpaired_interval(now, then)
-    low, high = interval
-    if not math.isfinite(high):
-        fewest = too_few_runs(min(now.iterations, then.iterations))
-        sentence = f"No difference can be told: {times}, {fewest}."
-        return "no difference", ratio, None, None, sentence
-    difference = find_difference(interval)
-    sentence = f"{difference.capitalize()}: {times}, {low:.3f} to {high:.3f} with 95 % confidence."
-    if difference == "no difference":
-        seen = 100 * (high / ratio - 1 + TOLERANCE)
-        sentence += f" Runs as steady as these show one of {seen:.1f} % or more."
-    return difference, ratio, low, high, sentence
-
-
-def _accuracy_change(then: AccuracyReport, now: AccuracyReport) -> _Found:
-    lost, (low, high) = loss_since(now, then)
-    measure = "accuracy" if now.num_labelled else task_of_report(now).wording.loss
-    bounds = f"{low:.2f} to {high:.2f} lost with 95 % confidence each"
-    difference: Word = "no difference"
-    if low > 0:
-        difference, words = "worse", f"Worse: {lost:.2f} points of {measure} lost, {bounds}."
-    elif high < 0:
-        difference, words = "better", f"Better: {-lost:.2f} points of {measure} gained, {bounds}."
-    elif lost == low == high == 0:
-        words = "No difference: the same answers, to the last digit."
-    else:
-        words = f"No difference that so many images show: {lost:.2f} points lost, {bounds}."
-    return difference, lost, low, high, words

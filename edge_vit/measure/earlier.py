@@ -1,19 +1,37 @@
-"""Guards against regressions: a measurement against the same of an earlier report."""
+"""One measurement against an earlier one: what changed, and whether that is allowed."""
 
 from __future__ import annotations
 
-import functools
 import math
+from typing import Literal, NamedTuple, TypeVar
 
 from edge_vit.measure.gates import error_since, gate_of, outcome_of
 from edge_vit.measure.likeness import accuracy_conditions, differences, latency_differences
 from edge_vit.measure.limits import Limits
-from edge_vit.measure.ratio import rounds_needed, unpaired_interval
+from edge_vit.measure.measured import task_of_report
+from edge_vit.measure.ratio import TOLERANCE, find_difference, rounds_needed, unpaired_interval
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, VerifyReport
 from edge_vit.measure.speed_gates import how_many_runs, too_few_runs
 from edge_vit.measure.statistics import Interval, paired_drop_bounds
 
 _POINTS = 100
+
+Word = Literal["slower", "faster", "worse", "better", "no difference"]
+Report = TypeVar("Report", AccuracyReport, LatencyReport)
+
+
+class Found(NamedTuple):
+    """What changed: the ratio of the medians, or points of accuracy lost, with its 95 % interval.
+
+    Where conditions are `unlike` nothing is known.
+    """
+
+    sentence: str
+    difference: Word | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unlike: tuple[str, ...] = ()
 
 
 def judge_earlier(
@@ -27,64 +45,76 @@ def judge_earlier(
     place = (latency.backend, latency.precision)
     timed = next((r for r in earlier.latency if (r.backend, r.precision) == place), None)
     judged = next((r for r in earlier.accuracy if (r.backend, r.precision) == place), None)
+    speed = latency_change(timed, latency) if timed else None
+    loss = accuracy_change(judged, accuracy) if judged else None
     most = limits.max_error if accuracy.scores else limits.max_drop
     return (
-        _judge_speed(latency, timed, limits.max_slowdown),
-        _judge_accuracy(accuracy, judged, most),
+        _judge("baseline-speed", "latency", latency, speed, limits.max_slowdown),
+        _judge("baseline-accuracy", "accuracy", accuracy, loss, most),
     )
 
 
-def _judge_speed(now: LatencyReport, then: LatencyReport | None, limit: float) -> Gate:
-    make = functools.partial(gate_of, now, "baseline-speed", limit)
-    if then is None:
-        return make(f"The earlier report has no latency of {now.precision} on {now.backend}.")
+def _judge(
+    name: str, what: str, now: AccuracyReport | LatencyReport, found: Found | None, limit: float
+) -> Gate:
+    if found is None:
+        sentence = f"The earlier report has no {what} of {now.precision} on {now.backend}."
+        return gate_of(now, name, limit, sentence)
+    if found.unlike:
+        unlike = "; ".join(found.unlike)
+        sentence = f"{what.capitalize()} cannot be held against the earlier report: {unlike}."
+        return gate_of(now, name, limit, sentence)
+    words = found.sentence.removesuffix(".")
+    sentence = f"Against the earlier report: {words[0].lower()}{words[1:]}; {limit:g} allowed"
+    if found.low is None or found.high is None:
+        return gate_of(now, name, limit, f"{sentence}.", value=found.value)
+    bounds, needed = Interval(found.low, found.high), None
+    outcome = outcome_of(bounds, limit)
+    if outcome == "undecided" and isinstance(now, LatencyReport):
+        needed = rounds_needed(bounds, limit, now.iterations)
+        sentence += f"; {how_many_runs(needed, ' in both')}"
+    return gate_of(now, name, limit, f"{sentence}.", outcome, found.value, bounds, runs=needed)
+
+
+def latency_change(then: LatencyReport, now: LatencyReport) -> Found:
+    """Return how a latency stands to an earlier one."""
     unlike = latency_differences(then, now)
+    if not (now.samples_ms and then.samples_ms):
+        unlike = (*unlike, "single runs were not kept")
     if unlike:
-        return make(f"Latency cannot be held against the earlier report: {'; '.join(unlike)}.")
-    if not now.samples_ms or not then.samples_ms:
-        return make("Latency cannot be held against the earlier report: it kept no single runs.")
+        return Found(f"Not comparable: {'; '.join(unlike)}.", unlike=unlike)
     ratio = now.latency_ms.p50 / then.latency_ms.p50
-    low, high = interval = unpaired_interval(now, then)
-    what = f"The median is {ratio:.3f} times that of the earlier report"
+    times, interval = f"{ratio:.3f} times the time", unpaired_interval(now, then)
+    low, high = interval
     if not math.isfinite(high):
         fewest = too_few_runs(min(now.iterations, then.iterations))
-        return make(f"{what} ({limit:g} allowed), {fewest}.")
-    outcome, needed = outcome_of(interval, limit), None
-    what += (
-        f" ({now.latency_ms.p50:.3g} ms against {then.latency_ms.p50:.3g} ms), {low:.3f} to "
-        f"{high:.3f} with 95 % confidence, {limit:g} allowed"
-    )
-    if outcome == "undecided":
-        needed = rounds_needed(interval, limit, now.iterations)
-        what += f"; {how_many_runs(needed, ' in both')}"
-    return make(f"{what}.", outcome, ratio, interval, runs=needed)
+        return Found(f"No difference can be told: {times}, {fewest}.", "no difference", ratio)
+    difference = find_difference(interval)
+    sentence = f"{difference.capitalize()}: {times}, {low:.3f} to {high:.3f} with 95 % confidence."
+    if difference == "no difference":
+        seen = 100 * (high / ratio - 1 + TOLERANCE)
+        sentence += f" Runs as steady as these show one of {seen:.1f} % or more."
+    return Found(sentence, difference, ratio, low, high)
 
 
-def _judge_accuracy(now: AccuracyReport, then: AccuracyReport | None, limit: float) -> Gate:
-    make = functools.partial(gate_of, now, "baseline-accuracy", limit)
-    if then is None:
-        return make(f"The earlier report has no accuracy of {now.precision} on {now.backend}.")
+def accuracy_change(then: AccuracyReport, now: AccuracyReport) -> Found:
+    """Return how an accuracy stands to an earlier one on the same images."""
     unlike = differences(accuracy_conditions(then), accuracy_conditions(now))
     if unlike:
-        return make(f"Accuracy cannot be held against the earlier report: {'; '.join(unlike)}.")
-    if _is_same(now, then):
-        sentence = "The answers are those of the earlier report, to the last digit."
-        return make(sentence, "pass", 0.0, Interval(0.0, 0.0))
-    drop, (low, high) = bounds = loss_since(now, then)
-    outcome = outcome_of(bounds[1], limit)
-    if now.scores:
-        sentence = (
-            f"Since the earlier report the error of the scores grew by {drop:.2f} % of their "
-            f"spread, {low:.2f} to {high:.2f} with 95 % confidence each, {limit:g} allowed."
-        )
-        return make(sentence, outcome, drop, bounds[1])
-    measure = "accuracy" if now.num_labelled else "agreement with fp32"
-    verb = "lost" if drop >= 0 else "gained"
-    sentence = (
-        f"Since the earlier report {abs(drop):.2f} points of {measure} are {verb} on the same "
-        f"images, {low:.2f} to {high:.2f} lost with 95 % confidence each, {limit:g} allowed."
-    )
-    return make(sentence, outcome, drop, bounds[1])
+        return Found(f"Not comparable: {'; '.join(unlike)}.", unlike=unlike)
+    lost, (low, high) = loss_since(now, then)
+    measure = "accuracy" if now.num_labelled else task_of_report(now).wording.loss
+    bounds = f"{low:.2f} to {high:.2f} lost with 95 % confidence each"
+    difference: Word = "no difference"
+    if low > 0:
+        difference, words = "worse", f"Worse: {lost:.2f} points of {measure} lost, {bounds}."
+    elif high < 0:
+        difference, words = "better", f"Better: {-lost:.2f} points of {measure} gained, {bounds}."
+    elif lost == low == high == 0:
+        words = "No difference: the same answers, to the last digit."
+    else:
+        words = f"No difference that so many images show: {lost:.2f} points lost, {bounds}."
+    return Found(words, difference, lost, low, high)
 
 
 def loss_since(now: AccuracyReport, then: AccuracyReport) -> tuple[float, Interval]:

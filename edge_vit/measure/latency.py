@@ -95,36 +95,16 @@ def time_session(
     """
     static = session.inputs[0].shape[0]
     batch_size = plan.batch_size or (static if isinstance(static, int) else 1)
-    name = session.inputs[0].name
-    feeds = itertools.cycle(
-        [{name: batch} for batch in _make_batches(session.inputs[0], batch_size, images)]
-    )
-    recorder = Recorder()
-    interval = None if plan.interval_ms is None else round(plan.interval_ms * 1e6)
+    rounds = _Rounds([session], batch_size, images)
     total = None if plan.duration_s else plan.warmup + plan.num_iterations
     with progress.step(f"timing {plan.scenario}", total) as advance:
-        for feed in itertools.islice(feeds, plan.warmup):
-            session.run(feed)
-            advance(1)
-        with meter or contextlib.nullcontext():
-            begin = due = end = time.perf_counter_ns()
-            for number in itertools.count():
-                if number >= plan.num_iterations and end - begin >= plan.duration_s * 1e9:
-                    break
-                if interval is not None:
-                    due = _wait_until(due, interval)
-                start = time.perf_counter_ns()
-                session.run(next(feeds))
-                end = time.perf_counter_ns()
-                recorder.add(end - start, session.last_split)
-                advance(1)
-    report = recorder.report(
-        session,
-        batch_size=batch_size,
-        warmup=plan.warmup,
-        environment=read_environment(),
-        seconds=None if interval is None else (end - begin) / 1e9,
-    )
+        seconds = rounds.run(
+            *([session], plan.warmup, plan.num_iterations, plan.duration_s, advance),
+            interval_ms=plan.interval_ms,
+            meter=meter,
+        )
+    is_paced = plan.interval_ms is not None
+    (report,) = rounds.reports([session], batch_size, plan.warmup, seconds if is_paced else None)
     return dataclasses.replace(
         report,
         scenario=plan.scenario,
@@ -238,26 +218,45 @@ class _Rounds:
         iterations: int,
         duration_s: float,
         advance: Advance,
-    ) -> None:
-        """Run rounds that do not count, then rounds that do."""
-        begin, count = 0.0, len(sessions)
-        for number in itertools.count(-warmup):
-            begin = time.perf_counter() if number == 0 else begin
-            if number >= iterations and time.perf_counter() - begin >= duration_s:
-                break
-            feed, first = next(self._feeds), number if number >= 0 else number + warmup
-            for index in ((first + turn) % count for turn in range(count)):
-                start = time.perf_counter_ns()
-                sessions[index].run(feed)
-                end = time.perf_counter_ns()
-                if number >= 0:
-                    self._recorders[index].add(end - start, sessions[index].last_split)
+        interval_ms: float | None = None,
+        meter: AbstractContextManager[object] | None = None,
+    ) -> float:
+        """Run rounds that do not count, then rounds that do; return the seconds of the latter."""
+        for number in range(warmup):
+            self._run_round(sessions, number, is_counted=False)
             advance(1)
+        interval = None if interval_ms is None else round(interval_ms * 1e6)
+        with meter or contextlib.nullcontext():
+            begin = due = end = time.perf_counter_ns()
+            for number in itertools.count():
+                if number >= iterations and end - begin >= duration_s * 1e9:
+                    break
+                if interval is not None:
+                    due = _wait_until(due, interval)
+                end = self._run_round(sessions, number, is_counted=True)
+                advance(1)
+        return (end - begin) / 1e9
+
+    def _run_round(self, sessions: Sequence[Session], first: int, *, is_counted: bool) -> int:
+        """Run each session once; return the time when the last one was done."""
+        feed, end = next(self._feeds), 0
+        for turn in range(len(sessions)):
+            index = (first + turn) % len(sessions)
+            start = time.perf_counter_ns()
+            sessions[index].run(feed)
+            end = time.perf_counter_ns()
+            if is_counted:
+                self._recorders[index].add(end - start, sessions[index].last_split)
+        return end
 
     def reports(
-        self, sessions: Sequence[Session], batch_size: int, warmup: int
+        self,
+        sessions: Sequence[Session],
+        batch_size: int,
+        warmup: int,
+        seconds: float | None = None,
     ) -> tuple[LatencyReport, ...]:
-        """Return one report per session."""
+        """Return one report per session; throughput is that of `seconds`, where given."""
         environment = read_environment()
         return tuple(
             recorder.report(
@@ -266,6 +265,7 @@ class _Rounds:
                 warmup=warmup,
                 environment=environment,
                 others=[other.precision for other in sessions if other is not session],
+                seconds=seconds,
             )
             for session, recorder in zip(sessions, self._recorders, strict=True)
         )

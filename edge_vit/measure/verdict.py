@@ -65,8 +65,6 @@ def decide(
     latency: Sequence[LatencyReport],
     limits: Limits | None = None,
     *,
-    candidate: Precision | None = None,
-    baseline: Precision | None = None,
     earlier: VerifyReport | None = None,
     look: int = 1,
 ) -> Verdict:
@@ -78,10 +76,9 @@ def decide(
     itself, nothing passes.
 
     There is one report per precision and backend of each kind, on the same images and in turns.
-    The candidate is the narrowest that was measured where None. It has to be faster than `baseline`
-    (where None, the fastest of fp32 on a CPU, which only emulates FP16, or of fp16 on a GPU), and
-    must not fall behind an `earlier` report. `look` is the number of this look at the same
-    candidate, from 1: see `edge_vit.measure.spending`.
+    The candidate is the narrowest precision. It has to be faster than the fastest of fp32 on a CPU,
+    which only emulates FP16, or of fp16 on a GPU, and must not fall behind an `earlier` report.
+    `look` is the number of this look at the same candidate, from 1.
 
     Raises:
         SpecError: a precision was measured in one way only, or not in turns with the others; fp32
@@ -91,8 +88,7 @@ def decide(
     accurate = {(r.backend, r.precision): r for r in accuracy}
     timed = {(r.backend, r.precision): r for r in latency}
     _check_measured(accurate, timed)
-    candidate = candidate or choose_candidate([precision for _, precision in accurate])
-    _check_choice(candidate, baseline, timed)
+    candidate = choose_candidate([precision for _, precision in accurate])
     findings = _findings(accuracy)
     places = sorted(
         (place for place in accurate if place[1] != REFERENCE), key=lambda p: p[1] != candidate
@@ -100,7 +96,7 @@ def decide(
 
     def judge(place: Place, trust: Trust) -> tuple[Gate, ...]:
         is_candidate = place[1] == candidate
-        rival = _baseline(place, timed, baseline if is_candidate else None)
+        rival = _baseline(place, timed)
         name = _name(rival, timed)
         judged = _judge(accurate[place], timed[place], timed[rival], limits, name, trust)
         if is_candidate and earlier is not None:
@@ -116,18 +112,15 @@ def decide(
     trusted = {} if _combine((), findings) != "pass" else gates
     ships = chosen if outcome == "pass" else _fallback(chosen, trusted, accurate, timed, limits)
     findings += _about_sharing([_name(place, timed) for place in places], look)
+    caveat = ""
+    if _is_late(timed[ships], limits):
+        caveat = f", which is not known to keep p99 below {limits.max_p99_ms:g} ms either"
+    names = (_name(chosen, timed), _name(ships, timed))
     return Verdict(
         candidate=candidate,
         recommended=ships[1],
         outcome=outcome,
-        sentence=_say(
-            _name(chosen, timed),
-            _name(ships, timed),
-            outcome,
-            gates[chosen],
-            findings,
-            _caveat(timed[ships], limits),
-        ),
+        sentence=_say(*names, outcome, gates[chosen], findings, caveat),
         gates=tuple(gate for of_place in gates.values() for gate in of_place),
         backend=chosen[0],
         recommended_backend=ships[0],
@@ -148,26 +141,10 @@ def _check_measured(
         raise SpecError(f"verdict on {names}: got accuracy or latency alone, expected both")
 
 
-def _check_choice(
-    candidate: Precision, baseline: Precision | None, timed: Mapping[Place, LatencyReport]
-) -> None:
-    precisions = list(dict.fromkeys(precision for _, precision in timed))
-    others = [precision for precision in precisions if precision != REFERENCE]
-    if candidate not in others:
-        raise SpecError(f"candidate: got {candidate}, expected one of {', '.join(others)}")
-    if baseline is not None and (baseline == candidate or baseline not in precisions):
-        rest = [precision for precision in precisions if precision != candidate]
-        raise SpecError(f"baseline: got {baseline}, expected one of {', '.join(rest)}")
-
-
-def _baseline(
-    judged: Place, timed: Mapping[Place, LatencyReport], wanted: Precision | None
-) -> Place:
+def _baseline(judged: Place, timed: Mapping[Place, LatencyReport]) -> Place:
     """The fastest of what `judged` has to beat: fp16 where a GPU has it, fp32 elsewhere."""
 
     def counts(place: Place) -> bool:
-        if wanted is not None:
-            return place[1] == wanted
         if not timed[place].is_on_gpu:  # where floating point is emulated
             return place[1] == REFERENCE
         beside = names_below(precision for backend, precision in timed if backend == place[0])
@@ -280,22 +257,13 @@ def _fallback(
         if place != chosen and is_faster and _combine(others) == "pass":
             options.append(place)
 
-    def rank(place: Place) -> tuple[int, float]:
-        late = limits.max_p99_ms is not None and not _keeps_p99(timed[place], limits.max_p99_ms)
-        return late, timed[place].latency_ms.p50
-
-    return min(options, key=rank)
+    return min(options, key=lambda p: (_is_late(timed[p], limits), timed[p].latency_ms.p50))
 
 
-def _keeps_p99(report: LatencyReport, max_p99_ms: float) -> bool:
-    return judge_p99(report, max_p99_ms).outcome == "pass"
-
-
-def _caveat(recommended: LatencyReport, limits: Limits) -> str:
-    """A recommendation that is not known to keep the user's limit is said to be so."""
-    if limits.max_p99_ms is None or _keeps_p99(recommended, limits.max_p99_ms):
-        return ""
-    return f", which is not known to keep p99 below {limits.max_p99_ms:g} ms either"
+def _is_late(report: LatencyReport, limits: Limits) -> bool:
+    """Whether p99 is not known to keep its limit, where that is asked."""
+    most = limits.max_p99_ms
+    return most is not None and judge_p99(report, most).outcome != "pass"
 
 
 def _name(place: Place, timed: Mapping[Place, LatencyReport]) -> str:

@@ -1,12 +1,17 @@
-"""Reports side by side as tables and words: in the terminal, in Markdown, on the page."""
+"""Reports side by side as tables and words, and as a plot of accuracy over latency."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from edge_vit.formats import look_of
 from edge_vit.measure.compare import Comparison, Entry
 from edge_vit.report.grids import Grid
+from edge_vit.report.svg import Plot, annotate, draw_plot, format_color, open_axes, role_color
 from edge_vit.report.wording import MISSING, measured, number, percent, short_digest, significant
+
+Point = tuple[float, float]
 
 
 def letters(comparison: Comparison) -> dict[str, str]:
@@ -16,21 +21,32 @@ def letters(comparison: Comparison) -> dict[str, str]:
     return dict(zip(names, signs, strict=True))
 
 
-def reports_grid(comparison: Comparison) -> Grid:
-    """Return one row per report: which file, which model."""
-    first: dict[str, Entry] = {}
-    for entry in comparison.entries:
-        first.setdefault(entry.report, entry)
+def all_grids(comparison: Comparison) -> list[Grid]:
+    """Return every table that has something to say, in the order of reading."""
+    return [grid for grid in named_grids(comparison).values() if grid.rows]
+
+
+def named_grids(comparison: Comparison) -> dict[str, Grid]:
+    """Return every table by its name in the page's template."""
+    signs = letters(comparison)
+    return {
+        "reports": _reports_grid(comparison, signs),
+        "entries": _entries_grid(comparison, signs),
+        "changes": _changes_grid(comparison, signs),
+        "conditions": conditions_grid(comparison),
+    }
+
+
+def _reports_grid(comparison: Comparison, signs: dict[str, str]) -> Grid:
+    first = {entry.report: entry for entry in reversed(comparison.entries)}
     rows = tuple(
         (sign, name, first[name].model or MISSING, short_digest(first[name].bundle_digest) or "–")
-        for name, sign in letters(comparison).items()
+        for name, sign in signs.items()
     )
     return Grid("Reports", ("", "report", "model", "bundle"), rows, 4)
 
 
-def entries_grid(comparison: Comparison) -> Grid:
-    """Return one row per precision and backend of each report, with its numbers."""
-    signs = letters(comparison)
+def _entries_grid(comparison: Comparison, signs: dict[str, str]) -> Grid:
     rows = tuple(
         (
             signs[entry.report],
@@ -40,8 +56,8 @@ def entries_grid(comparison: Comparison) -> Grid:
             number(entry.throughput_ips, 1),
             percent(entry.top1),
             percent(entry.agreement),
-            MISSING if entry.num_runs is None else number(entry.num_runs, 0),
-            MISSING if entry.num_images is None else number(entry.num_images, 0),
+            number(entry.num_runs, 0),
+            number(entry.num_images, 0),
         )
         for entry in comparison.entries
     )
@@ -52,9 +68,7 @@ def entries_grid(comparison: Comparison) -> Grid:
     return Grid("Measured", columns, rows, 2)
 
 
-def changes_grid(comparison: Comparison) -> Grid:
-    """Return one row per change against the first report; unlike conditions in place of numbers."""
-    signs = letters(comparison)
+def _changes_grid(comparison: Comparison, signs: dict[str, str]) -> Grid:
     rows = tuple(
         (
             signs[change.report],
@@ -84,12 +98,10 @@ def changes_grid(comparison: Comparison) -> Grid:
 def conditions_grid(comparison: Comparison) -> Grid:
     """Return the conditions that are not alike everywhere, one row each, one column per report."""
     signs = letters(comparison)
-    values: dict[str, dict[str, list[str]]] = {}
+    values: dict[str, dict[str, dict[str, None]]] = {}
     for entry in comparison.entries:
         for name, value in (*entry.conditions.items(), *entry.data.items()):
-            seen = values.setdefault(name, {}).setdefault(entry.report, [])
-            if value not in seen:
-                seen.append(value)
+            values.setdefault(name, {}).setdefault(entry.report, {})[value] = None
     rows = tuple(
         (name.replace("_", " "), *(", ".join(by.get(report, [MISSING])) for report in signs))
         for name, by in values.items()
@@ -98,12 +110,87 @@ def conditions_grid(comparison: Comparison) -> Grid:
     return Grid("Conditions that differ", ("", *signs.values()), rows, 1 + len(signs))
 
 
-def all_grids(comparison: Comparison) -> Sequence[Grid]:
-    """Return every table that has something to say, in the order of reading."""
-    grids = (
-        reports_grid(comparison),
-        entries_grid(comparison),
-        changes_grid(comparison),
-        conditions_grid(comparison),
-    )
-    return [grid for grid in grids if grid.rows]
+def pareto_plot(comparison: Comparison) -> Plot | None:
+    """Return accuracy over latency, one point per entry; None where no entry has both.
+
+    Accuracy is top-1 where every entry that has an accuracy has one, else the agreement with fp32.
+    """
+    judged = [e for e in comparison.entries if e.agreement is not None and e.p50_ms]
+    if not judged:
+        return None
+    axis = "same answer as fp32"
+    if all(entry.top1 is not None for entry in judged):
+        axis = "top-1"
+    points = [_point(entry, axis) for entry in judged]
+    signs = letters(comparison)
+    told = [
+        f"{signs[e.report]} {e.place} {significant(ms)} ms, {share:.2f} %"
+        for e, (ms, share) in zip(judged, points, strict=True)
+    ]
+
+    def paint(figure: Any, is_narrow: bool) -> None:
+        axes = figure.subplots()
+        steps = [points[i] for i in front_of(points)]
+        if len(steps) > 1:
+            color, line = role_color("muted"), (0, (3, 2))
+            axes.step(*zip(*steps, strict=True), where="post", color=color, lw=1, linestyle=line)
+        names = [f"{signs[e.report]} {e.precision if is_narrow else e.place}" for e in judged]
+        right = 1.15 * max(ms for ms, _ in points)
+        shown = [share for _, share in points]
+        margin = 0.3 * (max(shown) - min(shown)) or 1.0
+        low, high = min(shown) - margin, max(shown) + margin
+        width, height = (290, 210) if is_narrow else (770, 240)
+        places = [(width * ms / right, height * (s - low) / (high - low)) for ms, s in points]
+        heights = label_heights(places, names)
+        for entry, name, (ms, share), up in zip(judged, names, points, heights, strict=True):
+            color = format_color(entry.precision)
+            axes.plot(ms, share, look_of(entry.precision).marker, color=color, markersize=8)
+            annotate(axes, name, ms, share, up=up, va="center", color=color)
+        axes.set_xlim(0, right)
+        axes.set_ylim(low, high)
+        axes.set_xlabel("median latency (ms)")
+        axes.set_title(f"{axis} (%)")
+        open_axes(axes, "x")
+        axes.grid(axis="both")
+
+    alt = f"{axis} over median latency: {'; '.join(told)}."
+    return draw_plot("pareto", alt, paint, wide_height=330, narrow_height=300)
+
+
+def _point(entry: Entry, axis: str) -> Point:
+    """Milliseconds and percent."""
+    share = entry.top1 if axis == "top-1" else entry.agreement
+    return entry.p50_ms or 0.0, 100 * (share or 0.0)
+
+
+def front_of(points: Sequence[Point]) -> list[int]:
+    """Return which points no other beats, by latency and accuracy, fastest first."""
+    front: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def label_heights(places: Sequence[Point], names: Sequence[str]) -> list[int]:
+    """Return how far above its point (below, where negative) each label is free of the others.
+
+    The labels are centred over `places`; all is in points of the plot.
+    """
+    taken: list[tuple[float, float, float]] = []  # centre, height, half the width
+    heights = []
+    for (x, y), name in zip(places, names, strict=True):
+        half = 3.2 * len(name) + 3
+        options = [sign * (14 + 13 * level) for level in range(6) for sign in (1, -1)]
+        free = (
+            up
+            for up in options
+            if not any(
+                abs(x - other_x) < half + other_half and abs(y + up - other_y) < 13
+                for other_x, other_y, other_half in taken
+            )
+        )
+        up = next(free, options[0])
+        taken.append((x, y + up, half))
+        heights.append(up)
+    return heights

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from edge_vit.measure.results import Environment, LatencyReport, VerifyReport
-from edge_vit.report.grids import Grid, turns_of
-from edge_vit.report.wording import MISSING, count
+from edge_vit.measure.results import VerifyReport
+from edge_vit.report.grids import Grid, place_of, turns_of
+from edge_vit.report.wording import MISSING, YES_NO, count
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
 from edge_vit.tasks import task_of
@@ -14,67 +12,56 @@ from edge_vit.tasks import task_of
 
 def conditions(report: VerifyReport, table: CalibrationTable | None) -> tuple[Grid, ...]:
     """Return all that the numbers were taken under, one grid per subject."""
+    data = {"bundle": report.bundle, "digest of the bundle": report.bundle_digest}
+    for accuracy in report.accuracy[:1]:
+        data |= {
+            "images": f"{accuracy.num_images} of {accuracy.data}",
+            "labelled": str(accuracy.num_labelled),
+            "digest of the images": accuracy.data_digest,
+            "also calibrated on": str(accuracy.num_calibrated_on),
+            "reference": accuracy.reference,
+        }
+    if table:
+        data["calibrated on"] = count(table.num_images, "image")
+    run = [
+        (
+            place_of(r),
+            f"batch {r.batch_size}, {count(r.threads, 'thread')}, {r.warmup} warm-up and "
+            f"{r.iterations} timed runs, {turns_of(r)}",
+        )
+        for r in report.latency
+    ]
+    machine = report.environment
+    facts = {
+        "device": machine.device,
+        "instruction sets": ", ".join(machine.instruction_sets) or "none of those that matter",
+        "logical cores": str(machine.num_cores),
+        "memory": f"{machine.memory_gib:.1f} GiB",
+        "GPU": machine.gpu,
+        "compute capability": machine.compute_capability,
+        "driver": machine.driver,
+        "CUDA": machine.cuda,
+        "TensorRT": machine.tensorrt,
+        "Jetson Linux": machine.l4t,
+        "power mode": machine.power_mode,
+        "clocks locked": YES_NO[machine.clocks_locked],
+        "system": machine.system,
+        "Python": machine.python,
+        **machine.packages,
+    }
     return (
-        Grid("Data", ("fact", "value"), _data_rows(report, table), 2),
-        Grid("Run", ("fact", "value"), _run_rows(report.latency), 2),
-        Grid("Machine", ("fact", "value"), _machine_rows(report), 2),
+        Grid("Data", ("fact", "value"), tuple(data.items()), 2),
+        Grid("Run", ("fact", "value"), tuple(run), 2),
+        facts_grid("Machine", facts),
         model_grid(report.model),
         preprocess_grid(report.model),
     )
 
 
-def _data_rows(report: VerifyReport, table: CalibrationTable | None) -> tuple[tuple[str, str], ...]:
-    rows = [("bundle", report.bundle), ("digest of the bundle", report.bundle_digest)]
-    for accuracy in report.accuracy[:1]:
-        rows += [
-            ("images", f"{accuracy.num_images} of {accuracy.data}"),
-            ("labelled", str(accuracy.num_labelled)),
-            ("digest of the images", accuracy.data_digest),
-            ("also calibrated on", str(accuracy.num_calibrated_on)),
-            ("reference", accuracy.reference),
-        ]
-    if table:
-        rows.append(("calibrated on", count(table.num_images, "image")))
-    return tuple(rows)
-
-
-def _run_rows(reports: Sequence[LatencyReport]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (
-            f"{r.precision} {r.backend}",
-            f"batch {r.batch_size}, {count(r.threads, 'thread')}, {r.warmup} warm-up and "
-            f"{r.iterations} timed runs, {turns_of(r)}",
-        )
-        for r in reports
-    )
-
-
-def _machine_rows(report: VerifyReport) -> tuple[tuple[str, str], ...]:
-    machine = report.environment
-    return (
-        ("device", machine.device),
-        ("instruction sets", ", ".join(machine.instruction_sets) or "none of those that matter"),
-        ("logical cores", str(machine.num_cores)),
-        ("memory", f"{machine.memory_gib:.1f} GiB"),
-        *((name, value) for name, value in _gpu_rows(machine) if value),
-        ("system", machine.system),
-        ("Python", machine.python),
-        *machine.packages.items(),
-    )
-
-
-def _gpu_rows(machine: Environment) -> tuple[tuple[str, str], ...]:
-    """What a machine with a GPU tells beside; "" for what it does not."""
-    return (
-        ("GPU", machine.gpu),
-        ("compute capability", machine.compute_capability),
-        ("driver", machine.driver),
-        ("CUDA", machine.cuda),
-        ("TensorRT", machine.tensorrt),
-        ("Jetson Linux", machine.l4t),
-        ("power mode", machine.power_mode),
-        ("clocks locked", {True: "yes", False: "no", None: ""}[machine.clocks_locked]),
-    )
+def facts_grid(title: str, facts: dict[str, str]) -> Grid:
+    """Return one row per fact that is known."""
+    rows = tuple((name, value) for name, value in facts.items() if value)
+    return Grid(title, ("fact", "value"), rows, 2)
 
 
 def model_grid(spec: ModelSpec) -> Grid:

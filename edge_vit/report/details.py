@@ -1,4 +1,4 @@
-"""What stands behind the first numbers: intervals, parts of the time, classes, confusions."""
+"""What stands behind the first numbers: intervals, parts of the time, classes, labels, scores."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from edge_vit.measure.measured import task_of_report
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, LatencyReport, Verdict
-from edge_vit.report.grids import TOO_FEW, Grid, is_reference, longest, place_of, side_by_side
-from edge_vit.report.task_grids import task_grids
+from edge_vit.report.grids import (
+    TOO_FEW,
+    Grid,
+    is_of_candidate,
+    is_reference,
+    longest,
+    place_of,
+    side_by_side,
+)
 from edge_vit.report.wording import MISSING, number, percent, significant
 from edge_vit.spec import ModelSpec
 
-MAX_CLASSES, MAX_CONFUSIONS = 30, 20
+MAX_CLASSES, MAX_CONFUSIONS, MAX_LABELS = 30, 20, 20
 """Rows that are shown; all of them are in the JSON report."""
 
 
@@ -20,27 +27,26 @@ def latency_details(reports: Sequence[LatencyReport]) -> tuple[Grid, ...]:
 
     Grids that have nothing to say are left out.
     """
-    percents = dict.fromkeys(p.percent for report in reports for p in report.percentiles)
-    percentiles = []
+    percentiles, stages, others = [], [], []
     for report in reports:
-        by_percent = {p.percent: p for p in report.percentiles}
-        cells = []
-        for percent_ in percents:
-            found = by_percent.get(percent_)
-            if found is None or found.ms is None:
-                cells.append(TOO_FEW)
-            else:
-                cells.append(f"{significant(found.ms)} {_bounds(found.low_ms, found.high_ms)}")
-        percentiles.append((place_of(report), *cells))
+        shares = {
+            f"p{p.percent:g} (ms)": TOO_FEW
+            if p.ms is None
+            else f"{significant(p.ms)} {_bounds(p.low_ms, p.high_ms)}"
+            for p in report.percentiles
+        }
+        percentiles.append((place_of(report), shares))
+        stages.append((place_of(report), {s.name: significant(s.p50_ms) for s in report.stages}))
+        others.append((place_of(report), _others(report)))
     note = (
         "In brackets: 95 % interval by order statistics. p99 takes 1,000 runs, p99.9 10,000; with "
         "fewer nothing is said."
     )
-    names = [f"p{p:g} (ms)" for p in percents]
+    warned = [f"{place_of(r)}: {w.sentence}" for r in reports for w in r.warnings]
     grids = [
-        side_by_side("Percentiles", names, percentiles, note),
-        _stages(reports),
-        _others(reports),
+        side_by_side("Percentiles", percentiles, note),
+        side_by_side("Where the time goes (median, ms)", stages),
+        side_by_side("Start, energy, steadiness", others, " ".join(warned)),
     ]
     return tuple(grid for grid in grids if grid.rows)
 
@@ -51,51 +57,19 @@ def _bounds(low: float | None, high: float | None) -> str:
     return f"({significant(low)} – {significant(high)})"
 
 
-def _stages(reports: Sequence[LatencyReport]) -> Grid:
-    names = dict.fromkeys(stage.name for report in reports for stage in report.stages)
-    columns = []
-    for report in reports:
-        by_name = {stage.name: stage for stage in report.stages}
-        columns.append(
-            (
-                place_of(report),
-                *(
-                    significant(by_name[name].p50_ms) if name in by_name else MISSING
-                    for name in names
-                ),
-            )
-        )
-    return side_by_side("Where the time goes (median, ms)", list(names), columns, "")
-
-
-def _others(reports: Sequence[LatencyReport]) -> Grid:
-    measures = (
-        *("start of the process (ms)", "loading (ms)", "first run (ms)", "memory peak (MiB)"),
-        *("energy per image (J)", "mean power (W)", "variation"),
-    )
-    columns = []
-    for report in reports:
-        start, energy = report.cold_start, report.energy
-        columns.append(
-            (
-                place_of(report),
-                *(
-                    (
-                        number(start.process_ms, 0),
-                        number(start.load_ms, 0),
-                        number(start.first_run_ms, 1),
-                        number(start.memory_peak_mib, 0),
-                    )
-                    if start
-                    else (MISSING,) * 4
-                ),
-                significant(energy.joules_per_image) if energy else MISSING,
-                number(energy.mean_w, 1) if energy else MISSING,
-                percent(report.variation, 1),
-            )
-        )
-    warned = [f"{place_of(r)}: {w.sentence}" for r in reports for w in r.warnings]
-    return side_by_side("Start, energy, steadiness", measures, columns, " ".join(warned))
+def _others(report: LatencyReport) -> dict[str, str]:
+    cells, start, energy = {}, report.cold_start, report.energy
+    if start:
+        cells = {
+            "start of the process (ms)": number(start.process_ms, 0),
+            "loading (ms)": number(start.load_ms, 0),
+            "first run (ms)": number(start.first_run_ms, 1),
+            "memory peak (MiB)": number(start.memory_peak_mib, 0),
+        }
+    if energy:
+        cells["energy per image (J)"] = significant(energy.joules_per_image)
+        cells["mean power (W)"] = number(energy.mean_w, 1)
+    return cells | {"variation": percent(report.variation, 1)}
 
 
 def accuracy_details(
@@ -105,46 +79,35 @@ def accuracy_details(
     compared = [report for report in reports if not is_reference(report)]
     grids = [drops_grid(compared)]
     for report in compared:
-        if (report.precision, report.backend) == (
-            verdict.candidate,
-            verdict.backend or report.backend,
-        ):
+        if is_of_candidate(report, verdict):
             grids += [_classes(report), _confusions(report, spec), *task_grids(report)]
     return tuple(grid for grid in grids if grid.rows)
 
 
 def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
-    """Return the drop of each precision with its intervals and tests, and calibration errors."""
-    measures = (
-        *("drop (points)", "95 % interval of it", "McNemar's p, exact"),
-        *("drop at most, without labels", "calibration error (ECE)", "ECE of the reference"),
-        *("KL, 99th percentile (nats)", "cosine, 1st percentile"),
-    )
-    columns = [
-        (
-            place_of(report),
-            MISSING if report.drop is None else number(100 * report.drop, 2),
-            _points(report.drop_interval),
-            significant(report.mcnemar_p),
-            percent(report.most_drop),
-            percent(report.ece),
-            percent(report.reference_ece),
-            significant(report.kl_p99),
-            number(report.cosine_p1, 6) if task_of_report(report).has_direction else MISSING,
-        )
-        for report in reports
-    ]
+    """Return the drop of each precision with its interval and test, and calibration errors."""
+    columns = []
+    for report in reports:
+        interval = report.drop_interval
+        has_direction = task_of_report(report).has_direction
+        cells = {
+            "drop (points)": MISSING if report.drop is None else number(100 * report.drop, 2),
+            "95 % interval of it": MISSING
+            if interval is None
+            else f"{100 * interval[0]:.2f} – {100 * interval[1]:.2f}",
+            "McNemar's p, exact": significant(report.mcnemar_p),
+            "drop at most, without labels": percent(report.most_drop),
+            "calibration error (ECE)": percent(report.ece),
+            "ECE of the reference": percent(report.reference_ece),
+            "KL, 99th percentile (nats)": significant(report.kl_p99),
+            "cosine, 1st percentile": number(report.cosine_p1, 6) if has_direction else MISSING,
+        }
+        columns.append((place_of(report), cells))
     note = (
         "McNemar's p: the chance of a split of lost and gained images this uneven if neither were "
         "better."
     )
-    return side_by_side("The drop and its uncertainty", measures, columns, note)
-
-
-def _points(interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return MISSING
-    return f"{100 * interval[0]:.2f} – {100 * interval[1]:.2f}"
+    return side_by_side("The drop and its uncertainty", columns, note)
 
 
 def _classes(report: AccuracyReport) -> Grid:
@@ -182,3 +145,38 @@ def _confusions(report: AccuracyReport, spec: ModelSpec) -> Grid:
     columns = ("true class", "taken for", report.precision, "reference")
     title = f"Confusions, {place_of(report)}: most new ones first"
     return longest(title, columns, rows, MAX_CONFUSIONS, "pairs", 2)
+
+
+def task_grids(report: AccuracyReport) -> tuple[Grid, ...]:
+    """Return the tables of labels or scores, as far as they have rows.
+
+    Labels whose decision changed on most images come first.
+    """
+    ordered = sorted(report.per_label, key=lambda each: (each.agreement, each.index))
+    labels = [
+        (
+            each.label,
+            number(each.reference_on, 0),
+            number(each.candidate_on, 0),
+            percent(each.agreement),
+        )
+        for each in ordered
+    ]
+    scores = tuple(
+        (
+            each.label,
+            significant(each.mean_error),
+            significant(each.spread),
+            f"{100 * each.mean_error / each.spread:.2f}" if each.spread else MISSING,
+            percent(each.same_side),
+        )
+        for each in report.scores
+    )
+    heads = ("label", "on, reference", f"on, {report.precision}", "same decision")
+    title = f"Labels, {place_of(report)}: most changed first"
+    score_heads = ("score", "mean error", "spread of the reference", "error (%)", "same side")
+    grids = (
+        longest(title, heads, labels, MAX_LABELS, "labels"),
+        Grid(f"Scores, {place_of(report)}", score_heads, scores),
+    )
+    return tuple(grid for grid in grids if grid.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_vit.formats import REFERENCE
@@ -36,12 +36,8 @@ TOO_FEW = "n/a"
 class Grid:
     """A table of finished words.
 
-    Attributes:
-        title: what it shows.
-        columns: one heading per column.
-        rows: as many cells each as there are columns.
-        num_words: the first columns that hold words; all others hold numbers, set to the right.
-        note: the conditions, without which the numbers mean nothing.
+    The first `num_words` columns hold words; all others hold numbers, set to the right. `note` has
+    the conditions, without which the numbers mean nothing.
     """
 
     title: str
@@ -51,92 +47,19 @@ class Grid:
     note: str = ""
 
 
-def is_reference(report: AccuracyReport) -> bool:
-    """Say whether `report` compares the reference with itself."""
-    return report.reference == f"{report.precision} {report.backend}"
+def side_by_side(
+    title: str, columns: Sequence[tuple[str, Mapping[str, str]]], note: str = ""
+) -> Grid:
+    """Return `columns`, a heading with its cells by measure, as a grid with a row per measure.
 
-
-def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
-    """Return one column for the reference and one for each precision held against it.
-
-    Args:
-        reports: at least one, all of the same images and the same reference.
+    Measures of which no column says anything are left out.
     """
-    measures: Row = (
-        *("top-1", "top-5", "same answer", "95 % interval (%)", "cosine, mean", "cosine, least"),
-        *("SQNR (dB)", "KL (nats)", "lost", "gained", "each label (%)", "error (% of spread)"),
-    )
-    more = [each for each in measures_of(reports[0].task).values() if each.has_row]
-    measures += tuple(f"{each.title} (%)" if each.unit == "share" else each.title for each in more)
-    columns = [(*_reference_column(reports[0]), *_measured(reports[0], more, of_reference=True))]
-    columns += [
-        (*_accuracy_column(report), *_measured(report, more))
-        for report in reports
-        if not is_reference(report)
+    measures = dict.fromkeys(measure for _, cells in columns for measure in cells)
+    rows = [
+        (measure, *(cells.get(measure, MISSING) for _, cells in columns)) for measure in measures
     ]
-    return side_by_side("Accuracy", measures, columns, accuracy_conditions(reports[0]))
-
-
-def _reference_column(report: AccuracyReport) -> Row:
-    return (
-        report.reference,
-        percent(report.reference_top1),
-        percent(report.reference_top5),
-        "reference",
-        *(MISSING,) * 9,
-    )
-
-
-def _measured(
-    report: AccuracyReport, measures: Sequence[Measure], *, of_reference: bool = False
-) -> Row:
-    """Return the cell of each of `measures`."""
-    cells = []
-    for measure in measures:
-        found = report.measures.get(measure.name, MeasureValue(None))
-        value = found.reference if of_reference else found.value
-        is_share = measure.unit == "share" and value is not None
-        cells.append(f"{100 * (value or 0):.2f}" if is_share else significant(value))
-    return tuple(cells)
-
-
-def _accuracy_column(report: AccuracyReport) -> Row:
-    low, high = wilson_interval(report.num_agreeing, report.num_images)
-    labelled, has_direction = report.num_labelled > 0, task_of_report(report).has_direction
-    says_something = agreement_can_fail(report)
-    return (
-        f"{report.precision} {report.backend}",
-        percent(report.top1),
-        percent(report.top5),
-        percent(report.agreement) if says_something else MISSING,
-        f"{100 * low:.2f} – {100 * high:.2f}" if says_something else MISSING,
-        number(report.cosine_mean, 6) if has_direction else MISSING,
-        number(report.cosine_min, 6) if has_direction else MISSING,
-        "equal" if report.sqnr_db is None else number(report.sqnr_db, 1),
-        significant(report.kl_mean),
-        str(report.num_lost) if labelled else MISSING,
-        str(report.num_gained) if labelled else MISSING,
-        MISSING if report.label_agreement is None else f"{100 * report.label_agreement:.2f}",
-        _score_error(report),
-    )
-
-
-def _score_error(report: AccuracyReport) -> str:
-    """Return the largest error of a score, in percent of the spread of the reference's values."""
-    if not report.scores or any(score.spread == 0 for score in report.scores):
-        return MISSING
-    return significant(max(100 * score.mean_error / score.spread for score in report.scores))
-
-
-def side_by_side(title: str, measures: Sequence[str], columns: Sequence[Row], note: str) -> Grid:
-    """Return `columns` (a heading, then one cell per measure) as a grid with a row per measure.
-
-    Short columns are filled up; measures of which no column says anything are left out.
-    """
-    cells = [column[1:] + (MISSING,) * (len(measures) + 1 - len(column)) for column in columns]
-    rows = zip(measures, *cells, strict=True)
     said = tuple(row for row in rows if any(cell != MISSING for cell in row[1:]))
-    return Grid(title, ("", *(column[0] for column in columns)), said, 1, note)
+    return Grid(title, ("", *(heading for heading, _ in columns)), said, 1, note)
 
 
 def longest(
@@ -146,6 +69,75 @@ def longest(
     left_out = len(rows) - most
     note = f"{left_out} more {noun} are in the JSON report." if left_out > 0 else ""
     return Grid(title, columns, tuple(rows[:most]), num_words, note)
+
+
+def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
+    """Return one column for the reference and one for each precision held against it.
+
+    The reports are of the same images and the same reference, at least one.
+    """
+    first = reports[0]
+    more = [each for each in measures_of(first.task).values() if each.has_row]
+    columns = [(first.reference, _reference_column(first) | _measured(first, more, "reference"))]
+    columns += [
+        (place_of(report), _accuracy_column(report) | _measured(report, more, "value"))
+        for report in reports
+        if not is_reference(report)
+    ]
+    return side_by_side("Accuracy", columns, accuracy_conditions(first))
+
+
+def _reference_column(report: AccuracyReport) -> dict[str, str]:
+    return {
+        "top-1": percent(report.reference_top1),
+        "top-5": percent(report.reference_top5),
+        "same answer": "reference",
+    }
+
+
+def _accuracy_column(report: AccuracyReport) -> dict[str, str]:
+    low, high = wilson_interval(report.num_agreeing, report.num_images)
+    cells = {
+        "top-1": percent(report.top1),
+        "top-5": percent(report.top5),
+        "same answer": percent(report.agreement),
+        "95 % interval (%)": f"{100 * low:.2f} – {100 * high:.2f}",
+        "cosine, mean": number(report.cosine_mean, 6),
+        "cosine, least": number(report.cosine_min, 6),
+        "SQNR (dB)": "equal" if report.sqnr_db is None else number(report.sqnr_db, 1),
+        "KL (nats)": significant(report.kl_mean),
+        "lost": str(report.num_lost) if report.num_labelled else MISSING,
+        "gained": str(report.num_gained) if report.num_labelled else MISSING,
+        "each label (%)": MISSING,
+        "error (% of spread)": significant(score_error(report)),
+    }
+    if report.label_agreement is not None:
+        cells["each label (%)"] = f"{100 * report.label_agreement:.2f}"
+    if not agreement_can_fail(report):
+        cells["same answer"] = cells["95 % interval (%)"] = MISSING
+    if not task_of_report(report).has_direction:
+        cells["cosine, mean"] = cells["cosine, least"] = MISSING
+    return cells
+
+
+def _measured(report: AccuracyReport, measures: Sequence[Measure], which: str) -> dict[str, str]:
+    """Return the `which`, value or reference, of each of `measures`."""
+    cells = {}
+    for measure in measures:
+        value = getattr(report.measures.get(measure.name, MeasureValue(None)), which)
+        if measure.unit == "share":
+            words = MISSING if value is None else f"{100 * value:.2f}"
+            cells[f"{measure.title} (%)"] = words
+        else:
+            cells[measure.title] = significant(value)
+    return cells
+
+
+def score_error(report: AccuracyReport) -> float | None:
+    """Return the largest error of a score, in percent of the spread of the reference's values."""
+    if not report.scores or any(score.spread == 0 for score in report.scores):
+        return None
+    return max(100 * score.mean_error / score.spread for score in report.scores)
 
 
 def accuracy_conditions(report: AccuracyReport) -> str:
@@ -170,30 +162,29 @@ def accuracy_conditions(report: AccuracyReport) -> str:
 
 
 def latency_grid(reports: Sequence[LatencyReport]) -> Grid:
-    """Return one column per precision, with its speed-up over fp32 where that ran too.
-
-    Args:
-        reports: at least one, all of the same run.
-    """
-    measures: Row = (
-        *("p50 (ms)", "p90 (ms)", "p99 (ms)", "mean (ms)", "min (ms)", "max (ms)"),
-        *("images/s", "speed-up over fp32"),
-    )
+    """Return one column per precision of one run, with its speed-up over fp32 where that ran."""
     columns = []
     for report in reports:
-        summary = report.latency_ms
-        times = (summary.p50, summary.p90, summary.p99, summary.mean, summary.min, summary.max)
-        columns.append(
-            (
-                f"{report.precision} {report.backend}",
-                *(significant(time) for time in times[:2]),
-                significant(times[2]) if report.iterations >= runs_needed(99) else TOO_FEW,
-                *(significant(time) for time in times[3:]),
-                number(report.throughput_ips, 1),
-                ratio(speedup_over_fp32(report, reports)),
-            )
-        )
-    return side_by_side("Latency", measures, columns, latency_conditions(reports[0]))
+        summary, is_enough = report.latency_ms, report.iterations >= runs_needed(99)
+        cells = {
+            "p50 (ms)": significant(summary.p50),
+            "p90 (ms)": significant(summary.p90),
+            "p99 (ms)": significant(summary.p99) if is_enough else TOO_FEW,
+            "mean (ms)": significant(summary.mean),
+            "min (ms)": significant(summary.min),
+            "max (ms)": significant(summary.max),
+            "images/s": number(report.throughput_ips, 1),
+            "speed-up over fp32": ratio(speedup_over_fp32(report, reports)),
+        }
+        columns.append((place_of(report), cells))
+    first = reports[0]
+    note = (
+        f"Batch {first.batch_size}, {count(first.threads, 'thread')}, "
+        f"{count(first.iterations, 'timed run')} after {first.warmup} of warm-up, "
+        f"{turns_of(first)}, on {first.environment.device}. The speed-up is the ratio of the "
+        "medians."
+    )
+    return side_by_side("Latency", columns, note)
 
 
 def speedup_over_fp32(report: LatencyReport, reports: Sequence[LatencyReport]) -> float | None:
@@ -204,14 +195,35 @@ def speedup_over_fp32(report: LatencyReport, reports: Sequence[LatencyReport]) -
     return None
 
 
-def latency_conditions(report: LatencyReport) -> str:
-    """Return in words how the time was taken."""
-    turns = turns_of(report)
-    return (
-        f"Batch {report.batch_size}, {count(report.threads, 'thread')}, "
-        f"{count(report.iterations, 'timed run')} after {report.warmup} of warm-up, {turns}, "
-        f"on {report.environment.device}. The speed-up is the ratio of the medians."
+def gates_grid(verdict: Verdict) -> Grid:
+    """Return one row per gate, with its limit, its value and the interval of the value."""
+    rows = tuple(
+        (
+            gate.name,
+            place_of(gate),
+            " ".join(OUTCOME_WORDS[gate.outcome]),
+            measured(gate.limit),
+            measured(gate.value),
+            span(gate.low, gate.high),
+            MISSING if gate.images_needed is None else number(gate.images_needed, 0),
+        )
+        for gate in verdict.gates
     )
+    columns = (
+        *("gate", "precision", "outcome", "limit", "measured", "95 % bounds"),
+        "images needed",
+    )
+    return Grid("Gates", columns, rows, 3)
+
+
+def is_reference(report: AccuracyReport) -> bool:
+    """Return whether `report` compares the reference with itself."""
+    return report.reference == f"{report.precision} {report.backend}"
+
+
+def is_of_candidate(each: AccuracyReport | Gate, verdict: Verdict) -> bool:
+    """Return whether a report or a gate is of the candidate, where the verdict took it to run."""
+    return (each.precision, each.backend) == (verdict.candidate, verdict.backend or each.backend)
 
 
 def place_of(report: AccuracyReport | LatencyReport | Gate) -> str:
@@ -240,24 +252,3 @@ def turns_of(report: LatencyReport) -> str:
     if len(set(others)) == len(others) and report.precision not in others:
         return f"in turns with {listing(others)}" if others else "alone"
     return f"in turns with {len(others)} others"
-
-
-def gates_grid(verdict: Verdict) -> Grid:
-    """Return one row per gate, with its limit, its value and the interval of the value."""
-    rows = tuple(
-        (
-            gate.name,
-            place_of(gate),
-            " ".join(OUTCOME_WORDS[gate.outcome]),
-            measured(gate.limit),
-            measured(gate.value),
-            span(gate.low, gate.high),
-            MISSING if gate.images_needed is None else number(gate.images_needed, 0),
-        )
-        for gate in verdict.gates
-    )
-    columns = (
-        *("gate", "precision", "outcome", "limit", "measured", "95 % bounds"),
-        "images needed",
-    )
-    return Grid("Gates", columns, rows, 3)

@@ -13,25 +13,14 @@ from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import VerifyReport
 from edge_vit.optional import require
 from edge_vit.printable import printable
-from edge_vit.report.attention import attention_grid, shown_maps
-from edge_vit.report.compared import (
-    changes_grid,
-    conditions_grid,
-    entries_grid,
-    letters,
-    reports_grid,
-)
-from edge_vit.report.figure import Figure
+from edge_vit.report.attention import attention_grid, attention_pictures
+from edge_vit.report.compared import letters, named_grids, pareto_plot
 from edge_vit.report.grids import recommendation
 from edge_vit.report.page import make_page
-from edge_vit.report.pareto import pareto_plot
-from edge_vit.report.svg import PURPOSE
+from edge_vit.report.svg import PURPOSE, Figure
 from edge_vit.report.wording import OUTCOME_WORDS, percent
 from edge_vit.runtime.trt.sidecar import Engine
 from edge_vit.spec.table import CalibrationTable
-
-_TEMPLATES = Path(__file__).parent / "templates"
-
 
 _TONES: dict[str | None, str] = {
     **dict.fromkeys(("slower", "worse"), "fail"),
@@ -45,20 +34,14 @@ _TONES: dict[str | None, str] = {
 def render_html(
     report: VerifyReport, table: CalibrationTable | None = None, engines: Sequence[Engine] = ()
 ) -> str:
-    """Return the page as text.
-
-    Args:
-        report: what `verify` measured.
-        table: of the bundle that was measured, for where the precision went and why.
-        engines: that TensorRT made of it.
+    """Return the page of `report`, with the layers of its table and what TensorRT made of them.
 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    page = make_page(report, table, engines)
     return fill_template(
         "report.html",
-        page=page,
+        page=make_page(report, table, engines),
         report=report,
         verdict=report.verdict,
         words=OUTCOME_WORDS,
@@ -67,41 +50,27 @@ def render_html(
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """Return reports side by side as a page of the same kind.
-
-    Raises:
-        MissingDependencyError: jinja2 or matplotlib is not installed.
-    """
-    plot, entries = pareto_plot(comparison), entries_grid(comparison)
+    """Return reports side by side as a page of the same kind."""
+    plot, grids = pareto_plot(comparison), named_grids(comparison)
     caption = "Each point is a precision on a backend. Dashed: what no other point beats."
+    pareto = Figure("Accuracy over latency", plot, caption, grids["entries"]) if plot else None
     return fill_template(
         "compare.html",
         comparison=comparison,
         signs=letters(comparison),
         tones=_TONES,
-        reports=reports_grid(comparison),
-        changes=changes_grid(comparison),
-        entries=entries,
-        conditions=conditions_grid(comparison),
-        pareto=Figure("Accuracy over latency", plot, caption, entries) if plot else None,
+        pareto=pareto,
+        **grids,
     )
 
 
 def render_attention(explanations: Sequence[Explanation], name: str) -> str:
-    """Return the attention maps of the model `name`, as a page of the same kind.
-
-    Args:
-        explanations: at least one.
-        name: of the model.
-
-    Raises:
-        MissingDependencyError: jinja2 is not installed.
-    """
+    """Return the attention maps of the model `name`, at least one, as a page of the same kind."""
     return fill_template(
         "attention.html",
         model=name,
         precision=explanations[0].candidate.precision,
-        maps=shown_maps(explanations),
+        maps=[(each, attention_pictures(each)) for each in explanations],
         grid=attention_grid(explanations),
     )
 
@@ -114,7 +83,7 @@ def fill_template(name: str, **values: Any) -> str:
     """
     jinja2 = require("jinja2", PURPOSE)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -10,7 +10,9 @@ from edge_vit.device.telemetry import Telemetry
 from edge_vit.formats import all_formats
 from edge_vit.measure.environment import read_environment
 from edge_vit.optional import extra_of
+from edge_vit.report.conditions import facts_grid
 from edge_vit.report.grids import Grid
+from edge_vit.report.wording import YES_NO
 from edge_vit.runtime.backends import BACKENDS, choose_backend
 from edge_vit.runtime.cgroup import cpu_quota
 
@@ -19,6 +21,13 @@ def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
     """Return what this machine is, and how its sensors stand; what it does not tell is left out."""
     here, memory, fan = read_environment(), facts.memory, facts.fan
     cuda_of_driver = facts.cuda_of_driver and f"{facts.cuda_of_driver} (of the driver)"
+    gpus = [
+        ", compute capability ".join(filter(None, (gpu.name, gpu.compute_capability)))
+        for gpu in facts.gpus
+    ]
+    power = ""
+    if reading.power_w is not None:
+        power = f"{reading.power_w:.1f} W ({reading.power_source})"
     rows = {
         "device": facts.model,
         "module": facts.module,
@@ -27,7 +36,7 @@ def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
         "instruction sets": ", ".join(here.instruction_sets),
         "logical cores": str(here.num_cores),
         "CPU quota": _quota(here.num_cores),
-        "GPU": "; ".join(_gpu_words(facts)),
+        "GPU": "; ".join(gpus),
         "number formats": ", ".join(_formats_of_gpu(facts)),
         "driver": facts.driver,
         "CUDA": facts.cuda or cuda_of_driver,
@@ -40,14 +49,13 @@ def machine_grid(facts: DeviceFacts, reading: Telemetry) -> Grid:
         "swap": _gib(memory.swap_gib),
         "power mode": str(facts.power_mode or ""),
         "clocks": _values(reading.clocks_mhz, "MHz"),
-        "clocks locked": {True: "yes", False: "no", None: ""}[facts.clocks_locked],
-        "power": _power(reading),
+        "clocks locked": YES_NO[facts.clocks_locked],
+        "power": power,
         "temperatures": _values(reading.temperatures_c, "°C"),
         "fan": f"{fan.percent:.0f} %" if fan and fan.percent is not None else "",
         "cameras": "; ".join(f"{camera.path} {camera.name}".strip() for camera in facts.cameras),
     }
-    told = tuple((name, value) for name, value in rows.items() if value)
-    return Grid("Machine", ("fact", "value"), told, 2)
+    return facts_grid("Machine", rows)
 
 
 def backends_grid(backends: Sequence[str]) -> Grid:
@@ -72,9 +80,9 @@ def extras_grid(extras: Mapping[str, Sequence[Package]]) -> Grid:
         packages = extras[extra]
         missing = [package.name for package in packages if package.version is None]
         broken = [package.name for package in packages if package.error]
+        other = [f"{p.name} {p.version} is not {p.wanted}" for p in packages if p.wanted]
         if broken:
             return f"{', '.join(broken)} fails, see below"
-        other = [f"{p.name} {p.version} is not {p.wanted}" for p in packages if p.wanted]
         if other:
             return ", ".join(other)
         if missing:
@@ -82,15 +90,6 @@ def extras_grid(extras: Mapping[str, Sequence[Package]]) -> Grid:
         return ", ".join(f"{package.name} {package.version}" for package in packages)
 
     return Grid("Extras", ("extra", "state"), tuple((name, state(name)) for name in extras), 2)
-
-
-def _gpu_words(facts: DeviceFacts) -> list[str]:
-    return [
-        f"{gpu.name}, compute capability {gpu.compute_capability}"
-        if gpu.compute_capability
-        else gpu.name
-        for gpu in facts.gpus
-    ]
 
 
 def _formats_of_gpu(facts: DeviceFacts) -> list[str]:
@@ -110,12 +109,6 @@ def _quota(num_cores: int) -> str:
     return (
         f"{quota:g} cores' time (control group): a run takes {threads} where --threads is not set"
     )
-
-
-def _power(reading: Telemetry) -> str:
-    if reading.power_w is None:
-        return ""
-    return f"{reading.power_w:.1f} W ({reading.power_source})"
 
 
 def _values(values: Mapping[str, float], unit: str) -> str:

@@ -29,12 +29,7 @@ _ACTIVE = re.compile(r"([\\`*_{}\[\]<>#|~!&@])")
 
 
 def render_markdown(report: VerifyReport, table: CalibrationTable | None = None) -> str:
-    """Return the whole report as text; long tables are folded away.
-
-    Args:
-        report: what `verify` measured.
-        table: of the bundle that was measured, for where the precision went and why.
-    """
+    """Return the whole report as text, with the layers of its table; long tables are folded."""
     return "\n".join(_lines(report, table)) + "\n"
 
 
@@ -106,7 +101,7 @@ def _disagreements(reports: Sequence[AccuracyReport]) -> Iterator[str]:
             ours, theirs = worst.candidate[:1], worst.reference[:1]
             rows.append(
                 (
-                    f"{report.precision} {report.backend}",
+                    place_of(report),
                     worst.image,
                     worst.label or MISSING,
                     f"{theirs[0].label}, {percent(theirs[0].score, 1)}" if theirs else MISSING,

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
+from typing import Any
 
-from edge_vit.report.figure import Figure
+from edge_vit.formats import all_formats, int8
+from edge_vit.optional import require
 from edge_vit.report.grids import Grid
-from edge_vit.report.range_plots import HIGH_CREST, ranges_plot
-from edge_vit.report.sites import NamedSite, precision_summary, sites_grid, sites_in_order
-from edge_vit.report.sqnr_plots import fallback_plot, site_sqnr, sqnr_plot
+from edge_vit.report.sites import (
+    NamedSite,
+    by_block,
+    kinds_of,
+    precision_summary,
+    sites_grid,
+    sites_in_order,
+)
+from edge_vit.report.svg import (
+    PURPOSE,
+    Figure,
+    Plot,
+    annotate,
+    block_axes,
+    draw_plot,
+    format_color,
+    role_color,
+)
 from edge_vit.report.wording import MISSING, count, number, percent, significant
-from edge_vit.spec.table import CalibrationTable
+from edge_vit.spec.table import CalibrationTable, SiteScales, sqnr_of
+
+HIGH_CREST = 50
+"""Above it INT8 levels are mostly spent on outliers."""
+
+Sites = tuple[NamedSite, ...]
 
 
 def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:
     """Return the plots of a table that has sites, each with its own table."""
     sites = sites_in_order(table)
-    figures = [_ranges(table, sites)]
+    caption = (
+        f"{precision_summary(sites)}. Ranges by recipe {table.recipe.name} from "
+        f"{count(table.num_images, 'image')}. amax: largest absolute value at the layer's input. "
+        f"crest: amax / rms; above {HIGH_CREST} (dashed) INT8 levels are mostly spent on outliers. "
+        "LayerNorm, softmax, residual additions, patch embedding and head stay in floating point."
+    )
+    figures = [Figure("Ranges by block", ranges_plot(sites), caption, sites_grid(sites))]
     cost = sqnr_plot(sites)
     if cost is not None:
         foreseen = "" if table.sqnr is None else f" All together: {number(table.sqnr, 1)} dB."
@@ -25,43 +54,17 @@ def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:
             "SQNR of the model's output with this layer alone in INT8: the lower, the more it "
             f"costs. Errors of layers add up in energy.{foreseen}"
         )
-        figures.append(Figure("What each layer costs", cost, caption, ablation_grid(table)))
+        figures.append(Figure("What each layer costs", cost, caption, _ablation_grid(table)))
     curve = fallback_plot(table)
     if curve is not None:
         caption = (
             "Foreseen for the output if the costliest layers stay in FP16, one more at each point."
         )
-        figures.append(Figure("What more FP16 would bring", curve, caption, fallback_grid(table)))
+        title = "What more FP16 would bring"
+        columns = ("layer", "work in FP16", "foreseen SQNR (dB)")
+        rows = tuple((p.site, percent(p.share, 1), number(p.sqnr, 1)) for p in table.fallback)
+        figures.append(Figure(title, curve, caption, Grid(title, columns, rows)))
     return tuple(figures)
-
-
-def _ranges(table: CalibrationTable, sites: tuple[NamedSite, ...]) -> Figure:
-    caption = (
-        f"{precision_summary(sites)}. Ranges by recipe {table.recipe.name} from "
-        f"{count(table.num_images, 'image')}. amax: largest absolute value at the layer's input. "
-        f"crest: amax / rms; above {HIGH_CREST} (dashed) INT8 levels are mostly spent on outliers. "
-        "LayerNorm, softmax, residual additions, patch embedding and head stay in floating point."
-    )
-    return Figure("Ranges by block", ranges_plot(sites), caption, sites_grid(sites))
-
-
-def ablation_grid(table: CalibrationTable) -> Grid:
-    """Return what the recipe did to each layer, and what is left of its error."""
-    total = sum(s.output_error for s in table.sites.values() if s.is_quantized)
-    rows = tuple(
-        (
-            site.name,
-            site.scales.precision,
-            ", ".join(site.scales.steps) or MISSING,
-            number(site_sqnr(site.scales), 1),
-            percent(site.scales.output_error / total, 1)
-            if total and site.scales.is_quantized
-            else MISSING,
-        )
-        for site in sites_in_order(table)
-    )
-    columns = ("layer", "precision", "done to it", "output SQNR alone (dB)", "of all error")
-    return Grid("What each layer costs", columns, rows, 3)
 
 
 def recipe_grid(table: CalibrationTable) -> Grid:
@@ -72,14 +75,13 @@ def recipe_grid(table: CalibrationTable) -> Grid:
         for name in {_name_of(step) for step in scales.steps}:
             errors.setdefault(name, []).append(scales.output_error)
     before = (name for name in taken if name not in table.recipe.steps)
-    names = dict.fromkeys((*before, *table.recipe.steps))
     rows = tuple(
         (
             name,
             f"{taken[name]} of {len(table.sites)}",
             significant(max(errors.get(name, ()), default=None)),
         )
-        for name in names
+        for name in dict.fromkeys((*before, *table.recipe.steps))
     )
     columns = ("step", "layers that gained by it", "largest output error of those")
     note = (
@@ -95,9 +97,150 @@ def _name_of(step: str) -> str:
     return found[0] if found else step
 
 
-def fallback_grid(table: CalibrationTable) -> Grid:
-    """Return the curve as a table: the layer that goes to FP16 at each point."""
+def _ablation_grid(table: CalibrationTable) -> Grid:
+    """What the recipe did to each layer, and what is left of its error."""
+    total = sum(s.output_error for s in table.sites.values() if s.is_quantized)
     rows = tuple(
-        (point.site, percent(point.share, 1), number(point.sqnr, 1)) for point in table.fallback
+        (
+            site.name,
+            site.scales.precision,
+            ", ".join(site.scales.steps) or MISSING,
+            number(_site_sqnr(site.scales), 1),
+            percent(site.scales.output_error / total, 1)
+            if total and site.scales.is_quantized
+            else MISSING,
+        )
+        for site in sites_in_order(table)
     )
-    return Grid("What more FP16 would bring", ("layer", "work in FP16", "foreseen SQNR (dB)"), rows)
+    columns = ("layer", "precision", "done to it", "output SQNR alone (dB)", "of all error")
+    return Grid("What each layer costs", columns, rows, 3)
+
+
+def _site_sqnr(scales: SiteScales) -> float | None:
+    """SQNR in dB of the model's output with this layer alone in INT8, where known."""
+    return sqnr_of(scales.output_error) if scales.output_error > 0 else None
+
+
+def ranges_plot(sites: Sites) -> Plot:
+    """Return amax and crest of every layer's input, by block, one panel per kind of layer."""
+    kinds = kinds_of(sites)
+    widest = max(sites, key=lambda site: site.scales.activation_amax)
+    peaky = max(sites, key=lambda site: site.scales.activation_crest)
+    alt = (
+        f"Largest absolute value and crest factor of the input of {len(sites)} linear layers, by "
+        f"block. Widest: {widest.name}, {significant(widest.scales.activation_amax)}; highest "
+        f"crest: {peaky.name}, {significant(peaky.scales.activation_crest)}."
+    )
+    amax = {site.name: site.scales.activation_amax for site in sites}
+    crest = {site.name: site.scales.activation_crest for site in sites}
+
+    def paint(figure: Any, is_narrow: bool) -> None:
+        ticks = require("matplotlib.ticker", PURPOSE)
+        shape = (len(kinds), 2) if is_narrow else (2, len(kinds))
+        grid = figure.subplots(
+            *shape, sharex=True, sharey="col" if is_narrow else "row", squeeze=False
+        )
+        for kind, pair in zip(kinds, grid if is_narrow else grid.T, strict=True):
+            for axes, label, values in zip(pair, ("amax", "crest"), (amax, crest), strict=True):
+                _paint_sites(axes, sites, kind, values)
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(ticks.LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_locator(ticks.NullLocator())
+                if values is crest:
+                    axes.axhline(
+                        HIGH_CREST, color=role_color("muted"), linewidth=1, linestyle=(0, (3, 2))
+                    )
+                if is_narrow or axes is pair[0]:
+                    axes.set_title(f"{kind}: {label}" if is_narrow else kind)
+                if not is_narrow and kind == kinds[0]:
+                    axes.set_ylabel(label)
+        for axes in grid[-1]:
+            axes.set_xlabel("block")
+        entries = {
+            label: handle
+            for axes in grid.flat
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(entries.values(), entries, loc="outside upper left", ncols=2, frameon=False)
+
+    return draw_plot("ranges", alt, paint, wide_height=380, narrow_height=50 + 130 * len(kinds))
+
+
+def sqnr_plot(sites: Sites) -> Plot | None:
+    """Return each layer's SQNR by block, one panel per kind; None where none was measured."""
+    known = {site.name: value for site in sites if (value := _site_sqnr(site.scales)) is not None}
+    if not known:
+        return None
+    kinds = kinds_of(sites)
+    worst = min(known, key=lambda name: known[name])
+    alt = (
+        f"SQNR of the model's output with one layer alone in INT8, for {len(known)} layers by "
+        f"block. Costliest: {worst}, {number(known[worst], 1)} dB."
+    )
+
+    def paint(figure: Any, is_narrow: bool) -> None:
+        shape = (2, math.ceil(len(kinds) / 2)) if is_narrow else (1, len(kinds))
+        grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+        for axes, kind in zip(grid.flat, kinds, strict=False):
+            _paint_sites(axes, sites, kind, known)
+            axes.set_title(kind)
+        for axes in grid[-1]:
+            axes.set_xlabel("block")
+        for row in grid:
+            row[0].set_ylabel("dB")
+        for axes in grid.flat[len(kinds) :]:
+            axes.set_visible(False)
+
+    return draw_plot("sqnr", alt, paint, wide_height=230, narrow_height=330)
+
+
+def _paint_sites(axes: Any, sites: Sites, kind: str, values: dict[str, float]) -> None:
+    """Draw the value of every layer of a kind over its block, by precision."""
+    blocks = {block: i for i, block in enumerate(by_block(sites))}
+    members = [site for site in sites if site.kind == kind and site.name in values]
+    for each in all_formats():
+        chosen = [site for site in members if site.scales.precision == each.name]
+        if chosen:
+            turns = [blocks[site.block] for site in chosen]
+            heights = [values[site.name] for site in chosen]
+            color = format_color(each.name)
+            axes.plot(turns, heights, each.look.marker, color=color, markersize=5, label=each.name)
+    block_axes(axes)
+    axes.set_xlim(-0.5, len(blocks) - 0.5)
+
+
+def fallback_plot(table: CalibrationTable) -> Plot | None:
+    """Return the foreseen SQNR over the share of the work in FP16; None where it is not known."""
+    if not table.fallback:
+        return None
+    shares = [0.0, *(100 * point.share for point in table.fallback)]
+    all_int8 = sqnr_of(sum(scales.output_error for scales in table.sites.values()))
+    values = [all_int8, *(point.sqnr for point in table.fallback)]
+    drawn = [(share, value) for share, value in zip(shares, values, strict=True) if value < 150]
+    if len(drawn) < 2:
+        return None
+    alt = (
+        f"Foreseen SQNR of the output over the share of the multiply-adds in FP16: from "
+        f"{number(drawn[0][1], 1)} dB with {number(drawn[0][0], 0)} % to "
+        f"{number(drawn[-1][1], 1)} dB with {number(drawn[-1][0], 0)} %."
+    )
+    kept = sum(not site.is_quantized for site in table.sites.values())
+
+    def paint(figure: Any, is_narrow: bool) -> None:
+        axes = figure.subplots()
+        axes.plot(
+            *zip(*drawn, strict=True),
+            color=format_color(int8.FORMAT.name),
+            marker=".",
+            markersize=5,
+        )
+        if kept < len(drawn):
+            share, value = drawn[kept]
+            axes.plot(share, value, "o", color=role_color("ink"), markersize=8)
+            annotate(axes, " this bundle", share, value, up=-4, ha="left", va="top")
+        axes.set_xlabel("multiply-adds of the linear layers in FP16 (%)")
+        axes.set_ylabel("dB")
+        block_axes(axes)
+
+    return draw_plot("fallback", alt, paint, wide_height=240, narrow_height=240)

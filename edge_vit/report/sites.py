@@ -16,14 +16,7 @@ KIND_ORDER = ("qkv", "proj", "fc1", "fc2")
 
 @dataclass(frozen=True)
 class NamedSite:
-    """One linear layer with its place.
-
-    Attributes:
-        name: as in the table: ``block3/fc1``.
-        block: what stands before the last slash: ``block3``; empty where there is none.
-        kind: what stands after it: ``fc1``.
-        scales: how it is quantized.
-    """
+    """One linear layer: its name ``block3/fc1``, block ``block3``, kind ``fc1``, and scales."""
 
     name: str
     block: str

@@ -12,6 +12,7 @@ from xml.sax.saxutils import quoteattr
 
 from edge_vit.formats import Precision, all_formats, names_of
 from edge_vit.optional import require
+from edge_vit.report.grids import Grid
 
 ROLES = ("ink", "muted", "grid", *names_of(all_formats()), "pass")
 """What is drawn, not how: the page's style sheet has a colour for each, by day and by night."""
@@ -49,7 +50,7 @@ _SETTINGS = {
 }
 
 Painter = Callable[[Any, bool], None]
-"""Draws into a matplotlib figure; told whether the figure is narrow."""
+"""Draws into a matplotlib figure, narrow or not."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,18 @@ class Plot:
     narrow: str
 
 
-def role_color(role: str) -> str:
-    """Return the colour to draw `role` with.
+@dataclass(frozen=True)
+class Figure:
+    """A plot for a glance with its caption, and the table that says the same in numbers."""
 
-    Raises:
-        KeyError: the style sheet has no such role.
-    """
+    title: str
+    plot: Plot
+    caption: str
+    grid: Grid
+
+
+def role_color(role: str) -> str:
+    """Return the colour to draw one of `ROLES` with."""
     return _STAND_INS[role]
 
 
@@ -74,15 +81,34 @@ def format_color(precision: Precision) -> str:
     return _STAND_INS.get(precision, _STAND_INS["muted"])
 
 
-def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_height: int) -> Plot:
-    """Return what `paint` draws, as two SVG elements for the page.
+def open_axes(axes: Any, across: str) -> None:
+    """Take away what carries no information: `across`, x or y, is the axis of the values."""
+    axes.grid(axis=across)
+    axes.spines["left"].set_visible(False)
+    if across == "x":
+        axes.tick_params(length=0)
+        axes.locator_params(axis="x", nbins=5)
+    else:
+        axes.tick_params(axis="y", length=0)
 
-    Args:
-        name: begins every id in it, so that no two plots share one.
-        alt: what the plot shows, in words, for those who cannot see it.
-        paint: called once with a figure 840 wide, once with one 360 wide.
-        wide_height: of the first figure, in the same units: CSS pixels at full size.
-        narrow_height: of the second.
+
+def block_axes(axes: Any) -> None:
+    """As `open_axes`, of values over the blocks of a model."""
+    ticks = require("matplotlib.ticker", PURPOSE)
+    axes.xaxis.set_major_locator(ticks.MaxNLocator(integer=True, nbins=6))
+    open_axes(axes, "y")
+
+
+def annotate(axes: Any, words: str, x: float, y: float, *, up: int = 8, **options: Any) -> None:
+    """Write `words` at a point, `up` points above it."""
+    alignment = {"ha": "center", "va": "bottom"} | options
+    axes.annotate(words, (x, y), xytext=(0, up), textcoords="offset points", **alignment)
+
+
+def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_height: int) -> Plot:
+    """Return what `paint` draws, as two SVG elements for the page, 840 and 360 pixels wide.
+
+    `name` begins every id in it, so that no two plots share one; `alt` says what the plot shows.
     """
     wide = _draw(f"{name}-wide", alt, paint, (840, wide_height), is_narrow=False)
     narrow = _draw(f"{name}-narrow", alt, paint, (360, narrow_height), is_narrow=True)
@@ -92,13 +118,13 @@ def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_h
 def _draw(name: str, alt: str, paint: Painter, size: tuple[int, int], is_narrow: bool) -> str:
     matplotlib = require("matplotlib", PURPOSE)
     figures = require("matplotlib.figure", PURPOSE)
+    width, height = size
     with matplotlib.rc_context(_SETTINGS):
-        inches = (size[0] / 72, size[1] / 72)  # the SVG backend counts 72 units to the inch
-        figure = figures.Figure(figsize=inches, layout="constrained")
+        # The SVG backend counts 72 units to the inch.
+        figure = figures.Figure(figsize=(width / 72, height / 72), layout="constrained")
         figure.get_layout_engine().set(wspace=0.05, hspace=0.08)
         paint(figure, is_narrow)
         body = _clean(_save(figure), name)
-    width, height = size
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label={quoteattr(alt)}>{body}</svg>'
     )

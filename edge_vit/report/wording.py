@@ -9,6 +9,7 @@ from typing import TypeGuard
 from edge_vit.measure.results import FindingOutcome, Outcome
 
 MISSING = "–"
+YES_NO = {True: "yes", False: "no", None: ""}
 
 OUTCOME_WORDS: dict[Outcome | FindingOutcome, tuple[str, str]] = {
     "pass": ("✓", "pass"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -13,17 +12,14 @@ def image(held_out):
     return sorted(held_out.glob("3/*.png"))[0]
 
 
-@pytest.mark.parametrize("suffix", ["html", "png", "json"])
+@pytest.mark.parametrize("suffix", ["html", "json"])
 def test_draws_the_maps_where_it_was_told(edgevit, shared_bundle, image, tmp_path, suffix):
     out = tmp_path / f"out.{suffix}"
     result = edgevit("explain", shared_bundle.path, image, "-o", out)
     assert result.exit_code == 0
     assert "class token" in result.stdout
     assert f"Written: {out}" in result.stderr
-    if suffix == "png":
-        Image.open(out).verify()
-    else:
-        assert "int8" in out.read_text()
+    assert "int8" in out.read_text()
 
 
 def test_json_has_maps_and_their_likeness(edgevit, shared_bundle, held_out):
@@ -39,7 +35,7 @@ def test_json_has_maps_and_their_likeness(edgevit, shared_bundle, held_out):
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (["-o", "x.pdf"], "expected a name that ends in .html, .png or .json", 2),
+        (["-o", "x.pdf"], "expected a name that ends in .html or .json", 2),
         (["--precision", "fp32"], "what the others are held against: take fp16 or int8", 1),
     ],
 )

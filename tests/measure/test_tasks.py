@@ -20,8 +20,8 @@ from edge_vit.measure.limits import Limits
 from edge_vit.measure.partial import merge_partials
 from edge_vit.measure.results import AccuracyReport
 from edge_vit.measure.statistics import Interval
+from edge_vit.report.details import task_grids
 from edge_vit.report.grids import accuracy_grid
-from edge_vit.report.task_grids import task_grids
 from edge_vit.report.wording import MISSING
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.session import run_batch

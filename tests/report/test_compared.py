@@ -10,10 +10,16 @@ import pytest
 
 from edge_vit.errors import ArtifactError
 from edge_vit.measure.compare import compare, measured_of
-from edge_vit.report.compared import all_grids, conditions_grid, letters
+from edge_vit.report.compared import (
+    all_grids,
+    conditions_grid,
+    front_of,
+    label_heights,
+    letters,
+    pareto_plot,
+)
 from edge_vit.report.html import render_comparison
 from edge_vit.report.markdown import render_comparison_markdown
-from edge_vit.report.pareto import front_of, label_heights, pareto_plot
 from edge_vit.report.saved import read_measured, write_json
 from edge_vit.values import to_json
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_vit.report.accuracy_plots import accuracy_panels
-from edge_vit.report.latency_plots import course, drawn_range, num_beyond
+from edge_vit.report.plots import accuracy_panels, course, drawn_range, num_beyond
 from edge_vit.report.sites import by_block, kinds_of, sites_in_order
 from edge_vit.report.svg import draw_plot, role_color
 from edge_vit.report.wording import (
