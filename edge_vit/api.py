@@ -6,6 +6,7 @@ that two processes work on is written by one of them at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,7 +185,9 @@ def check_coverage(
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> tuple[str, ...]:
-    """Return a sentence where `images` leave the ranges that INT8 was calibrated for, else nothing.
+    """Return a sentence for each way in which `images` are unlike those calibrated on.
+
+    They leave its ranges, or many are darker, brighter, flatter or of other colours than all.
 
     So it is with the images of another camera, another season, another exposure. `num_images` of
     them are taken, spread evenly. Without a table there is nothing to compare with.
@@ -200,20 +203,29 @@ def check_coverage(
         return (f"Whether the images stay within the calibrated ranges was not checked: {error}",)
     import onnx
 
-    from edge_vit.calibration.coverage import find_overshoots, say_overshoots
-    from edge_vit.data.preprocess import preprocess
+    from edge_vit.calibration.coverage import find_overshoots, say_overshoots, say_unlike
+    from edge_vit.data.perceptual import signature
+    from edge_vit.data.preprocess import UInt8Array, preprocess
 
-    source = _open_images(images, num_images, MaxBad(1.0))
+    source, signatures = _open_images(images, num_images, MaxBad(1.0)), list[bytes]()
+
+    def read() -> Iterator[UInt8Array]:
+        for item in source:
+            pixels = preprocess(item.pixels, bundle.spec.preprocess)
+            signatures.append(signature(pixels))
+            yield pixels
+
     with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:
         found = find_overshoots(
             onnx.load_from_string(fp32),
             bundle.spec,
             table,
-            (preprocess(item.pixels, bundle.spec.preprocess) for item in source),
+            read(),
             threads=threads,
             advance=advance,
         )
-    return say_overshoots(found, len(source) - len(bad_of(source)))
+    overshoots = say_overshoots(found, len(source) - len(bad_of(source)))
+    return (*overshoots, *say_unlike(table.image_signatures, signatures))
 
 
 def _open_images(images: Images, limit: int | None, max_bad: MaxBad) -> ImageSource:

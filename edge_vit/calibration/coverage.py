@@ -1,4 +1,4 @@
-"""Whether other images stay within the ranges that calibration saw: beyond them INT8 clips."""
+"""Whether other images are like those calibrated on: in range, as bright, as colourful."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edge_vit.data.perceptual import luma_and_colours, signature_from_text
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.extremes import add_extremes, read_amax
 from edge_vit.graph.sites import find_sites
@@ -20,6 +21,17 @@ from edge_vit.spec.table import CalibrationTable
 
 MAX_OVERSHOOT = 1.25
 """How far beyond the calibrated range an image may reach: new images always reach a little."""
+
+
+_FEWEST = 8  # calibration images whose looks say how others look
+_TOLERANCE = 6  # levels of 255 that an image may lie beyond all of them
+_MAX_UNLIKE = 0.25  # share of the images that may
+
+_LOOKS = (
+    ("brightness", "darker", "brighter"),
+    ("contrast", "lower in contrast", "higher in contrast"),
+    ("colourfulness", "less colourful", "more colourful"),
+)
 
 
 @dataclass(frozen=True)
@@ -93,3 +105,36 @@ def say_overshoots(found: Sequence[Overshoot], num_images: int) -> tuple[str, ..
         f"{worst.ratio:.2f} times what calibration saw, in {worst.num_images:,} of {num_images:,} "
         f"images looked at{more}. Run: edgevit calibrate, with images like these",
     )
+
+
+def say_unlike(calibrated: Iterable[str], signatures: Sequence[bytes]) -> tuple[str, ...]:
+    """Return a sentence for each look in which many images lie beyond all calibration images.
+
+    Images of a night or of an infrared camera stay within the ranges, and INT8 was not made for
+    them all the same.
+
+    Args:
+        calibrated: `CalibrationTable.image_signatures`.
+        signatures: `edge_vit.data.perceptual.signature` of the other images.
+    """
+    known = np.array([_looks(signature_from_text(text)) for text in calibrated])
+    if len(known) < _FEWEST or not signatures:
+        return ()
+    met, said = np.array([_looks(each) for each in signatures]), []
+    for index, (name, less, more) in enumerate(_LOOKS):
+        low, high = known[:, index].min(), known[:, index].max()
+        values = met[:, index]
+        for word, beyond in ((less, values < low - _TOLERANCE), (more, values > high + _TOLERANCE)):
+            if beyond.mean() > _MAX_UNLIKE:
+                said.append(
+                    f"{beyond.sum():,} of {len(met):,} images looked at are {word} than all those "
+                    f"calibrated on: {name} {values[beyond].min():.0f} to "
+                    f"{values[beyond].max():.0f} of 255, there {low:.0f} to {high:.0f}. "
+                    "Run: edgevit calibrate, with images like these"
+                )
+    return tuple(said)
+
+
+def _looks(value: bytes) -> tuple[float, float, float]:
+    luma, colours = luma_and_colours(value)
+    return float(luma.mean()), float(luma.std()), float(np.abs(colours - 128).mean())

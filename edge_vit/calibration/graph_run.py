@@ -39,7 +39,7 @@ from edge_vit.spec.table import (
     sqnr_of,
 )
 
-_ENOUGH = 16  # images, so that those that INT8 is tried on can be left out
+_FEWEST_OTHERS = 4  # images beside the golden ones, so that these can be left out
 
 SHARE_HELD_OUT = 4  # one image in so many, at most
 _MOST_HELD_OUT = 32  # what a forecast rests on
@@ -90,7 +90,7 @@ class GraphRun:
             model,
             spec,
             images,
-            exclude=exclude if len(images) - len(exclude) >= _ENOUGH else (),
+            exclude=exclude if len(images) - len(exclude) >= _FEWEST_OTHERS else (),
             hold_out=_count_held_out(recipe, len(images)),
             num_shaping=_count_shaping(spec) if recipe.search_tokens else 0,
             has_histogram=recipe.range_method == "percentile",

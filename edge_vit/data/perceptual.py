@@ -58,6 +58,12 @@ def signature_from_text(text: str) -> bytes:
     return value
 
 
+def luma_and_colours(value: bytes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means that a signature holds, of luma and of both colour differences, 0 to 255."""
+    numbers = np.frombuffer(value, np.uint8).astype(np.float64)
+    return numbers[:_CELLS], numbers[_CELLS:]
+
+
 class SignatureIndex:
     """Signatures that are searched for one that shows the same picture."""
 

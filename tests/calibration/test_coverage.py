@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from seeded import SITES, random_images
 
-from edge_vit.calibration.coverage import Overshoot, find_overshoots, say_overshoots
+from edge_vit.calibration.coverage import Overshoot, find_overshoots, say_overshoots, say_unlike
+from edge_vit.data.perceptual import signature, signature_text
 
 IMAGES = random_images(24)
 
@@ -72,3 +73,24 @@ def test_the_sentence():
     )
     (sentence,) = say_overshoots((worst, worst, worst), 32)
     assert "looked at; so do 2 other layers. Run" in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: images, ()),
+        (lambda images: images * 0.1, ("darker", "lower in contrast", "less colourful")),
+        (lambda images: np.clip(images + 120.0, 0, 255), ("brighter",)),
+        (lambda images: images.mean(axis=-1, keepdims=True).repeat(3, -1), ("less colourful",)),
+        (lambda images: np.where(images > 127, 255, 0), ("higher in contrast", "more colourful")),
+    ],
+    ids=["same kind", "night", "glare", "infrared", "posterized"],
+)
+def test_images_that_look_otherwise_are_reported(change, said):
+    calibrated = [signature_text(signature(image)) for image in IMAGES]
+    others = change(random_images(16, seed=5).astype(np.float64)).astype(np.uint8)
+    notes = say_unlike(calibrated, [signature(image) for image in others])
+    for word in said:
+        assert sum(f"images looked at are {word} than all those" in note for note in notes) == 1
+    assert bool(notes) == bool(said)
+    assert say_unlike(calibrated[:7], [signature(image) for image in others]) == ()
