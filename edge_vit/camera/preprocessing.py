@@ -15,8 +15,7 @@ from PIL import Image
 
 from edge_vit.data.preprocess import UInt8Array, check_image, empty_input, preprocess
 from edge_vit.errors import SpecError
-from edge_vit.spec import PreprocessSpec
-from edge_vit.spec.geometry import center_window, resized_size
+from edge_vit.spec import PreprocessSpec, center_window, resized_size
 
 _LOG = logging.getLogger(__name__)
 

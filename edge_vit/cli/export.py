@@ -26,7 +26,7 @@ from edge_vit.cli.options import (
 )
 from edge_vit.cli.output import print_tables
 from edge_vit.data.bad_images import MaxBad
-from edge_vit.data.label_files import read_labels, twin_labels
+from edge_vit.data.label_files import read_labels
 from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format, names_below
 from edge_vit.spec import Activation, CropMode, Interpolation
 from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
@@ -193,8 +193,6 @@ def _request(
     from edge_vit.export.sources import SourceRequest, parse_model_args
 
     labels = read_labels(labels_file) if labels_file else ()
-    for note in twin_labels(labels):
-        _LOG.warning("%s", note)
     return SourceRequest(
         model,
         model_args=parse_model_args(model_args),

@@ -8,6 +8,8 @@ from itertools import compress
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from edge_vit.data.bad_images import MaxBad, tolerate
 from edge_vit.data.decoding import is_image
 from edge_vit.data.decoding import load_image as load_image
@@ -17,7 +19,9 @@ from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, ki
 from edge_vit.data.source import ImageItem as ImageItem
 from edge_vit.data.source import ImageSource as ImageSource
 from edge_vit.data.source import NotedSource, Wanted, limit_images, spread
+from edge_vit.data.text_lines import shorten
 from edge_vit.errors import ImageError, ShapeError, SpecError
+from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
 
@@ -258,6 +262,52 @@ def open_image(address: str, wanted: Wanted) -> FileSource:
             f"{', '.join(TABLE_SUFFIXES)}, with one image a line: path,label"
         )
     return FileSource([path])
+
+
+def open_array(address: str, wanted: Wanted) -> ArraySource:
+    """Return the images of a ``.npy`` or ``.npz`` file, and their labels.
+
+    A ``.npy`` file stays on the disk until an image's turn comes. A ``.npz`` file holds `images`,
+    uint8 (N, H, W, 3) RGB, and class indices `labels` (N,) where they are known.
+
+    Raises:
+        ImageError: the file is damaged, or holds something else, or classes that the model has not.
+    """
+    path = Path(address)
+    num_classes = (len(wanted.labels) or wanted.num_classes) if wanted.has_truth else None
+    refuse_lfs_pointer(path, ImageError)
+    try:
+        if path.suffix.lower() == ".npy":
+            images, labels = np.load(path, mmap_mode="r", allow_pickle=False), None
+        else:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                images, labels = arrays["images"], arrays.get("labels")
+    except KeyError:
+        raise ImageError(
+            f"image array {path} holds no 'images'. "
+            "Save it with: numpy.savez(PATH, images=..., labels=...)"
+        ) from None
+    except Exception as error:  # what is read was made elsewhere, and may be anything
+        reason = shorten(" ".join(str(error).split())) or type(error).__name__
+        raise ImageError(f"image array {path} cannot be read: {reason}") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+        raise ImageError(
+            f"image array {path}: got {images.dtype} {images.shape}, "
+            "expected uint8 (N, H, W, 3), RGB from 0 to 255"
+        )
+    if labels is None:
+        return ArraySource(images, labels=wanted.labels)
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ImageError(
+            f"image array {path}: labels are {labels.dtype} {labels.shape}, "
+            f"expected {len(images)} class indices"
+        )
+    if num_classes and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ImageError(
+            f"image array {path}: labels from {labels.min()} to {labels.max()}, expected class "
+            f"indices of the model, 0 to {num_classes - 1}"
+        )
+    return ArraySource(images, [int(label) for label in labels], wanted.labels)
 
 
 def archive_error(path: Path) -> ImageError:

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_vit.data.class_names import as_index, key_of
+from edge_vit.data.class_names import as_index
 from edge_vit.data.text_lines import read_text, split_lines
 from edge_vit.errors import SpecError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.values import parse_json
-
-_NUM_SHOWN = 3
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -39,33 +37,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
             f'labels {path}: expected a list of names, or an object such as {{"0": "cat", "1": '
             '"dog"}}, with a name for every index from 0 on'
         )
-    for index, name in enumerate(names):
-        if any("\ud800" <= char <= "\udfff" for char in name):
-            raise SpecError(
-                f"labels {path}: the name of class {index}, {name!a}, holds half a character. "
-                "Save the file as UTF-8"
-            )
     return tuple(names)
-
-
-def twin_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return a sentence about classes whose names differ in nothing, or in case and separators.
-
-    ImageNet has two kinds of crane; no class folder or table can tell them apart by name.
-    """
-    places: dict[str, list[int]] = {}
-    for index, label in enumerate(labels):
-        places.setdefault(key_of(label), []).append(index)
-    twins = [
-        f"{labels[indices[0]]!r} is class {' and '.join(map(str, indices))}"
-        for indices in places.values()
-        if len(indices) > 1
-    ]
-    if not twins:
-        return ()
-    rest = f"; and {len(twins) - _NUM_SHOWN} more" if len(twins) > _NUM_SHOWN else ""
-    shown = "; ".join(twins[:_NUM_SHOWN])
-    return (f"Classes of one name cannot be told apart in folders and tables: {shown}{rest}.",)
 
 
 def _by_index(data: Any) -> list[Any]:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_vit.errors import ShapeError
-from edge_vit.spec import PreprocessSpec
-from edge_vit.spec.geometry import center_window, resized_size
+from edge_vit.spec import PreprocessSpec, center_window, resized_size
 
 UInt8Array = NDArray[np.uint8]
 

@@ -103,7 +103,7 @@ SHIPPED = (
     ),
     SourceKind(
         *("array", "FILE.npz or .npy", "images, and labels in a .npz"),
-        images="edge_vit.data.arrays:open_array",
+        images="edge_vit.data.images:open_array",
         suffixes=(".npy", ".npz"),
     ),
     SourceKind(

@@ -265,10 +265,6 @@ class Task(ABC):
             found.append(math.sqrt(count) * self.deviation(spec, reference, mixed))
         return tuple(found)
 
-    def same_closely(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return for each row whether a faster preprocessing may give `candidate`, (rows,)."""
-        return self.same(spec, reference, candidate)
-
     def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether a precision in the field counts as unchanged, (rows,)."""
         return self.same(spec, reference, candidate)

@@ -12,9 +12,6 @@ from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
 from edge_vit.tasks.prediction import Prediction, Score, ScoresPrediction
 
-MAX_CLOSE_ERROR = 0.05
-"""Largest difference of a score that a faster preprocessing may make, over the spread of scores."""
-
 
 def _divergence(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
     return TASK.divergence(spec, reference, candidate)
@@ -60,13 +57,6 @@ class Regression(Task):
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return whether every score is on the same side of the threshold, whatever its size."""
         same: BoolArray = (self.above(spec, reference) == self.above(spec, candidate)).all(axis=1)
-        return same
-
-    def same_closely(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether the side is the same and the scores are close: a side says too little."""
-        wanted, found = self.values(spec, reference), self.values(spec, candidate)
-        close = np.abs(found - wanted) <= MAX_CLOSE_ERROR * wanted.std(axis=0)
-        same: BoolArray = self.same(spec, reference, candidate) & close.all(axis=1)
         return same
 
     def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
 
-Positions = Literal["learned", "sinusoidal-1d", "sinusoidal-2d"]
-_MULTIPLES: Mapping[Positions, int] = {"learned": 1, "sinusoidal-1d": 2, "sinusoidal-2d": 4}
-"""Of which number of channels a token needs a multiple."""
+Positions = Literal["learned"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,10 @@ class VisionTransformerConfig:
         self._check("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self._check("mlp_ratio", self.mlp_dim >= 1, "a number above 0")
         self._check("layer_norm_eps", self.layer_norm_eps > 0, "above 0")
-        self._check("positions", self.positions in _MULTIPLES, f"one of {', '.join(_MULTIPLES)}")
+        self._check("positions", self.positions == "learned", "learned")
         for name, of in (("image_size", "patch_size"), ("embed_dim", "num_heads")):
             wanted = f"a multiple of {of} {getattr(self, of)}"
             self._check(name, getattr(self, name) % getattr(self, of) == 0, wanted)
-        by = _MULTIPLES[self.positions]
-        wanted = f"a multiple of {by} for {self.positions} positions"
-        self._check("embed_dim", self.embed_dim % by == 0, wanted)
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
@@ -159,17 +154,8 @@ class VisionTransformer(nn.Module):
         self.config = config
         self.patch_embedding = PatchEmbedding(config)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
-        if config.positions == "learned":
-            shape = (1, config.num_tokens, config.embed_dim)
-            self.position_embedding: Tensor = nn.Parameter(torch.zeros(shape))
-        else:
-            # A formula, not a weight: left out of the state so that any image size can load it.
-            table = (
-                sinusoidal_1d(config.grid_size**2, config.embed_dim)
-                if config.positions == "sinusoidal-1d"
-                else sinusoidal_2d(config.grid_size, config.embed_dim)
-            )
-            self.register_buffer("position_embedding", table, persistent=False)
+        shape = (1, config.num_tokens, config.embed_dim)
+        self.position_embedding = nn.Parameter(torch.zeros(shape))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
@@ -203,29 +189,7 @@ class VisionTransformer(nn.Module):
         nn.init.xavier_uniform_(projection.weight.view(self.config.embed_dim, -1))
         nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
         nn.init.trunc_normal_(self.class_token, std=0.02)
-        if isinstance(self.position_embedding, nn.Parameter):
-            nn.init.trunc_normal_(self.position_embedding, std=0.02)
-
-
-def sinusoids(positions: Tensor, channels: int) -> Tensor:
-    """Return the sinusoidal embedding (N, channels) of `positions` (N,)."""
-    exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
-    angles = positions.double()[:, None] / 10000.0**exponents
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
-
-
-def sinusoidal_1d(num_patches: int, channels: int) -> Tensor:
-    """Return embeddings (1, 1 + num_patches, channels); the class token is position 0."""
-    return sinusoids(torch.arange(1 + num_patches), channels)[None]
-
-
-def sinusoidal_2d(grid_size: int, channels: int) -> Tensor:
-    """Return embeddings (1, 1 + grid_size², channels): half for the row, half for the column."""
-    along_a_side = sinusoids(torch.arange(grid_size), channels // 2)
-    rows = along_a_side.repeat_interleave(grid_size, dim=0)
-    columns = along_a_side.repeat(grid_size, 1)
-    patches = torch.cat([rows, columns], dim=1)
-    return torch.cat([torch.zeros(1, channels), patches])[None]
+        nn.init.trunc_normal_(self.position_embedding, std=0.02)
 
 
 def resize_positions(embedding: Tensor, grid_size: int) -> Tensor:

@@ -43,10 +43,9 @@ def test_all_facts_come_back(tmp_path):
     assert all(torch.equal(loaded.tensors[k], v) for k, v in checkpoint.tensors.items())
 
 
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal-1d", "sinusoidal-2d"])
-def test_builds_the_same_model_in_eval_mode(tmp_path, positions):
+def test_builds_the_same_model_in_eval_mode(tmp_path):
     torch.manual_seed(1)
-    config = replace(CONFIG, positions=positions, dropout=0.5)
+    config = replace(CONFIG, dropout=0.5)
     model = VisionTransformer(config).eval()
     checkpoint = replace(make_checkpoint(), config=config, tensors=model.state_dict())
     save_checkpoint(tmp_path / "a.safetensors", checkpoint)
@@ -56,9 +55,8 @@ def test_builds_the_same_model_in_eval_mode(tmp_path, positions):
     assert torch.equal(built(images), model(images))
 
 
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal-1d", "sinusoidal-2d"])
-def test_builds_for_another_image_size(positions):
-    checkpoint = make_checkpoint(replace(CONFIG, positions=positions))
+def test_builds_for_another_image_size():
+    checkpoint = make_checkpoint()
     model = build_model(checkpoint, image_size=32)
     assert model.config.image_size == 32
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

@@ -13,6 +13,7 @@ from edge_vit.training.vit import (
     VisionTransformerConfig,
     create_model,
     find_config,
+    resize_positions,
 )
 
 TINY = VisionTransformerConfig(32, 8, 10, embed_dim=32, depth=2, num_heads=4)
@@ -92,25 +93,19 @@ def test_attention_is_softmax_of_scaled_products_head_by_head():
     assert torch.allclose(attention(tokens), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal-1d", "sinusoidal-2d"])
-def test_every_parameter_gets_a_gradient(positions):
-    model = tiny(positions=positions, dropout=0.1)
+def test_every_parameter_gets_a_gradient():
+    model = tiny(dropout=0.1)
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max()]
     assert without == []
 
 
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal-1d", "sinusoidal-2d"])
-def test_positions_tell_patches_apart(positions):
-    model = tiny(positions=positions).eval()
+def test_positions_tell_patches_apart():
+    model = tiny().eval()
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         difference = model(image) - model(image.roll(8, dims=-1))
     assert difference.abs().max() > 1e-4
-
-
-def test_sinusoidal_positions_are_no_weights():
-    assert "position_embedding" not in tiny(positions="sinusoidal-1d").state_dict()
 
 
 def test_without_classes_returns_the_features_that_the_head_reads():
@@ -141,11 +136,7 @@ def test_dropout_acts_in_training_only():
         ({"dropout": 1.0}, "dropout: got 1.0"),
         ({"mlp_ratio": 0.0}, "mlp_ratio: got 0.0"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps: got 0.0"),
-        ({"positions": "rotary"}, "positions: got rotary, expected one of learned, sinusoidal-1d"),
-        (
-            {"embed_dim": 6, "num_heads": 3, "positions": "sinusoidal-2d"},
-            "embed_dim: got 6, expected a multiple of 4 for sinusoidal-2d positions",
-        ),
+        ({"positions": "rotary"}, "positions: got rotary, expected learned"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -184,3 +175,18 @@ def test_creates_a_preset_with_overrides():
 def test_refuses_an_unknown_model(name, overrides, message):
     with pytest.raises(SpecError, match=message):
         find_config(name, **overrides)
+
+
+@pytest.mark.parametrize("grid_size", [2, 7, 10], ids=["smaller", "larger", "much-larger"])
+def test_resizes_learned_positions_as_timm_does(grid_size):
+    timm_layers = pytest.importorskip("timm.layers")
+    embedding = torch.randn(1, 1 + 4 * 4, 8, generator=torch.Generator().manual_seed(0))
+    wanted = timm_layers.resample_abs_pos_embed(embedding, [grid_size, grid_size])
+    resized = resize_positions(embedding, grid_size)
+    assert torch.allclose(resized, wanted, atol=1e-6)
+    assert torch.equal(resized[:, 0], embedding[:, 0])
+
+
+def test_leaves_positions_of_the_same_size_alone():
+    embedding = torch.randn(1, 17, 8)
+    assert torch.equal(resize_positions(embedding, 4), embedding)

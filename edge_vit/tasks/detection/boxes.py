@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_vit.spec import PreprocessSpec
-from edge_vit.spec.geometry import place
+from edge_vit.spec import PreprocessSpec, place
 from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray
 
 
