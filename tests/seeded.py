@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from reseed import reseed
+from traced import Tracer, trace_small
 
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.data.images import ArraySource
@@ -55,12 +57,16 @@ class Seeded:
 
 
 def make_seeded(
-    module: torch.nn.Module, size: int, classes: int, batch: int | None = None
+    module: torch.nn.Module,
+    size: int,
+    classes: int,
+    batch: int | None = None,
+    trace: Tracer = trace_small,
 ) -> Seeded:
     """Return `module`, which takes square images of `size`, with weights drawn anew."""
     reseed(module)
     preprocess = PreprocessSpec((size, size), crop_pct=1.0)
-    proto = trace_module(module.eval(), (size, size), batch)
+    proto = trace(module.eval(), (size, size), batch)
     graph = make_canonical(proto, preprocess, "classification")
     spec = ModelSpec(
         name="seeded",
@@ -75,8 +81,11 @@ def make_seeded(
     return Seeded(graph.model, spec)
 
 
+@functools.cache
 def seeded_vit(batch: int | None = None) -> Seeded:
-    return make_seeded(VisionTransformer(CONFIG), CONFIG.image_size, CONFIG.num_classes, batch)
+    """Return the model of the session, to read only, as `trace_module` exports it."""
+    size, classes = CONFIG.image_size, CONFIG.num_classes
+    return make_seeded(VisionTransformer(CONFIG), size, classes, batch, trace_module)
 
 
 def random_images(count: int, seed: int = 0, size: int = 32) -> np.ndarray:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 
 import onnx
 import torch
@@ -21,6 +19,7 @@ from small_attentions import (
     fused_attention,
 )
 from torch import Tensor, nn
+from traced import trace_script
 
 from edge_vit.export.sources import TorchSource
 from edge_vit.spec import PreprocessSpec
@@ -187,18 +186,4 @@ def export_legacy(
     source: TorchSource, opset: int = 17, batch: int | None = None, *, fold: bool = True
 ) -> onnx.ModelProto:
     """Return what the TorchScript exporter makes of `source`, which most ONNX files come from."""
-    height, width = source.preprocess.image_size
-    file = BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            source.module,
-            (torch.zeros(batch or 2, 3, height, width),),
-            file,
-            dynamo=False,
-            opset_version=opset,
-            do_constant_folding=fold,
-            input_names=["pixels"],
-            dynamic_axes=None if batch else {"pixels": {0: "n"}},
-        )
-    return onnx.load_from_string(file.getvalue())
+    return trace_script(source.module, source.preprocess.image_size, batch, opset, fold=fold)

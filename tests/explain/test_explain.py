@@ -10,6 +10,7 @@ import timm
 import torch
 from graph_files import FP32, INT8_CPU
 from seeded import make_seeded, random_images, seeded_vit
+from traced import trace_small
 
 from edge_vit.bundle import draft_bundle
 from edge_vit.data.images import ArraySource
@@ -121,10 +122,8 @@ class NoAttention(torch.nn.Module):
 def test_says_why_a_model_without_attention_cannot_be_drawn(make_bundle):
     spec = seeded_vit().spec
     model = NoAttention().eval()
-    from edge_vit.export.trace import trace_module
-
     with pytest.raises(SpecError, match="cannot be drawn: no self-attention was found"):
-        find_view(trace_module(model, (32, 32)), spec)
+        find_view(trace_small(model, (32, 32)), spec)
 
 
 def test_says_why_tokens_that_are_no_patches_cannot_be_drawn():

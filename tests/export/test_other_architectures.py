@@ -19,6 +19,8 @@ from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_blocks
 
+pytestmark = pytest.mark.uncounted
+
 ROLES = ("qkv", "proj", "fc1", "fc2")
 TINY = {"depth": 2, "embed_dim": 48, "num_heads": 4, "img_size": 64}
 SWIN = {"depths": [2, 2], "embed_dim": 24, "num_heads": [2, 4], "img_size": 56}

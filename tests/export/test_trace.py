@@ -10,10 +10,13 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from small_vits import SIZE, small_source
+from seeded import random_images, run_onnx
+from small_vits import SIZE, SPEC, small_source
 from torch import nn
+from traced import trace_script
 
 from edge_vit.errors import SpecError
+from edge_vit.export.canonical import make_canonical
 from edge_vit.export.trace import trace_module
 
 
@@ -36,6 +39,19 @@ def test_a_dynamic_batch_runs_at_any_size_and_says_nothing(capfd, caplog):
         with torch.no_grad():
             wanted = module(images).numpy()
         np.testing.assert_allclose(run(proto, images), wanted, atol=1e-4)
+
+
+def test_the_older_exporter_of_torch_gives_the_same_canonical_graph():
+    """Tests of what comes after an export take their graphs from it, which is quicker."""
+    module, images = small_source().module, random_images(3, size=SIZE)
+    older, newer = (
+        make_canonical(trace(module, (SIZE, SIZE)), SPEC, "classification").model
+        for trace in (trace_script, trace_module)
+    )
+    assert [(n.name, n.op_type) for n in older.graph.node] == [
+        (n.name, n.op_type) for n in newer.graph.node
+    ]
+    np.testing.assert_array_equal(run_onnx(older, images), run_onnx(newer, images))
 
 
 def test_a_static_batch_is_written_into_the_graph():

@@ -8,9 +8,9 @@ import small_vits
 import torch
 from seeded import ALL_INT8, Remembered, Seeded, make_seeded, random_images, run_onnx
 from torch import nn
+from traced import trace_small
 
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import expose
 from edge_vit.lowering.fp16 import write_half
@@ -18,6 +18,8 @@ from edge_vit.lowering.fp16_ranges import HalfEmulator
 from edge_vit.lowering.ort_x64.products import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES
+
+pytestmark = pytest.mark.uncounted
 
 SEEN = random_images(32, size=small_vits.SIZE)
 IMAGES = random_images(24, seed=4, size=small_vits.SIZE)
@@ -170,7 +172,7 @@ def with_massive_tokens(size: float) -> Seeded:
             block.mlp.fc1.weight[0] *= size / 3
             block.mlp.fc2.weight[:, 0] = 0
             block.mlp.fc2.weight[5, 0] = 0.05
-    proto = trace_module(module.eval(), (small_vits.SIZE, small_vits.SIZE))
+    proto = trace_small(module.eval(), (small_vits.SIZE, small_vits.SIZE))
     graph = make_canonical(proto, vit.spec.preprocess, "classification")
     return Seeded(graph.model, vit.spec)
 

@@ -13,6 +13,7 @@ import pytest
 import small_vits
 from seeded import ALL_INT8, SITES, make_seeded, random_images, run_onnx, sqnr_db
 
+from edge_vit.export.trace import trace_module
 from edge_vit.graph.constant import add_constant
 from edge_vit.lowering.dead_tokens import drop_dead_tokens, find_single_token_layers
 from edge_vit.lowering.qdq import write_qdq
@@ -106,7 +107,8 @@ def test_a_pick_of_a_list_of_one_stays_one(model):
 
 @pytest.mark.parametrize("name", ["rms norm, gated", "gated, packed"])
 def test_sees_through_the_norm_and_the_gate_of_newer_models(name):
-    vit = make_seeded(small_vits.ARCHITECTURES[name](), small_vits.SIZE, small_vits.CLASSES)
+    module = small_vits.ARCHITECTURES[name]()
+    vit = make_seeded(module, small_vits.SIZE, small_vits.CLASSES, trace=trace_module)
     opened, images = inferred(vit.model), random_images(3, size=small_vits.SIZE)
     expected = run_onnx(vit.model, images)
     assert drop_dead_tokens(opened.graph) > 10

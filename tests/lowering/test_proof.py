@@ -11,12 +11,12 @@ import pytest
 import small_vits
 import torch
 from seeded import ALL_INT8, Remembered, Seeded, make_seeded, random_images, run_onnx
+from traced import trace_small
 
 from edge_vit.bundle import Golden
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, HalfProof
 from edge_vit.calibration.output_error import OutputError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.proof import (
     Int8Proof,
@@ -156,7 +156,7 @@ def test_a_residual_stream_of_one_channel_is_said(factor, is_said):
     vit = make_seeded(module, size, small_vits.CLASSES)
     with torch.no_grad():
         module.blocks[1].scale1.gamma[5] *= factor
-    proto = trace_module(module.eval(), (size, size))
+    proto = trace_small(module.eval(), (size, size))
     model = make_canonical(proto, vit.spec.preprocess, "classification").model
     spec = dataclasses.replace(vit.spec, num_tokens=50)  # so that 16 images are held out
     said = Remembered()

@@ -18,6 +18,8 @@ from edge_vit.lowering.qdq import write_qdq
 from edge_vit.lowering.smoothing import find_smoothing_targets, smooth
 from edge_vit.spec.table import RECIPES
 
+pytestmark = pytest.mark.uncounted
+
 SEEN, IMAGES = random_images(24), random_images(32, seed=11)
 MAX_LOSS = 0.5
 """In dB."""

@@ -7,15 +7,17 @@ import pytest
 from rtx import HAS_RTX
 from seeded import random_images, run_onnx
 from small_vits import ARCHITECTURES, small_source
+from traced import trace_small
 from turnable import TURNABLE, export_small
 
 from edge_vit.errors import ArtifactError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
 from edge_vit.graph.mapped import map_weights
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import array_of
 from edge_vit.lowering.rotation import make_rotation, rotate
+
+pytestmark = pytest.mark.uncounted
 
 SEED = 3
 
@@ -25,7 +27,7 @@ def model_of(family):
     if family in TURNABLE:
         return export_small(*TURNABLE[family])
     source = small_source(ARCHITECTURES[family])
-    graph = trace_module(source.module, source.preprocess.image_size)
+    graph = trace_small(source.module, source.preprocess.image_size)
     return make_canonical(graph, source.preprocess, source.task).model
 
 

@@ -14,10 +14,10 @@ import torch
 from seeded import CONFIG, Seeded, make_seeded, random_images, run_onnx, seeded_vit, sqnr_db
 from small_vits import ARCHITECTURES as FORMS
 from small_vits import SmallViT as ViT
+from traced import trace_small
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.lowering.smoothing import choose_divisors, find_smoothing_targets, smooth
@@ -55,7 +55,7 @@ def with_outliers(factor: float) -> Seeded:
     add_outliers(model, factor)
     size = (CONFIG.image_size, CONFIG.image_size)
     preprocess = PreprocessSpec(size, crop_pct=1.0)
-    proto = trace_module(model.eval(), size)
+    proto = trace_small(model.eval(), size)
     changed = make_canonical(proto, preprocess, "classification").model
     return dataclasses.replace(seeded, model=changed)
 
@@ -129,7 +129,7 @@ def parallel(change=lambda block: None) -> Seeded:
     seeded = make_seeded(module, size, small_vits.CLASSES)
     with torch.no_grad():
         change(module.blocks[0])
-    proto = trace_module(module.eval(), (size, size))
+    proto = trace_small(module.eval(), (size, size))
     model = make_canonical(proto, seeded.spec.preprocess, "classification").model
     return dataclasses.replace(seeded, model=model)
 

@@ -25,9 +25,12 @@ from edge_vit.spec import PreprocessSpec, image_input
 from edge_vit.spec.table import CalibrationTable
 from tests.export.test_model_zoo import CASES, prove
 
-pytestmark = pytest.mark.skipif(
-    not HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
-)
+pytestmark = [
+    pytest.mark.uncounted,
+    pytest.mark.skipif(
+        not HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
+    ),
+]
 
 
 def timm_vit():
