@@ -96,11 +96,6 @@ class SignatureIndex:
         return int(same[0]) if len(same) else None
 
 
-def is_same_picture(first: bytes, second: bytes) -> bool:
-    """Return whether two signatures show the same picture."""
-    return SignatureIndex([first]).find(second) is not None
-
-
 def _is_same(rows: _Bytes, row: _Bytes) -> NDArray[np.bool_]:
     """Whether each of `rows` (many, bytes) shows the picture of `row` (bytes,), (many,)."""
     difference = rows.astype(np.float32) - row

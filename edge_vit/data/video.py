@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_vit.data.source import ImageItem, Wanted, spread
-from edge_vit.data.video_colour import colour_of, to_rgb
 from edge_vit.data.video_reader import (
     FrameCounts,
     FrameDecoder,
+    colour_of,
     explain_unreadable,
     is_end,
+    to_rgb,
     video_stream,
 )
 from edge_vit.errors import ImageError

@@ -36,15 +36,10 @@ def settle_task(
     ending: str = "",
     activation: Activation | None = None,
 ) -> tuple[TaskName, tuple[str, ...]]:
-    """Return the task of a model with one output, and what to say of it.
+    """Return the task of a model with one output of `size`, and notes on it.
 
-    Args:
-        address: of the model.
-        requested: by the user, who is believed.
-        declared: by the source.
-        size: of the output.
-        ending: name of the graph's last operator, where it is an activation.
-        activation: that it is.
+    What is `requested` by the user goes before what the source has `declared`. `ending` is the name
+    of the graph's last operator, where it is an `activation`.
 
     Raises:
         SpecError: one class is asked for.

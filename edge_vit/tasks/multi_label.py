@@ -6,8 +6,8 @@ import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Wording
+from edge_vit.tasks.classification import NamedTask, answers_of
 from edge_vit.tasks.measures import Measure
-from edge_vit.tasks.named import NamedTask, answers_of
 from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray, bernoulli_kl
 from edge_vit.tasks.prediction import LabelsPrediction, Prediction
 

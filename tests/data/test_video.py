@@ -7,7 +7,7 @@ import pytest
 
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.video import VideoSource
-from edge_vit.data.video_colour import colour_of, to_rgb
+from edge_vit.data.video_reader import colour_of, to_rgb
 from edge_vit.errors import ImageError, SpecError
 
 av = pytest.importorskip("av", reason="PyAV is not installed")

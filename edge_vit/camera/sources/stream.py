@@ -12,8 +12,15 @@ from edge_vit.camera.sources.address import SourceAddress
 from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture
 from edge_vit.camera.threads import Clock
 from edge_vit.camera.values import CaptureClock, SourceFormat
-from edge_vit.data.video_colour import Colour, colour_of, to_rgb
-from edge_vit.data.video_reader import MAX_ERRORS, FrameDecoder, explain_unreadable, video_stream
+from edge_vit.data.video_reader import (
+    MAX_ERRORS,
+    Colour,
+    FrameDecoder,
+    colour_of,
+    explain_unreadable,
+    to_rgb,
+    video_stream,
+)
 from edge_vit.errors import ImageError, SourceError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
