@@ -46,7 +46,12 @@ class Smoothing:
         if num_frames < 1 or top < 1:
             raise SpecError(f"smoothing: got {num_frames} frames and top {top}, expected 1 up")
         self._task = task_of(spec)
-        if self._task.smoothing and kind not in self._task.smoothing:
+        if not self._task.smoothing:
+            raise SpecError(
+                f"--smooth {kind}:{num_frames}: {spec.name} gives {self._task.name}, which cannot "
+                "be averaged over frames. Leave --smooth out"
+            )
+        if kind not in self._task.smoothing:
             raise SpecError(
                 f"--smooth {kind} counts classes, and {spec.name} gives {spec.outputs[0].name}. "
                 f"Take --smooth {self._task.smoothing[0]}:{num_frames}"
@@ -56,9 +61,7 @@ class Smoothing:
         self._histories: dict[str, _History] = {}
 
     def __call__(self, prediction: CameraPrediction) -> CameraPrediction:
-        """Return `prediction` with `smoothed` set; as it is where the task has no smoothing."""
-        if not self._task.smoothing:
-            return prediction
+        """Return `prediction` with `smoothed` set."""
         history, image = self._history(prediction), prediction.raw.image
         order = None
         if self._kind == "ema":

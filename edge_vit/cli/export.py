@@ -96,6 +96,7 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     "A label is on from this probability, a score positive from this value.  [default: 0.5 and 0]",
     float,
 )
+@option("--nms IOU", "Of two boxes of a class that overlap more, keep the better.", float)
 @option("--static-batch N", "Fix the batch size.", POSITIVE)
 @option(
     "--image-size N|H,W",

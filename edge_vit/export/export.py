@@ -122,6 +122,7 @@ def export_model(
         licence=source.licence,
         activation=meaning.activation,
         threshold=request.threshold,
+        nms=request.nms,
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
     remarks = (*source.remarks, *meaning.remarks)

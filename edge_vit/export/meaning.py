@@ -107,7 +107,13 @@ def _settle_named(
 
 
 def _check_threshold(request: SourceRequest, task: TaskName) -> None:
-    threshold = request.threshold
+    threshold, nms = request.threshold, request.nms
+    if nms is not None and not task_named(task).has_boxes:
+        raise SpecError(
+            f"--nms {nms:g}: {request.address} gives {task}, which has no boxes. Leave --nms out"
+        )
+    if nms is not None and not 0 < nms < 1:
+        raise SpecError(f"--nms: got {nms:g}, expected an IoU above 0 and below 1")
     if threshold is None:
         return
     if not task_named(task).has_threshold:

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from edge_vit.measure.measured import Columns, collect, join_columns
 from edge_vit.measure.partial import PartialAccuracy
 from edge_vit.measure.records import OUTCOME, Rows, unpack
 from edge_vit.measure.results import Disagreement
-from edge_vit.measure.worst import Kept, SeenImage, WorstImages, thumbnail_png
+from edge_vit.measure.worst import DRAWN_PIXELS, Kept, SeenImage, WorstImages, png_of, thumbnail_png
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
@@ -104,15 +105,24 @@ class Comparison:
         )
         return Disagreement(
             image=image.name,
-            thumbnail_png=thumbnail_png(image.pixels),
+            thumbnail_png=self._picture(image, reference, candidate),
             label=label,
-            reference=ours.names,
-            candidate=theirs.names,
+            reference=ours.names[:_NUM_ANSWERS],
+            candidate=theirs.names[:_NUM_ANSWERS],
             divergence=divergence,
             agrees=bool(self._task.same(self._spec, reference, candidate)[0]),
             reference_scores=ours.numbers[:_NUM_ANSWERS],
             candidate_scores=theirs.numbers[:_NUM_ANSWERS],
         )
+
+    def _picture(self, image: SeenImage, reference: Outputs, candidate: Outputs) -> str:
+        """Return the image, with both sets of boxes where there are some, as PNG in base64."""
+        if not self._task.has_boxes:
+            return thumbnail_png(image.pixels)
+        large = Image.fromarray(image.pixels)
+        scale = DRAWN_PIXELS / max(large.size)
+        large = large.resize([max(1, round(side * scale)) for side in large.size])
+        return png_of(self._task.overlay(self._spec, large, reference, candidate))
 
 
 def labels_of(images: Sequence[SeenImage]) -> IntArray:

@@ -16,6 +16,9 @@ from edge_vit.measure.results import Disagreement
 THUMBNAIL_PIXELS = 128
 """Longest side of a thumbnail."""
 
+DRAWN_PIXELS = 256
+"""Longest side of a picture in which predictions are drawn."""
+
 
 @dataclass(frozen=True, eq=False)
 class SeenImage:
@@ -77,6 +80,11 @@ def thumbnail_png(pixels: UInt8Array) -> str:
     """Return uint8 (height, width, 3) RGB as PNG in base64, at most `THUMBNAIL_PIXELS` a side."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    return png_of(image)
+
+
+def png_of(image: Image.Image) -> str:
+    """Return `image` as PNG in base64."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -166,6 +166,7 @@ class ModelSpec:
             where None is given.
         threshold: a label is on from this probability, and a score counts as positive from this
             value; the task's own where None is given.
+        nms: IoU above which the worse of two boxes of a class is left out; None to keep all.
     """
 
     name: str
@@ -182,6 +183,7 @@ class ModelSpec:
     licence: str = ""
     activation: Activation | None = None
     threshold: float | None = None
+    nms: float | None = None
 
     def __post_init__(self) -> None:
         task = _task(self.task)

@@ -42,6 +42,7 @@ class Wording:
     agreement: str  # what counts as the same prediction, as a sentence
     divergence: str  # the distance of two outputs with its unit; {} stands for the number
     loss: str = "agreement with fp32"  # what an earlier report is held against, without labels
+    pictures: str = ""  # how the images where predictions differ most are to be read
 
 
 class Task(ABC):
@@ -303,6 +304,13 @@ class Task(ABC):
     def draw(self, picture: Any, prediction: Prediction) -> Any:
         """Return `picture`, a Pillow image, with what `prediction` shows in it."""
         return prediction.draw(picture)
+
+    def overlay(self, spec: ModelSpec, picture: Any, reference: Outputs, candidate: Outputs) -> Any:
+        """Return `picture`, the model's input as a Pillow image, with both predictions drawn on it.
+
+        The outputs are of one row.
+        """
+        return picture
 
     def to_coco(self, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         """Return the entries of a COCO results file; none where there are no boxes."""

@@ -106,6 +106,7 @@ class Classification(NamedTask):
             "Without labels top-1 is unknown; it drops by at most the share of other answers."
         ),
         divergence="KL {} nats",
+        pictures="Bars are probabilities; an answer with ✕ is not the true label.",
     )
     aliases = ("single_label_classification",)
     default_activation: Activation = "softmax"

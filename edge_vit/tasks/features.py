@@ -29,6 +29,7 @@ class Features(Task):
         subject="Nearest neighbour",
         agreement="Same answer: the same nearest neighbour among the other images.",
         divergence="1 − cosine {}",
+        pictures="The model has no classes: the difference is between two feature vectors.",
     )
     has_labels = False
     has_head = False

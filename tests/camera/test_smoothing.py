@@ -95,10 +95,10 @@ def test_memory_does_not_grow_with_frames():
     assert len(history.newest) == 3
 
 
-def test_features_are_left_alone():
+def test_what_cannot_be_averaged_is_refused():
     spec = make_model("features", 2)
-    prediction = make_prediction(0, features=(1.0, 2.0))
-    assert Smoothing("ema", 3, spec)(prediction) is prediction
+    with pytest.raises(SpecError, match=r"--smooth ema:3: .* gives features, which cannot"):
+        Smoothing("ema", 3, spec)
     with pytest.raises(SpecError, match="gives features, which have no probability"):
         ConfidenceFloor(0.9, spec)
 

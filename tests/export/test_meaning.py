@@ -118,6 +118,8 @@ def test_refuses_what_cannot_be():
         settled(activation="none")
     with pytest.raises(SpecError, match=r"--threshold 0\.3: .* gives classification, where"):
         settled(threshold=0.3)
+    with pytest.raises(SpecError, match=r"--nms 0\.5: .* gives classification, which has no boxes"):
+        settled(nms=0.5)
     with pytest.raises(SpecError, match="--threshold: got 2, expected more than 0 and less than 1"):
         settled(task="multi_label", threshold=2.0)
     with pytest.raises(SpecError, match=r"--activation softmax: .* gives features"):

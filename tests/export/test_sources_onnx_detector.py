@@ -141,7 +141,7 @@ def test_a_graph_that_decodes_gives_the_same_boxes_without_its_decoding(write, f
     task = task_of(spec)
     everything = task.shown_from(spec, 0.0)
     size = SIZE if form != "plain" else (1, 1)
-    ((prediction),) = task.decode(everything, outputs, sizes=[size])
+    (prediction,) = task.decode(everything, outputs, sizes=[size], top=QUERIES)
     assert [box.index for box in prediction.boxes] == labels.tolist()
     np.testing.assert_allclose([box.score for box in prediction.boxes], scores, atol=1e-5)
     wanted = np.clip(boxes, 0, [size[1], size[0]] * 2)
@@ -149,7 +149,8 @@ def test_a_graph_that_decodes_gives_the_same_boxes_without_its_decoding(write, f
 
 
 def test_boxes_and_logits_are_known_by_their_names_in_any_order(write):
-    exported = export(write("named"))
+    exported = export(write("named"), nms=0.6)
+    assert exported.spec.nms == 0.6
     assert [output.name for output in exported.spec.outputs] == ["logits", "boxes"]
     assert exported.outputs.shape[2] == CLASSES + 1
     assert ((exported.further["boxes"] >= 0) & (exported.further["boxes"] <= 1)).all()
@@ -197,3 +198,8 @@ def test_a_detector_by_other_names_is_told_what_is_known(write, tmp_path):
     onnx.save(graph, tmp_path / "other.onnx")
     with pytest.raises(SpecError, match=r"got 'pred_boxes' .*'cls' .*known as logits and pred_box"):
         open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))
+
+
+def test_an_iou_for_suppression_is_a_share(write):
+    with pytest.raises(SpecError, match="--nms: got 1, expected an IoU above 0 and below 1"):
+        export(write("named"), nms=1.0)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edge_vit.data.images import open_image_source
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError, ImageError, SpecError
+from edge_vit.measure.comparison import Comparison
+from edge_vit.measure.worst import SeenImage
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
 from edge_vit.tasks.detection import Box, DetectionPrediction
@@ -135,6 +141,19 @@ def test_iou_and_suppression():
     assert suppress(boxes, np.array([0, 0, 1, 0]), 0.5) == [0, 1, 2, 3]
 
 
+def test_a_model_with_nms_keeps_the_best_of_boxes_that_overlap():
+    outputs = outputs_of()
+    outputs["logits"][:, 3] = [3, -6, -6]  # as the first query, and where that one is
+    outputs["boxes"][:, 3] = outputs["boxes"][:, 0] + 0.002
+    spec = spec_of()
+    both = task_of(spec).decode(spec, outputs, top=9)[0].boxes
+    fewer = task_of(spec).decode(dataclasses.replace(spec, nms=0.5), outputs, top=9)[0].boxes
+    assert [box for box in both if box not in fewer] == [
+        box for box in both if box.index == 0 and box.score == pytest.approx(1 / (1 + np.exp(-3)))
+    ]
+    assert len(fewer) == len(both) - 1
+
+
 def test_refuses_a_model_without_boxes():
     with pytest.raises(SpecError, match=r"expected logits .* and boxes \(batch, queries, 4\)"):
         ModelSpec(
@@ -152,6 +171,24 @@ def test_draws_boxes_on_a_copy():
     changed = np.asarray(drawn).any(axis=2)
     assert changed[55, 10:50].all()
     assert not changed[40, 20:40].any()
+
+
+def test_the_worst_image_shows_the_boxes_of_both_precisions():
+    spec, outputs = spec_of(crop_mode="squash", crop_pct=1.0), outputs_of()
+    moved = {**outputs, "boxes": outputs["boxes"] + np.float32([0.1, 0, 0, 0])}
+    image = SeenImage(0, "a.png", np.zeros((64, 48, 3), np.uint8), None, "d")
+    comparison = Comparison(spec, (), 1)
+    comparison.add([image], outputs, moved)
+    (kept,) = comparison.worst
+    assert not kept.shown.agrees
+    assert len(kept.shown.reference) == 3
+    picture = Image.open(io.BytesIO(base64.b64decode(kept.shown.thumbnail_png)))
+    assert picture.size == (192, 256)
+    pixels = np.asarray(picture)
+    for own, colour in ((outputs, (240, 228, 66)), (moved, (204, 0, 153))):
+        x1, y1, _, y2 = (corners(own["boxes"][0, 5]) * [192, 256, 192, 256]).astype(int)
+        edge = pixels[y1 + 6 : y2 - 6, x1]
+        assert (edge == colour).all(axis=1).mean() > 0.5
 
 
 COCO = {

@@ -40,7 +40,8 @@ class SourceRequest:
             where the file does not tell.
         task: what the output means; None leaves it to the source, the graph and its outputs.
         activation: what turns the model's own output into probabilities; None likewise.
-        threshold: as in `ModelSpec`.
+        threshold: as in `ModelSpec`, and so is `nms`.
+        nms: see there.
     """
 
     address: str
@@ -60,6 +61,7 @@ class SourceRequest:
     task: TaskName | None = None
     activation: Activation | None = None
     threshold: float | None = None
+    nms: float | None = None
 
     def __post_init__(self) -> None:
         task = task_named(self.task) if self.task is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,11 @@ class Found:
         """Return the boxes whose score is above `score`."""
         return self.only(np.flatnonzero(self.scores > score))
 
+    def rows(self, size: tuple[int, int]) -> Iterator[tuple[int, float, list[float]]]:
+        """Yield class, score and corners of each box, scaled to `size` (width, height)."""
+        boxes = (self.boxes * (size * 2)).tolist()
+        yield from zip(self.classes.tolist(), self.scores.tolist(), boxes, strict=True)
+
     def only(self, which: IntArray | list[int]) -> Found:
         """Return the boxes at `which`."""
         return Found(self.boxes[which], self.scores[which], self.classes[which])
@@ -56,21 +62,19 @@ def find_boxes(
     size: tuple[int, int] | None = None,
     *,
     min_score: float = 0.0,
-    nms: float | None = None,
     clip: bool = True,
 ) -> Found:
     """Return the boxes in one image.
 
     With softmax a query is one object, of its best class; with sigmoid each class of each query
     counts by itself, and the best are taken, as many as there are queries. Equal scores are ordered
-    by query.
+    by query. Of boxes that overlap more than the model's `nms` the best of its class stays.
 
     Args:
         spec: the model.
         outputs: of one image: class outputs (queries, columns), boxes (queries, 4).
         size: (height, width) of the image before preprocessing; None for shares of the input.
         min_score: only boxes above it.
-        nms: IoU from which the worse of two boxes of a class goes; None to keep all.
         clip: whether boxes are cut at the image's edges.
     """
     scores = probabilities(spec, outputs)
@@ -86,7 +90,9 @@ def find_boxes(
     if size is not None:
         boxes = to_image(boxes, size, spec.preprocess, clip=clip)
     found = Found(boxes, values[best], classes[best].astype(np.int64))
-    return found if nms is None else found.only(suppress(found.boxes, found.classes, nms))
+    if spec.nms is None:
+        return found
+    return found.only(suppress(found.boxes, found.classes, spec.nms))
 
 
 def _best(values: FloatArray, count: int, min_score: float) -> IntArray:
