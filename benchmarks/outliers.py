@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.edit import add_constant
 from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.smoothing import find_smoothing_targets, smooth
 

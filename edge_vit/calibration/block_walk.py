@@ -8,9 +8,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edge_vit.graph.cut import cut_below
 from edge_vit.graph.exact import feed_image, open_exact_session
-from edge_vit.graph.expose import expose, keep_needed
+from edge_vit.graph.expose import cut_below, expose, keep_needed
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec

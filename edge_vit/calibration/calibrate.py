@@ -11,8 +11,8 @@ from edge_vit.calibration.rotation_trial import choose_rotation
 from edge_vit.calibration.search import FEWEST_HELD_OUT
 from edge_vit.data.images import ImageSource
 from edge_vit.errors import SpecError
-from edge_vit.graph.mapped import map_weights
-from edge_vit.lowering.calibrated import scale_hidden
+from edge_vit.graph.exact import map_weights
+from edge_vit.lowering.rotation import scale_hidden
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable, Recipe

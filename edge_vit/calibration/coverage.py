@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from edge_vit.data.perceptual import luma_and_colours, signature_from_text
 from edge_vit.graph.exact import feed_image, open_exact_session
-from edge_vit.graph.extremes import add_extremes, read_amax
+from edge_vit.graph.expose import add_extremes, read_amax
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
-from edge_vit.lowering.calibrated import as_calibrated
+from edge_vit.lowering.rotation import as_calibrated
 from edge_vit.progress import Advance
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.graph.walk import Array
-from edge_vit.lowering.levels import QMAX, quantize_weight, round_scale
+from edge_vit.lowering.qdq import QMAX, quantize_weight, round_scale
 
 ONE_SIDED = 0.75
 """A zero point is given where the range becomes at least so much shorter by it."""

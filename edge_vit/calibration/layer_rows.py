@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edge_vit.calibration.layer import Layer, Plan, round_weight
 from edge_vit.graph.walk import Array
-from edge_vit.lowering.levels import QMAX
+from edge_vit.lowering.qdq import QMAX
 
 
 class LayerRows:

@@ -9,8 +9,8 @@ import onnx
 
 from edge_vit.calibration.block_walk import State
 from edge_vit.calibration.output_error import OutputError, Outputs
-from edge_vit.graph.cut import cut_below
 from edge_vit.graph.exact import open_exact_session
+from edge_vit.graph.expose import cut_below
 from edge_vit.graph.sites import Block
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec

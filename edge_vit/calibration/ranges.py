@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.graph.walk import Array
-from edge_vit.lowering.levels import QMAX, round_scale
+from edge_vit.lowering.qdq import QMAX, round_scale
 from edge_vit.spec.table import Recipe
 
 

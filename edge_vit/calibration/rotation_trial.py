@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.calibration.graph_run import GraphRun
-from edge_vit.graph.mapped import map_weights
+from edge_vit.graph.exact import map_weights
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Refusal, Stream, find_stream
 from edge_vit.graph.walk import Array

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge_vit.calibration.gram import Gram
 from edge_vit.graph.walk import Array
-from edge_vit.lowering.levels import QMAX
+from edge_vit.lowering.qdq import QMAX
 
 DAMPING = 0.01
 """Added to the diagonal, as a share of its mean: what keeps few images from being fitted."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -19,12 +20,13 @@ import onnx_ir.passes.common as passes
 from edge_vit.errors import SpecError
 from edge_vit.export.meaning import Meaning
 from edge_vit.export.rewrites.attention import rewrite_attentions
-from edge_vit.export.rewrites.branches import resolve_branches
-from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
-from edge_vit.export.rewrites.contract import add_preprocessing, set_outputs
+from edge_vit.export.rewrites.constants import (
+    fold_constants,
+    keep_batch_dimension,
+    resolve_branches,
+)
 from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
 from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
-from edge_vit.export.rewrites.grid_sample import write_grid_samples
 from edge_vit.export.rewrites.linear import (
     merge_linears,
     shape_biases,
@@ -32,15 +34,19 @@ from edge_vit.export.rewrites.linear import (
     unflatten_linears,
 )
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
-from edge_vit.export.rewrites.newer import spell_out_newer
+from edge_vit.export.rewrites.operators import spell_out_newer, write_grid_samples
+from edge_vit.graph.edit import Builder, replace_value
+from edge_vit.graph.exact import one_line
 from edge_vit.graph.sites import Block, find_attentions, find_blocks
+from edge_vit.graph.walk import dims_of
 from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec, image_input, task_output
 from edge_vit.tasks import task_named
 
 OPSET = 19
 IR_VERSION = 10
 
-_MAX_BYTES = 2**31 - 2**20  # what one protobuf file can hold
+MAX_BYTES = 2**31 - 2**20
+"""What one protobuf file can hold."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,15 @@ def make_canonical(
 ) -> CanonicalGraph:
     """Return `proto` in canonical form.
 
-    Args:
-        proto: a graph of one input, normalised float32 (batch, 3, height, width), whose first
-            output is (batch, classes or channels), or of the `outputs`.
-        preprocess: image size, mean and std go into the graph.
-        task: names the output where `settle` is None.
-        settle: what the output means, by the end that the graph was found to have; None leaves the
-            graph's end alone.
-        is_contract: the graph takes ``images`` uint8 (batch, height, width, 3) already.
-        outputs: names of several outputs, (batch, rows, columns) each; empty for a single one.
+    `proto` has one input, normalised float32 (batch, 3, height, width), or with `is_contract`
+    ``images`` uint8 (batch, height, width, 3). Its first output is (batch, classes or channels);
+    with the names of several `outputs` they are (batch, rows, columns) each. `settle` returns what
+    the output means, by the end that the graph was found to have; without it the end stays.
 
     Raises:
         SpecError: the graph has another input or output, does not run, or is larger than 2 GiB.
     """
-    if proto.ByteSize() > _MAX_BYTES:
+    if proto.ByteSize() > MAX_BYTES:
         raise SpecError(
             f"the graph holds {proto.ByteSize() / 2**30:.1f} GiB of weights, at most 2 GiB fit "
             "into one ONNX file. Models of this size are not supported yet"
@@ -137,13 +138,13 @@ def make_canonical(
     if is_contract:
         graph.inputs[0].name = images.name
     else:
-        add_preprocessing(graph, preprocess, images)
+        _add_preprocessing(graph, preprocess, images)
     single = task_output(meaning.task, shapes[0][-1], batch, meaning.activation)
     given = tuple(
         TensorSpec(name, "float32", (batch or "batch", *shape))
         for name, shape in zip(outputs or (single.name,), shapes, strict=True)
     )
-    set_outputs(graph, given)
+    _set_outputs(graph, given)
     passes.RemoveUnusedNodesPass()(model)
     graph.sort()
     blocks = find_blocks(graph)
@@ -151,12 +152,12 @@ def make_canonical(
     _infer_shapes(model)
     graph.name = "edge-vit"
     result = _finish(model)
-    notes = (*notes, *_tell_unplaced(graph, blocks))
+    notes = (*notes, *_note_unplaced(graph, blocks))
     heads, tokens, width = _read_dimensions(find_blocks(graph))
     return CanonicalGraph(result, given, batch, len(blocks), heads, width, tokens, notes, meaning)
 
 
-def _tell_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
+def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
     """Return a sentence where attention is in no block; one that pools needs none."""
     if not blocks:
         return ("no transformer block was found, nothing can be quantized",)
@@ -167,17 +168,53 @@ def _tell_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...
     return (f"{others} attentions beside the blocks: linear layers around them are not quantized",)
 
 
+def _add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec) -> None:
+    """Put ``(images - 255 mean) / (255 std)`` and NHWC to NCHW in front of `graph`.
+
+    The old input, float32 (batch, 3, height, width), becomes an inner value; the new one is
+    `tensor`: uint8 (batch, height, width, 3) RGB.
+    """
+    old = graph.inputs[0]
+    kind, shape = ir.TensorType(ir.DataType.UINT8), ir.Shape(tensor.shape)
+    images = ir.Value(name=tensor.name, type=kind, shape=shape)
+    build = Builder(graph, graph[0])
+    mean, std = (np.asarray(numbers, np.float64) * 255 for numbers in (spec.mean, spec.std))
+    pixels = build.one("Cast", images, to=int(ir.DataType.FLOAT))
+    centred = build.one("Sub", pixels, build.constant(mean.astype(np.float32)))
+    scaled = build.one("Mul", centred, build.constant((1 / std).astype(np.float32)))
+    normalised = build.one("Transpose", scaled, perm=(0, 3, 1, 2))
+    graph.inputs[0] = images
+    replace_value(old, normalised)
+
+
+def _set_outputs(graph: ir.Graph, tensors: Sequence[TensorSpec]) -> None:
+    """Keep the first outputs, as many as `tensors`, and call them what those do."""
+    del graph.outputs[len(tensors) :]
+    for index, tensor in enumerate(tensors):
+        value = graph.outputs[index]
+        if (
+            value.is_graph_input()  # no node's output, one that is also read, or one named twice
+            or len(value.uses()) > 0
+            or any(value is other for other in list(graph.outputs)[:index])
+        ):
+            value = Builder(graph, graph[-1]).one("Identity", value)
+            graph.outputs[index] = value
+        value.name = tensor.name
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        value.shape = ir.Shape(tensor.shape)
+
+
 def _set_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
-    if opset < OPSET:
-        try:
-            return onnx.version_converter.convert_version(proto, OPSET)
-        except Exception as error:  # the converter raises whatever its adapters raise
-            raise SpecError(
-                f"the graph is of opset {opset} and cannot be brought to {OPSET}: "
-                f"{' '.join(str(error).split())[:200]}. Export it again with opset {OPSET}"
-            ) from None
-    return proto
+    if opset >= OPSET:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, OPSET)
+    except Exception as error:  # the converter raises whatever its adapters raise
+        raise SpecError(
+            f"the graph is of opset {opset} and cannot be brought to {OPSET}: "
+            f"{one_line(error)[:200]}. Export it again with opset {OPSET}"
+        ) from None
 
 
 def _infer_shapes(model: ir.Model) -> None:
@@ -200,19 +237,18 @@ def _read_outputs(
             wanted = "(batch, classes)" if rank == 2 else "(batch, rows, columns)"
             raise SpecError(f"output {output.name!r} has shape {output.shape}, expected {wanted}")
         shapes.append(fixed)
-    source = graph.inputs[0].shape
-    assert source is not None
-    return (source[0] if isinstance(source[0], int) else None), shapes
+    (batch, *_) = dims_of(graph.inputs[0])
+    return (batch if isinstance(batch, int) else None), shapes
 
 
 def _read_dimensions(blocks: tuple[Block, ...]) -> tuple[int, int, int]:
     """Return (heads, tokens, width), each 0 where it is not known or differs between blocks."""
     heads, tokens, widths = set[object](), set[object](), set[object]()
     for block in blocks:
-        scores, root = block.attention.scores.outputs[0].shape, block.root.shape
-        heads.add(scores[1] if scores is not None and len(scores) == 4 else 0)
-        tokens.add(root[1] if root is not None and len(root) == 3 else 0)
-        widths.add(root[-1] if root is not None and len(root) in (3, 4) else 0)
+        scores, root = dims_of(block.attention.scores.outputs[0]), dims_of(block.root)
+        heads.add(scores[1] if len(scores) == 4 else 0)
+        tokens.add(root[1] if len(root) == 3 else 0)
+        widths.add(root[-1] if len(root) in (3, 4) else 0)
     return _only_number(heads), _only_number(tokens), _only_number(widths)
 
 
@@ -238,6 +274,6 @@ def _finish(model: ir.Model) -> onnx.ModelProto:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise SpecError(
             f"the graph cannot be written in float32 and opset {OPSET}: "
-            f"{' '.join(str(error).split())[:300]}. Export it in float32, with opset {OPSET}"
+            f"{one_line(error)}. Export it in float32, with opset {OPSET}"
         ) from None
     return proto

@@ -18,21 +18,23 @@ from edge_vit.graph.walk import (
     array_shape,
     consumers,
     data_input,
+    dims_of,
     find_linear,
     is_constant,
+    is_over_last_axis,
+    is_read_once,
+    made_by,
     other_operand,
+    permutation,
     scaled_by,
 )
 
 
 @dataclass(frozen=True)
-class Handle:
-    """The part of a constant that belongs to the channels of an activation.
+class ChannelSlice:
+    """The channels of an activation in a constant: from `start` on in its last axis.
 
-    Attributes:
-        node: that reads the constant.
-        index: as which of its inputs.
-        start: where the channels begin in the constant's last axis.
+    The constant is the input `index` of `node`.
     """
 
     node: ir.Node
@@ -45,55 +47,48 @@ class ChannelSource:
     """What the channels of an activation can be scaled by, without any other change.
 
     Attributes:
-        handles: divide them all by s, and the activation is divided by s.
-        offset: the handle that is added last, from which a constant per channel can be subtracted
+        slices: divide them all by s, and the activation is divided by s.
+        offset: the slice that is added last, from which a constant per channel can be subtracted
             so that the activation is lower by it; None where there is none.
-        matmul: of the linear layer whose columns are among the handles, or None.
+        matmul: of the linear layer whose columns are among the slices, or None.
     """
 
-    handles: tuple[Handle, ...]
-    offset: Handle | None = None
+    slices: tuple[ChannelSlice, ...]
+    offset: ChannelSlice | None = None
     matmul: ir.Node | None = None
 
     @property
     def start(self) -> int:
         """Where the channels begin among the columns of `matmul`."""
-        return self.handles[-1].start
+        return self.slices[-1].start
 
 
 def find_channel_source(
     value: ir.Value, width: int, start: int = 0, *, is_shiftable: bool = True
 ) -> ChannelSource | None:
-    """Return what scales channels of `value` and nothing else, or None where nothing does.
+    """Return what scales `width` channels of `value` from `start` on and nothing else, or None.
 
-    Who reads `value` is the caller's to check.
-
-    Args:
-        value: an activation, (..., channels).
-        width: how many of its channels; at least 2.
-        start: the first of them.
-        is_shiftable: look for an offset too.
+    `value` is an activation, (..., channels), at least 2 of them; its readers are the caller's to
+    check. With `is_shiftable` an offset is looked for, too.
     """
     node = value.producer()
     if node is None:
         return None
     if node.op_type == "LayerNormalization":
         return _norm(node, width, start, is_shiftable)
-    if node.op_type == "MatMul" and find_linear(node) is not None:
-        handle = _handle(node, 1, width, start)
-        return None if handle is None else ChannelSource((handle,), matmul=node)
+    if find_linear(node) is not None:
+        columns = _slice(node, 1, width, start)
+        return None if columns is None else ChannelSource((columns,), matmul=node)
     if node.op_type in ("Mul", "Add"):
         for index, constant in enumerate(node.inputs):
-            handle = _handle(node, index, width, start)
-            if handle is None or constant is None:
+            mine = _slice(node, index, width, start)
+            if mine is None or constant is None:
                 continue
             if node.op_type == "Mul":
-                return ChannelSource((handle,))
+                return ChannelSource((mine,))
             rest = _above(other_operand(node, constant), width, start)
-            offset = handle if is_shiftable else None
-            if rest is None:
-                return None
-            return replace(rest, handles=(handle, *rest.handles), offset=offset)
+            offset = mine if is_shiftable else None
+            return rest and replace(rest, slices=(mine, *rest.slices), offset=offset)
     scaled = scaled_by(node)
     if scaled is not None or node.op_type == "Relu":
         return _above(scaled[0] if scaled else data_input(node), width, start)
@@ -101,7 +96,11 @@ def find_channel_source(
         found = (_above(operand, width, start) for operand in node.inputs)
         return next((source for source in found if source is not None), None)
     if node.op_type == "Split":
-        return _through_split(node, value, width, start, is_shiftable)
+        sizes, place = _last_axis_sizes(node), node.outputs.index(value)
+        if sizes is None or sizes[place] < start + width:
+            return None
+        start += sum(sizes[:place])
+        return _above(data_input(node), width, start, is_shiftable=is_shiftable)
     if node.op_type == "Slice":
         return _through_slice(node, width, start, is_shiftable)
     return _through_attention(node, width, start, is_shiftable)
@@ -111,48 +110,37 @@ def _above(
     value: ir.Value | None, width: int, start: int, *, is_shiftable: bool = False
 ) -> ChannelSource | None:
     """Return the source of a `value` on the way, which one node alone may read."""
-    if value is None or not _is_alone(value):
+    if value is None or not is_read_once(value):
         return None
     return find_channel_source(value, width, start, is_shiftable=is_shiftable)
 
 
-def _handle(node: ir.Node, index: int, width: int, start: int) -> Handle | None:
+def _slice(node: ir.Node, index: int, width: int, start: int) -> ChannelSlice | None:
     """Return a constant input of `node` that holds a number for each channel."""
     value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None or not is_constant(value):
+    if not is_constant(value) or (array_shape(value) or (1,))[-1] < start + width:
         return None
-    channels = (array_shape(value) or (1,))[-1]
-    return Handle(node, index, start) if channels >= start + width else None
+    return ChannelSlice(node, index, start)
 
 
 def _norm(node: ir.Node, width: int, start: int, is_shiftable: bool) -> ChannelSource | None:
-    gain, bias = (_handle(node, index, width, start) for index in (1, 2))
+    gain, bias = (_slice(node, index, width, start) for index in (1, 2))
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
     if gain is None or has_bias != (bias is not None):
         return None
-    handles = (gain,) if bias is None else (gain, bias)
-    return ChannelSource(handles, bias if is_shiftable else None)
-
-
-def _through_split(
-    node: ir.Node, value: ir.Value, width: int, start: int, is_shiftable: bool
-) -> ChannelSource | None:
-    sizes, place = _last_axis_sizes(node), node.outputs.index(value)
-    if sizes is None or sizes[place] < start + width:
-        return None
-    start += sum(sizes[:place])
-    return _above(data_input(node), width, start, is_shiftable=is_shiftable)
+    slices = (gain,) if bias is None else (gain, bias)
+    return ChannelSource(slices, bias if is_shiftable else None)
 
 
 def _last_axis_sizes(split: ir.Node) -> list[int] | None:
     """Return into how many channels each `split` divides the last axis; None for another axis."""
-    shape, axis = data_input(split).shape, split.attributes.get_int("axis", 0)
-    if axis != -1 and (shape is None or axis != len(shape) - 1):
+    dims, axis = dims_of(data_input(split)), split.attributes.get_int("axis", 0)
+    if axis != -1 and (not dims or axis != len(dims) - 1):
         return None
     given = split.inputs[1] if len(split.inputs) > 1 else None
     if given is not None:
         return array_of(given).tolist() if is_constant(given) else None
-    whole, count = shape[-1] if shape is not None else None, len(split.outputs)
+    whole, count = dims[-1] if dims else None, len(split.outputs)
     return [whole // count] * count if isinstance(whole, int) and whole % count == 0 else None
 
 
@@ -175,19 +163,18 @@ def _through_slice(
 
 def _last_axis_slice(node: ir.Node) -> range | None:
     """Return the channels that a Slice of the last axis alone takes, or None for another node."""
-    shape = data_input(node).shape
-    if node.op_type != "Slice" or shape is None or not isinstance(shape[-1], int):
+    dims, bounds = dims_of(data_input(node)), node.inputs[1:]
+    if node.op_type != "Slice" or not dims or not isinstance(dims[-1], int):
         return None
-    constants = [v for v in node.inputs[1:] if v is not None and is_constant(v)]
-    if len(constants) not in (3, 4) or len(constants) != len(node.inputs) - 1:
+    if len(bounds) not in (3, 4) or not all(map(is_constant, bounds)):
         return None
-    numbers = [array_of(constant).tolist() for constant in constants]
+    numbers = [array_of(constant).tolist() for constant in bounds]
     if any(len(number) != 1 for number in numbers):
         return None
     start, stop, axis, step = (number[0] for number in (*numbers, [1])[:4])
-    if axis not in (-1, len(shape) - 1) or step != 1:
+    if axis not in (-1, len(dims) - 1) or step != 1:
         return None
-    return range(*slice(start, stop).indices(shape[-1]))
+    return range(*slice(start, stop).indices(dims[-1]))
 
 
 def _through_attention(
@@ -199,52 +186,28 @@ def _through_attention(
     sides have the channels in one order. A constant per channel passes where each row of the
     probabilities sums to 1.
     """
-    context = _product_of_heads(node)
-    if context is None:
+    back = _sole_maker(data_input(node), "Transpose") if node.op_type == "Reshape" else None
+    context = _sole_maker(data_input(back), "MatMul") if back is not None else None
+    apart = _sole_maker(context.inputs[1], "Transpose") if context is not None else None
+    spread = _sole_maker(data_input(apart), "Reshape") if apart is not None else None
+    if back is None or context is None or apart is None or spread is None:
         return None
-    back = _sole(context.inputs[1], "Transpose")
-    spread = _sole(data_input(back), "Reshape") if back is not None else None
-    if back is None or spread is None or not _swaps_heads(back):
+    if not permutation(back) == permutation(apart) == (0, 2, 1, 3):
         return None
-    apart, merged = _target(spread), _target(node)
-    if len(apart) != 4 or len(merged) != 3 or apart[2] * apart[3] != merged[2]:
+    heads, merged = _target(spread), _target(node)
+    if len(heads) != 4 or len(merged) != 3 or heads[2] * heads[3] != merged[2]:
         return None
-    probabilities = data_input(context).producer()
-    sums_to_one = (
-        probabilities is not None
-        and probabilities.op_type == "Softmax"
-        and probabilities.attributes.get_int("axis", -1) in (-1, 3)
-    )
-    is_shiftable = is_shiftable and sums_to_one
-    return _above(data_input(spread), width, start, is_shiftable=is_shiftable)
+    softmax = made_by(data_input(context), "Softmax")
+    sums_to_one = softmax is not None and is_over_last_axis(softmax)
+    return _above(data_input(spread), width, start, is_shiftable=is_shiftable and sums_to_one)
 
 
-def _product_of_heads(node: ir.Node) -> ir.Node | None:
-    """Return the MatMul of the ``MatMul -> Transpose -> Reshape`` that ends in `node`."""
-    if node.op_type != "Reshape":
-        return None
-    transpose = _sole(data_input(node), "Transpose")
-    if transpose is None or not _swaps_heads(transpose):
-        return None
-    return _sole(data_input(transpose), "MatMul")
-
-
-def _sole(value: ir.Value | None, op_type: str) -> ir.Node | None:
+def _sole_maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
     """Return the node of that type that makes `value`, where one node alone reads it."""
-    node = value.producer() if value is not None and _is_alone(value) else None
-    return node if node is not None and node.op_type == op_type else None
-
-
-def _is_alone(value: ir.Value) -> bool:
-    return len(tuple(value.uses())) == 1 and not value.is_graph_output()
+    return made_by(value, op_type) if value is not None and is_read_once(value) else None
 
 
 def _target(reshape: ir.Node) -> list[int]:
-    """Return the shape that `reshape` is told, empty where it is no constant."""
+    """Return the shape that `reshape` is given, empty where it is no constant."""
     shape = reshape.inputs[1]
-    return array_of(shape).tolist() if shape is not None and is_constant(shape) else []
-
-
-def _swaps_heads(transpose: ir.Node) -> bool:
-    """Say whether tokens and heads of (batch, tokens, heads, channels) change places, or back."""
-    return list(transpose.attributes["perm"].as_ints()) == [0, 2, 1, 3]
+    return array_of(shape).tolist() if is_constant(shape) else []

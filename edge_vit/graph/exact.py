@@ -1,37 +1,48 @@
-"""ONNX Runtime on a float32 graph: quiet, on the CPU, its memory kept small."""
+"""ONNX Runtime on a float32 graph: quiet, on the CPU, its memory kept small.
+
+A calibration opens a dozen sessions on parts of one model. With the weights inside, each copy of
+the graph and each session would hold them once more: a file that all of them map holds them once.
+"""
 
 from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
-from edge_vit.errors import SpecError
-from edge_vit.graph.mapped import read_with_weights
+from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.graph.walk import Array
 from edge_vit.runtime.options import threads_of_ort
 from edge_vit.spec import ModelSpec
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_FILE_NAME = "weights"
+_MIN_BYTES = 1024  # smaller constants, shapes among them, stay in the graph
 
 
 def feed_image(spec: ModelSpec, image: Array) -> dict[str, Array]:
-    """Return what a session of the model is fed for `image`, as often as a static batch wants it.
+    """Return what a session of the model is fed for `image`, uint8 (height, width, 3).
 
-    Args:
-        spec: facts of the model.
-        image: uint8 (height, width, 3) RGB, as preprocessed.
+    It is repeated to fill a static batch.
     """
     batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
     return {spec.inputs[0].name: np.ascontiguousarray(batch)}
 
 
+def one_line(error: Exception) -> str:
+    """Return the text of an error of ONNX or ONNX Runtime in one line, cut to fit a message."""
+    return " ".join(str(error).split())[:300]
+
+
 def open_graph(model: bytes, *, as_written: bool = False) -> ort.InferenceSession:
     """Return ONNX Runtime on a serialized graph, on the CPU.
 
-    Args:
-        model: the graph, its weights inside.
-        as_written: run it node by node; fusing nodes costs up to 3e-4 of the largest output.
+    With `as_written` it runs node by node; fusing nodes costs up to 3e-4 of the largest output.
 
     Raises:
         SpecError: ONNX Runtime refuses the graph.
@@ -39,22 +50,18 @@ def open_graph(model: bytes, *, as_written: bool = False) -> ort.InferenceSessio
     try:
         return _open(model, _options(None, as_written=as_written))
     except Exception as error:  # ONNX Runtime raises a class of its own for every status code
-        line = " ".join(str(error).split())[:300]
-        raise SpecError(f"ONNX Runtime refuses the graph: {line}") from None
+        raise SpecError(f"ONNX Runtime refuses the graph: {one_line(error)}") from None
 
 
 def open_exact_session(
     model: onnx.ModelProto, threads: int | None, *, as_written: bool = False
 ) -> ort.InferenceSession:
-    """Return ONNX Runtime on a float32 graph, on the CPU, its memory kept small.
+    """Return ONNX Runtime on a float32 graph, its memory kept small; None `threads`: all cores.
 
-    Args:
-        model: the graph.
-        threads: None for all cores.
-        as_written: run node by node what the graph says, nothing fused or left out.
+    The weights of `model` may lie in the file of `map_weights`.
     """
     data, weights = read_with_weights(model)
-    del model  # where the caller has let go of it too, the session has its room
+    del model  # where the caller has let go of it too, the session has its memory
     options = _options(threads, as_written=as_written)
     if weights:
         options.add_session_config_entry(_WEIGHTS_FOLDER, weights)
@@ -76,3 +83,57 @@ def _options(threads: int | None, *, as_written: bool) -> ort.SessionOptions:
 
 def _open(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def map_weights(model: bytes) -> Iterator[onnx.ModelProto]:
+    """Yield a serialized graph with its weights in a temporary file, named by absolute paths.
+
+    Copies and parts of the graph find their weights as long as the block lasts;
+    `open_exact_session` takes them.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-vit-"))
+            path = Path(folder).resolve() / "graph.onnx"
+            onnx.save(
+                onnx.load_from_string(model),
+                path,
+                save_as_external_data=True,
+                location=_FILE_NAME,
+                size_threshold=_MIN_BYTES,
+            )
+        except OSError as error:
+            raise ArtifactError(
+                f"{tempfile.gettempdir()}: cannot keep {len(model):,} bytes of weights there: "
+                f"{error.strerror or error}. Set TMPDIR to a folder with room"
+            ) from None
+        del model  # the file holds it now; this frame would until the end
+        mapped = onnx.load(path, load_external_data=False)
+        for entry in _locations(mapped):
+            entry.value = str(path.with_name(_FILE_NAME))
+        yield mapped
+
+
+def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
+    """Return what ONNX Runtime reads of `model`, and the folder of its weights; "" without one.
+
+    ONNX Runtime wants their place relative to that folder.
+    """
+    places = {entry.value for entry in _locations(model)}
+    if not places:
+        return model.SerializeToString(), ""
+    (place,) = map(Path, places)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for entry in _locations(copy):
+        entry.value = place.name
+    return copy.SerializeToString(), str(place.parent)
+
+
+def _locations(model: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
+    for tensor in model.graph.initializer:
+        yield from (entry for entry in tensor.external_data if entry.key == "location")

@@ -16,15 +16,20 @@ import onnx_ir as ir
 
 from edge_vit.graph.walk import (
     Linear,
+    constant_index,
     consumers,
     data_input,
+    dims_of,
     find_linears,
-    is_constant,
     is_movement,
+    made_by,
+    movement_chain,
     movement_root,
+    operands,
 )
 
 Role = Literal["qkv", "proj", "fc1", "fc2"]
+Linears = dict[ir.Node, Linear]
 
 _NORMALISING = frozenset(
     {"LayerNormalization", "RMSNormalization", "Cast", "Mul", "Div", "Pow", "ReduceMean", "Sqrt"}
@@ -37,27 +42,24 @@ _BESIDE_SOFTMAX = frozenset({"Mul", "Div", "Add", "Sub", "Where", "Cast", "Ident
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention: ``context = softmax(scores) @ value``.
+    """One attention: ``context = softmax(scores) @ value``."""
 
-    Attributes:
-        scores: the MatMul of queries and keys.
-        softmax: the Softmax node.
-        context: the MatMul of probabilities and values.
-    """
-
-    scores: ir.Node
+    scores: ir.Node  # the MatMul of queries and keys
     softmax: ir.Node
-    context: ir.Node
+    context: ir.Node  # the MatMul of probabilities and values
+
+    @property
+    def operands(self) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Queries, keys and values, as they are read."""
+        return data_input(self.scores), data_input(self.scores, 1), data_input(self.context, 1)
 
 
 @dataclass(frozen=True)
 class Site:
-    """One linear layer that quantization may touch.
+    """A linear layer that quantization may touch, named by place, such as ``block3/fc1``.
 
-    Attributes:
-        name: by place, such as ``block3/fc1``.
-        role: which of the block's layers it is. Where a block has several layers of a role
-            (queries, keys and values apart, a gated MLP), their names end in a number.
+    Where a block has several layers of a role (queries, keys and values apart, a gated MLP), their
+    names end in a number.
     """
 
     name: str
@@ -69,10 +71,8 @@ class Site:
 class Block:
     """One transformer block.
 
-    Attributes:
-        root: the value that queries, keys and values are made from, (batch, tokens, width); of
-            another rank where attention is within windows.
-        sites: in the order qkv, proj, fc1, fc2.
+    `root` is the value that queries, keys and values are made from, (batch, tokens, width); of
+    another rank where attention is within windows. `sites` are in the order qkv, proj, fc1, fc2.
     """
 
     index: int
@@ -94,8 +94,7 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
     projections = {
         node
         for attention in attentions
-        for operand in (*attention.scores.inputs, attention.context.inputs[1])
-        if operand is not None
+        for operand in attention.operands
         for node in _linears_above(operand, linears)
     }
     blocks: list[Block] = []
@@ -114,25 +113,21 @@ def find_sites(graph: ir.Graph) -> tuple[Site, ...]:
 def find_attentions(graph: ir.Graph) -> Iterator[Attention]:
     """Yield every softmax between two products of activations, self-attention or not."""
     for node in graph:
-        if node.op_type != "Softmax":
-            continue
-        scores = _product_above(data_input(node))
-        context = _product_below(node.outputs[0])
-        if scores is not None and context is not None:
-            yield Attention(scores, node, context)
+        if node.op_type == "Softmax":
+            scores = _product_above(data_input(node))
+            context = _product_below(node.outputs[0])
+            if scores is not None and context is not None:
+                yield Attention(scores, node, context)
 
 
 def _product_above(value: ir.Value) -> ir.Node | None:
-    node = value.producer()
-    while node is not None and node.op_type in _BESIDE_SOFTMAX:
-        feeds = [v for v in node.inputs if v is not None and not is_constant(v)]
-        products = [v for v in feeds if _product_above(v) is not None]
-        if not products:
-            return None
-        node = products[0].producer()
-    if node is None or node.op_type != "MatMul":
+    node = made_by(value, "MatMul", *_BESIDE_SOFTMAX)
+    if node is None:
         return None
-    return None if any(v is None or is_constant(v) for v in node.inputs) else node
+    if node.op_type == "MatMul":
+        return node if len(operands(node)) == 2 else None
+    found = (_product_above(operand) for operand in operands(node))
+    return next((product for product in found if product is not None), None)
 
 
 def _product_below(value: ir.Value) -> ir.Node | None:
@@ -147,19 +142,14 @@ def _product_below(value: ir.Value) -> ir.Node | None:
 
 
 def _find_block(
-    index: int, attention: Attention, linears: dict[ir.Node, Linear], projections: Set[ir.Node]
+    index: int, attention: Attention, linears: Linears, projections: Set[ir.Node]
 ) -> Block | None:
-    """Return the block around `attention`; no MLP begins with one of `projections`.
+    """Return the block around `attention`.
 
-    Args:
-        index: of the block.
-        attention: the middle of it.
-        linears: all there are.
-        projections: the linear layers that any attention's queries, keys or values are made by.
+    No MLP begins with one of `projections`, which make any attention's queries, keys and values.
     """
-    qkv: dict[ir.Node, Linear] = {}
-    for operand in (*attention.scores.inputs, attention.context.inputs[1]):
-        assert operand is not None
+    qkv: Linears = {}
+    for operand in attention.operands:
         found = _linears_above(operand, linears)
         if not found:
             return None  # made from a constant, as a learned query is
@@ -172,15 +162,10 @@ def _find_block(
     fc1, fc2 = _find_mlp(residual, movement_root(root), linears, projections)
     if not fc1 or not fc2:
         return None
-    roles: tuple[tuple[Role, dict[ir.Node, Linear]], ...] = (
-        ("qkv", qkv),
-        ("proj", proj),
-        ("fc1", fc1),
-        ("fc2", fc2),
-    )
+    roles: dict[Role, Linears] = {"qkv": qkv, "proj": proj, "fc1": fc1, "fc2": fc2}
     sites = tuple(
         Site(f"block{index}/{role}{number if len(group) > 1 else ''}", role, linear)
-        for role, group in roles
+        for role, group in roles.items()
         for number, linear in enumerate(group.values())
     )
     return Block(index, attention, root, sites)
@@ -192,18 +177,15 @@ def _find_root(linears: list[Linear]) -> ir.Value | None:
     Where no norm stands between, that would be the convolution of the patches, (batch, width, rows,
     columns): then it is what has become (batch, tokens, width) on the way.
     """
-    chains = [_movement_chain(linear.input) for linear in linears]
+    chains = [movement_chain(linear.input) for linear in linears]
     first = chains[0][0]
     if any(chain[0] is not first for chain in chains):
         return _without_positions([chain[0] for chain in chains])
-    node = first.producer()
-    if node is None or node.op_type != "Conv":
-        return first
-    width = linears[0].weight.shape[0]
-    for value in chains[0]:
-        shape = value.shape
-        if shape is not None and len(shape) == 3 and shape[-1] == width:
-            return value if all(value in chain for chain in chains) else first
+    if made_by(first, "Conv") is not None:
+        for value in chains[0]:
+            dims = dims_of(value)
+            if len(dims) == 3 and dims[-1] == linears[0].shape[0]:
+                return value if all(value in chain for chain in chains) else first
     return first
 
 
@@ -215,35 +197,23 @@ def _without_positions(values: list[ir.Value]) -> ir.Value | None:
     tokens: ir.Value | None = None
     roots = set[ir.Value]()
     for value in values:
-        node = value.producer()
-        if node is not None and node.op_type == "Add":
-            operands = [v for v in node.inputs if v is not None and not is_constant(v)]
-            if len(operands) == 1:
-                value = tokens = operands[0]
+        node = made_by(value, "Add")
+        if node is not None and len(operands(node)) == 1:
+            value = tokens = operands(node)[0]
         roots.add(movement_root(value))
     return tokens if len(roots) == 1 else None
 
 
-def _movement_chain(value: ir.Value) -> list[ir.Value]:
-    """Return the values on the way from what `value` is a mere rearrangement of to `value`."""
-    chain = [value]
-    while (node := chain[-1].producer()) is not None and is_movement(node):
-        chain.append(data_input(node))
-    return chain[::-1]
-
-
 def _find_mlp(
-    residual: ir.Value | None,
-    root: ir.Value,
-    linears: dict[ir.Node, Linear],
-    projections: Set[ir.Node],
-) -> tuple[dict[ir.Node, Linear], dict[ir.Node, Linear]]:
+    residual: ir.Value | None, root: ir.Value, linears: Linears, projections: Set[ir.Node]
+) -> tuple[Linears, Linears]:
     """Return the MLP's first and second layers: behind the residual, or beside the attention."""
-    starts = [value for value in (residual, root) if value is not None]
-    for start in starts:
+    for start in (residual, root):
+        if start is None:
+            continue
         fc1 = _linears_below(start, linears, _normalises)
         fc1 = {node: linear for node, linear in fc1.items() if node not in projections}
-        fc2: dict[ir.Node, Linear] = {}
+        fc2: Linears = {}
         for linear in fc1.values():
             fc2.update(_linears_below(linear.output, linears, _any_but_residual))
         if fc1 and len(fc2) == 1:
@@ -251,9 +221,9 @@ def _find_mlp(
     return {}, {}
 
 
-def _linears_above(value: ir.Value, linears: dict[ir.Node, Linear]) -> dict[ir.Node, Linear]:
+def _linears_above(value: ir.Value, linears: Linears) -> Linears:
     """Return the nearest linear layers that `value` is made from."""
-    found: dict[ir.Node, Linear] = {}
+    found: Linears = {}
     seen: set[ir.Value] = set()
     stack = [value]
     while stack:
@@ -265,15 +235,13 @@ def _linears_above(value: ir.Value, linears: dict[ir.Node, Linear]) -> dict[ir.N
         if node in linears:
             found[node] = linears[node]
         else:
-            stack.extend(v for v in node.inputs if v is not None and not is_constant(v))
+            stack.extend(operands(node))
     return found
 
 
-def _linears_below(
-    value: ir.Value, linears: dict[ir.Node, Linear], passes: Callable[[ir.Node], bool]
-) -> dict[ir.Node, Linear]:
+def _linears_below(value: ir.Value, linears: Linears, passes: Callable[[ir.Node], bool]) -> Linears:
     """Return the nearest linear layers that `value` reaches through nodes that `passes` admits."""
-    found: dict[ir.Node, Linear] = {}
+    found: Linears = {}
     seen: set[ir.Node] = set()
     stack = [value]
     while stack:
@@ -290,14 +258,14 @@ def _linears_below(
 
 def _normalises(node: ir.Node) -> bool:
     if node.op_type == "Add":
-        return any(v is not None and is_constant(v) for v in node.inputs)
+        return constant_index(node) >= 0
     return node.op_type in _NORMALISING or is_movement(node)
 
 
 def _any_but_residual(node: ir.Node) -> bool:
-    """Say whether `node` belongs between two linear layers of one branch."""
+    """Return whether `node` belongs between two linear layers of one branch."""
     if node.op_type in ("Add", "Sub"):
-        return any(v is not None and is_constant(v) for v in node.inputs)
+        return constant_index(node) >= 0
     return node.op_type not in ("Softmax", "Concat", "ReduceMean")
 
 
@@ -305,9 +273,8 @@ def _residual_below(value: ir.Value) -> ir.Value | None:
     """Return the sum of `value`'s branch and the residual stream."""
     stack = [value]
     while stack:
-        value = stack.pop()
-        for node in consumers(value):
-            if node.op_type == "Add" and not any(v is None or is_constant(v) for v in node.inputs):
+        for node in consumers(stack.pop()):
+            if node.op_type == "Add" and len(operands(node)) == 2:
                 return node.outputs[0]
             if node.op_type != "MatMul":
                 stack.extend(node.outputs)

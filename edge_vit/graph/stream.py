@@ -15,7 +15,6 @@ import onnx_ir as ir
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.graph.stream_steps import (
     Norm,
-    is_last_axis,
     keeps_last_axis,
     moved_axis,
     norm_above,
@@ -26,9 +25,11 @@ from edge_vit.graph.walk import (
     array_shape,
     consumers,
     data_input,
+    dims_of,
     find_linear,
     is_constant,
     is_movement,
+    is_read_once,
     movement_root,
     other_operand,
     scaled_by,
@@ -37,48 +38,41 @@ from edge_vit.graph.walk import (
 Use = tuple[ir.Node, int]
 """A node, and which of its inputs is meant."""
 
+Gains = tuple[ir.Value, ...]
+"""Constants per channel between what is written and the stream, such as LayerScale."""
+
 
 @dataclass(frozen=True)
 class Written:
-    """A constant that is added to the stream or makes it.
+    """A constant, the input `index` of `node`, that is added to the stream or makes it.
 
-    Attributes:
-        node: that reads the constant.
-        index: as which of its inputs.
-        axis: of the constant, along which its channels lie, counted from the end; one that it does
-            not have, or that is 1 long there, is the same for all channels.
-        gains: constants per channel between it and the stream, such as LayerScale.
+    Its channels lie along `axis`, counted from the end; an axis that it does not have, or that is 1
+    long there, is the same for all channels.
     """
 
     node: ir.Node
     index: int
     axis: int
-    gains: tuple[ir.Value, ...] = ()
+    gains: Gains = ()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A value that enters the stream from outside, and has to be turned by a product.
+    """A value, (..., width), that enters the stream from outside, and is turned by a product.
 
-    Attributes:
-        value: (..., width).
-        gains: as `Written.gains`.
-        reader: the one that carries it into the stream; None where all readers do.
+    `reader` is the one that carries it into the stream; None where all readers do.
     """
 
     value: ir.Value
-    gains: tuple[ir.Value, ...] = ()
+    gains: Gains = ()
     reader: Use | None = None
 
 
 @dataclass(frozen=True)
 class Exit:
-    """A value that is read in its own channels, and has to be turned back by a product.
+    """A value of the stream, or behind a norm, that is read in its own channels by `readers`.
 
-    Attributes:
-        value: of the stream, or behind a norm.
-        norm: the last one on the way; None where there is none.
-        readers: all nodes that want its own channels; none where it is an output alone.
+    It is turned back by a product. An output that nothing reads has no readers.
     """
 
     value: ir.Value
@@ -88,25 +82,14 @@ class Exit:
 
 @dataclass
 class Stream:
-    """The residual stream of a graph.
-
-    Attributes:
-        width: its channels.
-        values: every value that carries it, (..., width).
-        written: constants that write it.
-        scales: nodes that multiply what is written by a number per channel: the constants take it.
-        norms: that read it.
-        reads: MatMul of linear layers that read it, and through which norm.
-        entries: what comes from outside.
-        exits: what goes outside.
-    """
+    """The residual stream of a graph."""
 
     width: int
-    values: list[ir.Value] = field(default_factory=list)
+    values: list[ir.Value] = field(default_factory=list)  # (..., width)
     written: list[Written] = field(default_factory=list)
-    scales: list[ir.Node] = field(default_factory=list)
+    scales: list[ir.Node] = field(default_factory=list)  # whose gains the written constants take
     norms: list[Norm] = field(default_factory=list)
-    reads: list[tuple[ir.Node, Norm | None]] = field(default_factory=list)
+    reads: list[tuple[ir.Node, Norm | None]] = field(default_factory=list)  # MatMul, through which
     entries: list[Entry] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
 
@@ -124,45 +107,26 @@ class Refusal:
 def find_stream(graph: ir.Graph) -> Stream | Refusal:
     """Return the residual stream that all blocks of `graph` read and write, or why there is none.
 
-    Args:
-        graph: in canonical form, with the shapes of its values.
+    The graph is in canonical form, and the shapes of its values are known.
     """
     blocks = find_blocks(graph)
     if not blocks:
         return Refusal("no transformer block was found")
-    widths = list(dict.fromkeys(_input_width(block) for block in blocks))
+    widths = list(dict.fromkeys(block.sites[0].linear.shape[0] for block in blocks))
     if len(widths) > 1:
         named = ", ".join(map(str, widths))
         return Refusal(f"the model is hierarchical: its stream is {named} channels wide by turns")
-    starts = [_start_of(block) for block in blocks]
-    for block, start in zip(blocks, starts, strict=True):
-        if start is None:
+    finder = _Finder(Stream(widths[0]), blocks)
+    for block in blocks:
+        norm = norm_above(movement_root(block.root))
+        if norm is None:
             return Refusal(
                 f"no norm stands between the residual stream and the attention of block "
                 f"{block.index}, as in post-norm models"
             )
-    finder = _Finder(Stream(widths[0]), blocks)
-    for start in starts:
-        if start is not None:
-            finder.add(start)
+        finder.add(norm.input)
     finder.run()
     return finder.refusal() or finder.stream
-
-
-def _input_width(block: Block) -> int:
-    weight = block.sites[0].linear.matmul.inputs[1]
-    assert weight is not None
-    return array_shape(weight)[0]
-
-
-def _start_of(block: Block) -> ir.Value | None:
-    norm = norm_above(movement_root(block.root))
-    return None if norm is None else norm.input
-
-
-def _width(value: ir.Value | None) -> int:
-    shape = None if value is None else value.shape
-    return shape[-1] if shape is not None and isinstance(shape[-1], int) else 0
 
 
 class _Finder:
@@ -178,29 +142,28 @@ class _Finder:
 
     def add(self, value: ir.Value) -> None:
         """Take `value` for part of the stream."""
-        if value in self._known:
-            return
-        self._known.add(value)
-        self._open.append(value)
+        if value not in self._known:
+            self._known.add(value)
+            self._open.append(value)
 
     def run(self) -> None:
         """Follow all that were added."""
         while self._open:
             value = self._open.pop()
-            if _width(value) != self.stream.width:
-                self._lost.append(f"{value.name} is {_width(value)} channels wide")
+            dims = dims_of(value)
+            if dims[-1:] != (self.stream.width,):
+                width = dims[-1] if dims and isinstance(dims[-1], int) else 0
+                self._lost.append(f"{value.name} is {width} channels wide")
                 continue
             self.stream.values.append(value)
-            shape = value.shape
-            assert shape is not None
-            self._write(value, len(shape) - 1, ())
+            self._write(value, len(dims) - 1, ())
             self._read(value, None)
         self.stream.exits = [
             Exit(value, norm, tuple(uses)) for value, (norm, uses) in self._exits.items()
         ]
 
     def refusal(self) -> Refusal | None:
-        """Say what of the stream cannot be turned."""
+        """Return what of the stream cannot be turned."""
         if self._lost:
             return Refusal(f"the stream is lost where {self._lost[0]}")
         norms = [norm.output for norm in self.stream.norms]
@@ -229,93 +192,82 @@ class _Finder:
                 )
         return None
 
-    def _write(self, value: ir.Value, axis: int, gains: tuple[ir.Value, ...]) -> None:
+    def _write(self, value: ir.Value, axis: int, gains: Gains) -> None:
         """Find the constants that make `value`, whose channels lie along `axis`."""
         node = value.producer()
         if node is None or not self._write_through(node, value, axis, gains):
             self._enter(value, axis, gains)
 
-    def _write_through(
-        self, node: ir.Node, value: ir.Value, axis: int, gains: tuple[ir.Value, ...]
-    ) -> bool:
-        rank = _rank(value)
+    def _write_through(self, node: ir.Node, value: ir.Value, axis: int, gains: Gains) -> bool:
+        rank = len(dims_of(value))
+        behind = axis - rank  # from the end
         if node.op_type == "MatMul":
-            linear = find_linear(node)
-            if linear is None or axis != rank - 1:
+            if find_linear(node) is None or behind != -1:
                 return False
             self._writers.append(node)
             self.stream.written.append(Written(node, 1, -1, gains))
             return True
         if node.op_type == "Conv":
-            if axis != 1 or node.attributes.get_int("group", 1) != 1:
-                return False
-            if any(v is not None and not is_constant(v) for v in node.inputs[1:]):
+            given = [(i, v) for i, v in enumerate(node.inputs) if i and v is not None]
+            is_plain = node.attributes.get_int("group", 1) == 1
+            if axis != 1 or not is_plain or not all(is_constant(v) for _, v in given):
                 return False
             self._writers.append(node)
-            for index in range(1, len(node.inputs)):
-                constant = node.inputs[index]
-                if constant is not None:  # their first axis is that of the channels
-                    rank = len(array_shape(constant))
-                    self.stream.written.append(Written(node, index, -rank, gains))
+            for index, constant in given:  # their first axis is that of the channels
+                first = -len(array_shape(constant))
+                self.stream.written.append(Written(node, index, first, gains))
             return True
         if node.op_type in ("Add", "Sub"):
             for index in (0, 1):
-                self._operand(node, index, axis - rank, gains)
+                self._operand(node, index, behind, gains)
             return True
         scaled = scaled_by(node)
         if scaled is not None:
-            self._operand(node, node.inputs.index(scaled[0]), axis - rank, gains)
+            self._operand(node, node.inputs.index(scaled[0]), behind, gains)
             return True
         if node.op_type == "Mul":
-            place = per_channel(node, axis - rank, self.stream.width)
+            place = per_channel(node, behind, self.stream.width)
             if place is None:
                 return False
-            gain = node.inputs[place]
-            assert gain is not None
             self.stream.scales.append(node)
-            self._operand(node, 1 - place, axis - rank, (*gains, gain))
+            self._operand(node, 1 - place, behind, (*gains, data_input(node, place)))
             return True
         if node.op_type == "Concat":
-            at = node.attributes.get_int("axis", 0) % rank
-            if at == axis:
+            if node.attributes.get_int("axis", 0) % rank == axis:
                 return False
             for index in range(len(node.inputs)):
-                self._operand(node, index, axis - rank, gains)
+                self._operand(node, index, behind, gains)
             return True
-        if node.op_type == "ReduceMean" and keeps_last_axis(node) and axis == rank - 1:
+        if node.op_type == "ReduceMean" and keeps_last_axis(node) and behind == -1:
             self._operand(node, 0, -1, gains)
             return True
+        before = None
         if node.op_type == "Expand" or is_movement(node):
             before = moved_axis(node, value, axis)
-            if before is None:
-                return False
+        if before is not None:
             self._operand(node, 0, before, gains)
-            return True
-        return False
+        return before is not None
 
-    def _operand(self, node: ir.Node, index: int, axis: int, gains: tuple[ir.Value, ...]) -> None:
+    def _operand(self, node: ir.Node, index: int, axis: int, gains: Gains) -> None:
         """Find what makes an input of `node`, whose channels lie along `axis` from the end."""
-        value = node.inputs[index]
-        assert value is not None
+        value = data_input(node, index)
         if is_constant(value):
             self.stream.written.append(Written(node, index, axis, gains))
         elif not gains and axis == -1:
             self.add(value)
-        elif len(tuple(value.uses())) > 1 or value.is_graph_output():
-            self._enter(value, _rank(value) + axis, gains, (node, index))
+        elif is_read_once(value):
+            self._write(value, len(dims_of(value)) + axis, gains)
         else:
-            self._write(value, _rank(value) + axis, gains)
+            self._enter(value, len(dims_of(value)) + axis, gains, (node, index))
 
-    def _enter(
-        self, value: ir.Value, axis: int, gains: tuple[ir.Value, ...], reader: Use | None = None
-    ) -> None:
-        if axis == _rank(value) - 1:
+    def _enter(self, value: ir.Value, axis: int, gains: Gains, reader: Use | None = None) -> None:
+        if axis == len(dims_of(value)) - 1:
             self.stream.entries.append(Entry(value, gains, reader))
         else:
             self._lost.append(f"{_maker(value)} makes it")
 
     def _read(self, value: ir.Value, norm: Norm | None) -> None:
-        """Find who reads `value`, of the stream or behind `norm`."""
+        """Find the readers of `value`, of the stream or behind `norm`."""
         if value.is_graph_output():
             self._exits.setdefault(value, (norm, []))
         taken: set[ir.Node] = set()
@@ -332,32 +284,25 @@ class _Finder:
             elif index == 0 and find_linear(node) is not None:
                 self.stream.reads.append((node, norm))
             elif keeps_last_axis(node):
-                self._pass(node, norm)
+                for output in node.outputs:
+                    if norm is None:
+                        self.add(output)
+                    else:
+                        self._read(output, norm)
             elif norm is None and self._stays(node, value):
                 self.add(node.outputs[0])
             else:
                 self._exits.setdefault(value, (norm, []))[1].append((node, index))
 
-    def _pass(self, node: ir.Node, norm: Norm | None) -> None:
-        for output in node.outputs:
-            if norm is None:
-                self.add(output)
-            else:
-                self._read(output, norm)
-
     def _stays(self, node: ir.Node, value: ir.Value) -> bool:
-        """Say whether `node` adds to the stream or scales it, or puts more tokens beside it."""
+        """Return whether `node` adds to the stream or scales it, or puts more tokens beside it."""
+        dims = dims_of(node.outputs[0])
         if node.op_type in ("Add", "Sub"):
-            other = other_operand(node, value)
-            return is_last_axis(node.outputs[0], self.stream.width) and other is not value
+            is_as_wide = dims[-1:] == (self.stream.width,)
+            return is_as_wide and other_operand(node, value) is not value
         if node.op_type == "Concat":
-            rank = _rank(node.outputs[0])
-            return node.attributes.get_int("axis", 0) % rank != rank - 1
+            return node.attributes.get_int("axis", 0) % len(dims) != len(dims) - 1
         return scaled_by(node) is not None
-
-
-def _rank(value: ir.Value) -> int:
-    return len(value.shape) if value.shape is not None else 0
 
 
 def _maker(value: ir.Value) -> str:

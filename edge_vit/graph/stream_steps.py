@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -12,59 +13,65 @@ from edge_vit.graph.walk import (
     array_shape,
     consumers,
     data_input,
+    dims_of,
     is_constant,
     is_movement,
     is_over_last_axis,
+    made_by,
+    operands,
+    other_operand,
+    permutation,
+    reduced_axes,
     scalar_of,
+    sole_reader,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A LayerNormalization of one operator, or an RMSNorm of several.
-
-    Attributes:
-        input: (..., channels).
-        output: gain and bias included.
-        node: that holds the gain: the LayerNormalization, or the last Mul of an RMSNorm.
-        gain: index of the gain among the inputs of `node`.
-        bias: index of the bias; None where there is none.
-        nodes: those of the norm that read `input`.
-    """
+    """A LayerNormalization of one operator, or an RMSNorm of several, over the channels."""
 
     input: ir.Value
-    output: ir.Value
-    node: ir.Node
-    gain: int
+    output: ir.Value  # gain and bias included
+    node: ir.Node  # that holds the gain: the LayerNormalization, or the last Mul of an RMSNorm
+    gain: int  # which input of `node` it is
     bias: int | None
-    nodes: frozenset[ir.Node]
+    nodes: frozenset[ir.Node]  # those of the norm that read `input`
+
+    def gain_of(self, width: int) -> Array:
+        """Return the gain, (width,)."""
+        return self._vector(self.gain, width)
+
+    def bias_of(self, width: int) -> Array | None:
+        """Return the bias, (width,); None where there is none."""
+        return None if self.bias is None else self._vector(self.bias, width)
+
+    def _vector(self, index: int, width: int) -> Array:
+        flat = array_of(self.node.inputs[index]).reshape(-1)
+        return flat.repeat(width) if flat.size == 1 else flat
 
 
 def norm_of(value: ir.Value, reader: ir.Node) -> Norm | None:
     """Return the norm over the last axis of `value` that `reader` is part of, or None."""
-    shape = value.shape
-    if shape is None or not isinstance(shape[-1], int):
+    if not isinstance((dims_of(value) or (None,))[-1], int):
         return None
     if reader.op_type == "LayerNormalization":
         return _layer_norm(reader) if is_over_last_axis(reader) else None
-    for product in consumers(value):
-        norm = _rms_norm(value, product)
-        if norm is not None and reader in norm.nodes:
-            return norm
-    return None
+    found = (_rms_norm(value, product) for product in consumers(value))
+    return next((norm for norm in found if norm is not None and reader in norm.nodes), None)
 
 
 def norm_above(value: ir.Value) -> Norm | None:
     """Return the norm whose output is `value`, or None."""
-    node = value.producer()
+    node = made_by(value, "LayerNormalization", "Mul")
     if node is None:
         return None
     if node.op_type == "LayerNormalization":
         return norm_of(data_input(node), node)
-    for operand in node.inputs if node.op_type == "Mul" else ():
+    for operand in node.inputs:
         inner = operand.producer() if operand is not None else None
-        for source in inner.inputs if inner is not None else ():
-            norm = _rms_norm(source, inner) if source is not None and inner is not None else None
+        for source in operands(inner) if inner is not None else ():
+            norm = _rms_norm(source, inner) if inner is not None else None
             if norm is not None and norm.output is value:
                 return norm
     return None
@@ -83,74 +90,44 @@ def _rms_norm(value: ir.Value, product: ir.Node) -> Norm | None:
 
     ``x * (1 / sqrt(mean(x ** 2) + eps)) * gain``, or divided by the root.
     """
-    if product.op_type not in ("Mul", "Div") or len(product.inputs) != 2:
+    if product.op_type not in ("Mul", "Div") or value not in product.inputs:
         return None
-    first, second = product.inputs
-    size = second if first is value else first if product.op_type == "Mul" else None
-    if size is None or (first is not value and second is not value):
+    if product.op_type == "Div" and data_input(product) is not value:
         return None
-    node = size.producer()
+    size = other_operand(product, value)
     if product.op_type == "Mul":
-        if node is None or node.op_type != "Reciprocal":
-            return None
-        node = data_input(node).producer()
-    if node is None or node.op_type != "Sqrt":
+        inverse = made_by(size, "Reciprocal")
+        size = data_input(inverse) if inverse is not None else None
+    root = made_by(size, "Sqrt")
+    shifted = made_by(data_input(root), "Add") if root is not None else None
+    mean = made_by(next(iter(operands(shifted)), None), "ReduceMean") if shifted else None
+    if mean is None or reduced_axes(mean, is_kept=False) not in ([-1], [len(dims_of(value)) - 1]):
         return None
-    node = data_input(node).producer()
-    if node is None or node.op_type != "Add":
-        return None
-    mean = next((v for v in node.inputs if v is not None and not is_constant(v)), None)
-    node = mean.producer() if mean is not None else None
-    if node is None or node.op_type != "ReduceMean" or _reduced(node) not in ([-1], [_last(value)]):
-        return None
-    square = data_input(node).producer()
+    square = made_by(data_input(mean), "Pow", "Mul")
     if square is None or not _squares(square, value):
         return None
-    uses = tuple(product.outputs[0].uses())
-    if len(uses) != 1 or uses[0].node.op_type != "Mul" or product.outputs[0].is_graph_output():
+    node = sole_reader(product.outputs[0], "Mul")
+    gain = other_operand(node, product.outputs[0]) if node is not None else None
+    if node is None or gain is None or not is_constant(gain) or len(array_shape(gain)) > 1:
         return None
-    node, index = uses[0].node, 1 - uses[0].idx
-    gain = node.inputs[index]
-    if gain is None or not is_constant(gain) or len(array_shape(gain)) > 1:
-        return None
+    index = node.inputs.index(gain)
     return Norm(value, node.outputs[0], node, index, None, frozenset([square, product]))
 
 
 def _squares(node: ir.Node, value: ir.Value) -> bool:
     if node.op_type == "Pow":
         return data_input(node) is value and scalar_of(node.inputs[1]) == 2
-    return node.op_type == "Mul" and all(operand is value for operand in node.inputs)
-
-
-def _reduced(node: ir.Node) -> list[int] | None:
-    """Return the axes that a ReduceMean averages over; None where they are not known."""
-    axes = node.attributes.get("axes")
-    if axes is not None:
-        return list(axes.as_ints())
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    if given is None or not is_constant(given):
-        return None
-    return [int(axis) for axis in array_of(given).reshape(-1)]
-
-
-def _last(value: ir.Value) -> int:
-    return len(value.shape) - 1 if value.shape is not None else -1
-
-
-def is_last_axis(value: ir.Value, width: int) -> bool:
-    """Say whether the last axis of `value` is known to have `width` elements."""
-    return value.shape is not None and len(value.shape) > 0 and value.shape[-1] == width
+    return all(operand is value for operand in node.inputs)
 
 
 def keeps_last_axis(node: ir.Node) -> bool:
-    """Say whether `node` moves or averages tokens of its first input, each channel by itself."""
-    value = data_input(node)
+    """Return whether `node` moves or averages tokens of its first input, each channel by itself."""
     if node.op_type == "ReduceMean":
-        axes, last = _reduced(node), _last(value)
+        axes, last = reduced_axes(node, is_kept=False), len(dims_of(data_input(node))) - 1
         return bool(axes) and not {-1, last}.intersection(axes or ())
     if not is_movement(node):
         return False
-    return all(moved_axis(node, output, _last(output)) == -1 for output in node.outputs)
+    return all(moved_axis(node, out, len(dims_of(out)) - 1) == -1 for out in node.outputs)
 
 
 def moved_axis(node: ir.Node, output: ir.Value, axis: int) -> int | None:
@@ -160,34 +137,26 @@ def moved_axis(node: ir.Node, output: ir.Value, axis: int) -> int | None:
     """
     value = data_input(node)
     before = array_shape(value) if is_constant(value) else value.shape
-    after = output.shape
-    if before is None or after is None:
+    if before is None or output.shape is None:
         return None
-    rank = len(before)
+    rank, rank_after = len(before), len(output.shape)
     if node.op_type == "Transpose":
-        perm = node.attributes.get("perm")
-        order = list(perm.as_ints()) if perm is not None else list(range(rank))[::-1]
-        return order[axis] - rank
+        return permutation(node)[axis] - rank
     if node.op_type in ("Identity", "Expand"):
-        return axis - len(after)
+        return axis - rank_after
+    at = node.attributes.get_int("axis", 0) % rank
     if node.op_type == "Gather":
-        return _gathered_axis(node, rank, len(after), axis)
+        if at <= axis < at + rank_after - rank + 1:
+            return None
+        return axis - rank if axis < at else axis - rank_after
     if node.op_type == "Split":
-        at = node.attributes.get_int("axis", 0) % rank
         return None if at == axis else axis - rank
     if node.op_type == "Slice":
         axes = node.inputs[3] if len(node.inputs) > 3 else None
         if axes is None or any(int(a) % rank == axis for a in array_of(axes).reshape(-1)):
             return None
         return axis - rank
-    return _reshaped_axis(list(before), list(after), axis)
-
-
-def _gathered_axis(node: ir.Node, rank: int, rank_after: int, axis: int) -> int | None:
-    at, inner = node.attributes.get_int("axis", 0) % rank, rank_after - rank + 1
-    if at <= axis < at + inner:
-        return None
-    return axis - rank if axis < at else axis - rank_after
+    return _reshaped_axis(list(before), list(output.shape), axis)
 
 
 def _reshaped_axis(before: list[object], after: list[object], axis: int) -> int | None:
@@ -201,45 +170,16 @@ def _reshaped_axis(before: list[object], after: list[object], axis: int) -> int 
 
 def _product(dims: list[object]) -> int:
     """Return the product of `dims`, 0 where one is not known."""
-    product = 1
-    for dim in dims:
-        product *= dim if isinstance(dim, int) else 0
-    return product
+    return math.prod(dim if isinstance(dim, int) else 0 for dim in dims)
 
 
 def per_channel(node: ir.Node, axis: int, width: int) -> int | None:
     """Return which input of the Mul `node` is a constant that differs by channel alone.
 
-    Args:
-        node: a product.
-        axis: of its output, from the end, along which the channels lie.
-        width: how many there are.
+    The `width` channels lie along the `axis` of its output, counted from the end.
     """
     for index, value in enumerate(node.inputs):
-        if value is None or not is_constant(value):
-            continue
-        dims = array_shape(value)
-        if len(dims) >= -axis and dims[axis] == width and _size(dims) == width:
+        dims = array_shape(value) if is_constant(value) else ()
+        if len(dims) >= -axis and dims[axis] == width and math.prod(dims) == width:
             return index
     return None
-
-
-def _size(dims: tuple[int, ...]) -> int:
-    return _product(list(dims))
-
-
-def gain_of(norm: Norm, width: int) -> Array:
-    """Return the gain of `norm`, (width,)."""
-    return _vector(norm, norm.gain, width)
-
-
-def bias_of(norm: Norm, width: int) -> Array | None:
-    """Return the bias of `norm`, (width,); None where it has none."""
-    return None if norm.bias is None else _vector(norm, norm.bias, width)
-
-
-def _vector(norm: Norm, index: int, width: int) -> Array:
-    value = norm.node.inputs[index]
-    assert value is not None
-    flat = array_of(value).reshape(-1)
-    return flat.repeat(width) if flat.size == 1 else flat

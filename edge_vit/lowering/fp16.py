@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,13 +11,19 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
-from edge_vit.graph.constant import add_constant, new_node
+from edge_vit.graph.edit import add_constant, new_node
 from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
-from edge_vit.lowering.fp16_types import must_stay_float, stays_float
 
-_PREPROCESSING = frozenset({"Cast", "Sub", "Add", "Mul", "Div", "Transpose"})
 HALF_MAX = 65504.0
 """The largest float16."""
+
+_OPSET = 19
+_PREPROCESSING = frozenset({"Cast", "Sub", "Add", "Mul", "Div", "Transpose"})
+_TYPED_BY_ATTRIBUTE = frozenset(
+    {"ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"}
+    | {"RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+"""Operators whose output type is given by an attribute."""
 
 
 def write_half(
@@ -46,13 +53,16 @@ def write_half(
                 value.type = value.shape = None
     kept = _preprocessing(graph)
     wide = {*kept, *_find_wide(graph, fp32_nodes or {})}
-    casts = _Casts(graph, {kept[-1].outputs[0]: "embed"})
+    casts: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         if node not in wide:
             _halve(graph, node)
         for index, source in enumerate(tuple(node.inputs)):
             if source and source in floats and (source.producer() in wide) != (node in wide):
-                node.replace_input_with(index, casts.of(source, is_half=node not in wide))
+                if source not in casts:
+                    name = "embed" if source is kept[-1].outputs[0] else source.name or ""
+                    casts[source] = _cast(graph, source, name, is_half=node not in wide)
+                node.replace_input_with(index, casts[source])
     for index, output in enumerate(tuple(graph.outputs)):
         if output.producer() not in wide:
             _cast_output(graph, index, output)
@@ -61,25 +71,27 @@ def write_half(
     return ir.to_proto(half)
 
 
-class _Casts:
-    """Casts between float16 and float32, one for each value that needs one."""
+def _cast(graph: ir.Graph, value: ir.Value, place: str, *, is_half: bool) -> ir.Value:
+    """Return `value` as float16, or as float32."""
+    producer = value.producer()
+    assert producer is not None
+    dtype = ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT
+    name = f"{place}/{'to_half' if is_half else 'to_float'}"
+    cast = new_node("Cast", name, [value], {"to": int(dtype)})
+    graph.insert_after(producer, cast)
+    return cast.outputs[0]
 
-    def __init__(self, graph: ir.Graph, names: Mapping[ir.Value, str]) -> None:
-        self._graph, self._names = graph, names
-        self._made: dict[ir.Value, ir.Value] = {}
 
-    def of(self, value: ir.Value, *, is_half: bool) -> ir.Value:
-        """Return `value` in the other type."""
-        if value not in self._made:
-            producer = value.producer()
-            assert producer is not None
-            place = self._names.get(value, value.name)
-            name = f"{place}/{'to_half' if is_half else 'to_float'}"
-            dtype = ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT
-            cast = new_node("Cast", name, [value], {"to": int(dtype)})
-            self._graph.insert_after(producer, cast)
-            self._made[value] = cast.outputs[0]
-        return self._made[value]
+def _cast_output(graph: ir.Graph, index: int, output: ir.Value) -> None:
+    """Let the graph's output stay float32 under its own name."""
+    name, shape = output.name, output.shape
+    output.name, output.type, output.shape = f"{name}/half", None, None
+    result = _cast(graph, output, "head", is_half=False)
+    cast = result.producer()
+    assert cast is not None
+    cast.name = "head/to_float" if index == 0 else f"head/to_float_{name}"
+    result.name, result.shape, result.type = name, shape, ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs[index] = result
 
 
 def _find_wide(graph: ir.Graph, fp32_nodes: Mapping[str, str]) -> set[ir.Node]:
@@ -87,7 +99,7 @@ def _find_wide(graph: ir.Graph, fp32_nodes: Mapping[str, str]) -> set[ir.Node]:
 
     Those named, those of operators that know no float16, and the Q/DQ nodes beside them.
     """
-    wide = {node for node in graph if node.name in fp32_nodes or must_stay_float(node)}
+    wide = {node for node in graph if node.name in fp32_nodes or _must_stay_float(node)}
     for node in graph:
         if _leads_to_int8(node) and data_input(node).producer() in wide:
             wide.add(node)
@@ -118,7 +130,7 @@ def _halve(graph: ir.Graph, node: ir.Node) -> None:
     for index, value in enumerate(node.inputs):
         if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT:
             continue
-        if stays_float(node, index):
+        if _stays_float(node, index):
             continue
         name = f"{value.name}/half"
         if name not in graph.initializers:
@@ -136,16 +148,55 @@ def _halve(graph: ir.Graph, node: ir.Node) -> None:
         node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
 
 
-def _cast_output(graph: ir.Graph, index: int, output: ir.Value) -> None:
-    """Let the graph's output stay float32 under its own name."""
-    producer = output.producer()
-    assert producer is not None
-    name, shape = output.name, output.shape
-    output.name, output.type, output.shape = f"{name}/half", None, None
-    place = "head/to_float" if index == 0 else f"head/to_float_{name}"
-    cast = ir.node("Cast", [output], {"to": int(ir.DataType.FLOAT)}, name=place)
-    graph.insert_after(producer, cast)
-    result = cast.outputs[0]
-    result.name, result.shape = name, shape
-    result.type = ir.TensorType(ir.DataType.FLOAT)
-    graph.outputs[index] = result
+Flags = tuple[bool, ...]
+"""For each formal input or output of an operator; the last one may repeat."""
+
+
+@functools.cache
+def _half_types(op_type: str) -> tuple[Flags, Flags, Flags]:
+    """Return which inputs can be float16, which have their type to themselves, which outputs can.
+
+    By ONNX's own schemas; what no schema knows can be anything.
+    """
+    try:
+        schema = onnx.defs.get_schema(op_type, _OPSET, "")
+    except onnx.defs.SchemaError:
+        return (), (), ()
+    formals = (*schema.inputs, *schema.outputs)
+    names = [formal.type_str for formal in formals]
+    can = [
+        "tensor(float16)" in formal.types or "tensor(float)" not in formal.types
+        for formal in formals
+    ]
+    alone = tuple(names.count(formal.type_str) == 1 for formal in schema.inputs)
+    count = len(schema.inputs)
+    return tuple(can[:count]), alone, tuple(can[count:])
+
+
+def _must_stay_float(node: ir.Node) -> bool:
+    """Return whether `node` cannot compute in float16, whatever its numbers are."""
+    if node.domain or node.op_type in _TYPED_BY_ATTRIBUTE:
+        return not node.domain
+    inputs, _, outputs = _half_types(node.op_type)
+    for index, value in enumerate(node.inputs):
+        if value is None or value.dtype not in (ir.DataType.FLOAT, None):
+            continue
+        if not _at(inputs, index) and not _stays_float(node, index):
+            return True
+    used = [v.uses() or v.is_graph_output() for v in node.outputs]
+    return any(is_used and not _at(outputs, i) for i, is_used in enumerate(used))
+
+
+def _stays_float(node: ir.Node, index: int) -> bool:
+    """Return whether the constant input `index` is float32 in a float16 operator too.
+
+    So it is with the scales of Resize.
+    """
+    if node.domain or not is_constant(node.inputs[index]):
+        return False
+    inputs, alone, _ = _half_types(node.op_type)
+    return not _at(inputs, index) and _at(alone, index)
+
+
+def _at(flags: Flags, index: int) -> bool:
+    return flags[min(index, len(flags) - 1)] if flags else True

@@ -12,8 +12,7 @@ from edge_vit.bundle import Golden
 from edge_vit.bundle.record import HalfProof
 from edge_vit.errors import BackendError
 from edge_vit.graph.exact import feed_image, open_exact_session
-from edge_vit.graph.extremes import add_extremes, float_values, read_amax
-from edge_vit.graph.half_rounding import round_as_half
+from edge_vit.graph.expose import add_extremes, float_values, read_amax, round_as_half
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16 import HALF_MAX
 from edge_vit.spec import ModelSpec
@@ -24,14 +23,9 @@ MAX_IN_HALF = 8192.0
 """Largest |x| that is left in float16: eight times below overflow, for images that calibration has
 not seen; above it neighbouring float16 values are 8 apart."""
 
-_FLOAT = onnx.TensorProto.FLOAT
-
 
 def observe_amax(
-    model: onnx.ModelProto,
-    spec: ModelSpec,
-    images: Sequence[Array],
-    threads: int | None = None,
+    model: onnx.ModelProto, spec: ModelSpec, images: Sequence[Array], threads: int | None = None
 ) -> dict[str, float]:
     """Return the largest |x| of every float32 value of the graph, by name, over `images`.
 
@@ -69,11 +63,10 @@ def choose_fp32_nodes(
 
 
 class HalfEmulator:
-    """Runs a float16 graph as a GPU computes it, and says where it overflows.
+    """Runs a float16 graph as a GPU computes it, and finds where it overflows.
 
-    Every node computes in float32, as tensor cores accumulate, and its output is rounded to
-    float16. ONNX Runtime's own run of such a graph on a CPU proves nothing: it keeps float32
-    between the nodes that it fuses.
+    ONNX Runtime's own run of such a graph on a CPU proves nothing: it keeps float32 between the
+    nodes that it fuses.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -91,11 +84,7 @@ class HalfEmulator:
         return next(iter(outputs.values())), overflowed
 
     def run_named(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[str, ...]]:
-        """Return the outputs, and the names of the nodes whose output is infinite or NaN.
-
-        Args:
-            feeds: input arrays by name.
-        """
+        """Return the outputs, and the names of the nodes whose output is infinite or NaN."""
         values = self._session.run(None, dict(feeds))
         outputs = dict(zip(self._names, values, strict=False))
         amax = read_amax(self._rounded, values[len(outputs) :])
@@ -132,7 +121,7 @@ def prove_half(
 
 def _why_unheld(constant: onnx.TensorProto) -> str:
     """Return why float16 cannot hold a constant; empty where it can."""
-    if constant.data_type != _FLOAT:
+    if constant.data_type != onnx.TensorProto.FLOAT:
         return ""
     values = ir.serde.deserialize_tensor(constant).numpy()
     largest = float(np.abs(values).max(initial=0.0))

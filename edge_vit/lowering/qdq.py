@@ -16,13 +16,30 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.constant import add_constant, new_node, replace_input
+from edge_vit.graph.edit import add_constant, new_node, replace_input
 from edge_vit.graph.sites import Site, find_sites
-from edge_vit.lowering.calibrated import as_calibrated
+from edge_vit.graph.walk import Array
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
-from edge_vit.lowering.levels import quantize_weight
+from edge_vit.lowering.rotation import as_calibrated
 from edge_vit.lowering.smoothing import replace_bias, smooth_layers
-from edge_vit.spec.table import CalibrationTable, SiteScales
+from edge_vit.spec.table import MIN_SCALE, CalibrationTable, SiteScales
+
+QMAX = 127
+"""Largest quantized value; -128 is not used, so that the range is symmetric."""
+
+
+def round_scale(scale: Array | np.float64) -> npt.NDArray[np.float64]:
+    """Return `scale` as float16 can hold it, and at least `MIN_SCALE`.
+
+    Every artifact carries the rounded scale, so that the CPU quantizes as the GPU does.
+    """
+    return np.maximum(scale, MIN_SCALE).astype(np.float16).astype(np.float64)
+
+
+def quantize_weight(weight: Array, scales: Array) -> npt.NDArray[np.int8]:
+    """Return ``round(weight / scale)``, half to even, in [-127, 127], int8 (K, N)."""
+    levels = np.rint(weight.astype(np.float64) / scales)
+    return np.clip(levels, -QMAX, QMAX).astype(np.int8)
 
 
 def write_qdq(
@@ -58,13 +75,13 @@ def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
         raise ArtifactError(
             "the calibration table comes without its rounded weights. Run: edgevit calibrate"
         )
-    widths = {name: site.linear.weight.shape[1] for name, site in sites.items()}
+    widths = {name: site.linear.shape[1] for name, site in sites.items()}
     tables = {name: len(scales.weight_scales) for name, scales in table.sites.items()}
     wrong = sorted(
         name
         for name in widths.keys() | tables.keys()
         if widths.get(name) != tables.get(name)
-        or (name in table.levels and table.levels[name].shape != sites[name].linear.weight.shape)
+        or (name in table.levels and table.levels[name].shape != sites[name].linear.shape)
         or (table.sites[name].activation_zero and sites[name].linear.add is None)
     )
     if wrong:
@@ -82,41 +99,37 @@ def _quantize(
     rounded: npt.NDArray[np.int8] | None,
     is_symmetric: bool,
 ) -> None:
-    matmul = site.linear.matmul
-    activation, weight = site.linear.input, site.linear.weight
+    matmul, activation = site.linear.matmul, site.linear.input
     per_channel = np.asarray(scales.weight_scales)
     if rounded is None:
-        rounded = quantize_weight(weight, per_channel)
+        rounded = quantize_weight(site.linear.weight, per_channel)
     zero_level = scales.activation_zero
     if is_symmetric and zero_level:
         centre = float(np.float16(-zero_level * scales.activation_scale))  # as the graph holds it
-        activation = _subtract(graph, site, activation, centre)
+        constant = add_constant(graph, f"{site.name}/centre.1", np.float32(centre))
+        subtract = new_node("Sub", f"{site.name}/centre", [activation, constant])
+        graph.insert_before(matmul, subtract)
+        activation = subtract.outputs[0]
         undone = centre * (rounded * per_channel).sum(axis=0)
         replace_bias(graph, site.linear, (site.linear.bias + undone).astype(np.float32))
         zero_level = 0
 
-    scale = add_constant(graph, f"{site.name}/input_scale", np.float32(scales.activation_scale))
-    zero = add_constant(graph, f"{site.name}/input_zero", np.int8(zero_level))
-    levels = add_constant(graph, f"{site.name}/weight", rounded)
-    weight_scale = add_constant(graph, f"{site.name}/weight_scale", per_channel.astype(np.float32))
-    weight_zero = add_constant(
-        graph, f"{site.name}/weight_zero", np.zeros(len(per_channel), np.int8)
+    constants = {
+        "input_scale": np.float32(scales.activation_scale),
+        "input_zero": np.int8(zero_level),
+        "weight": rounded,
+        "weight_scale": per_channel.astype(np.float32),
+        "weight_zero": np.zeros(len(per_channel), np.int8),
+    }
+    scale, zero, levels, weight_scale, weight_zero = (
+        add_constant(graph, f"{site.name}/{name}", array) for name, array in constants.items()
     )
-
-    quantize = new_node("QuantizeLinear", f"{site.name}/quantize", [activation, scale, zero])
-    dequantize = new_node(
-        "DequantizeLinear", f"{site.name}/dequantize", [quantize.outputs[0], scale, zero]
-    )
-    weights = new_node(
-        "DequantizeLinear", f"{site.name}/weights", [levels, weight_scale, weight_zero], {"axis": 1}
-    )
+    inputs = [activation, scale, zero]
+    quantize = new_node("QuantizeLinear", f"{site.name}/quantize", inputs)
+    inputs = [quantize.outputs[0], scale, zero]
+    dequantize = new_node("DequantizeLinear", f"{site.name}/dequantize", inputs)
+    inputs = [levels, weight_scale, weight_zero]
+    weights = new_node("DequantizeLinear", f"{site.name}/weights", inputs, {"axis": 1})
     graph.insert_before(matmul, [quantize, dequantize, weights])
     matmul.replace_input_with(0, dequantize.outputs[0])
     replace_input(matmul, 1, weights.outputs[0])
-
-
-def _subtract(graph: ir.Graph, site: Site, value: ir.Value, centre: float) -> ir.Value:
-    constant = add_constant(graph, f"{site.name}/centre.1", np.float32(centre))
-    node = new_node("Sub", f"{site.name}/centre", [value, constant])
-    graph.insert_before(site.linear.matmul, node)
-    return node.outputs[0]

@@ -18,13 +18,48 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.constant import add_constant, new_node, replace_input
-from edge_vit.graph.stream import Entry, Exit, Refusal, Stream, Written, find_stream
-from edge_vit.graph.stream_steps import Norm, bias_of, gain_of
-from edge_vit.graph.walk import Array, array_of, find_linear
+from edge_vit.graph.channels import find_channel_source
+from edge_vit.graph.edit import add_constant, new_node, replace_input
+from edge_vit.graph.sites import find_sites
+from edge_vit.graph.stream import Entry, Exit, Gains, Refusal, Stream, Written, find_stream
+from edge_vit.graph.stream_steps import Norm
+from edge_vit.graph.walk import (
+    Array,
+    array_of,
+    array_shape,
+    constant_index,
+    dims_of,
+    find_linear,
+    operands,
+)
 from edge_vit.spec.table import CalibrationTable
 
 Matrix = npt.NDArray[np.float64]
+
+
+def as_calibrated(table: CalibrationTable, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` in the form that `table` was calibrated in: rotated, scaled, or as it is."""
+    rotated = model if table.rotation is None else rotate(model, table.rotation)
+    return scale_hidden(rotated) if table.recipe.scales_hidden else rotated
+
+
+def scale_hidden(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` that multiplies the input of each fc2 by 1, channel by channel.
+
+    That is where smoothing can put a factor that nothing else can take, since GELU is in front. A
+    layer whose input can be scaled already, such as that of a gated MLP, is left as it is.
+    """
+    copy = ir.from_proto(model)
+    for site in find_sites(copy.graph):
+        matmul, value, width = site.linear.matmul, site.linear.input, site.linear.shape[0]
+        if site.role != "fc2" or find_channel_source(value, width) is not None:
+            continue
+        name = f"{site.name}/scaled"
+        ones = add_constant(copy.graph, f"{name}.1", np.ones(width, np.float32))
+        node = new_node("Mul", name, [value, ones], like=value)
+        copy.graph.insert_before(matmul, node)
+        replace_input(matmul, 0, node.outputs[0])
+    return ir.to_proto(copy)
 
 
 def make_rotation(width: int, seed: int) -> Matrix:
@@ -64,11 +99,6 @@ def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     return ir.to_proto(ir.external_data.load_to_model(turned))
 
 
-def rotate_as(table: CalibrationTable, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` as `table` was calibrated in: rotated, or as it is."""
-    return model if table.rotation is None else rotate(model, table.rotation)
-
-
 def rotate_stream(graph: ir.Graph, stream: Stream, rotation: Matrix) -> None:
     """Turn `stream` of `graph` by `rotation`: orthogonal, and its rows sum to 1."""
     _Rotator(graph, stream, rotation).run()
@@ -94,23 +124,20 @@ class _Rotator:
             if norm.bias is not None:
                 self._put(norm.node, norm.bias, np.zeros(self.stream.width))
         for scale in self.stream.scales:
-            data = next(v for v in scale.inputs if v is not None and v.const_value is None)
-            scale.outputs[0].replace_all_uses_with(data)
+            scale.outputs[0].replace_all_uses_with(operands(scale)[0])
             self.graph.remove(scale, safe=True)
 
     def _write(self, written: Written) -> None:
-        value = written.node.inputs[written.index]
-        assert value is not None
-        array = array_of(value).astype(np.float64)
-        axis, width = written.axis, self.stream.width
+        array = array_of(written.node.inputs[written.index]).astype(np.float64)
+        axis = written.axis
         if array.ndim < -axis:
             array = array.reshape(*[1] * (-axis - array.ndim), *array.shape)
         if array.shape[axis] == 1:
-            array = array.repeat(width, axis)
+            array = array.repeat(self.stream.width, axis)
         turned = np.moveaxis(array, axis, -1) @ self._into(written.gains)
         self._put(written.node, written.index, np.moveaxis(turned, -1, axis))
 
-    def _into(self, gains: tuple[ir.Value, ...]) -> Matrix:
+    def _into(self, gains: Gains) -> Matrix:
         turned = self.rotation
         for gain in gains:
             turned = array_of(gain).astype(np.float64).reshape(-1, 1) * turned
@@ -119,15 +146,13 @@ class _Rotator:
     def _back(self, norm: Norm | None) -> Matrix:
         """Return what gives a value behind `norm` its own channels, but for the norm's bias."""
         back: Matrix = self.rotation.T
-        if norm is not None:
-            back = back * gain_of(norm, self.stream.width).astype(np.float64)
-        return back
+        return back if norm is None else back * norm.gain_of(self.stream.width).astype(np.float64)
 
     def _read(self, matmul: ir.Node, norm: Norm | None) -> None:
         linear = find_linear(matmul)
         assert linear is not None
         weight = linear.weight.astype(np.float64)
-        bias = None if norm is None else bias_of(norm, self.stream.width)
+        bias = None if norm is None else norm.bias_of(self.stream.width)
         self._put(matmul, 1, self._back(norm) @ weight)
         if bias is None or not bias.any():
             return
@@ -135,29 +160,24 @@ class _Rotator:
         if linear.add is None:
             self._add(matmul, more)
             return
-        index = next(i for i, v in enumerate(linear.add.inputs) if v is not None and v.const_value)
-        old = linear.add.inputs[index]
-        assert old is not None
-        shape = array_of(old).shape[:-1]
+        index = constant_index(linear.add)
+        shape = array_shape(linear.add.inputs[index])[:-1]
         self._put(linear.add, index, (linear.bias + more).reshape(*shape, -1))
 
     def _leave(self, leaving: Exit) -> None:
         """Give all that reads the value in its own channels a product of it."""
-        value, name = leaving.value, f"{leaving.value.name}/unrotated"
+        value, norm = leaving.value, leaving.norm
         is_output = value.is_graph_output()
-        bias = None if leaving.norm is None else bias_of(leaving.norm, self.stream.width)
-        turned = self._product(value, self._back(leaving.norm), name, bias)
+        bias = None if norm is None else norm.bias_of(self.stream.width)
+        turned = self._product(value, self._back(norm), f"{value.name}/unrotated", bias)
         for node, index in leaving.readers:
             node.replace_input_with(index, turned)
         if is_output:
-            at = list(self.graph.outputs).index(value)
-            value.name, turned.name = f"{value.name}/rotated", value.name
-            turned.shape, turned.type = value.shape, value.type
-            self.graph.outputs[at] = turned
+            self._take_output(value, turned, f"{value.name}/rotated")
 
     def _enter(self, entry: Entry) -> None:
-        every = ((use.node, use.idx) for use in tuple(entry.value.uses()))
-        readers = [entry.reader] if entry.reader is not None else list(every)
+        every = [(use.node, use.idx) for use in entry.value.uses()]
+        readers = [entry.reader] if entry.reader is not None else every
         turned = self._product(entry.value, self._into(entry.gains), f"{entry.value.name}/rotated")
         for node, index in readers:
             node.replace_input_with(index, turned)
@@ -166,8 +186,7 @@ class _Rotator:
         self, value: ir.Value, matrix: Matrix, name: str, bias: Array | None = None
     ) -> ir.Value:
         constant = add_constant(self.graph, f"{name}.1", matrix.astype(np.float32))
-        node = new_node("MatMul", name, [value, constant])
-        node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+        node = new_node("MatMul", name, [value, constant], like=value)
         producer = value.producer()
         assert producer is not None
         self.graph.insert_after(producer, node)
@@ -176,21 +195,24 @@ class _Rotator:
     def _add(self, matmul: ir.Node, bias: Array) -> ir.Value:
         """Add a bias behind `matmul`, for all that read it."""
         product, name = matmul.outputs[0], f"{matmul.name}/bias"
-        rank = 3 if product.shape is not None and len(product.shape) > 2 else 1
-        shaped = bias.astype(np.float32).reshape(*[1] * (rank - 1), -1)
-        constant = add_constant(self.graph, f"{name}.1", shaped)
+        shape = (1, 1, -1) if len(dims_of(product)) > 2 else (-1,)
+        constant = add_constant(self.graph, f"{name}.1", bias.astype(np.float32).reshape(shape))
         uses, is_output = tuple(product.uses()), product.is_graph_output()
-        node = new_node("Add", name, [product, constant])
+        node = new_node("Add", name, [product, constant], like=product)
         added = node.outputs[0]
-        added.shape, added.type = product.shape, product.type
         self.graph.insert_after(matmul, node)
         for use in uses:
             use.node.replace_input_with(use.idx, added)
         if is_output:
-            at = list(self.graph.outputs).index(product)
-            product.name, added.name = f"{name}/product", product.name
-            self.graph.outputs[at] = added
+            self._take_output(product, added, f"{name}/product")
         return added
+
+    def _take_output(self, old: ir.Value, new: ir.Value, name: str) -> None:
+        """Let `new` be an output of the graph in place of `old`, which is called `name` then."""
+        at = list(self.graph.outputs).index(old)
+        new.name, old.name = old.name, name
+        new.shape, new.type = old.shape, old.type
+        self.graph.outputs[at] = new
 
     def _put(self, node: ir.Node, index: int, array: Array) -> None:
         name = f"{node.name}.{index}/rotated"

@@ -26,9 +26,17 @@ import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.channels import ChannelSource, find_channel_source
-from edge_vit.graph.constant import add_constant, replace_input
+from edge_vit.graph.edit import add_constant, replace_input
 from edge_vit.graph.sites import Block, Role, Site, find_blocks
-from edge_vit.graph.walk import Array, Linear, array_of, array_shape, find_linear, is_constant
+from edge_vit.graph.walk import (
+    Array,
+    Linear,
+    array_of,
+    array_shape,
+    constant_index,
+    dims_of,
+    find_linear,
+)
 from edge_vit.spec.table import SiteScales
 
 SMOOTHING_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
@@ -40,22 +48,16 @@ _SMALLEST = 1e-12  # a channel below it on either side is dead and stays as it i
 
 @dataclass(frozen=True)
 class SmoothingTarget:
-    """What in front of linear layers can take a factor per channel of the input that they share.
+    """What in front of linear layers can take a factor per channel of the input that they share."""
 
-    Attributes:
-        sites: the layers that are quantized.
-        others: linear layers beside them that read the same input, and go on in floating point.
-        source: what takes the factors.
-    """
-
-    sites: tuple[Site, ...]
-    others: tuple[Linear, ...]
-    source: ChannelSource
+    sites: tuple[Site, ...]  # the layers that are quantized
+    others: tuple[Linear, ...]  # that read the same input, and go on in floating point
+    source: ChannelSource  # takes the factors
 
     @property
     def width(self) -> int:
         """How many channels the input has."""
-        return _width(self.sites[0])
+        return self.sites[0].linear.shape[0]
 
     @property
     def linears(self) -> tuple[Linear, ...]:
@@ -143,23 +145,20 @@ def smooth(
             undone = centres.astype(np.float64) @ linear.weight
             replace_bias(graph, linear, (linear.bias + undone).astype(np.float32))
         _replace(graph, linear.matmul, 1, linear.weight * factors[:, None])
-    for handle in target.source.handles:
-        value = handle.node.inputs[handle.index]
-        assert value is not None
-        array = array_of(value).copy()
-        mine = array[..., handle.start : handle.start + len(factors)]
-        mine[...] = (mine - (centres if handle == target.source.offset else 0)) / factors
-        _replace(graph, handle.node, handle.index, array)
+    for part in target.source.slices:
+        array = array_of(part.node.inputs[part.index]).copy()
+        mine = array[..., part.start : part.start + len(factors)]
+        mine[...] = (mine - (centres if part == target.source.offset else 0)) / factors
+        _replace(graph, part.node, part.index, array)
 
 
 def replace_bias(graph: ir.Graph, linear: Linear, bias: Array) -> None:
     """Let `linear`, which has a bias, add `bias`, (N,), in place of its own."""
     assert linear.add is not None, "the layer has no bias"
-    constants = ((i, v) for i, v in enumerate(linear.add.inputs) if v is not None)
-    index, old = next((i, v) for i, v in constants if is_constant(v))
-    shape = linear.output.shape
+    index = constant_index(linear.add)
     # On tokens as `shape_biases` has it. A layer on rows, (batch, N), has to stay one.
-    rank = 3 if shape is not None and len(shape) > 2 else max(1, len(array_shape(old)))
+    is_on_tokens = len(dims_of(linear.output)) > 2
+    rank = 3 if is_on_tokens else max(1, len(array_shape(linear.add.inputs[index])))
     _replace(graph, linear.add, index, bias.reshape(*[1] * (rank - 1), -1))
 
 
@@ -172,7 +171,7 @@ def _misfit(site: str, verb: str) -> ArtifactError:
 
 def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> SmoothingTarget | None:
     """Return what takes the factors of `sites`, the layers of one block that read `value`."""
-    source = find_channel_source(value, _width(sites[0]))
+    source = find_channel_source(value, sites[0].linear.shape[0])
     readers = [find_linear(use.node) if use.idx == 0 else None for use in value.uses()]
     linears = [linear for linear in readers if linear is not None]
     if source is None or len(linears) < len(readers) or value.is_graph_output():
@@ -180,12 +179,6 @@ def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> SmoothingTarget | 
     mine = {site.linear.matmul for site in sites}
     others = tuple(linear for linear in linears if linear.matmul not in mine)
     return SmoothingTarget(sites, others, source)
-
-
-def _width(site: Site) -> int:
-    weight = site.linear.matmul.inputs[1]
-    assert weight is not None
-    return array_shape(weight)[0]
 
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:

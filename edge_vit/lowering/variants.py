@@ -21,7 +21,7 @@ from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.proof import (
     prove_int8,
     prove_int8_in_half,

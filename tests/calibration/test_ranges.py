@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edge_vit.calibration.ranges import activation_scale, weight_scales
 from edge_vit.calibration.stats import ActivationStats
-from edge_vit.lowering.levels import QMAX, quantize_weight, round_scale
+from edge_vit.lowering.qdq import QMAX, quantize_weight, round_scale
 from edge_vit.spec.table import MIN_SCALE, RECIPES, Recipe
 
 HALF_ULP = 2.0**-11  # relative, of a normal float16

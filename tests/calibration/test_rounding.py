@@ -8,7 +8,7 @@ import pytest
 from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.ranges import weight_scales
 from edge_vit.calibration.rounding import Compensator
-from edge_vit.lowering.levels import quantize_weight
+from edge_vit.lowering.qdq import quantize_weight
 
 WIDTH, OUTPUTS = 150, 24  # more rows than a block of the sweep, and no multiple of it
 

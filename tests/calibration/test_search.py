@@ -32,7 +32,7 @@ from edge_vit.calibration.steps import (
     smoothings,
 )
 from edge_vit.data.images import ArraySource
-from edge_vit.graph.cut import cut_below
+from edge_vit.graph.expose import cut_below
 from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES, FallbackPoint, Recipe

@@ -30,7 +30,7 @@ from edge_vit.export.sources import SourceRequest, TorchSource, open_source
 from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
 from edge_vit.lowering.fp16 import write_half
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.runtime.cpu import has_vnni
 
 LAYER_SCALE = {"Mul": 2}

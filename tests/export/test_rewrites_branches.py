@@ -11,7 +11,7 @@ from small_graphs import ops
 
 from edge_vit.errors import SpecError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.rewrites.branches import resolve_branches
+from edge_vit.export.rewrites.constants import resolve_branches
 from edge_vit.spec import PreprocessSpec
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from edge_vit.export.rewrites.grid_sample import write_grid_samples
+from edge_vit.export.rewrites.operators import write_grid_samples
 
 RANDOM = np.random.default_rng(0)
 

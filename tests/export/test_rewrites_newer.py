@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_vit.export.rewrites.newer import spell_out_newer
+from edge_vit.export.rewrites.operators import spell_out_newer
 
 HEADS, TOKENS, WIDTH = 2, 5, 8
 

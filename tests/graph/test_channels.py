@@ -8,7 +8,7 @@ import pytest
 from small_graphs import parse, run
 
 from edge_vit.graph.channels import ChannelSource, find_channel_source
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.edit import add_constant
 from edge_vit.graph.walk import array_of
 
 WIDTH = 6
@@ -45,7 +45,7 @@ def graph(nodes: str, width: int, **constants) -> ir.Model:
 
 
 def divide(model: ir.Model, source: ChannelSource, factors, centres=0.0) -> None:
-    for number, handle in enumerate(source.handles):
+    for number, handle in enumerate(source.slices):
         array = array_of(handle.node.inputs[handle.index]).copy()
         mine = array[..., handle.start : handle.start + len(factors)]
         mine[...] = (mine - (centres if handle == source.offset else 0)) / factors

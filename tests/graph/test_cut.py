@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from small_graphs import parse
 
-from edge_vit.graph.cut import cut_below
+from edge_vit.graph.expose import cut_below
 
 
 def test_indices_flow_in_as_the_integers_that_they_are():

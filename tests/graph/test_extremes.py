@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_vit.graph.extremes import add_extremes, float_values, read_amax
+from edge_vit.graph.expose import add_extremes, float_values, read_amax
 
 ort = pytest.importorskip("onnxruntime")
 

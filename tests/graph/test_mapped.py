@@ -12,9 +12,8 @@ import pytest
 from seeded import random_images, seeded_vit
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.exact import open_exact_session
+from edge_vit.graph.exact import map_weights, open_exact_session, read_with_weights
 from edge_vit.graph.expose import expose
-from edge_vit.graph.mapped import map_weights, read_with_weights
 from edge_vit.graph.sites import find_sites
 
 

@@ -15,7 +15,7 @@ from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import expose
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import HalfEmulator
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES
 

@@ -14,7 +14,7 @@ import small_vits
 from seeded import ALL_INT8, SITES, make_seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.export.trace import trace_module
-from edge_vit.graph.constant import add_constant
+from edge_vit.graph.edit import add_constant
 from edge_vit.lowering.dead_tokens import drop_dead_tokens, find_single_token_layers
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES

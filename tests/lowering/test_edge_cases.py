@@ -13,7 +13,7 @@ from seeded import SITES, Seeded, random_images, run_onnx, seeded_vit
 
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import HalfEmulator, choose_fp32_nodes, observe_amax
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import DEFAULT_RECIPE, MIN_SCALE, RECIPES
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 from seeded import ALL_INT8, SITES, random_images
 
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.spec.table import DEFAULT_RECIPE

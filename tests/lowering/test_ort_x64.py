@@ -14,11 +14,10 @@ from graph_files import INT8_CPU, INT8_ORT_X64
 from seeded import ALL_INT8, SITES, random_images, run_onnx
 
 from edge_vit.bundle import Bundle
-from edge_vit.graph.constant import add_constant
-from edge_vit.lowering.ort_x64 import products, qkv
-from edge_vit.lowering.ort_x64.attention import DOMAIN, fuse_attention
-from edge_vit.lowering.ort_x64.embedding import fold_pixels
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.graph.edit import add_constant
+from edge_vit.lowering import ort_x64
+from edge_vit.lowering.ort_x64 import DOMAIN, fuse_attention, write_ort_x64
+from edge_vit.lowering.ort_x64_pixels import fold_pixels
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime import cpu
 from edge_vit.runtime import ort as runtime_ort
@@ -50,7 +49,7 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
 def is_short(request, monkeypatch) -> bool:
     """Say whether the tokens are few enough for attention to have its products inside."""
     if not request.param:
-        monkeypatch.setattr(qkv, "MAX_TOKENS", 1)
+        monkeypatch.setattr(ort_x64, "MAX_TOKENS", 1)
     return request.param
 
 
@@ -63,7 +62,7 @@ def portable(request, either_vit) -> onnx.ModelProto:
 
 @pytest.mark.usefixtures("is_short")
 def test_gives_the_same_outputs_behind_the_same_tokens(either_vit, portable, monkeypatch):
-    monkeypatch.setattr(products, "fold_pixels", lambda graph: False)
+    monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)
     images = random_images(3)
     expected = run_onnx(portable, images)
     got = run_onnx(write_ort_x64(portable), images)
@@ -100,7 +99,7 @@ def test_leaves_what_is_not_int8_alone(vit, table, monkeypatch):
     spared = dataclasses.replace(table.sites[name], precision="fp16")
     table = dataclasses.replace(table, sites={**table.sites, name: spared})
     portable = write_qdq(vit.model, table)
-    monkeypatch.setattr(products, "fold_pixels", lambda graph: False)
+    monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)
     model, images = write_ort_x64(portable), random_images(2)
     assert operators(model)["QuantizeLinear"] == len(SITES) - 1
     assert_same(model, portable, images, 1e-4)

@@ -12,8 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_vit.lowering.ort_x64.attention import DOMAIN
-from edge_vit.lowering.ort_x64.qkv import MAX_TOKENS, fuse_qkv
+from edge_vit.lowering.ort_x64 import DOMAIN, MAX_TOKENS, fuse_qkv
 
 TOKENS, INNER, HEADS = 6, 12, 2
 

@@ -12,7 +12,7 @@ from turnable import TURNABLE, export_small
 
 from edge_vit.errors import ArtifactError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.graph.mapped import map_weights
+from edge_vit.graph.exact import map_weights
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import array_of
 from edge_vit.lowering.rotation import make_rotation, rotate

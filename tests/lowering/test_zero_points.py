@@ -14,10 +14,10 @@ from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 from edge_vit.calibration.layer import give_zero_point, plan_minmax
 from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.lowering import ort_x64
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import HalfEmulator
-from edge_vit.lowering.ort_x64 import products
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
 
@@ -127,7 +127,7 @@ def test_the_noise_of_the_whole_model_falls(vit, table):
 
 
 def test_onnx_runtimes_own_form_has_them_too(vit, table, monkeypatch):
-    monkeypatch.setattr(products, "fold_pixels", lambda graph: False)  # the same tokens to the bit
+    monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)  # the same tokens to the bit
     portable = write_qdq(vit.model, table)
     expected = run_onnx(portable, IMAGES)
     got = run_onnx(write_ort_x64(portable), IMAGES)

@@ -1,4 +1,4 @@
-"""Turns everything that does not depend on the image into constants, shapes included.
+"""Turns everything that does not depend on the image into constants, shapes and branches included.
 
 Exporters leave behind arithmetic on shapes, transposed weights, interpolated position embeddings,
 masks that hide nothing. Instead of knowing each pattern, the model is run at several batch sizes:
@@ -8,16 +8,21 @@ what depends on no pixel and is equal for all of them is a constant.
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edge_vit.export.rewrites.edit import Builder, constant
+from edge_vit.errors import SpecError
+from edge_vit.export.rewrites.naming import forget_names
 from edge_vit.export.rewrites.probe import PROBE_BATCHES, find_shapes, run_values
+from edge_vit.graph.edit import Builder, add_constant, replace_value
 from edge_vit.graph.walk import (
     Array,
     array_of,
+    array_shape,
     consumers,
     data_input,
+    dims_of,
     has_subgraph,
     is_constant,
 )
@@ -35,6 +40,7 @@ _SHAPED_BY_INPUT = frozenset(
 """Operators whose outputs have as many elements as a further input says."""
 
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Pow", "Max", "Min"})
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
 def fold_constants(model: ir.Model) -> None:
@@ -44,11 +50,11 @@ def fold_constants(model: ir.Model) -> None:
     """
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     graph = model.graph
-    derived = derived_values(graph)
+    derived = _derived_values(graph)
     if derived:
         inferring = _inferring_reshapes(derived)
         reshaped = [node.outputs[0] for node in inferring]
-        batches = find_batches(graph)
+        batches = _find_batches(graph)
         shapes = [find_shapes(model, reshaped, batch) for batch in batches if reshaped]
         runs = [run_values(model, derived, batch) for batch in batches]
         for node in inferring:
@@ -65,38 +71,37 @@ def fold_constants(model: ir.Model) -> None:
 def keep_batch_dimension(graph: ir.Graph) -> None:
     """Let a Reshape that keeps its first dimension say so: 0 in place of -1. Needs known shapes."""
     for node in graph:
-        wanted = node.inputs[1] if node.op_type == "Reshape" else None
-        if wanted is None or not is_constant(wanted):
+        if node.op_type != "Reshape" or not is_constant(node.inputs[1]):
             continue
-        target, shape = array_of(wanted), data_input(node).shape
+        target, rest = array_of(node.inputs[1]), dims_of(data_input(node))[1:]
         if (target == 0).any():
             continue
         node.attributes.pop("allowzero", None)  # for a target without zeros it means nothing
-        if shape is None or not len(target) or target[0] != -1 or (target[1:] < 1).any():
+        if not len(target) or target[0] != -1 or (target[1:] < 1).any():
             continue
-        rest = [dim for dim in list(shape)[1:] if isinstance(dim, int)]
-        if len(rest) == len(shape) - 1 and np.prod(rest) == np.prod(target[1:]):
-            node.replace_input_with(1, constant(graph, np.array([0, *target[1:]], np.int64)))
+        is_known = data_input(node).shape is not None and all(isinstance(d, int) for d in rest)
+        if is_known and np.prod(rest) == np.prod(target[1:]):
+            kept = add_constant(graph, "", np.array([0, *target[1:]], np.int64))
+            node.replace_input_with(1, kept)
 
 
 def _is_identity(node: ir.Node) -> bool:
-    """Say whether `node` passes its input on: Dropout too, as ONNX Runtime takes it."""
+    """Return whether `node` passes its input on: Dropout too, as ONNX Runtime takes it."""
     if node.op_type == "Dropout":
         return not any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
     return node.op_type == "Identity"
 
 
-def find_batches(graph: ir.Graph) -> tuple[int, ...]:
+def _find_batches(graph: ir.Graph) -> tuple[int, ...]:
     """Return the batch sizes at which the graph is run to learn what does not depend on them.
 
     One image is among them, since exporters treat it apart.
     """
-    shape = graph.inputs[0].shape
-    assert shape is not None
-    return (shape[0],) if isinstance(shape[0], int) else (1, *PROBE_BATCHES)
+    (batch, *_) = dims_of(graph.inputs[0])
+    return (batch,) if isinstance(batch, int) else (1, *PROBE_BATCHES)
 
 
-def derived_values(graph: ir.Graph) -> list[ir.Value]:
+def _derived_values(graph: ir.Graph) -> list[ir.Value]:
     """Return every value that is computed from constants and shapes alone.
 
     A shape that the pixels decide, as behind NonZero, is none of them.
@@ -105,30 +110,23 @@ def derived_values(graph: ir.Graph) -> list[ir.Value]:
     open_shapes: set[ir.Value] = set()
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        if _has_open_shape(node, inputs, derived, open_shapes):
+        unknown = [not is_constant(value) and value not in derived for value in inputs]
+        if _has_open_shape(node, unknown) or (
+            node.op_type not in _SHAPE_OPS and not open_shapes.isdisjoint(inputs)
+        ):
             open_shapes.update(node.outputs)
         is_derived = (node.op_type in _SHAPE_OPS and inputs[0] not in open_shapes) or (
             node.op_type not in _RANDOM_OPS
             and not has_subgraph(node)  # it reads more than its inputs
-            and all(is_constant(value) or value in derived for value in inputs)
+            and not any(unknown)
         )
         if is_derived:
             derived.update(dict.fromkeys(value for value in node.outputs if value.uses()))
     return list(derived)
 
 
-def _has_open_shape(
-    node: ir.Node,
-    inputs: list[ir.Value],
-    derived: dict[ir.Value, None],
-    open_shapes: set[ir.Value],
-) -> bool:
-    """Say whether the pixels decide the shape of what `node` makes."""
-    if node.op_type in _SHAPE_OPS:
-        return False
-    if any(value in open_shapes for value in inputs):
-        return True
-    unknown = [not is_constant(value) and value not in derived for value in inputs]
+def _has_open_shape(node: ir.Node, unknown: list[bool]) -> bool:
+    """Return whether the pixels decide the shape that `node` makes; `unknown` inputs hold them."""
     if node.op_type in _SHAPED_BY_DATA:
         return any(unknown)
     first = 0 if node.op_type in ("Range", "ConstantOfShape") else 1
@@ -150,15 +148,17 @@ def _inferring_reshapes(derived: list[ir.Value]) -> list[ir.Node]:
 
 def _is_put_together(value: ir.Value) -> bool:
     node = value.producer()
-    return node is not None and any(
-        v is not None and is_constant(v) and (array_of(v) < 1).any() for v in node.inputs
-    )
+    return node is not None and any(is_constant(v) and (array_of(v) < 1).any() for v in node.inputs)
 
 
 def _fix_target(graph: ir.Graph, node: ir.Node, shapes: list[Array]) -> None:
-    target = _reshape_target(shapes)
-    if target is not None:
-        node.replace_input_with(1, constant(graph, target))
+    """Let the Reshape `node` lead to `shapes`, -1 where they vary, if one target can say that."""
+    if len({len(shape) for shape in shapes}) != 1:
+        return
+    varies = np.any([shape != shapes[0] for shape in shapes], axis=0)
+    target = np.where(varies, -1, shapes[0]).astype(np.int64)
+    if (target < 1).sum() <= 1:
+        node.replace_input_with(1, add_constant(graph, "", target))
 
 
 def _replace(
@@ -166,43 +166,30 @@ def _replace(
 ) -> None:
     first = arrays[0]
     if all(a.shape == first.shape and (a == first).all() for a in arrays[1:]):
-        value.replace_all_uses_with(constant(graph, first))
+        value.replace_all_uses_with(add_constant(graph, "", first))
         return
     for use in list(value.uses()):
         if use.node.op_type == "Reshape" and use.idx == 1:
             _fix_target(graph, use.node, arrays)
         elif use.node.op_type == "Expand" and use.idx == 1 and _starts_with_batch(arrays, batches):
-            use.node.replace_input_with(1, _batch_and(graph, use.node, first[1:]))
-    if _repeats_along_batch(arrays, batches) and all(
-        node.op_type in _BROADCASTING for node in consumers(value)
-    ):
-        value.replace_all_uses_with(constant(graph, first[:1]))
-
-
-def _reshape_target(arrays: list[Array]) -> Array | None:
-    """Return the target with -1 where it varies, or None where no one target says it."""
-    if len({len(a) for a in arrays}) != 1:
-        return None
-    varies = np.any([a != arrays[0] for a in arrays], axis=0)
-    target = np.where(varies, -1, arrays[0]).astype(np.int64)
-    return target if (target < 1).sum() <= 1 else None
+            # (batch, *rest), whatever an exporter did to get there
+            build = Builder(graph, use.node)
+            batch = build.one("Shape", graph.inputs[0], start=0, end=1)
+            shape = build.one("Concat", batch, build.constant(first[1:]), axis=0)
+            use.node.replace_input_with(1, shape)
+    is_broadcast = all(node.op_type in _BROADCASTING for node in consumers(value))
+    if is_broadcast and _repeats_along_batch(arrays, batches):
+        value.replace_all_uses_with(add_constant(graph, "", first[:1]))
 
 
 def _starts_with_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
-    """Say whether each shape is the batch size, followed by the same numbers."""
+    """Return whether each shape is the batch size, followed by the same numbers."""
     if len({len(a) for a in arrays}) != 1:
         return False
     return all(
         a[0] == batch and (a[1:] == arrays[0][1:]).all()
         for a, batch in zip(arrays, batches, strict=True)
     )
-
-
-def _batch_and(graph: ir.Graph, before: ir.Node, rest: Array) -> ir.Value:
-    """Return the shape (batch, *rest), whatever an exporter did to get there."""
-    build = Builder(graph, before)
-    batch = build.one("Shape", graph.inputs[0], start=0, end=1)
-    return build.one("Concat", batch, build.constant(rest), axis=0)
 
 
 def _repeats_along_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
@@ -220,21 +207,91 @@ def _drop_zero_additions(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type != "Add" or node.outputs[0].is_graph_output():
             continue
-        for index, operand in enumerate(node.inputs):
+        for index, zeros in enumerate(node.inputs):
             other = node.inputs[1 - index]
-            if operand is None or other is None or not is_constant(operand) or is_constant(other):
+            if other is None or not is_constant(zeros) or is_constant(other):
                 continue
-            zeros = operand.const_value
-            assert zeros is not None
-            if not _broadcasts_into(zeros.shape, other.shape) or zeros.numpy().any():
-                continue
-            node.outputs[0].replace_all_uses_with(other)
-            break
+            if _broadcasts_into(array_shape(zeros), other) and not array_of(zeros).any():
+                node.outputs[0].replace_all_uses_with(other)
+                break
 
 
-def _broadcasts_into(small: ir.ShapeProtocol, shape: ir.Shape | None) -> bool:
-    """Say whether an array of shape `small` leaves one of `shape` at its size when added."""
-    if shape is None or len(small) > len(shape):
+def _broadcasts_into(small: tuple[int, ...], value: ir.Value) -> bool:
+    """Return whether an array of shape `small` leaves `value` at its size when added."""
+    dims = dims_of(value)
+    if value.shape is None or len(small) > len(dims):
         return False
-    pairs = zip(list(small)[::-1], list(shape)[::-1], strict=False)
-    return all(dim in (1, size) for dim, size in pairs)
+    return all(dim in (1, size) for dim, size in zip(small[::-1], dims[::-1], strict=False))
+
+
+def resolve_branches(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `proto` with each `If` replaced by the branch that it takes at every batch size.
+
+    Exporters write one where Python asked about a shape. It is done in the file's own opset: the
+    converter to another one leaves branches as they are.
+
+    Raises:
+        SpecError: a condition depends on the image or on the batch size, or there is a loop. The
+            message names the node.
+    """
+    if not any(node.op_type in _CONTROL_FLOW for node in proto.graph.node):
+        return proto
+    model = ir.from_proto(proto)
+    passes.InlinePass()(model)
+    graph = model.graph
+    names = {n: n.name or n.outputs[0].name for n in ir.traversal.RecursiveGraphIterator(graph)}
+    while flow := [node for node in graph if node.op_type in _CONTROL_FLOW]:
+        node = flow[0]
+        where = f"node {names[node]!r} ({node.op_type})"
+        if node.op_type != "If":
+            raise SpecError(
+                f"{where} repeats a part of the graph, which cannot be quantized or split. Export "
+                "the model with the loop written out"
+            )
+        forget_names(graph)
+        _inline(graph, node, _condition(model, node, where))
+    forget_names(graph)
+    passes.RemoveUnusedNodesPass()(model)
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None  # what an exporter has noted for both branches
+    return ir.to_proto(model)
+
+
+def _condition(model: ir.Model, node: ir.Node, where: str) -> bool:
+    """Return the condition of `node`."""
+    condition = data_input(node)
+    if is_constant(condition):
+        return bool(array_of(condition).reshape(-1)[0])
+    if condition not in _derived_values(model.graph):
+        raise SpecError(
+            f"{where} chooses between two branches by what is in the image. Export the model "
+            "without that choice"
+        )
+    runs = [run_values(model, [condition], batch) for batch in _find_batches(model.graph)]
+    found = {bool(np.reshape(run[condition.name or ""], -1)[0]) for run in runs}
+    if len(found) > 1:
+        raise SpecError(
+            f"{where} chooses between two branches by the batch size. Add --static-batch N"
+        )
+    return found.pop()
+
+
+def _inline(graph: ir.Graph, node: ir.Node, condition: bool) -> None:
+    """Put the nodes of the branch that `condition` takes in the place of `node`."""
+    branch = node.attributes["then_branch" if condition else "else_branch"].as_graph()
+    outputs = list(branch.outputs)
+    branch.outputs.clear()
+    for value in list(branch.initializers.values()):
+        del branch.initializers[value.name or ""]
+        value.name = f"branch/{node.name}/{value.name}"
+        if value.const_value is not None:
+            value.const_value.name = value.name
+        graph.register_initializer(value)
+    nodes = list(branch)
+    branch.remove(nodes)
+    graph.insert_before(node, nodes)
+    for old, new in zip(node.outputs, outputs, strict=True):
+        replace_value(old, new)
+    graph.remove(node, safe=True)

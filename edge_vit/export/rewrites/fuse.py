@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
-import numpy as np
 import onnx_ir as ir
 
-from edge_vit.export.rewrites.edit import Builder, replace_value
+from edge_vit.graph.edit import Builder, replace_value
 from edge_vit.graph.walk import (
     adds_dimensions,
     array_of,
     array_shape,
     consumers,
     data_input,
+    dims_of,
     is_constant,
+    made_by,
     other_operand,
-    reduced_axes,
+    reduces_last_axis,
     scalar_of,
     scaled_by,
+    sole_reader,
 )
 
 
 def fuse_layer_norms(graph: ir.Graph) -> int:
-    """Turn ``(x - mean) / sqrt(var + eps) * gamma + beta`` into LayerNormalization.
+    """Turn ``(x - mean) / sqrt(var + eps) * gamma + beta`` into one node; return how many.
 
     A broken-up LayerNorm overflows in float16: it squares activations that reach the thousands.
     Mean and variance must be over the last axis, which they keep, the variance of all values
     alike (ddof 0), gamma and beta one number for each channel; anything else stays as it is.
-
-    Returns:
-        How many were fused.
     """
     return sum(
         _fuse_layer_norm(graph, node) for node in list(graph) if node.op_type == "ReduceMean"
@@ -40,195 +38,52 @@ def fuse_layer_norms(graph: ir.Graph) -> int:
 
 def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
     x = data_input(mean)
-    centred = _only(node for node in consumers(mean.outputs[0]) if node.op_type == "Sub")
-    if centred is None or data_input(centred) is not x or not _is_last_axis(mean):
+    centred = [node for node in consumers(mean.outputs[0]) if node.op_type == "Sub"]
+    if len(centred) != 1 or data_input(centred[0]) is not x or not reduces_last_axis(mean):
         return False
-    difference = centred.outputs[0]
-    variance = next(
-        (
-            reduced
-            for square in consumers(difference)
-            if _is_square(square)
-            for reduced in consumers(square.outputs[0])
-            if reduced.op_type == "ReduceMean" and _is_last_axis(reduced)
-        ),
-        None,
-    )
-    if variance is None:
+    difference = centred[0].outputs[0]
+    variances = [
+        reduced
+        for square in consumers(difference)
+        if _is_square(square)
+        for reduced in consumers(square.outputs[0])
+        if reduced.op_type == "ReduceMean" and reduces_last_axis(reduced)
+    ]
+    shifted = sole_reader(variances[0].outputs[0], "Add") if variances else None
+    root = sole_reader(shifted.outputs[0], "Sqrt") if shifted is not None else None
+    if shifted is None or root is None or adds_dimensions(*shifted.inputs):
         return False
-    plus_eps = _only(consumers(variance.outputs[0]))
-    if plus_eps is None or plus_eps.op_type != "Add":
-        return False
-    eps = scalar_of(other_operand(plus_eps, variance.outputs[0]))
-    root = _only(consumers(plus_eps.outputs[0]))
-    if eps is None or root is None or root.op_type != "Sqrt":
-        return False
-    divided = _only(consumers(root.outputs[0]))
+    eps = scalar_of(other_operand(shifted, variances[0].outputs[0]))
+    divisor = root.outputs[0]
+    divided = sole_reader(divisor, "Div", "Reciprocal")
     if divided is not None and divided.op_type == "Reciprocal":
-        inverse = divided.outputs[0]
-        divided = _only(consumers(inverse))
-        if divided is None or divided.op_type != "Mul":
-            return False
-        if other_operand(divided, inverse) is not difference:
-            return False
-    elif divided is None or divided.op_type != "Div" or data_input(divided) is not difference:
+        divisor = divided.outputs[0]
+        divided = sole_reader(divisor, "Mul")
+    if eps is None or divided is None or other_operand(divided, divisor) is not difference:
         return False
-    scaled = _only(consumers(divided.outputs[0]))
-    if scaled is None or scaled.op_type != "Mul":
+    if divided.op_type == "Div" and data_input(divided) is not difference:
+        return False
+    scaled = sole_reader(divided.outputs[0], "Mul")
+    last = sole_reader(scaled.outputs[0], "Add") if scaled is not None else None
+    if scaled is None or last is None:
         return False
     gamma = other_operand(scaled, divided.outputs[0])
-    shifted = _only(consumers(scaled.outputs[0]))
-    if gamma is None or not is_constant(gamma) or shifted is None or shifted.op_type != "Add":
-        return False
-    beta = other_operand(shifted, scaled.outputs[0])
-    if beta is None or not is_constant(beta):
-        return False
+    beta = other_operand(last, scaled.outputs[0])
     if not (_is_per_channel(gamma, x) and _is_per_channel(beta, x)):
         return False
-    if adds_dimensions(*plus_eps.inputs):
-        return False
-    build = Builder(graph, shifted)
-    fused = build.one(
-        "LayerNormalization",
-        x,
-        build.constant(array_of(gamma).reshape(-1)),
-        build.constant(array_of(beta).reshape(-1)),
-        axis=-1,
-        epsilon=eps,
-    )
-    replace_value(shifted.outputs[0], fused)
-    return True
-
-
-def restore_softmaxes(graph: ir.Graph) -> int:
-    """Turn ``Flatten -> Softmax -> Reshape back`` into one Softmax over the last axis.
-
-    That is what the converter to opset 13 makes of an older file's Softmax. The softmax must be
-    over each row, and a row be one vector of what was flattened.
-
-    Returns:
-        How many were restored.
-    """
-    return sum(_restore_softmax(graph, node) for node in list(graph) if node.op_type == "Softmax")
-
-
-def _restore_softmax(graph: ir.Graph, node: ir.Node) -> bool:
-    above, below = data_input(node).producer(), _only(consumers(node.outputs[0]))
-    if above is None or above.op_type not in ("Flatten", "Reshape") or below is None:
-        return False
-    source, rows = data_input(above), data_input(node).shape
-    back = below.outputs[0].shape
-    if below.op_type != "Reshape" or source.shape is None or back is None or rows is None:
-        return False
-    if len(rows) != 2 or node.attributes.get_int("axis", -1) not in (-1, 1):
-        return False
-    inner = list(source.shape)[1:]
-    if not inner or not all(isinstance(dim, int) for dim in inner):
-        return False
-    if rows[1] != inner[-1] or list(back)[1:] != inner:
-        return False
-    replace_value(below.outputs[0], Builder(graph, below).one("Softmax", source, axis=-1))
-    return True
-
-
-def rewrite_gelus(graph: ir.Graph) -> int:
-    """Bring every exact GELU into ``x / sqrt(2) -> Erf -> + 1 -> * x -> * 0.5``.
-
-    That is the form that ONNX Runtime, TensorRT and OpenVINO all fuse again. GELU in its tanh form
-    (SigLIP, GPT) is another function and is left as it is, or spelled out where it is one operator,
-    which opset 19 does not have.
-
-    Returns:
-        How many were rewritten.
-    """
-    return sum(
-        _rewrite_gelu(graph, node) for node in list(graph) if node.op_type in ("Erf", "Gelu")
-    )
-
-
-def _rewrite_gelu(graph: ir.Graph, node: ir.Node) -> bool:
-    if node.op_type == "Gelu":
-        x, last = data_input(node), node
-        approximate = node.attributes.get_string("approximate", "none")
-        if approximate == "tanh":
-            replace_value(last.outputs[0], _tanh_gelu(Builder(graph, last), x))
-            return True
-    else:
-        found = _erf_gelu(node)
-        if found is None:
-            return False
-        x, last = found
     build = Builder(graph, last)
-    root2 = build.constant(np.asarray(math.sqrt(2), np.float32))
-    erf = build.one("Erf", build.one("Div", x, root2))
-    plus_one = build.one("Add", erf, build.constant(np.ones((), np.float32)))
-    half = build.constant(np.asarray(0.5, np.float32))
-    replace_value(last.outputs[0], build.one("Mul", build.one("Mul", x, plus_one), half))
+    vectors = [build.constant(array_of(value).reshape(-1)) for value in (gamma, beta)]
+    fused = build.one("LayerNormalization", x, *vectors, axis=-1, epsilon=eps)
+    replace_value(last.outputs[0], fused)
     return True
 
 
-def _erf_gelu(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
-    """Return (x, the node that yields gelu(x)) where `erf` is a GELU's."""
-    above = data_input(erf).producer()
-    scaled = scaled_by(above) if above is not None else None
-    if scaled is None or not math.isclose(scaled[1], math.sqrt(0.5), rel_tol=1e-5):
-        return None
-    x = scaled[0]
-    node = _only(consumers(erf.outputs[0]))
-    if node is None or node.op_type != "Add":
-        return None
-    if scalar_of(other_operand(node, erf.outputs[0])) != 1.0 or adds_dimensions(*node.inputs):
-        return None
-    factor, num_x = 1.0, 0  # what 1 + erf is multiplied by until it is gelu(x)
-    for _ in range(2):
-        value = node.outputs[0]
-        node = _only(consumers(value))
-        if node is None or node.op_type not in ("Mul", "Div"):
-            return None
-        by = scaled_by(node)
-        if by is not None:
-            factor *= by[1]
-            continue
-        other = other_operand(node, value)
-        if other is None or node.op_type != "Mul":
-            return None
-        above = other.producer()
-        half = scaled_by(above) if above is not None else None
-        if other is x:
-            num_x += 1
-        elif half is not None and half[0] is x:
-            factor, num_x = factor * half[1], num_x + 1
-        else:
-            return None
-        if num_x == 1 and math.isclose(factor, 0.5):
-            return x, node
-    return (x, node) if num_x == 1 and math.isclose(factor, 0.5) else None
-
-
-def _tanh_gelu(build: Builder, x: ir.Value) -> ir.Value:
-    """Spell out ``x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`` (Hendrycks and Gimpel, 2016)."""
-
-    def number(value: float) -> ir.Value:
-        return build.constant(np.asarray(value, np.float32))
-
-    cubed = build.one("Mul", build.one("Mul", build.one("Mul", x, x), x), number(0.044715))
-    inner = build.one("Mul", build.one("Add", x, cubed), number(math.sqrt(2 / math.pi)))
-    plus_one = build.one("Add", build.one("Tanh", inner), number(1.0))
-    return build.one("Mul", build.one("Mul", x, plus_one), number(0.5))
-
-
-def _only(nodes: Iterable[ir.Node]) -> ir.Node | None:
-    """Return the one node among `nodes`, or None where there are none or several."""
-    found = list(nodes)
-    return found[0] if len(found) == 1 else None
-
-
-def _is_per_channel(gamma: ir.Value, x: ir.Value) -> bool:
-    """Say whether the constant `gamma` holds one number for each channel of `x`."""
-    dims = array_shape(gamma)
-    if x.shape is None or not 0 < len(dims) <= len(x.shape):
+def _is_per_channel(gamma: ir.Value | None, x: ir.Value) -> bool:
+    """Return whether the constant `gamma` holds one number for each channel of `x`."""
+    dims = array_shape(gamma) if is_constant(gamma) else ()
+    if not 0 < len(dims) <= len(dims_of(x)):
         return False
-    return dims[-1] == x.shape[-1] and all(dim == 1 for dim in dims[:-1])
+    return dims[-1] == dims_of(x)[-1] and all(dim == 1 for dim in dims[:-1])
 
 
 def _is_square(node: ir.Node) -> bool:
@@ -237,11 +92,90 @@ def _is_square(node: ir.Node) -> bool:
     return node.op_type == "Pow" and scalar_of(node.inputs[1]) == 2.0
 
 
-def _is_last_axis(node: ir.Node) -> bool:
-    """Say whether `node` reduces the last axis alone, and keeps it."""
-    axes = reduced_axes(node)
-    if axes is None:
+def restore_softmaxes(graph: ir.Graph) -> int:
+    """Turn ``Flatten -> Softmax -> Reshape back`` into one Softmax over the last axis.
+
+    That is what the converter to opset 13 makes of an older file's Softmax. The softmax must be
+    over each row, and a row be one vector of what was flattened. Return how many were restored.
+    """
+    return sum(_restore_softmax(graph, node) for node in list(graph) if node.op_type == "Softmax")
+
+
+def _restore_softmax(graph: ir.Graph, node: ir.Node) -> bool:
+    above = made_by(data_input(node), "Flatten", "Reshape")
+    below = sole_reader(node.outputs[0], "Reshape")
+    if above is None or below is None or node.attributes.get_int("axis", -1) not in (-1, 1):
         return False
-    shape = data_input(node).shape
-    rank = len(shape) if shape is not None else None
-    return axes in ([-1], [rank - 1] if rank else [-1])
+    source = data_input(above)
+    rows, inner = dims_of(data_input(node)), dims_of(source)[1:]
+    if len(rows) != 2 or not inner or not all(isinstance(dim, int) for dim in inner):
+        return False
+    if rows[1] != inner[-1] or dims_of(below.outputs[0])[1:] != inner:
+        return False
+    replace_value(below.outputs[0], Builder(graph, below).one("Softmax", source, axis=-1))
+    return True
+
+
+def rewrite_gelus(graph: ir.Graph) -> int:
+    """Bring every exact GELU into ``x / sqrt(2) -> Erf -> + 1 -> * x -> * 0.5``; return how many.
+
+    That is the form that ONNX Runtime, TensorRT and OpenVINO all fuse again. GELU in its tanh form
+    (SigLIP, GPT) is another function and is left as it is, or spelled out where it is one operator,
+    which opset 19 does not have.
+    """
+    return sum(
+        _rewrite_gelu(graph, node) for node in list(graph) if node.op_type in ("Erf", "Gelu")
+    )
+
+
+def _rewrite_gelu(graph: ir.Graph, node: ir.Node) -> bool:
+    found = (data_input(node), node) if node.op_type == "Gelu" else _erf_gelu(node)
+    if found is None:
+        return False
+    x, last = found
+    build = Builder(graph, last)
+    if node.attributes.get_string("approximate", "none") == "tanh":
+        # x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks and Gimpel, 2016
+        cubed = build.one("Mul", build.one("Mul", x, x), x)
+        cubed = build.one("Mul", cubed, build.number(0.044715))
+        inner = build.one("Mul", build.one("Add", x, cubed), build.number(math.sqrt(2 / math.pi)))
+        shape = build.one("Tanh", inner)
+    else:
+        shape = build.one("Erf", build.one("Div", x, build.number(math.sqrt(2))))
+    plus_one = build.one("Add", shape, build.number(1.0))
+    product = build.one("Mul", build.one("Mul", x, plus_one), build.number(0.5))
+    replace_value(last.outputs[0], product)
+    return True
+
+
+def _erf_gelu(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
+    """Return (x, the node that yields gelu(x)) where `erf` is a GELU's."""
+    scaled = scaled_by(data_input(erf).producer())
+    if scaled is None or not math.isclose(scaled[1], math.sqrt(0.5), rel_tol=1e-5):
+        return None
+    x = scaled[0]
+    node = sole_reader(erf.outputs[0], "Add")
+    if node is None or scalar_of(other_operand(node, erf.outputs[0])) != 1.0:
+        return None
+    if adds_dimensions(*node.inputs):
+        return None
+    factor, num_x = 1.0, 0  # what 1 + erf is multiplied by until it is gelu(x)
+    for _ in range(2):
+        value = node.outputs[0]
+        node = sole_reader(value, "Mul", "Div")
+        if node is None:
+            return None
+        by = scaled_by(node)
+        if by is not None:
+            factor *= by[1]
+            continue
+        other = other_operand(node, value)
+        if other is None or node.op_type != "Mul":
+            return None
+        half = (x, 1.0) if other is x else scaled_by(other.producer())
+        if half is None or half[0] is not x:
+            return None
+        factor, num_x = factor * half[1], num_x + 1
+        if num_x == 1 and math.isclose(factor, 0.5):
+            return x, node
+    return (x, node) if num_x == 1 and math.isclose(factor, 0.5) else None

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.export.rewrites.edit import Builder, constant, replace_value
+from edge_vit.graph.edit import Builder, add_constant, replace_value
 from edge_vit.graph.walk import (
     Linear,
     array_of,
     array_shape,
+    constant_index,
     consumers,
     data_input,
+    dims_of,
     find_linears,
     is_constant,
+    made_by,
 )
 
 _ROWWISE = frozenset(
@@ -30,13 +33,13 @@ def split_gemms(graph: ir.Graph) -> None:
     One whose first operand is transposed stays: its rows are no tokens.
     """
     for node in list(graph):
-        if node.op_type != "Gemm" or _int_of(node, "transA"):
+        if node.op_type != "Gemm" or node.attributes.get_int("transA", 0) != 0:
             continue
         weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-        if weight is None or not is_constant(weight) or (bias and not is_constant(bias)):
+        if not is_constant(weight) or (bias and not is_constant(bias)):
             continue
         matrix = array_of(weight)
-        if _int_of(node, "transB"):
+        if node.attributes.get_int("transB", 0):
             matrix = matrix.T
         matrix = matrix * matrix.dtype.type(node.attributes.get_float("alpha", 1.0))
         build = Builder(graph, node)
@@ -64,14 +67,14 @@ def unflatten_linears(graph: ir.Graph) -> None:
             linear = linears[node]
             source = _source_of_rows(linear.input)
             if source is not None:
-                _replace_rows(graph, linear.output, rebuild(graph, linear, source))
+                _replace_rows(graph, linear.output, _rebuild(graph, linear, source))
         elif node.op_type in _ROWWISE and len(node.outputs) == 1:
             _unflatten_rowwise(graph, node)
 
 
 def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
     inputs: list[ir.Value] = []
-    shape: list[int | ir.SymbolicDim] = []
+    dims: tuple[int | ir.SymbolicDim, ...] = ()
     for value in node.inputs:
         if value is None:
             return
@@ -79,60 +82,56 @@ def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
         if source is None:
             if not is_constant(value) or len(array_shape(value)) > 1:
                 return
+        elif dims and dims[1:] != dims_of(source)[1:]:
+            return
         else:
-            assert source.shape is not None
-            if shape and shape[1:] != list(source.shape)[1:]:
-                return
-            shape = list(source.shape)
+            dims = dims_of(source)
         inputs.append(source or value)
     rows = node.outputs[0]
-    if not shape or rows.shape is None or node.attributes.get_int("axis", -1) != -1:
+    if not dims or rows.shape is None or node.attributes.get_int("axis", -1) != -1:
         return
     copy = ir.node(node.op_type, inputs, node.attributes)
     graph.insert_before(node, copy)
     output = copy.outputs[0]
     output.name = f"{rows.name}/unflattened"
-    output.shape, output.type = ir.Shape([*shape[:-1], rows.shape[-1]]), rows.type
+    output.shape, output.type = ir.Shape([*dims[:-1], rows.shape[-1]]), rows.type
     _replace_rows(graph, rows, output)
 
 
 def _source_of_rows(value: ir.Value) -> ir.Value | None:
     """Return the (batch, ..., width) value of which `value` is a Reshape to rows (rows, width)."""
-    above = value.producer()
-    if above is None or above.op_type != "Reshape" or value.shape is None or len(value.shape) != 2:
+    above, rows = made_by(value, "Reshape"), dims_of(value)
+    dims = dims_of(data_input(above)) if above is not None else ()
+    if above is None or len(rows) != 2 or len(dims) < 3 or dims[-1] != rows[-1]:
         return None
-    source = data_input(above)
-    if source.shape is None or len(source.shape) < 3 or source.shape[-1] != value.shape[-1]:
-        return None
-    return source if all(isinstance(dim, int) for dim in list(source.shape)[1:]) else None
+    return data_input(above) if all(isinstance(dim, int) for dim in dims[1:]) else None
 
 
 def _replace_rows(graph: ir.Graph, rows: ir.Value, output: ir.Value) -> None:
     """Let the readers of `rows` (rows, width) read `output` (batch, ..., width) instead."""
-    assert output.shape is not None
-    before = rows.producer()
+    before, dims = rows.producer(), dims_of(output)
     assert before is not None
     for node in list(consumers(rows)):
-        shape = node.outputs[0].shape
         if not _is_free_reshape(node):
             continue
         # Dimensions that are equal but for one are equal: the number of elements is.
-        if shape is not None and list(shape)[1:] == list(output.shape)[1:]:
+        shape = node.outputs[0].shape
+        if shape is not None and tuple(shape)[1:] == dims[1:]:
             replace_value(node.outputs[0], output)
         else:
             node.replace_input_with(0, output)
     if rows.uses() or rows.is_graph_output():
         build = Builder(graph, before)
-        target = build.constant(np.array([-1, output.shape[-1]], np.int64))
-        flat = build.one("Reshape", output, target)
+        flat = build.one("Reshape", output, build.ints(-1, dims[-1]))
         flat.shape, flat.type = rows.shape, rows.type
         replace_value(rows, flat)
 
 
 def _is_free_reshape(node: ir.Node) -> bool:
-    """Say whether `node` is a Reshape to a constant target that copies no dimension (a 0 would)."""
-    target = node.inputs[1] if node.op_type == "Reshape" else None
-    return target is not None and is_constant(target) and bool(array_of(target).all())
+    """Return whether `node` is a Reshape to a constant target that copies no dimension (0 does)."""
+    if node.op_type != "Reshape" or not is_constant(node.inputs[1]):
+        return False
+    return bool(array_of(node.inputs[1]).all())
 
 
 def shape_biases(graph: ir.Graph) -> None:
@@ -142,49 +141,33 @@ def shape_biases(graph: ir.Graph) -> None:
     meant.
     """
     for linear in find_linears(graph).values():
-        shape = linear.output.shape
-        if linear.add is None or shape is None or len(shape) != 3:
-            continue
-        index = next(i for i, v in enumerate(linear.add.inputs) if v is not None and is_constant(v))
-        linear.add.replace_input_with(index, constant(graph, linear.bias.reshape(1, 1, -1)))
+        if linear.add is not None and len(dims_of(linear.output)) == 3:
+            bias = add_constant(graph, "", linear.bias.reshape(1, 1, -1))
+            linear.add.replace_input_with(constant_index(linear.add), bias)
 
 
 def merge_linears(graph: ir.Graph, linears: Sequence[Linear]) -> bool:
-    """Turn linear layers that read the same value into one, followed by a Split.
-
-    Returns:
-        Whether they could be merged.
-    """
+    """Turn linear layers that read the same value into one and a Split; return whether it could."""
     if len(linears) < 2 or len({linear.input for linear in linears}) != 1:
         return False
-    shape = linears[0].input.shape
-    if shape is None or len(shape) < 2:
+    rank = len(dims_of(linears[0].input))
+    if rank < 2:
         return False
     first = min((linear.matmul for linear in linears), key=list(graph).index)
     build = Builder(graph, first)
     weight = np.concatenate([linear.weight for linear in linears], axis=1)
     bias = np.concatenate([linear.bias for linear in linears])
-    output = build.one("MatMul", linears[0].input, build.constant(weight))
-    if bias.any():
-        bias = bias.reshape(1, 1, -1) if len(shape) > 2 else bias
-        output = build.one("Add", output, build.constant(bias))
-    sizes = np.array([linear.weight.shape[1] for linear in linears], np.int64)
-    parts = build(
-        "Split", output, build.constant(sizes), attributes={"axis": -1}, num_outputs=len(sizes)
-    )
+    output = build.linear(linears[0].input, weight, bias, is_flat=rank == 2)
+    parts = build.split(output, [linear.shape[1] for linear in linears])
     for linear, part in zip(linears, parts, strict=True):
         replace_value(linear.output, part)
     return True
 
 
-def _int_of(node: ir.Node, name: str) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else 0
-
-
-def rebuild(graph: ir.Graph, linear: Linear, source: ir.Value) -> ir.Value:
+def _rebuild(graph: ir.Graph, linear: Linear, source: ir.Value) -> ir.Value:
     """Add a copy of `linear` that reads `source`, and return its output."""
     build = Builder(graph, linear.add or linear.matmul)
-    shape = None if source.shape is None else ir.Shape([*source.shape[:-1], linear.weight.shape[1]])
+    shape = ir.Shape([*dims_of(source)[:-1], linear.shape[1]])
     output = build.one("MatMul", source, build.constant(linear.weight))
     output.shape, output.type = shape, source.type
     if linear.add is not None:

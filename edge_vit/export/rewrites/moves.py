@@ -2,30 +2,26 @@
 
 Positions of elements are sent through the moves themselves, so that no way of writing them has to
 be known. What is more than a move, such as rotary positions or a norm of queries and keys, is a
-stretch of the graph that stays as it is; it is enough to know the value that it starts from.
+subgraph that stays as it is; it is enough to know the value that it starts from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
-from edge_vit.graph.exact import open_graph
+from edge_vit.export.rewrites.probe import runner_of
 from edge_vit.graph.walk import (
     Array,
-    array_of,
     consumers,
     is_constant,
     is_movement,
+    operands,
     scaled_by,
 )
-
-Moves = list[tuple[ir.Node, int]]
-"""Nodes that move elements, first to last, and which output of each is followed."""
 
 _LINEAR = frozenset(
     {"Slice", "Split", "Reshape", "Transpose", "Gather", "Squeeze", "Unsqueeze", "Identity"}
@@ -34,19 +30,19 @@ _LINEAR = frozenset(
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Subgraph:
     """A part of the graph with one value to start from and one to end in.
 
     Attributes:
         source: the value that `start` is a mere rearrangement of.
-        moves: from `source` to `start`.
-        factor: product of the scale factors among the moves.
+        moves: nodes that move elements from `source` to `start`, or multiply all by one number.
+        factor: product of these numbers.
         start: the last value of which all else is made.
         nodes: what lies between `start` and the end; empty where `start` is the end.
     """
 
     source: ir.Value
-    moves: Moves
+    moves: tuple[ir.Node, ...]
     factor: float
     start: ir.Value
     nodes: frozenset[ir.Node]
@@ -56,6 +52,10 @@ class Stretch:
         """Whether a factor on `start` is the same factor on the end."""
         return all(map(_is_linear, self.nodes))
 
+    def positions(self, shape: Sequence[int]) -> Array:
+        """Return where the elements of `source`, of `shape`, are in `start`, as `move` does."""
+        return move(self.moves, self.source, self.start, shape)
+
     def start_from(self, value: ir.Value) -> None:
         """Let the nodes read `value` in place of `start`."""
         for node in self.nodes:
@@ -64,8 +64,8 @@ class Stretch:
                     node.replace_input_with(index, value)
 
 
-def trace_stretch(end: ir.Value, sources: Iterable[ir.Value]) -> Stretch | None:
-    """Return the stretch that makes `end` of one of `sources`; None where more goes into it."""
+def trace_back(end: ir.Value, sources: Iterable[ir.Value]) -> Subgraph | None:
+    """Return the subgraph that makes `end` of one of `sources`; None where more goes into it."""
     wanted, found, cone = frozenset(sources), set[ir.Value](), set[ir.Node]()
     stack = [end]
     while stack:
@@ -78,11 +78,11 @@ def trace_stretch(end: ir.Value, sources: Iterable[ir.Value]) -> Stretch | None:
             return None  # an input of the graph
         if node not in cone:
             cone.add(node)
-            stack.extend(v for v in node.inputs if v is not None and not is_constant(v))
+            stack.extend(operands(node))
     if len(found) != 1:
         return None
     (source,) = found
-    start, moves, factor = source, [], 1.0
+    start, moves, factor = source, list[ir.Node](), 1.0
     while start is not end:
         readers = [node for node in dict.fromkeys(consumers(start)) if node in cone]
         scaled = scaled_by(readers[0]) if len(readers) == 1 else None
@@ -92,44 +92,26 @@ def trace_stretch(end: ir.Value, sources: Iterable[ir.Value]) -> Stretch | None:
         outputs = [v for v in node.outputs if v is end or any(r in cone for r in consumers(v))]
         if len(outputs) != 1:
             break
-        if scaled:
-            factor *= scaled[1]
-        else:
-            moves.append((node, node.outputs.index(outputs[0])))
+        factor *= scaled[1] if scaled else 1.0
+        moves.append(node)
         cone.discard(node)
         (start,) = outputs
-    return Stretch(source, moves, factor, start, frozenset(cone))
+    return Subgraph(source, tuple(moves), factor, start, frozenset(cone))
 
 
-def move(moves: Moves, shape: tuple[int, ...]) -> Array:
-    """Return where the elements of an array of `shape` go: flat positions, moved by `moves`."""
+def move(nodes: Sequence[ir.Node], source: ir.Value, end: ir.Value, shape: Sequence[int]) -> Array:
+    """Return the flat positions of the elements of `source`, of `shape`, where `nodes` move them.
+
+    `end` is what `nodes` make.
+    """
     positions = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
-    if not moves:
+    if not nodes:
         return positions
-    nodes, constants, name = [], {}, "positions"
-    for number, (node, output) in enumerate(moves):
-        proto = ir.to_proto(node)
-        proto.input[0] = name
-        for index in range(len(proto.output)):
-            proto.output[index] = f"moved{number}_{index}"
-        name = proto.output[output]
-        nodes.append(proto)
-        for value in node.inputs[1:]:
-            if value is not None:
-                constants[value.name] = onnx.numpy_helper.from_array(array_of(value), value.name)
-    source = onnx.helper.make_tensor_value_info("positions", onnx.TensorProto.INT64, shape)
-    graph = onnx.helper.make_graph(
-        nodes, "moves", [source], [onnx.ValueInfoProto(name=name)], list(constants.values())
-    )
-    opset = [onnx.helper.make_opsetid("", 19)]
-    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
-    session = open_graph(model.SerializeToString(), as_written=True)
-    moved: Array = session.run([name], {"positions": positions})[0]
-    return moved
+    return runner_of(nodes, source, end, positions.dtype, scales=False)(positions)
 
 
 def _is_linear(node: ir.Node) -> bool:
-    constants = [value is not None and is_constant(value) for value in node.inputs]
+    constants = [is_constant(value) for value in node.inputs]
     if node.op_type in ("Add", "Sub", "Concat"):
         return not any(constants)
     if node.op_type in ("Mul", "Div"):

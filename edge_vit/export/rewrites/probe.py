@@ -1,28 +1,24 @@
-"""Runs a graph to learn what its values are: shapes, folded constants, where elements go."""
+"""Runs a graph, or a few nodes of it, to learn what its values are: shapes, constants, places."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
 from edge_vit.errors import SpecError
-from edge_vit.graph.exact import open_graph
+from edge_vit.graph.exact import one_line, open_graph
 from edge_vit.graph.expose import expose
-from edge_vit.graph.walk import Array
+from edge_vit.graph.walk import Array, array_of, is_constant, scaled_by
 
 PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
 
 
 def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[str, Array]:
-    """Return the arrays of `values`, by name, for one run on seeded noise.
-
-    Args:
-        model: a graph of one input.
-        values: named values in it.
-        batch: images in the run, where the graph leaves it open.
+    """Return the arrays of `values`, by name, for one run of `batch` images of seeded noise.
 
     Raises:
         SpecError: ONNX Runtime cannot run the graph.
@@ -51,6 +47,47 @@ def find_shapes(
         proto.graph.node.append(onnx.helper.make_node("Shape", [value.name or ""], [name]))
     shapes = _run(expose(proto, names.values(), only=True), list(names.values()), batch)
     return {value: tuple(shapes[name].tolist()) for value, name in names.items()}
+
+
+def runner_of(
+    nodes: Sequence[ir.Node],
+    source: ir.Value,
+    end: ir.Value,
+    dtype: npt.DTypeLike = np.float32,
+    *,
+    scales: bool = True,
+) -> Callable[[Array], Array]:
+    """Return a function from an array of `dtype` in the place of `source` to `end`.
+
+    `nodes`, in topological order, make `end` of constants and `source` alone; what becomes of them
+    later does not matter. Without `scales`, those that only multiply by one number do nothing.
+
+    Raises:
+        SpecError: ONNX Runtime refuses them.
+    """
+    protos = []
+    for node in nodes:
+        scaled = None if scales else scaled_by(node)
+        proto = ir.to_proto(node)
+        if scaled is not None:
+            proto = onnx.helper.make_node("Identity", [scaled[0].name or ""], list(proto.output))
+        protos.append(proto)
+    read = {value for node in nodes for value in node.inputs if is_constant(value)}
+    constants = [onnx.numpy_helper.from_array(array_of(v), v.name if v else "") for v in read]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    first = onnx.helper.make_tensor_value_info(source.name or "", kind, None)
+    last = onnx.ValueInfoProto(name=end.name)
+    graph = onnx.helper.make_graph(protos, "part", [first], [last], constants)
+    opset = [onnx.helper.make_opsetid("", 19)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    session = open_graph(model.SerializeToString(), as_written=True)
+    names, name = [end.name or ""], source.name or ""
+
+    def run(array: Array) -> Array:
+        result: Array = session.run(names, {name: array})[0]
+        return result
+
+    return run
 
 
 def _at_batch(model: ir.Model, batch: int) -> onnx.ModelProto:
@@ -115,8 +152,6 @@ def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Arra
     try:
         return dict(zip(names, session.run(names, {image.name: feed}), strict=True))
     except Exception as error:  # ONNX Runtime raises a class of its own for every status code
-        raise SpecError(f"the graph does not run at batch size {batch}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        raise SpecError(
+            f"the graph does not run at batch size {batch}: {one_line(error)}"
+        ) from None

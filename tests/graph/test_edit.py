@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_graphs import parse
 
-from edge_vit.graph.constant import add_constant, replace_input
+from edge_vit.graph.edit import add_constant, replace_input
 
 
 @pytest.fixture

@@ -16,41 +16,40 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edge_vit.graph.constant import add_constant, new_node
-from edge_vit.graph.walk import Array, array_of, consumers, is_constant
-from edge_vit.lowering.ort_x64.attention import DOMAIN
+from edge_vit.graph.edit import add_constant, new_node
+from edge_vit.graph.walk import (
+    Array,
+    array_of,
+    consumers,
+    data_input,
+    dims_of,
+    is_constant,
+    permutation,
+)
 
-_PRODUCT = "MatMulIntegerToFloat"
+DOMAIN = "com.microsoft"
+PRODUCT = "MatMulIntegerToFloat"
 _LOWER = 256  # levels of the lower half of a weight
 
 
 @dataclass(frozen=True)
 class _Embedding:
-    """What makes tokens of pixels.
+    """What makes tokens of pixels."""
 
-    Attributes:
-        mean: (C,), subtracted from the pixels.
-        factor: (C,), that they are multiplied with afterwards.
-        kernel: (width, C, patch, patch), of windows that lie side by side.
-        bias: (width,).
-        planes: the pixels as the convolution reads them, (batch, C, H, W).
-        tokens: the node that makes (batch, patches, width).
-    """
-
-    mean: Array
-    factor: Array
-    kernel: Array
-    bias: Array
-    planes: ir.Value
-    tokens: ir.Node
+    mean: Array  # (C,), subtracted from the pixels
+    factor: Array  # (C,), that they are multiplied with afterwards
+    kernel: Array  # (width, C, patch, patch), of windows that lie side by side
+    bias: Array  # (width,)
+    planes: ir.Value  # the pixels as the convolution reads them, (batch, C, H, W)
+    tokens: ir.Node  # that makes (batch, patches, width)
 
 
 def fold_pixels(graph: ir.Graph) -> bool:
-    """Let products of pixels make the tokens of `graph`; say whether it has the form for it."""
+    """Let products of pixels make the tokens of `graph`; return whether it has the form."""
     pixels, found = graph.inputs[0], _find_embedding(graph)
     if found is None:
         return False
-    _, height, width, channels = (int(n) if isinstance(n, int) else -1 for n in pixels.shape or ())
+    _, height, width, channels = (int(n) if isinstance(n, int) else -1 for n in dims_of(pixels))
     rows, columns = found.kernel.shape[2:]
     down, across = height // rows, width // columns
     constants = {
@@ -65,7 +64,7 @@ def fold_pixels(graph: ir.Graph) -> bool:
     values["pixels"] = pixels
     for name, op_type, inputs, attributes in _STEPS:
         operands = [values[key] for key in inputs.split()]
-        domain = DOMAIN if op_type == _PRODUCT else ""
+        domain = DOMAIN if op_type == PRODUCT else ""
         node = new_node(op_type, f"embed/pixels/{name}", operands, attributes, domain)
         values[name] = node.outputs[0]
         graph.insert_before(found.tokens, node)
@@ -79,8 +78,8 @@ _STEPS: tuple[tuple[str, str, str, dict[str, ir.Attr]], ...] = (
     ("rows", "Reshape", "pixels cut", {}),
     ("patches", "Transpose", "rows", {"perm": ir.AttrInt64s("perm", [0, 1, 3, 2, 4])}),
     ("flattened", "Reshape", "patches flat", {}),
-    ("upper", _PRODUCT, "flattened upper_weight one upper_scales zero zeros bias", {}),
-    ("lower", _PRODUCT, "flattened lower_weight one lower_scales zero zeros", {}),
+    ("upper", PRODUCT, "flattened upper_weight one upper_scales zero zeros bias", {}),
+    ("lower", PRODUCT, "flattened lower_weight one lower_scales zero zeros", {}),
     ("tokens", "Add", "upper lower", {}),
 )
 """What each makes, operator, what it reads, and its attributes."""
@@ -113,14 +112,13 @@ def _find_embedding(graph: ir.Graph) -> _Embedding | None:
     if found is None:
         return None
     _, sub, mul, to_planes, conv, _, last = found
-    constants = [node.inputs[index] for node, index in ((sub, 1), (mul, 1), (conv, 1))]
+    constants = [data_input(sub, 1), data_input(mul, 1), data_input(conv, 1)]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    if any(value is None or not is_constant(value) for value in constants):
+    if not all(map(is_constant, constants)):
         return None
-    mean, factor, kernel = (array_of(value) for value in constants if value is not None)
-    tokens = last.outputs[0].shape
+    mean, factor, kernel = map(array_of, constants)
     num_patches = _num_patches(conv, kernel, graph.inputs[0])
-    if tokens is None or not num_patches or tuple(tokens[1:]) != (num_patches, len(kernel)):
+    if not num_patches or dims_of(last.outputs[0])[1:] != (num_patches, len(kernel)):
         return None
     return _Embedding(
         np.broadcast_to(mean.reshape(-1), kernel.shape[1]),
@@ -148,7 +146,7 @@ def _follow(graph: ir.Graph, chain: Sequence[tuple[str, tuple[int, ...]]]) -> li
         below = [node for node in consumers(value) if not _asks_for_batch(node)]
         if len(below) != 1 or below[0].op_type != op_type:
             return []  # where others read it too, it is computed all the same
-        if perm and tuple(below[0].attributes["perm"].as_ints()) != perm:
+        if perm and permutation(below[0]) != perm:
             return []
         nodes.append(below[0])
         value = below[0].outputs[0]
@@ -156,24 +154,21 @@ def _follow(graph: ir.Graph, chain: Sequence[tuple[str, tuple[int, ...]]]) -> li
 
 
 def _asks_for_batch(node: ir.Node) -> bool:
-    """Whether `node` gives the size of the first axis, and nothing else."""
-    ends = [node.attributes.get(name) for name in ("start", "end")]
-    return node.op_type == "Shape" and [None if e is None else e.as_int() for e in ends] == [0, 1]
+    """Return whether `node` gives the size of the first axis, and nothing else."""
+    ends = [node.attributes.get_int(name, -1) for name in ("start", "end")]
+    return node.op_type == "Shape" and ends == [0, 1]
 
 
 def _num_patches(conv: ir.Node, kernel: Array, pixels: ir.Value) -> int:
     """Return how many windows of `conv` cover the image once, without a border; 0 where not so."""
-    size = kernel.shape[2:]
-    names = ("strides", "pads", "dilations", "group")
-    strides, pads, dilations, group = (conv.attributes.get(name) for name in names)
-    sides = tuple(pixels.shape[1:3]) if pixels.shape is not None else ()
+    size, attributes = kernel.shape[2:], conv.attributes
     if (
-        strides is None
-        or tuple(strides.as_ints()) != size
-        or (pads is not None and any(pads.as_ints()))
-        or (dilations is not None and set(dilations.as_ints()) != {1})
-        or (group is not None and group.as_int() != 1)
+        tuple(attributes.get_ints("strides", ())) != size
+        or any(attributes.get_ints("pads", ()))
+        or set(attributes.get_ints("dilations", (1,))) != {1}
+        or attributes.get_int("group", 1) != 1
     ):
         return 0
-    counts = [n // k for n, k in zip(sides, size, strict=True) if isinstance(n, int) and n % k == 0]
+    sides = zip(dims_of(pixels)[1:3], size, strict=True)
+    counts = [n // k for n, k in sides if isinstance(n, int) and n % k == 0]
     return counts[0] * counts[1] if len(counts) == 2 else 0

@@ -11,10 +11,10 @@ import rtx
 from seeded import SITES, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.coverage import find_overshoots
-from edge_vit.lowering.calibrated import as_calibrated, scale_hidden
 from edge_vit.lowering.fp16 import write_half
-from edge_vit.lowering.ort_x64.products import write_ort_x64
+from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
+from edge_vit.lowering.rotation import as_calibrated, scale_hidden
 from edge_vit.spec.table import RECIPES
 
 IMAGES = random_images(12, seed=3)
