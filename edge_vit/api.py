@@ -72,9 +72,7 @@ def export_bundle(
     """
     require("torch", "exporting a model")
     require("onnx_ir", "exporting a model")
-    from edge_vit.export.export import export_model
-    from edge_vit.export.into_bundle import write_export
-    from edge_vit.export.notes import export_notes
+    from edge_vit.export.export import export_model, export_notes, write_export
     from edge_vit.export.sources import SourceRequest
 
     wanted = find_format(precision)

@@ -5,6 +5,9 @@ A message names the thing, what came, what was wanted and what to type next, in 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 _MAX_MESSAGE = 1_500
 
 
@@ -63,3 +66,9 @@ class GateFailed(EdgeVitError):  # noqa: N818
     """A limit that the user set was not kept."""
 
     exit_status = 3
+
+
+def did_you_mean(got: str, known: Iterable[str], count: int = 1) -> str:
+    """Return ``. Did you mean NAME?`` with the nearest of `known`; empty where none is near."""
+    near = difflib.get_close_matches(got, list(known), n=count)
+    return f". Did you mean {' or '.join(near)}?" if near else ""

@@ -179,7 +179,13 @@ def small_source(make: Callable[[], nn.Module] = SmallViT) -> TorchSource:
     """Return a reseeded small model as an opened source."""
     module = make().eval()
     reseed(module)
-    return TorchSource(module, "small", "python:small", "classification", (), SPEC)
+    return TorchSource(
+        module=module,
+        name="small",
+        address="python:small",
+        task="classification",
+        preprocess=SPEC,
+    )
 
 
 def export_legacy(

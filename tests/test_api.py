@@ -265,7 +265,7 @@ def made(exported, monkeypatch):
     [
         "calibration.into_bundle.calibrate_bundle",
         "api.quantize",
-        "export.into_bundle.write_export",
+        "export.export.write_export",
     ],
 )
 @pytest.mark.usefixtures("made")

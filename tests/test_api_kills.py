@@ -39,7 +39,6 @@ def without_numbers(monkeypatch):
     pytest.importorskip("torch")
     from edge_vit.calibration import into_bundle
     from edge_vit.export import export
-    from edge_vit.export import into_bundle as exported
     from edge_vit.export.export import Exported
     from edge_vit.lowering import variants
     from edge_vit.lowering.proof import Int8Proof
@@ -55,7 +54,7 @@ def without_numbers(monkeypatch):
         return Exported(b"another graph", SPEC, record, IMAGES.images, IMAGES.outputs, ())
 
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    for module in (into_bundle, exported, variants):
+    for module in (into_bundle, export, variants):
         monkeypatch.setattr(module, "installed_versions", lambda *names: {})
     monkeypatch.setattr(into_bundle, "calibrate_model", calibrate_model)
     monkeypatch.setattr(export, "export_model", export_model)
@@ -68,7 +67,7 @@ def without_numbers(monkeypatch):
         monkeypatch.setattr(
             variants, name, lambda *a, **options: Int8Proof(2, 40.0, deviations=(0.01, 0.02))
         )
-    for name in ("say_lost_in_half", "say_unforeseen"):
+    for name in ("note_lost_in_half", "note_unforeseen"):
         monkeypatch.setattr(variants, name, lambda *arguments, **options: "")
 
 

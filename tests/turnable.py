@@ -52,5 +52,7 @@ def export_small(name: str, arguments: dict[str, Any]) -> onnx.ModelProto:
     task = "classification" if arguments["num_classes"] else "features"
     if name in _TRACED:
         return make_canonical(trace_module(module, (size, size)), preprocess, task).model
-    source = TorchSource(module, "small", "python:small", task, (), preprocess)
+    source = TorchSource(
+        module=module, name="small", address="python:small", task=task, preprocess=preprocess
+    )
     return make_canonical(export_legacy(source), preprocess, task).model

@@ -27,7 +27,7 @@ from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.lowering.dead_tokens import find_single_token_layers
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
-from edge_vit.lowering.proof import Int8Proof, say_unforeseen
+from edge_vit.lowering.proof import Int8Proof, note_unforeseen
 from edge_vit.progress import Advance, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import (
@@ -217,7 +217,7 @@ class _Judge:
         )
         by_image = tuple(map(sqnr_of, error.by_image))
         proof = Int8Proof(len(by_image), error.sqnr, by_image, "held-out images")
-        if said := str(proof) if proof.is_collapsed else say_unforeseen(proof, error.foreseen):
+        if said := str(proof) if proof.is_collapsed else note_unforeseen(proof, error.foreseen):
             progress.note(said)
         table = self._table(chosen, in_half)
         return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)

@@ -36,7 +36,7 @@ from edge_vit.export.rewrites.linear import (
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.operators import spell_out_newer, write_grid_samples
 from edge_vit.graph.edit import Builder, replace_value
-from edge_vit.graph.exact import one_line
+from edge_vit.graph.exact import MAX_BYTES, one_line
 from edge_vit.graph.sites import Block, find_attentions, find_blocks
 from edge_vit.graph.walk import dims_of
 from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec, image_input, task_output
@@ -44,9 +44,6 @@ from edge_vit.tasks import task_named
 
 OPSET = 19
 IR_VERSION = 10
-
-MAX_BYTES = 2**31 - 2**20
-"""What one protobuf file can hold."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from edge_vit.bundle import GOLDEN, RECORD, Bundle, Golden
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.data.images import ImageSource
 from edge_vit.data.preprocess import preprocess
@@ -16,37 +19,42 @@ from edge_vit.export.golden import NUM_GOLDEN, choose_golden
 from edge_vit.export.meaning import settle_meaning
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
-from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
-from edge_vit.export.sources.choices import refuse_choice
-from edge_vit.export.sources.onnx_file import fix_batch
-from edge_vit.export.sources.quantized import refuse_quantized
+from edge_vit.export.sources import OnnxSource, SourceRequest, TorchSource, open_source
+from edge_vit.export.sources.from_onnx import refuse_choice
+from edge_vit.export.sources.onnx_file import fix_batch, refuse_quantized
 from edge_vit.export.trace import trace_module
+from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import ModelSpec, PreprocessSpec, image_input
+from edge_vit.spec import ModelSpec, image_input
+
+_TOOLS = {
+    "onnx": (),
+    "timm": ("torch", "onnxscript", "timm"),
+    "torchvision": ("torch", "onnxscript", "torchvision"),
+    "hf": ("torch", "onnxscript", "transformers"),
+}
+"""Scheme of the source -> what makes its graph, where that is more or less than torch alone."""
+
+_MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported model, before it is written.
-
-    Attributes:
-        fp32: the canonical graph.
-        spec: its facts.
-        record: how it was made and proven.
-        images: uint8 (5, height, width, 3): what it was proven on, preprocessed.
-        outputs: float32 (5, ...): the graph's first output for each.
-        decoded: the same images as they came, uint8 (height, width, 3) of any size; empty where the
-            sample photographs were used.
-        further: the graph's other outputs by name.
-    """
+    """An exported model, before it is written."""
 
     fp32: bytes
+    """The canonical graph."""
     spec: ModelSpec
     record: ExportRecord
+    """How it was made and proven."""
     images: npt.NDArray[np.uint8]
+    """(5, height, width, 3): what it was proven on, preprocessed."""
     outputs: npt.NDArray[np.float32]
+    """(5, ...): the graph's first output for each."""
     decoded: tuple[npt.NDArray[np.uint8], ...]
+    """The same images as they came, of any size; empty where the sample photographs were used."""
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """The graph's other outputs by name."""
 
 
 def export_model(
@@ -58,16 +66,13 @@ def export_model(
 ) -> Exported:
     """Return the model that `request` asks for as a canonical fp32 graph.
 
-    Args:
-        request: which model, and what the user says about it.
-        static_batch: fix the batch size, or None for a dynamic one.
-        images: real images to prove it on; sample photographs where there are none.
-        progress: of the stages.
+    `static_batch` fixes the batch size. It is proven on `images`, on sample photographs where there
+    are none.
 
     Raises:
         SpecError: the model cannot be found, built, traced or brought into the canonical form.
         ArtifactError: its weights cannot be read or do not fit.
-        ParityError: the graph does not say what the model says.
+        ParityError: the graph does not give what the model gives.
     """
     with progress.step(f"opening {request.address}"):
         source = open_source(request)
@@ -78,20 +83,23 @@ def export_model(
     with progress.step("running the model"):
         decoded = () if images is None else tuple(i.pixels for i in choose_golden(images))
         name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
-        seen = _preprocess(decoded, source.preprocess)
+        seen = sample_photos(source.preprocess, NUM_GOLDEN)
+        if decoded:
+            seen = np.stack([preprocess(pixels, source.preprocess) for pixels in decoded])
         reference = observe_reference(
             source, seen, name, batch, may_be_constant=request.random_weights
         )
-    if isinstance(source, OnnxSource):
-        proto = source.model
-    else:
+    is_contract = False
+    if isinstance(source, TorchSource):
         with progress.step("tracing"):
             proto = trace_module(source.module, size, batch)
             refuse_quantized(proto, source.address)
             if not source.outputs:
                 refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
+    else:
+        assert isinstance(source, OnnxSource)
+        proto, is_contract = source.model, source.is_contract
     with progress.step("bringing the graph into canonical form"):
-        is_contract = isinstance(source, OnnxSource) and source.is_contract
         canonical = make_canonical(
             proto,
             source.preprocess,
@@ -129,15 +137,46 @@ def export_model(
     record = ExportRecord(
         request.address, checkpoint, parity, canonical.notes, remarks, source.weights
     )
-    names = [output.name for output in canonical.outputs]
     first, *others = outputs
-    further = dict(zip(names[1:], others, strict=True))
+    names = [output.name for output in canonical.outputs[1:]]
+    further = dict(zip(names, others, strict=True))
     return Exported(fp32, spec, record, seen, first, decoded, further)
 
 
-def _preprocess(
-    decoded: tuple[npt.NDArray[np.uint8], ...], spec: PreprocessSpec
-) -> npt.NDArray[np.uint8]:
-    if not decoded:
-        return sample_photos(spec, NUM_GOLDEN)
-    return np.stack([preprocess(pixels, spec) for pixels in decoded])
+def write_export(bundle: Bundle, exported: Exported) -> Bundle:
+    """Add the reference graph, its record and the golden images to `bundle`; return it."""
+    golden = Golden(exported.images, exported.outputs, exported.further)
+    scheme = exported.spec.source.partition(":")[0]
+    used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
+    bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=installed_versions(*used))
+    files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
+    for index, pixels in enumerate(exported.decoded):
+        if pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            files[f"golden/{index}.png"] = buffer.getvalue()
+    made_by = installed_versions("onnxruntime", "pillow")
+    return bundle.add(files, parents=(bundle.graph(),), made_by=made_by)
+
+
+def export_notes(exported: Exported) -> Iterator[str]:
+    """Yield an export in sentences: weights, parity, shape, and what stayed as it was."""
+    record, spec = exported.record, exported.spec
+    parity = record.parity
+    if record.weights:
+        yield f"{record.checkpoint or 'checkpoint'}: {record.weights}"
+    yield (
+        f"parity with {parity.reference} on {parity.images}, batch "
+        f"{', '.join(map(str, parity.batches))}: cosine "
+        f"{parity.cosine_min:.7f}, largest error {parity.max_error:.1e} of the largest output"
+    )
+    if parity.spread < 100 * parity.max_error:
+        yield (
+            f"the outputs of two images differ by {parity.spread:.1e} only: weights like these "
+            "(untrained?) prove little"
+        )
+    if spec.depth:
+        yield spec.describe_blocks()
+    yield from record.remarks
+    for note in record.notes:
+        yield f"left in its own form, {note}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from edge_vit.data.images import ImageItem, ImageSource
 from edge_vit.data.preprocess import digest
@@ -31,13 +31,16 @@ def choose_golden(source: ImageSource, count: int = NUM_GOLDEN) -> tuple[ImageIt
         ImageError: no image can be read.
     """
     if not isinstance(source, IndexedSource):
-        return _distinct(limit_images(source, count))
+        items = limit_images(source, count)
+        return tuple({digest(item.pixels): item for item in items}.values())
     chosen: dict[str, ImageItem] = {}
     classes: set[int] = set()
     failure: ImageError | None = None
-    for stretch in _stretches(len(source), count):
+    parts = min(count, len(source))
+    for part in range(parts):
+        ends = (number * len(source) // parts for number in (part, part + 1))
         fallback: tuple[str, ImageItem] | None = None
-        for index in _by_content(source, stretch)[:_MAX_DECODED]:
+        for index in _by_content(source, range(*ends))[:_MAX_DECODED]:
             try:
                 item = source.item(index)
             except ImageError as error:
@@ -46,9 +49,10 @@ def choose_golden(source: ImageSource, count: int = NUM_GOLDEN) -> tuple[ImageIt
             key = digest(item.pixels)
             if key in chosen:
                 continue
-            fallback = fallback or (key, item)
-            if item.label is None or item.label not in classes:
+            is_new = item.label is None or item.label not in classes
+            if fallback is None or is_new:
                 fallback = key, item
+            if is_new:
                 break
         if fallback is not None:
             chosen[fallback[0]] = fallback[1]
@@ -57,17 +61,6 @@ def choose_golden(source: ImageSource, count: int = NUM_GOLDEN) -> tuple[ImageIt
     if not chosen and failure is not None:
         raise failure
     return tuple(chosen.values())
-
-
-def _distinct(items: ImageSource) -> tuple[ImageItem, ...]:
-    return tuple({digest(item.pixels): item for item in items}.values())
-
-
-def _stretches(length: int, count: int) -> Iterator[range]:
-    """Yield `count` ranges, as long as each other, that make up all `length` indices."""
-    count = min(count, length)
-    for number in range(count):
-        yield range(number * length // count, (number + 1) * length // count)
 
 
 def _by_content(source: IndexedSource, stretch: range) -> Sequence[int]:

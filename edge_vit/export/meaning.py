@@ -20,18 +20,11 @@ _NORM_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Meaning:
-    """The task of a model, and what turns the graph's output into probabilities.
-
-    Attributes:
-        task: of the model.
-        activation: that is applied outside of the graph.
-        stripped: the end of the graph that is taken off; None where it stays as it is.
-        remarks: what was found, one line each.
-    """
+    """The task of a model, and what turns the graph's output into probabilities."""
 
     task: TaskName
-    activation: Activation
-    stripped: Ending | None = None
+    activation: Activation  # that is applied outside of the graph
+    stripped: Ending | None = None  # the end of the graph that is taken off
     remarks: tuple[str, ...] = ()
 
 
@@ -44,47 +37,42 @@ def settle_meaning(
 ) -> Meaning:
     """Return what the output of a model means.
 
-    What the user says goes first, then what the source declares, then the end of the graph, then
-    what the outputs look like.
-
-    Args:
-        request: its `task` and `activation`, where they are said.
-        declared: of the source; `classification` where it does not know better.
-        ending: of the graph, where one was found.
-        outputs: of the model itself for some images, (images, size); the first of several.
-        activation: of the source, where it declares one.
+    What the user states goes first, then what the source declares (`declared`, classification where
+    it does not know better, and `activation`), then the end of the graph, then what the `outputs`
+    of the model itself look like, (images, size), the first of several.
 
     Raises:
-        SpecError: what the user says cannot be: one class, a second activation, probabilities
+        SpecError: what the user states cannot be: one class, a second activation, probabilities
             outside of 0 to 1, or a threshold of what has none.
     """
     if outputs.ndim > 2:
         return _settle_named(request, declared, activation, outputs)
     end = (ending.name, ending.activation) if ending is not None else ("", None)
     task, remarks = settle_task(request.address, request.task, declared, outputs.shape[1], *end)
-    said = request.activation
     _check_threshold(request, task)
+    address, stated = request.address, f"--activation {request.activation}"
+    is_applied = request.activation not in (None, "none")
     if not task_named(task).gives_probabilities:
-        if said not in (None, "none"):
+        if is_applied:
             raise SpecError(
-                f"--activation {said}: {request.address} gives {task}, which has no probabilities. "
+                f"{stated}: {address} gives {task}, which has no probabilities. "
                 "Leave --activation out, or say --task"
             )
         return Meaning(task, "none", None, remarks)
-    if ending is not None:
-        if said not in (None, "none"):
-            raise SpecError(
-                f"--activation {said}: {request.address} ends in {ending.name} itself, and would "
-                "have two of them. Leave --activation out"
-            )
-        gives = "log-probabilities" if ending.is_log else "probabilities"
-        remark = (
-            f"the model ends in {ending.name} and gives {gives}: taken off, the graph gives logits "
-            f"and {ending.activation} is applied once, outside of it"
+    if ending is None:
+        activation, found = _look(request, task, outputs)
+        return Meaning(task, activation, None, (*remarks, *found))
+    if is_applied:
+        raise SpecError(
+            f"{stated}: {address} ends in {ending.name} itself, and would have two of them. "
+            "Leave --activation out"
         )
-        return Meaning(task, ending.activation, ending, (*remarks, remark))
-    activation, found = _look(request, task, outputs)
-    return Meaning(task, activation, None, (*remarks, *found))
+    gives = "log-probabilities" if ending.is_log else "probabilities"
+    remark = (
+        f"the model ends in {ending.name} and gives {gives}: taken off, the graph gives logits "
+        f"and {ending.activation} is applied once, outside of it"
+    )
+    return Meaning(task, ending.activation, ending, (*remarks, remark))
 
 
 def _settle_named(
@@ -128,47 +116,49 @@ def _check_threshold(request: SourceRequest, task: TaskName) -> None:
 def _look(
     request: SourceRequest, task: TaskName, outputs: NDArray[np.floating]
 ) -> tuple[Activation, tuple[str, ...]]:
-    """Return the activation, and what the numbers say where the graph's end does not."""
+    """Return the activation, and what the numbers tell where the graph's end does not."""
     wide = np.asarray(outputs, np.float64)
-    said, usual = request.activation, task_named(task).default_activation
+    stated, usual = request.activation, task_named(task).default_activation
     within = bool((wide >= 0).all() and (wide <= 1 + 1e-6).all())
     seen = f"on {len(wide)} images"
-    if said == "none" and not within:
+    if stated == "none" and not within:
         raise SpecError(
             f"--activation none: {request.address} gives {wide.min():.3g} to {wide.max():.3g} "
             f"{seen}, expected probabilities from 0 to 1. Leave --activation out for logits"
         )
-    sums = wide.sum(axis=1)
-    if within and wide.shape[1] > 1 and np.allclose(sums, 1, atol=_SUM_TOLERANCE):
-        if said not in (None, "none"):
-            return said, (
-                f"the outputs are probabilities already, they add up to 1 {seen}: --activation "
-                f"{said} is applied to them all the same",
-            )
+    sums, is_vector = wide.sum(axis=1), wide.shape[1] > 1
+    is_whole = within and is_vector and np.allclose(sums, 1, atol=_SUM_TOLERANCE)
+    if is_whole and stated in (None, "none"):
         return "none", (
             f"the outputs add up to 1 {seen}: they are probabilities, and no {usual} is applied. "
             "INT8 is judged on them, since the graph does not show its logits",
         )
-    if said is not None:
-        return said, ()
+    if is_whole:
+        return stated or usual, (
+            f"the outputs are probabilities already, they add up to 1 {seen}: --activation "
+            f"{stated} is applied to them all the same",
+        )
+    if stated is not None:
+        return stated, ()
     is_even = sums.min() > 0 and np.ptp(sums) < _SUM_TOLERANCE * sums.mean()
-    if wide.shape[1] > 1 and is_even and (wide >= 0).all():
-        return usual, (
+    remark = ""
+    if is_vector and is_even and (wide >= 0).all():
+        remark = (
             f"the outputs are not negative and add up to {sums.mean():.4g} {seen}, but are taken "
-            "as logits. If they are probabilities, let the model give them from 0 to 1",
+            "as logits. If they are probabilities, let the model give them from 0 to 1"
         )
-    if within:
-        return usual, (
+    elif within:
+        remark = (
             f"all outputs are from 0 to 1 {seen}, but taken as logits. If they are probabilities "
-            f"of labels, add --task multi_label --activation none",
+            f"of labels, add --task multi_label --activation none"
         )
-    if wide.shape[1] > 1 and np.allclose(np.linalg.norm(wide, axis=1), 1, atol=_NORM_TOLERANCE):
-        return usual, (
+    elif is_vector and np.allclose(np.linalg.norm(wide, axis=1), 1, atol=_NORM_TOLERANCE):
+        remark = (
             f"the outputs have length 1 {seen}, as feature vectors have, but are taken as logits. "
-            "If they are features, add --num-classes 0",
+            "If they are features, add --num-classes 0"
         )
-    if task_named(task).has_classes and bool((wide <= 1e-6).all()):
+    elif task_named(task).has_classes and bool((wide <= 1e-6).all()):
         total = np.log(np.exp(wide - wide.max(1, keepdims=True)).sum(1)) + wide.max(1)
         if np.allclose(total, 0, atol=_SUM_TOLERANCE):
-            return usual, (f"the outputs are log-probabilities {seen}: softmax makes them whole",)
-    return usual, ()
+            remark = f"the outputs are log-probabilities {seen}: softmax makes them whole"
+    return usual, (remark,) if remark else ()

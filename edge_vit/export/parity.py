@@ -1,8 +1,8 @@
-"""Proves that the exported graph says what the model says, before anything is written."""
+"""Proves that the exported graph gives what the model gives, before anything is written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,22 +26,15 @@ def check_parity(
     reference: Reference,
     restore: Callable[[Outputs], FloatArray] | None = None,
 ) -> tuple[Parity, tuple[Outputs, ...]]:
-    """Compare `fp32` with what the model gave; return the proof and the graph's outputs of each.
+    """Compare `fp32` with what the model gave; return the proof and each output of the graph.
 
     Every named output is held to the same limits; cosine and error are of the worst one. Queries of
-    a detector are compared whatever their order.
-
-    Args:
-        source: the model that was exported.
-        fp32: the exported graph.
-        reference: the model's own outputs.
-        restore: of the only output what the model gives, where the graph's end was taken off.
-
-    Returns:
-        The proof, and each output in the graph's order, (given images, ...).
+    a detector are compared whatever their order. Where the graph's end was taken off, `restore`
+    makes of its only output what the model gives. The outputs are in the graph's order, (given
+    images, ...) each.
 
     Raises:
-        ParityError: cosine, error or a batch size is off; the message says by how much.
+        ParityError: cosine, error or a batch size is off; the message tells by how much.
     """
     session = open_graph(fp32)
     input_name = session.get_inputs()[0].name
@@ -65,7 +58,8 @@ def check_parity(
             error = max(error, float(np.abs(wanted - same).max()) / largest)
             of.update(zip(run.indices, outputs, strict=True))
     rows = tuple(np.stack([of[i] for i in range(reference.num_given)]) for of in found)
-    spread = _spread(rows[0], found[0])
+    others = rows[0] if len(rows[0]) > 1 else np.stack(list(found[0].values()))
+    spread = float(np.abs(others - rows[0][:1]).max() / np.abs(rows[0]).max())
     parity = Parity(reference.name, reference.images_name, reference.batches, cosine, error, spread)
     if not (cosine > MIN_COSINE and error < MAX_ERROR):
         raise ParityError(
@@ -83,12 +77,6 @@ def _refuse_useless(source: Source, outputs: Outputs, wanted: Outputs, images: s
         raise ParityError(f"{source.name} gives as a graph nothing but zeros for {images}")
     if outputs.shape != wanted.shape:
         raise ParityError(f"{source.name} gives as a graph {outputs.shape}, {wanted.shape} wanted")
-
-
-def _spread(rows: Outputs, found: Mapping[int, Outputs]) -> float:
-    """Return how far outputs of different images are apart, over the largest output."""
-    others = np.stack(list(found.values())) if len(rows) == 1 else rows
-    return float(np.abs(others - rows[:1]).max() / np.abs(rows).max())
 
 
 def sample_photos(spec: PreprocessSpec, count: int = 5) -> Images:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from edge_vit.errors import ParityError, SpecError
-from edge_vit.export.sources import OnnxSource, Source
+from edge_vit.export.sources import OnnxSource, Source, TorchSource
 from edge_vit.export.sources.values import first_line
 from edge_vit.graph.exact import open_graph
 from edge_vit.spec import PreprocessSpec
@@ -39,12 +39,7 @@ RunModel = Callable[[Images], "tuple[Outputs, ...]"]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceRun:
-    """One run of the model.
-
-    Attributes:
-        indices: of the images in `Reference.images`, in the order of the batch.
-        outputs: float32 (batch, ...) each.
-    """
+    """One run of the model: which of the images, in the order of the batch, and each output."""
 
     indices: tuple[int, ...]
     outputs: tuple[Outputs, ...]
@@ -54,30 +49,21 @@ class ReferenceRun:
 class Reference:
     """What a model gives for some images.
 
-    Attributes:
-        name: what ran it, such as ``torch 2.14.1``.
-        images_name: of the images, for the record.
-        images: uint8 (count, height, width, 3): those that were given, then unlike ones to stand
-            beside them.
-        num_given: how many of them were given.
-        batches: the batch sizes of the runs.
-        is_static: whether that is the only batch size of the graph.
-        runs: all of them; each given image is in the last one, or, where the batch is static, in
-            one of the first.
+    Each given image is in the last run, or, where the batch is static, in one of the first.
     """
 
-    name: str
-    images_name: str
-    images: Images
+    name: str  # what ran it, such as ``torch 2.14.1``
+    images_name: str  # for the record
+    images: Images  # (count, height, width, 3): those given, then unlike ones to stand beside them
     num_given: int
-    batches: tuple[int, ...]
-    is_static: bool
+    batches: tuple[int, ...]  # sizes of the runs
+    is_static: bool  # whether that is the only batch size of the graph
     runs: tuple[ReferenceRun, ...]
 
     @property
     def outputs(self) -> Outputs:
         """The first output of each image that was run, (count, ...)."""
-        rows = _rows(list(self.runs), 0)
+        rows = _rows(self.runs, 0)
         return np.stack([rows[index][-1] for index in sorted(rows)])
 
 
@@ -89,14 +75,10 @@ def observe_reference(
     *,
     may_be_constant: bool = False,
 ) -> Reference:
-    """Run the model of `source` on `images`, and check that its outputs make sense.
+    """Run the model of `source` on preprocessed `images`, and check that its outputs make sense.
 
-    Args:
-        source: the model.
-        images: uint8 (count, height, width, 3), as preprocessed.
-        name: of the images, for the record and the messages.
-        batch: the only batch size of a static graph, or None for 1, 2 and 5.
-        may_be_constant: whether equal outputs for all images are accepted, as of random weights.
+    It runs at the `batch` size of a static graph, else at 1, 2 and 5. Equal outputs for all images
+    are accepted where it `may_be_constant`, as with random weights.
 
     Raises:
         SpecError: the model does not run at a batch size, gives another number of rows than there
@@ -105,31 +87,28 @@ def observe_reference(
     """
     run, reference_name = _runner(source)
     pool = np.concatenate([images, _unlike(images)])
-    plan = list(_plan_dynamic(len(images)) if batch is None else _plan_static(len(images), batch))
-    runs = [ReferenceRun(some, _run(source, run, pool[list(some)], name)) for some in plan]
-    every = range(len(runs[0].outputs))
-    limits, differences = ([of(runs, i) for i in every] for of in (_limit, _neighbour_difference))
-    differs = [i for i in every if differences[i] > limits[i]]
+    plan = list(_plan(len(images), batch))
+    runs = tuple(ReferenceRun(some, _run(source, run, pool[list(some)], name)) for some in plan)
+    every = [_Rows(list(_rows(runs, i).values())) for i in range(len(runs[0].outputs))]
+    differs = [rows for rows in every if rows.difference > rows.limit]
     few = runs[-max(1, PARITY_BATCHES[-1] // len(plan[-1])) :]  # five images again, not one
     for repeated in few * (_REPEATS if differs else 1):
         again = _run(source, run, pool[list(repeated.indices)], name)
-        if any(_difference(again[i], repeated.outputs[i]) > limits[i] for i in every):
-            raise SpecError(_not_repeatable(source))
-    for i in differs:
-        largest = max(float(np.abs(r.outputs[i]).max()) for r in runs)
+        for rows, before, after in zip(every, repeated.outputs, again, strict=True):
+            if np.abs(after - before).max() > rows.limit:
+                raise SpecError(_not_repeatable(source))
+    for rows in differs:
         raise SpecError(
             f"{source.address} gives an image another output beside other images than alone, by "
-            f"{differences[i] / largest:.1e} of the largest output: {_blame(source)}"
+            f"{rows.difference / rows.largest:.1e} of the largest output: {_blame(source)}"
         )
-    if not may_be_constant and all(_is_constant(runs, i) for i in every):
+    if not may_be_constant and all(rows.is_constant for rows in every):
         raise SpecError(
             f"{source.address} gives the same output for {len(pool)} different images: it does not "
             "depend on the image. Were its weights loaded, does its forward use its input?"
         )
     batches = PARITY_BATCHES if batch is None else (batch,)
-    return Reference(
-        reference_name, name, pool, len(images), batches, batch is not None, tuple(runs)
-    )
+    return Reference(reference_name, name, pool, len(images), batches, batch is not None, runs)
 
 
 def normalise(images: Images, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
@@ -140,7 +119,7 @@ def normalise(images: Images, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says in one line, without the places in ONNX Runtime's own source."""
+    """Return an error's text in one line, without the places in ONNX Runtime's own source."""
     text = " ".join(str(error).split())
     found = re.search(r"while running (\w+) node.*Status Message: .* was false\. (.*)", text)
     return f"{found[1]}: {found[2]}"[:200].rstrip(".") if found else first_line(error)
@@ -148,7 +127,7 @@ def reason(error: Exception) -> str:
 
 def _runner(source: Source) -> tuple[RunModel, str]:
     """Return a function from images to the source's own outputs, and what runs it."""
-    if not isinstance(source, OnnxSource):
+    if isinstance(source, TorchSource):
         module = source.module
 
         def run_torch(images: Images) -> tuple[Outputs, ...]:
@@ -158,13 +137,14 @@ def _runner(source: Source) -> tuple[RunModel, str]:
             return tuple(np.asarray(output, np.float32) for output in every)
 
         return run_torch, f"torch {version('torch')}"
-    session = open_graph(source.model.SerializeToString(), as_written=True)
-
-    names = [value.name for value in source.model.graph.output]
+    assert isinstance(source, OnnxSource)
+    graph = source
+    session = open_graph(graph.model.SerializeToString(), as_written=True)
+    names = [value.name for value in graph.model.graph.output]
 
     def run_onnx(images: Images) -> tuple[Outputs, ...]:
-        feed = images if source.is_contract else normalise(images, source.preprocess)
-        return tuple(session.run(names, {source.input_name: feed}))
+        feed = images if graph.is_contract else normalise(images, graph.preprocess)
+        return tuple(session.run(names, {graph.input_name: feed}))
 
     return run_onnx, f"the file itself in onnxruntime {version('onnxruntime')}"
 
@@ -172,28 +152,25 @@ def _runner(source: Source) -> tuple[RunModel, str]:
 def _run(source: Source, run: RunModel, images: Images, name: str) -> tuple[Outputs, ...]:
     """Return one row for each of `images`, of each output."""
     size = len(images)
+    one = ". If it is made for one image at a time, add --static-batch 1" if size > 1 else ""
     try:
         found = run(images)
     except Exception as error:  # anybody's forward, and each status of ONNX Runtime
         raise SpecError(
-            f"{source.address} does not run at batch size {size}: {reason(error)}{_one(size)}"
+            f"{source.address} does not run at batch size {size}: {reason(error)}{one}"
         ) from None
     for outputs in found:
         if outputs.ndim != (3 if source.outputs else 2) or len(outputs) != size:
             raise SpecError(
                 f"{source.address} gives {tuple(outputs.shape)} for {size} images, expected one "
                 "row each: the images of a batch are put together in it. Keep the batch the first "
-                f"axis of every Reshape{_one(size)}"
+                f"axis of every Reshape{one}"
             )
         if not np.isfinite(outputs).all():
             raise ParityError(f"{source.name} itself gives NaN or infinity for {name}")
         if not outputs.any():
             raise ParityError(f"{source.name} itself gives nothing but zeros for {name}")
     return found
-
-
-def _one(size: int) -> str:
-    return ". If it is made for one image at a time, add --static-batch 1" if size > 1 else ""
 
 
 def _unlike(images: Images) -> Images:
@@ -203,32 +180,24 @@ def _unlike(images: Images) -> Images:
     return np.stack([255 - first, noise, first[::-1], 255 - first[:, ::-1], first // 2])
 
 
-def _plan_dynamic(count: int) -> Iterator[tuple[int, ...]]:
-    """Yield the images of each run: the first one alone, second beside its negative, then all."""
-    yield (0,)
-    yield (count, 0)
-    yield from _in_batches(count, PARITY_BATCHES[-1])
+def _plan(count: int, batch: int | None) -> Iterator[tuple[int, ...]]:
+    """Yield the images of each run.
 
-
-def _plan_static(count: int, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield batches that hold each image once, then one with the first image behind others."""
-    yield from _in_batches(count, batch)
-    if batch > 1:
+    Of a dynamic graph the first one alone, second beside its negative, then all; of a static one
+    all, then the first one behind others.
+    """
+    if batch is None:
+        yield (0,)
+        yield (count, 0)
+    size = batch or PARITY_BATCHES[-1]
+    for start in range(0, count, size):  # each once, filled up with the unlike ones
+        here = range(start, min(start + size, count))
+        yield (*here, *(count + i % 5 for i in range(size - len(here))))
+    if batch is not None and batch > 1:
         yield (*(count + i % 5 for i in range(batch - 1)), 0)
 
 
-def _in_batches(count: int, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield batches that hold each image once, filled up with the unlike ones."""
-    for start in range(0, count, batch):
-        here = range(start, min(start + batch, count))
-        yield (*here, *(count + i % 5 for i in range(batch - len(here))))
-
-
-def _difference(left: Outputs, right: Outputs) -> float:
-    return float(np.abs(left - right).max())
-
-
-def _rows(runs: list[ReferenceRun], output: int) -> dict[int, list[Outputs]]:
+def _rows(runs: tuple[ReferenceRun, ...], output: int) -> dict[int, list[Outputs]]:
     """Return each image's rows of one output by the image's index."""
     rows: dict[int, list[Outputs]] = {}
     for run in runs:
@@ -237,55 +206,62 @@ def _rows(runs: list[ReferenceRun], output: int) -> dict[int, list[Outputs]]:
     return rows
 
 
-def _limit(runs: list[ReferenceRun], output: int) -> float:
-    """Return by how much two rows of one image may differ.
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of one output, of each image those of every run that it was in."""
 
-    Matrix products of other sizes round otherwise. Where the images differ little, as with
-    untrained weights, what a neighbour does is little too.
-    """
-    first = np.stack([rows[0] for rows in _rows(runs, output).values()])
-    largest = float(np.abs(first).max())
-    spread = float(np.ptp(first, axis=0).max())
-    return min(MAX_ERROR * largest, max(_SHARE_OF_SPREAD * spread, _ROUNDING * largest))
+    by_image: list[list[Outputs]]
 
+    @property
+    def first(self) -> Outputs:
+        return np.stack([rows[0] for rows in self.by_image])
 
-def _neighbour_difference(runs: list[ReferenceRun], output: int) -> float:
-    rows = _rows(runs, output).values()
-    return max(_difference(row, of_image[0]) for of_image in rows for row in of_image)
+    @property
+    def largest(self) -> float:
+        return float(max(np.abs(row).max() for rows in self.by_image for row in rows))
 
+    @property
+    def limit(self) -> float:
+        """By how much two rows of one image may differ.
 
-def _is_constant(runs: list[ReferenceRun], output: int) -> bool:
-    """Say whether every column is the same number for all images."""
-    first = np.stack([rows[0] for rows in _rows(runs, output).values()]).astype(np.float64)
-    return bool((np.ptp(first, axis=0) <= _CONSTANT * np.abs(first).max(axis=0)).all())
+        Matrix products of other sizes round otherwise. Where the images differ little, as with
+        untrained weights, what a neighbour does is little too.
+        """
+        largest = float(np.abs(self.first).max())
+        spread = float(np.ptp(self.first, axis=0).max())
+        return min(MAX_ERROR * largest, max(_SHARE_OF_SPREAD * spread, _ROUNDING * largest))
+
+    @property
+    def difference(self) -> float:
+        """The largest between two rows of one image."""
+        return max(float(np.abs(row - of[0]).max()) for of in self.by_image for row in of)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every column is the same number for all images."""
+        first = self.first.astype(np.float64)
+        return bool((np.ptp(first, axis=0) <= _CONSTANT * np.abs(first).max(axis=0)).all())
 
 
 def _not_repeatable(source: Source) -> str:
     hint = "is a Dropout or a random operator left in the file? Export it in eval mode"
-    if not isinstance(source, OnnxSource):
+    if isinstance(source, TorchSource):
         training = [name or "it" for name, m in source.module.named_modules() if m.training]
-        hint = (
-            f"{training[0]} stays in training mode when eval() is called"
-            if training
-            else "is dropout or noise left on? F.dropout wants training=self.training"
-        )
+        hint = "is dropout or noise left on? F.dropout wants training=self.training"
+        if training:
+            hint = f"{training[0]} stays in training mode when eval() is called"
     return f"{source.address} gives another output each time it runs: {hint}"
 
 
 def _blame(source: Source) -> str:
     """Return what in the model most likely mixes the images of a batch, and what to do."""
-    modules = [] if isinstance(source, OnnxSource) else list(source.module.named_modules())
+    one = "add --static-batch 1 if one image at a time is enough"
+    modules = source.module.named_modules() if isinstance(source, TorchSource) else ()
     for name, module in modules:
         if module.training:
             return f"{name or 'it'} stays in training mode when eval() is called"
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             return f"{name} has no running statistics. Make it with track_running_stats=True"
         if getattr(module, "batch_first", None) is False:
-            return (
-                f"{name} attends across the batch. Make it with batch_first=True, or add "
-                "--static-batch 1 if one image at a time is enough"
-            )
-    return (
-        "attention, a norm or a Reshape mixes the images of a batch. Mend it, or add "
-        "--static-batch 1 if one image at a time is enough"
-    )
+            return f"{name} attends across the batch. Make it with batch_first=True, or {one}"
+    return f"attention, a norm or a Reshape mixes the images of a batch. Mend it, or {one}"

@@ -27,10 +27,8 @@ def trace_module(
 ) -> onnx.ModelProto:
     """Return `module` as an ONNX graph of opset 19.
 
-    Args:
-        module: in eval mode; takes float32 (batch, 3, height, width), returns one or more tensors.
-        image_size: (height, width).
-        batch: a batch size to fix, or None for a dynamic one.
+    It is in eval mode, takes float32 (batch, 3, height, width), returns one or more tensors. The
+    batch size is fixed to `batch`, or dynamic.
 
     Raises:
         SpecError: the exporter cannot follow the module, or only at one batch size.
@@ -103,15 +101,15 @@ def _plain_attention() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's talk off the user's terminal: torch, onnxscript and onnx_ir all log."""
+    """Keep the exporter's records off the console: torch, onnxscript and onnx_ir all log."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
         with (
             warnings.catch_warnings(),
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
         ):
             warnings.simplefilter("ignore")
             yield

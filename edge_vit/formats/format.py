@@ -14,24 +14,16 @@ Precision = str
 
 @dataclass(frozen=True)
 class Variant:
-    """One file of a bundle: the graph of a format for a target.
+    """One file of a bundle: the graph of a format for a target."""
 
-    Attributes:
-        target: what it is written for: ``any``, ``tensorrt``, ``cpu``, ...
-        help: the same in a few words.
-        file: path inside the bundle.
-        readers: who runs or reads it: ``tensorrt``, ``ort`` on a CPU, ``ort-gpu``, ``openvino``,
-            ``explain``; empty for all of them.
-        needs: capabilities of the machine without which it is not to be run, such as ``vnni``.
-        proven_by: what showed that it is right before it became part of the bundle.
-    """
-
-    target: str
-    help: str
-    file: str
+    target: str  # ``any``, ``tensorrt``, ``cpu``, ...
+    help: str  # the same in a few words
+    file: str  # path inside the bundle
     readers: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    proven_by: str = ""
+    """What runs or reads it: ``tensorrt``, ``ort`` on a CPU, ``ort-gpu``, ``openvino``,
+    ``explain``; empty for all of them."""
+    needs: tuple[str, ...] = ()  # capabilities of the machine, such as ``vnni``
+    proven_by: str = ""  # what showed that it is right before it became part of the bundle
 
     def suits(self, reader: str) -> bool:
         """Return whether `reader` takes this file."""
@@ -40,19 +32,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Look:
-    """How a format is drawn.
+    """How a format is drawn."""
 
-    Attributes:
-        day: colour on a light page, ``#rrggbb``.
-        night: on a dark one.
-        console: a colour that rich knows.
-        marker: matplotlib's, which tells formats apart where colours do not.
-    """
-
-    day: str
-    night: str
-    console: str
-    marker: str
+    day: str  # colour on a light page, ``#rrggbb``
+    night: str  # on a dark one
+    console: str  # a colour that rich knows
+    marker: str  # matplotlib's, which tells formats apart where colours do not
 
 
 UNKNOWN_LOOK = Look("#6b6f76", "#9aa0aa", "", "X")
@@ -134,10 +119,7 @@ class NumberFormat:
     ) -> Variant:
         """Return the best variant for `reader` that is there, or else the least demanding one.
 
-        Args:
-            reader: who asks; see `Variant.readers`.
-            has: whether the bundle holds a file.
-            capabilities: of the machine.
+        `has` tells whether the bundle holds a file, `capabilities` are those of the machine.
         """
         able = [
             variant

@@ -20,6 +20,9 @@ from edge_vit.graph.walk import Array
 from edge_vit.runtime.options import threads_of_ort
 from edge_vit.spec import ModelSpec
 
+MAX_BYTES = 2**31 - 2**20
+"""What one protobuf file can hold."""
+
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FILE_NAME = "weights"
 _MIN_BYTES = 1024  # smaller constants, shapes among them, stay in the graph

@@ -49,21 +49,13 @@ Feeds = dict[str, Array]
 
 @dataclass(frozen=True)
 class Int8Proof:
-    """How an INT8 graph compares with fp32 on some images.
-
-    Attributes:
-        num_images: how many.
-        sqnr: of all outputs together against fp32, in dB; minus infinity where one is not finite.
-        by_image: of each image alone, in dB.
-        images: which they are, in words.
-        deviations: of each, `Task.deviations`; empty where an output is not finite.
-    """
+    """How an INT8 graph compares with fp32 on some images, in dB of SQNR."""
 
     num_images: int
-    sqnr: float
+    sqnr: float  # of all outputs together; minus infinity where one is not finite
     by_image: tuple[float, ...] = ()
-    images: str = GOLDEN_IMAGES
-    deviations: tuple[float, ...] = ()
+    images: str = GOLDEN_IMAGES  # which they are, in words
+    deviations: tuple[float, ...] = ()  # `Task.deviations`; empty where one is not finite
 
     @property
     def is_collapsed(self) -> bool:
@@ -71,18 +63,18 @@ class Int8Proof:
         return self.sqnr < COLLAPSED_SQNR
 
     def __str__(self) -> str:
-        said = f"INT8: {self.sqnr:.1f} dB SQNR with fp32 on {self.num_images} {self.images}"
+        text = f"INT8: {self.sqnr:.1f} dB SQNR with fp32 on {self.num_images} {self.images}"
         if not self.is_collapsed:
-            return said
-        if self.images == SAMPLE_PHOTOGRAPHS:
-            return (
-                f"{said}, too little to answer as fp32 does. They are none of the deployment's, "
-                f"since the export was given no images. {_JUDGE}"
-            )
-        return (
-            f"{said}, too little to answer as fp32 does. FP16 is the precision for this model, or "
-            "calibrate again: edgevit calibrate --recipe best, with the deployment's own images"
+            return text
+        advice = (
+            "FP16 is the precision for this model, or calibrate again: edgevit calibrate --recipe "
+            "best, with the deployment's own images"
         )
+        if self.images == SAMPLE_PHOTOGRAPHS:
+            advice = (
+                f"They are none of the deployment's, since the export was given no images. {_JUDGE}"
+            )
+        return f"{text}, too little to predict as fp32 does. {advice}"
 
 
 def prove_int8(
@@ -97,7 +89,6 @@ def prove_int8(
     `images` says in words which the golden ones are.
     """
     session = open_exact_session(portable, threads)
-
     names = [output.name for output in spec.outputs]
 
     def run(feeds: Feeds) -> Outputs:
@@ -120,7 +111,7 @@ def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) 
     return _prove(run, spec, golden)
 
 
-def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> str:
+def note_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> str:
     """Return where float16 around INT8 loses much that float32 around it keeps; empty elsewhere.
 
     Where FP16 without INT8 loses as much, no recipe helps.
@@ -136,14 +127,12 @@ def say_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> s
     )
 
 
-def say_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
+def note_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
     """Return where INT8 is worse than its table foresees, or may be on other images; else nothing.
 
-    Args:
-        proof: what INT8 came to.
-        foreseen: `CalibrationTable.sqnr`, in dB: for images like those calibrated on.
+    `foreseen` is `CalibrationTable.sqnr`, in dB: for images like those calibrated on.
     """
-    if foreseen is None or proof.is_collapsed:  # a collapse says more
+    if foreseen is None or proof.is_collapsed:  # a collapse tells more
         return ""
     if proof.images == SAMPLE_PHOTOGRAPHS:  # none of those calibrated on
         return ""

@@ -14,7 +14,6 @@ from edge_vit.bundle.record import (
     SAMPLE_PHOTOGRAPHS,
     ExportRecord,
     GoldenProof,
-    HalfProof,
 )
 from edge_vit.formats import NumberFormat
 from edge_vit.formats.fp16 import FORMAT as FP16
@@ -23,10 +22,10 @@ from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
 from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.proof import (
+    note_lost_in_half,
+    note_unforeseen,
     prove_int8,
     prove_int8_in_half,
-    say_lost_in_half,
-    say_unforeseen,
 )
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.optional import installed_versions
@@ -38,18 +37,11 @@ from edge_vit.spec.table import CalibrationTable
 
 @dataclass(frozen=True)
 class Request:
-    """What the files of a format are written from.
+    """What the files of a format are written from."""
 
-    Attributes:
-        bundle: holds the reference graph and the golden images.
-        table: with its rounded weights; None where the bundle has none.
-        proofs: of the wider formats that were written before, by name.
-        progress: follows the work.
-    """
-
-    bundle: Bundle
-    table: CalibrationTable | None = None
-    proofs: Mapping[Precision, Any] = field(default_factory=dict)
+    bundle: Bundle  # holds the reference graph and the golden images
+    table: CalibrationTable | None = None  # with its rounded weights
+    proofs: Mapping[Precision, Any] = field(default_factory=dict)  # of the wider formats
     progress: Progress = SILENT
 
     def read_model(self) -> onnx.ModelProto:
@@ -64,21 +56,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Lowered:
-    """The files of one format.
+    """The files of one format."""
 
-    Attributes:
-        files: bytes by path inside the bundle.
-        parents: names of the files that they were made from.
-        tools: distributions that took part.
-        notes: for the user.
-        proof: what the formats that are written next may want to know; see `Request.proofs`.
-    """
-
-    files: Mapping[str, bytes]
-    parents: tuple[str, ...]
-    tools: tuple[str, ...] = ("onnx", "onnx-ir")
-    notes: tuple[str, ...] = ()
-    proof: Any = None
+    files: Mapping[str, bytes]  # by path inside the bundle
+    parents: tuple[str, ...]  # names of the files that they were made from
+    tools: tuple[str, ...] = ("onnx", "onnx-ir")  # distributions that took part
+    notes: tuple[str, ...] = ()  # for the user
+    proof: Any = None  # for the formats that are written next; see `Request.proofs`
 
 
 Lower = Callable[[Request], Lowered]
@@ -94,12 +78,8 @@ def write_formats(
 ) -> None:
     """Add the variants of `formats`, from wide to narrow, each proven on the golden images.
 
-    Args:
-        bundle: that is locked.
-        change: of it, to which the files are added.
-        formats: to write, from wide to narrow.
-        table: with its rounded weights; None where no format needs it.
-        progress: of the work.
+    They are added to `change`, of a `bundle` that is locked. The table has its rounded weights; it
+    is None where no format needs it.
     """
     proofs: dict[Precision, object] = {}
     for each in formats:
@@ -153,16 +133,11 @@ def lower_int8(request: Request) -> Lowered:
         in_half = prove_int8_in_half(half, bundle.spec, golden)
     every = [each.deviations for each in (proof, in_half) if each.deviations]
     if every:  # else a value is not finite, and nothing is foreseen
-        files[INT8.proof] = GoldenProof(
-            tuple(max(image) for image in zip(*every, strict=True))
-        ).to_bytes()
-    alone: HalfProof = request.proofs[INT8.around]
-    said = (
-        str(proof),
-        say_unforeseen(proof, table.sqnr),
-        say_lost_in_half(proof, in_half, alone),
-    )
-    return Lowered(files, request.parents, notes=tuple(filter(None, said)), proof=proof)
+        largest = tuple(max(image) for image in zip(*every, strict=True))
+        files[INT8.proof] = GoldenProof(largest).to_bytes()
+    half_alone = note_lost_in_half(proof, in_half, request.proofs[INT8.around])
+    notes = tuple(filter(None, (str(proof), note_unforeseen(proof, table.sqnr), half_alone)))
+    return Lowered(files, request.parents, notes=notes, proof=proof)
 
 
 def _name_golden(bundle: Bundle) -> str:

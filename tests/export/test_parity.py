@@ -170,7 +170,13 @@ def test_refuses_what_is_no_graph(source):
 def test_a_file_is_its_own_reference(proto, fp32):
     (image,), (output,) = proto.graph.input, proto.graph.output
     file = OnnxSource(
-        proto, "small", "onnx:small.onnx", "classification", (), SPEC, image.name, output.name
+        model=proto,
+        name="small",
+        address="onnx:small.onnx",
+        task="classification",
+        preprocess=SPEC,
+        input_name=image.name,
+        output_name=output.name,
     )
     assert check(file, fp32)[0].reference.startswith("the file itself in onnxruntime ")
     with pytest.raises(ParityError, match="not the model"):

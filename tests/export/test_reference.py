@@ -20,10 +20,14 @@ from edge_vit.export.sources import OnnxSource, TorchSource
 PHOTOS = sample_photos(SPEC)
 
 
+def facts_of(address):
+    return {"name": "net", "address": address, "task": "classification", "preprocess": SPEC}
+
+
 def observe(module: nn.Module, images=PHOTOS, batch=None, **more):
     module = module.eval()
     reseed(module)
-    source = TorchSource(module, "net", "python:net", "classification", (), SPEC)
+    source = TorchSource(module=module, **facts_of("python:net"))
     return observe_reference(source, images, "photographs", batch, **more)
 
 
@@ -231,7 +235,7 @@ def file_source(nodes, constants, shape=("n", 3, SIZE, SIZE)) -> OnnxSource:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
-    return OnnxSource(model, "net", "onnx:net.onnx", "classification", (), SPEC, "x", "y")
+    return OnnxSource(model=model, input_name="x", output_name="y", **facts_of("onnx:net.onnx"))
 
 
 WEIGHT = np.random.default_rng(0).standard_normal((3 * SIZE * SIZE, 3)).astype(np.float32)

@@ -38,8 +38,14 @@ def test_lists_the_schemes_where_the_address_has_none_of_them(address):
     ("said", "message"),
     [
         ({"checkpoint": Path("x.pth"), "random_weights": True}, "exclude each other"),
-        ({"weights_key": "ema", "random_weights": True}, "--weights-key is about a checkpoint"),
-        ({"checkpoint_size": (2, 1), "random_weights": True}, "--checkpoint-size is about a"),
+        (
+            {"weights_key": "ema", "random_weights": True},
+            "^--weights-key: .* has no check",
+        ),
+        (
+            {"checkpoint_size": (2, 1), "random_weights": True},
+            "^--checkpoint-size: .* has no",
+        ),
         ({"num_classes": -1}, "num_classes: got -1, expected 0"),
         ({"num_classes": 3, "labels": ("a", "b")}, "labels: got 2 for 3 classes"),
     ],

@@ -18,9 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from edge_vit.errors import SpecError
 from edge_vit.export.sources import SourceRequest, open_source
-from edge_vit.export.sources.gray import LUMINANCE, GrayImages
 from edge_vit.export.sources.modules import plain_module
-from edge_vit.export.sources.values import torch_source
+from edge_vit.export.sources.values import LUMINANCE, GrayImages, torch_source
 from edge_vit.spec import PreprocessSpec
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources import OnnxSource, SourceRequest, open_source
-from edge_vit.export.sources.quantized import refuse_quantized
+from edge_vit.export.sources.onnx_file import refuse_quantized
 from edge_vit.spec import PreprocessSpec
 
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}

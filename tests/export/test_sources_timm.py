@@ -135,7 +135,7 @@ def test_reads_original_deit3_names(tmp_path):
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("timm:vit_tinny_patch16_224", "no model 'vit_tinny_patch16_224', did you mean vit_tiny_"),
+        ("timm:vit_tinny_patch16_224", "no model 'vit_tinny_patch16_224'. Did you mean vit_tiny_"),
         ("timm:%%%", "see timm.list_models"),
         (f"{TINY}.augreg", "no weights 'augreg' for vit_tiny_patch16_224, known are augreg_in21k,"),
     ],

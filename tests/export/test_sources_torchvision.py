@@ -99,7 +99,7 @@ def test_refuses_a_checkpoint_that_does_not_fit(tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("address", "said", "message"),
     [
-        ("vit_b_61", {}, "has no model 'vit_b_61', did you mean vit_b_16"),
+        ("vit_b_61", {}, "has no model 'vit_b_61'. Did you mean vit_b_16"),
         ("zzz", {}, r"has no model 'zzz', see torchvision.models.list_models\(\)"),
         ("vit_b_16.V9", {}, "has no weights 'V9' for vit_b_16, known are IMAGENET1K_V1"),
         ("fasterrcnn_resnet50_fpn", {}, "does not classify images"),

@@ -20,10 +20,10 @@ from edge_vit.export.canonical import make_canonical
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.proof import (
     Int8Proof,
+    note_lost_in_half,
+    note_unforeseen,
     prove_int8,
     prove_int8_in_half,
-    say_lost_in_half,
-    say_unforeseen,
 )
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES, CalibrationTable
@@ -81,7 +81,7 @@ def test_the_graph_for_tensorrt_is_tried_too(vit, table, golden):
     proof = prove_int8(write_qdq(vit.model, table), vit.spec, golden)
     in_half = prove_int8_in_half(half, vit.spec, golden)
     assert in_half.sqnr > proof.sqnr - 2
-    assert say_lost_in_half(proof, in_half, GOOD_HALF) == ""
+    assert note_lost_in_half(proof, in_half, GOOD_HALF) == ""
     for constant in half.graph.initializer:
         if constant.name == "block0/fc2/centre.1/half":
             huge = np.array(-60_000, np.float16)  # the product of it overflows
@@ -93,18 +93,18 @@ def test_the_graph_for_tensorrt_is_tried_too(vit, table, golden):
 
 @pytest.mark.parametrize(("sqnr", "words"), [(36.0, "comes to 36.0 dB"), (-math.inf, "overflows")])
 def test_what_float16_loses_is_said(sqnr, words):
-    assert words in say_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr), GOOD_HALF)
+    assert words in note_lost_in_half(Int8Proof(6, 40.0), Int8Proof(6, sqnr), GOOD_HALF)
 
 
 def test_what_float16_loses_of_plenty_is_not_reported():
-    assert say_lost_in_half(Int8Proof(6, 70.8), Int8Proof(6, 60.0), GOOD_HALF) == ""
-    assert say_lost_in_half(Int8Proof(6, 56.0), Int8Proof(6, 49.0), GOOD_HALF)
+    assert note_lost_in_half(Int8Proof(6, 70.8), Int8Proof(6, 60.0), GOOD_HALF) == ""
+    assert note_lost_in_half(Int8Proof(6, 56.0), Int8Proof(6, 49.0), GOOD_HALF)
 
 
 def test_what_fp16_loses_without_int8_is_no_fault_of_the_recipe():
     half = HalfProof(6, 1 - 4e-4, 0)  # 31 dB
-    assert say_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 30.0), half) == ""
-    assert "26.0 dB" in say_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 26.0), half)
+    assert note_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 30.0), half) == ""
+    assert "26.0 dB" in note_lost_in_half(Int8Proof(6, 60.0), Int8Proof(6, 26.0), half)
 
 
 EVEN, UNEVEN = (41.0, 40.0, 39.5, 41.5), (24.0, 55.0, 57.0, 60.0)
@@ -123,7 +123,7 @@ EVEN, UNEVEN = (41.0, 40.0, 39.5, 41.5), (24.0, 55.0, 57.0, 60.0)
     ],
 )
 def test_what_was_not_foreseen_is_said(sqnr, by_image, foreseen, words):
-    said = say_unforeseen(Int8Proof(4, sqnr, by_image), foreseen)
+    said = note_unforeseen(Int8Proof(4, sqnr, by_image), foreseen)
     assert words in said
     assert bool(said) == bool(words)
     assert ("edgevit verify" in said) == bool(words)
@@ -132,7 +132,7 @@ def test_what_was_not_foreseen_is_said(sqnr, by_image, foreseen, words):
 def test_photographs_that_nobody_calibrated_on_are_no_reason_to_doubt_the_forecast():
     said = Int8Proof(4, 33.0, (33.0,) * 4, SAMPLE_PHOTOGRAPHS)
     assert str(said) == "INT8: 33.0 dB SQNR with fp32 on 4 sample photographs"
-    assert say_unforeseen(said, 45.0) == ""
+    assert note_unforeseen(said, 45.0) == ""
     collapsed = str(dataclasses.replace(said, sqnr=12.0))
     assert "none of the deployment's" in collapsed
     assert "edgevit verify" in collapsed

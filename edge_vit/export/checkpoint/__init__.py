@@ -11,10 +11,14 @@ from edge_vit.export.checkpoint.loading import (
     refuse_nonfinite,
     usable,
 )
+from edge_vit.export.checkpoint.misfit import Misfit
+from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.stored import StoredWeights, read_stored
 
 __all__ = [
     "Fit",
+    "Misfit",
+    "SourceGrid",
     "StoredWeights",
     "choose_weights",
     "describe",

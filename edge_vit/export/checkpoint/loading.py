@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from edge_vit.errors import ArtifactError
 from edge_vit.export.checkpoint.fit import Fit, choose_weights
+from edge_vit.export.checkpoint.misfit import Misfit
 from edge_vit.export.checkpoint.stored import StoredWeights, read_stored
 from edge_vit.export.checkpoint.unpickle import Unusable
-from edge_vit.export.misfit import Misfit
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -20,18 +20,13 @@ _HALVES = (torch.float16, torch.bfloat16)
 def fill(module: nn.Module, path: Path, key: str | None = None, unused: Iterable[str] = ()) -> str:
     """Load what fits `module` out of the checkpoint at `path`; return what was taken, in one line.
 
-    Args:
-        module: to be filled.
-        path: of the checkpoint.
-        key: the place in it to take the weights from; None to find it.
-        unused: as in `choose_weights`.
+    `key` and `unused` are those of `choose_weights`.
 
     Raises:
         ArtifactError: the file cannot be read, or its weights do not fit or cannot be used.
     """
     stored = read_stored(path)
-    fit = choose_weights(stored, module, key, unused)
-    return load_fit(module, stored, fit)
+    return load_fit(module, stored, choose_weights(stored, module, key, unused))
 
 
 def load_fit(module: nn.Module, stored: StoredWeights, fit: Fit) -> str:
@@ -55,12 +50,7 @@ def refuse_misfit(
 ) -> None:
     """Check that `fit` can be loaded into `module` as it is.
 
-    Args:
-        module: that it is for.
-        stored: the checkpoint.
-        fit: a part of it.
-        image_size: as in `Misfit.refuse`, and so are the hints.
-        hints: see there.
+    `image_size` and `hints` are those of `Misfit.refuse`.
 
     Raises:
         ArtifactError: it does not fit; names what differs, and what lies elsewhere in the file.
@@ -136,18 +126,14 @@ def refuse_nonfinite(weights: Mapping[str, Tensor], where: str) -> None:
     Raises:
         ArtifactError: one is not; names the first such tensor and how many there are.
     """
-    bad = [
-        name
-        for name, tensor in weights.items()
-        if tensor.is_floating_point() and not _is_finite(tensor)
-    ]
+    bad = [n for n, t in weights.items() if t.is_floating_point() and not _is_finite(t)]
     if bad:
-        count = int((~weights[bad[0]].isfinite()).sum())
+        first = weights[bad[0]]
+        count = int((~first.isfinite()).sum())
         others = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
         raise ArtifactError(
-            f"{where} holds NaN or infinity: {count} of {weights[bad[0]].numel()} values of "
-            f"{bad[0]}{others}. "
-            "Take an earlier checkpoint"
+            f"{where} holds NaN or infinity: {count} of {first.numel()} values of {bad[0]}{others}."
+            " Take an earlier checkpoint"
         )
 
 
@@ -157,17 +143,13 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy `weights` into `module`, every one of them and nothing else.
+    """Copy `weights`, by the module's own names, into `module`, every one and nothing else.
 
-    Args:
-        module: what to fill.
-        weights: by the module's own names.
-        where: how the message names the weights, such as ``"checkpoint best.safetensors"``.
+    `where` is how the message names them, such as ``"checkpoint best.safetensors"``.
 
     Raises:
         ArtifactError: they do not fit; lists what is missing, unexpected and misshapen, and what to
             type.
     """
-    misfit = Misfit.between(module, weights)
-    misfit.refuse(where, module)
+    Misfit.between(module, weights).refuse(where, module)
     module.load_state_dict(dict(weights), strict=False)  # counters alone may be missing

@@ -21,43 +21,31 @@ _MARGIN = 0.03
 
 @dataclass(frozen=True)
 class SourceGrid:
-    """What is known about the images that a checkpoint was trained on.
+    """What is known about the images that a checkpoint was trained on; (height, width) each."""
 
-    Attributes:
-        where: the checkpoint, for messages.
-        patch: (height, width) of a patch in pixels.
-        said: image size that the user states.
-        in_file: image sizes that the file's own options speak of.
-        default: image size of the model's published configuration.
-    """
-
-    where: str
-    patch: Grid
-    said: tuple[int, int] | None = None
-    in_file: Iterable[tuple[int, int]] = ()
-    default: tuple[int, int] | None = None
+    where: str  # the checkpoint, for messages
+    patch: Grid  # its size in pixels
+    stated: tuple[int, int] | None = None  # image size, by the user
+    in_file: Iterable[tuple[int, int]] = ()  # image sizes in the file's own options
+    default: tuple[int, int] | None = None  # of the model's published configuration
 
     def of(self, positions: Tensor) -> Grid:
-        """Return (rows, columns) of `positions`, by the best evidence that there is.
+        """Return (rows, columns) of `positions`, (patches, channels), by the best evidence.
 
-        The user's word, the options in the file, what trained positions show by themselves, the
-        model's own default where it has as many patches, else the square.
-
-        Args:
-            positions: (patches, channels), without those of class and registers.
+        What the user states, the options in the file, what trained positions show by themselves,
+        the model's own default where it has as many patches, else the square.
 
         Raises:
-            ArtifactError: nothing tells; or what the user says cannot be.
+            ArtifactError: nothing tells; or what the user states cannot be.
         """
         num_patches = len(positions)
-        if self.said is not None:
-            grid = self._grid(self.said)
+        if self.stated is not None:
+            grid = self._grid(self.stated)
             if math.prod(grid) != num_patches:
                 raise ArtifactError(
                     f"{self.where} has positions for {num_patches} patches, but --checkpoint-size "
-                    f"{_text(self.said)} makes {grid[0]} x {grid[1]} of "
-                    f"{self.patch[0]} x {self.patch[1]} pixels: expected "
-                    f"{self._options(num_patches)}"
+                    f"{_text(self.stated)} makes {grid[0]} x {grid[1]} of {self.patch[0]} x "
+                    f"{self.patch[1]} pixels: expected {self._options(num_patches)}"
                 )
             return grid
         fitting = {self._grid(size) for size in self.in_file}
@@ -76,8 +64,7 @@ class SourceGrid:
             f"{self.where} has positions for {num_patches} patches of "
             f"{self.patch[0]} x {self.patch[1]} pixels, which are not square, and does not tell "
             "height and width of the images that it was trained on. Add "
-            "--checkpoint-size HEIGHT,WIDTH, such as "
-            f"{self._options(num_patches)}"
+            f"--checkpoint-size HEIGHT,WIDTH, such as {self._options(num_patches)}"
         )
 
     def size_of(self, positions: Tensor) -> tuple[int, int]:
@@ -98,13 +85,10 @@ class SourceGrid:
 
 
 def grid_shown_by(positions: Tensor) -> Grid | None:
-    """Return (rows, columns) where trained `positions` show them: neighbours are alike.
+    """Return (rows, columns) where trained `positions`, (patches, channels), show them.
 
-    For each grid of as many patches, the mean squared distance of neighbours is compared with that
-    of any two patches. Of random positions all come out at 1 and nothing is shown.
-
-    Args:
-        positions: (patches, channels).
+    For each grid of as many patches, the mean squared distance of neighbours, which are alike, is
+    compared with that of any two patches. Of random positions all come out at 1.
     """
     count = len(positions)
     if count < _MIN_PATCHES or not positions.is_floating_point() or positions.is_meta:

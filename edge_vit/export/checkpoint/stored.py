@@ -1,19 +1,50 @@
-"""Everything in a checkpoint that could be a weight, by its place in the file."""
+"""Everything in a checkpoint's file that could be a weight, by its place, whatever its form."""
 
 from __future__ import annotations
 
+import json
 import re
+import tarfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from torch import Tensor
 
 from edge_vit.errors import ArtifactError
-from edge_vit.export.checkpoint.reading import read_content
-from edge_vit.export.checkpoint.torch_file import plain
-from edge_vit.export.checkpoint.unpickle import Inert, Unusable
+from edge_vit.export.checkpoint.unpickle import (
+    ForbiddenCodeError,
+    Inert,
+    Unusable,
+    plain,
+    read_torch,
+)
+from edge_vit.git_lfs import refuse_lfs_pointer
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names of the weights in a folder of Hugging Face's form, best first."""
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+
+_FOREIGN = {
+    b"\x89HDF": "an HDF5 file, as Keras writes",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"\x93NUMPY": "a NumPy array",
+    b"<": "a web page or another text, not what was to be downloaded",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"\xfd7zXZ": "compressed with xz; unpack it first",
+}
+_WANTED = "expected safetensors or a file that torch.save wrote"
+_SAVE = "torch.save(model.state_dict(), FILE)"
 
 _MAX_DEPTH = 40
 _MAX_LIST = 64
@@ -28,12 +59,10 @@ _SIZES = re.compile(r"(?i)^(img_size|image_size|input_size|imgsz|crop_size|input
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in a checkpoint.
+    """A tensor in a checkpoint, or what makes it unusable.
 
-    Attributes:
-        container: dotted place of the dictionary that it lies in, with a dot at the end; empty for
-            the file itself.
-        value: the tensor, or what makes it unusable.
+    `container` is the dotted place of the dictionary that it lies in, with a dot at the end; empty
+    for the file itself.
     """
 
     container: str
@@ -42,30 +71,24 @@ class Entry:
 
 @dataclass
 class StoredWeights:
-    """What a checkpoint's file holds.
+    """What a checkpoint's file holds."""
 
-    Attributes:
-        where: for messages, such as ``"checkpoint best.pth"``.
-        entries: by dotted place, dictionaries and names in one: ``state_dict.model.norm.weight``.
-        lists: averaged weights that lie in a list without names, by place.
-        sizes: (height, width) of images that options beside the weights speak of.
-        modules: classes of whole modules that were pickled, and of which the weights were taken.
-        averaged: places whose weights are averaged though their name does not say it.
-        names: keys at the file's top, for messages.
-    """
-
-    where: str
+    where: str  # for messages, such as "checkpoint best.pth"
     entries: dict[str, Entry] = field(default_factory=dict)
+    """By dotted place, dictionaries and names in one: ``state_dict.model.norm.weight``."""
     lists: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Averaged weights that lie in a list without names, by place."""
     sizes: set[tuple[int, int]] = field(default_factory=set)
+    """(height, width) of images that options beside the weights speak of."""
     modules: list[str] = field(default_factory=list)
-    averaged: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    """Classes of whole modules that were pickled, and of which the weights were taken."""
+    averaged: tuple[str, ...] = ()  # places whose weights are averaged whatever their name
+    names: tuple[str, ...] = ()  # keys at the file's top, for messages
 
     def is_averaged(self, place: str) -> bool:
         """Return whether the weights at `place` are an average over training, such as an EMA."""
         segments = place.split(".")
-        return any(map(_AVERAGED.search, segments)) or place.startswith(self.averaged or ("\0",))
+        return any(map(_AVERAGED.search, segments)) or place.startswith(self.averaged)
 
 
 def read_stored(path: Path) -> StoredWeights:
@@ -74,7 +97,7 @@ def read_stored(path: Path) -> StoredWeights:
     Raises:
         ArtifactError: the file cannot be read, or holds no tensor by a name.
     """
-    content = read_content(path)
+    content = _read_content(path)
     where = f"checkpoint {path}"
     stored = StoredWeights(where)
     if isinstance(content, Mapping):
@@ -175,3 +198,154 @@ def _read_size(value: Any) -> set[tuple[int, int]]:
         return set()
     sides = value[1:] if len(value) == 3 else value
     return {(sides[0], sides[-1])} if len(sides) in (1, 2) and min(sides) > 0 else set()
+
+
+def _read_content(path: Path) -> Any:
+    """Return what the checkpoint at `path` holds: tensors in dictionaries, and what lies beside.
+
+    Safetensors, a file of `torch.save` (code in it is never run), or the index of several such
+    files. A folder stands for the weights in it.
+
+    Raises:
+        ArtifactError: there is no such file, or it is damaged, of another form or wants to run
+            code.
+    """
+    if path.is_dir():
+        path = _find_in_folder(path)
+    if not path.is_file():
+        raise ArtifactError(f"checkpoint {path}: no such file")
+    refuse_lfs_pointer(path)
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    with path.open("rb") as file:
+        start = file.read(9)
+    if not start:
+        raise ArtifactError(f"checkpoint {path} is corrupt or truncated: it is empty, {_WANTED}")
+    # A safetensors file opens with the length of its header, 8 bytes, and then the header, a JSON
+    # object.
+    if start[8:] == b"{":
+        return _read_safetensors(path)
+    _refuse_foreign(path, start)
+    try:
+        return read_torch(path)
+    except ForbiddenCodeError as error:
+        raise ArtifactError(
+            f"checkpoint {path} wants to run code ({error}) and was refused. Save the weights "
+            f"alone: {_SAVE}"
+        ) from None
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ArtifactError(_corrupt(path, error)) from None
+
+
+def _find_in_folder(folder: Path) -> Path:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    if (folder / ".metadata").is_file():
+        raise ArtifactError(
+            f"checkpoint {folder} is a distributed checkpoint, expected one file. Run: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth"
+        )
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    hint = f". Did you mean {files[0]}?" if len(files) == 1 else ""
+    raise ArtifactError(
+        f"checkpoint {folder} is a folder without {' or '.join(WEIGHT_FILES[::2])}, expected a "
+        f"file{hint}"
+    )
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:  # dtypes that this torch does not have raise others than its own
+        raise ArtifactError(_corrupt(path, error)) from None
+
+
+def find_shards(index: Path) -> Mapping[str, str]:
+    """Return the name of the file of each tensor that an ``*.index.json`` lists, all there.
+
+    Raises:
+        ArtifactError: it is no such list, or files beside it are missing or Git LFS pointers.
+    """
+    refuse_lfs_pointer(index)
+    shard_by_name: Mapping[str, str] = {}
+    try:
+        shard_by_name = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(shard_by_name.values()))
+        inside = all(Path(shard).name == shard for shard in shards)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
+        inside, shards = False, []
+    if not inside:
+        raise ArtifactError(
+            f'checkpoint {index} is no index of weights, expected a JSON object with "weight_map", '
+            "from each tensor's name to a file beside it"
+        )
+    absent = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if absent:
+        raise ArtifactError(
+            f"checkpoint {index}: {len(absent)} of {len(shards)} files are missing beside it: "
+            f"{', '.join(absent[:4])}{', …' if len(absent) > 4 else ''}"
+        )
+    for shard in shards:
+        refuse_lfs_pointer(index.parent / shard)
+    return shard_by_name
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    shard_by_name = find_shards(index)
+    weights: dict[str, Any] = {}
+    for shard in sorted(set(shard_by_name.values())):
+        content = _read_content(index.parent / shard)
+        weights |= content if isinstance(content, Mapping) else {}
+    missing = sorted(set(shard_by_name) - set(weights))
+    if missing:
+        raise ArtifactError(
+            f"checkpoint {index}: {missing[0]} is not in {shard_by_name[missing[0]]}"
+            f"{f', and {len(missing) - 1} more tensors are missing' if len(missing) > 1 else ''}"
+        )
+    return weights
+
+
+def _refuse_foreign(path: Path, start: bytes) -> None:
+    """Refuse files of other programs in one line that names them."""
+    for magic, kind in _FOREIGN.items():
+        if start.startswith(magic):
+            raise ArtifactError(f"checkpoint {path} is {kind}, {_WANTED}")
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except Exception as error:
+            raise ArtifactError(_corrupt(path, error)) from None
+        if kind := _kind_of_archive(names):
+            raise ArtifactError(f"checkpoint {path} is {kind}")
+    elif path.suffix in (".onnx", ".engine", ".plan"):
+        raise ArtifactError(
+            f"checkpoint {path} is a graph, not weights, {_WANTED}. An ONNX file is exported as "
+            f"onnx:{path}"
+        )
+    elif start and tarfile.is_tarfile(path):
+        raise ArtifactError(f"checkpoint {path} is a tar archive; unpack it first, {_WANTED}")
+
+
+def _kind_of_archive(names: list[str]) -> str:
+    """Return what a zip archive of these files is, where `torch.save` did not write it."""
+    if any(name.endswith("/constants.pkl") for name in names):
+        return (
+            "a scripted module (torch.jit), expected weights alone: "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+        )
+    if names and all(name.endswith(".npy") for name in names):
+        return (
+            f"a NumPy archive, {_WANTED}. timm converts those of JAX: "
+            f"timm.create_model(NAME).load_pretrained(FILE), then {_SAVE}"
+        )
+    if any(name.endswith("/models/model.json") for name in names):
+        return f"an exported program (torch.export), {_WANTED}"
+    packed = next((name for name in names if name.endswith(_SUFFIXES)), None)
+    return f"a zip archive, unpack it first: it has {packed}" if packed else ""
+
+
+def _corrupt(path: Path, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"checkpoint {path} is corrupt or truncated, {_WANTED} ({reason[:100]})"

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without `pickle`'s power to run what they name.
+"""Files of `torch.save`, old and new, read without `pickle`'s power to run what they name.
 
 Tensors, numbers, texts and containers are built; every other class or function that a file names
 becomes an `Inert` value, which keeps what the file says about it and does nothing.
@@ -6,13 +6,16 @@ becomes an `Inert` value, which keeps what the file says about it and does nothi
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import IO, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +64,24 @@ _KINDS = {
 }
 
 
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""First number of a file that `torch.save` wrote before torch 1.6."""
+
+_PICKLE = "data.pkl"
+
+_NUMPY_DTYPES = {
+    "f8": torch.float64,
+    "f4": torch.float32,
+    "f2": torch.float16,
+    "i8": torch.int64,
+    "i4": torch.int32,
+    "i2": torch.int16,
+    "i1": torch.int8,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
+
+
 class ForbiddenCodeError(pickle.UnpicklingError):
     """A file names a function whose only use is to run something."""
 
@@ -81,21 +102,13 @@ class Global:
 
 @dataclass(eq=False)
 class Inert:
-    """What a file says about an object: its class, the arguments, the state and the items.
+    """What a file says about an object: its class, the arguments, the state and the items."""
 
-    Attributes:
-        name: dotted, of the class or function.
-        args: that it would have been called with.
-        state: what its ``__setstate__`` would have got.
-        mapping: items set by key.
-        sequence: items appended.
-    """
-
-    name: str
+    name: str  # dotted, of the class or function
     args: tuple[Any, ...] = ()
-    state: Any = None
-    mapping: dict[Any, Any] = field(default_factory=dict)
-    sequence: list[Any] = field(default_factory=list)
+    state: Any = None  # what its ``__setstate__`` would have got
+    mapping: dict[Any, Any] = field(default_factory=dict)  # items set by key
+    sequence: list[Any] = field(default_factory=list)  # items appended
 
     def __setitem__(self, key: object, value: object) -> None:
         self.mapping[key] = value
@@ -148,16 +161,8 @@ def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_rest: A
     return _tensor(storage, offset, size, stride)
 
 
-def _rebuild_tensor_v3(
-    storage: Any,
-    offset: int,
-    size: Any,
-    stride: Any,
-    _requires_grad: bool,
-    _hooks: Any,
-    dtype: Any,
-    *_rest: Any,
-) -> Tensor:
+def _rebuild_tensor_v3(*args: Any) -> Tensor:
+    storage, offset, size, stride, _requires_grad, _hooks, dtype, *_rest = args
     return _tensor(storage, offset, size, stride, dtype)
 
 
@@ -175,17 +180,9 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode(encoding)
 
 
-def _ordered(*items: Any) -> dict[Any, Any]:
-    return OrderedDict(*items)
-
-
-def _default_dict(*_factory: Any) -> dict[Any, Any]:
-    return {}
-
-
 _BUILDERS: Mapping[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _ordered,
-    "collections.defaultdict": _default_dict,
+    "collections.OrderedDict": lambda *items: OrderedDict(*items),
+    "collections.defaultdict": lambda *_factory: {},
     "_codecs.encode": _encode,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
@@ -204,9 +201,7 @@ _PythonUnpickler: Any = vars(pickle)["_Unpickler"]
 class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
     """Python's own unpickler, with every way to a callable or an attribute closed.
 
-    Args:
-        file: the pickle.
-        read_storage: (key, dtype, number of elements) -> bytes of a tensor's storage.
+    `read_storage` returns, of (key, dtype, number of elements), the bytes of a tensor's storage.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
@@ -303,3 +298,110 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+
+def plain(value: Any) -> Any:
+    """Return `value`, a numpy array as a tensor."""
+    return _parse_numpy(value) if isinstance(value, Inert) and "numpy" in value.name else value
+
+
+def read_torch(path: Path) -> Any:
+    """Return what the file of `torch.save` at `path` holds; nothing in it is run.
+
+    Raises:
+        ForbiddenCodeError: it names a function that exists to run something.
+        Exception: it is damaged, or no such file; of any kind.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive:
+        with zipfile.ZipFile(path) as archive:
+            return _read_zip(archive, path.stat().st_size)
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        return _read_legacy(_Bounded(file, size), size)
+
+
+def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
+    names = [name for name in archive.namelist() if name.rpartition("/")[2] == _PICKLE]
+    if not names:
+        raise pickle.UnpicklingError(f"an archive without {_PICKLE}")
+    if sum(entry.file_size for entry in archive.infolist()) > 8 * size + 2**20:
+        raise pickle.UnpicklingError("an archive that unpacks to much more than its size")
+    folder = names[0][: -len(_PICKLE)]
+    order = f"{folder}byteorder"
+    if order in archive.namelist() and archive.read(order) != b"little":
+        raise pickle.UnpicklingError("weights in big-endian order")
+
+    def read_storage(key: str, dtype: torch.dtype, numel: int) -> bytearray:
+        data = bytearray(archive.read(f"{folder}data/{key}"))
+        if len(data) < numel * dtype.itemsize:
+            raise pickle.UnpicklingError(f"storage {key} of {len(data)} bytes")
+        return data
+
+    return InertUnpickler(io.BytesIO(archive.read(names[0])), read_storage).load()
+
+
+class _Bounded:
+    """A file that never reserves memory for more than it holds."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
+        if count > 2**16 and count > self._size - self._file.tell():
+            raise EOFError(f"{count} bytes are announced behind the end")
+        return self._file.read(count)
+
+    def readinto(self, buffer: bytearray) -> int:
+        """Fill `buffer`, and return how many bytes there were."""
+        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+
+
+def _read_legacy(file: _Bounded, size: int) -> Any:
+    content = InertUnpickler(file, None).load()
+    if isinstance(content, dict | Inert):  # a plain pickle, of numpy arrays by custom
+        return content
+    if content != _MAGIC:
+        raise pickle.UnpicklingError("no file of torch.save")
+    for _ in range(2):  # protocol, and the machine that wrote it
+        InertUnpickler(file, None).load()
+    storages: dict[str, tuple[bytearray, int]] = {}
+
+    def reserve(key: str, dtype: torch.dtype, numel: int) -> bytearray:
+        total = sum(len(data) for data, _ in storages.values()) + numel * dtype.itemsize
+        if numel < 0 or total > size:
+            raise pickle.UnpicklingError(f"storage {key} of {numel} elements")
+        storages[key] = bytearray(numel * dtype.itemsize), dtype.itemsize
+        return storages[key][0]
+
+    content = InertUnpickler(file, reserve).load()
+    for key in InertUnpickler(file, None).load():
+        data, itemsize = storages[str(key)]
+        count = int.from_bytes(file.read(8), "little")
+        if count * itemsize != len(data) or file.readinto(data) != len(data):
+            raise EOFError(f"storage {key} is cut off")
+    return content
+
+
+def _parse_numpy(array: Inert) -> Any:
+    """Return the tensor that a pickled numpy array holds, or the value unchanged."""
+    if isinstance(array.state, tuple) and len(array.state) == 5:
+        _, shape, dtype, is_fortran, data = array.state
+    elif array.name.endswith("._frombuffer") and len(array.args) == 4:  # protocol 5
+        data, dtype, shape, order = array.args
+        is_fortran = order != "C"
+    else:
+        return array
+    is_plain = isinstance(dtype, Inert) and dtype.args and isinstance(shape, tuple)
+    if not is_plain or is_fortran or not isinstance(data, bytes | bytearray):
+        return array
+    known = _NUMPY_DTYPES.get(str(dtype.args[0]))
+    big_endian = isinstance(dtype.state, tuple) and ">" in dtype.state
+    if known is None or big_endian or len(data) != math.prod(shape) * known.itemsize:
+        return array
+    if not data:
+        return torch.empty(shape, dtype=known)
+    return torch.frombuffer(bytearray(data), dtype=known).reshape(shape)

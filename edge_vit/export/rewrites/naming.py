@@ -7,17 +7,14 @@ from collections import Counter
 import onnx_ir as ir
 
 from edge_vit.graph.sites import Block
-from edge_vit.graph.walk import consumers, is_constant
+from edge_vit.graph.walk import constant_index, consumers, is_constant
 
 
 def forget_names(graph: ir.Graph, place: str = "source") -> None:
     """Give every value but the inputs and outputs a name that no later stage gives.
 
-    Names in a file are anybody's; some may be those that nodes and weights get by place.
-
-    Args:
-        graph: it, and the graphs of branches in it.
-        place: what the names begin with.
+    Names in a file are anybody's; some may be those that nodes and weights get by place. The graphs
+    of branches are renamed too; all names begin with `place`.
     """
     constants = list(graph.initializers.values())
     graph.initializers.clear()
@@ -99,10 +96,7 @@ def _tail(block: Block) -> list[ir.Node]:
             if node in tail:
                 continue
             tail.append(node)
-            is_residual = node.op_type == "Add" and not any(
-                v is not None and is_constant(v) for v in node.inputs
-            )
-            if not is_residual:
+            if node.op_type != "Add" or constant_index(node) >= 0:  # else it is the residual
                 values.extend(node.outputs)
     return tail
 

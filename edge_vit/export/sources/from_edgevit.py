@@ -26,18 +26,12 @@ def open_edgevit(request: SourceRequest) -> TorchSource:
         SpecError: no preset is called so, there is no checkpoint, or it is of another model.
         ArtifactError: the checkpoint cannot be read or is damaged.
     """
-    for option, said in (
-        ("--weights-key", request.weights_key),
-        ("--checkpoint-size", request.checkpoint_size),
-    ):
-        if said:
-            raise SpecError(f"{option}: a checkpoint of {request.address} tells it, leave it out")
+    request.refuse_options("has it in its checkpoint", "weights_key", "checkpoint_size")
     is_file = request.target.endswith(".safetensors")
     if request.random_weights and not is_file:
         return _open_random(request)
-    if is_file and not request.wants_pretrained:
-        option = "--random-weights" if request.random_weights else "--checkpoint"
-        raise SpecError(f"{request.address} is a checkpoint itself, leave {option} out")
+    if is_file:
+        request.refuse_options("is a checkpoint itself", "random_weights", "checkpoint")
     path = Path(request.target) if is_file else request.checkpoint
     if path is None:
         find_config(request.target)
@@ -46,25 +40,18 @@ def open_edgevit(request: SourceRequest) -> TorchSource:
             f"{request.address} needs weights. Run: edgevit finetune {request.target} --data DIR "
             f"-o {file}, and add --checkpoint {file}"
         )
+    request.refuse_options("has its arguments in its checkpoint", "model_args")
     checkpoint = load_checkpoint(path)
     if not is_file:
         _refuse_other_model(request, path, checkpoint)
-    return _open_checkpoint(request, checkpoint, Path(path).stem if is_file else request.target)
-
-
-def _open_checkpoint(request: SourceRequest, checkpoint: Checkpoint, name: str) -> TorchSource:
-    if request.model_args:
-        raise SpecError(
-            f"--model-arg {next(iter(request.model_args))}: {request.address} has its arguments in "
-            "its checkpoint"
-        )
     if request.classes == 0:
-        checkpoint = _without_head(checkpoint)
-    side = _square_side(request)
+        config = replace(checkpoint.config, num_classes=0)
+        tensors = drop_weights(checkpoint.tensors, ["head."])
+        checkpoint = replace(checkpoint, config=config, labels=(), tensors=tensors)
     return torch_source(
         request,
-        build_model(checkpoint, side),
-        name=name,
+        build_model(checkpoint, request.square_side()),
+        name=path.stem if is_file else request.target,
         task=task_of_head(checkpoint.config.num_classes),
         preprocess=request.refine(checkpoint.preprocess),
         labels=checkpoint.labels,
@@ -75,7 +62,7 @@ def _open_random(request: SourceRequest) -> TorchSource:
     arguments = dict(request.model_args)
     if request.classes is not None:
         arguments["num_classes"] = request.classes
-    side = _square_side(request)
+    side = request.square_side()
     if side is not None:
         arguments["image_size"] = side
     torch.manual_seed(0)
@@ -90,15 +77,6 @@ def _open_random(request: SourceRequest) -> TorchSource:
     )
 
 
-def _without_head(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(
-        checkpoint,
-        config=replace(checkpoint.config, num_classes=0),
-        labels=(),
-        tensors=drop_weights(checkpoint.tensors, ["head."]),
-    )
-
-
 def _refuse_other_model(request: SourceRequest, path: Path, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint of another architecture than the preset that the user named."""
     preset = find_config(request.target)
@@ -109,14 +87,3 @@ def _refuse_other_model(request: SourceRequest, path: Path, checkpoint: Checkpoi
                 f"checkpoint {path} has {name} {got}, {request.target} has {wanted}. "
                 f"Export it as edgevit:{path}, or name its model: {', '.join(PRESETS)}"
             )
-
-
-def _square_side(request: SourceRequest) -> int | None:
-    if request.image_size is None:
-        return None
-    height, width = request.image_size
-    if height != width:
-        raise SpecError(
-            f"image_size: got {request.image_size}, but {request.address} takes square images only"
-        )
-    return height

@@ -20,18 +20,12 @@ from edge_vit.export.checkpoint import (
     read_stored,
     usable,
 )
+from edge_vit.export.checkpoint.misfit import Misfit
 from edge_vit.export.checkpoint.positions import SourceGrid
-from edge_vit.export.checkpoint.reading import WEIGHT_FILES, find_shards
-from edge_vit.export.misfit import Misfit
+from edge_vit.export.checkpoint.stored import WEIGHT_FILES, find_shards
 from edge_vit.export.sources.from_timm import open_timm_folder
-from edge_vit.export.sources.huggingface_families import (
-    DETECTORS,
-    FAMILIES,
-    Choice,
-    choose_class,
-)
 from edge_vit.export.sources.huggingface_images import read_preprocess
-from edge_vit.export.sources.huggingface_modules import Detections, Features, Logits, attend
+from edge_vit.export.sources.huggingface_models import DETECTORS, FAMILIES, attend, choose_class
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.timm_folder import (
@@ -43,7 +37,6 @@ from edge_vit.export.sources.timm_folder import (
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
-from edge_vit.tasks import task_named
 
 _ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the answer.
@@ -84,7 +77,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         _refuse_other_size(request, model, preprocess.image_size)
     return torch_source(
         request,
-        _one_that_returns(choice, model),
+        choice.traceable(model),
         name=Path(place).name,
         task=choice.task,
         preprocess=preprocess,
@@ -93,14 +86,6 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         outputs=choice.outputs,
         activation=choice.activation,
     )
-
-
-def _one_that_returns(choice: Choice, model: nn.Module) -> nn.Module:
-    """Return `model` so that it returns tensors alone."""
-    if choice.outputs:
-        return Detections(model)
-    has_head = task_named(choice.task).has_head
-    return Logits(model) if has_head else Features(model, choice.feature)
 
 
 def _find_place(request: SourceRequest) -> tuple[str, bool]:
@@ -237,17 +222,21 @@ def _read_report(report: Mapping[str, Any], model: nn.Module, *, drops_head: boo
     """Return transformers' loading report as a `Misfit`, without what no image passes through."""
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     unused = (*_UNUSED, "classifier.") if drops_head else _UNUSED
+    missing, unexpected = (
+        {name: ours.get(name, ()) for name in sorted(report[kind]) if not _has_any(name, unused)}
+        for kind in ("missing_keys", "unexpected_keys")
+    )
     return Misfit(
-        missing={name: ours.get(name, ()) for name in _used(report["missing_keys"], unused)},
-        unexpected=dict.fromkeys(_used(report["unexpected_keys"], unused), ()),
+        missing=missing,
+        unexpected=unexpected,
         misshapen={
             name: (tuple(got), tuple(wanted)) for name, got, wanted in report["mismatched_keys"]
         },
     )
 
 
-def _used(names: Any, unused: tuple[str, ...]) -> list[str]:
-    return sorted(name for name in names if not any(part in name for part in unused))
+def _has_any(name: str, parts: tuple[str, ...]) -> bool:
+    return any(part in name for part in parts)
 
 
 def _adopt_image_size(
@@ -256,11 +245,10 @@ def _adopt_image_size(
     """Make the model for the image size of `weights`; they are interpolated from there."""
     patch, default = _pair(config.patch_size), _pair(config.image_size)
     grid = SourceGrid(stored.where, patch, request.checkpoint_size, stored.sizes, default)
-    num_prefix = 1 + getattr(config, "num_register_tokens", 0) * (
-        config.model_type != "dinov2_with_registers"  # its registers have no position
-    )
-    num_prefix = 2 if config.model_type == "deit" else num_prefix
-    num_prefix = 0 if config.model_type == "ijepa" else num_prefix
+    # The registers of DINOv2 have no position.
+    registers = getattr(config, "num_register_tokens", 0)
+    own = {"deit": 2, "ijepa": 0, "dinov2_with_registers": 1}
+    num_prefix = own.get(config.model_type, 1 + registers)
     for name, tensor in weights.items():
         if name.endswith("embeddings.position_embeddings") and tensor.ndim == 3:
             height, width = grid.size_of(tensor[0, num_prefix:])
@@ -274,53 +262,24 @@ def _pair(side: Any) -> tuple[int, int]:
 def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
     """Replace the positions by what transformers' own code interpolates to `image_size`."""
     embeddings = getattr(model, model.base_model_prefix, model).embeddings
-    patches = embeddings.patch_embeddings
-    height, width = image_size
-    num_patches = (height // patches.patch_size[0]) * (width // patches.patch_size[1])
-    num_prefix = embeddings.position_embeddings.shape[1] - patches.num_patches
-    rows, columns = (
-        side // patch
-        for side, patch in zip(_pair(patches.image_size), _pair(patches.patch_size), strict=True)
-    )
-    if rows != columns:  # transformers takes every grid for a square
-        _resample(embeddings, (rows, columns), num_prefix, (height, width), patches)
-        return
-    tokens = embeddings.position_embeddings.new_zeros(
-        1, num_prefix + num_patches, model.config.hidden_size
-    )
-    with torch.no_grad():
-        positions = embeddings.interpolate_pos_encoding(tokens, height, width)
-    _set_positions(embeddings, patches, positions.clone(), image_size)
-
-
-def _resample(
-    embeddings: Any,
-    grid: tuple[int, int],
-    num_prefix: int,
-    image_size: tuple[int, int],
-    patches: Any,
-) -> None:
-    """Replace the positions of a `grid` that is no square by bicubically resampled ones."""
-    positions = embeddings.position_embeddings.detach()
-    prefix, body = positions[:, :num_prefix], positions[:, num_prefix:]
-    sides = [
-        side // patch for side, patch in zip(image_size, _pair(patches.patch_size), strict=True)
-    ]
-    image = body.reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    body = F.interpolate(image, size=sides, mode="bicubic", align_corners=False)
-    body = body.permute(0, 2, 3, 1).reshape(1, sides[0] * sides[1], -1)
-    _set_positions(embeddings, patches, torch.cat((prefix, body), dim=1), image_size)
-
-
-def _set_positions(
-    embeddings: Any, patches: Any, positions: Tensor, image_size: tuple[int, int]
-) -> None:
-    height, width = (
-        side // patch for side, patch in zip(image_size, _pair(patches.patch_size), strict=True)
-    )
-    embeddings.position_embeddings = nn.Parameter(positions)
+    patches, positions = embeddings.patch_embeddings, embeddings.position_embeddings.detach()
+    num_prefix = positions.shape[1] - patches.num_patches
+    patch = _pair(patches.patch_size)
+    rows, columns = (side // p for side, p in zip(image_size, patch, strict=True))
+    grid = [side // p for side, p in zip(_pair(patches.image_size), patch, strict=True)]
+    if grid[0] == grid[1]:
+        tokens = positions.new_zeros(1, num_prefix + rows * columns, model.config.hidden_size)
+        with torch.no_grad():
+            resized = embeddings.interpolate_pos_encoding(tokens, *image_size).clone()
+    else:  # transformers takes every grid for a square
+        prefix, body = positions[:, :num_prefix], positions[:, num_prefix:]
+        image = body.reshape(1, *grid, -1).permute(0, 3, 1, 2)
+        image = F.interpolate(image, size=(rows, columns), mode="bicubic", align_corners=False)
+        body = image.permute(0, 2, 3, 1).reshape(1, rows * columns, -1)
+        resized = torch.cat((prefix, body), dim=1)
+    embeddings.position_embeddings = nn.Parameter(resized)
     embeddings.image_size = patches.image_size = image_size
-    patches.num_patches = height * width
+    patches.num_patches = rows * columns
     embeddings.interpolate_pos_encoding = lambda *_: embeddings.position_embeddings
 
 

@@ -1,17 +1,16 @@
-"""``onnx:FILE``: a classifier, feature extractor or detector that somebody else exported."""
+"""``onnx:FILE``: a classifier, feature extractor or detector that another program exported."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
-from edge_vit.export.sources.choices import choosing_node, refuse_choice
-from edge_vit.export.sources.gray import GRAY_REMARK, take_colour
 from edge_vit.export.sources.onnx_detector import (
     KNOWN,
     OUTPUTS,
@@ -20,16 +19,19 @@ from edge_vit.export.sources.onnx_detector import (
     is_detector,
     take_sizes,
 )
-from edge_vit.export.sources.onnx_file import read_graph
-from edge_vit.export.sources.quantized import refuse_quantized
+from edge_vit.export.sources.onnx_file import read_graph, refuse_quantized, widen
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.export.sources.values import OnnxSource, check_classes
-from edge_vit.export.sources.widen import widen
-from edge_vit.spec import PreprocessSpec, TensorSpec
+from edge_vit.export.sources.values import GRAY_REMARK, LUMINANCE, OnnxSource, check_classes
+from edge_vit.spec import Activation, PreprocessSpec, TensorSpec
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DETECTION, task_of_head
 
 _WANTED = "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3)"
+_CHOOSES = frozenset({"TopK", "ArgMax", "ArgMin", "NonMaxSuppression"})
+_PASSED = frozenset(
+    {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+    | {"Mul", "Div", "Softmax", "LogSoftmax", "Sigmoid"}
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,19 +41,11 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
 
     Raises:
         ArtifactError: the file is missing or damaged, or its weights lie elsewhere or are NaN.
-        SpecError: the graph takes or returns something else than images and scores, or nobody says
-            what it cannot: image size, mean and std.
+        SpecError: the graph takes or returns something else than images and scores, or what it
+            does not tell is not stated: image size, mean and std.
     """
-    said = {
-        "--checkpoint": request.checkpoint,
-        "--model-arg": request.model_args,
-        "--random-weights": request.random_weights,
-        "--weights-key": request.weights_key,
-        "--checkpoint-size": request.checkpoint_size,
-    }
-    for option, value in said.items():
-        if value:
-            raise SpecError(f"{option}: {request.address} has its weights in it, leave it out")
+    given = ("checkpoint", "model_args", "random_weights", "weights_key", "checkpoint_size")
+    request.refuse_options("has its weights in it", *given)
     path = Path(request.target)
     model = read_graph(path)
     refuse_quantized(model, request.address)
@@ -62,36 +56,46 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
             request.address,
             num_widened,
         )
-    remarks = (GRAY_REMARK,) if _takes_gray(model.graph) else ()
-    if remarks:
-        take_colour(model)
-    model, sizes = take_sizes(model)
+    is_gray = _takes_gray(model.graph)
+    if is_gray:
+        _take_colour(model)
+    model, size_input = take_sizes(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
-    _fix_size(model, preprocess.image_size, is_contract=is_contract)
+    sizes = (*preprocess.image_size, 3) if is_contract else (3, *preprocess.image_size)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(list(dims)[1:], sizes, strict=True):  # the exporter may leave them open
+        dim.dim_value = size
+    del model.graph.value_info[:]
+    remarks = (GRAY_REMARK,) if is_gray else ()
     if is_detector(model):
-        detector = as_detector(request.address, model, sizes, preprocess.image_size)
+        detector = as_detector(request.address, model, size_input, preprocess.image_size)
         if request.crop_mode is None:  # a crop would lose objects: the whole image is squeezed in
             preprocess = replace(preprocess, crop_mode="squash", crop_pct=request.crop_pct or 1.0)
+        labels, activation = _settle_classes(request, detector)
         return OnnxSource(
             model=detector.model,
             name=path.stem,
             address=request.address,
             task=DETECTION,
+            labels=labels,
             preprocess=preprocess,
             input_name=image.name,
             output_name=detector.model.graph.output[0].name,
             is_contract=is_contract,
             remarks=(*remarks, *detector.remarks),
             outputs=OUTPUTS,
-            **_settle_classes(request, detector),
+            activation=activation,
         )
     output = _keep_one_output(request, model)
     task = task_of_head(request.num_classes)
-    width = output.shape[1]
-    if not isinstance(width, int):
-        width = request.classes or _refuse_unknown_width(request, output)
+    width = output.shape[1] if isinstance(output.shape[1], int) else request.classes
+    if not width:
+        raise SpecError(
+            f"{request.address}: output {output.name!r} is {output}, which does not tell the "
+            "number of classes. Add --num-classes N"
+        )
     return OnnxSource(
         model=model,
         name=path.stem,
@@ -106,27 +110,47 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     )
 
 
-def _settle_classes(request: SourceRequest, detector: Detector) -> dict[str, Any]:
+def _settle_classes(
+    request: SourceRequest, detector: Detector
+) -> tuple[tuple[str, ...], Activation | None]:
     """Return labels and activation: with softmax there is one column more than classes."""
     activation = request.activation or detector.activation
     width = _describe(detector.model.graph.output[0]).shape[-1]
     if not isinstance(width, int):
-        return {"labels": request.labels, "activation": activation}
+        return request.labels, activation
     if activation is None and request.classes in (width, width - 1):
         activation = "sigmoid" if request.classes == width else "softmax"
     classes = task_named(DETECTION).num_labels(width, activation)
-    return {
-        "labels": check_classes(request, DETECTION, classes),
-        "activation": activation,
-    }
+    return check_classes(request, DETECTION, classes), activation
 
 
 def _takes_gray(graph: GraphProto) -> bool:
-    """Say whether the only input is float32 (batch, 1, height, width)."""
+    """Return whether the only input is float32 (batch, 1, height, width)."""
     if len(graph.input) != 1:
         return False
     image = _describe(graph.input[0])
     return image.dtype == "float32" and len(image.shape) == 4 and image.shape[1] == 1
+
+
+def _take_colour(model: ModelProto) -> None:
+    """Let a graph of one input (batch, 1, height, width) take (batch, 3, height, width)."""
+    graph = model.graph
+    image = graph.input[0]
+    gray, scaled, weights, axis = (f"{image.name}/{part}" for part in ("gray", "by", "rgb", "axis"))
+    for node in graph.node:
+        node.input[:] = [gray if name == image.name else name for name in node.input]
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    shares = np.array(LUMINANCE, np.float32).reshape(1, 3, 1, 1)
+    graph.initializer.append(numpy_helper.from_array(shares, weights))
+    if opset < 13:  # before, the axes of ReduceSum were an attribute
+        reduce = helper.make_node("ReduceSum", [scaled], [gray], axes=[1], keepdims=1)
+    else:
+        graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), axis))
+        reduce = helper.make_node("ReduceSum", [scaled, axis], [gray], keepdims=1)
+    graph.node.insert(0, helper.make_node("Mul", [image.name, weights], [scaled]))
+    graph.node.insert(1, reduce)
+    image.type.tensor_type.shape.dim[1].dim_value = 3
+    onnx.checker.check_model(model)
 
 
 def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:
@@ -136,24 +160,11 @@ def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:
         found = ", ".join(f"{spec.name}: {spec}" for spec in inputs) or "none"
         raise SpecError(f"{request.address} has {len(inputs)} inputs ({found}), {_WANTED}")
     image = inputs[0]
-    channel_axis = {"float32": 1, "uint8": 3}.get(image.dtype)
-    if channel_axis is None or len(image.shape) != 4 or not _may_be(3, image.shape[channel_axis]):
+    axis = {"float32": 1, "uint8": 3}.get(image.dtype)
+    channels = image.shape[axis] if axis is not None and len(image.shape) == 4 else 0
+    if channels != 3 and not isinstance(channels, str):  # a name: left open by the exporter
         raise SpecError(f"{request.address}: input {image.name!r}: got {image}, {_WANTED}")
     return image
-
-
-def _may_be(size: int, dimension: int | str) -> bool:
-    """Say whether a dimension is `size`, or left open by the exporter."""
-    return dimension == size or isinstance(dimension, str)
-
-
-def _fix_size(model: ModelProto, image_size: tuple[int, int], *, is_contract: bool) -> None:
-    """Write channels, height and width into the input's shape where the exporter left them open."""
-    sizes = (*image_size, 3) if is_contract else (3, *image_size)
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    for dim, size in zip(list(dims)[1:], sizes, strict=True):
-        dim.dim_value = size
-    del model.graph.value_info[:]
 
 
 def _describe(value: ValueInfoProto) -> TensorSpec:
@@ -169,19 +180,16 @@ def _describe(value: ValueInfoProto) -> TensorSpec:
 def _find_preprocess(
     request: SourceRequest, image: TensorSpec, *, is_contract: bool
 ) -> PreprocessSpec:
-    axes = (1, 2) if is_contract else (2, 3)
-    height, width = (image.shape[axis] for axis in axes)
+    height, width = image.shape[1:3] if is_contract else image.shape[2:]
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     if fixed and request.image_size not in (None, fixed):
         raise SpecError(
             f"image_size: got {request.image_size}, but {request.address} is made for {fixed}"
         )
-    if is_contract and (request.image_size or fixed):
+    size = request.image_size or fixed
+    if is_contract and size:
         # The graph normalises by itself: to everything outside of it, nothing is left to do.
-        identity = PreprocessSpec(
-            request.image_size or fixed or (1, 1), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
-        )
-        return request.refine(identity)
+        return request.refine(PreprocessSpec(size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     return request.whole_preprocess(fixed)
 
 
@@ -192,17 +200,23 @@ def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
     """
     graph = model.graph
     outputs = {spec.name: spec for spec in map(_describe, graph.output)}
-    fitting = [spec for spec in outputs.values() if _is_flat(spec, graph)]
-    if not fitting:
-        fitting = [_flatten(spec, graph) for spec in outputs.values() if _may_flatten(spec, graph)]
-    if not fitting:
-        for name in outputs:
-            refuse_choice(graph, request.address, name)
-        got = ", ".join(f"{name!r} {spec}" for name, spec in outputs.items())
-        raise SpecError(
-            f"{request.address}: outputs: got {got}, expected float32 (batch, classes); {KNOWN}"
-        )
-    chosen = fitting[0]
+    scores = [
+        spec
+        for spec in outputs.values()
+        if spec.dtype == "float32" and choosing_node(graph, spec.name) is None
+    ]
+    chosen = next((spec for spec in scores if len(spec.shape) == 2), None)
+    if chosen is None:
+        flat = (s for s in scores if len(s.shape) == 1 or s.shape[2:] == (1, 1))
+        narrow = next(flat, None)
+        if narrow is None:
+            for name in outputs:
+                refuse_choice(graph, request.address, name)
+            got = ", ".join(f"{name!r} {spec}" for name, spec in outputs.items())
+            raise SpecError(
+                f"{request.address}: outputs: got {got}, expected float32 (batch, classes); {KNOWN}"
+            )
+        chosen = _flatten(narrow, graph)
     others = [value for value in graph.output if value.name != chosen.name]
     for value in others:
         graph.output.remove(value)
@@ -210,17 +224,6 @@ def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
         left_out = ", ".join(value.name for value in others)
         _log.warning("%s: output %s is used, left out: %s", request.address, chosen.name, left_out)
     return chosen
-
-
-def _is_flat(spec: TensorSpec, graph: GraphProto) -> bool:
-    is_scores = spec.dtype == "float32" and len(spec.shape) == 2
-    return is_scores and choosing_node(graph, spec.name) is None
-
-
-def _may_flatten(spec: TensorSpec, graph: GraphProto) -> bool:
-    """Say whether an output is one score an image, (N,), or (N, classes, 1, 1)."""
-    is_flat_inside = len(spec.shape) == 1 or (len(spec.shape) == 4 and spec.shape[2:] == (1, 1))
-    return spec.dtype == "float32" and is_flat_inside and choosing_node(graph, spec.name) is None
 
 
 def _flatten(spec: TensorSpec, graph: GraphProto) -> TensorSpec:
@@ -234,9 +237,28 @@ def _flatten(spec: TensorSpec, graph: GraphProto) -> TensorSpec:
     return flat
 
 
-def _refuse_unknown_width(request: SourceRequest, output: TensorSpec) -> int:
-    raise SpecError(
-        f"{request.address}: output {output.name!r} is {output}, which does not tell the number of "
-        "classes. "
-        "Add --num-classes N"
-    )
+def choosing_node(graph: GraphProto, output: str) -> str | None:
+    """Return the operator that picked or sorted `output`, such as ``TopK``; None without one.
+
+    Only casts, reshapes, scales and activations may lie behind it: deep inside a model, choosing is
+    part of what it computes.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in _PASSED:
+        node = makers.get(node.input[0])
+    return node.op_type if node is not None and node.op_type in _CHOOSES else None
+
+
+def refuse_choice(graph: GraphProto, address: str, output: str) -> None:
+    """Refuse an `output` that is chosen among the scores of all classes.
+
+    Raises:
+        SpecError: it is.
+    """
+    operator = choosing_node(graph, output)
+    if operator is not None:
+        raise SpecError(
+            f"{address}: output {output!r} comes from {operator}, so its columns are no classes, "
+            "expected the scores of all classes. Leave that out of the model"
+        )

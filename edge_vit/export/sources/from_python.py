@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from edge_vit.errors import SpecError
+from edge_vit.errors import EdgeVitError, SpecError, did_you_mean
 from edge_vit.export.checkpoint import fill
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.export.sources.user_code import user_code
-from edge_vit.export.sources.values import TorchSource, torch_source
+from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.spec import PreprocessSpec
 from edge_vit.tasks.declared import task_of_head
+
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib"))
 
 
 def open_python(request: SourceRequest) -> TorchSource:
@@ -30,18 +31,22 @@ def open_python(request: SourceRequest) -> TorchSource:
     A module may tell its preprocessing in an attribute `preprocess`, a `PreprocessSpec`.
 
     Raises:
-        SpecError: there is no such factory, it fails or makes no module, or nobody says the
-            preprocessing.
+        SpecError: there is no such factory, it fails or makes no module, or the preprocessing is
+            not told.
         ArtifactError: the checkpoint cannot be read or does not fit.
     """
     module_name, _, factory_name = request.target.partition(":")
     if not module_name or not factory_name:
         raise SpecError(f"model {request.address!r}: expected python:package.module:factory")
     torch.manual_seed(0)
-    with _current_folder_importable():
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # as ``python -m`` does
+    try:
         factory = _find_factory(request, module_name, factory_name)
-        with user_code(f"{request.address} failed"):
+        with _user_code(f"{request.address} failed"):
             made = factory(**request.model_args)
+    finally:
+        sys.path.remove(here)
     module = plain_module(made, request.address)
     weights = ""
     if request.checkpoint is not None:
@@ -59,22 +64,11 @@ def open_python(request: SourceRequest) -> TorchSource:
     )
 
 
-@contextlib.contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Let modules of the current folder be imported, as ``python -m`` does."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
-
-
 def _find_factory(
     request: SourceRequest, module_name: str, factory_name: str
 ) -> Callable[..., Any]:
     try:
-        with user_code(f"{request.address}: importing it failed"):
+        with _user_code(f"{request.address}: importing it failed"):
             module = importlib.import_module(module_name)
     except SpecError as error:
         absent = error.__cause__
@@ -91,13 +85,44 @@ def _find_factory(
         made = factory
         return lambda: made
     if not callable(factory):
-        near = difflib.get_close_matches(factory_name, _own_names(module), n=1)
-        hint = f". Did you mean {near[0]}?" if near else ""
+        known = [name for name, value in vars(module).items() if callable(value)]
+        hint = did_you_mean(factory_name, known)
         raise SpecError(f"{request.address}: {module_name} has no function {factory_name!r}{hint}")
     return factory
 
 
-def _own_names(module: ModuleType) -> list[str]:
-    """Return the names of what `module` itself defines and can be called."""
-    found = vars(module).items()
-    return [n for n, v in found if callable(v) and getattr(v, "__module__", "") == module.__name__]
+@contextlib.contextmanager
+def _user_code(what: str) -> Iterator[None]:
+    """Run the user's code inside the block; a message about it begins with `what`.
+
+    What it prints goes to stderr, since stdout is for results. It finds no arguments on its command
+    line: those there are ours.
+
+    Raises:
+        SpecError: the code raises something, or ends the program.
+    """
+    argv = sys.argv
+    sys.argv = argv[:1]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except EdgeVitError:
+        raise
+    except SystemExit as error:
+        raise SpecError(f"{what}: {_describe_exit(error)}") from error
+    except Exception as error:  # the user's code can raise anything
+        raise SpecError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        sys.argv = argv
+
+
+def _describe_exit(error: SystemExit) -> str:
+    """Return which line ended the program."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))]
+    last = (own or list(frames))[-1]
+    code = "" if error.code is None else f" with {str(error.code)[:100]}"
+    return (
+        f"{Path(last.filename).name}, line {last.lineno}, ends the program{code}. Leave "
+        "out what exits or reads the command line when the module is imported or the factory called"
+    )

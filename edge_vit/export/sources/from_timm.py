@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
-from edge_vit.errors import SpecError
-from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
+from edge_vit.errors import SpecError, did_you_mean
+from edge_vit.export.sources.libraries import (
+    hub_access,
+    make,
+    no_pretrained,
+    quiet,
+    refuse_other_head,
+)
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.export.sources.timm_folder import TimmFolder, find_timm_folder, weights_in
+from edge_vit.export.sources.timm_folder import TimmFolder, find_timm_folder
 from edge_vit.export.sources.timm_weights import fill_timm
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
@@ -38,7 +42,9 @@ def open_timm(request: SourceRequest) -> TorchSource:
     weights = ""
     with quiet("timm", "huggingface_hub"):
         config = _find_config(timm, request.target)
-        module = _create(timm, request, config)
+        if request.wants_pretrained:
+            _refuse_new_head(request, config)
+        module = _make(timm, request, request.target, {}, pretrained=request.wants_pretrained)
         if request.checkpoint is not None:
             weights = fill_timm(timm, module, request, request.checkpoint)
         preprocess = _read_preprocess(timm, module)
@@ -62,13 +68,13 @@ def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
         ArtifactError: the weights cannot be read or do not fit.
     """
     timm = require("timm", "exporting a timm: model")
-    weights = ""
+    config, weights = folder.pretrained_cfg, ""
     with quiet("timm", "huggingface_hub"):
         _find_config(timm, folder.architecture)
-        module = _make(timm, request, folder.architecture, folder.model_args, folder.pretrained_cfg)
+        own = folder.model_args
+        module = _make(timm, request, folder.architecture, own, pretrained_cfg=dict(config))
         if not request.random_weights:
-            path = request.checkpoint or weights_in(folder.path)
-            weights = fill_timm(timm, module, request, path)
+            weights = fill_timm(timm, module, request, request.checkpoint or folder.weights)
         try:
             preprocess = _read_preprocess(timm, module)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -76,19 +82,17 @@ def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
                 f"{folder.path / 'config.json'}: its pretrained_cfg tells no preprocessing "
                 f"({first_line(error)})"
             ) from None
-    labels, tag = folder.labels, str(folder.pretrained_cfg.get("tag") or "")
-    if not labels and module.num_classes == 1000 and tag.endswith("in1k"):
-        labels = _imagenet_labels()
+    labels, is_hub = folder.labels, request.target.startswith("hf-hub:")
+    if not labels and module.num_classes == 1000:
+        labels = _imagenet_labels() if str(config.get("tag") or "").endswith("in1k") else ()
     return torch_source(
         request,
         module,
-        name=folder.path.resolve().name
-        if not request.target.startswith("hf-hub:")
-        else folder.architecture,
+        name=folder.architecture if is_hub else folder.path.resolve().name,
         task=task_of_head(0 if module.num_classes == 0 else None),
         preprocess=request.refine(preprocess),
         labels=labels,
-        licence=str(folder.pretrained_cfg.get("license") or ""),
+        licence=str(config.get("license") or ""),
         weights=weights,
     )
 
@@ -96,11 +100,10 @@ def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
 def _find_config(timm: ModuleType, name: str) -> Mapping[str, Any]:
     """Return timm's facts about `name`: its classes, its licence, where its weights are."""
     architecture, _, tag = name.partition(".")
-    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-        raise SpecError(f"timm has no model {architecture!r}, {hint}")
+        hint = did_you_mean(architecture, timm.list_models(), 3)
+        raise SpecError(f"timm has no model {architecture!r}{hint or ', see timm.list_models()'}")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and name not in tagged:
         known = ", ".join(full.partition(".")[2] for full in tagged) or "none"
         raise SpecError(f"timm has no weights {tag!r} for {architecture}, known are {known}")
@@ -108,57 +111,38 @@ def _find_config(timm: ModuleType, name: str) -> Mapping[str, Any]:
     return config
 
 
-def _create(timm: ModuleType, request: SourceRequest, config: Mapping[str, Any]) -> nn.Module:
-    """Return the model, with pretrained weights where wanted, else with seeded random ones."""
-    if request.wants_pretrained:
-        wanted: dict[str, object] = {"num_classes": request.classes}
-        if request.classes is None:
-            wanted = dict(request.model_args)
-        _refuse_new_head(request, config, wanted.get("num_classes"))
-    return _make(timm, request, request.target, {}, pretrained=request.wants_pretrained)
-
-
 def _make(
     timm: ModuleType,
     request: SourceRequest,
     name: str,
     own_args: Mapping[str, Any],
-    pretrained_cfg: Mapping[str, Any] | None = None,
     *,
     pretrained: bool = False,
+    pretrained_cfg: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Return timm's model `name`; what the user says goes over its `own_args`."""
+    """Return timm's model `name`; what the user states goes over its `own_args`."""
     arguments = {**own_args, **request.model_args}
     if request.classes is not None:
         arguments["num_classes"] = request.classes
     if request.image_size is not None:
         arguments["img_size"] = request.image_size
-    torch.manual_seed(0)
+    own = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg}
     try:
         with hub_access() if pretrained else contextlib.nullcontext():
-            module: nn.Module = timm.create_model(
-                name,
-                pretrained=pretrained,
-                pretrained_cfg=None if pretrained_cfg is None else dict(pretrained_cfg),
-                **arguments,
-            )
+            module: nn.Module = make("timm", timm.create_model, name, arguments, **own)
     except OSError:
         raise no_pretrained(request.address, "they could not be downloaded") from None
-    except Exception as error:  # arguments of any kind reach somebody else's code
-        said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
-        raise SpecError(f"timm cannot make {name} with {said}: {first_line(error)}") from None
     return module
 
 
-def _refuse_new_head(request: SourceRequest, config: Mapping[str, Any], classes: object) -> None:
+def _refuse_new_head(request: SourceRequest, config: Mapping[str, Any]) -> None:
     """Refuse what timm would do silently: random weights where there are no others."""
     if not (config.get("url") or config.get("hf_hub_id") or config.get("file")):
         raise no_pretrained(request.address, "timm has none for this model")
-    if classes not in (None, 0, config["num_classes"]):
-        raise no_pretrained(
-            request.address,
-            f"timm's have {config['num_classes']} classes, {classes} were asked for",
-        )
+    wanted = request.classes
+    if wanted is None and isinstance(given := request.model_args.get("num_classes"), int):
+        wanted = given
+    refuse_other_head(request.address, "timm", config["num_classes"], wanted)
 
 
 def _read_preprocess(timm: ModuleType, module: Any) -> PreprocessSpec:

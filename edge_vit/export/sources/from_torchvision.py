@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import re
@@ -15,10 +14,15 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from edge_vit.errors import SpecError
-from edge_vit.export.checkpoint import Fit, choose_weights, load_fit, read_stored
-from edge_vit.export.misfit import Misfit
-from edge_vit.export.sources.libraries import is_reachable, no_pretrained, quiet
+from edge_vit.errors import SpecError, did_you_mean
+from edge_vit.export.checkpoint import Fit, Misfit, choose_weights, load_fit, read_stored
+from edge_vit.export.sources.libraries import (
+    is_reachable,
+    make,
+    no_pretrained,
+    quiet,
+    refuse_other_head,
+)
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
@@ -58,14 +62,11 @@ def _find_weights(library: ModuleType, target: str) -> Any:
     """Return torchvision's entry for `target`: address of the weights, transforms, labels."""
     name, _, tag = target.partition(".")
     try:
-        known = library.get_model_weights(name)
+        tags = library.get_model_weights(name).__members__
     except ValueError:
-        near = difflib.get_close_matches(name, library.list_models(module=library), n=3)
-        hint = (
-            f"did you mean {' or '.join(near)}?" if near else "see torchvision.models.list_models()"
-        )
-        raise SpecError(f"torchvision has no model {name!r}, {hint}") from None
-    tags = known.__members__
+        hint = did_you_mean(name, library.list_models(module=library), 3)
+        hint = hint or ", see torchvision.models.list_models()"
+        raise SpecError(f"torchvision has no model {name!r}{hint}") from None
     if tag and tag not in tags:
         raise SpecError(
             f"torchvision has no weights {tag!r} for {name}, known are {', '.join(tags)}"
@@ -96,20 +97,11 @@ def _create(
     arguments = dict(request.model_args)
     if request.classes:
         arguments["num_classes"] = request.classes
-    if _is_vit(library, name):
-        if image_size[0] != image_size[1]:
-            raise SpecError(
-                f"image_size: got {image_size}, but {request.address} takes square images only"
-            )
-        arguments["image_size"] = image_size[0]
-    torch.manual_seed(0)
-    try:
-        module: Any = library.get_model(name, weights=None, **arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
-        raise SpecError(
-            f"torchvision cannot make {name} with {said}: {first_line(error)}"
-        ) from None
+    builder = library.get_model_builder(name)
+    promise = inspect.signature(builder, eval_str=True).return_annotation
+    if promise is library.VisionTransformer:  # made for one image size
+        arguments["image_size"] = replace(request, image_size=image_size).square_side()
+    module: Any = make("torchvision", library.get_model, name, arguments, weights=None)
     if not isinstance(module, library.VisionTransformer):
         if request.classes == 0:
             raise SpecError(f"--num-classes 0: edge-vit cannot take the head off {request.address}")
@@ -120,13 +112,6 @@ def _create(
     for parameter in module.heads.parameters():
         nn.init.trunc_normal_(parameter, std=0.02)
     return module
-
-
-def _is_vit(library: ModuleType, name: str) -> bool:
-    """Return whether the builder promises a VisionTransformer, made for one image size."""
-    builder = library.get_model_builder(name)
-    promise = inspect.signature(builder, eval_str=True).return_annotation
-    return promise is library.VisionTransformer
 
 
 def _load(library: ModuleType, request: SourceRequest, module: Any, entry: Any) -> str:
@@ -154,18 +139,15 @@ def _resize_positions(library: ModuleType, module: Any, fit: Fit) -> Fit:
 
 def _download(request: SourceRequest, entry: Any) -> Path:
     """Return the file with torchvision's own weights, from torch's cache where it is there."""
-    file_name = Path(urlsplit(entry.url).path).name
+    own = len(entry.meta["categories"])
+    refuse_other_head(request.address, "torchvision", own, request.classes)
+    address = urlsplit(entry.url)
+    file_name = Path(address.path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / file_name
-    if request.classes not in (None, 0, len(entry.meta["categories"])):
-        raise no_pretrained(
-            request.address,
-            f"torchvision's have {len(entry.meta['categories'])} classes, {request.classes} were "
-            "asked for",
-        )
     if path.is_file():
         return path
     if not is_reachable(entry.url):
-        raise no_pretrained(request.address, f"{urlsplit(entry.url).netloc} cannot be reached")
+        raise no_pretrained(request.address, f"{address.netloc} cannot be reached")
     digest = re.search(r"-([0-9a-f]{8,})\.", file_name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,22 +12,17 @@ from edge_vit.spec import CropMode, Interpolation, PreprocessSpec
 
 # Pillow's numbers, which preprocessor_config.json stores
 _INTERPOLATIONS: tuple[Interpolation, ...] = (
-    "nearest",
-    "lanczos",
-    "bilinear",
-    "bicubic",
-    "box",
-    "hamming",
+    *("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"),
 )
 
 
 def read_preprocess(
     transformers: ModuleType, request: SourceRequest, place: str, is_local: bool
 ) -> PreprocessSpec:
-    """Return what the model's preprocessor_config.json says, with the user's overrides.
+    """Return what the model's preprocessor_config.json tells, with the user's overrides.
 
     Raises:
-        SpecError: there is none and the user does not say all of it, or it does something that
+        SpecError: there is none and the user does not state all of it, or it does something that
             edge-vit cannot.
     """
     try:
@@ -42,13 +37,10 @@ def read_preprocess(
 def translate(
     facts: Mapping[str, Any], address: str, image_size: tuple[int, int] | None = None
 ) -> PreprocessSpec:
-    """Return an image processor's `facts` as a `PreprocessSpec`.
+    """Return the facts of an image processor, its `to_dict()`, as a `PreprocessSpec`.
 
-    Args:
-        facts: `to_dict()` of the processor, its class's defaults filled in.
-        address: of the model, for messages.
-        image_size: (height, width) that the user wants, for a processor that keeps the shape of
-            each image: all are resized to it whole.
+    With an `image_size` (height, width), one that keeps the shape of each image is taken to resize
+    all of them to it whole.
 
     Raises:
         SpecError: it does not end in one fixed size.
@@ -75,8 +67,7 @@ def _read_geometry(
     if not facts.get("do_resize"):
         raise SpecError(
             f"{address}: its preprocessor_config.json says do_resize false, edge-vit always "
-            "resizes. "
-            'Set "do_resize": true and "size" there'
+            'resizes. Set "do_resize": true and "size" there'
         )
     if shortest and crop:
         return "center", (crop["height"], crop["width"]), shortest
@@ -94,8 +85,7 @@ def _read_geometry(
         )
     raise SpecError(
         f"{address}: its preprocessor_config.json resizes to {dict(size)} and crops to "
-        f"{dict(crop) or 'nothing'}, "
-        "expected height and width, or shortest_edge with a crop"
+        f"{dict(crop) or 'nothing'}, expected height and width, or shortest_edge with a crop"
     )
 
 
@@ -115,7 +105,5 @@ def _read_normalisation(
     if abs(factor * 255 - 1) < 1e-9:
         return mean, std  # the usual case, kept free of rounding
     unit = 255 * factor
-    return (
-        (mean[0] / unit, mean[1] / unit, mean[2] / unit),
-        (std[0] / unit, std[1] / unit, std[2] / unit),
-    )
+    r, g, b = (number / unit for number in mean)
+    return (r, g, b), (std[0] / unit, std[1] / unit, std[2] / unit)

@@ -7,18 +7,23 @@ import logging
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from edge_vit.errors import EdgeVitError
+import torch
+
+from edge_vit.errors import EdgeVitError, SpecError
+from edge_vit.export.sources.values import first_line
 from edge_vit.optional import require
+
+T = TypeVar("T")
 
 _PATIENCE_S = 3.0
 
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Keep Python warnings and what the named `loggers` say from the user inside the block."""
+    """Keep Python warnings and records of the named `loggers` from the user inside the block."""
     kept = [(logging.getLogger(name), logging.getLogger(name).level) for name in loggers]
     try:
         for logger, _ in kept:
@@ -33,7 +38,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hub_access() -> Iterator[None]:
-    """Let Hugging Face's hub answer from its cache alone where it cannot be reached.
+    """Let Hugging Face's hub read its cache alone where the network cannot be reached.
 
     Left to itself it tries again for most of a minute.
     """
@@ -49,9 +54,8 @@ def hub_access() -> Iterator[None]:
 def is_reachable(url: str) -> bool:
     """Return whether the server of `url` answers, whatever it answers, within seconds."""
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE_S
-        ):
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=_PATIENCE_S):
             return True
     except urllib.error.HTTPError:
         return True
@@ -59,10 +63,43 @@ def is_reachable(url: str) -> bool:
         return False
 
 
+def make(
+    library: str,
+    create: Callable[..., T],
+    name: str,
+    arguments: Mapping[str, object],
+    **own: object,
+) -> T:
+    """Return the model `name` that `create` of a library makes, seeded, with the user's arguments.
+
+    Raises:
+        OSError: weights could not be downloaded.
+        SpecError: the library refuses an argument.
+    """
+    torch.manual_seed(0)
+    try:
+        return create(name, **own, **arguments)
+    except OSError:
+        raise
+    except Exception as error:  # arguments of any kind reach somebody else's code
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
+        raise SpecError(f"{library} cannot make {name} with {given}: {first_line(error)}") from None
+
+
 def no_pretrained(address: str, reason: str) -> EdgeVitError:
     """Return the error for pretrained weights that cannot be had because of `reason`."""
     return EdgeVitError(
         f"{address}: no pretrained weights ({reason}). Add --checkpoint FILE, or --random-weights "
-        "for "
-        "shape and speed only"
+        "for shape and speed only"
     )
+
+
+def refuse_other_head(address: str, library: str, own: int, wanted: int | None) -> None:
+    """Refuse pretrained weights of `own` classes where others are `wanted`; 0 drops them.
+
+    Raises:
+        EdgeVitError: others are.
+    """
+    if wanted not in (None, 0, own):
+        reason = f"{library}'s have {own} classes, {wanted} were asked for"
+        raise no_pretrained(address, reason)

@@ -55,8 +55,8 @@ def plain_module(value: object, address: str) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise SpecError(f"{address} returned {_describe(value)}, expected a torch.nn.Module")
     _free_children(module, set())
-    _refuse_layers(module, address)
-    _refuse_tensors(module, address)
+    if refusal := _refusal(module):
+        raise SpecError(f"{address}: {refusal}")
     for inner in module.modules():
         _forget_compilation(inner)
     return module
@@ -66,11 +66,11 @@ def _unwrap(value: object) -> object:
     """Return what the wrappers around `value` hold."""
     while True:
         names = {cls.__name__ for cls in type(value).__mro__}
-        held = (getattr(value, _WRAPPERS[name], None) for name in _WRAPPERS if name in names)
+        places = [place for name, place in _WRAPPERS.items() if name in names]
+        if any(map(_AVERAGE.search, names)):
+            places += _AVERAGED
+        held = (getattr(value, place, None) for place in places)
         inner = next((found for found in held if isinstance(found, nn.Module)), None)
-        if inner is None and any(map(_AVERAGE.search, names)):
-            held = (getattr(value, name, None) for name in _AVERAGED)
-            inner = next((found for found in held if isinstance(found, nn.Module)), None)
         if inner is None and isinstance(value, nn.Module):
             children = list(value.children())
             runs = getattr(type(value), "forward", None) is not nn.Module.forward
@@ -88,8 +88,7 @@ def _free_children(module: nn.Module, seen: set[nn.Module]) -> None:
     for name, child in module.named_children():
         inner = child if isinstance(child, nn.ModuleList | nn.ModuleDict) else _unwrap(child)
         assert isinstance(inner, nn.Module)
-        if inner is not child:
-            module._modules[name] = inner
+        module._modules[name] = inner
         _free_children(inner, seen)
 
 
@@ -117,39 +116,35 @@ def _describe(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _refuse_layers(module: nn.Module, address: str) -> None:
+def _refusal(module: nn.Module) -> str:
+    """Return which layer or tensor of `module` cannot be exported, and what to do; empty: none."""
+    quantized = "is quantized already. Give the float model; edge-vit quantizes it"
     for name, inner in module.named_modules():
         what = f"{name or 'the model'} ({type(inner).__name__})"
         if isinstance(inner, torch.jit.ScriptModule):
-            raise SpecError(
-                f"{address}: {what} is TorchScript, which cannot be traced again. Return the "
+            return (
+                f"{what} is TorchScript, which cannot be traced again. Return the "
                 "torch.nn.Module that it was made of, or write it as an ONNX file and give that"
             )
         if type(inner).__module__.startswith(_QUANTIZED):
-            raise SpecError(_quantized(address, what))
-
-
-def _refuse_tensors(module: nn.Module, address: str) -> None:
+            return f"{what} {quantized}"
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in tensors:
         if is_lazy(tensor):
-            raise SpecError(
-                f"{address}: {name} has no size yet, its layer is lazy. Run the model once on an "
+            return (
+                f"{name} has no size yet, its layer is lazy. Run the model once on an "
                 "image in the factory"
             )
         if tensor.is_quantized or type(tensor.data).__module__.startswith(_QUANTIZED):
-            raise SpecError(_quantized(address, name))
+            return f"{name} {quantized}"
         if tensor.is_complex() or tensor.layout != torch.strided:
             kind = "complex" if tensor.is_complex() else str(tensor.layout).replace("torch.", "")
-            raise SpecError(f"{address}: {name} is {kind}, expected dense real numbers")
+            return f"{name} is {kind}, expected dense real numbers"
     on_meta = [name for name, tensor in tensors if tensor.is_meta]
     if on_meta:
-        raise SpecError(
-            f"{address}: {len(on_meta)} of {len(tensors)} tensors are on the meta device and hold "
+        return (
+            f"{len(on_meta)} of {len(tensors)} tensors are on the meta device and hold "
             f"no numbers, such as {on_meta[0]}. Build the model on the CPU, or load its weights "
             "with load_state_dict(..., assign=True)"
         )
-
-
-def _quantized(address: str, what: str) -> str:
-    return f"{address}: {what} is quantized already. Give the float model; edge-vit quantizes it"
+    return ""

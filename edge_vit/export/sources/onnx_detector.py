@@ -45,21 +45,15 @@ _MOST_TIES = 0.1  # share of boxes that may be in another order, their scores be
 
 @dataclass(frozen=True)
 class Detector:
-    """A graph whose two outputs are class logits and boxes.
-
-    Attributes:
-        model: outputs (batch, queries, classes) and (batch, queries, 4).
-        activation: of the logits, where the graph tells.
-        remarks: what was done to the graph, a sentence each.
-    """
+    """A graph whose outputs are class logits (batch, queries, classes) and boxes (..., 4)."""
 
     model: ModelProto
-    activation: Activation | None
-    remarks: tuple[str, ...] = ()
+    activation: Activation | None  # of the logits, where the graph tells
+    remarks: tuple[str, ...] = ()  # what was done to the graph, a sentence each
 
 
 def is_detector(model: ModelProto) -> bool:
-    """Say whether the outputs' names are those of a detector."""
+    """Return whether the outputs' names are those of a detector."""
     return _named_pair(model) is not None or _is_decoded(model)
 
 
@@ -81,13 +75,10 @@ def take_sizes(model: ModelProto) -> tuple[ModelProto, ValueInfoProto | None]:
 def as_detector(
     address: str, model: ModelProto, sizes: ValueInfoProto | None, image_size: tuple[int, int]
 ) -> Detector:
-    """Return the detector in `model`.
+    """Return the detector in `model`, of which `is_detector` is true.
 
-    Args:
-        address: for messages.
-        model: its image input has fixed sizes, but for the batch; `is_detector` of it is true.
-        sizes: the input that `take_sizes` took off.
-        image_size: (height, width) of the input.
+    The image has the fixed size (height, width), but for the batch; `sizes` is the input that
+    `take_sizes` took off.
 
     Raises:
         SpecError: what the graph gives comes of no logits and boxes that can be told.

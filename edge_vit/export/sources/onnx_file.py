@@ -1,21 +1,39 @@
-"""An ONNX file that came from anywhere, read with care."""
+"""An ONNX file that came from anywhere, read with care: whole, in float32, not quantized."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edge_vit.errors import ArtifactError, SpecError
-from edge_vit.export.sources.external_data import load_external_data
 from edge_vit.export.sources.values import first_line
 from edge_vit.git_lfs import refuse_lfs_pointer
+from edge_vit.graph.exact import MAX_BYTES
 
-_MAX_BYTES = 2**31 - 1  # of one protobuf message
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+_QUANTIZING = re.compile(
+    r"[Qq]uantize|Integer|QLinear|NBits|Bnb4|^Q(Attention|Gemm|MoE|Embed|Ordered)"
+)
+"""In the name of each operator that makes, takes or multiplies integers for real numbers."""
+
+_NARROW = {
+    TensorProto.INT8: "INT8",
+    TensorProto.UINT8: "INT8",
+    TensorProto.INT4: "INT4",
+    TensorProto.UINT4: "INT4",
+    TensorProto.FLOAT8E4M3FN: "FP8",
+    TensorProto.FLOAT8E5M2: "FP8",
+    TensorProto.FLOAT4E2M1: "FP4",
+}
 
 
 def read_graph(path: Path) -> ModelProto:
@@ -23,23 +41,29 @@ def read_graph(path: Path) -> ModelProto:
 
     Raises:
         ArtifactError: the file is missing, too large or damaged, names weights outside its own
-            folder (see `load_external_data`), or holds NaN.
+            folder, or holds NaN.
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ArtifactError(
-            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}"
-        )
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ArtifactError(f"{path} has {size} bytes, expected at most {MAX_BYTES}")
     refuse_lfs_pointer(path)
     try:
         model = onnx.load(path, load_external_data=False)
-        load_external_data(path, model)
+        _load_external_data(path, model)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
-    _refuse_nan(path, model.graph)
-    _end_training(model.graph)
+    for tensor in model.graph.initializer:  # infinity passes: attention masks hold it
+        if tensor.data_type in _FLOATS:
+            count = int(np.isnan(numpy_helper.to_array(tensor)).sum())
+            if count:
+                raise ArtifactError(f"{path} holds NaN: {count} values of {tensor.name}")
+    for graph in _graphs_in(model.graph):
+        for node in graph.node:
+            if node.op_type == "Dropout":  # one that was exported in training mode, too
+                del node.input[1:]
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]  # older files list their weights there as well
@@ -51,10 +75,7 @@ def read_graph(path: Path) -> ModelProto:
 def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
     """Return the only batch size of `model`, or None where it leaves that open.
 
-    Args:
-        model: a graph of one input.
-        address: for the message.
-        batch: a size to write into it where it leaves that open.
+    `batch` is written into it where it leaves that open.
 
     Raises:
         SpecError: it is made for another size.
@@ -73,21 +94,147 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
     return own or batch
 
 
-def _end_training(graph: GraphProto) -> None:
-    """Let each Dropout pass its input on, where the file was exported in training mode."""
+def widen(model: ModelProto) -> int:
+    """Let everything that is float16 or bfloat16 in `model` be float32; return how many weights.
+
+    Every weight keeps its value. What the graph rounded to 16 bits between two operators is not
+    rounded any more, so its outputs are those that the file's author trained, or closer to them.
+    """
+    count = 0
+    for tensor in _tensors_of(model.graph):
+        if tensor.data_type in _HALVES:
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+            count += 1
+    for graph in _graphs_in(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type in _HALVES:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            if attribute.name in ("to", "dtype") and attribute.i in _HALVES:
+                attribute.i = TensorProto.FLOAT
+    return count
+
+
+def refuse_quantized(model: ModelProto, address: str) -> None:
+    """Refuse a graph whose weights or activations are rounded to 8 or 4 bits already.
+
+    Raises:
+        SpecError: it is; the message names the first node or weight.
+    """
+    nodes = [node for node in _nodes_of(model) if _QUANTIZING.search(node.op_type)]
+    weights = [tensor for tensor in model.graph.initializer if _is_quantized(tensor)]
+    if not nodes and not weights:
+        return
+    kind = next((_NARROW[tensor.data_type] for tensor in weights), "INT8")
+    where = [f"{node.op_type} at node {node.name or node.output[0]!r}" for node in nodes]
+    where = where or [f"weight {tensor.name!r}" for tensor in weights]
+    more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+    raise SpecError(
+        f"{address} is {kind} already ({where[0]}{more}). Give the float file that it was made of: "
+        "edge-vit quantizes it, and compares with it"
+    )
+
+
+def _is_quantized(tensor: TensorProto) -> bool:
+    """Return whether a weight holds rounded numbers; zeros and ones are a mask."""
+    if tensor.data_type not in _NARROW or len(tensor.dims) < 2:
+        return False
+    if tensor.data_type != TensorProto.UINT8:
+        return True
+    return bool(np.unique(numpy_helper.to_array(tensor)).size > 2)
+
+
+def _load_external_data(path: Path, model: ModelProto) -> None:
+    """Read the weights that `model`, the file at `path`, keeps in other files, into it.
+
+    They must lie in the file's folder, or, where the file is a link as in the cache of Hugging
+    Face's hub, in the folder of what it leads to. Links to anywhere else are refused: a model must
+    not read what its owner did not give.
+    """
+    folders = (path.parent.resolve(), path.resolve().parent)
+    kept = [t for t in _tensors_of(model.graph) if t.data_location == TensorProto.EXTERNAL]
+    total = sum(map(_num_bytes, kept))
+    if total > MAX_BYTES:
+        raise ArtifactError(
+            f"{path} keeps {total / 2**30:.1f} GiB of weights beside it, at most 2 GiB fit into "
+            "one ONNX file. Models of this size are not supported yet"
+        )
+    for tensor in kept:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location, wanted = entries.get("location", ""), _num_bytes(tensor)
+        where = f"{path} keeps tensor {tensor.name} in {location!r}"
+        target = _resolve(path, folders, where, location)
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
+        except ValueError:
+            offset = length = -1
+        if offset < 0 or length != wanted:
+            raise ArtifactError(
+                f"{where} at {entries.get('offset', 0)}, {entries.get('length')} bytes long, "
+                f"expected {wanted}: the file is damaged"
+            )
+        with target.open("rb") as file:
+            file.seek(offset)
+            data = file.read(wanted)
+        if len(data) < wanted:
+            raise ArtifactError(
+                f"{where}, which ends before it: {target.stat().st_size} bytes, expected "
+                f"{offset + wanted}. Fetch it again"
+            )
+        tensor.raw_data = data
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _resolve(path: Path, folders: tuple[Path, Path], where: str, location: str) -> Path:
+    """Return the file at `location` beside `path`."""
+    is_absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
+    outside = is_absolute or not location or ".." in PureWindowsPath(location).parts
+    target = (path.parent / location).resolve()
+    if outside or not any(target.is_relative_to(folder) for folder in folders):
+        raise ArtifactError(f"{where}, expected a file beside it")
+    if not target.is_file():
+        raise ArtifactError(f"{path} keeps its weights in {location!r}, which is not beside it")
+    refuse_lfs_pointer(target)
+    return target
+
+
+def _num_bytes(tensor: TensorProto) -> int:
+    count: int = math.prod(tensor.dims)
+    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):
+        return -(-count // 2)
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _graphs_in(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield `graph` and the subgraphs of its nodes, at any depth."""
+    yield graph
     for node in graph.node:
-        if node.op_type == "Dropout":
-            del node.input[1:]
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                _end_training(inner)
+        yield from _graphs_of(node)
 
 
-def _refuse_nan(path: Path, graph: GraphProto) -> None:
-    # Infinity passes: it is how an attention mask says no.
-    for tensor in graph.initializer:
-        if tensor.data_type not in _FLOATS:
-            continue
-        count = int(np.isnan(numpy_helper.to_array(tensor)).sum())
-        if count:
-            raise ArtifactError(f"{path} holds NaN: {count} values of {tensor.name}")
+def _graphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _graphs_in(graph)
+
+
+def _nodes_of(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield every node of `model`, those of functions and subgraphs too."""
+    inner = [node for function in model.functions for node in function.node]
+    graphs = [*_graphs_in(model.graph), *(graph for node in inner for graph in _graphs_of(node))]
+    yield from inner
+    for graph in graphs:
+        yield from graph.node
+
+
+def _tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield every tensor in `graph`: initializers, attributes, and those of subgraphs."""
+    for each in _graphs_in(graph):
+        yield from each.initializer
+        for sparse in each.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for node in each.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)

@@ -1,8 +1,7 @@
-"""What a user says about a model: its address, its weights, and what its config does not tell."""
+"""What a user states about a model: its address, its weights, and what its config does not tell."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from edge_vit.errors import SpecError
+from edge_vit.errors import SpecError, did_you_mean
 from edge_vit.spec import Activation, CropMode, Interpolation, PreprocessSpec, TaskName
 from edge_vit.tasks import task_named
 
@@ -19,7 +18,7 @@ _OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "s
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """Everything a user may say about a model. None and empty leave it to the model's own config.
+    """Everything a user may state about a model. None and empty leave it to the model's own config.
 
     Attributes:
         address: scheme and target, such as ``timm:vit_small_patch16_224``.
@@ -28,12 +27,8 @@ class SourceRequest:
         model_args: for the model's own constructor.
         labels: class names by index.
         num_classes: width of the head; 0 takes the head off and exports features.
-        image_size: (height, width) in pixels; position embeddings are interpolated to it.
-        crop_pct: as in `PreprocessSpec`, and so are the four that follow.
-        crop_mode: see there.
-        interpolation: see there.
-        mean: see there.
-        std: see there.
+        image_size: (height, width) in pixels; position embeddings are interpolated to it. It goes
+            over what the source tells, and so do the five that follow: see `PreprocessSpec`.
         weights_key: place of the weights in the checkpoint, such as ``state_dict_ema``; None to
             find it.
         checkpoint_size: (height, width) in pixels of the images that the checkpoint was trained on,
@@ -65,7 +60,12 @@ class SourceRequest:
 
     def __post_init__(self) -> None:
         task = task_named(self.task) if self.task is not None else None
-        _check_word("activation", self.activation, get_args(Activation))
+        known = get_args(Activation)
+        if self.activation is not None and self.activation not in known:
+            hint = did_you_mean(self.activation, known)
+            raise SpecError(
+                f"activation: got {self.activation!r}, expected one of {', '.join(known)}{hint}"
+            )
         if task is not None and not task.has_head and self.num_classes is None:
             object.__setattr__(self, "num_classes", 0)  # one wish in two words
         if task is not None and task.has_head == (self.num_classes == 0):
@@ -78,9 +78,8 @@ class SourceRequest:
             raise SpecError(f"--activation {self.activation}: {self.task} has no probabilities")
         if self.checkpoint is not None and self.random_weights:
             raise SpecError("--checkpoint and --random-weights exclude each other, expected one")
-        if self.random_weights and (self.weights_key or self.checkpoint_size):
-            option = "--weights-key" if self.weights_key else "--checkpoint-size"
-            raise SpecError(f"{option} is about a checkpoint, leave --random-weights out")
+        if self.random_weights:
+            self.refuse_options("has no checkpoint", "weights_key", "checkpoint_size")
         if self.num_classes is not None and self.num_classes < 0:
             raise SpecError(f"num_classes: got {self.num_classes}, expected 0 (features) or more")
         if self.labels and self.num_classes not in (None, len(self.labels)):
@@ -104,17 +103,41 @@ class SourceRequest:
         """Whether the weights are to come from the library itself."""
         return self.checkpoint is None and not self.random_weights
 
+    def refuse_options(self, why: str, *names: str) -> None:
+        """Refuse the options `names` that the user has given.
+
+        Raises:
+            SpecError: one is given; the message tells that the model `why` does not want it.
+        """
+        for name in names:
+            if getattr(self, name):
+                option = name.replace("_", "-").replace("model-args", "model-arg")
+                raise SpecError(f"--{option}: {self.address} {why}, leave it out")
+
+    def square_side(self) -> int | None:
+        """Return the side of the images that are asked for, of a model that takes squares.
+
+        Raises:
+            SpecError: they are not square.
+        """
+        height, width = self.image_size or (None, None)
+        if height != width:
+            raise SpecError(
+                f"image_size: got {self.image_size}, but {self.address} takes square images only"
+            )
+        return height
+
     def refine(self, preprocess: PreprocessSpec) -> PreprocessSpec:
-        """Return the model's own `preprocess` with what the user says put over it."""
-        said = {name: getattr(self, name) for name in _OVERRIDES}
-        changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+        """Return the model's own `preprocess` with the user's options put over it."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in _OVERRIDES}
+        changes = {name: value for name, value in given.items() if value is not None}
         return replace(preprocess, **changes)
 
     def whole_preprocess(self, image_size: tuple[int, int] | None = None) -> PreprocessSpec:
         """Return the preprocessing of a model that tells nothing of it, or only its `image_size`.
 
         Raises:
-            SpecError: the user does not say enough; the message holds the options to type.
+            SpecError: options are missing; the message holds those to type.
         """
         image_size = self.image_size or image_size
         examples = {
@@ -129,13 +152,6 @@ class SourceRequest:
                 "(these are ImageNet's; many ViTs were trained with 0.5,0.5,0.5 for mean and std)"
             )
         return self.refine(PreprocessSpec(image_size))
-
-
-def _check_word(name: str, got: str | None, known: tuple[str, ...]) -> None:
-    if got is not None and got not in known:
-        near = difflib.get_close_matches(got, known, n=1, cutoff=0.4)
-        hint = f". Did you mean {near[0]}?" if near else ""
-        raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}{hint}")
 
 
 def parse_model_args(texts: Iterable[str]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vit.errors import EdgeVitError, SpecError
-from edge_vit.export.checkpoint.reading import WEIGHT_FILES
+from edge_vit.export.checkpoint.stored import WEIGHT_FILES
 from edge_vit.export.sources.libraries import hub_access
 from edge_vit.export.sources.values import first_line
 from edge_vit.git_lfs import refuse_lfs_pointer
@@ -20,21 +20,28 @@ _LOCAL, _HUB = "local-dir:", "hf-hub:"
 
 @dataclass(frozen=True)
 class TimmFolder:
-    """A folder with timm's ``config.json``.
-
-    Attributes:
-        path: of the folder.
-        architecture: timm's name of the model.
-        pretrained_cfg: what timm knows about the weights: classes, preprocessing, licence.
-        model_args: for the constructor.
-        labels: class names by index, empty where none are given.
-    """
+    """A folder with timm's ``config.json``."""
 
     path: Path
-    architecture: str
-    pretrained_cfg: Mapping[str, Any]
-    model_args: Mapping[str, Any]
-    labels: tuple[str, ...]
+    architecture: str  # timm's name of the model
+    pretrained_cfg: Mapping[str, Any]  # about the weights: classes, preprocessing, licence
+    model_args: Mapping[str, Any]  # for the constructor
+    labels: tuple[str, ...]  # class names by index, empty where none are given
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights.
+
+        Raises:
+            SpecError: there is none by a known name.
+        """
+        for name in WEIGHT_FILES:
+            if (self.path / name).exists():
+                return self.path / name
+        raise SpecError(
+            f"{self.path} has no {' or '.join(WEIGHT_FILES[::2])}. Add --checkpoint FILE, or "
+            "--random-weights for shape and speed only"
+        )
 
 
 def find_timm_folder(target: str) -> TimmFolder | None:
@@ -47,18 +54,18 @@ def find_timm_folder(target: str) -> TimmFolder | None:
     if target.startswith(_HUB):
         return read_timm_folder(_download(target.removeprefix(_HUB)))
     path = Path(target.removeprefix(_LOCAL)).expanduser()
-    if target.startswith(_LOCAL) or path.is_dir() or "/" in target:
-        if not path.is_dir():
-            raise SpecError(
-                f"timm:{target}: no such folder, expected one with a config.json. A model of the "
-                f"hub is timm:{_HUB}OWNER/NAME"
-            )
+    if path.is_dir():
         return read_timm_folder(path)
+    if target.startswith(_LOCAL) or "/" in target:
+        raise SpecError(
+            f"timm:{target}: no such folder, expected one with a config.json. A model of the "
+            f"hub is timm:{_HUB}OWNER/NAME"
+        )
     return None
 
 
 def read_timm_folder(path: Path) -> TimmFolder:
-    """Return what timm's ``config.json`` in the folder at `path` says.
+    """Return what timm's ``config.json`` in the folder at `path` tells.
 
     Raises:
         SpecError: there is none, or it is of another library.
@@ -67,24 +74,24 @@ def read_timm_folder(path: Path) -> TimmFolder:
     config = read_config(path)
     if not is_timm_config(config):
         kind = config.get("model_type")
-        other = (
-            f"is a {kind!r} model of transformers: export it as hf:{path}"
-            if kind
-            else ('names no "architecture" of timm')
-        )
+        other = 'names no "architecture" of timm'
+        if kind:
+            other = f"is a {kind!r} model of transformers: export it as hf:{path}"
         raise SpecError(f"timm:{path}: its config.json {other}")
-    pretrained = config.get("pretrained_cfg")
-    pretrained = dict(pretrained) if isinstance(pretrained, Mapping) else {}
+    pretrained = _mapping(config.get("pretrained_cfg"))
     if isinstance(config.get("num_classes"), int):
         pretrained["num_classes"] = config["num_classes"]
-    arguments = config.get("model_args")
     return TimmFolder(
         path,
         str(config["architecture"]).partition(".")[0],
         pretrained,
-        dict(arguments) if isinstance(arguments, Mapping) else {},
+        _mapping(config.get("model_args")),
         _read_labels({**pretrained, **config}),
     )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def newest_snapshot(path: Path) -> Path:
@@ -119,27 +126,11 @@ def is_timm_config(config: Mapping[str, Any]) -> bool:
     return isinstance(config.get("architecture"), str)
 
 
-def weights_in(folder: Path) -> Path:
-    """Return the file with the weights in `folder`.
-
-    Raises:
-        SpecError: there is none by a known name.
-    """
-    for name in WEIGHT_FILES:
-        if (folder / name).exists():
-            return folder / name
-    raise SpecError(
-        f"{folder} has no {' or '.join(WEIGHT_FILES[::2])}. Add --checkpoint FILE, or "
-        "--random-weights for shape and speed only"
-    )
-
-
 def _read_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = config.get("label_names") or config.get("labels") or ()
     if isinstance(names, Mapping):
         names = [names.get(str(index)) for index in range(len(names))]
-    described = config.get("label_descriptions")
-    described = described if isinstance(described, Mapping) else {}
+    described = _mapping(config.get("label_descriptions"))
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return ()
     return tuple(str(described.get(name, name)).split(",")[0] for name in names)
@@ -149,17 +140,14 @@ def _download(name: str) -> Path:
     """Return the folder of the hub's model `name`, from the cache where it is there."""
     hub = require("huggingface_hub", "reading from Hugging Face's hub")
     constants = require("huggingface_hub.constants", "reading from Hugging Face's hub")
+    patterns = ["config.json", *WEIGHT_FILES, "*.safetensors"]
     try:
         with hub_access():
-            return Path(
-                hub.snapshot_download(
-                    name,
-                    allow_patterns=["config.json", *WEIGHT_FILES, "*.safetensors"],
-                    local_files_only=constants.HF_HUB_OFFLINE,
-                )
-            )
+            offline = constants.HF_HUB_OFFLINE
+            found = hub.snapshot_download(name, allow_patterns=patterns, local_files_only=offline)
     except (OSError, ValueError) as error:
         raise EdgeVitError(
             f"timm:{_HUB}{name}: neither in the cache nor to be downloaded ({first_line(error)}). "
             "Download it where there is a network and export timm:FOLDER"
         ) from None
+    return Path(found)

@@ -21,6 +21,8 @@ from torch import Tensor
 from edge_vit.errors import ArtifactError
 from edge_vit.export.checkpoint import (
     Fit,
+    Misfit,
+    SourceGrid,
     StoredWeights,
     choose_weights,
     drop_weights,
@@ -29,8 +31,6 @@ from edge_vit.export.checkpoint import (
     refuse_misfit,
     usable,
 )
-from edge_vit.export.checkpoint.positions import SourceGrid
-from edge_vit.export.misfit import Misfit
 from edge_vit.export.sources.request import SourceRequest
 
 
@@ -105,8 +105,10 @@ def _with_positions(
     only height and width are exchanged they are refused here.
     """
     found = _positions(module, fit.weights)
-    if grid is None or found is None or _other_patches(module, fit):
+    if grid is None or found is None:
         return fit
+    if any(name.startswith("patch_embed.") for name in fit.misfit.misshapen):
+        return fit  # another model
     positions, num_prefix = found
     wanted = _pair(module.patch_embed.grid_size)
     num_patches = positions.shape[1] - num_prefix
@@ -130,7 +132,7 @@ def _with_positions(
     note = (
         f"positions resampled from {source[0]} x {source[1]} to {wanted[0]} x {wanted[1]} patches"
     )
-    return _refit(module, fit, weights, note)
+    return fit.with_weights(module, weights, note)
 
 
 def _has_other_prefix(num_tokens: int, num_patches: int) -> bool:
@@ -143,21 +145,6 @@ def _has_other_prefix(num_tokens: int, num_patches: int) -> bool:
         return count > 0 and math.isqrt(count) ** 2 == count
 
     return not is_square(num_patches) and any(is_square(num_tokens - n) for n in (0, 1, 2, 5))
-
-
-def _refit(module: Any, fit: Fit, weights: Mapping[str, Any], *notes: str) -> Fit:
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    got = {
-        name: tuple(value.shape) if isinstance(value, Tensor) else wanted.get(name, ())
-        for name, value in weights.items()
-    }
-    misfit = Misfit.of(wanted, got)
-    return replace(fit, weights=weights, misfit=misfit, notes=(*fit.notes, *notes))
-
-
-def _other_patches(module: Any, fit: Fit) -> bool:
-    """Return whether the patch embedding is of another shape than the model's."""
-    return any(name.startswith("patch_embed.") for name in fit.misfit.misshapen)
 
 
 def _size_hint(module: Any, fit: Fit, grid: SourceGrid | None) -> tuple[int, int] | None:
@@ -199,15 +186,12 @@ def _filtered(
             continue
         if not isinstance(converted, Mapping):
             continue
-        tensors = {
-            key: value
-            for key, value in drop_weights(converted, heads).items()
-            if isinstance(value, Tensor)
-        }
+        named = drop_weights(converted, heads).items()
+        tensors = {key: value for key, value in named if isinstance(value, Tensor)}
         ready = weights.get("pos_embed")
         if ready is not None and ready.shape == getattr(tensors.get("pos_embed"), "shape", None):
             tensors["pos_embed"] = ready  # of the right grid already, whatever the filter assumed
-        candidate = _refit(module, fit, tensors, f"renamed by timm's {name}")
+        candidate = fit.with_weights(module, tensors, f"renamed by timm's {name}")
         if not candidate.is_complete:
             candidate = _with_positions(timm, module, candidate, grid, resizes=resizes)
         candidate = _without_resampling(module, candidate, weights, resizes=resizes)
@@ -221,20 +205,19 @@ def _filters(
 ) -> Iterator[tuple[str, Callable[[dict[str, Tensor], Any], Any]]]:
     """Yield the functions by which timm converts published files of the model's family."""
     architecture = str(module.pretrained_cfg.get("architecture") or request.target)
-    homes = [
-        kind.__module__ for kind in type(module).__mro__ if kind.__module__.startswith("timm.")
-    ]
+    kinds = (kind.__module__ for kind in type(module).__mro__)
+    homes = [home for home in kinds if home.startswith("timm.")]
     if timm.is_model(architecture):
         homes.insert(0, timm.models.model_entrypoint(architecture).__module__)
     for home in dict.fromkeys(homes):
         for name, function in vars(sys.modules[home]).items():
-            if name.endswith("filter_fn") or name.startswith("checkpoint_filter_fn"):
-                options = {"adapt_layer_scale": True}
-                known = inspect.signature(function).parameters
-                if "model" not in known:
-                    continue
-                kept = {key: value for key, value in options.items() if key in known}
-                yield f"{home.rpartition('.')[2]} filter", functools.partial(function, **kept)
+            if not (name.endswith("filter_fn") or name.startswith("checkpoint_filter_fn")):
+                continue
+            known = inspect.signature(function).parameters
+            if "model" in known:
+                options = {"adapt_layer_scale": True} if "adapt_layer_scale" in known else {}
+                filtered = functools.partial(function, **options)
+                yield f"{home.rpartition('.')[2]} filter", filtered
 
 
 def _without_resampling(
@@ -256,9 +239,7 @@ def _without_resampling(
         lengths = {value.shape[-2] for value in stored.values() if value.ndim in (2, 3)}
         if isinstance(positions, Tensor) and positions.shape[-2] not in lengths:
             changed["pos_embed"] = ((), tuple(positions.shape))
-    unasked = {
-        name: shapes for name, shapes in changed.items() if not resizes or _is_kernel(shapes)
-    }
+    unasked = {n: shapes for n, shapes in changed.items() if not resizes or len(shapes[1]) == 4}
     misfit = replace(fit.misfit, misshapen={**fit.misfit.misshapen, **unasked})
     notes = fit.notes
     if changed and not unasked:
@@ -273,23 +254,16 @@ def _is_end_of(value: Tensor, before: Tensor) -> bool:
     return torch.equal(value, before[:, before.shape[1] - value.shape[1] :].to(value.dtype))
 
 
-def _is_kernel(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-    return len(shapes[1]) == 4
-
-
 def _argument_hints(misfit: Misfit) -> list[str]:
     """Return the constructor's arguments with which the checkpoint would fit, where shapes tell."""
     if not misfit.is_of_shapes:
         return []
-    tables = [
-        got
-        for name, (got, _) in misfit.misshapen.items()
-        if name.endswith("relative_position_bias_table")
-    ]
-    kernels = [got for got, wanted in misfit.misshapen.values() if len(got) == len(wanted) == 4]
+    misshapen, table = misfit.misshapen, "relative_position_bias_table"
+    tables = [got for name, (got, _) in misshapen.items() if name.endswith(table)]
+    kernels = [got for got, wanted in misshapen.values() if len(got) == len(wanted) == 4]
     hints = []
     if kernels and kernels[0][2] == kernels[0][3]:
         hints.append(f"--model-arg patch_size={kernels[0][2]}")
-    if len(tables) == len(misfit.misshapen) and math.isqrt(tables[0][0]) ** 2 == tables[0][0]:
+    if len(tables) == len(misshapen) and math.isqrt(tables[0][0]) ** 2 == tables[0][0]:
         hints.append(f"--model-arg window_size={(math.isqrt(tables[0][0]) + 1) // 2}")
     return hints

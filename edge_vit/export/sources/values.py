@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import torch
@@ -11,42 +14,46 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
-from edge_vit.export.sources.gray import GRAY_REMARK, GrayImages, num_channels, takes_gray
 from edge_vit.export.sources.modules import plain_module
-from edge_vit.export.sources.one_output import OneOutput, take_output
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.spec import Activation, PreprocessSpec, TaskName
 from edge_vit.tasks import task_named
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Share of R, G and B in gray (ITU-R BT.601), as Pillow and torchvision take them."""
+
+GRAY_REMARK = (
+    "the model takes 1 channel: images are turned to gray in the graph "
+    "(0.299 R + 0.587 G + 0.114 B)"
+)
+
 _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolution|divisible")
 """Words of an error that comes of images of another size."""
 
+Key = str | int
 
-@dataclass(frozen=True)
-class TorchSource:
-    """A torch model that is ready to be traced.
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model, and what its source knows about it.
 
     Attributes:
-        module: in eval mode, float32, on the CPU: takes normalised float32 images (B, 3, H, W) and
-            returns one tensor, logits (B, classes) or features (B, channels), or a tuple of
-            `outputs`.
         name: for people, such as ``vit_small_patch16_224``.
         address: where it came from, such as ``timm:vit_small_patch16_224``.
         task: what the output means.
         labels: class names by index, empty where none are known.
         preprocess: how an image becomes the input.
-        licence: of the weights, where the source says it.
+        licence: of the weights, where the source tells it.
         remarks: what was done to the model to make it one that takes images, a sentence each.
         weights: what was taken out of the checkpoint, in one line; empty without one.
         outputs: the task's names of several outputs, in order; empty for a single one.
         activation: of the scores, where the source knows it.
     """
 
-    module: nn.Module
     name: str
     address: str
     task: TaskName
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
     preprocess: PreprocessSpec
     licence: str = ""
     remarks: tuple[str, ...] = ()
@@ -55,45 +62,29 @@ class TorchSource:
     activation: Activation | None = None
 
 
-@dataclass(frozen=True)
-class OnnxSource:
-    """A graph that somebody else exported.
+@dataclass(frozen=True, kw_only=True)
+class TorchSource(Source):
+    """A torch model that is ready to be traced: in eval mode, float32, on the CPU.
 
-    Attributes:
-        model: one input; one output, float32 (N, classes) or (N, channels), or the `outputs`.
-        name: for people: the file's name.
-        address: where it came from, such as ``onnx:vit.onnx``.
-        task: what the output means.
-        labels: class names by index, empty where none are known.
-        preprocess: how an image becomes the input.
-        input_name: of the graph's input.
-        output_name: of the graph's output; the file's first, where it has more.
-        is_contract: whether the input is edge-vit's own, uint8 (N, H, W, 3), with the normalisation
-            in the graph; else it is normalised float32 (N, 3, H, W).
-        licence: of the weights; an ONNX file does not say.
-        remarks: what was done to the graph to make it one that takes images, a sentence each.
-        weights: empty: they are all in the file.
-        outputs: as in `TorchSource`, and so is `activation`.
-        activation: see there.
+    It takes normalised float32 images (B, 3, H, W) and returns one tensor, logits (B, classes) or
+    features (B, channels), or a tuple of `outputs`.
+    """
+
+    module: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxSource(Source):
+    """A graph that another program exported: one input; one float32 output, or the `outputs`.
+
+    The input is normalised float32 (N, 3, H, W), or with `is_contract` edge-vit's own, uint8
+    (N, H, W, 3), with the normalisation in the graph.
     """
 
     model: onnx.ModelProto
-    name: str
-    address: str
-    task: TaskName
-    labels: tuple[str, ...]
-    preprocess: PreprocessSpec
     input_name: str
     output_name: str
     is_contract: bool = False
-    licence: str = ""
-    remarks: tuple[str, ...] = ()
-    weights: str = ""
-    outputs: tuple[str, ...] = ()
-    activation: Activation | None = None
-
-
-Source = TorchSource | OnnxSource
 
 
 def torch_source(
@@ -111,22 +102,12 @@ def torch_source(
 ) -> TorchSource:
     """Return `module` as a source, after one image through it has shown that it is one.
 
-    Args:
-        request: its labels and number of classes are held against the model.
-        module: any device, dtype and mode.
-        name: as in `TorchSource`.
-        task: as in `TorchSource`.
-        preprocess: with the user's overrides in it.
-        labels: what the model itself calls its classes; dropped where they are not as many as its
-            outputs.
-        licence: as in `TorchSource`.
-        weights: as in `TorchSource`.
-        outputs: as in `TorchSource`; the first one's last axis holds the classes.
-        activation: as in `TorchSource`.
+    `module` may be of any device, dtype and mode, `preprocess` has the user's overrides in it, and
+    `labels` are dropped where they are not as many as the classes.
 
     Raises:
         SpecError: the module does not take the image, does not return one (B, N) tensor or the
-            `outputs`, or has another number of classes than the user says.
+            `outputs`, or has another number of classes than the user states.
         ArtifactError: a weight is NaN or infinite.
     """
     module = plain_module(module, request.address)
@@ -134,16 +115,16 @@ def torch_source(
     # Buffers are not asked: an attention mask may hold -inf.
     refuse_nonfinite(dict(module.named_parameters()), request.address)
     remarks: tuple[str, ...] = ()
-    if takes_gray(module, preprocess.image_size):
+    if _takes_gray(module, preprocess.image_size):
         module, remarks = GrayImages(module), (GRAY_REMARK,)
     output = _run_once(request.address, module, preprocess.image_size)
     if outputs:
         columns = _columns(request.address, output, outputs)
         columns = task_named(task).num_labels(columns, activation)
     else:
-        module, taken = take_output(module, output)
+        module, taken = _take_output(module, output)
         remarks += taken
-        if taken or isinstance(module, OneOutput):
+        if isinstance(module, OneOutput):
             output = _run_once(request.address, module, preprocess.image_size)
         columns = _width(request.address, output)
     return TorchSource(
@@ -167,35 +148,35 @@ def check_classes(
     """Return the labels of `num_outputs` outputs: the user's, or the model's own where they fit.
 
     Raises:
-        SpecError: the user says labels or a number of classes that the model does not have.
+        SpecError: the user states labels or a number of classes that the model does not have.
     """
     if not task_named(task).has_labels:
         if request.labels:
             raise SpecError(
                 f"{request.address} gives features, not classes, but --labels names "
-                f"{len(request.labels)}. "
-                "Leave --labels out"
+                f"{len(request.labels)}. Leave --labels out"
             )
         return ()
     if request.classes not in (None, num_outputs):
-        said = "labels" if request.num_classes is None else "classes"
+        given = "labels" if request.num_classes is None else "classes"
         raise SpecError(
-            f"{request.address} has {num_outputs} classes, but {request.classes} {said} were given"
+            f"{request.address} has {num_outputs} classes, but {request.classes} {given} were given"
         )
     return request.labels or (own_labels if len(own_labels) == num_outputs else ())
 
 
+def _black(channels: int, image_size: tuple[int, int]) -> Tensor:
+    # whatever the user's default type and device
+    return torch.zeros(1, channels, *image_size, dtype=torch.float32, device="cpu")
+
+
 def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> object:
     """Return what `module` returns for one black image."""
-    height, width = image_size
     try:
         with torch.no_grad():
-            output: object = module(
-                torch.zeros(1, 3, height, width, dtype=torch.float32, device="cpu")
-            )
+            output: object = module(_black(3, image_size))
     except (Exception, SystemExit) as error:  # somebody else's forward can raise anything
-        channels = num_channels(module)
-        advice = ""
+        channels, advice = _num_channels(module), ""
         if channels not in (None, 3):
             advice = (
                 f". It takes {channels} channels, an image has 3 (R, G, B): wrap it in a module "
@@ -204,7 +185,7 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> o
         elif _OF_SIZE.search(str(error)):
             advice = ". Add --image-size with the size it was made for"
         raise SpecError(
-            f"{address} does not take float32 images (1, 3, {height}, {width}): "
+            f"{address} does not take float32 images (1, 3, {image_size[0]}, {image_size[1]}): "
             f"{type(error).__name__}: {first_line(error)}{advice}"
         ) from error
     return output
@@ -241,7 +222,100 @@ def _width(address: str, output: object) -> int:
     return int(output.shape[1])
 
 
+class GrayImages(nn.Module):
+    """A model of one channel that takes normalised (batch, 3, height, width).
+
+    With the same mean and std for all three, gray of normalised colours is normalised gray.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.luminance: Tensor
+        shares = torch.tensor(LUMINANCE, dtype=torch.float32, device="cpu")
+        self.register_buffer("luminance", shares.reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what the model gives for the gray of `images`."""
+        output: Tensor = self.model((images * self.luminance).sum(1, keepdim=True))
+        return output
+
+
+def _num_channels(module: nn.Module) -> int | None:
+    """Return how many channels the first convolution of `module` takes; None without one."""
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    return next((int(layer.in_channels) for layer in layers), None)
+
+
+def _takes_gray(module: nn.Module, image_size: tuple[int, int]) -> bool:
+    """Return whether `module` runs on one channel and not on three."""
+
+    def runs(channels: int) -> bool:
+        try:
+            with torch.no_grad():
+                module(_black(channels, image_size))
+        except (Exception, SystemExit):  # somebody else's forward can raise anything
+            return False
+        return True
+
+    return _num_channels(module) in (None, 1) and not runs(3) and runs(1)
+
+
+class OneOutput(nn.Module):
+    """A model whose output is taken out of a container, and flattened to (batch, classes).
+
+    `key` is that of the tensor in what `model` returns; None where it returns one tensor.
+    """
+
+    def __init__(self, model: nn.Module, key: Key | None) -> None:
+        super().__init__()
+        self.model = model
+        self.key = key
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the output (batch, classes) of `images`."""
+        output = self.model(images)
+        if self.key is not None:
+            output = _entries(output)[self.key]
+        flat: Tensor = output.reshape(output.shape[0], -1)
+        return flat
+
+
+def _take_output(module: nn.Module, output: object) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return `module` so that it returns one tensor (batch, classes), and a sentence about it.
+
+    Of a container it is the tensor called ``logits``, else the only one; of a tensor (batch,) or
+    (batch, classes, 1, 1) the same without the dimensions of one. Anything else is left as it is.
+    """
+    key: Key | None = None
+    tensor = output
+    if not isinstance(output, Tensor):
+        tensors = {name: v for name, v in _entries(output).items() if isinstance(v, Tensor)}
+        key = "logits" if "logits" in tensors or len(tensors) != 1 else next(iter(tensors))
+        tensor = tensors.get(key)
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        return module, ()
+    is_flat = tensor.ndim == 2
+    if not is_flat and (tensor.ndim not in (1, 4) or tensor[0].numel() != max(tensor.shape)):
+        return module, ()
+    if key is None:
+        return (module if is_flat else OneOutput(module, None)), ()
+    return OneOutput(module, key), (f"of what the model returns, {key!r} is taken",)
+
+
+def _entries(output: object) -> Mapping[Any, Any]:
+    """Return what lies in a container by its name or place; nothing where `output` is none."""
+    if isinstance(output, Mapping):
+        return output
+    if dataclasses.is_dataclass(output):
+        return vars(output)
+    if not isinstance(output, Sequence):
+        return {}
+    names: Iterable[Key] = getattr(output, "_fields", range(len(output)))
+    return dict(zip(names, output, strict=True))
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that says something, cut to fit into a message."""
+    """Return the first line of an error's text that is not empty, cut to fit into a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".:")

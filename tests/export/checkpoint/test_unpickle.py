@@ -20,8 +20,7 @@ from torch import nn
 
 from edge_vit.errors import ArtifactError
 from edge_vit.export.checkpoint import fill
-from edge_vit.export.checkpoint.torch_file import plain, read_torch
-from edge_vit.export.checkpoint.unpickle import Inert, InertUnpickler, Unusable
+from edge_vit.export.checkpoint.unpickle import Inert, InertUnpickler, Unusable, plain, read_torch
 
 WEIGHT = torch.arange(12.0).reshape(3, 4)
 FORMS = {

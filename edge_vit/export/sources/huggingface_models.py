@@ -1,0 +1,235 @@
+"""The models of transformers that can be exported: what each gives, and what tracing it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+from unittest import mock
+
+from torch import Tensor, nn
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import Activation, TaskName
+from edge_vit.tasks import task_named
+from edge_vit.tasks.declared import DETECTION, FEATURES, task_of_problem
+
+Feature = Literal["class token", "mean token", "pooler_output", "image_embeds"]
+"""What stands for the whole image in a model without a head; the last two in transformers' words.
+
+``mean token`` is the mean over all tokens, of models that have no class token.
+"""
+
+_HEAD = "ForImageClassification"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What transformers has for one `model_type`.
+
+    Attributes:
+        name: that its classes begin with.
+        base: what the class without a head ends with.
+        feature: of the class without a head.
+        has_classifier: whether there is a class with a head.
+        sizes: how its positions take another image size: by interpolation, of themselves (rotary
+            ones), or not at all.
+    """
+
+    name: str
+    base: str = "Model"
+    feature: Feature = "class token"
+    has_classifier: bool = True
+    sizes: Literal["interpolated", "free", "fixed"] = "interpolated"
+
+
+_SIGLIP = Family("Siglip", "VisionModel", "pooler_output", sizes="fixed")
+_CLIP = Family("CLIP", "VisionModel", "pooler_output", sizes="fixed")
+
+FAMILIES: Mapping[str, Family] = {
+    "vit": Family("ViT"),
+    "deit": Family("DeiT"),
+    "dinov2": Family("Dinov2"),
+    "dinov2_with_registers": Family("Dinov2WithRegisters"),
+    "dinov3_vit": Family("DINOv3ViT", has_classifier=False, sizes="free"),
+    "vit_msn": Family("ViTMSN"),
+    "beit": Family("Beit", sizes="fixed"),
+    "swin": Family("Swin", feature="pooler_output", sizes="fixed"),
+    "swinv2": Family("Swinv2", feature="pooler_output", sizes="fixed"),
+    "ijepa": Family("IJepa", feature="mean token"),
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+}
+"""By the config's ``model_type``."""
+
+
+DETECTORS: Mapping[str, str] = {
+    "detr": "DetrForObjectDetection",
+    "yolos": "YolosForObjectDetection",
+    "rt_detr_v2": "RTDetrV2ForObjectDetection",
+    "d_fine": "DFineForObjectDetection",
+    "rf_detr": "RfDetrForObjectDetection",
+    "lw_detr": "LwDetrForObjectDetection",
+}
+"""Class of each detector by the config's ``model_type``."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The class to make of a config.
+
+    Attributes:
+        class_name: in transformers.
+        config: for it: the image half's where the model has a text half.
+        task: what it gives.
+        feature: which of its outputs that is, for `features`.
+        activation: of a detector's class logits.
+        outputs: names of several outputs; empty for a single one.
+    """
+
+    class_name: str
+    config: Any
+    task: TaskName
+    feature: Feature = "class token"
+    activation: Activation | None = None
+    outputs: tuple[str, ...] = ()
+
+    def traceable(self, model: nn.Module) -> nn.Module:
+        """Return `model`, of the class, so that it returns tensors alone."""
+        if self.outputs:
+            return Detections(model)
+        has_head = task_named(self.task).has_head
+        return Logits(model) if has_head else Features(model, self.feature)
+
+
+def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
+    """Return the class to make: the config's own classifier or detector, or the bare model.
+
+    `num_classes` is what the user wants: 0 for features, None for what the config says.
+
+    Raises:
+        SpecError: classes are wanted of a model that has no class with a head, or features of a
+            detector.
+    """
+    if config.model_type in DETECTORS:
+        if num_classes == 0:
+            raise SpecError(
+                f"{address}: a detector gives boxes, not features. Leave --num-classes 0 out"
+            )
+        # softmax with "no object" last, or sigmoid of each class
+        is_focal = config.model_type not in ("detr", "yolos") and getattr(
+            config, "use_focal_loss", True
+        )
+        return Choice(
+            DETECTORS[config.model_type],
+            config,
+            DETECTION,
+            activation="sigmoid" if is_focal else "softmax",
+            outputs=("logits", "boxes"),
+        )
+    family = FAMILIES[config.model_type]
+    bare, head = family.name + family.base, family.name + _HEAD
+    named = next(iter(config.architectures or ()), bare)
+    if num_classes and not family.has_classifier:
+        raise SpecError(
+            f"{address}: {config.model_type} models have no classifier in transformers. "
+            "Export it with --num-classes 0, as features"
+        )
+    if num_classes == 0 or (num_classes is None and _HEAD not in named):
+        image_config = getattr(config, "vision_config", config)
+        if named in ("CLIPModel", "CLIPVisionModelWithProjection"):
+            image_config.projection_dim = config.projection_dim  # the half's own is a default
+            return Choice(f"{bare}WithProjection", image_config, FEATURES, "image_embeds")
+        return Choice(bare, image_config, FEATURES, family.feature)
+    # DeiT has two classifiers, with its teacher's head and without.
+    chosen = named if named.startswith(head) else head
+    return Choice(chosen, config, task_of_problem(config.problem_type), family.feature)
+
+
+class _Wrapper(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+class Logits(_Wrapper):
+    """A transformers classifier that returns its logits as one tensor."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of `images` (B, 3, H, W)."""
+        logits: Tensor = self.model(pixel_values=images).logits
+        return logits
+
+
+class Features(_Wrapper):
+    """A transformers model without a head that returns one vector for an image."""
+
+    def __init__(self, model: nn.Module, feature: Feature) -> None:
+        super().__init__(model)
+        self.feature = feature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (B, channels) of `images` (B, 3, H, W)."""
+        outputs = self.model(pixel_values=images)
+        if self.feature in ("pooler_output", "image_embeds"):
+            pooled: Tensor = outputs[self.feature]
+            return pooled
+        tokens: Tensor = outputs.last_hidden_state
+        return tokens[:, 0] if self.feature == "class token" else tokens.mean(dim=1)
+
+
+class Detections(_Wrapper):
+    """A transformers detector that returns class logits and boxes."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, Q, C) and boxes (B, Q, 4), cxcywh from 0 to 1, of `images`."""
+        with _traceable(sys.modules[type(self.model).__module__]):
+            outputs = self.model(pixel_values=images)
+        return outputs.logits, outputs.pred_boxes
+
+
+@contextlib.contextmanager
+def _traceable(modeling: ModuleType) -> Iterator[None]:
+    """Let the code of `modeling` be traced at any batch size.
+
+    Its checks of shapes, which no exporter can write into a graph, are switched off, and `len` of a
+    tensor stays symbolic, where Python's own would be a number.
+    """
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, Tensor) else len(value)
+
+    with (
+        mock.patch.dict(os.environ, {"TRANSFORMERS_DISABLE_TORCH_CHECK": "1"}),
+        mock.patch.object(modeling, "len", length, create=True),
+    ):
+        yield
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **_kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return softmax(Q Kᵀ scaling) V as (B, N, h, d_k), and the weights (B, h, N, N).
+
+    Q, K and V are (B, h, N, d_k). Transformers' own forms mask padding, even in images, where there
+    is none; the mask would be in every graph. An implementation that it does not know gets no such
+    mask, only what belongs to the model: Swin's and BEiT's relative positions, added to the scores.
+    """
+    scores = query @ key.transpose(-2, -1) * scaling
+    if attention_mask is not None:
+        assert attention_mask.is_floating_point()
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
