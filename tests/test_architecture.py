@@ -203,7 +203,8 @@ def _is_defined(name: str) -> bool:
     """Whether ``package.module.function`` or ``package.module.Class.method`` is in the tree."""
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
-        path = PACKAGE.joinpath(*parts[:cut]).with_suffix(".py")
+        folder = PACKAGE.joinpath(*parts[:cut])
+        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
         if path.is_file():
             scope = ast.parse(path.read_text()).body
             for part in parts[cut:]:
