@@ -198,7 +198,7 @@ _PythonUnpickler: Any = vars(pickle)["_Unpickler"]
 """Python's own, in Python: each instruction can be replaced."""
 
 
-class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
+class _InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
     """Python's own unpickler, with every way to a callable or an attribute closed.
 
     `read_storage` returns, of (key, dtype, number of elements), the bytes of a tensor's storage.
@@ -214,7 +214,6 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
         self._storages: dict[str, bytearray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a builder of ours, or the name alone."""
         full = f"{module}.{name}".replace("__builtin__.", "builtins.", 1)
         if _RUNS_CODE.match(full):
             raise ForbiddenCodeError(full)
@@ -223,11 +222,10 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
         return _BUILDERS.get(full) or Global(full)
 
     def get_extension(self, code: int) -> None:
-        """Refuse numbers that stand for a registered class."""
+        # a number that stands for a registered class
         raise pickle.UnpicklingError(f"extension {code}")
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return the storage that a tensor refers to."""
         if isinstance(pid, tuple) and len(pid) > 1 and pid[0] in ("module", b"module"):
             return pid[1]
         is_storage = isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"
@@ -261,21 +259,18 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
         raise pickle.UnpicklingError(f"a call of {type(func).__name__}")
 
     def load_reduce(self) -> None:
-        """Build what a call describes; nothing else is called."""
         args = self.stack.pop()
         self.stack[-1] = self._call(self.stack[-1], args)
 
     def load_newobj(self) -> None:
-        """Build what a construction describes."""
         self.load_reduce()
 
     def load_newobj_ex(self) -> None:
-        """Build what a construction with keyword arguments describes."""
         self.stack.pop()  # keyword arguments
         self.load_reduce()
 
     def load_bytearray8(self) -> None:
-        """Read a byte array; Python's own reserves whatever length is announced."""
+        # Python's own reserves whatever length is announced
         length = int.from_bytes(self.read(8), "little")
         data = self.read(length)
         if len(data) != length:
@@ -286,7 +281,7 @@ class InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
         self.append(self._call(klass, args))
 
     def load_build(self) -> None:
-        """Keep the state of an inert value; no ``__setstate__`` runs."""
+        # no ``__setstate__`` runs
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
@@ -339,7 +334,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
             raise pickle.UnpicklingError(f"storage {key} of {len(data)} bytes")
         return data
 
-    return InertUnpickler(io.BytesIO(archive.read(names[0])), read_storage).load()
+    return _InertUnpickler(io.BytesIO(archive.read(names[0])), read_storage).load()
 
 
 class _Bounded:
@@ -350,24 +345,22 @@ class _Bounded:
         self.readline = file.readline
 
     def read(self, count: int) -> bytes:
-        """Return the next `count` bytes."""
         if count > 2**16 and count > self._size - self._file.tell():
             raise EOFError(f"{count} bytes are announced behind the end")
         return self._file.read(count)
 
     def readinto(self, buffer: bytearray) -> int:
-        """Fill `buffer`, and return how many bytes there were."""
         return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
 
 
 def _read_legacy(file: _Bounded, size: int) -> Any:
-    content = InertUnpickler(file, None).load()
+    content = _InertUnpickler(file, None).load()
     if isinstance(content, dict | Inert):  # a plain pickle, of numpy arrays by custom
         return content
     if content != _MAGIC:
         raise pickle.UnpicklingError("no file of torch.save")
     for _ in range(2):  # protocol, and the machine that wrote it
-        InertUnpickler(file, None).load()
+        _InertUnpickler(file, None).load()
     storages: dict[str, tuple[bytearray, int]] = {}
 
     def reserve(key: str, dtype: torch.dtype, numel: int) -> bytearray:
@@ -377,8 +370,8 @@ def _read_legacy(file: _Bounded, size: int) -> Any:
         storages[key] = bytearray(numel * dtype.itemsize), dtype.itemsize
         return storages[key][0]
 
-    content = InertUnpickler(file, reserve).load()
-    for key in InertUnpickler(file, None).load():
+    content = _InertUnpickler(file, reserve).load()
+    for key in _InertUnpickler(file, None).load():
         data, itemsize = storages[str(key)]
         count = int.from_bytes(file.read(8), "little")
         if count * itemsize != len(data) or file.readinto(data) != len(data):
