@@ -20,7 +20,7 @@ from torch import nn
 
 from edge_vit.errors import ArtifactError
 from edge_vit.export.checkpoint import fill
-from edge_vit.export.checkpoint.unpickle import Inert, InertUnpickler, Unusable, plain, read_torch
+from edge_vit.export.checkpoint.unpickle import Inert, Unusable, _InertUnpickler, plain, read_torch
 
 WEIGHT = torch.arange(12.0).reshape(3, 4)
 FORMS = {
@@ -195,14 +195,14 @@ def test_names_that_only_run_something_are_refused_and_do_not_run(path, tmp_path
 @pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
 def test_instructions_that_plain_data_has_no_use_for_are_refused(data):
     with pytest.raises(pickle.UnpicklingError):
-        InertUnpickler(io.BytesIO(data), None).load()
+        _InertUnpickler(io.BytesIO(data), None).load()
 
 
 def test_a_class_of_a_builder_keeps_its_attributes():
     before = dict(vars(collections.OrderedDict))
     data = op_global("collections.OrderedDict") + b"N}V__len__\nV1\ns\x86b."
     with pytest.raises(pickle.UnpicklingError):
-        InertUnpickler(io.BytesIO(data), None).load()
+        _InertUnpickler(io.BytesIO(data), None).load()
     assert dict(vars(collections.OrderedDict)) == before
 
 
