@@ -29,7 +29,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 SPELLED = $(wildcard *.md *.toml *.txt Makefile .ci/run edge_vit tests docs examples benchmarks)
 STYLED = $(wildcard edge_vit tests examples benchmarks)
-PY310_TOOLS = 'cuda-bindings<13' pytest hypothesis onnx openvino scikit-image scikit-learn scipy statsmodels
+PY310_TOOLS = nvidia-cuda-runtime-cu12 pytest hypothesis onnx openvino scikit-image scikit-learn scipy statsmodels
 # What needs neither torch nor the tools of a desk.
 PY310_TESTS = $(wildcard tests/bundle tests/runtime tests/measure tests/spec tests/data/test_folder.py tests/test_session_contract.py \
   $(patsubst %,tests/test_%.py, architecture files locks lean_import optional values))

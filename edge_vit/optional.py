@@ -26,7 +26,8 @@ _EXTRAS = {
     "openvino": ("openvino", "openvino"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "rtx"),
-    "cuda": ("cuda-bindings", "cuda13"),
+    "nvidia.cuda_runtime": ("nvidia-cuda-runtime-cu12", "cuda12"),
+    "nvidia.cu13": ("nvidia-cuda-runtime", "cuda13"),
     "pynvml": ("nvidia-ml-py", "nvml"),
     "av": ("av", "camera"),
     "paho": ("paho-mqtt", "mqtt"),
@@ -37,7 +38,7 @@ _EXTRAS = {
 }
 
 # top-level modules that hold nothing themselves -> one that loads what the package is for
-_PROOFS = {"cuda": "cuda.bindings.runtime", "paho": "paho.mqtt.client"}
+_PROOFS = {"paho": "paho.mqtt.client"}
 
 
 def require(module: str, purpose: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """A CUDA that does its work as late as it may, and refuses everything that real CUDA only might.
 
-It has the functions of `cuda.bindings.runtime` that sessions call. Work that is enqueued runs when
+It has the functions of libcudart that sessions call. Work that is enqueued runs when
 somebody waits for it and not before, so whoever forgets to wait reads garbage. Addresses are never
 given twice. A `Violation` says what was done wrong: a stale or foreign address, memory freed twice
 or while it is in use, two streams at the same memory, an input changed before its copy ran, a wait
@@ -14,7 +14,6 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from simulated_cuda_memory import SimulatedMemory
@@ -31,7 +30,7 @@ from simulated_cuda_parts import (
 )
 from simulated_cuda_streams import SimulatedStreams
 
-from edge_vit.runtime.cudart.ctypes_calls import SIGNATURES
+from edge_vit.runtime.cudart.calls import SIGNATURES
 
 
 class SimulatedCuda(SimulatedMemory, SimulatedStreams):
@@ -97,7 +96,7 @@ class SimulatedCuda(SimulatedMemory, SimulatedStreams):
     def __getattribute__(self, name: str) -> Any:
         """Give every CUDA function its lock, its count, and the failure that a test asked for."""
         value = super().__getattribute__(name)
-        if not name.startswith("cuda") or name == "cudaGetErrorName":
+        if not name.startswith("cuda"):
             return value
 
         nothing = [None for letter in SIGNATURES.get(name, "P") if letter.isupper()]
@@ -136,8 +135,11 @@ class SimulatedCuda(SimulatedMemory, SimulatedStreams):
 
     # Device
 
-    def cudaGetErrorName(self, status: int) -> tuple[int, bytes]:
-        return 0, NAMES[int(status)].encode()
+    def error_name(self, status: int) -> str:
+        return NAMES.get(status, "cudaSuccess")
+
+    def device_name(self, device: int) -> str:
+        return "Simulated GPU"
 
     def cudaGetLastError(self) -> tuple[int]:
         status, self._last_error = self._last_error, 0
@@ -163,10 +165,7 @@ class SimulatedCuda(SimulatedMemory, SimulatedStreams):
         return (0,)
 
     def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[int, int]:
-        return 0, int(self.attributes[attribute.value])
-
-    def cudaGetDeviceProperties(self, device: int) -> tuple[int, SimpleNamespace]:
-        return 0, SimpleNamespace(name=b"Simulated GPU")
+        return 0, int(self.attributes[attribute])
 
     def cudaMemGetInfo(self) -> tuple[int, int, int]:
         return 0, self.memory - self.used, self.memory

@@ -40,7 +40,7 @@ class SimulatedMemory:
         return (0,)
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int):
-        sides = {1: ("device", "host"), 2: ("host", "device")}[kind.value]
+        sides = {1: ("device", "host"), 2: ("host", "device")}[kind]
         to, of = self.find(target, size, sides[0]), self.find(source, size, sides[1])
         if "managed" in (to.block.kind, of.block.kind) or "mapped" in (
             to.block.kind,

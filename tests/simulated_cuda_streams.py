@@ -72,7 +72,7 @@ class SimulatedStreams:
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[int]:
         found = self.get(stream, Stream)
-        if mode.value != 1:
+        if mode != 1:
             raise self.broken("captures what other threads do as well")
         if found.captured is not None:
             raise self.broken("captures already")

@@ -42,7 +42,7 @@ PACKAGES = {
     "tasks": Package(3, frozenset({*_ARRAYS, "faster_coco_eval", "supervision"})),
     "data": Package(4, frozenset({*_ARRAYS, "av"})),
     "bundle": Package(5, frozenset({"numpy"})),
-    "runtime": Package(6, frozenset({*_ARRAYS, *_TENSORRT, "cuda", "onnxruntime", "openvino"})),
+    "runtime": Package(6, frozenset({*_ARRAYS, *_TENSORRT, "onnxruntime", "openvino"})),
     "device": Package(6, frozenset({"numpy", "pynvml"})),
     "training": Package(7, frozenset({*_ARRAYS, "torch", "safetensors", "sklearn"})),
     "graph": Package(7, frozenset({"numpy", *_ONNX, "onnxscript"})),

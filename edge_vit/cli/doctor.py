@@ -92,7 +92,6 @@ def _requirements() -> list[str]:
 
 
 def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> list[Finding]:
-    from edge_vit.device.extras import version_of
     from edge_vit.device.facts import ROOT
     from edge_vit.device.findings import (
         build_memory_gib,
@@ -104,16 +103,18 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
         examine_memory,
     )
     from edge_vit.runtime.backends import BACKENDS
+    from edge_vit.runtime.cudart.calls import load_cudart
     from edge_vit.runtime.trt.trust import cache_folder, state_folder
 
     weights = bundle.artifact(bundle.graph()).num_bytes if bundle else _VIT_SMALL_BYTES
     folders = [cache_folder(), state_folder(), Path(tempfile.gettempdir())]
     if bundle and os.access(bundle.path, os.W_OK):  # else its engines go to the cache
         folders.append(bundle.path.resolve())
+    cudart = load_cudart()
     has_gstreamer = shutil.which("gst-launch-1.0") is not None
     return [
         *examine_machine(ROOT, facts, reading, sees_tensorrt=_is_there("tensorrt")),
-        *examine_cuda(facts, version_of("cuda-bindings")),
+        *examine_cuda(facts, ".".join(map(str, cudart.version)) if cudart else ""),
         *examine_engines(facts, has_tensorrt=any(BACKENDS[b].is_installed for b in ("trt", "rtx"))),
         *examine_memory(facts.memory, build_memory_gib(weights), is_jetson=facts.is_jetson),
         *examine_folders(folders),

@@ -67,17 +67,16 @@ def examine_machine(
     yield from _heat(reading)
 
 
-def examine_cuda(facts: DeviceFacts, bindings: str | None) -> Iterator[Finding]:
-    """Yield what is to do so that Python uses the CUDA that is here."""
+def examine_cuda(facts: DeviceFacts, runtime: str) -> Iterator[Finding]:
+    """Yield what is to do so that sessions find a CUDA `runtime`, such as ``13.0``; "" for none."""
     major = (facts.cuda or facts.cuda_of_driver).partition(".")[0]
     if not facts.gpus or major not in ("12", "13"):
         return
     command = f"pip install 'edge-vit[cuda{major}]'"
-    if bindings is None:
-        detail = f"CUDA {major} is here, the package to use it from Python is not"
-        yield _advice("CUDA", detail, command)
-    elif bindings.partition(".")[0] != major:
-        detail = f"cuda-bindings {bindings} is for another CUDA than the {major} that is here"
+    if not runtime:
+        yield _advice("CUDA", f"CUDA {major} is here, its runtime library is not found", command)
+    elif int(runtime.partition(".")[0]) > int(major):
+        detail = f"the CUDA runtime {runtime} that is found is too new for the CUDA {major} here"
         yield _problem("CUDA", detail, command)
 
 

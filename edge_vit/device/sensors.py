@@ -184,7 +184,7 @@ def find_clocks(root: Path) -> tuple[ClockFiles, ...]:
         ClockFiles(f"cpu{policy.name.removeprefix('policy')}", policy, _CPUFREQ, 1e3)
         for policy in list_paths(root / "sys/devices/system/cpu/cpufreq", "policy*")
     ]
-    found = {}
+    found: dict[str, ClockFiles] = {}
     for clock in (*gpu, *emc, *cpus):
         if read_number(clock.folder / clock.files[0]) is not None:
             found.setdefault(clock.name, clock)

@@ -125,7 +125,7 @@ def test_a_module_of_two_extras_is_imported_once(monkeypatch):
 
 
 def test_namespaces_are_not_taken_for_the_package():
-    assert extras.module_of("cuda-bindings") == "cuda.bindings.runtime"
+    assert extras.module_of("nvidia-cuda-runtime") == "nvidia.cu13"
     assert extras.module_of("paho-mqtt") == "paho.mqtt.client"
     assert extras.module_of("nvidia-ml-py") == "pynvml"
     assert extras.module_of("some-thing") == "some_thing"

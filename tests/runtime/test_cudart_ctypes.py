@@ -5,8 +5,7 @@ import ctypes
 import pytest
 
 from edge_vit.errors import BackendError
-from edge_vit.optional import require
-from edge_vit.runtime.cudart.ctypes_calls import SIGNATURES, CudartLibrary, load_cudart
+from edge_vit.runtime.cudart.calls import SIGNATURES, CudartLibrary, load_cudart
 from edge_vit.runtime.cudart.gpu import Cuda
 
 
@@ -60,25 +59,28 @@ def test_a_status_comes_first_and_has_its_name():
     calls = CudartLibrary(Library(cudaMalloc=((0,), 2)))
     calls._library.cudaGetErrorName = lambda status: b"cudaErrorMemoryAllocation"
     assert calls.cudaMalloc(64)[0] == 2
-    assert calls.cudaGetErrorName(2) == (0, b"cudaErrorMemoryAllocation")
+    assert calls.error_name(2) == "cudaErrorMemoryAllocation"
 
 
-def test_a_library_that_is_not_there_is_none(monkeypatch):
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+def test_a_library_that_is_not_there_is_none():
     assert load_cudart(("libcudart.so.none",)) is None
 
 
-def test_the_bindings_have_the_same_functions():
-    bindings = require("cuda.bindings.runtime", "this test")
-    for name in SIGNATURES:
-        assert callable(getattr(bindings, name))
+@pytest.mark.parametrize(("driver", "expected"), [(12060, 12), (13020, 13), (0, 13)])
+def test_takes_the_newest_library_that_the_driver_knows(monkeypatch, driver, expected):
+    def load(name: str) -> Library:
+        version = int(name.rpartition(".")[2]) * 1000
+        return Library(cudaRuntimeGetVersion=((version,), 0), cudaDriverGetVersion=((driver,), 0))
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert load_cudart(("libcudart.so.13", "libcudart.so.12")).version == (expected, 0)
 
 
 def test_the_real_library_has_every_function_and_says_that_there_is_no_driver():
     calls = load_cudart()
     if calls is None:
         pytest.skip("there is no libcudart here")
-    assert calls.cudaGetErrorName(35) == (0, b"cudaErrorInsufficientDriver")
+    assert calls.error_name(35) == "cudaErrorInsufficientDriver"
     try:
         assert Cuda(calls).facts.name
     except BackendError as error:

@@ -1,10 +1,8 @@
 """CUDA's runtime as sessions need it: memory, streams, events, graphs; numpy and no torch."""
 
-from __future__ import annotations
-
-from edge_vit.runtime.cudart.buffers import Buffer, choose_memory
-from edge_vit.runtime.cudart.checked import GpuMemoryError
-from edge_vit.runtime.cudart.device import GpuFacts
-from edge_vit.runtime.cudart.gpu import Cuda, open_cuda
-
-__all__ = ["Buffer", "Cuda", "GpuFacts", "GpuMemoryError", "choose_memory", "open_cuda"]
+from edge_vit.runtime.cudart.calls import GpuMemoryError as GpuMemoryError
+from edge_vit.runtime.cudart.gpu import Buffer as Buffer
+from edge_vit.runtime.cudart.gpu import Cuda as Cuda
+from edge_vit.runtime.cudart.gpu import GpuFacts as GpuFacts
+from edge_vit.runtime.cudart.gpu import choose_memory as choose_memory
+from edge_vit.runtime.cudart.gpu import open_cuda as open_cuda

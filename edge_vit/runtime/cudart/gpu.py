@@ -1,99 +1,133 @@
-"""One GPU: its memory, streams, events and graphs, by plain numbers as CUDA has them."""
+"""One GPU: its facts, memory, streams, events and graphs, by plain numbers as CUDA has them."""
 
 from __future__ import annotations
 
-import enum
+import contextlib
+import ctypes
+from dataclasses import dataclass
 from typing import Any
 
-from edge_vit.errors import EdgeVitError, MissingDependencyError
-from edge_vit.optional import require
-from edge_vit.runtime.cudart.checked import SUCCESS, CheckedCalls
-from edge_vit.runtime.cudart.ctypes_calls import load_cudart
-from edge_vit.runtime.cudart.device import check_device, read_facts
-from edge_vit.runtime.options import Wait
+import numpy as np
+import numpy.typing as npt
+
+from edge_vit.errors import BackendError, EdgeVitError, MissingDependencyError, SpecError
+from edge_vit.runtime.cudart.calls import (
+    MIXED_DRIVER,
+    NO_DEVICE,
+    NO_DRIVER,
+    SUCCESS,
+    CheckedCalls,
+    load_cudart,
+    version_of,
+)
+from edge_vit.runtime.options import Memory, Wait
+
+ON_THE_CPU = "To run on the CPU: --backend ort"
+"""How messages end that are about a missing driver or GPU."""
+
+_INTEGRATED, _CAN_MAP, _MAJOR, _MINOR, _MANAGED, _CONCURRENT = 18, 19, 75, 76, 83, 89
+"""Of cudaDeviceAttr."""
 
 _SCHEDULE = {"spin": 1, "block": 4}  # cudaDeviceScheduleSpin, cudaDeviceScheduleBlockingSync
 _EVENT = {"spin": 0, "block": 1}  # cudaEventDefault, cudaEventBlockingSync
-_ALREADY_ACTIVE = (
-    708  # cudaErrorSetOnActiveProcess, before CUDA 12: events wait as asked all the same
-)
+_ALREADY_ACTIVE = 708  # cudaErrorSetOnActiveProcess, before CUDA 12: events wait as asked
 _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream
 _PORTABLE, _MAPPED = 1, 2  # cudaHostAllocPortable, cudaHostAllocMapped
 _ATTACH_GLOBAL, _ATTACH_SINGLE = 1, 4  # cudaMemAttachGlobal, cudaMemAttachSingle
+_TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
+_THREAD_LOCAL = 1  # cudaStreamCaptureMode
 
 
-class _Kind(enum.IntEnum):
-    """cudaMemcpyKind."""
+@dataclass(frozen=True)
+class GpuFacts:
+    """Facts of a GPU that sessions depend on.
 
-    TO_DEVICE = 1
-    TO_HOST = 2
+    Attributes:
+        index: CUDA's number of it.
+        name: as the driver calls it.
+        compute_capability: (major, minor), such as (8, 7) for Orin.
+        is_integrated: whether GPU and CPU share one memory, as on a Jetson.
+        can_map: whether the GPU can read and write pinned host memory.
+        has_managed: whether memory can be managed.
+        has_concurrent_managed: whether the CPU may touch managed memory while the GPU works.
+        driver: newest CUDA version that the driver knows, (major, minor).
+        runtime: CUDA version of the runtime library, (major, minor).
+    """
 
-
-class _CaptureMode(enum.IntEnum):
-    """cudaStreamCaptureMode."""
-
-    THREAD_LOCAL = 1
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    is_integrated: bool
+    can_map: bool
+    has_managed: bool
+    has_concurrent_managed: bool
+    driver: tuple[int, int]
+    runtime: tuple[int, int]
 
 
 def open_cuda(device: int = 0, wait: Wait = "block") -> Cuda:
-    """Return the GPU `device`, through `cuda.bindings`, or through libcudart itself without it."""
-    try:
-        calls: Any = require("cuda.bindings.runtime", "running on a GPU")
-    except (MissingDependencyError, ImportError):
-        calls = load_cudart()
-        if calls is None:
-            raise
-    return Cuda(calls, device, wait)
-
-
-class Cuda:
-    """One GPU of this process. Pointers, streams, events and graphs are plain numbers.
-
-    Attributes:
-        facts: of the GPU.
+    """Return the GPU `device`.
 
     Raises:
+        MissingDependencyError: there is no libcudart.
         BackendError: there is no driver, it does not fit, or it sees no GPU.
         SpecError: there are GPUs, but not of that number.
     """
+    calls = load_cudart()
+    if calls is None:
+        raise MissingDependencyError(
+            "running on a GPU needs CUDA's runtime library, which is not installed. A Jetson has "
+            "it from JetPack; on a desktop GPU run: pip install 'edge-vit[cuda13]' (for drivers "
+            "of CUDA 12: 'edge-vit[cuda12]')"
+        )
+    return Cuda(calls, device, wait)
+
+
+class Cuda(CheckedCalls):
+    """One GPU of this process. Pointers, streams, events and graphs are plain numbers.
+
+    `calls` has the functions of `edge_vit.runtime.cudart.calls.CudartLibrary`; errors are those of
+    `open_cuda`.
+    """
 
     def __init__(self, calls: Any, device: int = 0, wait: Wait = "block") -> None:
-        self._checked = CheckedCalls(calls, device)
+        super().__init__(calls, device)
         self.wait = wait
-        check_device(self._checked)
+        self._check_device()
         self.bind_thread()
-        status = self._checked.status("cudaSetDeviceFlags", _SCHEDULE[wait])[0]
-        if int(status) not in (SUCCESS, _ALREADY_ACTIVE):
-            raise self._checked.failure("cudaSetDeviceFlags", status)
-        self._checked.take_error()
-        self.facts = read_facts(self._checked)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether an error left nothing to be done but to end the process."""
-        return self._checked.is_lost
+        (status,) = calls.cudaSetDeviceFlags(_SCHEDULE[wait])
+        if status not in (SUCCESS, _ALREADY_ACTIVE):
+            raise self.failure("cudaSetDeviceFlags", status)
+        self.take_error()
+        self.facts = GpuFacts(
+            index=device,
+            name=calls.device_name(device),
+            compute_capability=(self._attribute(_MAJOR), self._attribute(_MINOR)),
+            is_integrated=bool(self._attribute(_INTEGRATED)),
+            can_map=bool(self._attribute(_CAN_MAP)),
+            has_managed=bool(self._attribute(_MANAGED)),
+            has_concurrent_managed=bool(self._attribute(_CONCURRENT)),
+            driver=version_of(calls, "cudaDriverGetVersion"),
+            runtime=version_of(calls, "cudaRuntimeGetVersion"),
+        )
 
     def bind_thread(self) -> None:
         """Make this GPU the calling thread's: to be called before all work of a thread.
 
         Each time, as whatever else uses CUDA on the thread may have chosen another GPU since.
         """
-        self._checked.call("cudaSetDevice", self._checked.device)
+        self.call("cudaSetDevice", self.device)
 
     def free_memory(self) -> tuple[int, int]:
         """Return (free, total) bytes of the GPU's memory."""
-        free, total = self._checked.call("cudaMemGetInfo")
-        return int(free), int(total)
-
-    def take_error(self) -> str:
-        """Return the name of this thread's last error and forget it; empty where there is none."""
-        return self._checked.take_error()
+        free, total = self.call("cudaMemGetInfo")
+        return free, total
 
     # Memory
 
     def malloc(self, num_bytes: int) -> int:
         """Return memory of the GPU."""
-        return self._checked.allocate("cudaMalloc", num_bytes)
+        return self.allocate("cudaMalloc", num_bytes)
 
     def malloc_managed(self, num_bytes: int, stream: int) -> int:
         """Return memory that GPU and CPU use by one pointer, the CPU while `stream` is idle.
@@ -101,10 +135,10 @@ class Cuda:
         Where the GPU does not share such memory at all times it is given to `stream` alone: else
         the CPU might not touch it while any other stream works.
         """
-        pointer = self._checked.allocate("cudaMallocManaged", num_bytes, _ATTACH_GLOBAL)
+        pointer = self.allocate("cudaMallocManaged", num_bytes, _ATTACH_GLOBAL)
         if not self.facts.has_concurrent_managed:
             try:
-                self._checked.call("cudaStreamAttachMemAsync", stream, pointer, 0, _ATTACH_SINGLE)
+                self.call("cudaStreamAttachMemAsync", stream, pointer, 0, _ATTACH_SINGLE)
                 self.synchronize(stream)
             except EdgeVitError:
                 self.free(pointer)
@@ -112,86 +146,178 @@ class Cuda:
         return pointer
 
     def free(self, pointer: int) -> None:
-        """Free what `malloc` or `malloc_managed` returned."""
-        self._checked.release("cudaFree", pointer)
+        """Free memory of `malloc` or `malloc_managed`."""
+        self.release("cudaFree", pointer)
 
     def host_alloc(self, num_bytes: int, *, mapped: bool = False) -> int:
         """Return pinned host memory; where `mapped`, the GPU sees it at `device_pointer`."""
-        flags = _PORTABLE | (_MAPPED if mapped else 0)
-        return self._checked.allocate("cudaHostAlloc", num_bytes, flags)
+        return self.allocate("cudaHostAlloc", num_bytes, _PORTABLE | (_MAPPED if mapped else 0))
 
     def host_free(self, pointer: int) -> None:
-        """Free what `host_alloc` returned."""
-        self._checked.release("cudaFreeHost", pointer)
+        """Free memory of `host_alloc`."""
+        self.release("cudaFreeHost", pointer)
 
     def device_pointer(self, host: int) -> int:
         """Return where the GPU sees mapped host memory."""
-        return int(self._checked.call("cudaHostGetDevicePointer", host, 0)[0])
+        return int(self.call("cudaHostGetDevicePointer", host, 0)[0])
 
     def copy_to_device(self, target: int, source: int, num_bytes: int, stream: int) -> None:
         """Enqueue a copy of host memory to the GPU."""
-        self._checked.call("cudaMemcpyAsync", target, source, num_bytes, _Kind.TO_DEVICE, stream)
+        self.call("cudaMemcpyAsync", target, source, num_bytes, _TO_DEVICE, stream)
 
     def copy_to_host(self, target: int, source: int, num_bytes: int, stream: int) -> None:
         """Enqueue a copy of the GPU's memory to the host."""
-        self._checked.call("cudaMemcpyAsync", target, source, num_bytes, _Kind.TO_HOST, stream)
+        self.call("cudaMemcpyAsync", target, source, num_bytes, _TO_HOST, stream)
 
     # Streams and events
 
     def create_stream(self) -> int:
         """Return a stream, whose work is done in order."""
-        return int(self._checked.call("cudaStreamCreateWithFlags", _NON_BLOCKING)[0])
+        return int(self.call("cudaStreamCreateWithFlags", _NON_BLOCKING)[0])
 
     def destroy_stream(self, stream: int) -> None:
         """Free a stream."""
-        self._checked.release("cudaStreamDestroy", stream)
+        self.release("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
         """Wait until all work in `stream` is done."""
-        self._checked.call("cudaStreamSynchronize", stream)
+        self.call("cudaStreamSynchronize", stream)
 
     def create_event(self) -> int:
         """Return an event, which keeps the time at which a stream came to it."""
-        return int(self._checked.call("cudaEventCreateWithFlags", _EVENT[self.wait])[0])
+        return int(self.call("cudaEventCreateWithFlags", _EVENT[self.wait])[0])
 
     def destroy_event(self, event: int) -> None:
         """Free an event."""
-        self._checked.release("cudaEventDestroy", event)
+        self.release("cudaEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
         """Put `event` behind the work that is in `stream` now."""
-        self._checked.call("cudaEventRecord", event, stream)
+        self.call("cudaEventRecord", event, stream)
 
     def wait_for(self, event: int) -> None:
         """Wait until its stream came to `event`."""
-        self._checked.call("cudaEventSynchronize", event)
+        self.call("cudaEventSynchronize", event)
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Return the milliseconds between two events that their stream came to."""
-        return float(self._checked.call("cudaEventElapsedTime", start, end)[0])
+        return float(self.call("cudaEventElapsedTime", start, end)[0])
 
     # Graphs
 
     def begin_capture(self, stream: int) -> None:
         """Let `stream` collect work instead of doing it; other threads are not disturbed."""
-        self._checked.call("cudaStreamBeginCapture", stream, _CaptureMode.THREAD_LOCAL)
+        self.call("cudaStreamBeginCapture", stream, _THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
-        """Return the graph of what was collected; `stream` does its work again in any case."""
-        return int(self._checked.call("cudaStreamEndCapture", stream)[0])
+        """Return the graph of the collected work; `stream` does its work again in any case."""
+        return int(self.call("cudaStreamEndCapture", stream)[0])
 
     def instantiate(self, graph: int) -> int:
         """Return `graph` ready to launch."""
-        return int(self._checked.call("cudaGraphInstantiate", graph, 0)[0])
+        return int(self.call("cudaGraphInstantiate", graph, 0)[0])
 
     def launch(self, graph_exec: int, stream: int) -> None:
         """Enqueue all of a graph."""
-        self._checked.call("cudaGraphLaunch", graph_exec, stream)
+        self.call("cudaGraphLaunch", graph_exec, stream)
 
     def destroy_graph(self, graph: int) -> None:
-        """Free a graph; what was made ready of it stays."""
-        self._checked.release("cudaGraphDestroy", graph)
+        """Free a graph, not its instances."""
+        self.release("cudaGraphDestroy", graph)
 
     def destroy_graph_exec(self, graph_exec: int) -> None:
-        """Free what `instantiate` returned."""
-        self._checked.release("cudaGraphExecDestroy", graph_exec)
+        """Free an instance of a graph."""
+        self.release("cudaGraphExecDestroy", graph_exec)
+
+    def _attribute(self, attribute: int) -> int:
+        return int(self.call("cudaDeviceGetAttribute", attribute, self.device)[0])
+
+    def _check_device(self) -> None:
+        """Refuse a machine without a driver that works, or without that GPU."""
+        status, count = self._calls.cudaGetDeviceCount()
+        error = f"(cudaGetDeviceCount: {self._calls.error_name(status)})"
+        if status in NO_DRIVER:
+            raise BackendError(self._driver_text(error))
+        if status in MIXED_DRIVER:
+            raise BackendError(
+                "the NVIDIA driver in the kernel and its library are of different versions "
+                f"{error}. Restart this machine"
+            )
+        if status == NO_DEVICE or (status == SUCCESS and not count):
+            raise BackendError(
+                "the NVIDIA driver sees no GPU. Does nvidia-smi list it, or is it hidden by "
+                f"CUDA_VISIBLE_DEVICES? {ON_THE_CPU}"
+            )
+        if status != SUCCESS:
+            raise self.failure("cudaGetDeviceCount", status)
+        if not 0 <= self.device < count:
+            raise SpecError(f"device: got {self.device}, expected 0 to {count - 1}")
+
+    def _driver_text(self, error: str) -> str:
+        driver = version_of(self._calls, "cudaDriverGetVersion")
+        if driver == (0, 0):
+            return f"this machine has no NVIDIA driver {error}. {ON_THE_CPU}"
+        runtime = version_of(self._calls, "cudaRuntimeGetVersion")
+        return (
+            "the NVIDIA driver knows CUDA {}.{}, the CUDA runtime is {}.{} {}. Update the driver, "
+            "or take the runtime that fits it: pip install 'edge-vit[cuda{}]'"
+        ).format(*driver, *runtime, error, driver[0])
+
+
+def choose_memory(memory: Memory, facts: GpuFacts) -> Memory:
+    """Return `memory`, or for ``auto`` the one that suits the GPU.
+
+    A discrete GPU gets copies. An integrated one has the same memory as the CPU, where a copy would
+    only move it to another place.
+    """
+    if memory == "auto":
+        return "mapped" if facts.is_integrated and facts.can_map else "copy"
+    has_it = {"mapped": facts.can_map, "managed": facts.has_managed}
+    if not has_it.get(memory, True):
+        raise SpecError(f"memory: got {memory!r}, which {facts.name} does not have. Take 'copy'")
+    return memory
+
+
+class Buffer:
+    """Memory of one tensor, for a stream; the CPU must not touch it while the stream uses it.
+
+    Attributes:
+        host: uint8 (num_bytes,): the CPU's view; gone once the buffer is freed.
+        device: the GPU's address of it.
+    """
+
+    def __init__(self, cuda: Cuda, num_bytes: int, memory: Memory, stream: int) -> None:
+        self._cuda = cuda
+        self._is_copied = memory == "copy"
+        with contextlib.ExitStack() as stack:
+            if memory == "managed":
+                host = self.device = cuda.malloc_managed(num_bytes, stream)
+                stack.callback(cuda.free, host)
+            else:
+                host = cuda.host_alloc(num_bytes, mapped=memory == "mapped")
+                stack.callback(cuda.host_free, host)
+            if memory == "mapped":
+                self.device = cuda.device_pointer(host)
+            elif memory == "copy":
+                self.device = cuda.malloc(num_bytes)
+                stack.callback(cuda.free, self.device)
+            self._pointer = host
+            self.host: npt.NDArray[np.uint8] = np.ctypeslib.as_array(
+                (ctypes.c_uint8 * num_bytes).from_address(host)
+            )
+            self._stack = stack.pop_all()
+
+    def upload(self, num_bytes: int, stream: int) -> None:
+        """Enqueue the copy of the first `num_bytes` to the GPU, where one is needed."""
+        if self._is_copied:
+            self._cuda.copy_to_device(self.device, self._pointer, num_bytes, stream)
+
+    def download(self, num_bytes: int, stream: int) -> None:
+        """Enqueue the copy of the first `num_bytes` to the CPU, where one is needed."""
+        if self._is_copied:
+            self._cuda.copy_to_host(self._pointer, self.device, num_bytes, stream)
+
+    def free(self) -> None:
+        """Free the memory; its stream must be idle."""
+        self.host = np.empty(0, np.uint8)
+        self._stack.close()

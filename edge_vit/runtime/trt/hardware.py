@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.runtime.cudart import GpuFacts, open_cuda
-from edge_vit.runtime.cudart.device import ON_THE_CPU
+from edge_vit.runtime.cudart.gpu import ON_THE_CPU
 from edge_vit.runtime.trt.identity import Hardware
 
 

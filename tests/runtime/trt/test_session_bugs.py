@@ -34,7 +34,7 @@ class Bug:
 
 
 RUN, POOL, SESSION = "trt.execution", "trt.execution_pool", "trt.session"
-BUFFERS, GPU, CHECKED = "cudart.buffers", "cudart.gpu", "cudart.checked"
+GPU, CALLS = "cudart.gpu", "cudart.calls"
 
 BUGS = (
     Bug(
@@ -188,9 +188,9 @@ BUGS = (
     Bug(
         "chooses the GPU at a thread's first run alone",
         GPU,
-        '        self._checked.call("cudaSetDevice", self._checked.device)\n',
+        '        self.call("cudaSetDevice", self.device)\n',
         '        if not hasattr(self, "is_bound"):\n            self.is_bound = True\n'
-        '            self._checked.call("cudaSetDevice", self._checked.device)\n',
+        '            self.call("cudaSetDevice", self.device)\n',
     ),
     Bug("does not close the engine", SESSION, "stack.callback(self._file.engine.close)", "pass"),
     Bug(
@@ -205,23 +205,23 @@ BUGS = (
         "if shapes == last_shapes:",
         "if last_shapes:",
     ),
-    Bug("leaks pinned memory", BUFFERS, "stack.callback(cuda.host_free, host)", "pass"),
-    Bug("leaks the GPU's memory", BUFFERS, "stack.callback(cuda.free, self.device)", "pass"),
+    Bug("leaks pinned memory", GPU, "stack.callback(cuda.host_free, host)", "pass"),
+    Bug("leaks the GPU's memory", GPU, "stack.callback(cuda.free, self.device)", "pass"),
     Bug(
         "frees pinned memory by the wrong function",
-        BUFFERS,
+        GPU,
         "stack.callback(cuda.host_free, host)",
         "stack.callback(cuda.free, host)",
     ),
     Bug(
         "gives the GPU the address of the CPU",
-        BUFFERS,
+        GPU,
         "self.device = cuda.device_pointer(host)",
         "self.device = host",
     ),
     Bug(
         "copies memory that is shared",
-        BUFFERS,
+        GPU,
         'memory == "copy"\n        with',
         "True\n        with",
     ),
@@ -231,14 +231,14 @@ BUGS = (
         "if not self.facts.has_concurrent_managed:",
         "if False:",
     ),
-    Bug("captures what other threads do", GPU, "THREAD_LOCAL = 1", "THREAD_LOCAL = 0"),
+    Bug("captures what other threads do", GPU, "_THREAD_LOCAL = 1", "_THREAD_LOCAL = 0"),
     Bug(
         "swallows an error of CUDA",
-        CHECKED,
+        CALLS,
         "raise self.failure(name, status)\n        return t",
         "pass\n        return t",
     ),
-    Bug("frees on a GPU that is lost", CHECKED, "if not self.is_lost:", "if True:"),
+    Bug("frees on a GPU that is lost", CALLS, "if not self.is_lost:", "if True:"),
 )
 
 
