@@ -20,8 +20,7 @@ from edge_vit.errors import SpecError
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
 from edge_vit.formats import all_formats, names_of
-from edge_vit.runtime.trt.build import Builder
-from edge_vit.runtime.trt.choose import choose_builder
+from edge_vit.runtime.trt.build import Builder, choose_builder
 from edge_vit.runtime.trt.engines import build_engine
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.spec import Precision

@@ -41,15 +41,12 @@ class SimulatedCuda(SimulatedMemory, SimulatedStreams):
         *,
         integrated: bool = False,
         can_map: bool = True,
-        managed: bool = True,
-        concurrent_managed: bool = True,
         memory: int = 1 << 28,
         devices: int = 1,
         driver: int = 13000,
         runtime: int = 13000,
     ) -> None:
         self.attributes = {18: integrated, 19: can_map, 75: 8, 76: 7}
-        self.attributes |= {83: managed, 89: concurrent_managed}
         self.memory, self.devices = memory, devices
         self.driver, self.runtime = driver, runtime
         self.violations: list[str] = []
@@ -91,7 +88,7 @@ class SimulatedCuda(SimulatedMemory, SimulatedStreams):
     @property
     def used(self) -> int:
         """Bytes of the GPU's memory that are taken."""
-        return sum(len(block.data) for block in self.blocks if block.kind in ("device", "managed"))
+        return sum(len(block.data) for block in self.blocks if block.kind == "device")
 
     def __getattribute__(self, name: str) -> Any:
         """Give every CUDA function its lock, its count, and the failure that a test asked for."""
@@ -189,8 +186,6 @@ class SimulatedCuda(SimulatedMemory, SimulatedStreams):
             block = memory.block
             if block.is_free:
                 raise self.broken(f"{op.name}: used {block.kind} memory after it was freed")
-            if block.kind == "managed" and not self.attributes[89] and block.stream != stream:
-                raise self.broken("the CPU may not touch this managed memory while the GPU works")
         for other in self._streams():
             if other is not own and any(conflict(op, pending) for pending in other.queue):
                 raise self.broken(f"{op.name}: two streams use the same memory at the same time")

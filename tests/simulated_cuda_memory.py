@@ -14,14 +14,11 @@ class SimulatedMemory:
     def cudaMalloc(self, size: int) -> tuple[int, int]:
         return self._allocate("device", size)
 
-    def cudaMallocManaged(self, size: int, flags: int) -> tuple[int, int]:
-        return self._allocate("managed", size)
-
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[int, int]:
         return self._allocate("mapped" if flags & 2 else "host", size)
 
     def cudaFree(self, pointer: int) -> tuple[int]:
-        return self._free(pointer, "device", "managed")
+        return self._free(pointer, "device")
 
     def cudaFreeHost(self, pointer: int) -> tuple[int]:
         return self._free(pointer, "host", "mapped")
@@ -32,20 +29,10 @@ class SimulatedMemory:
             raise self.broken("asked where the GPU sees memory that is not mapped")
         return 0, block.device
 
-    def cudaStreamAttachMemAsync(self, stream: int, pointer: int, size: int, flags: int):
-        block = self.find(pointer, 1, "host").block
-        if block.kind != "managed" or flags != 4:
-            raise self.broken("attached what is not managed")
-        block.stream = stream
-        return (0,)
-
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int):
         sides = {1: ("device", "host"), 2: ("host", "device")}[kind]
         to, of = self.find(target, size, sides[0]), self.find(source, size, sides[1])
-        if "managed" in (to.block.kind, of.block.kind) or "mapped" in (
-            to.block.kind,
-            of.block.kind,
-        ):
+        if "mapped" in (to.block.kind, of.block.kind):
             raise self.broken("copied memory that both sides share")
 
         def build(queue: int) -> None:
@@ -74,14 +61,12 @@ class SimulatedMemory:
             return 900, 0
         if size < 1:
             raise self.broken("allocated nothing")
-        if kind in ("device", "managed") and self.used + size > self.memory:
+        if kind == "device" and self.used + size > self.memory:
             return 2, 0
         block = Block(kind, np.full(size, FRESH, np.uint8))
         if kind != "device":
             block.host = block.data.ctypes.data
-        if kind == "managed":
-            block.device = block.host
-        elif kind != "host":
+        if kind != "host":
             block.device = next(self._addresses)
         self.blocks.append(block)
         return 0, block.device if kind == "device" else block.host

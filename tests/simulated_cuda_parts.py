@@ -41,12 +41,11 @@ class StickyError(Exception):
 class Block:
     """Memory: where the CPU and where the GPU see it, and what is in it."""
 
-    kind: str  # device, host, mapped or managed
+    kind: str  # device, host or mapped
     data: np.ndarray
     host: int = 0
     device: int = 0
     is_free: bool = False
-    stream: int | None = None  # managed memory that one stream alone uses
 
 
 @dataclass(frozen=True, eq=False)

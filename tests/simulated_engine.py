@@ -32,7 +32,7 @@ class SimulatedEngine:
 
     Args:
         cuda: where it runs.
-        profiles: smallest, usual and largest batch of each.
+        batches: smallest, usual and largest batch of its profile.
         batch: fixed batch; None for a dynamic one.
         compute: what it computes.
         nanoseconds: that an image takes.
@@ -41,7 +41,7 @@ class SimulatedEngine:
     def __init__(
         self,
         cuda: SimulatedCuda,
-        profiles: Sequence[tuple[int, int, int]] = ((1, 1, 8),),
+        batches: tuple[int, int, int] = (1, 1, 8),
         *,
         batch: int | None = None,
         compute: Callable[[np.ndarray], np.ndarray] = tiny_outputs,
@@ -49,11 +49,10 @@ class SimulatedEngine:
         output_type: str = "FLOAT",
     ) -> None:
         self.cuda = cuda
-        self.profiles = [(batch, batch, batch)] if batch else list(profiles)
+        self.batches = (batch, batch, batch) if batch else batches
         self.compute = compute
         self.nanoseconds = nanoseconds
         self.num_io_tensors = 2
-        self.num_optimization_profiles = len(self.profiles)
         self.num_contexts = 0
         self.enqueues = 0
         self.refuses_capture = False
@@ -78,8 +77,8 @@ class SimulatedEngine:
         return self.shapes[name]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[Shape]:
-        assert name == "images"
-        return [(batch, *self.shapes[name][1:]) for batch in self.profiles[profile]]
+        assert (name, profile) == ("images", 0)
+        return [(batch, *self.shapes[name][1:]) for batch in self.batches]
 
     def create_execution_context(self) -> SimulatedContext | None:
         return SimulatedContext(self)
@@ -109,7 +108,7 @@ class SimulatedContext:
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         with self._alone():
             self._cuda.get(stream, Stream)
-            if not 0 <= index < len(self._engine.profiles):
+            if index != 0:
                 return False
             self._profile, self._has_run = index, False
             if self._is_dynamic:
@@ -121,7 +120,7 @@ class SimulatedContext:
         with self._alone():
             if self._profile is None and self._is_dynamic:
                 raise self._cuda.broken("set a shape before the profile")
-            least, _, most = self._engine.profiles[self._profile or 0]
+            least, _, most = self._engine.batches
             if name != "images" or tuple(shape[1:]) != (SIZE, SIZE, 3):
                 raise self._cuda.broken(f"{name} has no shape {shape}")
             if not least <= shape[0] <= most:

@@ -19,7 +19,7 @@ from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.export.sources.onnx_file import read_graph
 from edge_vit.git_lfs import is_lfs_pointer, refuse_lfs_pointer
 from edge_vit.report.saved import read_json
-from edge_vit.runtime.trt.sidecar import read_sidecar
+from edge_vit.runtime.trt.store import read_sidecar
 from edge_vit.training.checkpoint import load_checkpoint
 
 POINTER = (

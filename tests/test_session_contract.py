@@ -195,40 +195,6 @@ def test_runs_again_after_a_refusal(session):
     session.run({"images": tiny_images()})
 
 
-def test_two_runs_are_under_way_at_once(session):
-    batches = [tiny_images(3, seed=seed) for seed in range(4)]
-    expected = [session.run({"images": batch})["logits"] for batch in batches]
-    feeds = {"images": batches[0].copy()}
-    tickets = [session.submit(feeds), session.submit({"images": batches[1]})]
-    feeds["images"][:] = 0  # were read when submit returned
-    for batch in batches[2:]:
-        np.testing.assert_array_equal(session.collect(tickets[0])["logits"], expected[0])
-        tickets, expected = [tickets[1], session.submit({"images": batch})], expected[1:]
-    for ticket, answer in zip(tickets, expected, strict=True):
-        np.testing.assert_array_equal(session.collect(ticket)["logits"], answer)
-    assert session.last_latency_ms > 0
-
-
-def test_a_ticket_is_collected_once(session, open_one):
-    ticket = session.submit({"images": tiny_images()})
-    with open_one() as other, pytest.raises(BackendError, match="of another session"):
-        other.collect(ticket)
-    session.collect(ticket)
-    with pytest.raises(BackendError, match="this ticket was collected before"):
-        session.collect(ticket)
-
-
-def test_submit_refuses_what_run_refuses(session):
-    with pytest.raises(ShapeError, match="inputs: got none"):
-        session.submit({})
-    ticket = session.submit({"images": tiny_images()})
-    session.close()
-    with pytest.raises(BackendError, match="closed"):
-        session.submit({"images": tiny_images()})
-    with pytest.raises(BackendError, match="closed"):
-        session.collect(ticket)
-
-
 def test_keeps_the_time_of_the_last_run(session):
     assert session.last_latency_ms is None
     session.run({"images": tiny_images()})

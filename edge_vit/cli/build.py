@@ -14,7 +14,7 @@ from edge_vit.cli.log import CommandLog
 from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option, option
 from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.formats import all_formats, names_of
-from edge_vit.runtime.trt.choose import BuildBackend
+from edge_vit.runtime.trt.build import BuildBackend
 from edge_vit.runtime.trt.identity import Batches, EngineOptions
 from edge_vit.spec import Precision
 
@@ -95,8 +95,8 @@ def command(
     and one version of TensorRT. One that is there already is not built again. Exit status 3: the
     engine would compute in a wider precision than the bundle asks for.
     """
-    from edge_vit.runtime.trt.choose import choose_builder
-    from edge_vit.runtime.trt.engines import BuildLimits, build_engine
+    from edge_vit.runtime.trt.build import choose_builder
+    from edge_vit.runtime.trt.engines import build_engine
 
     opened = Bundle.open(bundle)
     precisions = _precisions(opened, precision)
@@ -104,7 +104,6 @@ def command(
     if print_trtexec:
         _print_trtexec(opened, precisions, options, memory_mib)
         return
-    limits = BuildLimits(memory_mib, timing_cache, lock_timeout)
     with log.progress() as progress:
         with progress.step("looking for TensorRT and a GPU"):
             builder = choose_builder(backend, targets)
@@ -115,7 +114,9 @@ def command(
                 each,
                 builder.backend,
                 options,
-                limits=limits,
+                memory_mib=memory_mib,
+                timing_cache=timing_cache,
+                lock_timeout=lock_timeout,
                 builder=builder,
                 force=force,
                 progress=progress,
@@ -145,7 +146,7 @@ def command(
 def _warn_of_little_memory(bundle: Bundle, builder: Builder) -> None:
     """Say it where a build may not fit; an estimate is no reason to refuse."""
     from edge_vit.device.findings import build_memory_gib
-    from edge_vit.runtime.trt.memory import available_bytes
+    from edge_vit.runtime.trt.build import available_bytes
 
     available = available_bytes()
     if not builder.hardware.is_here or available is None or not bundle.has(bundle.graph()):

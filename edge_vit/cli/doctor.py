@@ -104,7 +104,7 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
     )
     from edge_vit.runtime.backends import BACKENDS
     from edge_vit.runtime.cudart.calls import load_cudart
-    from edge_vit.runtime.trt.trust import cache_folder, state_folder
+    from edge_vit.runtime.trt.store import cache_folder, state_folder
 
     weights = bundle.artifact(bundle.graph()).num_bytes if bundle else _VIT_SMALL_BYTES
     folders = [cache_folder(), state_folder(), Path(tempfile.gettempdir())]

@@ -14,8 +14,7 @@ from edge_vit.bundle.record import ExportRecord
 from edge_vit.cli.options import bundle_argument, json_option, option
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.formats import all_formats
-from edge_vit.runtime.trt.places import engine_folders
-from edge_vit.runtime.trt.sidecar import Engine, list_engines
+from edge_vit.runtime.trt.store import Engine, engine_folders, list_engines
 from edge_vit.values import to_json
 
 _LOG = logging.getLogger(__name__)

@@ -70,7 +70,7 @@ def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     from edge_vit.report.html import write_html
     from edge_vit.report.markdown import render_markdown
     from edge_vit.report.saved import write_json
-    from edge_vit.runtime.trt.sidecar import list_engines
+    from edge_vit.runtime.trt.store import list_engines
 
     if path.suffix == ".json":
         write_json(report, path)

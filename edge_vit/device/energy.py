@@ -22,6 +22,7 @@ class EnergyReport:
         measured_s: seconds of `duration_s` in which the power was known.
         joules: power over time by the trapezoid rule, over `measured_s`.
         power_source: the rails that the power is the sum of.
+        temperatures_max_c: of each zone.
         throttling: every reason that was seen while it ran.
     """
 
@@ -31,18 +32,13 @@ class EnergyReport:
     mean_w: float | None
     max_w: float | None
     power_source: str
-    temperatures_before_c: dict[str, float]
-    temperatures_after_c: dict[str, float]
     temperatures_max_c: dict[str, float]
-    clocks_before_mhz: dict[str, float]
-    clocks_after_mhz: dict[str, float]
     throttling: tuple[str, ...]
     num_throttle_events: int
-    num_samples: int
 
     @property
     def was_throttled(self) -> bool:
-        """Whether the machine was slowed down, so that its speed is not what it can do."""
+        """Whether the machine was slowed down, so that its speed is not its best."""
         return bool(self.throttling) or self.num_throttle_events > 0
 
 
@@ -55,7 +51,6 @@ class EnergyTally:
         self._hottest = dict(first.temperatures_c)
         self._throttling = dict.fromkeys(first.throttling)
         self._source = first.power_source
-        self._count = 1
 
     def add(self, reading: Telemetry) -> None:
         """Count `reading`, which is later than all before."""
@@ -71,14 +66,13 @@ class EnergyTally:
         self._throttling.update(dict.fromkeys(reading.throttling))
         self._source = self._source or reading.power_source
         self._last = reading
-        self._count += 1
 
     def interrupt(self) -> None:
         """Leave the time from the last reading to the next one unmeasured."""
         self._last = dataclasses.replace(self._last, power_w=None)
 
     def report(self) -> EnergyReport:
-        """Return what was summed so far."""
+        """Return the sums so far."""
         first, last, measured = self._first, self._last, self._measured_s
         return EnergyReport(
             duration_s=last.at_s - first.at_s,
@@ -87,33 +81,21 @@ class EnergyTally:
             mean_w=self._joules / measured if measured > 0 else None,
             max_w=self._max_w,
             power_source=self._source,
-            temperatures_before_c=first.temperatures_c,
-            temperatures_after_c=last.temperatures_c,
             temperatures_max_c=self._hottest,
-            clocks_before_mhz=first.clocks_mhz,
-            clocks_after_mhz=last.clocks_mhz,
             throttling=tuple(self._throttling),
             num_throttle_events=max(0, last.num_throttle_events - first.num_throttle_events),
-            num_samples=self._count,
         )
 
 
 class EnergyMeter:
     """Measures the block that it is the context manager of; `report` is set once it has ended."""
 
+    report: EnergyReport
+
     def __init__(self, read: Callable[[], Telemetry], interval_s: float = INTERVAL_S) -> None:
         self._read, self._interval_s = read, interval_s
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._tally: EnergyTally | None = None
-        self._report: EnergyReport | None = None
         self._has_failed = False
-
-    @property
-    def report(self) -> EnergyReport:
-        """Cost of the block."""
-        assert self._report is not None, "the block has not ended"
-        return self._report
 
     def __enter__(self) -> EnergyMeter:
         self._tally = EnergyTally(self._read())
@@ -123,19 +105,16 @@ class EnergyMeter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        assert self._thread is not None and self._tally is not None
         self._stop.set()
         self._thread.join()
         self._add_reading()
-        self._report = self._tally.report()
+        self.report = self._tally.report()
 
     def _sample(self) -> None:
-        assert self._tally is not None
         while not self._stop.wait(self._interval_s):
             self._add_reading()
 
     def _add_reading(self) -> None:
-        assert self._tally is not None
         try:
             self._tally.add(self._read())
         except Exception as error:

@@ -19,8 +19,7 @@ from edge_vit.optional import module_of
 
 IMPORT_TIMEOUT_S = 120.0
 
-_REQUIREMENT = re.compile(r"""^([\w.-]+)\s*([<>=!~\d.,\w ]*);.*\bextra == ["']([\w-]+)["']""")
-_BOUND = re.compile(r"(>=|<)(?!=)\s*([\d.]+)")
+_REQUIREMENT = re.compile(r"""^([\w.-]+).*;.*\bextra == ["']([\w-]+)["']""")
 _MACHINE = re.compile(r"""platform_machine == ["']([\w-]+)["']""")
 _FOR_DEVELOPERS = ("all", "dev")
 _CHILD = """
@@ -39,68 +38,42 @@ for name in sys.argv[1:]:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A package that an extra asks for: its distribution, and bounds such as ``>=12.6,<13``."""
-
-    name: str
-    bounds: str = ""
-
-    def admits(self, version: str) -> bool:
-        """Whether `version` is within the bounds; only ``>=`` and ``<`` are known."""
-        release = _release(version)
-        return all(
-            release >= _release(limit) if sign == ">=" else release < _release(limit)
-            for sign, limit in _BOUND.findall(self.bounds)
-        )
-
-
-@dataclass(frozen=True)
 class Package:
-    """One package of an extra, and its version where it is installed.
-
-    `error` is why it cannot be imported, `wanted` the bounds that the version is not within.
-    """
+    """A package of an extra, its installed version, and the error where it cannot be imported."""
 
     name: str
     version: str | None
     error: str = ""
-    wanted: str = ""
 
 
-def read_extras(requirements: Iterable[str]) -> dict[str, tuple[Wanted, ...]]:
+def read_extras(requirements: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the packages of each extra that are for this kind of processor."""
-    extras: dict[str, tuple[Wanted, ...]] = {}
+    extras: dict[str, tuple[str, ...]] = {}
     for requirement in requirements:
         found, machine = _REQUIREMENT.match(requirement), _MACHINE.search(requirement)
-        if not found or found[3] in _FOR_DEVELOPERS:
+        if not found or found[2] in _FOR_DEVELOPERS:
             continue
         if machine is None or machine[1] == platform.machine():
-            wanted = Wanted(found[1], found[2].replace(" ", ""))
-            extras[found[3]] = (*extras.get(found[3], ()), wanted)
+            extras[found[2]] = (*extras.get(found[2], ()), found[1])
     return extras
 
 
 def try_extras(
-    extras: Mapping[str, Sequence[Wanted]], advance: Callable[[int], None]
+    extras: Mapping[str, Sequence[str]], advance: Callable[[int], None]
 ) -> dict[str, tuple[Package, ...]]:
     """Return the state of every package, once it was imported."""
     errors: dict[str, str] = {}
     states: dict[str, tuple[Package, ...]] = {}
     for extra, packages in extras.items():
-        here = [wanted.name for wanted in packages if version_of(wanted.name) is not None]
-        modules = [module_of(name) for name in here]
+        versions = {name: version_of(name) for name in packages}
+        modules = [module_of(name) for name, version in versions.items() if version is not None]
         errors |= try_imports([module for module in modules if module not in errors])
-        states[extra] = tuple(_state(wanted, errors) for wanted in packages)
+        states[extra] = tuple(
+            Package(name, version, errors[module_of(name)] if version else "")
+            for name, version in versions.items()
+        )
         advance(1)
     return states
-
-
-def _state(wanted: Wanted, errors: Mapping[str, str]) -> Package:
-    version = version_of(wanted.name)
-    if version is None:
-        return Package(wanted.name, None)
-    misses = "" if wanted.admits(version) else wanted.bounds
-    return Package(wanted.name, version, errors[module_of(wanted.name)], misses)
 
 
 def version_of(distribution: str) -> str | None:
@@ -124,15 +97,6 @@ def try_imports(modules: Sequence[str], timeout_s: float = IMPORT_TIMEOUT_S) -> 
         if blamed is not None:
             errors[blamed] = end
     return errors
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The numbers before any suffix: (13, 5) of ``13.5.0rc1``, trailing zeros left out."""
-    found = re.match(r"[\d.]*", version)
-    numbers = [int(part) for part in (found[0] if found else "").split(".") if part]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
 
 
 def _run(modules: Sequence[str], timeout_s: float) -> tuple[dict[str, str], str]:

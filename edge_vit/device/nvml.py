@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 _GPU_SENSOR, _SM_CLOCK, _MEMORY_CLOCK = 0, 1, 2  # of nvml.h, as all below
-_OLDER_REASONS = "nvmlDeviceGetCurrentClocksThrottleReasons"
+_REASONS = (
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",  # before version 12
+)
 _SLOWED = {
     0x04: "power limit",
     0x08: "hardware slowdown",
@@ -25,10 +28,8 @@ class Gpu:
     """A GPU, with its compute capability such as ``8.9``; "" or None for what is not known."""
 
     name: str
-    uuid: str = ""
     compute_capability: str = ""
     memory_gib: float | None = None
-    free_gib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,17 @@ class Nvml:
 
     def __init__(self, library: Any) -> None:
         self._library = library
-        count = self._ask("nvmlDeviceGetCount") or 0
-        handles = [self._ask("nvmlDeviceGetHandleByIndex", index) for index in range(count)]
+        count = self._call("nvmlDeviceGetCount") or 0
+        handles = [self._call("nvmlDeviceGetHandleByIndex", index) for index in range(count)]
         self._handles = [handle for handle in handles if handle is not None]
 
     def driver(self) -> str:
         """Return the version of the driver."""
-        return _text(self._ask("nvmlSystemGetDriverVersion"))
+        return _text(self._call("nvmlSystemGetDriverVersion"))
 
     def cuda(self) -> str:
         """Return the newest CUDA that the driver runs, such as ``12.6``."""
-        version = self._ask("nvmlSystemGetCudaDriverVersion")
+        version = self._call("nvmlSystemGetCudaDriverVersion")
         return f"{version // 1000}.{version % 1000 // 10}" if version else ""
 
     def gpus(self) -> tuple[Gpu, ...]:
@@ -70,38 +71,30 @@ class Nvml:
             return None
         handle = self._handles[index]
         milliwatts = self._number("nvmlDeviceGetPowerUsage", handle)
+        reasons = (self._call(name, handle) for name in _REASONS)
+        bits = next((found for found in reasons if found is not None), 0)
         return GpuReading(
             power_w=None if milliwatts is None else milliwatts / 1e3,
             temperature_c=self._number("nvmlDeviceGetTemperature", handle, _GPU_SENSOR),
             clock_mhz=self._number("nvmlDeviceGetClockInfo", handle, _SM_CLOCK),
             memory_clock_mhz=self._number("nvmlDeviceGetClockInfo", handle, _MEMORY_CLOCK),
-            throttling=self._throttling(handle),
+            throttling=tuple(word for bit, word in _SLOWED.items() if bits & bit),
         )
 
     def _gpu(self, handle: Any) -> Gpu:
-        pair = self._ask("nvmlDeviceGetCudaComputeCapability", handle)
-        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        pair = self._call("nvmlDeviceGetCudaComputeCapability", handle)
+        memory = self._call("nvmlDeviceGetMemoryInfo", handle)
         return Gpu(
-            name=_text(self._ask("nvmlDeviceGetName", handle)),
-            uuid=_text(self._ask("nvmlDeviceGetUUID", handle)),
+            name=_text(self._call("nvmlDeviceGetName", handle)),
             compute_capability=f"{pair[0]}.{pair[1]}" if pair else "",
             memory_gib=None if memory is None else round(memory.total / 2**30, 2),
-            free_gib=None if memory is None else round(memory.free / 2**30, 2),
         )
 
-    def _throttling(self, handle: Any) -> tuple[str, ...]:
-        """Reasons by name; the library called them throttle reasons before version 12."""
-        for name in ("nvmlDeviceGetCurrentClocksEventReasons", _OLDER_REASONS):
-            bits = self._ask(name, handle)
-            if bits is not None:
-                return tuple(word for bit, word in _SLOWED.items() if bits & bit)
-        return ()
-
     def _number(self, function: str, *arguments: Any) -> float | None:
-        value = self._ask(function, *arguments)
+        value = self._call(function, *arguments)
         return float(value) if isinstance(value, int | float) else None
 
-    def _ask(self, function: str, *arguments: Any) -> Any:
+    def _call(self, function: str, *arguments: Any) -> Any:
         """Call `function`; None where this GPU or this version of the library has none."""
         try:
             return getattr(self._library, function)(*arguments)

@@ -8,7 +8,7 @@ from edge_vit.formats import all_formats, names_of
 from edge_vit.report.grids import Grid, side_by_side
 from edge_vit.report.wording import MISSING, megabytes, percent
 from edge_vit.runtime.trt.identity import batch_words
-from edge_vit.runtime.trt.sidecar import Engine
+from edge_vit.runtime.trt.store import Engine
 
 
 def engines_grid(engines: Sequence[Engine]) -> Grid:

@@ -19,7 +19,7 @@ from edge_vit.report.grids import recommendation
 from edge_vit.report.page import make_page
 from edge_vit.report.svg import PURPOSE, Figure
 from edge_vit.report.wording import OUTCOME_WORDS, percent
-from edge_vit.runtime.trt.sidecar import Engine
+from edge_vit.runtime.trt.store import Engine
 from edge_vit.spec.table import CalibrationTable
 
 _TONES: dict[str | None, str] = {

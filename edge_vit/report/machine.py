@@ -80,11 +80,8 @@ def extras_grid(extras: Mapping[str, Sequence[Package]]) -> Grid:
         packages = extras[extra]
         missing = [package.name for package in packages if package.version is None]
         broken = [package.name for package in packages if package.error]
-        other = [f"{p.name} {p.version} is not {p.wanted}" for p in packages if p.wanted]
         if broken:
             return f"{', '.join(broken)} fails, see below"
-        if other:
-            return ", ".join(other)
         if missing:
             return f"lacks {', '.join(missing)}. Run: pip install 'edge-vit[{extra}]'"
         return ", ".join(f"{package.name} {package.version}" for package in packages)

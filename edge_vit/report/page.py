@@ -33,7 +33,7 @@ from edge_vit.report.plots import (
 from edge_vit.report.precision import precision_figures, recipe_grid
 from edge_vit.report.svg import Figure
 from edge_vit.report.wording import count, is_known, number, percent, ratio, significant
-from edge_vit.runtime.trt.sidecar import Engine
+from edge_vit.runtime.trt.store import Engine
 from edge_vit.spec.table import CalibrationTable
 from edge_vit.tasks import task_of
 

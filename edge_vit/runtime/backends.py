@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs a model.
+    """A runtime of models.
 
     Attributes:
         module: imported when a session is opened.
@@ -31,8 +31,7 @@ class Backend:
         help: what it is, in a few words.
         is_on_cpu: whether it never needs a GPU.
         others: packages that serve instead of `package`.
-        opener: function of the module that opens sessions:
-            ``(bundle, precision, options, progress) -> Session``.
+        opener: function of the module: ``(bundle, precision, options, progress) -> Session``.
     """
 
     module: str
@@ -44,7 +43,7 @@ class Backend:
 
     @property
     def is_installed(self) -> bool:
-        """Whether a package that it needs is there; none is imported."""
+        """Whether a package that it needs is installed; none is imported."""
         return any(_has_package(name) for name in (self.package, *self.others))
 
 
@@ -75,11 +74,11 @@ BACKENDS: Registry[Backend] = Registry(
 `Backend`, of the group `edge_vit.backends`."""
 
 EVERYWHERE = "ort"
-"""What `auto` takes where nothing faster is installed, and names where nothing is."""
+"""The backend of `auto` where nothing faster is installed."""
 
 _DEV = Path("/dev")
 _GPU_NODES = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg")
-"""What a driver puts into /dev: desktop, Jetson of JetPack 6 and before, WSL."""
+"""Files of a driver in /dev: desktop, Jetson of JetPack 6 and before, WSL."""
 
 
 def resolve_backend(name: str, options: SessionOptions) -> str:
@@ -91,7 +90,7 @@ def resolve_backend(name: str, options: SessionOptions) -> str:
             return name
         chosen = choose_backend()
         if BACKENDS[chosen].is_on_cpu and has_gpu():
-            _tell_of_idle_gpu(chosen)
+            _log_idle_gpu(chosen)
         return chosen
     if name not in ("auto", EVERYWHERE):
         raise SpecError(
@@ -102,12 +101,12 @@ def resolve_backend(name: str, options: SessionOptions) -> str:
 
 
 def runs_on_cpu(name: str, options: SessionOptions) -> bool:
-    """Say whether the backend `name` needs no GPU with these `options`."""
+    """Return whether the backend `name` needs no GPU with these `options`."""
     return BACKENDS[name].is_on_cpu and options.provider == "cpu"
 
 
 def available_backends(*, cpu_only: bool = False) -> tuple[str, ...]:
-    """Return the names of the backends that this machine can run, the fastest first.
+    """Return the names of the backends that work on this machine, the fastest first.
 
     OpenVINO is ahead of ONNX Runtime where it was measured to be: on x86 with VNNI. Elsewhere it
     comes after, which has INT8 kernels of its own for ARM and exact ones for older x86.
@@ -118,20 +117,20 @@ def available_backends(*, cpu_only: bool = False) -> tuple[str, ...]:
 
 
 def choose_backend(*, cpu_only: bool = False) -> str:
-    """Return what ``auto`` takes here."""
+    """Return the backend that ``auto`` stands for here."""
     return next(iter(available_backends(cpu_only=cpu_only)), EVERYWHERE)
 
 
 def has_gpu() -> bool:
-    """Say whether an NVIDIA driver shows a GPU; CUDA is not asked, as it would stay loaded."""
+    """Return whether an NVIDIA driver shows a GPU; CUDA would stay loaded, so it is not called."""
     if os.name == "nt":
         return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32/nvcuda.dll").exists()
     return any(next(_DEV.glob(pattern), None) for pattern in _GPU_NODES)
 
 
 @functools.cache
-def _tell_of_idle_gpu(chosen: str) -> None:
-    """Say it once: not every session of a command need tell it again."""
+def _log_idle_gpu(chosen: str) -> None:
+    """Log it once, not for every session of a command."""
     _LOG.info(
         "an NVIDIA GPU is here, and no TensorRT that this Python finds: %s runs the model on the "
         "CPU. See: edgevit doctor",

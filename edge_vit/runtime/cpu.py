@@ -1,4 +1,4 @@
-"""What this processor can do, as Linux reports it; unknown on other systems."""
+"""Instruction sets of this processor, as Linux reports them; unknown on other systems."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from pathlib import Path
 from edge_vit.formats.int8 import VNNI
 
 INSTRUCTION_SETS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "asimddp",
-    "i8mm",
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
+    *("asimddp", "i8mm"),
 )
 """Those that decide how fast INT8 is against float32, as Linux names them."""
 
@@ -41,13 +36,13 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 def capabilities() -> frozenset[str]:
-    """Return what this processor can of what `edge_vit.formats.Variant.needs` names."""
+    """Return those capabilities that `edge_vit.formats.Variant.needs` names."""
     return frozenset({VNNI} if has_vnni() else ())
 
 
 @functools.cache
 def has_vnni() -> bool:
-    """Whether an x86 processor adds products of uint8 and int8 in 32 bits, in one instruction.
+    """Return whether an x86 processor adds products of uint8 and int8 in 32 bits.
 
     Without it ONNX Runtime's fastest kernels add pairs of them in 16 bits, which saturates.
     """

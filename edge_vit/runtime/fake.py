@@ -1,4 +1,4 @@
-"""A session without a model, for tests: its answers are as slow and as wrong as asked."""
+"""A session without a model, for tests: as slow and as wrong as asked."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from edge_vit.spec import ModelSpec, Precision, TensorSpec
 
 
 class FakeSession(Session):
-    """A session with the tensors of `spec` that invents its answers.
+    """A session with the tensors of `spec` and random outputs.
 
     Row i of an output is drawn from the standard normal distribution by a generator that is seeded
-    with the CRC-32 of image i's bytes. So an image has the same answer in any batch and in any fake
-    session, and two of them, one with `noise`, stand for a reference and its quantized copy:
+    with the CRC-32 of image i's bytes. So an image has the same outputs in any batch and in any
+    fake session, and two of them, one with `noise`, stand for a reference and its quantized copy:
 
         reference, candidate = FakeSession(spec), FakeSession(spec, precision="int8", noise=0.1)
 
     Args:
-        spec: whose inputs and outputs it has.
-        precision: what it passes for.
+        spec: of its inputs and outputs.
+        precision: that it passes for.
         delay_ms: how long a run takes at least, whatever the batch.
         noise: standard deviation of the error that is added to each value of an output; the same
             image gets the same error again.
-        seed: chooses the errors.
-        threads: what it passes for using.
+        seed: of the errors.
+        threads: that it passes for using.
     """
 
     backend = "fake"

@@ -10,18 +10,18 @@ from edge_vit.errors import SpecError
 from edge_vit.runtime.cgroup import cpu_quota
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
-"""What ONNX Runtime computes with."""
+"""Of ONNX Runtime."""
 
 Fallback = Literal["none", "cpu"]
 """What takes over where a GPU backend cannot run a model."""
 
-Memory = Literal["auto", "copy", "mapped", "managed"]
-"""How a tensor gets to the GPU and back: copied between pinned and GPU memory; read and written by
-the GPU in pinned memory; in memory that the driver moves; or what suits the GPU."""
+Memory = Literal["auto", "copy", "mapped"]
+"""How a tensor gets to the GPU and back: copied between pinned and GPU memory; or read and written
+by the GPU in pinned memory; or what suits the GPU."""
 
 Wait = Literal["block", "spin"]
-"""How a thread waits for the GPU: asleep, or asking all the time, which is some microseconds
-quicker and takes a core."""
+"""How a thread waits for the GPU: asleep, or polling, which is some microseconds quicker and takes
+a core."""
 
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 FALLBACKS: tuple[Fallback, ...] = get_args(Fallback)
@@ -32,7 +32,7 @@ class SessionOptions:
     """How a session uses the machine; the command line gives it as `session_options`.
 
     Attributes:
-        threads: that one run may use; None for as many as this process has cores, see `num_cores`.
+        threads: of one run; None for as many as this process has cores, see `num_cores`.
         device: number of the GPU.
         provider: for backend ``ort``.
         cuda_graph: launch a run of an engine as one CUDA graph.
@@ -59,20 +59,18 @@ class SessionOptions:
     wait: Wait = "block"
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise SpecError(f"threads: got {self.threads}, expected at least 1")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise SpecError(f"batch_size: got {self.batch_size}, expected at least 1")
-        if self.device < 0:
-            raise SpecError(f"device: got {self.device}, expected at least 0")
+        for name, least in (("threads", 1), ("batch_size", 1), ("device", 0)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise SpecError(f"{name}: got {number}, expected at least {least}")
         for name, known in (
             ("provider", PROVIDERS),
             ("fallback", FALLBACKS),
             ("memory", get_args(Memory)),
             ("wait", get_args(Wait)),
         ):
-            if getattr(self, name) not in known:
-                got = getattr(self, name)
+            got = getattr(self, name)
+            if got not in known:
                 raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
 
     @property
@@ -87,8 +85,8 @@ DEFAULT_OPTIONS = SessionOptions()
 def num_cores() -> int:
     """Return how many logical cores this process may use: its affinity, within its CPU quota.
 
-    A quota of a control group counts in whole cores, at least one: threads beyond it would use it
-    up early in each period and then be stopped all together.
+    A quota counts in whole cores, at least one: threads beyond it would use it up early in each
+    period and then be stopped all together.
     """
     if hasattr(os, "sched_getaffinity"):  # Linux: a container may grant fewer cores than there are
         cores = len(os.sched_getaffinity(0))

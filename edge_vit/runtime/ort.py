@@ -11,7 +11,6 @@ from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import capabilities, has_vnni
-from edge_vit.runtime.failures import Failures
 from edge_vit.runtime.ort_providers import (
     check_provider,
     check_used,
@@ -21,16 +20,14 @@ from edge_vit.runtime.ort_providers import (
     run_bound,
 )
 from edge_vit.runtime.self_test import check_session
-from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
+from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Failures, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
 _FATAL = 4  # log level: an error arrives as an exception, which needs no second copy on stderr
-_CONFIG = {
-    # Worker threads of an idle session would take the cores from the session whose turn it is.
-    "session.force_spinning_stop": "1",
-}
+# Worker threads of an idle session would take the cores from the session whose turn it is.
+_CONFIG = {"session.force_spinning_stop": "1"}
 _SLOWER = ["SkipLayerNormFusion"]  # one operator that takes longer than the two it stands for
-# Without VNNI, the INT8 kernels of x86 saturate in 16 bits and answers are plainly wrong. With it
+# Without VNNI, the INT8 kernels of x86 saturate in 16 bits and outputs are plainly wrong. With it
 # they do not, and would only take twice as long.
 _PRECISE_INT8 = "session.x64quantprecision"
 # Next to the steps of INT8 the tanh form of GELU is exact (docs/cpu.md), and takes less time.
@@ -50,12 +47,7 @@ def open_backend(
 ) -> OrtSession:
     """Return a session that runs the `precision` graph of `bundle`: see `choose_graph`.
 
-    On a GPU it passed the self-test, unless `options` say otherwise.
-
-    Raises:
-        ArtifactError: the graph is missing, truncated or edited.
-        BackendError: ONNX Runtime cannot load it, or not with that provider.
-        MissingDependencyError: onnxruntime is not installed.
+    On a GPU it passed the self-test, unless `options` leave that out.
     """
     name = choose_graph(bundle, precision, is_on_gpu=options.provider != "cpu")
     session = OrtSession(bundle.read(name), precision, options, name=str(bundle.path / name))
@@ -81,14 +73,10 @@ def choose_graph(bundle: Bundle, precision: Precision, *, is_on_gpu: bool = Fals
 class OrtSession(Session):
     """An ONNX graph in memory, run by ONNX Runtime.
 
-    Args:
-        model: the ONNX file's bytes.
-        precision: what the caller calls it; the graph alone decides how it is computed.
-        options: threads, provider, GPU.
-        name: of the graph, for messages.
+    The graph alone decides how it is computed; `precision` and `name` are for figures and messages.
 
     Raises:
-        BackendError: ONNX Runtime cannot load the graph, or would not run it where it was asked to.
+        BackendError: ONNX Runtime cannot load the graph, or not with that provider.
         MissingDependencyError: onnxruntime is not installed.
     """
 

@@ -13,8 +13,7 @@ from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
-from edge_vit.runtime.failures import Failures
-from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
+from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Failures, Session, SessionOptions
 from edge_vit.spec import Precision, TensorSpec
 
 # Processors with AMX or AVX512-BF16 compute in bfloat16 by default: 8 bits of mantissa, and
@@ -34,13 +33,7 @@ _FAILURES = Failures(
 def open_backend(
     bundle: Bundle, precision: Precision, options: SessionOptions, progress: Progress = SILENT
 ) -> OpenVinoSession:
-    """Return a session that runs the portable `precision` graph of `bundle`.
-
-    Raises:
-        ArtifactError: the graph is missing, truncated or edited.
-        BackendError: OpenVINO cannot load it.
-        MissingDependencyError: openvino is not installed.
-    """
+    """Return a session that runs the portable `precision` graph of `bundle`."""
     name = bundle.graph(precision, "openvino")
     return OpenVinoSession(bundle.read(name), precision, options, name=str(bundle.path / name))
 
@@ -49,15 +42,9 @@ class OpenVinoSession(Session):
     """An ONNX graph in memory, run by OpenVINO on the CPU.
 
     A graph whose batch is dynamic is compiled twice: for a single image, which is what a camera
-    brings and a tenth faster with its shape fixed, and for any number when that is first asked for.
-    Runs at the same time have a request each, and take turns on the same threads.
-
-    Args:
-        model: the ONNX file's bytes.
-        precision: of a quantized one OpenVINO chooses how the rest is computed, in bfloat16 where
-            the processor has it; others are computed in float32, FP16 too.
-        options: threads.
-        name: of the graph, for messages.
+    brings and a tenth faster with its shape fixed, and for any number when that is first needed.
+    Runs at the same time have a request each, and take turns on the same threads. The rest of a
+    quantized graph is computed in bfloat16 where the processor has it; others in float32, FP16 too.
 
     Raises:
         BackendError: OpenVINO cannot load the graph.
@@ -76,7 +63,12 @@ class OpenVinoSession(Session):
     ) -> None:
         openvino = require("openvino", "running with OpenVINO")
         self._name, self._version = name, f"OpenVINO {openvino.__version__.partition('-')[0]}"
-        self._properties = _properties(precision, options)
+        self._properties = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": options.num_threads,
+            **({} if find_format(precision).is_quantized else _EXACT),
+            **({} if has_vnni() else _NO_INT8_KERNELS),
+        }
         self._lock = threading.Lock()
         try:
             self._core = _shared_core()
@@ -97,9 +89,10 @@ class OpenVinoSession(Session):
         )
 
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        compiled = self._compiled_for(feeds)
+        compiled = self._compiled_for(len(feeds[self.inputs[0].name]))
         with self._lock:
-            request = compiled.idle.pop() if compiled.idle else compiled.create_request()
+            idle = compiled.idle
+            request = idle.pop() if idle else compiled.model.create_infer_request()
         try:
             outputs = request.infer(feeds, share_inputs=True, share_outputs=False)
         except Exception as error:
@@ -111,8 +104,8 @@ class OpenVinoSession(Session):
     def _close(self) -> None:
         del self._single, self._several, self._graph
 
-    def _compiled_for(self, feeds: dict[str, Array]) -> _Compiled:
-        if len(feeds[self.inputs[0].name]) == 1:
+    def _compiled_for(self, batch: int) -> _Compiled:
+        if batch == 1:
             return self._single
         with self._lock:
             if self._several is None:
@@ -150,22 +143,10 @@ def _create_core() -> Any:
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A graph compiled for some shapes, and requests of it that wait for work."""
+    """A graph compiled for some shapes, and idle requests of it."""
 
     model: Any
     idle: list[Any]
-
-    def create_request(self) -> Any:
-        return self.model.create_infer_request()
-
-
-def _properties(precision: Precision, options: SessionOptions) -> dict[str, Any]:
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": options.num_threads,
-        **({} if find_format(precision).is_quantized else _EXACT),
-        **({} if has_vnni() else _NO_INT8_KERNELS),
-    }
 
 
 def _fix_batch(graph: Any) -> Any:
@@ -176,7 +157,7 @@ def _fix_batch(graph: Any) -> Any:
 
 
 def _tensor_spec(port: Any) -> TensorSpec:
-    """What a tensor of the graph is; OpenVINO forgets what its dynamic axis is called."""
+    """The spec of a tensor of the graph; OpenVINO forgets the name of its dynamic axis."""
     shape = tuple(
         (size.get_length() if size.is_static else "batch" if axis == 0 else "?")
         for axis, size in enumerate(port.partial_shape)

@@ -47,12 +47,9 @@ class Predictor:
         return cls(open_session(bundle, precision, backend, options, progress), bundle.spec)
 
     def predict(self, image: Path | str | UInt8Array, top: int | None = None) -> Prediction:
-        """Return the model's `top` best answers, or its features, for one image.
+        """Return the prediction for one image: a file, or uint8 (H, W, 3) RGB pixels of any size.
 
-        Args:
-            image: a file, or uint8 (H, W, 3) RGB pixels of any size.
-            top: how many entries, at least 1; all where there are fewer, as many as is usual for
-                the task where None.
+        It has `top` entries, at least 1; as many as is usual for the task where that is None.
 
         Raises:
             ImageError: the file cannot be read.
@@ -67,11 +64,7 @@ class Predictor:
     def predict_many(
         self, source: Path | str | ImageSource, top: int | None = None
     ) -> Iterator[Prediction]:
-        """Return the predictions for the images of `source`, each made when it is asked for.
-
-        Args:
-            source: a folder, an image file, or a source; one image of it is in memory at a time.
-            top: how many answers for each.
+        """Return the predictions for the images of `source`, each made when its turn comes.
 
         Raises:
             ImageError: there are no images, at once; or one cannot be read, when its turn comes.
@@ -104,19 +97,10 @@ def interpret(
     top: int | None,
     size: tuple[int, int],
 ) -> Prediction:
-    """Return the prediction that `outputs` stand for, of the image called `name`.
+    """Return the prediction of `outputs`, one row each, for the image called `name`.
 
-    Args:
-        name: of the image.
-        outputs: of the model by name, one row each.
-        spec: of the model.
-        precision: of the graph that gave them.
-        top: how many entries, at least 1; as many as is usual for the task where None.
-        size: (height, width) of the image before preprocessing.
-
-    Raises:
-        BackendError: an output is not finite.
-        SpecError: `top` is below 1.
+    `size` is the image's (height, width) before preprocessing; for `top` and errors see
+    `Predictor.predict`.
     """
     if not all(np.isfinite(output).all() for output in outputs.values()):
         raise BackendError(

@@ -1,4 +1,4 @@
-"""The bundle's golden images through a session: is it the model that it says?"""
+"""The self-test of a session: the bundle's golden images against their fp32 outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from edge_vit.bundle import GOLDEN, Bundle
 from edge_vit.bundle.record import GoldenProof
 from edge_vit.errors import BackendError
-from edge_vit.formats import NumberFormat, find_format
+from edge_vit.formats import find_format
 from edge_vit.runtime.session import Session, run_images
 from edge_vit.tasks import task_of
 
@@ -26,13 +26,10 @@ MAX_LIMIT = 1.0
 
 @dataclass(frozen=True)
 class SelfTest:
-    """How the answers to the golden images compare with the fp32 ones that the bundle keeps.
+    """Deviation of a session's outputs for the golden images, and the limit of it.
 
-    Attributes:
-        num_images: that were run.
-        error: see `Task.deviation`; infinite where an output is not finite. Where the bundle says
-            what each image came to when the graph was written: of the image worst against that.
-        limit: what is allowed.
+    For `error` see `Task.deviation`; it is infinite where an output is not finite. Where the bundle
+    knows the deviation of each image at quantization, it is that of the image worst against it.
     """
 
     num_images: int
@@ -41,17 +38,12 @@ class SelfTest:
 
     @property
     def passes(self) -> bool:
-        """Whether the session is the model that it says."""
+        """Whether the session runs the bundle's model."""
         return self.error <= self.limit
 
 
 def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
-    """Return how `session` answers the golden images of `bundle`; None where it has none.
-
-    Raises:
-        ArtifactError: the golden images are missing, truncated or edited.
-        BackendError: the session fails.
-    """
+    """Return the self-test of `session` on the golden images of `bundle`; None without any."""
     if not bundle.has(GOLDEN):
         return None
     golden, spec = bundle.read_golden(), bundle.spec
@@ -60,7 +52,11 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     if not all(np.isfinite(output).all() for output in outputs.values()):
         return SelfTest(num_images, float("inf"), limit)
     task, exact = task_of(spec), golden.named(spec)
-    foreseen = _foreseen(bundle, precision)
+    foreseen: tuple[float, ...] = ()
+    if precision.is_quantized and precision.proof and bundle.has(precision.proof):
+        data = bundle.read(precision.proof)
+        where = str(bundle.path / precision.proof)
+        foreseen = GoldenProof.from_bytes(data, where).deviations
     if len(foreseen) != num_images:  # written before there was such a proof
         return SelfTest(num_images, task.deviation(spec, exact, outputs), limit)
     least = find_format(precision.around).self_test_limit if precision.around else 0.0
@@ -70,16 +66,8 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     return SelfTest(num_images, error, limit)
 
 
-def _foreseen(bundle: Bundle, precision: NumberFormat) -> tuple[float, ...]:
-    """Return how far off each golden image was when the graph was written; empty if unknown."""
-    if not (precision.is_quantized and precision.proof and bundle.has(precision.proof)):
-        return ()
-    data = bundle.read(precision.proof)
-    return GoldenProof.from_bytes(data, str(bundle.path / precision.proof)).deviations
-
-
 def check_session(session: Session, bundle: Bundle, name: str) -> None:
-    """Refuse a session whose answers are not those of the model in `bundle`."""
+    """Refuse, by a BackendError, a session whose outputs are not those of the bundle's model."""
     result = run_self_test(session, bundle)
     if result is None:
         _LOG.warning("%s was not tested: the bundle has no %s. Export it again", name, GOLDEN)

@@ -1,9 +1,10 @@
-"""A model, loaded and ready to run: checked, timed and closed alike for every backend."""
+"""A loaded model, ready to run: checked, timed and closed alike for every backend."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -31,32 +32,11 @@ AnySession = TypeVar("AnySession", bound="Session")
 
 @dataclass(frozen=True)
 class LatencySplit:
-    """Where the time of one run went, in milliseconds.
-
-    Attributes:
-        to_device_ms: copying the inputs to the GPU's memory.
-        compute_ms: the GPU's own work.
-        to_host_ms: copying the outputs back.
-    """
+    """The parts of one run on a GPU, in milliseconds: inputs in, computing, outputs out."""
 
     to_device_ms: float
     compute_ms: float
     to_host_ms: float
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A run that was submitted; `Session.collect` takes it once.
-
-    Attributes:
-        session: that gave it.
-        start_ns: when, by `time.perf_counter_ns`.
-        work: the backend's own; None once it was collected.
-    """
-
-    session: Session
-    start_ns: int
-    work: Any
 
 
 class Session(ABC):
@@ -66,21 +46,23 @@ class Session(ABC):
 
     Attributes:
         backend: what runs it, such as ``ort``.
-        precision: which of the bundle's graphs it runs.
-        inputs: what `run` takes.
-        outputs: what `run` returns.
+        precision: of the bundle's graph that it runs.
+        inputs: of `run`.
+        outputs: of `run`.
         threads: that one run may use.
         is_on_gpu: whether a GPU runs it; FP16 is then real, and what INT8 has to beat.
         provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
         uses_graph: whether the last run was a CUDA graph; None where there are none.
+        last_latency_ms: time of the last `run`, checks and copies included; None before the first.
         degraded: why this session runs in place of the one that was asked for; else empty.
-        remark: what a reader of its figures has to know; mostly empty.
+        remark: a sentence that a reader of its figures has to know; mostly empty.
     """
 
     backend: str
     is_on_gpu: bool = False
     provider: str = ""
     uses_graph: bool | None = None
+    last_latency_ms: float | None = None
     degraded: str = ""
     remark: str = ""
 
@@ -96,8 +78,6 @@ class Session(ABC):
         self.inputs = inputs
         self.outputs = outputs
         self.threads = threads
-        self._inputs_by_name = {spec.name: spec for spec in inputs}
-        self._last_latency_ms: float | None = None
         self._last_split: LatencySplit | None = None
         self._closed = False
 
@@ -106,11 +86,6 @@ class Session(ABC):
         """Smallest and largest batch that `run` takes; None where any will do."""
         batch = self.inputs[0].shape[0]
         return (batch, batch) if isinstance(batch, int) else None
-
-    @property
-    def last_latency_ms(self) -> float | None:
-        """How long the last `run` took, checks and copies included; None before the first."""
-        return self._last_latency_ms
 
     @property
     def last_split(self) -> LatencySplit | None:
@@ -128,39 +103,12 @@ class Session(ABC):
             BackendError: the session is closed, or the backend failed.
         """
         start = time.perf_counter_ns()
-        self._refuse_closed()
+        if self._closed:
+            raise BackendError(
+                f"this {self.backend} session is closed. Open another with open_session"
+            )
         outputs = self._run(self._check(feeds))
-        self._last_latency_ms = (time.perf_counter_ns() - start) / 1e6
-        return outputs
-
-    def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Begin a run, whose outputs `collect` returns; other work can be done in between.
-
-        A GPU works on while this returns, on two runs at most; other backends run at once. The
-        feeds may be changed when it has returned.
-
-        Raises:
-            ShapeError: a feed is missing or unknown, or has another dtype or shape.
-            BackendError: the session is closed, too many runs wait to be collected, or the backend
-                failed.
-        """
-        start = time.perf_counter_ns()
-        self._refuse_closed()
-        return Ticket(self, start, self._submit(self._check(feeds)))
-
-    def collect(self, ticket: Ticket) -> dict[str, Array]:
-        """Return the outputs of the run that `submit` began; they belong to the caller.
-
-        Raises:
-            BackendError: the ticket was collected before or is of another session, the session is
-                closed, or the backend failed.
-        """
-        self._refuse_closed()
-        if ticket.session is not self or ticket.work is None:
-            raise BackendError("this ticket was collected before, or is of another session")
-        work, ticket.work = ticket.work, None
-        outputs = self._collect(work)
-        self._last_latency_ms = (time.perf_counter_ns() - ticket.start_ns) / 1e6
+        self.last_latency_ms = (time.perf_counter_ns() - start) / 1e6
         return outputs
 
     def close(self) -> None:
@@ -183,31 +131,64 @@ class Session(ABC):
     def _close(self) -> None:
         """Free what the backend holds; called once."""
 
-    def _submit(self, feeds: dict[str, Array]) -> Any:
-        """Begin what `_run` does and return what `_collect` needs; here, all of it at once."""
-        return self._run(feeds)
-
-    def _collect(self, work: Any) -> dict[str, Array]:
-        """Return new arrays by output name, of what `_submit` returned."""
-        outputs: dict[str, Array] = work
-        return outputs
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise BackendError(
-                f"this {self.backend} session is closed. Open another with open_session"
-            )
-
     def _check(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return `feeds` as contiguous arrays, or refuse them."""
-        if feeds.keys() != self._inputs_by_name.keys():
+        if feeds.keys() != {spec.name for spec in self.inputs}:
             got = ", ".join(map(repr, feeds)) or "none"
             wanted = ", ".join(f"{spec.name!r} {spec}" for spec in self.inputs)
             raise ShapeError(f"inputs: got {got}, expected {wanted}")
-        for name, spec in self._inputs_by_name.items():
-            if not _fits(feeds[name], spec):
-                raise ShapeError(f"input {name!r}: got {_describe(feeds[name])}, expected {spec}")
+        for spec in self.inputs:
+            array: Any = feeds[spec.name]
+            if not _fits(array, spec):
+                got = f"a {type(array).__name__}, not a numpy array"
+                if isinstance(array, np.ndarray):
+                    got = f"{array.dtype} {array.shape}"
+                raise ShapeError(f"input {spec.name!r}: got {got}, expected {spec}")
         return {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The wording of one runtime's errors, alike for every backend.
+
+    Attributes:
+        runtime: its name, for people.
+        noise: parts of its messages beside the reason.
+        no_memory: parts of its messages when the memory did not suffice.
+        advice: what to do where a graph cannot be loaded.
+    """
+
+    runtime: str
+    noise: re.Pattern[str]
+    no_memory: re.Pattern[str]
+    advice: str
+
+    def reason(self, error: Exception) -> str:
+        """Return the runtime's message on one line."""
+        return " ".join(self.noise.sub("", " ".join(str(error).split())).split()).rstrip(".")
+
+    def loading(self, error: Exception, name: str, version: str) -> BackendError:
+        """Return the error of a graph called `name` that `version` of the runtime cannot load."""
+        if self._is_memory(error):
+            return BackendError(
+                f"{version} ran out of memory while loading {name}. Free some memory"
+            )
+        return BackendError(f"{version} cannot load {name}: {self.reason(error)}. {self.advice}")
+
+    def running(self, error: Exception, name: str, feeds: Mapping[str, Array]) -> BackendError:
+        """Return the error of a run of the graph called `name` on `feeds`."""
+        shapes = ", ".join(f"{key!r} {array.shape}" for key, array in feeds.items())
+        if self._is_memory(error):
+            return BackendError(
+                f"{self.runtime} ran out of memory while running {name} on {shapes}. "
+                "Use a smaller batch"
+            )
+        return BackendError(
+            f"{self.runtime} failed to run {name} on {shapes}: {self.reason(error)}"
+        )
+
+    def _is_memory(self, error: Exception) -> bool:
+        return isinstance(error, MemoryError) or bool(self.no_memory.search(str(error)))
 
 
 def open_session(
@@ -220,7 +201,7 @@ def open_session(
     """Return a session that runs the `precision` graph of `bundle`; close it when done.
 
     Where a GPU backend fails and `options` allow a fallback, the session runs on the CPU and its
-    `degraded` says why.
+    `degraded` is the reason.
 
     Args:
         bundle: an open bundle, or the path of one.
@@ -233,7 +214,7 @@ def open_session(
         SpecError: there is no such precision or backend, or the options contradict it.
         ArtifactError: the bundle or its graph is missing, truncated or edited; or there is no
             engine, and none may be built.
-        BackendError: the backend cannot load the graph, or gives other answers than the model.
+        BackendError: the backend cannot load the graph, or gives other outputs than the model.
         DeviceLostError: the GPU is lost.
         MissingDependencyError: the backend's package is not installed.
     """
@@ -259,11 +240,7 @@ def open_session(
 
 
 def _open(
-    name: str,
-    bundle: Bundle,
-    precision: Precision,
-    options: SessionOptions,
-    progress: Progress,
+    name: str, bundle: Bundle, precision: Precision, options: SessionOptions, progress: Progress
 ) -> Session:
     opener = getattr(importlib.import_module(BACKENDS[name].module), BACKENDS[name].opener)
     session: Session = opener(bundle, precision, options, progress)
@@ -293,7 +270,8 @@ def run_images(session: Session, images: Array) -> dict[str, Array]:
         return _run_rows(session, images)
     least, most = session.batch_range
     chunks = [images[start : start + most] for start in range(0, len(images) or 1, most)]
-    chunks[-1] = _fill_up(chunks[-1], least)
+    repeated = np.repeat(images[-1:], max(least - len(chunks[-1]), 0), axis=0)
+    chunks[-1] = np.concatenate([chunks[-1], repeated])
     runs = [_run_rows(session, chunk) for chunk in chunks]
     return {
         name: np.concatenate([outputs[name] for outputs in runs])[: len(images)] for name in runs[0]
@@ -314,7 +292,7 @@ def _run_rows(session: Session, images: Array) -> dict[str, Array]:
 
 
 def _fits(array: Any, spec: TensorSpec) -> bool:
-    """Whether `array` is what `spec` asks for; a dynamic dimension takes any size but 0."""
+    """Whether `array` is as `spec` wants it; a dynamic dimension takes any size but 0."""
     return (
         isinstance(array, np.ndarray)
         and array.dtype == spec.dtype
@@ -324,15 +302,3 @@ def _fits(array: Any, spec: TensorSpec) -> bool:
             for size, wanted in zip(array.shape, spec.shape, strict=True)
         )
     )
-
-
-def _describe(array: Any) -> str:
-    if isinstance(array, np.ndarray):
-        return f"{array.dtype} {array.shape}"
-    return f"a {type(array).__name__}, not a numpy array"
-
-
-def _fill_up(images: Array, count: int) -> Array:
-    """`images` with the last one repeated until there are `count`; none stay none."""
-    missing = max(count - len(images), 0)
-    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])

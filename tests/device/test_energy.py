@@ -25,7 +25,7 @@ def test_energy_is_power_over_time_by_the_trapezoid_rule():
     report = tally(reading(0, 10), reading(1, 20), reading(4, 0.5))
     assert report.joules == pytest.approx(15 + 3 * 10.25)
     assert report.mean_w == pytest.approx(report.joules / 4)
-    assert (report.max_w, report.duration_s, report.num_samples) == (20, 4, 3)
+    assert (report.max_w, report.duration_s) == (20, 4)
 
 
 def test_seconds_without_a_reading_count_as_not_measured():
@@ -40,10 +40,8 @@ def test_without_power_there_are_no_joules():
     assert report.duration_s == 9
 
 
-def test_temperatures_before_after_and_highest():
+def test_the_highest_temperature_is_kept():
     report = tally(reading(0, gpu_c=40), reading(1, gpu_c=71), reading(2, gpu_c=65))
-    assert report.temperatures_before_c == {"gpu": 40}
-    assert report.temperatures_after_c == {"gpu": 65}
     assert report.temperatures_max_c == {"gpu": 71}
 
 
@@ -63,11 +61,6 @@ def test_events_between_the_readings_are_seen():
     assert not tally(reading(0, events=27), reading(1, events=27)).was_throttled
 
 
-def test_clocks_before_and_after():
-    report = tally(reading(0, mhz=900), reading(1, mhz=300))
-    assert (report.clocks_before_mhz, report.clocks_after_mhz) == ({"gpu": 900}, {"gpu": 300})
-
-
 def test_a_block_is_sampled_while_it_runs():
     sampled = threading.Event()
     times = iter(range(1_000_000))
@@ -81,7 +74,7 @@ def test_a_block_is_sampled_while_it_runs():
     with EnergyMeter(read, interval_s=0.001) as meter:
         assert sampled.wait(timeout=30)
     report = meter.report
-    assert report.num_samples >= 5
+    assert report.duration_s >= 4
     assert report.joules == pytest.approx(5.0 * report.duration_s)
     assert not [t for t in threading.enumerate() if t.name == "energy-meter"]
 

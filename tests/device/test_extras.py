@@ -4,7 +4,7 @@ import platform
 import pytest
 
 from edge_vit.device import extras
-from edge_vit.device.extras import Package, Wanted, read_extras, try_extras, try_imports
+from edge_vit.device.extras import Package, read_extras, try_extras, try_imports
 
 
 @pytest.fixture
@@ -34,33 +34,16 @@ def test_reads_what_each_extra_holds():
         'ruff; extra == "dev"',
     ]
     assert read_extras(stated) == {
-        "export": (Wanted("torch", ">=2.6"), Wanted("onnx", ">=1.17")),
-        "gpu": (Wanted("here", ">=1"),),
+        "export": ("torch", "onnx"),
+        "gpu": ("here",),
     }
 
 
 def test_reads_what_edge_vit_itself_states():
     stated = importlib.metadata.requires("edge-vit")
     found = read_extras(stated)
-    assert Wanted("onnxruntime", ">=1.18") in found["cpu"]
-    assert {wanted.name for wanted in found["report"]} == {"jinja2", "matplotlib"}
-
-
-@pytest.mark.parametrize(
-    ("bounds", "version", "expected"),
-    [
-        ("", "0.1", True),
-        (">=12.6,<13", "12.9.1", True),
-        (">=12.6,<13", "12.6", True),
-        (">=12.6,<13", "12.5.9", False),
-        (">=12.6,<13", "13.0.0", False),
-        ("<13,>=12.6", "13.0.1rc1", False),
-        (">=2", "10.0", True),
-        (">=1.17", "1.17.0", True),
-    ],
-)
-def test_knows_whether_a_version_is_one_that_is_wanted(bounds, version, expected):
-    assert Wanted("package", bounds).admits(version) is expected
+    assert "onnxruntime" in found["cpu"]
+    assert set(found["report"]) == {"jinja2", "matplotlib"}
 
 
 def test_says_which_packages_really_import(broken_packages):
@@ -101,13 +84,12 @@ def test_states_version_and_error_of_every_package(monkeypatch):
     versions = {"numpy": "2.0", "broken": "1.0"}
     monkeypatch.setattr(extras, "version_of", versions.get)
     steps = []
-    numpy, old = Wanted("numpy"), Wanted("numpy", "<2")
-    cases = {"cpu": (numpy, Wanted("absent")), "gpu": (Wanted("broken"), old)}
+    cases = {"cpu": ("numpy", "absent"), "gpu": ("broken", "numpy")}
     found = try_extras(cases, steps.append)
     error = "ModuleNotFoundError: No module named 'broken'"
     assert found == {
         "cpu": (Package("numpy", "2.0"), Package("absent", None)),
-        "gpu": (Package("broken", "1.0", error), Package("numpy", "2.0", wanted="<2")),
+        "gpu": (Package("broken", "1.0", error), Package("numpy", "2.0")),
     }
     assert steps == [1, 1]
 
@@ -118,8 +100,7 @@ def test_a_module_of_two_extras_is_imported_once(monkeypatch):
     monkeypatch.setattr(
         extras, "try_imports", lambda names: asked.extend(names) or dict.fromkeys(names, "")
     )
-    torch = Wanted("torch")
-    cases = {"export": (torch, Wanted("scikit-learn")), "train": (torch,)}
+    cases = {"export": ("torch", "scikit-learn"), "train": ("torch",)}
     try_extras(cases, lambda count: None)
     assert asked == ["torch", "sklearn"]
 

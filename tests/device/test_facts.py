@@ -61,7 +61,7 @@ def test_knows_a_desktop_by_its_files_alone(tmp_path):
 def test_asks_nvml_on_a_desktop(tmp_path):
     facts = read_device(device_trees.desktop(tmp_path), Nvml(fake_nvml.rtx_4090()))
     assert facts.gpu.compute_capability == "8.9"
-    assert (facts.gpu.memory_gib, facts.gpu.free_gib) == (24, 20)
+    assert facts.gpu.memory_gib == 24
     assert facts.cuda_of_driver == "12.4"
     assert facts.clocks[0] == Clock("gpu", 2520, None, None, None)
 
@@ -127,7 +127,7 @@ def test_memory_is_read_now(tmp_path):
 def test_nvml_that_supports_little_leaves_the_rest_empty():
     nvml = Nvml(fake_nvml.FakeNvml(DeviceGetCount=1, DeviceGetHandleByIndex=lambda i: i))
     (gpu,) = nvml.gpus()
-    assert dataclasses.astuple(gpu) == ("", "", "", None, None)
+    assert dataclasses.astuple(gpu) == ("", "", None)
     assert (nvml.driver(), nvml.cuda()) == ("", "")
     assert nvml.read().power_w is None
     assert nvml.read(1) is None

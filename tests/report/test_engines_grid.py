@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_vit.report.engines import engines_grid
 from edge_vit.runtime.trt.audit import EngineAudit, Product
 from edge_vit.runtime.trt.identity import EngineIdentity
-from edge_vit.runtime.trt.sidecar import Engine, Sidecar
+from edge_vit.runtime.trt.store import Engine, Sidecar
 
 IDENTITY = EngineIdentity(
     "int8", "0" * 64, "trt", "10.3.0", "Orin", ("sm_87",), "12.6", "12", (1, 1, 1), None

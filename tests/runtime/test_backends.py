@@ -56,14 +56,14 @@ def test_auto_takes_the_fastest_that_is_installed(machine, vnni, packages, expec
 
 def test_auto_says_once_that_a_gpu_lies_idle(machine, caplog):
     machine(True, "onnxruntime", gpu=True)
-    backends._tell_of_idle_gpu.cache_clear()
+    backends._log_idle_gpu.cache_clear()
     with caplog.at_level(logging.INFO):
         for name in ("auto", "ort", "auto"):
             assert resolve_backend(name, SessionOptions()) == "ort"
     (record,) = caplog.records
     assert "no TensorRT that this Python finds: ort runs" in record.getMessage()
     machine(True, "onnxruntime", "tensorrt", gpu=True)
-    backends._tell_of_idle_gpu.cache_clear()
+    backends._log_idle_gpu.cache_clear()
     caplog.clear()
     with caplog.at_level(logging.INFO):
         assert resolve_backend("auto", SessionOptions()) == "trt"

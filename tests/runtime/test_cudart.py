@@ -25,7 +25,7 @@ def cuda(sim):
 
 def test_says_what_the_gpu_is():
     facts = Cuda(SimulatedCuda(integrated=True, devices=2, driver=13020), 1).facts
-    assert facts == GpuFacts(1, "Simulated GPU", (8, 7), True, True, True, True, (13, 2), (13, 0))
+    assert facts == GpuFacts(1, "Simulated GPU", (8, 7), True, True, (13, 2), (13, 0))
 
 
 @pytest.mark.parametrize(
@@ -123,13 +123,12 @@ def test_every_thread_gets_the_gpu():
     assert len(errors) == 1
 
 
-@pytest.mark.parametrize("strategy", ["copy", "mapped", "managed"])
-@pytest.mark.parametrize("concurrent", [True, False])
-def test_bytes_go_to_the_gpu_and_back(strategy, concurrent):
-    sim = SimulatedCuda(concurrent_managed=concurrent)
+@pytest.mark.parametrize("strategy", ["copy", "mapped"])
+def test_bytes_go_to_the_gpu_and_back(strategy):
+    sim = SimulatedCuda()
     cuda = Cuda(sim)
     stream = cuda.create_stream()
-    buffer = Buffer(cuda, 64, strategy, stream)
+    buffer = Buffer(cuda, 64, strategy)
     buffer.host[:16] = range(16)
     buffer.upload(16, stream)
     cuda.synchronize(stream)
@@ -140,7 +139,7 @@ def test_bytes_go_to_the_gpu_and_back(strategy, concurrent):
     np.testing.assert_array_equal(buffer.host[:16], 7)
     buffer.free()
     assert not buffer.host.size
-    cuda.destroy_stream(stream)
+    cuda.release("cudaStreamDestroy", stream)
     sim.assert_clean()
     assert sim.counts["cudaMemcpyAsync"] == (2 if strategy == "copy" else 0)
 
@@ -153,19 +152,15 @@ def test_bytes_go_to_the_gpu_and_back(strategy, concurrent):
         ("auto", {"integrated": True, "can_map": False}, "copy"),
         ("copy", {"integrated": True}, "copy"),
         ("mapped", {}, "mapped"),
-        ("managed", {}, "managed"),
     ],
 )
 def test_chooses_memory_by_the_gpu(strategy, machine, chosen):
     assert choose_memory(strategy, Cuda(SimulatedCuda(**machine)).facts) == chosen
 
 
-@pytest.mark.parametrize(
-    ("strategy", "machine"), [("mapped", {"can_map": False}), ("managed", {"managed": False})]
-)
-def test_refuses_memory_that_the_gpu_does_not_have(strategy, machine):
-    with pytest.raises(SpecError, match=f"memory: got '{strategy}', which Simulated GPU does not"):
-        choose_memory(strategy, Cuda(SimulatedCuda(**machine)).facts)
+def test_refuses_memory_that_the_gpu_does_not_have():
+    with pytest.raises(SpecError, match="memory: got 'mapped', which Simulated GPU does not"):
+        choose_memory("mapped", Cuda(SimulatedCuda(can_map=False)).facts)
 
 
 @pytest.mark.parametrize(
@@ -174,32 +169,30 @@ def test_refuses_memory_that_the_gpu_does_not_have(strategy, machine):
         ("copy", "cudaHostAlloc"),
         ("copy", "cudaMalloc"),
         ("mapped", "cudaHostGetDevicePointer"),
-        ("managed", "cudaMallocManaged"),
-        ("managed", "cudaStreamAttachMemAsync"),
     ],
 )
 def test_a_buffer_that_cannot_be_had_leaves_nothing(strategy, call):
-    sim = SimulatedCuda(concurrent_managed=False)
+    sim = SimulatedCuda()
     cuda = Cuda(sim)
     stream = cuda.create_stream()
     sim.fail(call, 2)
     with pytest.raises(BackendError, match=f"{call}.*: cudaErrorMemoryAllocation"):
-        Buffer(cuda, 64, strategy, stream)
-    cuda.destroy_stream(stream)
+        Buffer(cuda, 64, strategy)
+    cuda.release("cudaStreamDestroy", stream)
     sim.assert_clean()
 
 
 def test_too_little_memory_says_how_much_there_is():
     cuda = Cuda(SimulatedCuda(memory=8 * MIB))
-    kept = cuda.malloc(2 * MIB)
+    kept = cuda.allocate("cudaMalloc", 2 * MIB)
     with pytest.raises(BackendError) as caught:
-        cuda.malloc(12 * MIB)
+        cuda.allocate("cudaMalloc", 12 * MIB)
     assert str(caught.value) == (
         "cudaMalloc of 12.0 MiB on GPU 0: cudaErrorMemoryAllocation, 6 of 8 MiB are free. "
         "Use a smaller batch, or end what else uses the GPU"
     )
     assert cuda.free_memory() == (6 * MIB, 8 * MIB)
-    cuda.free(kept)
+    cuda.release("cudaFree", kept)
 
 
 def test_an_error_names_the_call_and_is_forgotten(sim, cuda):
@@ -215,20 +208,20 @@ def test_an_error_names_the_call_and_is_forgotten(sim, cuda):
 
 @pytest.mark.parametrize("status", [700, 719])
 def test_a_lost_gpu_has_its_own_error_and_frees_nothing(sim, cuda, status):
-    pointer = cuda.malloc(16)
+    pointer = cuda.allocate("cudaMalloc", 16)
     sim.die(status)
     with pytest.raises(DeviceLostError, match="is lost to this process: start it again") as caught:
-        cuda.malloc(16)
+        cuda.allocate("cudaMalloc", 16)
     assert caught.value.exit_status == 4
     assert cuda.is_lost
-    cuda.free(pointer)
+    cuda.release("cudaFree", pointer)
     with pytest.raises(DeviceLostError, match="cudaGetLastError"):
         cuda.take_error()
 
 
 def test_events_measure_the_work_between_them(sim, cuda):
     stream, events = cuda.create_stream(), [cuda.create_event() for _ in range(2)]
-    buffer = Buffer(cuda, 5_000_000, "copy", stream)
+    buffer = Buffer(cuda, 5_000_000, "copy")
     cuda.record(events[0], stream)
     buffer.upload(5_000_000, stream)  # a nanosecond for each byte
     cuda.record(events[1], stream)
@@ -240,20 +233,20 @@ def test_events_measure_the_work_between_them(sim, cuda):
 
 def test_a_captured_copy_is_done_at_each_launch(sim, cuda):
     stream = cuda.create_stream()
-    buffer = Buffer(cuda, 8, "copy", stream)
+    buffer = Buffer(cuda, 8, "copy")
     cuda.begin_capture(stream)
     buffer.upload(8, stream)
     graph = cuda.end_capture(stream)
     ready = cuda.instantiate(graph)
-    cuda.destroy_graph(graph)
+    cuda.release("cudaGraphDestroy", graph)
     for value in (1, 2):
         buffer.host[:] = value
         cuda.launch(ready, stream)
         cuda.synchronize(stream)
         assert set(sim.find(buffer.device, 8, "device").data) == {value}
-    cuda.destroy_graph_exec(ready)
+    cuda.release("cudaGraphExecDestroy", ready)
     buffer.free()
-    cuda.destroy_stream(stream)
+    cuda.release("cudaStreamDestroy", stream)
     sim.assert_clean()
 
 
@@ -265,5 +258,5 @@ def test_a_capture_that_fails_leaves_the_stream_usable(sim, cuda):
     with pytest.raises(BackendError, match="cudaErrorStreamCaptureInvalidated"):
         cuda.end_capture(stream)
     cuda.synchronize(stream)
-    cuda.destroy_stream(stream)
+    cuda.release("cudaStreamDestroy", stream)
     sim.assert_clean()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.errors import BackendError, EdgeVitError, MissingDependencyError, SpecError
+from edge_vit.errors import BackendError, MissingDependencyError, SpecError
 from edge_vit.runtime.cudart.calls import (
     MIXED_DRIVER,
     NO_DEVICE,
@@ -25,7 +25,7 @@ from edge_vit.runtime.options import Memory, Wait
 ON_THE_CPU = "To run on the CPU: --backend ort"
 """How messages end that are about a missing driver or GPU."""
 
-_INTEGRATED, _CAN_MAP, _MAJOR, _MINOR, _MANAGED, _CONCURRENT = 18, 19, 75, 76, 83, 89
+_INTEGRATED, _CAN_MAP, _MAJOR, _MINOR = 18, 19, 75, 76
 """Of cudaDeviceAttr."""
 
 _SCHEDULE = {"spin": 1, "block": 4}  # cudaDeviceScheduleSpin, cudaDeviceScheduleBlockingSync
@@ -33,25 +33,16 @@ _EVENT = {"spin": 0, "block": 1}  # cudaEventDefault, cudaEventBlockingSync
 _ALREADY_ACTIVE = 708  # cudaErrorSetOnActiveProcess, before CUDA 12: events wait as asked
 _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream
 _PORTABLE, _MAPPED = 1, 2  # cudaHostAllocPortable, cudaHostAllocMapped
-_ATTACH_GLOBAL, _ATTACH_SINGLE = 1, 4  # cudaMemAttachGlobal, cudaMemAttachSingle
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 _THREAD_LOCAL = 1  # cudaStreamCaptureMode
 
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """Facts of a GPU that sessions depend on.
+    """Facts of a GPU that sessions depend on; versions are (major, minor).
 
-    Attributes:
-        index: CUDA's number of it.
-        name: as the driver calls it.
-        compute_capability: (major, minor), such as (8, 7) for Orin.
-        is_integrated: whether GPU and CPU share one memory, as on a Jetson.
-        can_map: whether the GPU can read and write pinned host memory.
-        has_managed: whether memory can be managed.
-        has_concurrent_managed: whether the CPU may touch managed memory while the GPU works.
-        driver: newest CUDA version that the driver knows, (major, minor).
-        runtime: CUDA version of the runtime library, (major, minor).
+    An integrated GPU shares one memory with the CPU, as on a Jetson; one that can map reads and
+    writes pinned host memory. `driver` is the newest CUDA version that the driver knows.
     """
 
     index: int
@@ -59,8 +50,6 @@ class GpuFacts:
     compute_capability: tuple[int, int]
     is_integrated: bool
     can_map: bool
-    has_managed: bool
-    has_concurrent_managed: bool
     driver: tuple[int, int]
     runtime: tuple[int, int]
 
@@ -105,8 +94,6 @@ class Cuda(CheckedCalls):
             compute_capability=(self._attribute(_MAJOR), self._attribute(_MINOR)),
             is_integrated=bool(self._attribute(_INTEGRATED)),
             can_map=bool(self._attribute(_CAN_MAP)),
-            has_managed=bool(self._attribute(_MANAGED)),
-            has_concurrent_managed=bool(self._attribute(_CONCURRENT)),
             driver=version_of(calls, "cudaDriverGetVersion"),
             runtime=version_of(calls, "cudaRuntimeGetVersion"),
         )
@@ -123,61 +110,9 @@ class Cuda(CheckedCalls):
         free, total = self.call("cudaMemGetInfo")
         return free, total
 
-    # Memory
-
-    def malloc(self, num_bytes: int) -> int:
-        """Return memory of the GPU."""
-        return self.allocate("cudaMalloc", num_bytes)
-
-    def malloc_managed(self, num_bytes: int, stream: int) -> int:
-        """Return memory that GPU and CPU use by one pointer, the CPU while `stream` is idle.
-
-        Where the GPU does not share such memory at all times it is given to `stream` alone: else
-        the CPU might not touch it while any other stream works.
-        """
-        pointer = self.allocate("cudaMallocManaged", num_bytes, _ATTACH_GLOBAL)
-        if not self.facts.has_concurrent_managed:
-            try:
-                self.call("cudaStreamAttachMemAsync", stream, pointer, 0, _ATTACH_SINGLE)
-                self.synchronize(stream)
-            except EdgeVitError:
-                self.free(pointer)
-                raise
-        return pointer
-
-    def free(self, pointer: int) -> None:
-        """Free memory of `malloc` or `malloc_managed`."""
-        self.release("cudaFree", pointer)
-
-    def host_alloc(self, num_bytes: int, *, mapped: bool = False) -> int:
-        """Return pinned host memory; where `mapped`, the GPU sees it at `device_pointer`."""
-        return self.allocate("cudaHostAlloc", num_bytes, _PORTABLE | (_MAPPED if mapped else 0))
-
-    def host_free(self, pointer: int) -> None:
-        """Free memory of `host_alloc`."""
-        self.release("cudaFreeHost", pointer)
-
-    def device_pointer(self, host: int) -> int:
-        """Return where the GPU sees mapped host memory."""
-        return int(self.call("cudaHostGetDevicePointer", host, 0)[0])
-
-    def copy_to_device(self, target: int, source: int, num_bytes: int, stream: int) -> None:
-        """Enqueue a copy of host memory to the GPU."""
-        self.call("cudaMemcpyAsync", target, source, num_bytes, _TO_DEVICE, stream)
-
-    def copy_to_host(self, target: int, source: int, num_bytes: int, stream: int) -> None:
-        """Enqueue a copy of the GPU's memory to the host."""
-        self.call("cudaMemcpyAsync", target, source, num_bytes, _TO_HOST, stream)
-
-    # Streams and events
-
     def create_stream(self) -> int:
         """Return a stream, whose work is done in order."""
         return int(self.call("cudaStreamCreateWithFlags", _NON_BLOCKING)[0])
-
-    def destroy_stream(self, stream: int) -> None:
-        """Free a stream."""
-        self.release("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
         """Wait until all work in `stream` is done."""
@@ -186,10 +121,6 @@ class Cuda(CheckedCalls):
     def create_event(self) -> int:
         """Return an event, which keeps the time at which a stream came to it."""
         return int(self.call("cudaEventCreateWithFlags", _EVENT[self.wait])[0])
-
-    def destroy_event(self, event: int) -> None:
-        """Free an event."""
-        self.release("cudaEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
         """Put `event` behind the work that is in `stream` now."""
@@ -202,8 +133,6 @@ class Cuda(CheckedCalls):
     def elapsed_ms(self, start: int, end: int) -> float:
         """Return the milliseconds between two events that their stream came to."""
         return float(self.call("cudaEventElapsedTime", start, end)[0])
-
-    # Graphs
 
     def begin_capture(self, stream: int) -> None:
         """Let `stream` collect work instead of doing it; other threads are not disturbed."""
@@ -220,14 +149,6 @@ class Cuda(CheckedCalls):
     def launch(self, graph_exec: int, stream: int) -> None:
         """Enqueue all of a graph."""
         self.call("cudaGraphLaunch", graph_exec, stream)
-
-    def destroy_graph(self, graph: int) -> None:
-        """Free a graph, not its instances."""
-        self.release("cudaGraphDestroy", graph)
-
-    def destroy_graph_exec(self, graph_exec: int) -> None:
-        """Free an instance of a graph."""
-        self.release("cudaGraphExecDestroy", graph_exec)
 
     def _attribute(self, attribute: int) -> int:
         return int(self.call("cudaDeviceGetAttribute", attribute, self.device)[0])
@@ -272,35 +193,31 @@ def choose_memory(memory: Memory, facts: GpuFacts) -> Memory:
     """
     if memory == "auto":
         return "mapped" if facts.is_integrated and facts.can_map else "copy"
-    has_it = {"mapped": facts.can_map, "managed": facts.has_managed}
-    if not has_it.get(memory, True):
+    if memory == "mapped" and not facts.can_map:
         raise SpecError(f"memory: got {memory!r}, which {facts.name} does not have. Take 'copy'")
     return memory
 
 
 class Buffer:
-    """Memory of one tensor, for a stream; the CPU must not touch it while the stream uses it.
+    """Memory of one tensor; the CPU must not touch it while a stream uses it.
 
     Attributes:
         host: uint8 (num_bytes,): the CPU's view; gone once the buffer is freed.
         device: the GPU's address of it.
     """
 
-    def __init__(self, cuda: Cuda, num_bytes: int, memory: Memory, stream: int) -> None:
+    def __init__(self, cuda: Cuda, num_bytes: int, memory: Memory) -> None:
         self._cuda = cuda
         self._is_copied = memory == "copy"
         with contextlib.ExitStack() as stack:
-            if memory == "managed":
-                host = self.device = cuda.malloc_managed(num_bytes, stream)
-                stack.callback(cuda.free, host)
+            flags = _PORTABLE if self._is_copied else _PORTABLE | _MAPPED
+            host = cuda.allocate("cudaHostAlloc", num_bytes, flags)
+            stack.callback(cuda.release, "cudaFreeHost", host)
+            if self._is_copied:
+                self.device = cuda.allocate("cudaMalloc", num_bytes)
+                stack.callback(cuda.release, "cudaFree", self.device)
             else:
-                host = cuda.host_alloc(num_bytes, mapped=memory == "mapped")
-                stack.callback(cuda.host_free, host)
-            if memory == "mapped":
-                self.device = cuda.device_pointer(host)
-            elif memory == "copy":
-                self.device = cuda.malloc(num_bytes)
-                stack.callback(cuda.free, self.device)
+                (self.device,) = cuda.call("cudaHostGetDevicePointer", host, 0)
             self._pointer = host
             self.host: npt.NDArray[np.uint8] = np.ctypeslib.as_array(
                 (ctypes.c_uint8 * num_bytes).from_address(host)
@@ -310,12 +227,14 @@ class Buffer:
     def upload(self, num_bytes: int, stream: int) -> None:
         """Enqueue the copy of the first `num_bytes` to the GPU, where one is needed."""
         if self._is_copied:
-            self._cuda.copy_to_device(self.device, self._pointer, num_bytes, stream)
+            places = self.device, self._pointer
+            self._cuda.call("cudaMemcpyAsync", *places, num_bytes, _TO_DEVICE, stream)
 
     def download(self, num_bytes: int, stream: int) -> None:
         """Enqueue the copy of the first `num_bytes` to the CPU, where one is needed."""
         if self._is_copied:
-            self._cuda.copy_to_host(self._pointer, self.device, num_bytes, stream)
+            places = self._pointer, self.device
+            self._cuda.call("cudaMemcpyAsync", *places, num_bytes, _TO_HOST, stream)
 
     def free(self) -> None:
         """Free the memory; its stream must be idle."""

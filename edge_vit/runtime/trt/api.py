@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.optional import require
 from edge_vit.runtime.trt.listeners import Complaints, make_logger
-from edge_vit.runtime.trt.loaded import LoadedEngine, load_plan
+from edge_vit.runtime.trt.loaded import LoadedEngine
 from edge_vit.runtime.trt.network import ParsedNetwork, parse_network
 
 TrtBackend = Literal["trt", "rtx"]
@@ -35,64 +34,50 @@ _PACKAGES: Mapping[TrtBackend, Mapping[str, Callable[[], ModuleType]]] = {
 _TARGET = re.compile(r"SM(\d+)")
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """What the installed package can do, found by feature.
+class TrtApi:
+    """One TensorRT package, such as ``tensorrt_lean``, ready to build or to run.
 
     Attributes:
         can_build: it has a builder and a parser; the lean and dispatch runtimes have none.
-        can_inspect: an engine's layers can be asked for.
         targets: compute capabilities that it builds for without having that GPU, such as ``sm_86``;
             empty where it builds for the GPU at hand alone.
         takes_timing_cache: a timing cache makes the next build quicker. RTX would only be forced to
             have a GPU by it.
         has_runtime_cache: kernels that were compiled when an engine first ran can be kept (RTX).
-        captures_graphs: CUDA graphs are the context's own business (RTX).
-        knows_validity: it can say beforehand whether a plan fits this machine (RTX).
-    """
-
-    can_build: bool
-    can_inspect: bool
-    targets: tuple[str, ...]
-    takes_timing_cache: bool
-    has_runtime_cache: bool
-    captures_graphs: bool
-    knows_validity: bool
-
-
-class TrtApi:
-    """One TensorRT package, ready to build or to run.
-
-    Attributes:
-        backend: ``trt`` or ``rtx``.
-        package: the name it is imported by, such as ``tensorrt_lean``.
-        version: such as ``10.3.0``.
-        capabilities: what it can do.
-        complaints: what it last warned of and failed at.
+        captures_graphs: contexts make CUDA graphs by themselves (RTX).
     """
 
     def __init__(self, backend: TrtBackend, module: Any) -> None:
         self.backend: TrtBackend = backend
         self.package: str = module.__name__
         self.version: str = module.__version__
-        self.capabilities = find_capabilities(backend, module)
+        config = getattr(module, "IBuilderConfig", None)
+        runtime_config = getattr(module, "IRuntimeConfig", None)
+        has_targets = hasattr(config, "set_compute_capability")
+        known = dir(module.ComputeCapability) if has_targets else ()
+        digits = sorted((m[1] for m in map(_TARGET.fullmatch, known) if m), key=int)
+        self.targets = tuple(f"sm_{number}" for number in digits)
+        self.can_build = hasattr(module, "Builder") and hasattr(module, "OnnxParser")
+        self.takes_timing_cache = backend == "trt" and hasattr(config, "set_timing_cache")
+        self.has_runtime_cache = hasattr(runtime_config, "create_runtime_cache")
+        self.captures_graphs = hasattr(runtime_config, "cuda_graph_strategy")
         self.complaints = Complaints()
         self._module = module
         self._logger = make_logger(module, self.complaints)
 
     @property
     def title(self) -> str:
-        """How messages call it, such as ``TensorRT 10.3.0``."""
+        """Its name in messages, such as ``TensorRT 10.3.0``."""
         name = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}.get(self.package)
         return f"{name or self.package} {self.version}"
 
     def parse(self, onnx: bytes) -> ParsedNetwork:
-        """Return the network that the parser makes of the ONNX file `onnx`, strongly typed.
+        """Return the strongly typed network of the ONNX file `onnx`.
 
         Raises:
             BackendError: the package has no builder, or the parser refuses; the node is named.
         """
-        if not self.capabilities.can_build:
+        if not self.can_build:
             raise BackendError(
                 f"{self.title} runs engines and builds none. Install the full TensorRT, or build "
                 "on another machine with the same GPU and version"
@@ -104,29 +89,16 @@ class TrtApi:
 
         Without a usable driver some versions crash the process here, so look for one first.
         """
-        return load_plan(self._module, self._logger, self.complaints, self.title, plan)
-
-
-def find_capabilities(backend: TrtBackend, module: Any) -> Capabilities:
-    """Return what the TensorRT package `module` can do."""
-    config = getattr(module, "IBuilderConfig", None)
-    runtime_config = getattr(module, "IRuntimeConfig", None)
-    has_targets = hasattr(config, "set_compute_capability")
-    known = dir(module.ComputeCapability) if has_targets else ()
-    targets = sorted((m[1] for m in map(_TARGET.fullmatch, known) if m), key=int)
-    return Capabilities(
-        can_build=hasattr(module, "Builder") and hasattr(module, "OnnxParser"),
-        can_inspect=hasattr(module, "EngineInspector"),
-        targets=tuple(f"sm_{digits}" for digits in targets),
-        takes_timing_cache=backend == "trt" and hasattr(config, "set_timing_cache"),
-        has_runtime_cache=hasattr(runtime_config, "create_runtime_cache"),
-        captures_graphs=hasattr(runtime_config, "cuda_graph_strategy"),
-        knows_validity=hasattr(module.Runtime, "get_engine_validity"),
-    )
+        self.complaints.clear()
+        runtime = self._module.Runtime(self._logger)
+        native = None if runtime is None else runtime.deserialize_cuda_engine(plan)
+        if native is None:
+            raise BackendError(f"{self.title} cannot load this engine: {self.complaints.reason}")
+        return LoadedEngine(self._module, self._logger, runtime, native, self.complaints)
 
 
 def is_installed(backend: TrtBackend) -> bool:
-    """Say whether a package of `backend` is there, without importing it."""
+    """Return whether a package of `backend` is there, without importing it."""
     return any(importlib.util.find_spec(name) is not None for name in _PACKAGES[backend])
 
 
@@ -134,7 +106,7 @@ def open_api(backend: TrtBackend) -> TrtApi:
     """Return the adapter of the fullest package of `backend` that is installed.
 
     Raises:
-        MissingDependencyError: there is none; the message says how to get it.
+        MissingDependencyError: there is none.
         BackendError: it is there and cannot be loaded, as when a library of CUDA is missing.
     """
     for name, load in _PACKAGES[backend].items():

@@ -1,52 +1,46 @@
-"""In which precision an engine computes, against what its bundle asked for.
+"""The precisions that an engine computes in, against what its bundle asked for.
 
 Two witnesses: the network as parsed (`audit_network`), before the build and on any machine, and the
-layers of the built engine (`edge_vit.runtime.trt.inspector`), where a GPU can load it.
+layers of the built engine (`audit_engine`), where a GPU can load it. TensorRT 10's inspector writes
+``"Bindings"`` and one field ``"Format/Datatype"`` per tensor; TensorRT 11 writes ``"I/O Tensors"``
+and has split that field. Both forms are from published samples.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edge_vit.bundle import TABLE, Bundle
-from edge_vit.errors import GateFailed
-from edge_vit.formats import (
-    REFERENCE,
-    all_formats,
-    find_format,
-    is_wider,
-    names_of,
-    sort_names,
-)
+from edge_vit.errors import BackendError, GateFailed
+from edge_vit.formats import REFERENCE, all_formats, find_format, is_wider, names_of, sort_names
 from edge_vit.runtime.trt.network import NetworkLayer, TensorFacts
 from edge_vit.spec import Precision
 
-Witness = Literal["network", "engine"]
-
 _PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION"})
 _COMPUTING = _PRODUCTS | {
-    "NORMALIZATION",
-    "SOFTMAX",
-    "ELEMENTWISE",
-    "ACTIVATION",
-    "UNARY",
-    "REDUCE",
+    *("NORMALIZATION", "SOFTMAX", "ELEMENTWISE", "ACTIVATION", "UNARY", "REDUCE")
 }
 _TRANSPARENT = frozenset({"SHUFFLE", "IDENTITY"})
 _INT8 = "INT8"  # TensorRT's word
 _SHOWN = 3
 
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_BLOCK = re.compile(r"\bblock\d+(?=/)")
+_MOVES = re.compile(r"reformat|constant|shuffle|noop|memcpy", re.IGNORECASE)
+_FUSED_ATTENTION = re.compile(r"mha|fmha|flash|fused_attention", re.IGNORECASE)
+_TYPE_FIELDS = ("format/datatype", "datatype", "format")
+
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product or convolution, where nearly all of the work is.
+    """A matrix product or convolution, and its multiply-adds in a run of one image.
 
-    Attributes:
-        precision: that it computes in.
-        macs: multiply-adds of a run: of one image, or of the graph's fixed batch.
+    Of a graph with a fixed batch, in a run of that batch.
     """
 
     precision: Precision
@@ -55,20 +49,18 @@ class Product:
 
 @dataclass(frozen=True)
 class EngineAudit:
-    """In which precision each part computes.
+    """The precision that each part computes in; the last fields are None before the build.
 
     Attributes:
         witness: what was looked at.
         layers: number of computing layers, by precision.
         products: by the name of the graph's node, such as ``block3/fc1``.
-        num_reformats: layers that only change a tensor's type or order; None before the build.
-        num_fused: blocks whose attention is one kernel; None before the build.
-        num_blocks: of the model.
-        num_named: products that the built engine's layers name; None before the build. Of the
-            others the network speaks.
+        num_reformats: layers that only change a tensor's type or order.
+        num_fused: blocks whose attention is one kernel, of `num_blocks`.
+        num_named: products that the built engine's layers name; the others are the network's.
     """
 
-    witness: Witness
+    witness: Literal["network", "engine"]
     layers: Mapping[str, int]
     products: Mapping[str, Product]
     num_reformats: int | None = None
@@ -79,7 +71,7 @@ class EngineAudit:
     @property
     def macs(self) -> dict[Precision, int]:
         """Multiply-adds of a run, by precision."""
-        sums: dict[Precision, int] = dict.fromkeys(names_of(all_formats()), 0)
+        sums = _no_counts()
         for product in self.products.values():
             sums[product.precision] = sums.get(product.precision, 0) + product.macs
         return sums
@@ -91,10 +83,9 @@ class EngineAudit:
 
 
 def audit_network(layers: Sequence[NetworkLayer]) -> EngineAudit:
-    """Return what the parser made of a graph; for batch 1 where the batch is dynamic."""
+    """Return the audit of a parsed graph; for batch 1 where the batch is dynamic."""
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
-    counts: dict[str, int] = dict.fromkeys(names_of(all_formats()), 0)
-    products = {}
+    counts, products = _no_counts(), {}
     for layer in layers:
         precision = _precision(layer, makers)
         if precision is None:
@@ -102,23 +93,62 @@ def audit_network(layers: Sequence[NetworkLayer]) -> EngineAudit:
         counts[precision] += 1
         if layer.kind in _PRODUCTS:
             products[layer.name] = Product(precision, _macs(layer))
-    return EngineAudit("network", counts, products, num_blocks=count_blocks(products))
+    blocks = {name.partition("/")[0] for name in products if name.startswith("block")}
+    return EngineAudit("network", counts, products, num_blocks=len(blocks))
 
 
-def count_blocks(names: Mapping[str, object]) -> int:
-    """Return how many blocks the nodes of `names` belong to, by what stands before the slash."""
-    return len({name.partition("/")[0] for name in names if name.startswith("block")})
+def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
+    """Return the audit of an engine by the inspector's JSON `text` of all layers.
+
+    The audit of its `network` gives the products and their work, and speaks for those that no layer
+    names, as types are strong.
+
+    Raises:
+        BackendError: it is no such JSON, or the engine was built without details.
+    """
+    counts, products = _no_counts(), {}
+    fused: set[str] = set()
+    num_reformats = num_nameless = 0
+    for layer in _inspected_layers(text):
+        name, kind = str(layer.get("Name", "")), str(layer.get("LayerType", ""))
+        num_reformats += "reformat" in kind.lower()
+        found = _ONNX_LAYER.findall(str(layer.get("Metadata", "")))
+        all_nodes = found or [part.strip() for part in name.split(" + ")]
+        nodes = [node for node in all_nodes if node in network.products]
+        inputs = list(_inspected_types(layer.get("Inputs", ())))
+        types = [*inputs, *_inspected_types(layer.get("Outputs", ()))]
+        if not types or _MOVES.search(kind):
+            continue
+        # A product computes in what its first input is: weights alone in INT8 would not count, nor
+        # does a Quantize at its end. Anything else computes in the widest that it touches.
+        precision = inputs[0] if nodes and inputs else sort_names(types)[0]
+        counts[precision] += 1
+        for node in nodes:
+            products[node] = Product(precision, network.products[node].macs)
+        if any(map(_FUSED_ATTENTION.search, (name, str(layer.get("TacticName", ""))))):
+            blocks = {block[0] for node in all_nodes if (block := _BLOCK.match(node))}
+            fused |= blocks
+            num_nameless += not blocks
+    return EngineAudit(
+        witness="engine",
+        layers=counts,
+        products={**network.products, **products},
+        num_reformats=num_reformats,
+        num_fused=len(fused) + num_nameless,
+        num_blocks=network.num_blocks,
+        num_named=len(products),
+    )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a bundle asks of its graph of one precision.
+    """The precisions that a bundle asks for in one of its graphs.
 
     Attributes:
         precision: of all but the exceptions.
-        exceptions: by node, what a wider one is asked for.
-        quantized: the layers that are asked for in it, where it is a quantized format; the others
-            are asked for in the format around them.
+        exceptions: by node, a wider precision that is asked for.
+        quantized: the layers that are asked for in a quantized format; the others are asked for in
+            the format around them.
     """
 
     precision: Precision
@@ -126,7 +156,7 @@ class Asked:
     quantized: frozenset[str]
 
     def of(self, node: str) -> Precision:
-        """Return what the product of `node` should compute in, at the widest."""
+        """Return the widest precision that the product of `node` should compute in."""
         if node in self.exceptions:
             return self.exceptions[node]
         around = find_format(self.precision).around
@@ -149,20 +179,19 @@ def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
 
 
 def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
-    """Refuse an engine that computes in a wider precision than its bundle asked for.
-
-    Args:
-        audit: of the engine, or of the network that it is built from.
-        asked: by the bundle.
-        name: of the engine, for the message.
+    """Refuse an engine called `name` that computes in a wider precision than was asked for.
 
     Raises:
-        GateFailed: a product is wider than asked, or INT8 is nowhere; the message names them.
+        GateFailed: a product is wider than asked, or missing in the network; they are named.
     """
-    wider = list(_wider(audit, asked))
-    missing = sorted(asked.quantized - audit.products.keys())
+    wider = [
+        f"{node} computes in {product.precision}, asked was {asked.of(node)}"
+        for node, product in audit.products.items()
+        if is_wider(product.precision, asked.of(node))
+    ]
     if audit.witness == "network":
-        wider += [f"{site} is not there" for site in missing]
+        missing = sorted(asked.quantized - audit.products.keys())
+        wider += [f"{layer} is not there" for layer in missing]
     if wider:
         more = f" and {len(wider) - _SHOWN} more" if len(wider) > _SHOWN else ""
         raise GateFailed(
@@ -171,15 +200,12 @@ def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
         )
 
 
-def _wider(audit: EngineAudit, asked: Asked) -> Iterator[str]:
-    for node, product in audit.products.items():
-        wanted = asked.of(node)
-        if is_wider(product.precision, wanted):
-            yield f"{node} computes in {product.precision}, asked was {wanted}"
+def _no_counts() -> dict[Precision, int]:
+    return dict.fromkeys(names_of(all_formats()), 0)
 
 
 def _precision(layer: NetworkLayer, makers: Mapping[str, NetworkLayer]) -> Precision | None:
-    """What `layer` computes in; None where it computes no numbers that count."""
+    """The precision of `layer`; None where it computes no numbers that count."""
     if layer.kind not in _COMPUTING:
         return None
     if layer.kind == "MATRIX_MULTIPLY" and all(_is_int8(x, makers) for x in layer.inputs[:2]):
@@ -190,7 +216,7 @@ def _precision(layer: NetworkLayer, makers: Mapping[str, NetworkLayer]) -> Preci
 
 
 def _of_type(tensor_type: str) -> Precision | None:
-    """Return the format of numbers that TensorRT calls `tensor_type`."""
+    """The format of numbers that TensorRT calls `tensor_type`."""
     return next((f.name for f in all_formats() if tensor_type in f.tensor_types), None)
 
 
@@ -210,9 +236,35 @@ def _macs(layer: NetworkLayer) -> int:
     num_outputs = math.prod(abs(size) for size in output)
     if layer.kind == "CONVOLUTION":
         # A ViT's patches do not overlap, so that each number of the image is used once per filter.
-        num_filters = output[1]
-        return math.prod(abs(size) for size in first) * num_filters
+        return math.prod(abs(size) for size in first) * output[1]
     if len(first) < 2 or len(output) < 2:
         return num_outputs * abs(first[-1])
     depth = first[-1] if first[-2] == output[-2] else first[-2]  # transposed
     return num_outputs * abs(depth)
+
+
+def _inspected_layers(text: str) -> list[Mapping[str, Any]]:
+    try:
+        layers: list[Mapping[str, Any]] = json.loads(text)["Layers"]
+    except (ValueError, KeyError, TypeError):
+        raise BackendError("the engine inspector's JSON has no layers: an unknown form") from None
+    if any(not isinstance(layer, dict) for layer in layers):
+        raise BackendError(
+            "the engine inspector gives names alone: the engine was built without details. "
+            "Build it again with: edgevit build"
+        )
+    return layers
+
+
+def _inspected_types(tensors: Any) -> Iterator[Precision]:
+    """The precision of each of `tensors` that has one."""
+    for tensor in tensors:
+        if not isinstance(tensor, dict):
+            continue
+        words = " ".join(str(tensor[key]) for key in tensor if key.lower() in _TYPE_FIELDS)
+        # With both fields, a format such as "Row major linear FP32 format" repeats the type.
+        tokens = set(re.findall(r"[A-Z0-9]+", words.upper()))
+        narrow_first = reversed(all_formats())
+        found = next((f for f in narrow_first if not tokens.isdisjoint(f.tensor_types)), None)
+        if found is not None:
+            yield found.name

@@ -1,24 +1,34 @@
-"""One plan, built in a child process, with progress; with less workspace when memory runs out."""
+"""Plans in a child process: which TensorRT builds, a build with progress, the first load."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edge_vit.errors import SpecError
+from edge_vit.errors import BackendError, EdgeVitError, MissingDependencyError, SpecError
 from edge_vit.progress import Progress
-from edge_vit.runtime.trt.api import TrtApi, TrtBackend
-from edge_vit.runtime.trt.audit import Asked, EngineAudit, check_audit
+from edge_vit.runtime.trt.api import TrtApi, TrtBackend, is_installed
+from edge_vit.runtime.trt.audit import Asked, EngineAudit, audit_engine, check_audit
 from edge_vit.runtime.trt.child import run_child
 from edge_vit.runtime.trt.identity import NO_GPU, Batches, Hardware
-from edge_vit.runtime.trt.memory import available_bytes, workspace_bytes
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.values import from_json
+from edge_vit.runtime.trt.store import TrustRecord, find_record, keep_record
+from edge_vit.values import from_json, to_json
+
+BuildBackend = Literal["auto", "trt", "rtx"]
 
 MIN_WORKSPACE = 64 << 20
+MIN_MEMORY_MIB = 16
+SHARE_OF_FREE = 0.5
+"""Of the free memory, for workspace; weights, activations and the library take the rest."""
+
 _RETRIES = 3
+_MEMINFO = Path("/proc/meminfo")
+_AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,9 @@ class Builder:
     """The TensorRT of this machine, as a child process found it.
 
     Attributes:
-        backend: ``trt`` or ``rtx``.
-        version: exact.
         title: for messages, such as ``TensorRT 10.3.0``.
         can_build: the lean and dispatch runtimes cannot.
         targets: compute capabilities that it builds for without that GPU.
-        takes_timing_cache: whether one makes the next build quicker.
         hardware: the GPU that is here, or `NO_GPU`.
         device: CUDA's number of it.
     """
@@ -48,46 +55,80 @@ class Builder:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """One plan to build.
+    """One plan to build, as the child gets it.
 
     Attributes:
-        onnx_path: the graph.
-        onnx_digest: its SHA-256.
+        onnx_digest: SHA-256 of the graph at `onnx_path`.
         plan_path: where the plan goes; whatever is there is replaced.
         batches: smallest, usual and largest; None for a graph whose batch is fixed.
-        optimization_level: None for TensorRT's own.
         targets: compute capabilities; empty for the GPU at hand.
-        memory_mib: limit of the workspace; None for what is free.
-        timing_cache: file to read and write; None for none.
+        timing_cache: file to read and write; empty for none.
+        workspace_bytes: limit of scratch memory; None for TensorRT's own.
     """
 
-    onnx_path: Path
+    backend: TrtBackend
+    device: int
+    onnx_path: str
     onnx_digest: str
-    plan_path: Path
+    plan_path: str
     batches: Batches | None
     optimization_level: int | None
     targets: tuple[str, ...]
-    memory_mib: int | None = None
-    timing_cache: Path | None = None
+    timing_cache: str = ""
+    workspace_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What came of a build.
-
-    Attributes:
-        digest: SHA-256 of the plan.
-        num_bytes: its size.
-        seconds: that the builder took.
-        warnings: of the builder.
-        audit: of the parsed network.
-    """
+    """Result of a build: the plan's SHA-256 and size, and the audit of the parsed network."""
 
     digest: str
     num_bytes: int
     seconds: float
     warnings: tuple[str, ...]
     audit: EngineAudit
+
+
+def choose_builder(backend: BuildBackend, targets: tuple[str, ...] = ()) -> Builder:
+    """Return what `backend` stands for on this machine; a child process looks.
+
+    ``auto`` takes TensorRT where it can build for the GPU that is here, else TensorRT-RTX; targets
+    are for RTX alone.
+
+    Raises:
+        MissingDependencyError: nothing is installed.
+        SpecError: something is installed, but nothing that builds here; the message says why.
+        BackendError: the one that was named cannot be loaded.
+    """
+    if backend != "auto":
+        return find_builder(backend)
+    if targets:
+        return find_builder("rtx")
+    reasons = []
+    backends: tuple[TrtBackend, ...] = ("trt", "rtx")
+    for name in filter(is_installed, backends):
+        try:
+            builder = find_builder(name)
+        except EdgeVitError as error:
+            reasons.append(str(error))
+            continue
+        if not builder.can_build:
+            reasons.append(f"{builder.title} builds no engines")
+        elif not builder.hardware.is_here:
+            reasons.append(f"{builder.title} finds no GPU here{builder.hardware.because}")
+        elif name == "rtx" and builder.hardware.compute_capability not in builder.targets:
+            reasons.append(f"{builder.title} does not know {builder.hardware.compute_capability}")
+        else:
+            return builder
+    if not reasons:
+        raise MissingDependencyError(
+            "no TensorRT is installed. A Jetson has it from JetPack; on a desktop GPU run: "
+            "pip install 'edge-vit[rtx]'"
+        )
+    hint = ""
+    if is_installed("rtx"):
+        hint = ". To build for a desktop GPU that is not here, name it: --target sm_86"
+    raise SpecError(f"nothing here can build an engine: {'; '.join(reasons)}{hint}")
 
 
 def find_builder(backend: TrtBackend, device: int = 0) -> Builder:
@@ -99,7 +140,7 @@ def find_builder(backend: TrtBackend, device: int = 0) -> Builder:
     """
     request = {"operation": "describe", "backend": backend, "device": device}
     found = run_child(request, lambda event: None, "looking for TensorRT")
-    return from_json(Builder, found, "the answer of the child process")
+    return from_json(Builder, found, "the result of the child process")
 
 
 def builder_of(api: TrtApi, hardware: Hardware, device: int = 0) -> Builder:
@@ -108,9 +149,9 @@ def builder_of(api: TrtApi, hardware: Hardware, device: int = 0) -> Builder:
         backend=api.backend,
         version=api.version,
         title=api.title,
-        can_build=api.capabilities.can_build,
-        targets=api.capabilities.targets,
-        takes_timing_cache=api.capabilities.takes_timing_cache,
+        can_build=api.can_build,
+        targets=api.targets,
+        takes_timing_cache=api.takes_timing_cache,
         hardware=hardware,
         device=device,
     )
@@ -122,6 +163,7 @@ def choose_targets(builder: Builder, wanted: tuple[str, ...]) -> tuple[str, ...]
     Raises:
         SpecError: there is no such target, no GPU, or targets make no sense for this backend.
     """
+    here = builder.hardware.compute_capability
     if builder.backend == "trt":
         if wanted:
             raise SpecError(
@@ -134,56 +176,66 @@ def choose_targets(builder: Builder, wanted: tuple[str, ...]) -> tuple[str, ...]
                 f"here{builder.hardware.because}. Build on the device, or for a desktop GPU take: "
                 "--backend rtx --target sm_86"
             )
-        return (builder.hardware.compute_capability,)
-    targets = wanted or (builder.hardware.compute_capability,)
-    if targets == ("",):
+        return (here,)
+    if not (wanted or here):
         raise SpecError(
             "there is no GPU here to build for. Name the one that will run the engine, as in "
             f"--target sm_86; {builder.title} knows {', '.join(builder.targets)}"
         )
-    for target in targets:
+    for target in wanted or (here,):
         if target not in builder.targets:
             raise SpecError(
-                f"{builder.title} does not build for {_known_as(target)}, only for "
-                f"{', '.join(builder.targets)}.{_INSTEAD.get(target, '')}"
+                f"{builder.title} does not build for {target}, only for "
+                f"{', '.join(builder.targets)}. On a Jetson or a server GPU take TensorRT: "
+                "--backend trt, on that machine itself"
             )
-    return tuple(sorted(set(targets)))
+    return tuple(sorted(set(wanted or (here,))))
 
 
-_JETSON = " On a Jetson take TensorRT: --backend trt, on the device itself"
-_SERVER = " On a server GPU take TensorRT: --backend trt, on that machine"
-_INSTEAD: Mapping[str, str] = {
-    **dict.fromkeys(("sm_53", "sm_62", "sm_72", "sm_87", "sm_101", "sm_110"), _JETSON),
-    **dict.fromkeys(("sm_70", "sm_90", "sm_100", "sm_103"), _SERVER),
-}
-_NAMES = {
-    "sm_72": "Xavier",
-    "sm_87": "Orin",
-    "sm_90": "Hopper",
-    "sm_100": "Blackwell servers",
-    "sm_101": "Thor",
-    "sm_103": "Blackwell servers",
-    "sm_110": "Thor",
-}
+def available_bytes(meminfo: Path = _MEMINFO) -> int | None:
+    """Return how much main memory is free without swapping; None where it is not known."""
+    try:
+        found = _AVAILABLE.search(meminfo.read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
-def _known_as(target: str) -> str:
-    return f"{target} ({_NAMES[target]})" if target in _NAMES else target
+def workspace_bytes(
+    hardware: Hardware, memory_mib: int | None, meminfo: Path = _MEMINFO
+) -> int | None:
+    """Return the limit of a build's workspace: `memory_mib`, or a share of what is free.
+
+    A low limit excludes kernels that want more, it reserves nothing. On a Jetson GPU and CPU share
+    one memory, so that what Linux calls available counts. None is TensorRT's own limit.
+    """
+    if memory_mib is not None:
+        if memory_mib < MIN_MEMORY_MIB:
+            raise SpecError(f"memory: got {memory_mib} MiB, expected at least {MIN_MEMORY_MIB}")
+        return memory_mib << 20
+    if not hardware.is_here:
+        return None
+    free = available_bytes(meminfo) if hardware.is_integrated else hardware.free_bytes
+    return int(free * SHARE_OF_FREE) if free else None
 
 
 def build_plan(
-    builder: Builder, request: PlanRequest, asked: Asked, what: str, progress: Progress
+    builder: Builder,
+    request: PlanRequest,
+    asked: Asked,
+    what: str,
+    progress: Progress,
+    memory_mib: int | None = None,
 ) -> PlanReport:
-    """Build a plan into ``request.plan_path``.
-
-    Where memory runs out, it is tried again with half the workspace, some times.
+    """Build a plan into ``request.plan_path``; where memory runs out, with less workspace.
 
     Args:
-        builder: what builds.
-        request: what to build.
+        builder: to build with.
+        request: the plan.
         asked: of the graph; checked before the builder begins.
         what: the engine, for progress and messages: ``int8 engine``.
         progress: follows the builder.
+        memory_mib: see `workspace_bytes`.
 
     Raises:
         OutOfMemoryError: with the smallest workspace too.
@@ -193,10 +245,11 @@ def build_plan(
         GateFailed: TensorRT reads a wider precision in the graph than was asked for.
         KeyboardInterrupt: Ctrl-C; the child is gone by then.
     """
-    limit = workspace_bytes(builder.hardware, request.memory_mib)
+    limit = workspace_bytes(builder.hardware, memory_mib)
     for retries_left in reversed(range(_RETRIES + 1)):
+        limited = dataclasses.replace(request, workspace_bytes=limit)
         try:
-            return _build_once(builder, request, asked, what, limit, progress)
+            return _build_once(builder, limited, asked, what, progress)
         except OutOfMemoryError as error:
             smaller = (limit or available_bytes() or 1 << 30) // 2
             if not retries_left or smaller < MIN_WORKSPACE:
@@ -209,12 +262,7 @@ def build_plan(
 
 
 def _build_once(
-    builder: Builder,
-    request: PlanRequest,
-    asked: Asked,
-    what: str,
-    limit: int | None,
-    progress: Progress,
+    builder: Builder, request: PlanRequest, asked: Asked, what: str, progress: Progress
 ) -> PlanReport:
     title = f"building the {what} with {builder.title}"
     with progress.step(title, 100) as advance:
@@ -229,22 +277,57 @@ def _build_once(
                 advance(percent - shown)
                 shown = percent
 
-        answer = run_child(_to_json(builder, request, limit), on_event, title)
+        answer = run_child({"operation": "build", **to_json(request)}, on_event, title)
         advance(100 - shown)
-    return from_json(PlanReport, answer, "the answer of the build")
+    return from_json(PlanReport, answer, "the result of the build")
 
 
-def _to_json(builder: Builder, request: PlanRequest, limit: int | None) -> dict[str, Any]:
-    return {
-        "operation": "build",
+def was_loaded(digest: str, builder: Builder) -> bool:
+    """Return whether the plan with SHA-256 `digest` was loaded by the same versions before."""
+    record = find_record(digest)
+    return record is not None and _loader(builder) in record.loaded_with
+
+
+def probe_plan(path: Path, digest: str, builder: Builder, progress: Progress) -> str | None:
+    """Load the trusted plan at `path` in a child process, and remember that it went well.
+
+    A bad plan can crash its process. The child checks `digest` before TensorRT sees a byte.
+
+    Returns:
+        The inspector's JSON of its layers; None where this TensorRT has no inspector.
+
+    Raises:
+        ArtifactError: the plan was truncated or edited.
+        BackendError: it cannot be loaded, or crashed the child.
+    """
+    purpose = f"loading {path.name} for the first time"
+    request = {
+        "operation": "load",
         "backend": builder.backend,
         "device": builder.device,
-        "onnx_path": str(request.onnx_path),
-        "onnx_digest": request.onnx_digest,
-        "plan_path": str(request.plan_path),
-        "batches": request.batches,
-        "optimization_level": request.optimization_level,
-        "workspace_bytes": limit,
-        "targets": request.targets,
-        "timing_cache": str(request.timing_cache) if request.timing_cache else None,
+        "plan_path": str(path),
+        "digest": digest,
     }
+    with progress.step(purpose):
+        answer: Mapping[str, Any] = run_child(request, lambda event: None, purpose)
+    record = find_record(digest) or TrustRecord()
+    known = tuple(sorted({*record.loaded_with, _loader(builder)}))
+    keep_record(digest, dataclasses.replace(record, loaded_with=known))
+    inspected: str | None = answer["inspected"]
+    return inspected
+
+
+def audit_plan(inspected: str | None, network: EngineAudit, progress: Progress) -> EngineAudit:
+    """Return the audit of an engine by the JSON of `probe_plan`, else that of its `network`."""
+    if inspected is None:
+        return network
+    try:
+        return audit_engine(inspected, network)
+    except BackendError as error:
+        progress.note(f"{error}. The audit is that of the graph as TensorRT read it")
+        return network
+
+
+def _loader(builder: Builder) -> str:
+    """What a load depends on besides the plan: where this differs, it is tried anew."""
+    return f"{builder.title}, {builder.hardware.gpu}, driver {builder.hardware.driver}"

@@ -1,7 +1,7 @@
 """Work in a child process: what crashes or runs out of memory there does not take us with it.
 
-The child gets one JSON object on its stdin and answers with JSON lines on its stdout. While it
-works its stdin stays open: a word there cancels, its end means that the parent is gone.
+The child gets one JSON object on its stdin and sends JSON lines on its stdout. While it works its
+stdin stays open: a word there cancels, its end means that the parent is gone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ERRORS: Mapping[str, type[EdgeVitError]] = {
         *(OutOfMemoryError, CancelledError, EdgeVitError),
     )
 }
-"""What a child may raise, by the name that crosses the pipe."""
+"""Errors of a child, by the name that crosses the pipe."""
 
 Event = dict[str, Any]
 
@@ -40,12 +40,12 @@ Event = dict[str, Any]
 def run_child(
     request: Mapping[str, Any], on_event: Callable[[Event], None], purpose: str
 ) -> Mapping[str, Any]:
-    """Return what `edge_vit.runtime.trt.worker` answers to `request`.
+    """Return the result of `edge_vit.runtime.trt.worker` for `request`.
 
     Args:
         request: see the worker.
         on_event: takes what comes before the result, such as progress.
-        purpose: what it is for, for messages: ``building the int8 engine``.
+        purpose: for messages: ``building the int8 engine``.
 
     Raises:
         EdgeVitError: what the child raised, of the same kind.
@@ -84,7 +84,7 @@ def _start(stderr: IO[bytes]) -> subprocess.Popen[str]:
 def _converse(
     child: subprocess.Popen[str], request: Mapping[str, Any], on_event: Callable[[Event], None]
 ) -> Mapping[str, Any] | None:
-    """The child's answer; None where it ended without one."""
+    """Return the child's result; None where it ended without one."""
     assert child.stdin is not None
     assert child.stdout is not None
     try:
@@ -105,40 +105,35 @@ def _converse(
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """Ask the child to end, then end it."""
+    """Ask the child to end, then end it; a second Ctrl-C ends it at once."""
+    assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError, ValueError):
-        if child.stdin is not None and child.poll() is None:
-            child.stdin.write("cancel\n")
-            child.stdin.flush()
+        child.stdin.write("cancel\n")
+        child.stdin.flush()
     try:
         child.wait(SECONDS_TO_CANCEL)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         child.kill()
         child.wait()
-    except KeyboardInterrupt:  # a second Ctrl-C: at once
-        child.kill()
-        child.wait()
-    if child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
 
 
 def _last_words(stderr: IO[bytes]) -> str:
     stderr.seek(0)
-    text = stderr.read().decode(errors="replace")
+    text = stderr.read().decode(errors="replace").strip()
     if text:
-        _LOG.debug("the child said: %s", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+        _LOG.debug("the child's stderr: %s", text)
+    return text.splitlines()[-1].strip() if text else ""
 
 
 def _crash(purpose: str, status: int, words: str) -> BackendError:
-    said = f" ({words})" if words else ""
+    shown = f" ({words})" if words else ""
     if status == -_KILLED:
         return OutOfMemoryError(
-            f"{purpose}: the process was killed, as the system does when memory runs out{said}"
+            f"{purpose}: the process was killed, as the system does when memory runs out{shown}"
         )
     if status < 0:
         name = signal.Signals(-status).name
-        return BackendError(f"{purpose} crashed its process with {name}{said}")
-    return BackendError(f"{purpose} ended with status {status} and no answer{said}")
+        return BackendError(f"{purpose} crashed its process with {name}{shown}")
+    return BackendError(f"{purpose} ended with status {status} and no answer{shown}")

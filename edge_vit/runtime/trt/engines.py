@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from edge_vit.bundle import Bundle
-from edge_vit.errors import ArtifactError, BackendError, EdgeVitError
+from edge_vit.bundle import Bundle, digest_of
+from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, SpecError
 from edge_vit.files import refuse_os_errors
 from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.locks import LOCK, locked
@@ -19,63 +21,48 @@ from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.trt.api import TrtBackend
 from edge_vit.runtime.trt.audit import check_audit, what_was_asked
 from edge_vit.runtime.trt.build import (
+    BuildBackend,
     Builder,
-    PlanReport,
     PlanRequest,
+    audit_plan,
     build_plan,
+    choose_builder,
+    choose_targets,
     find_builder,
+    probe_plan,
+    was_loaded,
 )
-from edge_vit.runtime.trt.choose import BuildBackend, choose_builder
-from edge_vit.runtime.trt.identity import EngineIdentity, EngineOptions, Hardware
-from edge_vit.runtime.trt.matching import (
-    candidates,
-    distance,
-    identify,
-    is_superseded,
-    stem,
-    unfit,
+from edge_vit.runtime.trt.identity import (
+    ONE_IMAGE,
+    EngineIdentity,
+    EngineOptions,
+    Hardware,
+    batch_words,
 )
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.runtime.trt.places import draft, writable_folder
-from edge_vit.runtime.trt.probe import audit_plan, probe_plan, was_loaded
-from edge_vit.runtime.trt.sidecar import (
+from edge_vit.runtime.trt.store import (
     PLAN_SUFFIX,
     SIDECAR_FORMAT,
     Engine,
     Sidecar,
-    list_engines,
-    remove_engine,
-    sidecar_path,
-    write_sidecar,
-)
-from edge_vit.runtime.trt.trust import (
     TrustRecord,
     cache_folder,
+    draft,
+    engine_folders,
+    find_record,
     keep_record,
+    list_engines,
     refuse_an_unwritable_state,
+    remove_engine,
+    sidecar_path,
+    writable_folder,
+    write_sidecar,
 )
 from edge_vit.spec import Precision
+from edge_vit.values import to_json
 
 DEFAULT_OPTIONS = EngineOptions()
 _SPARE_BYTES = 4 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildLimits:
-    """What a build may use; none of it changes what an engine is.
-
-    Attributes:
-        memory_mib: of workspace; None for what is free.
-        timing_cache: file that makes the next build quicker; None for one in the user's cache.
-        lock_timeout_s: seconds to wait for another build of the same bundle; None for ever.
-    """
-
-    memory_mib: int | None = None
-    timing_cache: Path | None = None
-    lock_timeout_s: float | None = None
-
-
-NO_LIMITS = BuildLimits()
 
 
 def find_engine(
@@ -112,13 +99,14 @@ def find_engine(
         EdgeVitError: whatever a build may raise, see `build_engine`.
     """
     builder = builder or find_builder(backend)
-    known = options or _for_batch(bundle, batch_size)
+    fixed = bundle.spec.static_batch
+    known = options or EngineOptions(None if fixed else (batch_size,) * 3)
     wanted = identify(bundle, precision, builder, known)
     reasons: list[str] = []
     is_broken = False
-    found = candidates(bundle, precision, backend)
-    for engine in sorted(found, key=lambda engine: distance(engine, batch_size)):
-        reason = unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
+    found = _candidates(bundle, precision, backend)
+    for engine in sorted(found, key=lambda engine: _distance(engine, batch_size)):
+        reason = _unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
         if reason is None:
             try:
                 if builder.hardware.is_here and not was_loaded(engine.sidecar.digest, builder):
@@ -130,7 +118,7 @@ def find_engine(
                 reason, is_broken = str(error), True
         if options is None and not reasons:
             known = engine.sidecar.identity.options  # it is to be replaced by its like
-            if bundle.spec.static_batch:
+            if fixed:
                 known = dataclasses.replace(known, batches=None)
         reasons.append(f"{engine.path.name}: {reason}")
     if not may_build:
@@ -142,13 +130,7 @@ def find_engine(
     for reason in reasons[:2]:
         progress.note(f"building a new engine: {reason}")
     return build_engine(
-        bundle,
-        precision,
-        backend,
-        known,
-        builder=builder,
-        force=is_broken,
-        progress=progress,
+        bundle, precision, backend, known, builder=builder, force=is_broken, progress=progress
     )
 
 
@@ -158,7 +140,9 @@ def build_engine(
     backend: BuildBackend = "auto",
     options: EngineOptions = DEFAULT_OPTIONS,
     *,
-    limits: BuildLimits = NO_LIMITS,
+    memory_mib: int | None = None,
+    timing_cache: Path | None = None,
+    lock_timeout: float | None = None,
     builder: Builder | None = None,
     force: bool = False,
     progress: Progress = SILENT,
@@ -171,7 +155,9 @@ def build_engine(
         backend: ``trt`` for this machine's own GPU, ``rtx`` for any desktop GPU that it knows,
             ``auto`` for the first of them that can.
         options: batches and the like.
-        limits: what the build may use.
+        memory_mib: of workspace; None for what is free.
+        timing_cache: file that makes the next build quicker; None for one in the user's cache.
+        lock_timeout: seconds to wait for another build of the same bundle; None for ever.
         builder: the TensorRT and the GPU that are here; None to let a child process look.
         force: build it in any case.
         progress: follows the build.
@@ -198,83 +184,15 @@ def build_engine(
     wanted = identify(bundle, precision, builder, options)
     refuse_an_unwritable_state()
     folder = writable_folder(bundle, progress.note)
-    with locked(folder / LOCK, progress, limits.lock_timeout_s):
-        for engine in candidates(bundle, precision, builder.backend) if not force else ():
-            if unfit(engine, wanted) is None:
+    with locked(folder / LOCK, progress, lock_timeout):
+        for engine in _candidates(bundle, precision, builder.backend) if not force else ():
+            if _unfit(engine, wanted) is None:
                 return engine
-        built = _build(bundle, folder, wanted, builder, limits, progress)
+        built = _build(bundle, folder, wanted, builder, memory_mib, timing_cache, progress)
         for engine in list_engines(folder):
-            if engine.path != built.path and is_superseded(engine.sidecar.identity, wanted):
+            if engine.path != built.path and _is_superseded(engine.sidecar.identity, wanted):
                 remove_engine(engine)
     return built
-
-
-def refuse_hardware(wanted: NumberFormat, hardware: Hardware) -> None:
-    """Refuse to build for a GPU that does not compute in `wanted`.
-
-    Raises:
-        BackendError: it is older than the first that does.
-    """
-    digits = hardware.compute_capability.removeprefix("sm_")
-    if digits.isdigit() and divmod(int(digits), 10) < wanted.compute_capability:
-        least = "".join(map(str, wanted.compute_capability))
-        raise BackendError(
-            f"{hardware.gpu} is sm_{digits}, and {wanted.title} takes sm_{least} or later. "
-            f"Take a wider format: --precision {REFERENCE}"
-        )
-
-
-def _for_batch(bundle: Bundle, batch_size: int) -> EngineOptions:
-    """The options of a first engine: runs of `batch_size`, where the graph leaves it open."""
-    return EngineOptions(None if bundle.spec.static_batch else (batch_size,) * 3)
-
-
-def _build(
-    bundle: Bundle,
-    folder: Path,
-    wanted: EngineIdentity,
-    builder: Builder,
-    limits: BuildLimits,
-    progress: Progress,
-) -> Engine:
-    onnx = bundle.graph(wanted.precision, "tensorrt")
-    _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
-    what = f"{wanted.precision} engine"
-    asked = what_was_asked(bundle, wanted.precision)
-    path = _free_path(folder, stem(wanted))
-    with draft(folder, path.name) as plan_path:
-        request = PlanRequest(
-            onnx_path=bundle.locate(onnx),
-            onnx_digest=wanted.onnx_digest,
-            plan_path=plan_path,
-            batches=wanted.batches,
-            optimization_level=wanted.optimization_level,
-            targets=wanted.targets if builder.backend == "rtx" else (),
-            memory_mib=limits.memory_mib,
-            timing_cache=_timing_cache(builder, limits),
-        )
-        report = build_plan(builder, request, asked, what, progress)
-        audit = report.audit
-        keep_record(report.digest, TrustRecord(built=_now()))
-        if builder.hardware.is_here:
-            inspected = probe_plan(plan_path, report.digest, builder, progress)
-            audit = audit_plan(inspected, report.audit, progress)
-            check_audit(audit, asked, what)
-        sidecar = _sidecar(wanted, dataclasses.replace(report, audit=audit))
-        with refuse_os_errors(path):
-            plan_path.replace(path)
-        write_sidecar(path, sidecar)
-    return Engine(path, sidecar, is_new=True)
-
-
-def _free_path(folder: Path, name: str) -> Path:
-    """Return where a new plan goes: an old one stays whole until the new one has its sidecar.
-
-    A plan without a sidecar is what a builder that was killed left, and is written over.
-    """
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    paths = (folder / f"{each}{PLAN_SUFFIX}" for each in names)
-    return next(path for path in paths if not sidecar_path(path).exists())
 
 
 def discard_outdated(bundle: Bundle, progress: Progress = SILENT) -> None:
@@ -291,33 +209,170 @@ def discard_outdated(bundle: Bundle, progress: Progress = SILENT) -> None:
                 remove_engine(engine)
 
 
-def _sidecar(identity: EngineIdentity, report: PlanReport) -> Sidecar:
-    return Sidecar(
-        format=SIDECAR_FORMAT,
-        identity=identity,
-        digest=report.digest,
-        num_bytes=report.num_bytes,
-        created=_now(),
-        seconds=report.seconds,
-        edge_vit=installed_versions()["edge-vit"],
-        warnings=report.warnings,
-        audit=report.audit,
+def refuse_hardware(wanted: NumberFormat, hardware: Hardware) -> None:
+    """Refuse, by a BackendError, to build for a GPU that does not compute in `wanted`."""
+    digits = hardware.compute_capability.removeprefix("sm_")
+    if digits.isdigit() and divmod(int(digits), 10) < wanted.compute_capability:
+        least = "".join(map(str, wanted.compute_capability))
+        raise BackendError(
+            f"{hardware.gpu} is sm_{digits}, and {wanted.title} takes sm_{least} or later. "
+            f"Take a wider format: --precision {REFERENCE}"
+        )
+
+
+def identify(
+    bundle: Bundle, precision: Precision, builder: Builder, options: EngineOptions
+) -> EngineIdentity:
+    """Return the identity of the engine that is wanted, or raise a SpecError."""
+    fixed = bundle.spec.static_batch
+    if fixed and options.batches not in (None, (fixed,) * 3):
+        raise SpecError(
+            f"batch: got {batch_words(options.batches)}, but the graph's is fixed at {fixed}. "
+            "Leave it out, or export again without --static-batch"
+        )
+    is_rtx = builder.backend == "rtx"  # whose plans are compiled to the end on the GPU they run on
+    hardware = builder.hardware
+    return EngineIdentity(
+        precision=precision,
+        onnx_digest=bundle.artifact(bundle.graph(precision, "tensorrt")).sha256,
+        backend=builder.backend,
+        version=builder.version,
+        gpu="" if is_rtx else hardware.gpu,
+        targets=choose_targets(builder, options.targets),
+        driver="" if is_rtx else hardware.driver,
+        cuda="" if is_rtx else hardware.cuda,
+        batches=None if fixed else options.batches or ONE_IMAGE,
+        optimization_level=options.optimization_level,
     )
 
 
-def _timing_cache(builder: Builder, limits: BuildLimits) -> Path | None:
+def _candidates(bundle: Bundle, precision: Precision, backend: TrtBackend) -> Iterator[Engine]:
+    """Yield the engines of that precision and backend, those in the bundle first."""
+    for folder in engine_folders(bundle):
+        for engine in list_engines(folder):
+            identity = engine.sidecar.identity
+            if (identity.precision, identity.backend) == (precision, backend):
+                yield engine
+
+
+def _distance(engine: Engine, batch_size: int) -> tuple[bool, int]:
+    """Whether `engine` refuses `batch_size`, and how many images off it is tuned; for sorting."""
+    least, usual, most = engine.sidecar.identity.batches or (batch_size,) * 3
+    return not least <= batch_size <= most, abs(usual - batch_size)
+
+
+def _unfit(
+    engine: Engine, wanted: EngineIdentity, *, ignores_options: bool = False, trusts: bool = False
+) -> str | None:
+    """Return in words why `engine` will not do; None where it will.
+
+    With `trusts`, one that was not built here will do, and is trusted from now on.
+    """
+    found = engine.sidecar.identity
+    if ignores_options:
+        wanted = dataclasses.replace(
+            wanted, batches=found.batches, optimization_level=found.optimization_level
+        )
+    differences = "; ".join(found.differences(wanted))
+    if differences:
+        return differences
+    try:
+        engine.read()
+    except ArtifactError as error:
+        return str(error)
+    if find_record(engine.sidecar.digest) is not None:
+        return None
+    if not trusts:
+        return (
+            "it was not built here, and an engine can run code when it loads. "
+            "If you know where it is from: --trust-engine"
+        )
+    keep_record(engine.sidecar.digest, TrustRecord())
+    return None
+
+
+def _is_superseded(old: EngineIdentity, new: EngineIdentity) -> bool:
+    """Whether `old` is of no more use once there is `new`: it serves no other machine."""
+    here = ("precision", "backend", "gpu", "targets", "batches", "optimization_level")
+    return all(getattr(old, name) == getattr(new, name) for name in here)
+
+
+def _build(
+    bundle: Bundle,
+    folder: Path,
+    wanted: EngineIdentity,
+    builder: Builder,
+    memory_mib: int | None,
+    timing_cache: Path | None,
+    progress: Progress,
+) -> Engine:
+    onnx = bundle.graph(wanted.precision, "tensorrt")
+    _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
+    what = f"{wanted.precision} engine"
+    asked = what_was_asked(bundle, wanted.precision)
+    path = _free_path(folder, wanted)
+    with draft(folder, path.name) as plan_path:
+        request = PlanRequest(
+            backend=builder.backend,
+            device=builder.device,
+            onnx_path=str(bundle.locate(onnx)),
+            onnx_digest=wanted.onnx_digest,
+            plan_path=str(plan_path),
+            batches=wanted.batches,
+            optimization_level=wanted.optimization_level,
+            targets=wanted.targets if builder.backend == "rtx" else (),
+            timing_cache=_timing_cache(builder, timing_cache),
+        )
+        report = build_plan(builder, request, asked, what, progress, memory_mib)
+        audit = report.audit
+        keep_record(report.digest, TrustRecord(built=_now()))
+        if builder.hardware.is_here:
+            inspected = probe_plan(plan_path, report.digest, builder, progress)
+            audit = audit_plan(inspected, report.audit, progress)
+            check_audit(audit, asked, what)
+        sidecar = Sidecar(
+            format=SIDECAR_FORMAT,
+            identity=wanted,
+            digest=report.digest,
+            num_bytes=report.num_bytes,
+            created=_now(),
+            seconds=report.seconds,
+            edge_vit=installed_versions()["edge-vit"],
+            warnings=report.warnings,
+            audit=audit,
+        )
+        with refuse_os_errors(path):
+            plan_path.replace(path)
+        write_sidecar(path, sidecar)
+    return Engine(path, sidecar, is_new=True)
+
+
+def _free_path(folder: Path, identity: EngineIdentity) -> Path:
+    """Return where a new plan goes: an old one stays whole until the new one has its sidecar.
+
+    A plan without a sidecar is what a builder that was killed left, and is written over.
+    """
+    key = digest_of(json.dumps(to_json(identity), sort_keys=True).encode())[:10]
+    where = re.sub(r"[^A-Za-z0-9]+", "-", identity.gpu).strip("-") or "+".join(identity.targets)
+    name = f"{identity.precision}-{identity.backend}{identity.version}-{where}-{key}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    paths = (folder / f"{each}{PLAN_SUFFIX}" for each in names)
+    return next(path for path in paths if not sidecar_path(path).exists())
+
+
+def _timing_cache(builder: Builder, chosen: Path | None) -> str:
     """The file that a build reads and writes; by GPU, version and CUDA where none was chosen."""
     if not builder.takes_timing_cache:
-        if limits.timing_cache is not None:
+        if chosen is not None:
             raise EdgeVitError(
                 f"{builder.title} takes no timing cache: it times nothing when it builds. "
                 "Leave --timing-cache out"
             )
-        return None
+        return ""
     hardware = builder.hardware
     gpu = re.sub(r"[^A-Za-z0-9]+", "-", hardware.gpu).strip("-")
     name = f"{gpu}-{builder.backend}{builder.version}-cuda{hardware.cuda}.cache"
-    return limits.timing_cache or cache_folder() / "timing" / name
+    return str(chosen or cache_folder() / "timing" / name)
 
 
 def _refuse_a_full_disk(folder: Path, num_bytes: int) -> None:

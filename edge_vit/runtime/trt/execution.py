@@ -1,11 +1,10 @@
-"""What one run of an engine holds on to: a context, a stream, memory, and the graph of a run."""
+"""Runs of an engine: a context, a stream, memory of the tensors, and a CUDA graph."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,76 +21,68 @@ _LOG = logging.getLogger(__name__)
 _NUM_EVENTS = 4  # before the inputs are copied, before and after the engine, after the outputs
 
 
-@dataclass(frozen=True)
-class ExecutionOptions:
-    """How a context runs.
-
-    Attributes:
-        memory: memory of the tensors; any but ``auto``.
-        captures: put a run into a CUDA graph once its shapes came twice.
-        context: what `LoadedEngine.create_context` takes.
-    """
-
-    memory: Memory
-    captures: bool = True
-    context: Mapping[str, Any] = field(default_factory=dict)
-
-
 class ExecutionContext:
-    """Runs an engine, one run at a time, and by one thread at a time; several contexts overlap.
-
-    `start` enqueues a run and returns, `finish` waits for it. One that raised is to be
-    closed: what its stream holds is not known then.
+    """Runs an engine, one run at a time. After an error it has to be closed.
 
     The first run of new shapes is an ordinary one, which is also what TensorRT asks for before a
     capture. The second captures a graph, which all that follow launch, until a shape, and with it
     perhaps an address, changes.
 
+    Args:
+        engine: to run.
+        cuda: the GPU, bound to the calling thread.
+        memory: of the tensors; any but ``auto``.
+        captures: whether to put runs into CUDA graphs.
+        settings: for `LoadedEngine.create_context`.
+
     Attributes:
         context: that runs the engine.
         uses_graph: whether the last run was launched as a graph.
-        graph_error: why there is no graph, where a capture failed.
     """
 
-    def __init__(self, engine: LoadedEngine, cuda: Cuda, options: ExecutionOptions) -> None:
+    def __init__(
+        self,
+        engine: LoadedEngine,
+        cuda: Cuda,
+        memory: Memory,
+        captures: bool,
+        settings: Mapping[str, Any],
+    ) -> None:
         self._engine, self._cuda = engine, cuda
         self._outputs = [name for name, tensor in engine.tensors.items() if not tensor.is_input]
-        self._memory = options.memory
-        self._may_capture = options.captures
+        self._memory = memory
+        self._may_capture = captures
+        self._wants_profile = any(tensor.profile for tensor in engine.tensors.values())
         self._buffers: dict[str, Buffer] = {}
         self._views: dict[str, Array] = {}  # the tensors as the CPU sees them, in their shapes
         self._shapes: dict[str, Shape] = {}
-        self._profile: int | None = None
         self._graph: int | None = None
         self._num_runs = 0  # of these shapes
         self.uses_graph = False
-        self.graph_error = ""
         with contextlib.ExitStack() as stack:
             self._stream = cuda.create_stream()
-            stack.callback(cuda.destroy_stream, self._stream)
+            stack.callback(cuda.release, "cudaStreamDestroy", self._stream)
             self._events = []
             for _ in range(_NUM_EVENTS):
                 self._events.append(cuda.create_event())
-                stack.callback(cuda.destroy_event, self._events[-1])
-            self.context: Context = engine.create_context(**options.context)
+                stack.callback(cuda.release, "cudaEventDestroy", self._events[-1])
+            self.context: Context = engine.create_context(**settings)
             stack.callback(self.context.close)
             stack.callback(self._free_buffers)
             stack.callback(self._drop_graph)
             self._stack = stack.pop_all()
 
-    def start(self, feeds: Mapping[str, Array], profile: int | None) -> None:
-        """Enqueue a run of `feeds`, which are read before this returns.
+    def run(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], LatencySplit]:
+        """Return the outputs, which belong to the caller, and where the time went.
 
-        Args:
-            feeds: contiguous arrays by input name.
-            profile: that holds their shapes; None for an engine without dynamic shapes.
+        `feeds` are contiguous arrays by input name.
 
         Raises:
             BackendError: TensorRT or CUDA refuses.
             DeviceLostError: the GPU is lost.
         """
         cuda, stream = self._cuda, self._stream
-        self._prepare({name: array.shape for name, array in feeds.items()}, profile)
+        self._prepare({name: array.shape for name, array in feeds.items()})
         for name, array in feeds.items():
             self._views[name][...] = array
         cuda.record(self._events[0], stream)
@@ -103,38 +94,30 @@ class ExecutionContext:
         for name in self._outputs:
             self._buffers[name].download(self._views[name].nbytes, stream)
         cuda.record(self._events[3], stream)
-
-    def finish(self) -> tuple[dict[str, Array], LatencySplit]:
-        """Wait for the run and return its outputs, which belong to the caller, and where time went.
-
-        Raises:
-            BackendError: the run failed.
-            DeviceLostError: the GPU is lost.
-        """
-        self._cuda.wait_for(self._events[3])
+        cuda.wait_for(self._events[3])
         pairs = zip(self._events, self._events[1:], strict=False)
-        split = LatencySplit(*(self._cuda.elapsed_ms(*pair) for pair in pairs))
+        split = LatencySplit(*(cuda.elapsed_ms(*pair) for pair in pairs))
         return {name: self._views[name].copy() for name in self._outputs}, split
 
     def close(self) -> None:
-        """Wait for what is under way, and free everything."""
+        """Wait for the run under way, and free everything."""
         try:
             if not self._cuda.is_lost:
                 self._cuda.synchronize(self._stream)
         finally:
             self._stack.close()
 
-    def _prepare(self, shapes: dict[str, Shape], profile: int | None) -> None:
+    def _prepare(self, shapes: dict[str, Shape]) -> None:
         """Give the context its shapes and addresses where they are not those of the last run."""
-        if profile == self._profile and all(self._shapes.get(n) == s for n, s in shapes.items()):
+        if all(self._shapes.get(n) == s for n, s in shapes.items()):
             return
         self._drop_graph()
         self._num_runs = 0
         self._shapes, self._views = {}, {}  # not known until all of this succeeds
-        if profile != self._profile and profile is not None:
-            self.context.set_profile(profile, self._stream)
+        if self._wants_profile:
+            self.context.choose_profile(self._stream)
             self._cuda.synchronize(self._stream)
-        self._profile = profile
+            self._wants_profile = False
         for name, shape in shapes.items():
             self.context.set_shape(name, shape)
         missing = self.context.missing()
@@ -149,7 +132,7 @@ class ExecutionContext:
         self._shapes = shapes
 
     def _reserve(self, tensor: EngineTensor, shape: Shape) -> Array:
-        """Make room for `tensor` in `shape`, tell the context where, and return it for the CPU."""
+        """Make room for `tensor` in `shape`, give the context its address, and return its view."""
         if min(shape, default=1) < 1:
             raise BackendError(f"tensor {tensor.name!r} of the engine has the shape {shape}")
         num_bytes = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
@@ -158,7 +141,7 @@ class ExecutionContext:
             if old is not None:
                 del self._buffers[tensor.name]
                 old.free()
-            buffer = Buffer(self._cuda, num_bytes, self._memory, self._stream)
+            buffer = Buffer(self._cuda, num_bytes, self._memory)
             self._buffers[tensor.name] = buffer
             self.context.set_address(tensor.name, buffer.device)
         return self._buffers[tensor.name].host[:num_bytes].view(tensor.dtype).reshape(shape)
@@ -191,17 +174,16 @@ class ExecutionContext:
             reason = reason or str(error)
         finally:
             if graph:
-                self._cuda.destroy_graph(graph)
+                self._cuda.release("cudaGraphDestroy", graph)
         if self._graph is None:
             self._cuda.take_error()
             self._may_capture = False
-            self.graph_error = reason
             _LOG.warning("running without a CUDA graph, some microseconds slower: %s", reason)
 
     def _drop_graph(self) -> None:
         if self._graph is not None:
             graph, self._graph = self._graph, None
-            self._cuda.destroy_graph_exec(graph)
+            self._cuda.release("cudaGraphExecDestroy", graph)
 
     def _free_buffers(self) -> None:
         self._views = {}

@@ -1,4 +1,4 @@
-"""What an engine was built from, with what and for what: two engines with one identity are one."""
+"""Identity of an engine: two that were built from, with and for the same are the same."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_vit.errors import SpecError
+from edge_vit.errors import BackendError, MissingDependencyError, SpecError
+from edge_vit.runtime.cudart import Cuda, open_cuda
+from edge_vit.runtime.cudart.gpu import ON_THE_CPU
 from edge_vit.spec import Precision
 
 Batches = tuple[int, int, int]
+
+ONE_IMAGE: Batches = (1, 1, 1)
 
 _TARGET = re.compile(r"sm_\d+")
 _MAX_LEVEL = 5
@@ -17,16 +21,16 @@ _MAX_LEVEL = 5
 
 @dataclass(frozen=True)
 class Hardware:
-    """The GPU that an engine is built for, and what drives it.
+    """The GPU that an engine is built for.
 
     Attributes:
-        gpu: as the driver calls it; empty for a GPU that is not here.
+        gpu: the driver's name of it; empty for a GPU that is not here.
         compute_capability: such as ``sm_87``; empty where there is no GPU.
         driver: newest CUDA version that the driver knows, such as ``12.6``.
         cuda: major version of the CUDA runtime, such as ``12``.
         is_integrated: whether GPU and CPU share one memory, as on a Jetson.
         free_bytes: of GPU memory, at the moment.
-        why_none: where there is no GPU, what CUDA says of it.
+        why_none: CUDA's reason where there is no GPU.
     """
 
     gpu: str = ""
@@ -44,23 +48,46 @@ class Hardware:
 
     @property
     def because(self) -> str:
-        """`why_none` as the end of a sentence; empty where there is nothing to say."""
+        """`why_none` as the end of a sentence."""
         return f": {self.why_none}" if self.why_none else ""
 
 
 NO_GPU = Hardware()
 
 
-ONE_IMAGE: Batches = (1, 1, 1)
+def hardware_of(cuda: Cuda) -> Hardware:
+    """Return the GPU of this process as engines know it."""
+    facts = cuda.facts
+    return Hardware(
+        gpu=facts.name,
+        compute_capability="sm_{}{}".format(*facts.compute_capability),
+        driver=".".join(map(str, facts.driver)),
+        cuda=str(facts.runtime[0]),
+        is_integrated=facts.is_integrated,
+        free_bytes=cuda.free_memory()[0],
+    )
+
+
+def find_hardware(device: int = 0, *, must_exist: bool = False) -> Hardware:
+    """Return the GPU `device`, or `NO_GPU` with the reason unless it `must_exist`.
+
+    CUDA stays with this process afterwards and takes memory: call it in a child process.
+    """
+    try:
+        return hardware_of(open_cuda(device))
+    except (BackendError, MissingDependencyError) as error:
+        if must_exist:
+            raise
+        return Hardware(why_none=str(error).removesuffix(f". {ON_THE_CPU}"))
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a user may choose of a build, the precision apart: that is in the graph.
+    """Options of a build.
 
     Attributes:
         batches: smallest, usual and largest number of images in a run; None for one image, or for
-            what the graph insists on. One number is best: the engine is tuned for it.
+            the batch that is fixed in the graph. One number is best: the engine is tuned for it.
         optimization_level: 0 (quick build) to 5 (fast engine); None for TensorRT's own, which is 3.
         targets: compute capabilities to build for, such as ``sm_86``, without having that GPU; RTX
             alone. Empty for the GPU that is here.
@@ -120,41 +147,31 @@ class EngineIdentity:
         """The options that build such an engine for the machine at hand."""
         return EngineOptions(self.batches, self.optimization_level)
 
-    def differences(self, wanted: EngineIdentity) -> tuple[str, ...]:
-        """Return in words what differs here from what is `wanted`; empty where it will do.
+    def differences(self, wanted: EngineIdentity) -> Iterator[str]:
+        """Yield what differs from what is `wanted`, a phrase each; none where it will do.
 
         A plan for several targets will do for each of them.
         """
-        return tuple(self._differ(wanted))
-
-    def _differ(self, wanted: EngineIdentity) -> Iterator[str]:
-        if self.precision != wanted.precision:
-            yield f"precision {self.precision} there, {wanted.precision} wanted"
-        if self.backend != wanted.backend:
-            yield f"backend {self.backend} there, {wanted.backend} wanted"
-        if self.onnx_digest != wanted.onnx_digest:
-            yield (
-                f"graph {self.onnx_digest[:12]} there, {wanted.onnx_digest[:12]} in the bundle now"
-            )
         for what, there, here in (
+            ("precision", self.precision, wanted.precision),
+            ("backend", self.backend, wanted.backend),
+            ("graph", self.onnx_digest[:12], wanted.onnx_digest[:12]),
             ("TensorRT", self.version, wanted.version),
             ("GPU", self.gpu, wanted.gpu),
             ("driver", self.driver, wanted.driver),
             ("CUDA", self.cuda, wanted.cuda),
+            ("batch", batch_words(self.batches), batch_words(wanted.batches)),
+            ("optimization level", self.optimization_level, wanted.optimization_level),
         ):
             if there != here:
-                yield f"{what} {there or 'unknown'} there, {here or 'unknown'} here"
+                yield f"{what} {_shown(there)} there, {_shown(here)} here"
         if not set(wanted.targets) <= set(self.targets):
-            there, here = ("+".join(t) or "none" for t in (self.targets, wanted.targets))
+            there, here = ("+".join(i.targets) or "none" for i in (self, wanted))
             yield f"compute capability {there} there, {here} here"
-        if self.batches != wanted.batches:
-            yield f"batch {batch_words(self.batches)} there, {batch_words(wanted.batches)} wanted"
-        if self.optimization_level != wanted.optimization_level:
-            there, here = (
-                "default" if level is None else str(level)
-                for level in (self.optimization_level, wanted.optimization_level)
-            )
-            yield f"optimization level {there} there, {here} wanted"
+
+
+def _shown(value: str | int | None) -> str | int | None:
+    return "default" if value is None else "unknown" if value == "" else value
 
 
 def batch_words(batches: Batches | None) -> str:

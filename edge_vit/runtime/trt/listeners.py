@@ -1,7 +1,4 @@
-"""What listens to TensorRT while it works: the log that keeps the last words, and the monitor.
-
-Both are called from TensorRT's own threads.
-"""
+"""Callbacks of TensorRT, from its own threads: the log's last messages, and progress of a build."""
 
 from __future__ import annotations
 
@@ -11,86 +8,50 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 32
-
-Severity = Literal["error", "warning"]
 
 # What stands in front of the words: where in TensorRT's own source, and a number.
 _PLACE = re.compile(r"^(?:\[[^\]]*\]\s*)?(?:[\w:]+: )?(?:Error Code \d+: )?")
 _INSIDE = re.compile(r"\.?\s*\bIn [\w:~<>]+ at \S+?:\d+")
 
 
-@dataclass(frozen=True)
-class Complaint:
-    """One thing that TensorRT warned of or failed at, on one line."""
-
-    severity: Severity
-    text: str
-
-
 class Complaints:
     """The last warnings and errors of TensorRT, the oldest first; any thread may add to them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: deque[Complaint] = deque(maxlen=_KEPT)
+        self._kept: deque[tuple[str, str]] = deque(maxlen=_KEPT)  # whose calls are atomic
 
-    def add(self, severity: Severity, text: str) -> None:
+    def add(self, severity: Literal["error", "warning"], text: str) -> None:
         """Keep `text`, and log it at debug level."""
-        complaint = Complaint(severity, tidy(text))
-        with self._lock:
-            self._kept.append(complaint)
-        _LOG.debug("TensorRT %s: %s", severity, complaint.text)
+        self._kept.append((severity, tidy(text)))
+        _LOG.debug("TensorRT %s: %s", severity, text)
 
     def clear(self) -> None:
-        """Forget what was said before the step that comes now."""
-        with self._lock:
-            self._kept.clear()
+        """Forget all, before the next step."""
+        self._kept.clear()
 
     @property
-    def all(self) -> tuple[Complaint, ...]:
-        """What was kept."""
-        with self._lock:
-            return tuple(self._kept)
-
-    @property
-    def errors(self) -> tuple[str, ...]:
-        """The errors alone: the first is the cause, the others what followed from it."""
-        return tuple(complaint.text for complaint in self.all if complaint.severity == "error")
+    def all(self) -> tuple[str, ...]:
+        """The messages."""
+        return tuple(text for _, text in tuple(self._kept))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The warnings alone."""
-        return tuple(complaint.text for complaint in self.all if complaint.severity == "warning")
+        return tuple(text for severity, text in tuple(self._kept) if severity == "warning")
 
     @property
     def reason(self) -> str:
         """Why something failed, for the middle of a sentence: the first error, or last warning."""
-        said = self.errors[:1] or self.warnings[-1:]
-        return said[0] if said else "TensorRT gave no reason"
-
-
-class Watch(Protocol):
-    """Follows a build; phases nest. See `edge_vit.runtime.trt.phases`."""
-
-    def start(self, phase: str, parent: str | None, num_steps: int) -> None:
-        """Hear that `phase` of `num_steps` begins inside `parent`."""
-        ...
-
-    def step(self, phase: str, index: int) -> bool:
-        """Hear that step `index` of `phase` is done; return whether to go on."""
-        ...
-
-    def finish(self, phase: str) -> None:
-        """Hear that `phase` is over."""
-        ...
+        errors = [text for severity, text in tuple(self._kept) if severity == "error"]
+        return next(iter((*errors[:1], *self.warnings[-1:])), "TensorRT gave no reason")
 
 
 def tidy(text: str) -> str:
-    """Return what TensorRT says, on one line, without the place in its source."""
+    """Return a message of TensorRT on one line, without the place in its source."""
     line = _INSIDE.sub("", _PLACE.sub("", " ".join(text.split()), count=1))
     while (plain := re.sub(r"\(\s*(\([^()]*\))\s*\)", r"\1", line)) != line:
         line = plain
@@ -117,11 +78,69 @@ def make_logger(trt: Any, complaints: Complaints) -> Any:
     return Logger()
 
 
-def make_monitor(trt: Any, watch: Watch) -> Any:
-    """Return a progress monitor of the TensorRT package `trt` that calls `watch`.
+@dataclass
+class _Phase:
+    """A phase, which takes `width` of the whole build from the share `start` on."""
 
-    It has to outlive the build. `cancelled` says whether `watch` stopped the build; `error` is
-    what `watch` raised, which stops the build too: TensorRT itself would print and swallow it.
+    start: float
+    width: float
+    num_steps: int
+    done: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.start + self.width * min(self.done, self.num_steps) / self.num_steps
+
+
+class Phases:
+    """TensorRT's nested phases of a build as one number that only grows; for any thread.
+
+    Args:
+        report: takes the share that is done, 0 to 1, and the phase, whenever the share grew; never
+            called by two threads at once.
+        goes_on: called after each step; False cancels the build.
+    """
+
+    def __init__(self, report: Callable[[float, str], None], goes_on: Callable[[], bool]) -> None:
+        self._report, self._goes_on = report, goes_on
+        self._lock = threading.Lock()
+        self._phases: dict[str, _Phase] = {}
+        self._share = 0.0
+
+    def start(self, phase: str, parent: str | None, num_steps: int) -> None:
+        """Begin `phase` of `num_steps` inside the current step of `parent`."""
+        with self._lock:
+            outer = self._phases.get(parent or "", _Phase(0.0, 1.0, 1))
+            width = outer.width / outer.num_steps
+            self._phases[phase] = _Phase(outer.share, width, max(1, num_steps))
+
+    def step(self, phase: str, index: int) -> bool:
+        """Count step `index` of `phase` as done; return whether to go on."""
+        self._advance(phase, index + 1)
+        return self._goes_on()
+
+    def finish(self, phase: str) -> None:
+        """End `phase`."""
+        known = self._phases.get(phase)
+        if known is not None:
+            self._advance(phase, known.num_steps)
+
+    def _advance(self, phase: str, done: int) -> None:
+        with self._lock:
+            known = self._phases.get(phase)
+            if known is None:
+                return
+            known.done = max(known.done, done)
+            if known.share > self._share:
+                self._share = known.share
+                self._report(known.share, phase)
+
+
+def make_monitor(trt: Any, phases: Phases) -> Any:
+    """Return a progress monitor of the TensorRT package `trt` that follows `phases`.
+
+    It has to outlive the build. `cancelled` is whether `phases` stopped the build; `error` is an
+    exception of `phases`, which stops it too: TensorRT itself would print and swallow it.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -131,19 +150,19 @@ def make_monitor(trt: Any, watch: Watch) -> Any:
             self.error: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._tell(lambda: watch.start(phase_name, parent_phase, num_steps))
+            self._call(lambda: phases.start(phase_name, parent_phase, num_steps))
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            goes_on = self._tell(lambda: watch.step(phase_name, step))
+            goes_on = self._call(lambda: phases.step(phase_name, step))
             self.cancelled = self.cancelled or goes_on is False
             return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            self._tell(lambda: watch.finish(phase_name))
+            self._call(lambda: phases.finish(phase_name))
 
-        def _tell(self, word: Callable[[], bool | None]) -> bool | None:
+        def _call(self, method: Callable[[], bool | None]) -> bool | None:
             try:
-                return None if self.cancelled else word()
+                return None if self.cancelled else method()
             except BaseException as error:
                 self.error, self.cancelled = error, True
                 return None

@@ -1,4 +1,4 @@
-"""The runtime's half of TensorRT: a plan in memory, and contexts to run it; tensors by name."""
+"""Running with TensorRT: a plan in memory, and contexts to run it; tensors by name."""
 
 from __future__ import annotations
 
@@ -24,14 +24,9 @@ _DTYPES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """One input or output of an engine.
+    """One input or output of an engine; -1 in its shape is a dynamic dimension.
 
-    Attributes:
-        name: that of the graph.
-        is_input: fed, or returned.
-        dtype: numpy's name.
-        shape: -1 for a dynamic dimension.
-        profile: for an input with a dynamic dimension, what it may be.
+    An input with a dynamic dimension has a profile: the shapes that the engine was built for.
     """
 
     name: str
@@ -42,7 +37,7 @@ class EngineTensor:
 
 
 class Context:
-    """What runs an engine: shapes, addresses, then `enqueue`. One per thread.
+    """An execution context: shapes, addresses, then `enqueue`. Used by one thread at a time.
 
     Made by `LoadedEngine.create_context`, which it keeps alive. Addresses are device pointers,
     streams are CUDA's own handles, both as integers.
@@ -56,42 +51,33 @@ class Context:
         self._complaints = complaints
         self._cache = cache
 
-    def set_profile(self, index: int, stream: int) -> None:
-        """Choose the optimization profile of the runs to come; shapes are to be said again.
-
-        Raises:
-            BackendError: the engine has no such profile, or another context holds it.
-        """
-        is_taken = self._native.set_optimization_profile_async(index, stream)
-        self._check(is_taken, f"the optimization profile {index}")
+    def choose_profile(self, stream: int) -> None:
+        """Take the engine's one optimization profile; shapes come afterwards."""
+        is_taken = self._native.set_optimization_profile_async(0, stream)
+        self._check(is_taken, "its optimization profile")
 
     def set_shape(self, name: str, shape: Shape) -> None:
-        """Say how large the input `name` is in the runs to come."""
+        """Set the shape of the input `name` in the runs to come."""
         self._check(self._native.set_input_shape(name, shape), f"the shape {shape} of {name!r}")
 
     def set_address(self, name: str, address: int) -> None:
-        """Say where the tensor `name` lies; it stays the caller's."""
+        """Set the address of the tensor `name`; the memory stays the caller's."""
         self._check(self._native.set_tensor_address(name, address), f"an address of {name!r}")
 
     def missing(self) -> tuple[str, ...]:
-        """Return the inputs whose shape or address is still to be said."""
+        """Return the inputs whose shape or address is not set yet."""
         return tuple(self._native.infer_shapes())
 
     def shape_of(self, name: str) -> Shape:
-        """Return the shape of `name` for the input shapes that were said."""
+        """Return the shape of `name` for the input shapes that are set."""
         return tuple(self._native.get_tensor_shape(name))
 
     def enqueue(self, stream: int) -> bool:
-        """Put one run on `stream` and return at once; False where TensorRT refuses.
+        """Put one run on `stream` and return at once; False where TensorRT refuses: see `reason`.
 
-        It refuses in the middle of a graph capture that it cannot serve; see `reason`.
+        It refuses in the middle of a graph capture that it cannot serve.
         """
         return bool(self._native.execute_async_v3(stream))
-
-    def is_capturable(self, stream: int) -> bool:
-        """Say whether a capture of `stream` may hold a run; True where this version cannot tell."""
-        method = getattr(self._native, "is_stream_capturable", None)
-        return True if method is None else bool(method(stream))
 
     @property
     def reason(self) -> str:
@@ -100,9 +86,7 @@ class Context:
 
     def runtime_cache(self) -> bytes | None:
         """Return the kernels that were compiled for this context so far; None where not kept."""
-        if self._cache is None:
-            return None
-        serialized = self._cache.serialize()
+        serialized = None if self._cache is None else self._cache.serialize()
         return None if serialized is None else bytes(serialized)
 
     def close(self) -> None:
@@ -116,13 +100,7 @@ class Context:
 
 
 class LoadedEngine:
-    """An engine in memory; contexts run it. Made by `TrtApi.load`.
-
-    Attributes:
-        tensors: inputs and outputs, by name.
-        profiles: for each optimization profile, what the dynamic inputs may be, by name.
-        device_bytes: memory that one context takes.
-    """
+    """An engine in memory, with its inputs and outputs by name. Made by `TrtApi.load`."""
 
     def __init__(
         self, trt: Any, logger: Any, runtime: Any, native: Any, complaints: Complaints
@@ -134,27 +112,19 @@ class LoadedEngine:
         self._complaints = complaints
         names = [native.get_tensor_name(index) for index in range(native.num_io_tensors)]
         self.tensors: Mapping[str, EngineTensor] = {name: self._tensor(name) for name in names}
-        self.profiles: tuple[Mapping[str, ShapeRange], ...] = tuple(
-            self._profile(index) for index in range(native.num_optimization_profiles)
-        )
-        self.device_bytes = int(getattr(native, "device_memory_size_v2", 0))
 
     def create_context(
         self, *, captures_graphs: bool = False, runtime_cache: bytes | None = None
     ) -> Context:
-        """Return a new context.
+        """Return a new context; the arguments are for RTX alone.
 
         Args:
-            captures_graphs: RTX alone: let the context put runs into CUDA graphs by itself.
-            runtime_cache: RTX alone: what `Context.runtime_cache` returned earlier; empty bytes
-                for a new cache, None for none.
+            captures_graphs: let the context put runs into CUDA graphs by itself.
+            runtime_cache: of an earlier `Context`; empty for a new cache, None for none.
         """
         self._complaints.clear()
         config, cache = self._runtime_config(captures_graphs, runtime_cache)
-        if config is None:
-            native = self._native.create_execution_context()
-        else:
-            native = self._native.create_execution_context(config)
+        native = self._native.create_execution_context(*([] if config is None else [config]))
         if native is None:
             raise OutOfMemoryError(f"no context for this engine: {self._complaints.reason}")
         return Context(self, native, self._complaints, cache)
@@ -202,27 +172,6 @@ class LoadedEngine:
             )
         shape: Shape = tuple(native.get_tensor_shape(name))
         profile = None
-        if is_input and -1 in shape and native.num_optimization_profiles:
-            profile = self._range(name, 0)
+        if is_input and -1 in shape:
+            profile = ShapeRange(*map(tuple, native.get_tensor_profile_shape(name, 0)))
         return EngineTensor(name, is_input, _DTYPES[word], shape, profile)
-
-    def _profile(self, index: int) -> Mapping[str, ShapeRange]:
-        """What the dynamic inputs may be in the profile `index`."""
-        dynamic = [t.name for t in self.tensors.values() if t.is_input and -1 in t.shape]
-        return {name: self._range(name, index) for name in dynamic}
-
-    def _range(self, name: str, profile: int) -> ShapeRange:
-        shapes = self._native.get_tensor_profile_shape(name, profile)
-        return ShapeRange(*(tuple(dims) for dims in shapes))
-
-
-def load_plan(
-    trt: Any, logger: Any, complaints: Complaints, title: str, plan: bytes
-) -> LoadedEngine:
-    """Return the engine in `plan`; see `TrtApi.load`."""
-    complaints.clear()
-    runtime = trt.Runtime(logger)
-    native = None if runtime is None else runtime.deserialize_cuda_engine(plan)
-    if native is None:
-        raise BackendError(f"{title} cannot load this engine: {complaints.reason}")
-    return LoadedEngine(trt, logger, runtime, native, complaints)

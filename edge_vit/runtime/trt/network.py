@@ -1,4 +1,4 @@
-"""The builder's half of TensorRT: from an ONNX file to a network, from a network to a plan."""
+"""Building with TensorRT: from an ONNX file to a network, from a network to a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_vit.errors import BackendError
-from edge_vit.runtime.trt.listeners import Complaints, Watch, make_monitor
+from edge_vit.runtime.trt.listeners import Complaints, Phases, make_monitor
 
 Shape = tuple[int, ...]
 
@@ -28,12 +28,9 @@ class CancelledError(BackendError):
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """One tensor of a network.
+    """One tensor of a network, of a type in TensorRT's words, such as ``HALF``.
 
-    Attributes:
-        name: unique in the network.
-        dtype: in TensorRT's words, such as ``HALF``.
-        shape: -1 for a dynamic dimension; () where not even the rank is known.
+    The shape has -1 for a dynamic dimension, and is () where not even the rank is known.
     """
 
     name: str
@@ -43,13 +40,9 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class NetworkLayer:
-    """One layer of a parsed network.
+    """One layer of a parsed network, named like its ONNX node or by the parser.
 
-    Attributes:
-        name: that of the ONNX node it came from, or one of the parser's own.
-        kind: in TensorRT's words, such as ``MATRIX_MULTIPLY``.
-        inputs: what it reads, constants included.
-        outputs: what it makes.
+    `kind` is in TensorRT's words, such as ``MATRIX_MULTIPLY``; `inputs` include constants.
     """
 
     name: str
@@ -60,13 +53,7 @@ class NetworkLayer:
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """The shapes of one input that an engine takes: an optimization profile.
-
-    Attributes:
-        min: the smallest.
-        opt: the one it is tuned for.
-        max: the largest.
-    """
+    """The smallest, the usual and the largest shape of an input: an optimization profile."""
 
     min: Shape
     opt: Shape
@@ -75,14 +62,14 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """Settings of the builder, beyond the graph.
+    """Settings of the builder, beyond the graph; None for TensorRT's own.
 
     Attributes:
-        profile: by input name; inputs without a dynamic dimension need none.
-        optimization_level: 0 (quick build) to 5 (fast engine); None for TensorRT's own.
-        workspace_bytes: that a tactic may use for scratch; None for TensorRT's own limit.
+        profile: by name, for inputs with a dynamic dimension.
+        optimization_level: 0 (quick build) to 5 (fast engine).
+        workspace_bytes: that a tactic may use for scratch.
         targets: compute capabilities to build for, such as ``sm_86``; RTX alone.
-        timing_cache: what an earlier build measured; None for no cache.
+        timing_cache: of an earlier build; None for no cache.
     """
 
     profile: Mapping[str, ShapeRange] = field(default_factory=dict)
@@ -94,13 +81,7 @@ class BuilderSettings:
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """What a build made.
-
-    Attributes:
-        plan: the serialized engine.
-        timing_cache: to give to the next build; None where none was asked for.
-        warnings: what the builder warned of.
-    """
+    """A serialized engine, and a timing cache for the next build where one was asked for."""
 
     plan: bytes
     timing_cache: bytes | None
@@ -122,12 +103,12 @@ class ParsedNetwork:
 
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:
-        """The tensors that a run feeds."""
+        """The inputs."""
         return tuple(map(_facts, map(self._network.get_input, range(self._network.num_inputs))))
 
     @property
     def outputs(self) -> tuple[TensorFacts, ...]:
-        """The tensors that a run returns."""
+        """The outputs."""
         return tuple(map(_facts, map(self._network.get_output, range(self._network.num_outputs))))
 
     @property
@@ -140,19 +121,17 @@ class ParsedNetwork:
                 layer.name, layer.type.name, tuple(map(_facts, inputs)), tuple(map(_facts, outputs))
             )
 
-    def build(self, settings: BuilderSettings, watch: Watch) -> BuiltPlan:
-        """Return the plan; takes from a second to tens of minutes.
-
-        TF32 is off, so that fp32 is float32.
+    def build(self, settings: BuilderSettings, phases: Phases) -> BuiltPlan:
+        """Return the plan, in a second or tens of minutes; TF32 is off, so that fp32 is float32.
 
         Raises:
-            CancelledError: `watch` said so.
+            CancelledError: `phases` stopped it.
             OutOfMemoryError: there was too little memory.
             BackendError: the builder refuses; the message holds its own words.
         """
         self._complaints.clear()
         config = self._builder.create_builder_config()
-        monitor = make_monitor(self._trt, watch)
+        monitor = make_monitor(self._trt, phases)
         config.progress_monitor = monitor
         cache = self._configure(config, settings)
         plan = self._builder.build_serialized_network(self._network, config)
@@ -200,7 +179,7 @@ class ParsedNetwork:
         return cache
 
     def _failure(self) -> BackendError:
-        if any(_MEMORY.search(complaint.text) for complaint in self._complaints.all):
+        if any(map(_MEMORY.search, self._complaints.all)):
             return OutOfMemoryError(f"{self._title} ran out of memory: {self._complaints.reason}")
         return BackendError(f"{self._title} cannot build this graph: {self._complaints.reason}")
 
@@ -224,19 +203,13 @@ def parse_network(
 
 
 def _describe(error: Any) -> str:
-    """What the parser says of one error, with the node that it is about."""
     words = " ".join(str(error.desc()).split()).rstrip(".")
-    name = _call(error, "node_name")
-    operator = _call(error, "node_operator")
+    name, operator = (  # which older versions do not have
+        str(getattr(error, method, str)()) for method in ("node_name", "node_operator")
+    )
     if not name and not operator:
         return words
     return f"node {name or '(unnamed)'} ({operator or 'unknown operator'}): {words}"
-
-
-def _call(error: Any, name: str) -> str:
-    """What the method `name` says, where this version has it."""
-    method = getattr(error, name, None)
-    return str(method()) if method is not None else ""
 
 
 def _facts(tensor: Any) -> TensorFacts:

@@ -1,41 +1,37 @@
-"""An engine as a session: fed by numpy, run on the GPU, two runs at once; no torch."""
+"""An engine as a session: fed by numpy, run on the GPU; no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_vit.errors import ArtifactError, BackendError, ShapeError
+from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, ShapeError
 from edge_vit.files import write_atomically
 from edge_vit.runtime.cudart import Cuda, choose_memory
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Session, SessionOptions
-from edge_vit.runtime.trt.execution import ExecutionContext, ExecutionOptions
-from edge_vit.runtime.trt.execution_pool import ExecutionPool
+from edge_vit.runtime.trt.execution import ExecutionContext
 from edge_vit.runtime.trt.loaded import EngineTensor, LoadedEngine
-from edge_vit.runtime.trt.network import Shape, ShapeRange
 from edge_vit.spec import ModelSpec, Precision, TensorSpec
 
 _LOG = logging.getLogger(__name__)
-
-NUM_CONTEXTS = 2
-"""Runs that are under way at once: while one computes, the next one's images are copied."""
 
 _MAX_CACHE_BYTES = 100 << 20  # NVIDIA's own advice for RTX's kernel cache
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine in memory and what belongs to it.
+    """An engine in memory and the name of its file.
 
     Attributes:
-        engine: the session closes it.
+        engine: closed by the session.
         name: of its file, for messages.
         captures_graphs: whether its contexts make CUDA graphs by themselves (RTX).
-        cache_path: where the kernels are kept that the first runs compile (RTX); None for nowhere.
+        cache_path: file of the kernels that the first runs compile (RTX); None for nowhere.
     """
 
     engine: LoadedEngine
@@ -45,21 +41,18 @@ class EngineFile:
 
 
 class TrtSession(Session):
-    """A TensorRT engine on a GPU.
-
-    Runs from several threads take turns on two execution contexts, each with a stream and memory
-    of its own; `submit` uses both from one thread.
+    """A TensorRT engine on a GPU; runs from several threads take turns.
 
     Args:
         file: the engine.
         cuda: the GPU.
         spec: of the model, to whose tensors the engine is held.
-        precision: what the engine was built from.
+        precision: of the graph that the engine was built from.
         options: memory, graphs and the like.
 
     Attributes:
         memory: how tensors get to the GPU and back.
-        uses_graph: whether the last run was a CUDA graph; RTX was asked for one and does not tell.
+        uses_graph: whether the last run was a CUDA graph; of RTX, whether one was asked for.
 
     Raises:
         BackendError: the engine is not one of this model, or there is too little memory.
@@ -87,84 +80,68 @@ class TrtSession(Session):
         self._file, self._cuda = file, cuda
         self.memory = choose_memory(options.memory, cuda.facts)
         self.uses_graph = self._makes_graphs = file.captures_graphs and options.cuda_graph
-        context: dict[str, Any] = {}
+        self._captures = options.cuda_graph and not file.captures_graphs
+        self._settings: dict[str, Any] = {}
         if file.captures_graphs:
-            context = {"captures_graphs": options.cuda_graph, "runtime_cache": self._read_cache()}
-        captures = options.cuda_graph and not file.captures_graphs
-        execution_options = ExecutionOptions(self.memory, captures, context)
-        self._last_found: tuple[Mapping[str, Shape], int] = ({}, 0)
-
-        def open_context() -> ExecutionContext:
-            cuda.bind_thread()
-            return ExecutionContext(file.engine, cuda, execution_options)
-
-        self._pool = ExecutionPool(open_context, NUM_CONTEXTS)
+            cache = self._read_cache()
+            self._settings = {"captures_graphs": options.cuda_graph, "runtime_cache": cache}
+        self._turn = threading.Lock()
+        self._execution: ExecutionContext | None = self._open_context()
 
     @property
     def batch_range(self) -> tuple[int, int] | None:
         """Smallest and largest batch that the engine was built for."""
-        batches = [
-            (allowed.min[0], allowed.max[0])
-            for profile in self._file.engine.profiles
-            for allowed in profile.values()
-        ]
-        if not batches:
-            return super().batch_range
-        least, most = zip(*batches, strict=True)
-        return min(least), max(most)
+        for tensor in self._file.engine.tensors.values():
+            if tensor.profile:
+                return tensor.profile.min[0], tensor.profile.max[0]
+        return super().batch_range
 
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        return self._collect(self._begin(feeds, is_submitted=False))
-
-    def _submit(self, feeds: dict[str, Array]) -> ExecutionContext:
-        return self._begin(feeds, is_submitted=True)
-
-    def _begin(self, feeds: dict[str, Array], *, is_submitted: bool) -> ExecutionContext:
-        profile = self._find_profile({name: array.shape for name, array in feeds.items()})
-        execution = self._pool.take(is_submitted=is_submitted)
-        with self._pool.discarding(execution):
+        self._check_profile(feeds)
+        with self._turn:
             self._cuda.bind_thread()
-            execution.start(feeds, profile)
-        return execution
-
-    def _collect(self, work: ExecutionContext) -> dict[str, Array]:
-        with self._pool.discarding(work):
-            self._cuda.bind_thread()
-            outputs, self._last_split = work.finish()
-        self.uses_graph = work.uses_graph or self._makes_graphs
-        self._pool.give_back(work)
+            execution = self._execution or self._open_context()
+            self._execution = None  # until it ends well: else nobody knows what its stream holds
+            try:
+                outputs, self._last_split = execution.run(feeds)
+            except BaseException:
+                try:
+                    execution.close()
+                except EdgeVitError as error:
+                    _LOG.debug("closing after a failure: %s", error)
+                raise
+            self._execution = execution
+            self.uses_graph = execution.uses_graph or self._makes_graphs
         return outputs
 
     def _close(self) -> None:
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._file.engine.close)
+            if self._execution is not None:
+                stack.callback(self._execution.close)
             if not self._cuda.is_lost:
                 self._cuda.bind_thread()
-            self._write_cache()
-        finally:
-            with contextlib.ExitStack() as stack:
-                stack.callback(self._file.engine.close)
-                stack.callback(self._pool.close)
+                self._write_cache()
 
-    def _find_profile(self, shapes: Mapping[str, Shape]) -> int | None:
-        """The tightest optimization profile that holds `shapes`; None where nothing is dynamic."""
-        profiles = self._file.engine.profiles
-        if not any(profiles):
-            return None
-        last_shapes, last_profile = self._last_found
-        if shapes == last_shapes:
-            return last_profile
-        fitting = [i for i, profile in enumerate(profiles) if _holds(profile, shapes)]
-        if fitting:
-            tightest = min(fitting, key=lambda index: _largest_batch(profiles[index]))
-            self._last_found = shapes, tightest
-            return tightest
-        name, shape = next(iter(shapes.items()))
-        ranges = [f"{p[name].min[0]} to {p[name].max[0]}" for p in profiles if name in p]
-        raise ShapeError(
-            f"input {name!r}: got a batch of {shape[0]}, {self._file.name} was built for "
-            f"{' or '.join(ranges)}. Build one for it: "
-            f"edgevit build BUNDLE --backend {self.backend} --batch-size {shape[0]}"
+    def _open_context(self) -> ExecutionContext:
+        self._cuda.bind_thread()
+        return ExecutionContext(
+            self._file.engine, self._cuda, self.memory, self._captures, self._settings
         )
+
+    def _check_profile(self, feeds: Mapping[str, Array]) -> None:
+        """Refuse shapes that the engine was not built for."""
+        for name, array in feeds.items():
+            profile = self._file.engine.tensors[name].profile
+            if profile is None:
+                continue
+            sizes = zip(profile.min, array.shape, profile.max, strict=True)
+            if not all(least <= size <= most for least, size, most in sizes):
+                raise ShapeError(
+                    f"input {name!r}: got a batch of {len(array)}, {self._file.name} was built for "
+                    f"{profile.min[0]} to {profile.max[0]}. Build one for it: "
+                    f"edgevit build BUNDLE --backend {self.backend} --batch-size {len(array)}"
+                )
 
     def _read_cache(self) -> bytes | None:
         """The kernels of earlier sessions; empty where there are none, None where none are kept."""
@@ -178,11 +155,9 @@ class TrtSession(Session):
 
     def _write_cache(self) -> None:
         """Keep the kernels that were compiled; a session that cannot still did its work."""
-        path, execution = self._file.cache_path, self._pool.first
-        if path is None or execution is None or self._cuda.is_lost:
-            return
-        kernels = execution.context.runtime_cache()
-        if not kernels or len(kernels) > _MAX_CACHE_BYTES:
+        path, execution = self._file.cache_path, self._execution
+        kernels = execution.context.runtime_cache() if path and execution else None
+        if path is None or not kernels or len(kernels) > _MAX_CACHE_BYTES:
             return
         try:
             write_atomically(path, kernels)
@@ -224,7 +199,7 @@ def _match(
 
 
 def _fits(tensor: EngineTensor, spec: TensorSpec) -> bool:
-    """Whether `tensor` is what `spec` says; what is dynamic there may be fixed in the engine."""
+    """Whether `tensor` is as in `spec`; what is dynamic there may be fixed in the engine."""
     return (
         tensor.dtype == spec.dtype
         and len(tensor.shape) == len(spec.shape)
@@ -238,15 +213,3 @@ def _fits(tensor: EngineTensor, spec: TensorSpec) -> bool:
 def _shape(tensor: EngineTensor, spec: TensorSpec) -> tuple[int | str, ...]:
     pairs = zip(tensor.shape, spec.shape, strict=True)
     return tuple(wanted if size == -1 else size for size, wanted in pairs)
-
-
-def _holds(profile: Mapping[str, ShapeRange], shapes: Mapping[str, Shape]) -> bool:
-    return all(
-        least <= size <= most
-        for name, allowed in profile.items()
-        for least, size, most in zip(allowed.min, shapes[name], allowed.max, strict=True)
-    )
-
-
-def _largest_batch(profile: Mapping[str, ShapeRange]) -> int:
-    return max(allowed.max[0] for allowed in profile.values())

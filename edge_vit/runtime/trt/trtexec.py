@@ -1,4 +1,4 @@
-"""The same engine by NVIDIA's own tool: one line to paste for each generation of trtexec."""
+"""The command line of trtexec, NVIDIA's own tool, that builds the same engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 
 from edge_vit.bundle import Bundle
 from edge_vit.runtime.trt.identity import ONE_IMAGE, EngineOptions
-from edge_vit.runtime.trt.sidecar import PLAN_SUFFIX
+from edge_vit.runtime.trt.store import PLAN_SUFFIX
 from edge_vit.spec import Precision
 
 GENERATIONS = (10, 11)
@@ -25,12 +25,7 @@ def trtexec_line(
 ) -> str:
     """Return the command that builds and times an engine of `bundle` with trtexec.
 
-    Args:
-        bundle: whose graph.
-        precision: of the graph; no flag of trtexec chooses it.
-        options: batches and optimization level.
-        generation: of TensorRT, one of `GENERATIONS`.
-        memory_mib: limit of the workspace.
+    `generation` is a major version of TensorRT, one of `GENERATIONS`.
     """
     onnx = bundle.graph(precision, "tensorrt")
     bundle.artifact(onnx)

@@ -1,6 +1,6 @@
-"""The child process that touches TensorRT: builds a plan, loads one, or says what is here.
+"""The child process that touches TensorRT: builds a plan, loads one, or describes what is here.
 
-It talks JSON lines on what was its stdout; whatever TensorRT prints goes to stderr.
+It sends JSON lines on what was its stdout; whatever TensorRT prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -18,48 +18,49 @@ from typing import IO, Any
 
 from edge_vit.errors import ArtifactError, EdgeVitError
 from edge_vit.files import refuse_os_errors, write_atomically
-from edge_vit.runtime.trt.api import TrtApi, open_api
+from edge_vit.runtime.trt.api import open_api
 from edge_vit.runtime.trt.audit import audit_network
-from edge_vit.runtime.trt.build import builder_of
+from edge_vit.runtime.trt.build import PlanRequest, builder_of
 from edge_vit.runtime.trt.child import ERRORS
-from edge_vit.runtime.trt.hardware import find_hardware
-from edge_vit.runtime.trt.network import BuilderSettings, ParsedNetwork, ShapeRange
-from edge_vit.runtime.trt.phases import Phases
-from edge_vit.values import to_json
+from edge_vit.runtime.trt.identity import find_hardware
+from edge_vit.runtime.trt.listeners import Phases
+from edge_vit.runtime.trt.network import BuilderSettings, ShapeRange
+from edge_vit.values import from_json, to_json
 
 Answer = dict[str, Any]
+Send = Callable[[Mapping[str, Any]], None]
 
 
 def main() -> None:
-    """Answer the one request on stdin."""
-    lines = _Lines()
+    """Serve the one request on stdin."""
+    send = _open_pipe()
     request = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=_listen, args=(cancelled,), daemon=True).start()
     operation = {"build": _build, "load": _load, "describe": _describe}[request["operation"]]
     try:
-        lines.say({"answer": operation(request, lines, cancelled)})
+        send({"answer": operation(request, send, cancelled)})
     except EdgeVitError as error:
-        lines.say({"error": _kind(error), "text": str(error)})
+        kind = next(k.__name__ for k in type(error).__mro__ if k.__name__ in ERRORS)
+        send({"error": kind, "text": str(error)})
     except MemoryError:
-        lines.say({"error": "OutOfMemoryError", "text": "out of memory"})
+        send({"error": "OutOfMemoryError", "text": "out of memory"})
     sys.stderr.flush()
     os._exit(0)  # without running the destructors of a library that may be in a bad state
 
 
-class _Lines:
-    """The pipe to the parent, safe from whatever prints on file descriptor 1."""
+def _open_pipe() -> Send:
+    """Return what sends a line to the parent, safe from whatever prints on file descriptor 1."""
+    lock = threading.Lock()
+    pipe: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pipe: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
+    def send(event: Mapping[str, Any]) -> None:
+        with lock, contextlib.suppress(BrokenPipeError):  # `_listen` ends this process then
+            pipe.write(json.dumps(event) + "\n")
+            pipe.flush()
 
-    def say(self, event: Mapping[str, Any]) -> None:
-        """Send one line; a parent that is gone is the listener's business."""
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            self._pipe.write(json.dumps(event) + "\n")
-            self._pipe.flush()
+    return send
 
 
 def _listen(cancelled: threading.Event) -> None:
@@ -70,13 +71,8 @@ def _listen(cancelled: threading.Event) -> None:
         os._exit(1)
 
 
-def _kind(error: EdgeVitError) -> str:
-    """The nearest kind of error that the parent knows."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
-
-
-def _describe(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
-    """Say which TensorRT and which GPU are here."""
+def _describe(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -> Answer:
+    """Return the TensorRT and the GPU that are here."""
     device = request["device"]
     described: Answer = to_json(
         builder_of(open_api(request["backend"]), find_hardware(device), device)
@@ -84,33 +80,38 @@ def _describe(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Ev
     return described
 
 
-def _load(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
-    """Load a plan and make a context; say what the inspector says."""
+def _load(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -> Answer:
+    """Load a plan and make a context; return the inspector's JSON."""
     find_hardware(request["device"], must_exist=True)
-    api = open_api(request["backend"])
-    engine = api.load(_read(Path(request["plan_path"]), request["digest"]))
+    engine = open_api(request["backend"]).load(_read(Path(request["plan_path"]), request["digest"]))
     engine.create_context()
-    inspected = engine.inspect() if api.capabilities.can_inspect else None
-    return {"inspected": inspected, "device_bytes": engine.device_bytes}
+    return {"inspected": engine.inspect()}
 
 
-def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event) -> Answer:
+def _build(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -> Answer:
     """Build a plan into a file, for the GPU that CUDA now takes for this process's own."""
-    find_hardware(request["device"])
-    api = open_api(request["backend"])
-    network = api.parse(_read(Path(request["onnx_path"]), request["onnx_digest"]))
+    wanted = from_json(PlanRequest, {k: request[k] for k in request if k != "operation"})
+    find_hardware(wanted.device)
+    api = open_api(wanted.backend)
+    network = api.parse(_read(Path(wanted.onnx_path), wanted.onnx_digest))
+    cache_path = wanted.timing_cache if api.takes_timing_cache else ""
+    cache = Path(cache_path).read_bytes() if cache_path and Path(cache_path).exists() else b""
     settings = BuilderSettings(
-        profile=_profile(network, request["batches"]),
-        optimization_level=request["optimization_level"],
-        workspace_bytes=request["workspace_bytes"],
-        targets=tuple(request["targets"]),
-        timing_cache=_timing_cache(api, request),
+        profile={
+            tensor.name: ShapeRange(*((batch, *tensor.shape[1:]) for batch in wanted.batches))
+            for tensor in network.inputs
+            if wanted.batches and tensor.shape[0] == -1
+        },
+        optimization_level=wanted.optimization_level,
+        workspace_bytes=wanted.workspace_bytes,
+        targets=wanted.targets,
+        timing_cache=cache if cache_path else None,
     )
     audit = audit_network(tuple(network.layers))
-    lines.say({"audit": to_json(audit)})
+    send({"audit": to_json(audit)})
     start = time.monotonic()
-    built = network.build(settings, Phases(_report(lines), lambda: not cancelled.is_set()))
-    plan_path = Path(request["plan_path"])
+    built = network.build(settings, Phases(_reporter(send), lambda: not cancelled.is_set()))
+    plan_path = Path(wanted.plan_path)
     with refuse_os_errors(plan_path.parent), plan_path.open("wb") as file:
         file.write(built.plan)
         file.flush()
@@ -118,7 +119,7 @@ def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event
     warnings = list(built.warnings)
     if built.timing_cache is not None:
         try:
-            write_atomically(Path(request["timing_cache"]), built.timing_cache)
+            write_atomically(Path(cache_path), built.timing_cache)
         except ArtifactError as error:  # the next build takes longer; this one is done
             warnings.append(f"the timing cache is lost: {error}")
     return {
@@ -130,7 +131,7 @@ def _build(request: Mapping[str, Any], lines: _Lines, cancelled: threading.Event
     }
 
 
-def _report(lines: _Lines) -> Callable[[float, str], None]:
+def _reporter(send: Send) -> Callable[[float, str], None]:
     last = 0
 
     def report(share: float, phase: str) -> None:
@@ -138,13 +139,13 @@ def _report(lines: _Lines) -> Callable[[float, str], None]:
         percent = int(100 * share)
         if percent > last:
             last = percent
-            lines.say({"percent": percent, "phase": phase})
+            send({"percent": percent, "phase": phase})
 
     return report
 
 
 def _read(path: Path, digest: str) -> bytes:
-    """The bytes at `path`, which must be those that the parent means."""
+    """Return the bytes at `path`, which must be those that the parent means."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -152,20 +153,3 @@ def _read(path: Path, digest: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(f"{path} was truncated or edited: its SHA-256 is not the one on record")
     return data
-
-
-def _profile(network: ParsedNetwork, batches: list[int] | None) -> dict[str, ShapeRange]:
-    if batches is None:
-        return {}
-    return {
-        tensor.name: ShapeRange(*((batch, *tensor.shape[1:]) for batch in batches))
-        for tensor in network.inputs
-        if tensor.shape[0] == -1
-    }
-
-
-def _timing_cache(api: TrtApi, request: Mapping[str, Any]) -> bytes | None:
-    if not api.capabilities.takes_timing_cache or not request["timing_cache"]:
-        return None
-    path = Path(request["timing_cache"])
-    return path.read_bytes() if path.exists() else b""

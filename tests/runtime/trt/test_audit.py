@@ -13,13 +13,13 @@ from edge_vit.runtime.trt.audit import (
     Asked,
     EngineAudit,
     Product,
+    audit_engine,
     audit_network,
     check_audit,
     what_was_asked,
 )
-from edge_vit.runtime.trt.inspector import audit_engine, read_layers
+from edge_vit.runtime.trt.build import audit_plan
 from edge_vit.runtime.trt.network import NetworkLayer, TensorFacts
-from edge_vit.runtime.trt.probe import audit_plan
 from tests.runtime.trt.conftest import Watched
 from tests.runtime.trt.inspected import ROLES, inspected, layer, vit_layers
 
@@ -112,7 +112,7 @@ def test_a_nameless_fused_attention_counts():
 )
 def test_what_cannot_be_read_says_so(text, words):
     with pytest.raises(BackendError, match=words):
-        read_layers(text)
+        audit_engine(text, NETWORK)
     watched = Watched()
     assert audit_plan(text, NETWORK, watched) is NETWORK
     assert words.partition(":")[0] in watched.notes[0]

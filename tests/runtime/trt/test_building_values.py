@@ -9,11 +9,10 @@ import pytest
 
 from edge_vit.cli.build import _warn_of_little_memory
 from edge_vit.errors import BackendError, MissingDependencyError, SpecError
-from edge_vit.runtime.trt import choose, memory
-from edge_vit.runtime.trt.choose import choose_builder
+from edge_vit.runtime.trt import build
+from edge_vit.runtime.trt.build import available_bytes, choose_builder, workspace_bytes
 from edge_vit.runtime.trt.identity import EngineOptions, batch_words
-from edge_vit.runtime.trt.memory import available_bytes, workspace_bytes
-from edge_vit.runtime.trt.phases import Phases
+from edge_vit.runtime.trt.listeners import Phases
 from edge_vit.runtime.trt.trtexec import trtexec_line
 from edge_vit.spec import image_input
 from tests.runtime.trt.bundles import ORIN, RTX
@@ -163,8 +162,8 @@ def installed(monkeypatch):
                 raise found[name]
             return found[name]
 
-        monkeypatch.setattr(choose, "is_installed", lambda name: name in found)
-        monkeypatch.setattr(choose, "find_builder", find)
+        monkeypatch.setattr(build, "is_installed", lambda name: name in found)
+        monkeypatch.setattr(build, "find_builder", find)
 
     return say
 
@@ -239,6 +238,6 @@ def test_trtexec_of_a_fixed_batch_has_no_shapes(shared_bundle):
 def test_little_memory_is_said_before_the_build(
     shared_bundle, monkeypatch, caplog, available, builder, warned
 ):
-    monkeypatch.setattr(memory, "available_bytes", lambda: available)
+    monkeypatch.setattr(build, "available_bytes", lambda: available)
     _warn_of_little_memory(shared_bundle, builder)
     assert ("1.0 GiB of memory are free, and a build takes about 1.5" in caplog.text) == warned

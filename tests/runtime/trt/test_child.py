@@ -16,12 +16,11 @@ import pytest
 from edge_vit.errors import ArtifactError, BackendError, MissingDependencyError
 from edge_vit.runtime.trt import build, child
 from edge_vit.runtime.trt.audit import Asked, EngineAudit
-from edge_vit.runtime.trt.build import PlanRequest, build_plan
+from edge_vit.runtime.trt.build import PlanRequest, build_plan, probe_plan
 from edge_vit.runtime.trt.child import run_child
 from edge_vit.runtime.trt.engines import build_engine
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.network import CancelledError, OutOfMemoryError
-from edge_vit.runtime.trt.probe import probe_plan
 from tests.runtime.trt.bundles import ORIN, RTX
 from tests.runtime.trt.conftest import Watched
 
@@ -108,7 +107,7 @@ def test_a_child_that_does_not_end_is_ended(speaks, monkeypatch):
         os.kill(pids[0], 0)
 
 
-REQUEST = PlanRequest(Path("a.onnx"), "0" * 64, Path("a.engine"), None, None, ())
+REQUEST = PlanRequest("trt", 0, "a.onnx", "0" * 64, "a.engine", None, None, ())
 ASKED = Asked("int8", {}, frozenset())
 ANSWER = {
     "digest": "0" * 64,

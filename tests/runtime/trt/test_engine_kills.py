@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from kills import is_killed_at
@@ -15,7 +16,7 @@ from edge_vit.runtime.trt import engines
 from edge_vit.runtime.trt.audit import EngineAudit
 from edge_vit.runtime.trt.build import PlanReport
 from edge_vit.runtime.trt.engines import build_engine, discard_outdated
-from edge_vit.runtime.trt.sidecar import list_engines
+from edge_vit.runtime.trt.store import list_engines
 from tests.runtime.trt.bundles import RTX
 
 BUILDER = RTX
@@ -27,8 +28,8 @@ def plans(monkeypatch):
     """Let a build write the bytes in the list that this returns."""
     words = [b"plan"]
 
-    def build_plan(builder, request, asked, what, progress):
-        request.plan_path.write_bytes(words[0])
+    def build_plan(builder, request, *others):
+        Path(request.plan_path).write_bytes(words[0])
         audit = EngineAudit("network", {}, {})
         return PlanReport(digest_of(words[0]), len(words[0]), 1.0, (), audit)
 

@@ -6,11 +6,10 @@ import pytest
 
 from edge_vit.errors import BackendError
 from edge_vit.runtime.cudart import GpuFacts
-from edge_vit.runtime.trt import hardware
-from edge_vit.runtime.trt.hardware import find_hardware
-from edge_vit.runtime.trt.identity import Hardware
+from edge_vit.runtime.trt import identity
+from edge_vit.runtime.trt.identity import Hardware, find_hardware
 
-ORIN = GpuFacts(1, "Orin", (8, 7), True, True, True, False, (12, 6), (12, 9))
+ORIN = GpuFacts(1, "Orin", (8, 7), True, True, (12, 6), (12, 9))
 
 
 def test_translates_what_cuda_says(monkeypatch):
@@ -20,7 +19,7 @@ def test_translates_what_cuda_says(monkeypatch):
         asked.append(device)
         return SimpleNamespace(facts=ORIN, free_memory=lambda: (5, 8))
 
-    monkeypatch.setattr(hardware, "open_cuda", open_cuda)
+    monkeypatch.setattr(identity, "open_cuda", open_cuda)
     assert find_hardware(1) == Hardware("Orin", "sm_87", "12.6", "12", True, 5)
     assert asked == [1]
 
@@ -29,7 +28,7 @@ def test_without_a_gpu_there_is_none_unless_there_must_be(monkeypatch):
     def open_cuda(device):
         raise BackendError("the NVIDIA driver sees no GPU. To run on the CPU: --backend ort")
 
-    monkeypatch.setattr(hardware, "open_cuda", open_cuda)
+    monkeypatch.setattr(identity, "open_cuda", open_cuda)
     assert find_hardware() == Hardware(why_none="the NVIDIA driver sees no GPU")
     assert not find_hardware().is_here
     with pytest.raises(BackendError, match="the NVIDIA driver sees no GPU"):

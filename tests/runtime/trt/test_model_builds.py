@@ -19,8 +19,8 @@ from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.trt.api import open_api
 from edge_vit.runtime.trt.audit import Asked, audit_network, check_audit
+from edge_vit.runtime.trt.listeners import Phases
 from edge_vit.runtime.trt.network import BuilderSettings, BuiltPlan, ParsedNetwork, ShapeRange
-from edge_vit.runtime.trt.phases import Phases
 from edge_vit.spec import PreprocessSpec, image_input
 from edge_vit.spec.table import CalibrationTable
 from tests.export.test_model_zoo import CASES, prove

@@ -18,11 +18,14 @@ from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.runtime.cudart import Cuda
 from edge_vit.runtime.degraded import collect_degraded
 from edge_vit.runtime.trt import opening
-from edge_vit.runtime.trt.api import Capabilities
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.session import EngineFile
 
 FEEDS = {"images": tiny_images(3)}
+FEATURES = {
+    **{"can_build": True, "targets": (), "takes_timing_cache": True},
+    **{"has_runtime_cache": False, "captures_graphs": False},
+}
 
 
 @dataclass
@@ -87,7 +90,7 @@ def machine(monkeypatch):
             version="10.3.0",
             title="TensorRT 10.3.0",
             load=machine.load,
-            capabilities=Capabilities(True, True, (), True, False, False, False),
+            **FEATURES,
         )
         monkeypatch.setattr(
             opening, "open_cuda", lambda device, wait: Cuda(machine.cuda, device, wait)
@@ -233,12 +236,12 @@ def test_rtx_keeps_its_kernels_where_the_user_alone_writes(bundle, machine, monk
 
     monkeypatch.setattr(opening, "RtxSession", remember)
     api = opening.open_api("rtx")
-    capabilities = Capabilities(True, True, (), False, True, True, True)
+    features = {**FEATURES, "has_runtime_cache": True, "captures_graphs": True}
     monkeypatch.setattr(
         opening,
         "open_api",
         lambda name: SimpleNamespace(
-            backend=name, version="1.7", title="RTX", load=api.load, capabilities=capabilities
+            backend=name, version="1.7", title="RTX", load=api.load, **features
         ),
     )
     open_session(bundle, "fp32", "rtx").close()

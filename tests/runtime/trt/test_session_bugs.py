@@ -33,7 +33,7 @@ class Bug:
     bad: str
 
 
-RUN, POOL, SESSION = "trt.execution", "trt.execution_pool", "trt.session"
+RUN, SESSION = "trt.execution", "trt.session"
 GPU, CALLS = "cudart.gpu", "cudart.calls"
 
 BUGS = (
@@ -43,7 +43,7 @@ BUGS = (
         "self.context.set_address(tensor.name, buffer.device)",
         "old or self.context.set_address(tensor.name, buffer.device)",
     ),
-    Bug("does not wait for the run", RUN, "self._cuda.wait_for(self._events[3])", "pass"),
+    Bug("does not wait for the run", RUN, "cuda.wait_for(self._events[3])", "pass"),
     Bug("waits before the outputs are copied", RUN, "wait_for(self._events[3])", "wait_for(2)"),
     Bug(
         "outputs are a view of memory that is used again",
@@ -66,8 +66,13 @@ BUGS = (
         "graph = self._cuda.end_capture(self._stream)\n",
         "graph = self._cuda.end_capture(self._stream) if is_taken else 0\n",
     ),
-    Bug("leaks the graph", RUN, "self._cuda.destroy_graph(graph)", "pass"),
-    Bug("leaks the graph that is ready", RUN, "self._cuda.destroy_graph_exec(graph)", "pass"),
+    Bug("leaks the graph", RUN, 'self._cuda.release("cudaGraphDestroy", graph)', "pass"),
+    Bug(
+        "leaks the graph that is ready",
+        RUN,
+        'self._cuda.release("cudaGraphExecDestroy", graph)',
+        "pass",
+    ),
     Bug(
         "frees the graph that is ready twice",
         RUN,
@@ -106,12 +111,6 @@ BUGS = (
         "all(self._shapes.get(n) == s for n, s in shapes.items())",
         "self._shapes",
     ),
-    Bug(
-        "keeps the profile of the last run",
-        RUN,
-        "if profile != self._profile and profile is not None:",
-        "if self._profile is None and profile is not None:",
-    ),
     Bug("does not free memory that was too small", RUN, "                old.free()\n", ""),
     Bug(
         "takes memory that is too small",
@@ -132,58 +131,23 @@ BUGS = (
         "pass\n        fin",
     ),
     Bug("leaks the context", RUN, "stack.callback(self.context.close)", "pass"),
-    Bug("leaks an event", RUN, "stack.callback(cuda.destroy_event, self._events[-1])", "pass"),
-    Bug("leaks the stream", RUN, "stack.callback(cuda.destroy_stream, self._stream)", "pass"),
+    Bug(
+        "leaks an event",
+        RUN,
+        'stack.callback(cuda.release, "cudaEventDestroy", self._events[-1])',
+        "pass",
+    ),
+    Bug(
+        "leaks the stream",
+        RUN,
+        'stack.callback(cuda.release, "cudaStreamDestroy", self._stream)',
+        "pass",
+    ),
     Bug(
         "the split mixes up its parts",
         RUN,
         "        cuda.record(self._events[1], stream)\n        self._compute()\n",
         "        self._compute()\n        cuda.record(self._events[1], stream)\n",
-    ),
-    Bug(
-        "gives the same execution to two runs",
-        POOL,
-        "execution = self._idle.pop()\n",
-        "execution = self._idle[-1]\n",
-    ),
-    Bug(
-        "gives a context back while its run is under way",
-        POOL,
-        "        with self._turn:\n"
-        "            self._num_opening -= 1\n            self._in_use[execution]",
-        "        with self._turn:\n            self._idle.append(execution)\n"
-        "            self._num_opening -= 1\n            self._in_use[execution]",
-    ),
-    Bug(
-        "keeps a context that failed",
-        POOL,
-        "                execution.close()\n",
-        "                pass\n",
-    ),
-    Bug(
-        "forgets runs that nobody collected",
-        POOL,
-        "(*self._idle, *self._in_use)\n",
-        "(*self._idle,)\n",
-    ),
-    Bug(
-        "counts a context that could not be opened",
-        POOL,
-        "        except BaseException:\n            with self._turn:\n"
-        "                self._num_opening -= 1\n",
-        "        except BaseException:\n            with self._turn:\n                pass\n",
-    ),
-    Bug(
-        "wakes no waiting thread when a context is free",
-        POOL,
-        "            self._idle.append(execution)\n            self._turn.notify()\n",
-        "            self._idle.append(execution)\n",
-    ),
-    Bug(
-        "uses the wrong GPU on another thread",
-        SESSION,
-        "            self._cuda.bind_thread()\n            execution.start",
-        "            execution.start",
     ),
     Bug(
         "chooses the GPU at a thread's first run alone",
@@ -192,44 +156,50 @@ BUGS = (
         '        if not hasattr(self, "is_bound"):\n            self.is_bound = True\n'
         '            self.call("cudaSetDevice", self.device)\n',
     ),
-    Bug("does not close the engine", SESSION, "stack.callback(self._file.engine.close)", "pass"),
     Bug(
-        "takes the first profile for all",
+        "uses the wrong GPU on another thread",
         SESSION,
-        "tightest = min(fitting, key=lambda index: _largest_batch(profiles[index]))",
-        "tightest = 0",
+        "            self._cuda.bind_thread()\n            execution =",
+        "            execution =",
     ),
     Bug(
-        "takes the profile of the last shape",
+        "keeps a context that failed",
         SESSION,
-        "if shapes == last_shapes:",
-        "if last_shapes:",
-    ),
-    Bug("leaks pinned memory", GPU, "stack.callback(cuda.host_free, host)", "pass"),
-    Bug("leaks the GPU's memory", GPU, "stack.callback(cuda.free, self.device)", "pass"),
-    Bug(
-        "frees pinned memory by the wrong function",
-        GPU,
-        "stack.callback(cuda.host_free, host)",
-        "stack.callback(cuda.free, host)",
+        "                    execution.close()\n",
+        "                    pass\n",
     ),
     Bug(
-        "gives the GPU the address of the CPU",
-        GPU,
-        "self.device = cuda.device_pointer(host)",
-        "self.device = host",
+        "takes a context again that was closed",
+        SESSION,
+        "self._execution = None  #",
+        "self._execution = execution  #",
     ),
+    Bug("leaks the context at the end", SESSION, "stack.callback(self._execution.close)", "pass"),
     Bug(
         "copies memory that is shared",
         GPU,
         'memory == "copy"\n        with',
         "True\n        with",
     ),
+    Bug("does not close the engine", SESSION, "stack.callback(self._file.engine.close)", "pass"),
+    Bug("leaks pinned memory", GPU, 'stack.callback(cuda.release, "cudaFreeHost", host)', "pass"),
     Bug(
-        "lets the CPU at managed memory of a GPU at work",
+        "leaks the GPU's memory",
         GPU,
-        "if not self.facts.has_concurrent_managed:",
-        "if False:",
+        'stack.callback(cuda.release, "cudaFree", self.device)',
+        "pass",
+    ),
+    Bug(
+        "frees pinned memory by the wrong function",
+        GPU,
+        '"cudaFreeHost", host',
+        '"cudaFree", host',
+    ),
+    Bug(
+        "gives the GPU the address of the CPU",
+        GPU,
+        '(self.device,) = cuda.call("cudaHostGetDevicePointer", host, 0)',
+        "self.device = host",
     ),
     Bug("captures what other threads do", GPU, "_THREAD_LOCAL = 1", "_THREAD_LOCAL = 0"),
     Bug(
@@ -238,7 +208,6 @@ BUGS = (
         "raise self.failure(name, status)\n        return t",
         "pass\n        return t",
     ),
-    Bug("frees on a GPU that is lost", CALLS, "if not self.is_lost:", "if True:"),
 )
 
 

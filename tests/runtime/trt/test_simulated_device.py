@@ -12,13 +12,12 @@ import threading
 import pytest
 
 from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, GateFailed, SpecError
-from edge_vit.runtime.trt import build, engines, memory, probe, worker
+from edge_vit.runtime.trt import build, engines, worker
 from edge_vit.runtime.trt.api import TrtApi
-from edge_vit.runtime.trt.engines import BuildLimits, build_engine, find_engine
+from edge_vit.runtime.trt.engines import build_engine, find_engine
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.runtime.trt.sidecar import list_engines
-from edge_vit.runtime.trt.trust import TrustRecord, find_record, keep_record
+from edge_vit.runtime.trt.store import TrustRecord, find_record, keep_record, list_engines
 from edge_vit.spec import image_input
 from tests.runtime.trt.bundles import ORIN
 from tests.runtime.trt.fake_trt import Severity, fake_trt
@@ -33,8 +32,7 @@ class Device:
         self.requests, self.opened = [], []
         monkeypatch.setattr(worker, "open_api", lambda backend: self.api())
         monkeypatch.setattr(worker, "find_hardware", lambda *device, **options: self.hardware)
-        for module in (build, probe):
-            monkeypatch.setattr(module, "run_child", self.run)
+        monkeypatch.setattr(build, "run_child", self.run)
 
     def api(self):
         self.opened.append(fake_trt(self.version, **self.habits))
@@ -46,10 +44,13 @@ class Device:
     def run(self, request, on_event, purpose):
         self.requests.append(request["operation"])
         request = json.loads(json.dumps(request))  # as the pipe does it
-        said = {"say": lambda self, event: on_event(json.loads(json.dumps(event)))}
+
+        def send(event):
+            on_event(json.loads(json.dumps(event)))
+
         operations = {"build": worker._build, "load": worker._load, "describe": worker._describe}
         operation = operations[request["operation"]]
-        answer = operation(request, type("Lines", (), said)(), threading.Event())
+        answer = operation(request, send, threading.Event())
         return json.loads(json.dumps(answer))
 
     @property
@@ -151,17 +152,17 @@ def test_a_stale_engine_is_replaced_by_its_like(old_device, bundle):
 
 
 def test_the_timing_cache_is_read_again(old_device, bundle, tmp_path):
-    limits = BuildLimits(timing_cache=tmp_path / "my.cache")
+    limits = {"timing_cache": tmp_path / "my.cache"}
     for _ in range(2):
-        build_engine(bundle, "int8", "trt", limits=limits, builder=old_device.builder, force=True)
+        build_engine(bundle, "int8", "trt", **limits, builder=old_device.builder, force=True)
     assert old_device.calls("create_timing_cache") == [(b"",), (b"timed",)]
-    assert limits.timing_cache.read_bytes() == b"timed"
+    assert limits["timing_cache"].read_bytes() == b"timed"
 
 
 def test_a_timing_cache_that_cannot_be_written_loses_no_engine(old_device, bundle, tmp_path):
     (tmp_path / "file").write_text("")
-    limits = BuildLimits(timing_cache=tmp_path / "file" / "my.cache")
-    engine = build_engine(bundle, "int8", "trt", limits=limits, builder=old_device.builder)
+    limits = {"timing_cache": tmp_path / "file" / "my.cache"}
+    engine = build_engine(bundle, "int8", "trt", **limits, builder=old_device.builder)
     (warning,) = engine.sidecar.warnings
     assert warning.startswith("the timing cache is lost: cannot write ")
 
@@ -189,10 +190,10 @@ def test_a_fixed_batch_takes_no_other(old_device, bundle):
 
 
 def test_the_workspace_follows_from_the_device(old_device, bundle, monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda path: 1 << 30)
+    monkeypatch.setattr(build, "available_bytes", lambda path: 1 << 30)
     build_engine(bundle, "int8", "trt", builder=old_device.builder)
-    limits = BuildLimits(memory_mib=300)
-    build_engine(bundle, "int8", "trt", limits=limits, builder=old_device.builder, force=True)
+    limits = {"memory_mib": 300}
+    build_engine(bundle, "int8", "trt", **limits, builder=old_device.builder, force=True)
     assert old_device.calls("limit") == [("WORKSPACE", 1 << 29), ("WORKSPACE", 300 << 20)]
 
 
@@ -225,7 +226,7 @@ def fail_first_load(monkeypatch, error):
     def probe_or_fail(*arguments):
         if errors:
             raise errors.pop()
-        return probe.probe_plan(*arguments)
+        return build.probe_plan(*arguments)
 
     monkeypatch.setattr(engines, "probe_plan", probe_or_fail)
 

@@ -9,7 +9,7 @@ import pytest
 
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.runtime.trt import api
-from edge_vit.runtime.trt.api import TrtApi, find_capabilities, open_api
+from edge_vit.runtime.trt.api import TrtApi, open_api
 from edge_vit.runtime.trt.network import (
     BuilderSettings,
     CancelledError,
@@ -57,7 +57,7 @@ def test_parses_and_builds(version):
     assert [tensor.name for tensor in network.outputs] == ["logits"]
     (layer,) = network.layers
     assert (layer.name, layer.kind, len(layer.inputs)) == ("head", "MATRIX_MULTIPLY", 1)
-    takes_cache = trt_api.capabilities.takes_timing_cache
+    takes_cache = trt_api.takes_timing_cache
     built = network.build(
         BuilderSettings(
             PROFILE,
@@ -84,7 +84,6 @@ def test_loads_and_runs(version):
     assert list(engine.tensors) == ["images", "logits"]
     assert engine.tensors["images"].profile == PROFILE["images"]
     assert (engine.tensors["images"].dtype, engine.tensors["logits"].dtype) == ("uint8", "float32")
-    assert engine.device_bytes == 4096
     assert engine.inspect() == '{"Layers": []}'
     context = engine.create_context(captures_graphs=True, runtime_cache=b"old")
     context.set_shape("images", (2, *IMAGE))
@@ -111,14 +110,13 @@ def test_loads_and_runs(version):
 
 @every_version
 def test_finds_what_a_version_can_do(version):
-    found = adapter(version).capabilities
+    found = adapter(version)
     assert found.can_build
-    assert found.can_inspect
     is_rtx = version == "rtx"
     assert bool(found.targets) == is_rtx
     assert "sm_87" not in found.targets
     assert found.takes_timing_cache != is_rtx
-    assert found.has_runtime_cache == found.captures_graphs == found.knows_validity == is_rtx
+    assert found.has_runtime_cache == found.captures_graphs == is_rtx
 
 
 @every_version
@@ -211,7 +209,7 @@ def test_the_lean_runtime_builds_nothing():
     trt = fake_trt("11.4")
     del trt.Builder, trt.OnnxParser, trt.IBuilderConfig, trt.EngineInspector
     lean = TrtApi("trt", trt)
-    assert not lean.capabilities.can_build
+    assert not lean.can_build
     assert lean.load(b"plan").inspect() is None
     with pytest.raises(BackendError, match="runs engines and builds none"):
         lean.parse(b"graph")
@@ -264,10 +262,10 @@ def test_the_list_of_11_is_that_of_the_real_lean_package(kind):
 
 
 def test_the_real_packages_can_what_they_should():
-    rtx = find_capabilities("rtx", real("tensorrt_rtx"))
+    rtx = TrtApi("rtx", real("tensorrt_rtx"))
     assert rtx.can_build
     assert {"sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121"} <= set(rtx.targets)
     assert not {"sm_87", "sm_90", "sm_110"} & set(rtx.targets)
-    lean = find_capabilities("trt", real("tensorrt_lean"))
+    lean = TrtApi("trt", real("tensorrt_lean"))
     assert not lean.can_build
     assert not lean.has_runtime_cache

@@ -113,7 +113,7 @@ class RtxContexts:
 
     def __init__(self, engine):
         self._loaded = load_simulated(engine)
-        self.tensors, self.profiles = self._loaded.tensors, self._loaded.profiles
+        self.tensors = self._loaded.tensors
         self.close = self._loaded.close
         self.asked = []
 
