@@ -47,11 +47,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
-        """Return the bundle at `path`; reads the manifest alone.
-
-        Raises:
-            ArtifactError: there is none, it is half-written, or of an unknown format.
-        """
+        """Return the bundle at `path`, or raise an ArtifactError; reads the manifest alone."""
         path = Path(path)
         if not path.is_dir():
             what = "is a file, not a folder" if path.exists() else "does not exist"
@@ -111,21 +107,13 @@ class Bundle:
         return self.read(find_format(precision).file)
 
     def artifact(self, name: str) -> Artifact:
-        """Return the manifest's entry of the file `name`.
-
-        Raises:
-            ArtifactError: there is none; the message says how to make it.
-        """
+        """Return the manifest's entry of the file `name`; an ArtifactError says how to make it."""
         if name not in self.manifest.artifacts:
             raise ArtifactError(f"{self.path} holds no {name}. {_how_to_make(name, self.path)}")
         return self.manifest.artifacts[name]
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of the file `name`, whose digest was checked.
-
-        Raises:
-            ArtifactError: it is missing, truncated or edited.
-        """
+        """Return the bytes of the file `name`; an ArtifactError where its digest is another."""
         artifact = self.artifact(name)
         problem = ""
         for path in file_paths(self.path, name):
@@ -149,11 +137,7 @@ class Bundle:
         return next((p for p in file_paths(self.path, name)[1:] if p.is_file()), self.path / name)
 
     def check(self) -> None:
-        """Check the digest of every file, and that each was made from those that are there.
-
-        Raises:
-            ArtifactError: for the first file that is missing, truncated, edited or outdated.
-        """
+        """Check the digest of every file, and that each was made from those that are there."""
         present = {artifact.sha256 for artifact in self.manifest.artifacts.values()}
         for name, artifact in self.manifest.artifacts.items():
             self.read(name)
@@ -166,11 +150,7 @@ class Bundle:
             self.read_table()
 
     def read_table(self, *, with_weights: bool = False) -> CalibrationTable:
-        """Return the calibration table, `with_weights` that it has rounded itself.
-
-        Raises:
-            ArtifactError: there is none, or it belongs to another fp32 graph.
-        """
+        """Return the calibration table of this fp32 graph, `with_weights` that it has rounded."""
         table = CalibrationTable.from_bytes(self.read(TABLE), str(self.path / TABLE))
         if table.model_digest != self.artifact(self.graph()).sha256:
             raise ArtifactError(
@@ -193,9 +173,6 @@ class Bundle:
 
         Other writers wait until the block ends, `lock_timeout` seconds at most. Changes of one
         bundle do not nest.
-
-        Raises:
-            ArtifactError: the disk refuses, or the time is over.
         """
         with self.locked(progress=progress, lock_timeout=lock_timeout):
             tidy(self.path)
@@ -233,14 +210,9 @@ class Bundle:
 class Change:
     """A change of a bundle that is being prepared; `Bundle.change` opens and commits it.
 
-    Files go to the disk as they are added, and become part of the bundle together.
-
-    Args:
-        before: the bundle as it is on disk, locked.
-        known: the bundle as the caller has opened it, maybe earlier.
-
-    Attributes:
-        bundle: the bundle with the change; `before` until it is committed.
+    Files go to the disk as they are added, and become part of the bundle together. `before` is the
+    bundle on disk, locked; `known` as the caller has opened it, maybe earlier; `bundle` the one
+    with the change, once it is committed.
     """
 
     def __init__(self, before: Bundle, known: Bundle) -> None:

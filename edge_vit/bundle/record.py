@@ -49,15 +49,11 @@ class _Record:
 
 @dataclass(frozen=True)
 class Parity:
-    """How the exported graph compares with the model that it came from.
+    """How the exported graph compares with its reference, such as ``torch 2.14.1``.
 
-    Attributes:
-        reference: what it was compared with, such as ``torch 2.14.1``.
-        images: which images were used.
-        batches: the batch sizes that were run.
-        cosine_min: smallest cosine of two outputs for one image.
-        max_error: largest absolute difference, over the largest absolute output.
-        spread: largest difference between the outputs of two images, over the same.
+    `cosine_min` is the smallest cosine of two outputs for one image, `max_error` the largest
+    absolute difference, over the largest absolute output; `spread` the largest difference between
+    the outputs of two images, over the same.
     """
 
     reference: str

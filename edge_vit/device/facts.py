@@ -58,13 +58,10 @@ class DeviceFacts:
         module: NVIDIA's number of a Jetson module, such as ``p3767-0005``.
         soc: such as ``tegra234``; "" on machines that are no Jetson.
         l4t: release of Jetson Linux, such as ``36.4.3``.
-        jetpack: such as ``6.2``.
-        gpus: one for the GPU in a Jetson, and each that NVML or the driver lists.
         driver: version of NVIDIA's kernel driver.
         cuda: version of the CUDA toolkit.
         cuda_of_driver: the newest CUDA that the driver runs, where NVML knows it.
         tensorrt: version of the system's TensorRT library.
-        clocks_locked: whether no clock may change; None where that is not known.
     """
 
     model: str

@@ -26,8 +26,8 @@ OLDEST_L4T = 36
 
 BUILDER_GIB = 1.5
 WEIGHTS_FACTOR = 5
-"""A build holds the builder's libraries, and the weights about this many times: as parsed, as
-converted, and for the kernels that are tried. An estimate, on the safe side."""
+"""A build holds the weights about this many times: as parsed, as converted, and for the kernels
+that are tried. An estimate, on the safe side."""
 
 LEAST_DISK_GIB = 2.0
 _GSTREAMER_CAMERA = "usr/lib/aarch64-linux-gnu/gstreamer-1.0/libgstnvarguscamerasrc.so"

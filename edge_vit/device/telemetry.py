@@ -26,17 +26,10 @@ GPU_ON_A_DESK = "gpu (NVML)"
 
 @dataclass(frozen=True)
 class Telemetry:
-    """One reading; what the machine does not tell is None or left out.
+    """One reading, at a time of a monotonic clock; what is not known is None or left out.
 
-    Attributes:
-        at_s: when, on a monotonic clock.
-        power_w: of the module or board of a Jetson; on a desk of the GPU alone.
-        power_source: the rails that `power_w` is the sum of; "" where there is no power.
-        rails_w: watts of each rail.
-        temperatures_c: °C of each thermal zone.
-        clocks_mhz: of GPU, memory (``emc``) and CPU clusters.
-        throttling: reasons for which the machine is slowed down right now.
-        num_throttle_events: how often it was slowed down since it started.
+    `power_w` is the sum of the rails in `power_source`: of a Jetson's module or board, on a desk of
+    the GPU alone. `throttling` holds the reasons for which the machine is slowed down right now.
     """
 
     at_s: float

@@ -23,15 +23,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backend:
-    """A runtime of models.
+    """A runtime of models, in a `module` that is imported when a session is opened.
 
-    Attributes:
-        module: imported when a session is opened.
-        package: that the module needs beyond numpy.
-        help: what it is, in a few words.
-        is_on_cpu: whether it never needs a GPU.
-        others: packages that serve instead of `package`.
-        opener: function of the module: ``(bundle, precision, options, progress) -> Session``.
+    It needs `package` or one of `others`, and has an `opener`:
+    ``(bundle, precision, options, progress) -> Session``.
     """
 
     module: str

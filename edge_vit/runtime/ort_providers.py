@@ -1,4 +1,4 @@
-"""What ONNX Runtime computes with, and whether it really does: it drops a provider silently."""
+"""ONNX Runtime's providers, and a check that they are used: it drops one silently."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ _LOST = re.compile(
     r"|device-side assert|uncorrectable ECC",
     re.IGNORECASE,
 )
-_NO_LIBRARY = re.compile(r"^(\S+?): cannot open shared object file")
 
 
 def provider_arguments(precision: Precision, options: SessionOptions) -> list[Any]:
-    """Return what ``InferenceSession`` takes as ``providers``, with options where it is a GPU."""
+    """Return the ``providers`` of ``InferenceSession``, with their options."""
     device = {"device_id": str(options.device)}
     cuda = (_NAMES["cuda"], device | {"use_tf32": "0"})  # fp32 is float32
     if options.provider == "cuda":
@@ -63,7 +62,7 @@ def check_provider(ort: Any, provider: Provider) -> None:
 
 
 def record_nodes(native: Any) -> None:
-    """Let ONNX Runtime remember where each node runs; older ones do not know how."""
+    """Let ONNX Runtime record where each node runs; older ones ignore it."""
     native.add_session_config_entry(_RECORD, "1")
 
 
@@ -116,7 +115,7 @@ def run_bound(
 
 
 def lost_error(text: str, name: str) -> EdgeVitError | None:
-    """Return the error of a GPU that is lost, where that is what ONNX Runtime's `text` says."""
+    """Return the error of a lost GPU, where ONNX Runtime's `text` is about one."""
     if not _LOST.search(text):
         return None
     return DeviceLostError(
@@ -126,14 +125,14 @@ def lost_error(text: str, name: str) -> EdgeVitError | None:
 
 
 def _why_dropped(ort: Any, provider: Provider) -> str:
-    """What the provider's own library lacks, as the system's loader says it; else the driver."""
+    """What the provider's own library lacks, as the system's loader reports it; else the driver."""
     folder = Path(ort.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
     except OSError as error:
-        missing = _NO_LIBRARY.match(str(error))
-        if missing and not missing[1].startswith(str(folder)):
-            return f"{missing[1]} is not installed or not found. See LD_LIBRARY_PATH"
+        library, missing, _ = str(error).partition(": cannot open shared object file")
+        if missing and not library.startswith(str(folder)):
+            return f"{library} is not installed or not found. See LD_LIBRARY_PATH"
     from edge_vit.runtime.cudart import open_cuda
 
     try:

@@ -93,10 +93,7 @@ class Session(ABC):
         return self._last_split
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the outputs of `feeds`, by name; the arrays belong to the caller.
-
-        Args:
-            feeds: an array for each of `inputs`, by name; only read.
+        """Return the outputs of `feeds`, both by name; the arrays belong to the caller.
 
         Raises:
             ShapeError: a feed is missing or unknown, or has another dtype or shape.
@@ -151,11 +148,7 @@ class Session(ABC):
 class Failures:
     """The wording of one runtime's errors, alike for every backend.
 
-    Attributes:
-        runtime: its name, for people.
-        noise: parts of its messages beside the reason.
-        no_memory: parts of its messages when the memory did not suffice.
-        advice: what to do where a graph cannot be loaded.
+    Its messages hold `noise` beside the reason, and `no_memory` when the memory did not suffice.
     """
 
     runtime: str
@@ -256,15 +249,11 @@ def run_images(session: Session, images: Array) -> dict[str, Array]:
     """Return the outputs of `session` for any number of `images`, (count, ...) each, in order.
 
     Where the batch is limited the session runs as often as needed; a last batch that is too small
-    is filled up by repeating the last image, and what comes of the repetitions is cut off.
-
-    Args:
-        session: of a graph with one input.
-        images: uint8 (count, height, width, 3) RGB, as preprocessed.
+    is filled up by repeating the last image, and what comes of the repetitions is cut off. The
+    graph has one input; images are uint8 (count, height, width, 3) RGB, as preprocessed.
 
     Raises:
-        ShapeError: the images are not what the graph takes, there are none, or an output has
-            not a row for each.
+        ShapeError: the graph takes no such images, or an output has not a row for each.
     """
     if session.batch_range is None:
         return _run_rows(session, images)

@@ -171,12 +171,7 @@ class CheckedCalls:
         self.is_lost = False
 
     def call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return the results of the function `name`.
-
-        Raises:
-            DeviceLostError: it failed, and so will all that follow.
-            BackendError: it failed.
-        """
+        """Return the results of the function `name`, or raise its `failure`."""
         status, *results = getattr(self._calls, name)(*arguments)
         if status != SUCCESS:
             raise self.failure(name, status)

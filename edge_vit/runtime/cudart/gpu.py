@@ -55,13 +55,7 @@ class GpuFacts:
 
 
 def open_cuda(device: int = 0, wait: Wait = "block") -> Cuda:
-    """Return the GPU `device`.
-
-    Raises:
-        MissingDependencyError: there is no libcudart.
-        BackendError: there is no driver, it does not fit, or it sees no GPU.
-        SpecError: there are GPUs, but not of that number.
-    """
+    """Return the GPU `device`; the error says what is missing: library, driver, GPU or number."""
     calls = load_cudart()
     if calls is None:
         raise MissingDependencyError(
@@ -73,10 +67,9 @@ def open_cuda(device: int = 0, wait: Wait = "block") -> Cuda:
 
 
 class Cuda(CheckedCalls):
-    """One GPU of this process. Pointers, streams, events and graphs are plain numbers.
+    """One GPU of this process, through the `calls` of a `CudartLibrary`.
 
-    `calls` has the functions of `edge_vit.runtime.cudart.calls.CudartLibrary`; errors are those of
-    `open_cuda`.
+    Pointers, streams, events and graphs are plain numbers.
     """
 
     def __init__(self, calls: Any, device: int = 0, wait: Wait = "block") -> None:

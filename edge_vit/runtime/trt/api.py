@@ -72,11 +72,7 @@ class TrtApi:
         return f"{name or self.package} {self.version}"
 
     def parse(self, onnx: bytes) -> ParsedNetwork:
-        """Return the strongly typed network of the ONNX file `onnx`.
-
-        Raises:
-            BackendError: the package has no builder, or the parser refuses; the node is named.
-        """
+        """Return the strongly typed network of the ONNX file `onnx`, or name the refused node."""
         if not self.can_build:
             raise BackendError(
                 f"{self.title} runs engines and builds none. Install the full TensorRT, or build "
@@ -105,9 +101,7 @@ def is_installed(backend: TrtBackend) -> bool:
 def open_api(backend: TrtBackend) -> TrtApi:
     """Return the adapter of the fullest package of `backend` that is installed.
 
-    Raises:
-        MissingDependencyError: there is none.
-        BackendError: it is there and cannot be loaded, as when a library of CUDA is missing.
+    One that cannot be loaded, as when a library of CUDA is missing, is a BackendError.
     """
     for name, load in _PACKAGES[backend].items():
         if importlib.util.find_spec(name) is None:

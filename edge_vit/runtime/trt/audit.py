@@ -49,15 +49,12 @@ class Product:
 
 @dataclass(frozen=True)
 class EngineAudit:
-    """The precision that each part computes in; the last fields are None before the build.
+    """The precision that each part computes in; numbers that are None are not known before a build.
 
-    Attributes:
-        witness: what was looked at.
-        layers: number of computing layers, by precision.
-        products: by the name of the graph's node, such as ``block3/fc1``.
-        num_reformats: layers that only change a tensor's type or order.
-        num_fused: blocks whose attention is one kernel, of `num_blocks`.
-        num_named: products that the built engine's layers name; the others are the network's.
+    `layers` counts the computing layers by precision, `products` are named like the graph's nodes,
+    such as ``block3/fc1``. `num_reformats` layers only change a tensor's type or order, the
+    attention of `num_fused` blocks is one kernel, and `num_named` products are named by the built
+    engine's layers; the others are the network's.
     """
 
     witness: Literal["network", "engine"]
@@ -101,10 +98,7 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
     """Return the audit of an engine by the inspector's JSON `text` of all layers.
 
     The audit of its `network` gives the products and their work, and speaks for those that no layer
-    names, as types are strong.
-
-    Raises:
-        BackendError: it is no such JSON, or the engine was built without details.
+    names, as types are strong. JSON without layers is a BackendError.
     """
     counts, products = _no_counts(), {}
     fused: set[str] = set()
@@ -144,11 +138,8 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
 class Asked:
     """The precisions that a bundle asks for in one of its graphs.
 
-    Attributes:
-        precision: of all but the exceptions.
-        exceptions: by node, a wider precision that is asked for.
-        quantized: the layers that are asked for in a quantized format; the others are asked for in
-            the format around them.
+    `exceptions` are nodes that are asked for in a wider precision. Of a quantized format, layers
+    that are not `quantized` are asked for in the format around it.
     """
 
     precision: Precision
@@ -179,11 +170,7 @@ def what_was_asked(bundle: Bundle, precision: Precision) -> Asked:
 
 
 def check_audit(audit: EngineAudit, asked: Asked, name: str) -> None:
-    """Refuse an engine called `name` that computes in a wider precision than was asked for.
-
-    Raises:
-        GateFailed: a product is wider than asked, or missing in the network; they are named.
-    """
+    """Refuse, by GateFailed, an engine that computes in a wider precision than was asked for."""
     wider = [
         f"{node} computes in {product.precision}, asked was {asked.of(node)}"
         for node, product in audit.products.items()

@@ -33,15 +33,7 @@ _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Builder:
-    """The TensorRT of this machine, as a child process found it.
-
-    Attributes:
-        title: for messages, such as ``TensorRT 10.3.0``.
-        can_build: the lean and dispatch runtimes cannot.
-        targets: compute capabilities that it builds for without that GPU.
-        hardware: the GPU that is here, or `NO_GPU`.
-        device: CUDA's number of it.
-    """
+    """The TensorRT and the GPU of this machine; see `TrtApi` for what it can do."""
 
     backend: TrtBackend
     version: str
@@ -57,13 +49,8 @@ class Builder:
 class PlanRequest:
     """One plan to build, as the child gets it.
 
-    Attributes:
-        onnx_digest: SHA-256 of the graph at `onnx_path`.
-        plan_path: where the plan goes; whatever is there is replaced.
-        batches: smallest, usual and largest; None for a graph whose batch is fixed.
-        targets: compute capabilities; empty for the GPU at hand.
-        timing_cache: file to read and write; empty for none.
-        workspace_bytes: limit of scratch memory; None for TensorRT's own.
+    The plan replaces whatever is at `plan_path`. No `batches` are those of a graph whose batch is
+    fixed, no `targets` the GPU at hand, no `workspace_bytes` TensorRT's own limit.
     """
 
     backend: TrtBackend
@@ -90,15 +77,10 @@ class PlanReport:
 
 
 def choose_builder(backend: BuildBackend, targets: tuple[str, ...] = ()) -> Builder:
-    """Return what `backend` stands for on this machine; a child process looks.
+    """Return what `backend` stands for on this machine, as a child process finds it.
 
-    ``auto`` takes TensorRT where it can build for the GPU that is here, else TensorRT-RTX; targets
-    are for RTX alone.
-
-    Raises:
-        MissingDependencyError: nothing is installed.
-        SpecError: something is installed, but nothing that builds here; the message says why.
-        BackendError: the one that was named cannot be loaded.
+    ``auto`` is TensorRT where it can build for the GPU that is here, else TensorRT-RTX; targets
+    are for RTX alone. Where nothing can build, the error says why.
     """
     if backend != "auto":
         return find_builder(backend)
@@ -132,12 +114,7 @@ def choose_builder(backend: BuildBackend, targets: tuple[str, ...] = ()) -> Buil
 
 
 def find_builder(backend: TrtBackend, device: int = 0) -> Builder:
-    """Return what a child process finds of `backend` and the GPU; nothing of it is loaded here.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-        BackendError: it cannot be loaded.
-    """
+    """Return what a child process finds of `backend` and the GPU; nothing of it is loaded here."""
     request = {"operation": "describe", "backend": backend, "device": device}
     found = run_child(request, lambda event: None, "looking for TensorRT")
     return from_json(Builder, found, "the result of the child process")
@@ -158,11 +135,7 @@ def builder_of(api: TrtApi, hardware: Hardware, device: int = 0) -> Builder:
 
 
 def choose_targets(builder: Builder, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the compute capabilities to build for: those `wanted`, or that of the GPU here.
-
-    Raises:
-        SpecError: there is no such target, no GPU, or targets make no sense for this backend.
-    """
+    """Return the compute capabilities to build for: those `wanted`, or that of the GPU here."""
     here = builder.hardware.compute_capability
     if builder.backend == "trt":
         if wanted:
@@ -229,18 +202,12 @@ def build_plan(
 ) -> PlanReport:
     """Build a plan into ``request.plan_path``; where memory runs out, with less workspace.
 
-    Args:
-        builder: to build with.
-        request: the plan.
-        asked: of the graph; checked before the builder begins.
-        what: the engine, for progress and messages: ``int8 engine``.
-        progress: follows the builder.
-        memory_mib: see `workspace_bytes`.
+    The network is held to what was `asked` before the builder begins; `what` names the engine in
+    messages: ``int8 engine``. For `memory_mib` see `workspace_bytes`.
 
     Raises:
         OutOfMemoryError: with the smallest workspace too.
-        CancelledError: the child was cancelled.
-        BackendError: the builder refuses the graph, or crashed.
+        BackendError: the builder refuses the graph, crashed, or was cancelled.
         ArtifactError: the graph was edited, or the plan cannot be written.
         GateFailed: TensorRT reads a wider precision in the graph than was asked for.
         KeyboardInterrupt: Ctrl-C; the child is gone by then.
@@ -291,14 +258,8 @@ def was_loaded(digest: str, builder: Builder) -> bool:
 def probe_plan(path: Path, digest: str, builder: Builder, progress: Progress) -> str | None:
     """Load the trusted plan at `path` in a child process, and remember that it went well.
 
-    A bad plan can crash its process. The child checks `digest` before TensorRT sees a byte.
-
-    Returns:
-        The inspector's JSON of its layers; None where this TensorRT has no inspector.
-
-    Raises:
-        ArtifactError: the plan was truncated or edited.
-        BackendError: it cannot be loaded, or crashed the child.
+    A bad plan can crash its process. The child checks `digest` before TensorRT sees a byte. Return
+    the inspector's JSON of the layers; None where this TensorRT has no inspector.
     """
     purpose = f"loading {path.name} for the first time"
     request = {

@@ -42,16 +42,9 @@ def run_child(
 ) -> Mapping[str, Any]:
     """Return the result of `edge_vit.runtime.trt.worker` for `request`.
 
-    Args:
-        request: see the worker.
-        on_event: takes what comes before the result, such as progress.
-        purpose: for messages: ``building the int8 engine``.
-
-    Raises:
-        EdgeVitError: what the child raised, of the same kind.
-        OutOfMemoryError: the system killed it, which it does when memory ran out.
-        BackendError: it crashed.
-        KeyboardInterrupt: Ctrl-C; the child is gone by then.
+    `on_event` takes what comes before the result, such as progress; `purpose` is for messages:
+    ``building the int8 engine``. Errors of the child are raised as the same kind; one that the
+    system killed, as it does when memory runs out, is an OutOfMemoryError. After Ctrl-C it is gone.
     """
     with tempfile.TemporaryFile() as stderr, _start(stderr) as child:
         try:

@@ -82,21 +82,17 @@ def find_engine(
     One that fits and does not load all the same is built anew.
 
     Args:
-        bundle: whose engine.
+        bundle: of the engine.
         precision: of its graph.
         backend: ``trt`` or ``rtx``.
         builder: the TensorRT and the GPU that are here; None to let a child process look.
         options: that it was built with; None for any; then a new one gets those of the first that
             is stale, else the default for `batch_size`.
-        may_build: False to refuse where none fits.
+        may_build: False to refuse where none fits, by an ArtifactError.
         trusts: take an engine that was not built here, and remember that it is trusted.
         batch_size: images that runs will mostly take; engines that take them come first, the one
             that is tuned closest to it before the others.
         progress: notes what is stale and why, and follows the build.
-
-    Raises:
-        ArtifactError: none fits and `may_build` is False; the message says what differs.
-        EdgeVitError: whatever a build may raise, see `build_engine`.
     """
     builder = builder or find_builder(backend)
     fixed = bundle.spec.static_batch
@@ -168,7 +164,6 @@ def build_engine(
         BackendError: TensorRT refuses the graph, crashed or ran out of memory.
         GateFailed: it would compute in a wider precision than the bundle asks for.
         MissingDependencyError: there is no TensorRT.
-        KeyboardInterrupt: Ctrl-C; nothing is left behind.
     """
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)

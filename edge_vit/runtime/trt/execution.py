@@ -28,16 +28,8 @@ class ExecutionContext:
     capture. The second captures a graph, which all that follow launch, until a shape, and with it
     perhaps an address, changes.
 
-    Args:
-        engine: to run.
-        cuda: the GPU, bound to the calling thread.
-        memory: of the tensors; any but ``auto``.
-        captures: whether to put runs into CUDA graphs.
-        settings: for `LoadedEngine.create_context`.
-
-    Attributes:
-        context: that runs the engine.
-        uses_graph: whether the last run was launched as a graph.
+    The GPU has to be bound to the calling thread; `memory` is any but ``auto``, `settings` are for
+    `LoadedEngine.create_context`. `uses_graph` is whether the last run was launched as a graph.
     """
 
     def __init__(
@@ -76,10 +68,6 @@ class ExecutionContext:
         """Return the outputs, which belong to the caller, and where the time went.
 
         `feeds` are contiguous arrays by input name.
-
-        Raises:
-            BackendError: TensorRT or CUDA refuses.
-            DeviceLostError: the GPU is lost.
         """
         cuda, stream = self._cuda, self._stream
         self._prepare({name: array.shape for name, array in feeds.items()})

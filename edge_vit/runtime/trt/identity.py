@@ -21,16 +21,10 @@ _MAX_LEVEL = 5
 
 @dataclass(frozen=True)
 class Hardware:
-    """The GPU that an engine is built for.
+    """The GPU that is here, such as ``sm_87`` by its compute capability; empty for none.
 
-    Attributes:
-        gpu: the driver's name of it; empty for a GPU that is not here.
-        compute_capability: such as ``sm_87``; empty where there is no GPU.
-        driver: newest CUDA version that the driver knows, such as ``12.6``.
-        cuda: major version of the CUDA runtime, such as ``12``.
-        is_integrated: whether GPU and CPU share one memory, as on a Jetson.
-        free_bytes: of GPU memory, at the moment.
-        why_none: CUDA's reason where there is no GPU.
+    `driver` is the newest CUDA version that the driver knows, `cuda` the major version of the
+    runtime; an integrated GPU shares the CPU's memory. `why_none` is CUDA's reason for no GPU.
     """
 
     gpu: str = ""
@@ -118,17 +112,9 @@ class EngineOptions:
 class EngineIdentity:
     """All that decides what is in a plan and where it may run.
 
-    Attributes:
-        precision: of the bundle's graph.
-        onnx_digest: SHA-256 of that graph.
-        backend: ``trt`` or ``rtx``.
-        version: of TensorRT, exact: a plan fits no other.
-        gpu: its name; empty for RTX, whose plans fit every GPU of a target.
-        targets: compute capabilities that it was built for.
-        driver: newest CUDA version that the driver knew; empty for RTX, which compiles on the GPU.
-        cuda: major version of the CUDA runtime; empty for RTX.
-        batches: None where the graph's batch is fixed.
-        optimization_level: None for TensorRT's own.
+    `onnx_digest` is the SHA-256 of the graph, `targets` are compute capabilities. GPU, driver and
+    CUDA (see `Hardware`) are empty for RTX, whose plans are compiled to the end on any GPU of a
+    target. No `batches` are those of a graph whose batch is fixed.
     """
 
     precision: Precision

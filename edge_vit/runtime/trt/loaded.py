@@ -118,9 +118,8 @@ class LoadedEngine:
     ) -> Context:
         """Return a new context; the arguments are for RTX alone.
 
-        Args:
-            captures_graphs: let the context put runs into CUDA graphs by itself.
-            runtime_cache: of an earlier `Context`; empty for a new cache, None for none.
+        It puts runs into CUDA graphs by itself where it `captures_graphs`. `runtime_cache` is that
+        of an earlier `Context`; empty for a new cache, None for none.
         """
         self._complaints.clear()
         config, cache = self._runtime_config(captures_graphs, runtime_cache)

@@ -62,14 +62,9 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """Settings of the builder, beyond the graph; None for TensorRT's own.
+    """Settings of the builder, beyond the graph; None for TensorRT's own, or for no timing cache.
 
-    Attributes:
-        profile: by name, for inputs with a dynamic dimension.
-        optimization_level: 0 (quick build) to 5 (fast engine).
-        workspace_bytes: that a tactic may use for scratch.
-        targets: compute capabilities to build for, such as ``sm_86``; RTX alone.
-        timing_cache: of an earlier build; None for no cache.
+    `profile` holds the shapes of the inputs with a dynamic dimension; `targets` are for RTX alone.
     """
 
     profile: Mapping[str, ShapeRange] = field(default_factory=dict)
@@ -107,11 +102,6 @@ class ParsedNetwork:
         return tuple(map(_facts, map(self._network.get_input, range(self._network.num_inputs))))
 
     @property
-    def outputs(self) -> tuple[TensorFacts, ...]:
-        """The outputs."""
-        return tuple(map(_facts, map(self._network.get_output, range(self._network.num_outputs))))
-
-    @property
     def layers(self) -> Iterator[NetworkLayer]:
         """Yield every layer, in the order of the network."""
         for layer in map(self._network.get_layer, range(self._network.num_layers)):
@@ -124,10 +114,8 @@ class ParsedNetwork:
     def build(self, settings: BuilderSettings, phases: Phases) -> BuiltPlan:
         """Return the plan, in a second or tens of minutes; TF32 is off, so that fp32 is float32.
 
-        Raises:
-            CancelledError: `phases` stopped it.
-            OutOfMemoryError: there was too little memory.
-            BackendError: the builder refuses; the message holds its own words.
+        It is a CancelledError where `phases` stops it, and an OutOfMemoryError or a BackendError
+        with the builder's own words where it fails.
         """
         self._complaints.clear()
         config = self._builder.create_builder_config()

@@ -34,12 +34,6 @@ def open_engine_session(
 
     An engine that was found and then does not load, or gives other outputs than the model, is built
     once more; the second failure stands.
-
-    Raises:
-        ArtifactError: no engine fits and none may be built.
-        BackendError: there is no GPU or no memory, or the engine is wrong.
-        DeviceLostError: the GPU is lost.
-        MissingDependencyError: TensorRT or CUDA's runtime is not installed.
     """
     cuda = open_cuda(options.device, options.wait)  # first: without a driver TensorRT may crash
     api = open_api(backend)

@@ -25,13 +25,9 @@ _MAX_CACHE_BYTES = 100 << 20  # NVIDIA's own advice for RTX's kernel cache
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine in memory and the name of its file.
+    """An engine in memory and the name of its file, for messages.
 
-    Attributes:
-        engine: closed by the session.
-        name: of its file, for messages.
-        captures_graphs: whether its contexts make CUDA graphs by themselves (RTX).
-        cache_path: file of the kernels that the first runs compile (RTX); None for nowhere.
+    RTX's contexts make CUDA graphs by themselves, and compile kernels, kept in `cache_path`.
     """
 
     engine: LoadedEngine
@@ -43,16 +39,8 @@ class EngineFile:
 class TrtSession(Session):
     """A TensorRT engine on a GPU; runs from several threads take turns.
 
-    Args:
-        file: the engine.
-        cuda: the GPU.
-        spec: of the model, to whose tensors the engine is held.
-        precision: of the graph that the engine was built from.
-        options: memory, graphs and the like.
-
-    Attributes:
-        memory: how tensors get to the GPU and back.
-        uses_graph: whether the last run was a CUDA graph; of RTX, whether one was asked for.
+    It closes the engine, whose tensors have to be those of `spec`. `uses_graph` is of RTX whether
+    a graph was asked for.
 
     Raises:
         BackendError: the engine is not one of this model, or there is too little memory.

@@ -54,7 +54,6 @@ def test_parses_and_builds(version):
     trt_api, watch = adapter(version), Watch()
     network = trt_api.parse(b"graph")
     assert [tensor.dtype for tensor in network.inputs] == ["UINT8"]
-    assert [tensor.name for tensor in network.outputs] == ["logits"]
     (layer,) = network.layers
     assert (layer.name, layer.kind, len(layer.inputs)) == ("head", "MATRIX_MULTIPLY", 1)
     takes_cache = trt_api.takes_timing_cache
