@@ -48,9 +48,6 @@ def draft_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path` that becomes `path` when the block ends well.
 
     When the block fails or is interrupted the draft is removed.
-
-    Raises:
-        ArtifactError: `path` exists, or the disk refuses.
     """
     if path.exists():
         raise ArtifactError(f"{path} exists already. Remove it first")

@@ -21,11 +21,7 @@ def is_lfs_pointer(start: bytes) -> bool:
 
 
 def refuse_lfs_pointer(path: Path, error: type[EdgeVitError] = ArtifactError) -> None:
-    """Check that the file at `path`, if it can be read, is no Git LFS pointer.
-
-    Raises:
-        EdgeVitError: it is one; of the class `error`.
-    """
+    """Check that the file at `path`, if it can be read, is no Git LFS pointer."""
     try:
         with path.open("rb") as file:
             start = file.read(_LENGTH)

@@ -36,11 +36,7 @@ def to_json(value: Any) -> Any:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Return the JSON in `data`.
-
-    Raises:
-        ValueError: it is none, or nested deeper than Python follows; of one line.
-    """
+    """Return the JSON in `data`, or raise ValueError with one line."""
     try:
         return json.loads(data)
     except RecursionError:

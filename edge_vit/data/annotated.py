@@ -32,13 +32,7 @@ class AnnotatedSource(FileSource):
 
 
 def open_coco(address: str, wanted: Wanted) -> AnnotatedSource:
-    """Return the images of a COCO annotation file, which lie beside it or in a folder near it.
-
-    Raises:
-        ImageError: an image is not there; the message names where it was looked for.
-        ArtifactError: the file is no annotation file.
-        SpecError: its categories are none of the model's classes.
-    """
+    """Return the images of a COCO annotation file, which lie beside it or in a folder near it."""
     path = Path(address)
     objects = read_coco(path, wanted.labels)
     if not objects:
@@ -80,12 +74,7 @@ def is_yolo(folder: Path) -> bool:
 
 
 def open_yolo(address: str, wanted: Wanted) -> AnnotatedSource:
-    """Return the images in ``images``, each with the objects of its text file in ``labels``.
-
-    Raises:
-        ImageError: there are no images.
-        ArtifactError: a text file is something else; when its image's turn comes.
-    """
+    """Return the images in ``images``, each with the objects of its text file in ``labels``."""
     root = Path(address)
     names = [path.as_posix() for path in list_folder(root / "images").paths]
 

@@ -24,15 +24,11 @@ NUM_NAMED = 10
 
 @dataclass(frozen=True)
 class MaxBad:
-    """How many images of a source may be unreadable before that is an error.
+    """How many images of a source may be unreadable before that is an error."""
 
-    Attributes:
-        share: of all images, 0 to 1; above 0 and with `FEW_IMAGES` or more, 1 image at least.
-        count: so many instead, where it is no share.
-    """
-
+    # Of all images, 0 to 1; above 0 and with FEW_IMAGES or more, 1 image at least
     share: float = 0.01
-    count: int | None = None
+    count: int | None = None  # so many instead, where it is no share
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or (self.count or 0) < 0:
@@ -55,11 +51,7 @@ DEFAULT_MAX_BAD = MaxBad()
 
 
 def parse_max_bad(text: str) -> MaxBad:
-    """Return what ``1%``, ``0.5 %`` or ``3`` says.
-
-    Raises:
-        SpecError: it says nothing of that kind.
-    """
+    """Return what ``1%``, ``0.5 %`` or ``3`` says."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text, re.ASCII)
     if not found or (not found[2] and "." in found[1]) or len(found[1]) > 9:
         raise SpecError(
@@ -111,9 +103,6 @@ class TolerantSource:
         """Yield index and image of those that can be read, from index `first` on.
 
         In work that is resumed, `num_bad` bad ones were met before that.
-
-        Raises:
-            ImageError: more are bad than may be, or all.
         """
         self._num_before = num_bad
         for index in range(first, len(self._source)):

@@ -50,10 +50,6 @@ def open_cifar(address: str, wanted: Wanted) -> ArraySource:
     """Return the test images of a folder with CIFAR's files, of one above it, or of the archive.
 
     The classes are matched to the model's labels by name, see `match_names`.
-
-    Raises:
-        ImageError: the files are damaged, the archive is another one, or the classes are not the
-            model's.
     """
     path = Path(address)
     found = read_cifar(path)
@@ -81,9 +77,6 @@ def read_cifar(path: Path, *, of_training: bool = False) -> CifarImages | None:
 
     `path` is that of the archive, of a folder with its files, or of the folder above that. The
     images are those of the test, or those `of_training`.
-
-    Raises:
-        ImageError: the files are there and damaged.
     """
     packed = _read_archive(path) if path.is_file() else {}
     for (folder, test, names), training, read in zip(CIFAR_FILES, _TRAINING, _READERS, strict=True):

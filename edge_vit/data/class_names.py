@@ -26,17 +26,11 @@ class Matched:
 
 @dataclass(frozen=True)
 class Naming:
-    """How messages name what is matched.
+    """How messages name what is matched."""
 
-    Attributes:
-        what: all of it, such as ``class folders of data/val``.
-        of: one name of it, such as ``class folder data/val/cat``.
-        mend: what to do about a name that is no label.
-    """
-
-    what: str
-    of: Callable[[str], str]
-    mend: Callable[[], str]
+    what: str  # all of it, such as class folders of data/val
+    of: Callable[[str], str]  # one name of it, such as class folder data/val/cat
+    mend: Callable[[], str]  # what to do about a name that is no label
 
 
 def match_names(

@@ -29,18 +29,13 @@ _NUM_SHOWN = 6
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder.
+    """The images of a folder."""
 
-    Attributes:
-        paths: of the images, sorted and relative to the folder.
-        classes: names of the class folders, sorted; None where the images lie in the folder itself.
-        notes: sentences about what was left out.
-        emptied: a sentence about class folders that are left without images, if there are some.
-    """
-
-    paths: list[Path]
+    paths: list[Path]  # of the images, sorted and relative to the folder
+    # Names of the class folders, sorted; None where the images lie in the folder itself
     classes: tuple[str, ...] | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # sentences about what was left out
+    # A sentence about class folders that are left without images, if there are some
     emptied: tuple[str, ...] = ()
 
 
@@ -87,11 +82,7 @@ def list_folder(folder: Path) -> Listing:
 def match_folders(
     folder: Path, listing: Listing, labels: Sequence[str], num_classes: int | None = None
 ) -> Matched:
-    """Return the class index of each class folder of `listing`, by the rules of `FolderSource`.
-
-    Raises:
-        ImageError: a class folder is no class of the model, or the folders are no classes.
-    """
+    """Return the class index of each class folder of `listing`, by the rules of `FolderSource`."""
     filled = {path.parts[0] for path in listing.paths}
     keys = {key_of(label) for label in labels}
     names = list(listing.classes or ())
@@ -129,11 +120,7 @@ def match_folders(
 
 
 def expand_folders(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
-    """Return `paths`, each folder among them as the images in it, and notes on what is left out.
-
-    Raises:
-        ImageError: a folder cannot be read, or holds no images.
-    """
+    """Return `paths`, each folder among them as the images in it, and notes on what is left out."""
     found: list[Path] = []
     notes: tuple[str, ...] = ()
     for path in paths:

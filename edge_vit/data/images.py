@@ -61,11 +61,7 @@ class FileSource(NotedSource):
         return self._names[index]
 
     def content_key(self, index: int) -> bytes:
-        """Return the file's size, its beginning and its end, which tell any two images apart.
-
-        Raises:
-            ImageError: the file cannot be read.
-        """
+        """Return the file's size, its beginning and its end, which tell any two images apart."""
         path = self._paths[index]
         try:
             with path.open("rb") as file:
@@ -144,9 +140,6 @@ class ArraySource(NotedSource):
     """Images in memory, uint8 (N, H, W, 3) RGB, or N arrays (H, W, 3) of any sizes; not copied.
 
     `image_labels` holds the index of each image's class.
-
-    Raises:
-        ShapeError: an image is no uint8 (H, W, 3) array, or there are not as many labels as images.
     """
 
     def __init__(
@@ -248,11 +241,7 @@ def open_folder(address: str, wanted: Wanted) -> FileSource:
 
 
 def open_image(address: str, wanted: Wanted) -> FileSource:
-    """Return the one image in a file, or refuse a file that is none.
-
-    Raises:
-        ImageError: by its name and its beginning the file is something else.
-    """
+    """Return the one image in a file, or refuse a file that is none."""
     path = Path(address)
     if path.name.lower().endswith(_ARCHIVES):
         raise archive_error(path)
@@ -269,9 +258,6 @@ def open_array(address: str, wanted: Wanted) -> ArraySource:
 
     A ``.npy`` file stays on the disk until an image's turn comes. A ``.npz`` file holds `images`,
     uint8 (N, H, W, 3) RGB, and class indices `labels` (N,) where they are known.
-
-    Raises:
-        ImageError: the file is damaged, or holds something else, or classes that the model has not.
     """
     path = Path(address)
     num_classes = (len(wanted.labels) or wanted.num_classes) if wanted.has_truth else None

@@ -18,9 +18,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     A name a line; or JSON: a list of names, an object of names by index, one of indices by name, or
     a configuration of Hugging Face's with its ``id2label``.
-
-    Raises:
-        SpecError: the file cannot be read, or does not name every class from 0 on.
     """
     refuse_lfs_pointer(path, SpecError)
     try:

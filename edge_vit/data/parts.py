@@ -31,10 +31,6 @@ def take_part(source: ImageSource, part: Part, progress: Progress = SILENT) -> I
 
     An image's part follows from its content: renamed, listed in another order, or with other images
     added beside it, it stays where it was. Parts are about, not exactly, of the same size.
-
-    Raises:
-        SpecError: the images can only be gone through, as those of a video.
-        ImageError: a file cannot be read.
     """
     if part.count == 1:
         return source

@@ -47,11 +47,7 @@ def signature_text(value: bytes) -> str:
 
 
 def signature_from_text(text: str) -> bytes:
-    """Return the signature that `signature_text` wrote.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the signature that `signature_text` wrote, or raise ValueError."""
     value = base64.b64decode(text, validate=True)
     if len(value) != SIGNATURE_BYTES:
         raise ValueError(f"signature: got {len(value)} bytes, expected {SIGNATURE_BYTES}")

@@ -23,11 +23,7 @@ MAX_RESIZED_PIXELS = 100_000_000
 
 
 def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
-    """Return `pixels`, uint8 (H, W, 3) RGB of any size, resized and cropped to the model's input.
-
-    Raises:
-        ShapeError: `pixels` is no uint8 (H, W, 3) array, or too long and thin to be resized.
-    """
+    """Return `pixels`, uint8 (H, W, 3) RGB, resized and cropped to the model's input."""
     check_image(pixels)
     height, width = resized_size(pixels.shape[:2], spec)
     if height * width > MAX_RESIZED_PIXELS:
@@ -45,11 +41,7 @@ def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
 
 
 def digest(pixels: UInt8Array) -> str:
-    """Return the SHA-256 of the shape and the pixels of a uint8 (H, W, 3) image, as 64 hex digits.
-
-    Raises:
-        ShapeError: `pixels` is no uint8 (H, W, 3) array.
-    """
+    """Return the SHA-256 of shape and pixels of a uint8 (H, W, 3) image, as 64 hex digits."""
     check_image(pixels)
     shape = "x".join(map(str, pixels.shape))
     return hashlib.sha256(f"uint8 {shape}\n".encode() + pixels.tobytes()).hexdigest()

@@ -44,34 +44,24 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # of two letters at least: 
 
 @dataclass(frozen=True)
 class SourceKind:
-    """One kind of source.
-
-    Attributes:
-        form: how its addresses are written.
-        help: what it is, in a few words.
-        images: ``module:function`` that opens it as images, called with its address and a `Wanted`;
-            empty where it goes on for ever.
-        frames: ``module:function`` that opens it as a camera's frames, called with a
-            `SourceAddress`, the seconds to wait and a clock; empty where it has none.
-        schemes: with which its addresses begin.
-        suffixes: of its files, in lower case.
-        layouts: sets of paths; a folder that holds all files of one set is this kind's.
-        options: names that may stand behind a ``#`` in the address.
-        is_live: whether it goes on by itself, so that the newest frame counts.
-        needs: the package that has to be installed for it.
-    """
+    """One kind of source."""
 
     name: str
-    form: str
-    help: str
+    form: str  # how its addresses are written
+    help: str  # what it is, in a few words
+    # The module:function that opens it as images, called with its address and a Wanted; empty where
+    # it goes on for ever
     images: str = ""
+    # The module:function that opens it as a camera's frames, called with a SourceAddress, the
+    # seconds to wait and a clock; empty where it has none
     frames: str = ""
-    schemes: tuple[str, ...] = ()
-    suffixes: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()  # with which its addresses begin
+    suffixes: tuple[str, ...] = ()  # of its files, in lower case
+    # Sets of paths; a folder that holds all files of one set is this kind's
     layouts: tuple[tuple[str, ...], ...] = ()
-    options: tuple[str, ...] = ()
-    is_live: bool = False
-    needs: str = ""
+    options: tuple[str, ...] = ()  # names that may stand behind a # in the address
+    is_live: bool = False  # whether it goes on by itself, so that the newest frame counts
+    needs: str = ""  # the package that has to be installed for it
 
 
 _CAMERA = "edge_vit.camera.sources"
@@ -168,11 +158,7 @@ PLUGINS: Registry[SourceKind] = Registry("kind of source", "edge_vit.data", {})
 
 
 def source_kinds() -> Iterator[SourceKind]:
-    """Yield every kind: those that ship here, then those of plug-ins.
-
-    Raises:
-        SpecError: a plug-in cannot be loaded.
-    """
+    """Yield every kind: those that ship here, then those of plug-ins."""
     yield from SHIPPED
     yield from map(PLUGINS.load, PLUGINS)
 
@@ -187,9 +173,6 @@ def kind_of(address: str) -> SourceKind:
 
     A file whose name tells nothing is taken for an image, and a path where nothing is for a folder:
     opening it says what is wrong.
-
-    Raises:
-        SpecError: its scheme is none that is known.
     """
     path = Path(address.removeprefix("file://"))
     if path.is_dir():
@@ -208,11 +191,7 @@ def kind_of(address: str) -> SourceKind:
 
 
 def kind_of_scheme(scheme: str, address: str) -> SourceKind:
-    """Return the kind whose addresses begin with `scheme`.
-
-    Raises:
-        SpecError: there is none.
-    """
+    """Return the kind whose addresses begin with `scheme`."""
     for kind in SHIPPED:
         if scheme in kind.schemes:
             return kind

@@ -14,35 +14,23 @@ from edge_vit.printable import one_line
 
 @dataclass(frozen=True, eq=False)
 class ImageItem:
-    """One decoded image.
+    """One decoded image."""
 
-    Attributes:
-        name: how people find it: the path below the folder, such as ``cat/001.jpg``.
-        pixels: uint8 (H, W, 3) RGB, upright.
-        label: index of its class, or None where it is not known.
-        truth: what a task's own kind of truth says of it, such as its objects.
-    """
-
-    name: str
-    pixels: UInt8Array
-    label: int | None
-    truth: object = None
+    name: str  # how people find it: the path below the folder, such as cat/001.jpg
+    pixels: UInt8Array  # uint8 (H, W, 3) RGB, upright
+    label: int | None  # index of its class, or None where it is not known
+    truth: object = None  # what a task's own kind of truth says of it, such as its objects
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of the images at an address.
+    """What is wanted of the images at an address."""
 
-    Attributes:
-        labels: the model's class names, which names of folders and in tables are matched to.
-        num_classes: of the model, where it is known.
-        limit: take this many images at most, spread evenly.
-        has_truth: whether classes are wanted; else names of folders and in tables are no classes.
-    """
-
+    # The model's class names, which names of folders and in tables are matched to
     labels: tuple[str, ...] = ()
-    num_classes: int | None = None
-    limit: int | None = None
+    num_classes: int | None = None  # of the model, where it is known
+    limit: int | None = None  # take this many images at most, spread evenly
+    # Whether classes are wanted; else names of folders and in tables are no classes
     has_truth: bool = True
 
 
@@ -137,11 +125,7 @@ def notes_of(source: object) -> tuple[str, ...]:
 
 
 def spread(count: int, limit: int | None) -> list[bool]:
-    """Return which of `count` things to take, so that `limit` of them lie evenly among all.
-
-    Raises:
-        SpecError: `limit` is below 1.
-    """
+    """Return which of `count` things to take, so that `limit` of them lie evenly among all."""
     if limit is None:
         return [True] * count
     if limit < 1:
@@ -152,11 +136,7 @@ def spread(count: int, limit: int | None) -> list[bool]:
 
 
 def limit_images(source: ImageSource, limit: int) -> ImageSource:
-    """Return `limit` images of `source` at most, spread evenly over it.
-
-    Raises:
-        SpecError: `limit` is below 1.
-    """
+    """Return `limit` images of `source` at most, spread evenly over it."""
     chosen = spread(len(source), limit)
     if isinstance(source, IndexedSource):
         return SelectedSource(source, list(itertools.compress(range(len(source)), chosen)))

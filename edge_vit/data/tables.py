@@ -158,11 +158,7 @@ def _find_columns(
 def _match(
     what: str, rows: Sequence[_Row], columns: Sequence[Sequence[str]], wanted: Wanted
 ) -> tuple[Matched, Sequence[str]]:
-    """The classes by the column that is of the model's; names are tried before numbers.
-
-    Raises:
-        ImageError: there is none; or some images have a class and others none.
-    """
+    """The classes by the column that is of the model's; names are tried before numbers."""
     errors = []
     for words in sorted(columns, key=_are_indices):
         num_words = sum(map(bool, words))

@@ -18,11 +18,8 @@ _MAX_SHOWN = 200
 def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark.
 
-    `errors` is for bytes that are no UTF-8: ``surrogateescape`` keeps them.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such text.
+    `errors` is for bytes that are no UTF-8: ``surrogateescape`` keeps them. Raises OSError, and
+    ValueError for what is no such text.
     """
     data = path.read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")

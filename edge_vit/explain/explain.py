@@ -93,12 +93,7 @@ def explain(
 
 
 def find_view(model: onnx.ModelProto, spec: ModelSpec) -> View:
-    """Return how to draw the attention of `model` on a picture.
-
-    Raises:
-        SpecError: it has no blocks, its tokens are no patches of the picture, or the tokens that
-            its answer is read from are not found.
-    """
+    """Return how to draw the attention of `model` on a picture."""
     graph = ir.from_proto(model).graph
     blocks = find_blocks(graph)
     cannot = f"{spec.name}: attention maps cannot be drawn"

@@ -22,20 +22,13 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One image seen by the reference and by a candidate.
-
-    Attributes:
-        picture_png: the image as the model sees it, PNG in base64.
-        reading: which tokens the prediction is read from: ``class token``.
-        correlation: Pearson's, of the two maps; 1 where both attend to the same places in the same
-            measure.
-        overlap: share of the brightest tenth of the patches that both have in common.
-    """
+    """One image seen by the reference and by a candidate."""
 
     image: str
-    picture_png: str
-    reading: str
+    picture_png: str  # the image as the model sees it, PNG in base64
+    reading: str  # which tokens the prediction is read from: class token
     reference: AttentionMap
     candidate: AttentionMap
+    # Pearson's, of the two maps; 1 where both attend to the same places in the same measure
     correlation: float
-    overlap: float
+    overlap: float  # share of the brightest tenth of the patches that both have in common

@@ -42,24 +42,19 @@ class PreprocessSpec:
     """How an image becomes the model's input; the words and their meaning are timm's.
 
     `edge_vit.data.preprocess` resizes and crops; `mean` and `std` are applied inside the graph.
-
-    Attributes:
-        image_size: (height, width) of the model's input, in pixels.
-        interpolation: how pixels are resampled; always antialiased, as Pillow does it.
-        crop_pct: share of the resized image that the crop keeps: the image is resized to
-            ``image_size / crop_pct`` first.
-        crop_mode: `center` resizes the shorter side and crops the centre; `squash` resizes both
-            sides, whatever the aspect ratio; `border` resizes the longer side and pads with `mean`.
-        mean: per channel R, G, B, of values from 0 to 1.
-        std: per channel R, G, B, of values from 0 to 1.
     """
 
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # (height, width) of the model's input, in pixels
+    # How pixels are resampled; always antialiased, as Pillow does it
     interpolation: Interpolation = "bicubic"
+    # Share of the resized image that the crop keeps: the image is resized to image_size / crop_pct
+    # first
     crop_pct: float = 0.875
+    # By "center" the shorter side is resized and the centre cropped; by "squash" both sides,
+    # whatever the aspect ratio; by "border" the longer side, and the rest gets the mean colour
     crop_mode: CropMode = "center"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # per channel R, G, B, of values from 0 to 1
+    std: tuple[float, float, float] = IMAGENET_STD  # per channel R, G, B, of values from 0 to 1
 
     def __post_init__(self) -> None:
         if len(self.image_size) != 2 or min(self.image_size) < 1:
@@ -144,46 +139,32 @@ def center_window(have: int, want: int) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as every package sees it: its name, its task, its tensors, its preprocessing.
+    """A model as every package sees it: its name, its task, its tensors, its preprocessing."""
 
-    Attributes:
-        name: for people, such as ``vit_small_patch16_224``.
-        source: the address it was exported from, such as ``timm:vit_small_patch16_224``.
-        task: what the output means.
-        labels: names of the classes, labels or scores by index; empty for `features` or where none
-            are known.
-        inputs: one tensor, ``images``: uint8 (batch, height, width, 3) RGB.
-        outputs: as the task names them, float32, batch first; the first one's last axis holds
-            classes, scores or channels.
-        preprocess: how an image becomes the input.
-        depth: number of transformer blocks.
-        num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
-            so are the two below.
-        embed_dim: width of a token.
-        num_tokens: tokens that attend to each other, prefix tokens included.
-        licence: of the weights, where the source says it.
-        activation: what turns the output into probabilities, outside of the graph; the task's own
-            where None is given.
-        threshold: a label is on from this probability, and a score counts as positive from this
-            value; the task's own where None is given.
-        nms: IoU above which the worse of two boxes of a class is left out; None to keep all.
-    """
-
-    name: str
-    source: str
-    task: TaskName
+    name: str  # for people, such as vit_small_patch16_224
+    source: str  # the address it was exported from, such as timm:vit_small_patch16_224
+    task: TaskName  # what the output means
+    # Names of the classes, labels or scores by index; empty for features or where none are known
     labels: tuple[str, ...]
-    inputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...]  # one tensor, images: uint8 (batch, height, width, 3) RGB
+    # As the task names them, float32, batch first; the first one's last axis holds classes, scores
+    # or channels
     outputs: tuple[TensorSpec, ...]
-    preprocess: PreprocessSpec
-    depth: int = 0
+    preprocess: PreprocessSpec  # how an image becomes the input
+    depth: int = 0  # number of transformer blocks
+    # Attention heads per block; 0 where it is not known or differs between blocks, and so are the
+    # two below
     num_heads: int = 0
-    embed_dim: int = 0
-    num_tokens: int = 0
-    licence: str = ""
+    embed_dim: int = 0  # width of a token
+    num_tokens: int = 0  # tokens that attend to each other, prefix tokens included
+    licence: str = ""  # of the weights, where the source says it
+    # What turns the output into probabilities, outside of the graph; the task's own where None is
+    # given
     activation: Activation | None = None
+    # A label is on from this probability, and a score counts as positive from this value; the
+    # task's own where None is given
     threshold: float | None = None
-    nms: float | None = None
+    nms: float | None = None  # IoU from which the worse of two boxes of a class goes; None for none
 
     def __post_init__(self) -> None:
         task = _task(self.task)

@@ -117,11 +117,7 @@ DEFAULT_RECIPE = RECIPES["balanced"]
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe called `name`.
-
-    Raises:
-        SpecError: there is none; the message lists those there are.
-    """
+    """Return the recipe called `name`."""
     if name not in RECIPES:
         raise SpecError(f"recipe {name!r} is unknown, expected one of {', '.join(RECIPES)}")
     return RECIPES[name]
@@ -134,36 +130,28 @@ def sqnr_of(error: float) -> float:
 
 @dataclass(frozen=True)
 class SiteScales:
-    """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127.
+    """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127."""
 
-    Attributes:
-        precision: of a quantized format, or `fp16` where the layer stays in floating point.
-        activation_scale: per tensor, of the layer's input. Rounded to float16, as are weights'.
-        weight_scales: per output channel, (N,).
-        activation_crest: amax / rms of the layer's input; above 50, INT8 levels are mostly spent
-            on outliers.
-        divisors: (K,), by which the input's channels are divided and the weight's rows multiplied,
-            folded into what is in front of the layer; like the next two empty for none.
-        offsets: (K,), that are subtracted from the input's channels before that, and undone in the
-            layer's bias.
-        correction: (N,), that is added to the layer's bias.
-        activation_zero: the level that stands for 0: 0 where the range is symmetric. The graph for
-            TensorRT, which knows no zero points, subtracts a constant instead.
-        output_error: energy of the model's output error over energy of its output, with this layer
-            alone quantized; 0 where it was not measured.
-    """
-
-    precision: Precision
+    precision: Precision  # of a quantized format, or fp16 where the layer stays in floating point
     reason: str
-    activation_scale: float
-    weight_scales: tuple[float, ...]
+    activation_scale: float  # per tensor, of the layer's input. Rounded to float16, as are weights'
+    weight_scales: tuple[float, ...]  # per output channel, (N,)
     activation_amax: float
+    # The amax / rms of the layer's input; above 50, INT8 levels are mostly spent on outliers
     activation_crest: float
+    # (K,), by which the input's channels are divided and the weight's rows multiplied, folded into
+    # what is in front of the layer; like the next two empty for none
     divisors: tuple[float, ...] = ()
+    # (K,), that are subtracted from the input's channels before that, and undone in the layer's
+    # bias
     offsets: tuple[float, ...] = ()
-    correction: tuple[float, ...] = ()
+    correction: tuple[float, ...] = ()  # (N,), that is added to the layer's bias
+    # The level that stands for 0: 0 where the range is symmetric. The graph for TensorRT, which
+    # knows no zero points, subtracts a constant instead
     activation_zero: int = 0
     steps: tuple[str, ...] = ()
+    # Energy of the model's output error over energy of its output, with this layer alone quantized;
+    # 0 where it was not measured
     output_error: float = 0.0
 
     @property
@@ -213,39 +201,32 @@ class Forecast:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """All that `quantize` needs: one table yields every INT8 artifact, without images.
-
-    Attributes:
-        model_digest: SHA-256 of the fp32 graph that it belongs to.
-        sites: by name, such as ``block0/qkv``.
-        image_digests: SHA-256 of each image as the model saw it, uint8 (height, width, 3), sorted.
-        fallback: the layers in the order in which they would go to FP16, costliest first; empty
-            where the recipe measures no layer.
-        fp32_nodes: nodes that FP16 would overflow, with the reason (`edge_vit.lowering.fp16`).
-        image_signatures: `edge_vit.data.perceptual.signature` of each image as base64, sorted:
-            they find it again when it was encoded anew. Empty in tables of format 3 and before.
-        forecast: None where the recipe measures nothing.
-        nearest: layers whose weights are rounded to nearest although the recipe would have errors
-            make up for each other: the images say too little of how their channels vary.
-        weights_digest: SHA-256 of the file that holds `levels`; empty where there are none.
-        rotation: seed of the rotation of the residual stream that the sites were calibrated in.
-        rotated_fp32_nodes: as `fp32_nodes`, in the rotated graph.
-        levels: by layer, its weight as rounded, int8 (K, N), kept in a file of their own; layers
-            that are missing are rounded to nearest.
-    """
+    """All that `quantize` needs: one table yields every INT8 artifact, without images."""
 
     recipe: Recipe
-    model_digest: str
-    sites: Mapping[str, SiteScales]
+    model_digest: str  # SHA-256 of the fp32 graph that it belongs to
+    sites: Mapping[str, SiteScales]  # by name, such as block0/qkv
+    # SHA-256 of each image as the model saw it, uint8 (height, width, 3), sorted
     image_digests: tuple[str, ...]
+    # The layers in the order in which they would go to FP16, costliest first; empty where the
+    # recipe measures no layer
     fallback: tuple[FallbackPoint, ...] = ()
+    # Nodes that FP16 would overflow, with the reason (edge_vit.lowering.fp16)
     fp32_nodes: Mapping[str, str] = field(default_factory=dict)
+    # The signature (edge_vit.data.perceptual) of each image as base64, sorted: it finds the image
+    # again when it was encoded anew. Empty in tables of format 3 and before
     image_signatures: tuple[str, ...] = ()
-    forecast: Forecast | None = None
+    forecast: Forecast | None = None  # None where the recipe measures nothing
+    # Layers whose weights are rounded to nearest although the recipe would have errors make up for
+    # each other: the images say too little of how their channels vary
     nearest: tuple[str, ...] = ()
-    weights_digest: str = ""
+    weights_digest: str = ""  # SHA-256 of the file that holds levels; empty where there are none
+    # Seed of the rotation of the residual stream that the sites were calibrated in
     rotation: int | None = None
+    # As fp32_nodes, in the rotated graph
     rotated_fp32_nodes: Mapping[str, str] = field(default_factory=dict)
+    # By layer, its weight as rounded, int8 (K, N), kept in a file of their own; layers that are
+    # missing are rounded to nearest
     levels: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict, compare=False)
     format: int = TABLE_FORMAT
 
@@ -286,11 +267,7 @@ class CalibrationTable:
         return replace(self, levels=levels, weights_digest=digest)
 
     def with_weights(self, data: bytes, where: str) -> CalibrationTable:
-        """Return the table with what `weights_to_bytes` wrote.
-
-        Raises:
-            ArtifactError: the bytes belong to another table.
-        """
+        """Return the table with what `weights_to_bytes` wrote."""
         if hashlib.sha256(data).hexdigest() != self.weights_digest:
             raise ArtifactError(
                 f"{where} belongs to another calibration table. Run: edgevit calibrate"

@@ -29,11 +29,7 @@ TASKS: Registry[Task] = Registry(
 
 
 def task_named(name: str) -> Task:
-    """Return the task that is called `name`.
-
-    Raises:
-        SpecError: neither edge-vit nor an installed plug-in has it.
-    """
+    """Return the task that is called `name`."""
     return TASKS.load(name)
 
 

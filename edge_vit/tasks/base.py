@@ -46,59 +46,45 @@ class Wording:
 
 
 class Task(ABC):
-    """A task; a subclass says what differs from a model with one named output of logits or scores.
+    """A task; a subclass has what differs from a model with one output of logits or scores."""
 
-    Attributes:
-        name: in manifests and on the command line.
-        wording: of reports.
-        columns: heads of the table of predictions, after that of the image.
-        num_word_columns: how many of all columns, the image's included, hold words.
-        aliases: what model libraries call it, such as Hugging Face's ``problem_type``.
-        default_activation: what turns outputs into probabilities where nothing else is said.
-        default_threshold: from which something is on or positive.
-        gives_probabilities: whether outputs stand for probabilities of classes or labels.
-        has_threshold: whether the user may set one.
-        has_classes: whether one class of several is right: then labels make accuracies.
-        has_labels: whether outputs have names.
-        has_head: whether the model ends in a head; without one it gives features.
-        reads_class_folders: whether the class folder of an image says something of its output.
-        has_direction: whether the cosine of two outputs says something.
-        needs_all_images: whether images are judged by each other, so that parts do not add up.
-        disagreement_is_loss: whether another prediction is worse, and not only another one.
-        smoothing: ways to smooth over the frames of a camera, the first one preferred.
-        measures: what an evaluation measures beside the share of equal predictions.
-        loss_measure: name of the measure that the gate bounds, in shares lost; empty where images
-            lost and gained by their labels are, or else other predictions.
-        gate: the accuracy gate that is asked by default, and again of an earlier report.
-        has_boxes: whether its predictions are boxes, which can be drawn.
-        shown_measure: name of a measure that has no value where the reference shows nothing in any
-            image, so that nothing can be compared.
-        default_top: how many entries of a prediction are returned where nothing else is said.
-    """
-
-    name: str
-    wording: Wording
+    name: str  # in manifests and on the command line
+    wording: Wording  # of reports
+    # Heads of the table of predictions, after that of the image
     columns: tuple[str, ...] = ("class", "index", "score")
-    num_word_columns: int = 2
+    num_word_columns: int = 2  # how many of all columns, the image's included, hold words
+    # What model libraries call it, such as Hugging Face's problem_type
     aliases: tuple[str, ...] = ()
+    # What turns outputs into probabilities where nothing else is said
     default_activation: Activation = "none"
-    default_threshold: float = 0.0
+    default_threshold: float = 0.0  # from which something is on or positive
+    # Whether outputs stand for probabilities of classes or labels
     gives_probabilities: bool = False
-    has_threshold: bool = False
-    has_classes: bool = False
-    has_labels: bool = True
-    has_head: bool = True
+    has_threshold: bool = False  # whether the user may set one
+    has_classes: bool = False  # whether one class of several is right: then labels make accuracies
+    has_labels: bool = True  # whether outputs have names
+    has_head: bool = True  # whether the model ends in a head; without one it gives features
+    # Whether the class folder of an image says something of its output
     reads_class_folders: bool = False
-    has_direction: bool = True
+    has_direction: bool = True  # whether the cosine of two outputs says something
+    # Whether images are judged by each other, so that parts do not add up
     needs_all_images: bool = False
+    # Whether another prediction is worse, and not only another one
     disagreement_is_loss: bool = False
+    # Ways to smooth over the frames of a camera, the first one preferred
     smoothing: tuple[str, ...] = ()
+    # What an evaluation measures beside the share of equal predictions
     measures: tuple[Measure, ...] = ()
+    # Name of the measure that the gate bounds, in shares lost; empty where images lost and gained
+    # by their labels are, or else other predictions
     loss_measure: str = ""
+    # The accuracy gate that is asked by default, and again of an earlier report
     gate: str = "max-drop"
-    has_boxes: bool = False
+    has_boxes: bool = False  # whether its predictions are boxes, which can be drawn
+    # Name of a measure that has no value where the reference shows nothing in any image, so that
+    # nothing can be compared
     shown_measure: str = ""
-    default_top: int = 5
+    default_top: int = 5  # how many entries of a prediction are returned where nothing else is said
 
     # What a model of the task is.
 
@@ -168,9 +154,6 @@ class Task(ABC):
 
         Without `images` each is called ``array``; without `sizes`, the images' own, before
         preprocessing, they are as large as the model's input.
-
-        Raises:
-            SpecError: `top` is below 1.
         """
         if top < 1:
             raise SpecError(f"top: got {top}, expected at least 1 entry")
@@ -247,9 +230,6 @@ class Task(ABC):
 
         `gallery` holds the reference's outputs of each different picture; `own` is the row of it
         that shows each query's own picture, which is left out, (rows,).
-
-        Raises:
-            SpecError: there is nothing to be found.
         """
         raise NotImplementedError(f"{self.name} is judged image by image")
 

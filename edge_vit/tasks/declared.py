@@ -40,9 +40,6 @@ def settle_task(
 
     What is `requested` by the user goes before what the source has `declared`. `ending` is the name
     of the graph's last operator, where it is an `activation`.
-
-    Raises:
-        SpecError: one class is asked for.
     """
     if requested == CLASSES and size == 1:
         raise SpecError(

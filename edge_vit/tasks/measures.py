@@ -18,18 +18,12 @@ Judge = Callable[[ModelSpec, Mapping[str, FloatArray], Sequence[Any]], Any]
 
 @dataclass(frozen=True)
 class MeasureValue:
-    """A measure over all images; what is None is not known.
+    """A measure over all images; what is None is not known."""
 
-    Attributes:
-        value: of the candidate.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        reference: the same measure of the reference, where it is one that truth decides.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+    value: float | None  # of the candidate
+    low: float | None = None  # lower end of its 95 % interval
+    high: float | None = None  # upper end
+    # The same measure of the reference, where it is one that truth decides
     reference: float | None = None
 
 
@@ -40,24 +34,16 @@ images that is made of these values."""
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured of each image; one of `compare` and `judge` is given.
+    """What is measured of each image; one of `compare` and `judge` is given."""
 
-    Attributes:
-        name: in JSON.
-        title: head of its row in a table, with its unit.
-        compare: of the candidate against the reference.
-        judge: of each of the two against the truth; a number, or what JSON takes.
-        unit: ``share`` is shown in percent, ``number`` with three digits.
-        has_row: whether a table shows it; False where the report has a row for it already.
-        summarize: over all images; None for the mean of those that have a number.
-        of: name of the measure whose values by image it sums up in its own way.
-    """
-
-    name: str
-    title: str
-    compare: Compare | None = None
-    judge: Judge | None = None
+    name: str  # in JSON
+    title: str  # head of its row in a table, with its unit
+    compare: Compare | None = None  # of the candidate against the reference
+    judge: Judge | None = None  # of each of the two against the truth; a number, or what JSON takes
+    # A share is shown in percent, a number with three digits
     unit: Literal["share", "number"] = "number"
+    # Whether a table shows it; False where the report has a row for it already
     has_row: bool = True
+    # Over all images; None for the mean of those that have a number
     summarize: Summarize | None = None
-    of: str = ""
+    of: str = ""  # name of the measure whose values by image it sums up in its own way

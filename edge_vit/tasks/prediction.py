@@ -30,13 +30,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image; each task has a class of its own.
+    """The prediction for one image; each task has a class of its own."""
 
-    Attributes:
-        image: its path or its name in the source; ``array`` where it came as one.
-    """
-
-    image: str
+    image: str  # its path or its name in the source; array where it came as one
 
     @property
     def key(self) -> object:
@@ -99,13 +95,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ClassPrediction(Prediction):
-    """Classes with their probability.
+    """Classes with their probability."""
 
-    Attributes:
-        answers: best first.
-    """
-
-    answers: tuple[Answer, ...]
+    answers: tuple[Answer, ...]  # best first
 
     @property
     def key(self) -> object:
@@ -199,15 +191,10 @@ class LabelsPrediction(ClassPrediction):
 
 @dataclass(frozen=True)
 class ScoresPrediction(Prediction):
-    """Numeric scores.
+    """Numeric scores."""
 
-    Attributes:
-        scores: every score in order.
-        above: whether each reaches the model's threshold.
-    """
-
-    scores: tuple[Score, ...]
-    above: tuple[bool, ...]
+    scores: tuple[Score, ...]  # every score in order
+    above: tuple[bool, ...]  # whether each reaches the model's threshold
 
     @property
     def key(self) -> object:

@@ -25,21 +25,14 @@ _METADATA_KEY = "edge_vit"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, and what a program must know to use them.
+    """Weights, and what a program must know to use them."""
 
-    Attributes:
-        config: of the model that the weights belong to.
-        labels: class names by index; empty for a model without a head.
-        preprocess: how an image becomes the model's input.
-        tensors: weights by their name in `VisionTransformer.state_dict`, on the CPU; not to be
-            written to.
-        metrics: how the weights came out, such as ``{"held_out_accuracy": 0.98}``.
-    """
-
-    config: VisionTransformerConfig
-    labels: tuple[str, ...]
-    preprocess: PreprocessSpec
+    config: VisionTransformerConfig  # of the model that the weights belong to
+    labels: tuple[str, ...]  # class names by index; empty for a model without a head
+    preprocess: PreprocessSpec  # how an image becomes the model's input
+    # Weights by their name in VisionTransformer.state_dict, on the CPU; not to be written to
     tensors: Mapping[str, Tensor]
+    # How the weights came out, such as {"held_out_accuracy": 0.98}
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,11 +59,7 @@ class _Facts:
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `path`: beside it first, then renamed over it.
-
-    Raises:
-        ArtifactError: the disk is full or read-only; what was at `path` is unchanged.
-    """
+    """Write `checkpoint` to `path`: beside it first, then renamed over it."""
     facts = _Facts(checkpoint.config, checkpoint.labels, checkpoint.preprocess, checkpoint.metrics)
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     safetensors = require("safetensors.torch", "writing a checkpoint")
@@ -79,11 +68,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Return the checkpoint in the file at `path`.
-
-    Raises:
-        ArtifactError: there is no such file, or not all of one that `save_checkpoint` wrote.
-    """
+    """Return the checkpoint in the file at `path`."""
     safetensors = require("safetensors", "reading a checkpoint")
     if not Path(path).is_file():
         raise ArtifactError(
@@ -143,10 +128,6 @@ def build_model(checkpoint: Checkpoint, image_size: int | None = None) -> Vision
     """Return the model with the weights of `checkpoint`, float32, in eval mode.
 
     With an `image_size`, the side of the square input in pixels becomes that.
-
-    Raises:
-        ArtifactError: the weights do not fit the config, or hold NaN or infinity.
-        SpecError: the patch size does not divide `image_size`.
     """
     if image_size is not None:
         checkpoint = resize_checkpoint(checkpoint, image_size)
@@ -156,11 +137,7 @@ def build_model(checkpoint: Checkpoint, image_size: int | None = None) -> Vision
 
 
 def load_tensors(model: VisionTransformer, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into `model`, every one of them and nothing else.
-
-    Raises:
-        ArtifactError: tensors are missing, unexpected or misshapen (all are listed), or not finite.
-    """
+    """Copy `tensors` into `model`, every one of them and nothing else."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = sorted(set(wanted) - set(tensors))
     unexpected = sorted(set(tensors) - set(wanted))

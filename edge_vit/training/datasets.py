@@ -148,10 +148,6 @@ def load_cifar(path: Path, image_size: int = 32) -> Dataset:
     """Return CIFAR from its files or archive at `path`: 50,000 images to train on, 10,000 held out.
 
     Nothing is extracted to the disk.
-
-    Raises:
-        ArtifactError: the files are missing or damaged; the message says what to put where.
-        SpecError: at this image size they do not fit in memory.
     """
     try:
         train, test = (read_cifar(path, of_training=of_training) for of_training in (True, False))
@@ -180,12 +176,7 @@ def find_cifar(root: Path) -> Path | None:
 
 
 def download(archive: Archive, root: Path, progress: Progress = SILENT) -> Path:
-    """Return the path in `root` that `archive` was downloaded to, size and MD5 checked.
-
-    Raises:
-        ArtifactError: no network, a damaged file or a disk that refuses; the message says where to
-            put the file by hand.
-    """
+    """Return the path in `root` that `archive` was downloaded to, size and MD5 checked."""
     data = bytearray()
     try:
         with (
@@ -242,13 +233,7 @@ def preprocess_for(image_size: int) -> PreprocessSpec:
 def write_class_folders(
     images: UInt8Array, labels: Int64Array, class_names: Sequence[str], folder: Path
 ) -> None:
-    """Write `images` as ``folder/<class name>/<nnnn>.png``, numbered as they come.
-
-    Raises:
-        ArtifactError: `folder` is not empty (images of another split would stay among these), or
-            the disk refuses.
-        SpecError: a class name cannot be the name of a folder.
-    """
+    """Write `images` as ``folder/<class name>/<nnnn>.png``, numbered as they come."""
     if folder.exists() and any(folder.iterdir()):
         raise ArtifactError(f"{folder} is not empty, expected a new folder. Remove it first")
     for name in class_names:

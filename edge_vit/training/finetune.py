@@ -34,22 +34,14 @@ from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig, fi
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """How a training came out.
+    """How a training came out."""
 
-    Attributes:
-        checkpoint_path: the best weights with all their facts.
-        held_out_accuracy: of the best weights, 0 to 1. They were chosen by it, so it is a little
-            optimistic.
-        best_epoch: that they came from, from 1.
-        losses: mean training loss of each epoch.
-        seconds: spent; in a resumed training, since it was resumed.
-    """
-
-    checkpoint_path: Path
+    checkpoint_path: Path  # the best weights with all their facts
+    # Of the best weights, 0 to 1. They were chosen by it, so it is a little optimistic
     held_out_accuracy: float
-    best_epoch: int
-    losses: tuple[float, ...]
-    seconds: float
+    best_epoch: int  # that they came from, from 1
+    losses: tuple[float, ...]  # mean training loss of each epoch
+    seconds: float  # spent; in a resumed training, since it was resumed
 
 
 def finetune(

@@ -28,28 +28,18 @@ _EVAL_BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """Where a training is, after a step.
+    """Where a training is, after a step."""
 
-    Attributes:
-        epoch: the one under way, from 1.
-        step: steps done in this epoch, of `num_steps`.
-        loss: mean over this epoch so far.
-        accuracy: on this epoch's training images so far, as augmented; 0 to 1.
-        seconds_left: estimate for the rest of the training.
-        held_out_accuracy: 0 to 1, in the last event of an epoch; None in the others.
-        best_accuracy: on the held-out images, of all epochs before; None in the first.
-    """
-
-    epoch: int
+    epoch: int  # the one under way, from 1
     num_epochs: int
-    step: int
+    step: int  # steps done in this epoch, of num_steps
     num_steps: int
-    loss: float
-    accuracy: float
+    loss: float  # mean over this epoch so far
+    accuracy: float  # on this epoch's training images so far, as augmented; 0 to 1
     learning_rate: float
-    seconds_left: float
-    held_out_accuracy: float | None
-    best_accuracy: float | None
+    seconds_left: float  # estimate for the rest of the training
+    held_out_accuracy: float | None  # 0 to 1, in the last event of an epoch; None in the others
+    best_accuracy: float | None  # on the held-out images, of all epochs before; None in the first
 
 
 OnProgress = Callable[[FinetuneProgress], None]

@@ -13,35 +13,26 @@ Optimizer = Literal["adamw", "adam"]
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """Every choice of a training.
+    """Every choice of a training."""
 
-    Attributes:
-        epochs: times that every training image is seen.
-        learning_rate: the highest, after the warm-up. The default suits pretrained weights; from
-            scratch a small model takes ten times as much.
-        optimizer: `adamw` (decoupled weight decay) or `adam`.
-        weight_decay: of the linear layers' weights; biases, norms and embeddings have none.
-        batch_size: images per step.
-        warmup_epochs: in which the learning rate rises linearly from 0.
-        cosine: whether the learning rate falls to 0 along a cosine after the warm-up, or stays.
-        label_smoothing: share of the target spread evenly over all classes.
-        augment: whether images are rotated, scaled and shifted a little at random.
-        seed: of the initial weights, the order of the images and everything else that is random.
-        threads: of the CPU; None leaves torch's own choice. Other counts may round otherwise.
-        checkpoint: a checkpoint of `finetune` to start from; None starts from random weights.
-    """
-
-    epochs: int = 20
+    epochs: int = 20  # times that every training image is seen
+    # The highest, after the warm-up. The default suits pretrained weights; from scratch a small
+    # model takes ten times as much
     learning_rate: float = 1e-4
-    optimizer: Optimizer = "adamw"
+    optimizer: Optimizer = "adamw"  # adamw (decoupled weight decay) or adam
+    # Of the linear layers' weights; biases, norms and embeddings have none
     weight_decay: float = 0.05
-    batch_size: int = 64
-    warmup_epochs: int = 1
+    batch_size: int = 64  # images per step
+    warmup_epochs: int = 1  # in which the learning rate rises linearly from 0
+    # Whether the learning rate falls to 0 along a cosine after the warm-up, or stays
     cosine: bool = True
-    label_smoothing: float = 0.0
-    augment: bool = True
+    label_smoothing: float = 0.0  # share of the target spread evenly over all classes
+    augment: bool = True  # whether images are rotated, scaled and shifted a little at random
+    # Of the initial weights, the order of the images and everything else that is random
     seed: int = 0
+    # Of the CPU; None leaves torch's own choice. Other counts may round otherwise
     threads: int | None = None
+    # A checkpoint of finetune to start from; None starts from random weights
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:

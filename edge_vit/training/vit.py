@@ -209,11 +209,7 @@ def resize_positions(embedding: Tensor, grid_size: int) -> Tensor:
 
 
 def find_config(name: str, **overrides: Any) -> VisionTransformerConfig:
-    """Return the preset called `name`, with the fields in `overrides` changed.
-
-    Raises:
-        SpecError: no preset is called so, or an override is unknown or impossible.
-    """
+    """Return the preset called `name`, with the fields in `overrides` changed."""
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(PRESETS)}"
