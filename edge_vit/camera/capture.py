@@ -138,7 +138,7 @@ class SourceCapture:
         return now + _ABORT_GRACE_NS
 
     def status(self, counts: Counts) -> SourceStatus:
-        """Return how the source stands, with what the loop made of its frames."""
+        """Return the state of the source, with the loop's counts of its frames."""
         with self._changed:
             return SourceStatus(
                 *(self.maker.name, self._state, self.maker.is_live, self._format, counts),
@@ -209,7 +209,7 @@ class SourceCapture:
         self._ended()
 
     def _explain(self, lost: BaseException) -> EdgeVitError:
-        """What ended a reading, if another may go better; raised where the source never can."""
+        """Return what ended a reading, if another may go better; raise it where it never can."""
         if not isinstance(lost, EdgeVitError):
             lost = SourceError(str(as_error(lost, f"source {self.maker.name}")))
         # The first frame of a camera may be broken, as its address may be wrong.
@@ -241,14 +241,13 @@ class SourceCapture:
 
     def _next_frame(self, source: FrameSource, generation: int) -> Frame | object:
         """The next frame, `_BAD` for one that cannot be decoded, `_END` when no more come."""
-        is_bad, capture, reason = False, None, ""
+        capture, reason = None, ""
         try:
             capture = source.read()
         except ImageError as error:
-            is_bad = True
             reason = describe(error)
             self._warnings.warn(reason, f"source {self.maker.name}: {reason}")
-        if capture is None and not is_bad:
+        if capture is None and not reason:
             if self.maker.is_live and self._is_mine(generation):
                 raise SourceError(f"source {self.maker.name} came to its end")
             return _END
@@ -267,12 +266,8 @@ class SourceCapture:
 
     def _stamp(self, capture: Capture, number: int, now: int) -> Frame:
         captured_ns = now if capture.captured_ns is None else min(capture.captured_ns, now)
-        stamps = Stamps(
-            captured_ns,
-            now,
-            captured_unix_ns=self._clock.unix_ns() - (now - captured_ns),
-            clock=capture.clock,
-        )
+        unix_ns = self._clock.unix_ns() - (now - captured_ns)
+        stamps = Stamps(captured_ns, now, captured_unix_ns=unix_ns, clock=capture.clock)
         return Frame(number, self.maker.name, capture.pixels, stamps, self.maker.is_live)
 
     def _begin(self, generation: int, state: SourceState) -> bool:

@@ -6,12 +6,12 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
+from edge_vit.camera.sink import Sink, Summarize
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError
@@ -22,13 +22,10 @@ from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
-
 _LOG = logging.getLogger(__name__)
 
 
-class DisagreementSink:
+class DisagreementSink(Sink):
     """Runs a reference on some frames too, and keeps those for which it predicts something else.
 
     A kept frame is ``TIME-NUMBER.png``, with both predictions in a ``.json``; the newest are kept.
@@ -46,7 +43,7 @@ class DisagreementSink:
         self._every, self._limit = every, limit
         self._checked: dict[str, int] = {}  # source -> number of the frame that was checked last
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Make the folder."""
         if self._folder.exists() and not self._folder.is_dir():
             raise ArtifactError(f"{self._folder} is a file, expected a folder to keep frames in")

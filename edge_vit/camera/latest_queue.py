@@ -1,7 +1,4 @@
-"""Frames between two stages: the newest of a live source, every one of a file.
-
-A file is held back where it enters, by a `Window`: behind it no stage waits for a file's sake.
-"""
+"""Frames between two stages: the newest of a live source, every one of a file."""
 
 from __future__ import annotations
 
@@ -95,33 +92,3 @@ class LatestQueue(Generic[T]):
         item = self._queues[self._next].popleft()
         self._next = (self._next + 1) % len(self._queues)
         return item
-
-
-class Window:
-    """Bounds at `size` how many frames of one file are between its reader and the last sink."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._num_inside = 0
-        self._changed = threading.Condition()
-        self._is_closed = False
-
-    def enter(self) -> bool:
-        """Wait for room and take it; return False once the window is closed."""
-        with self._changed:
-            while self._num_inside >= self._size and not self._is_closed:
-                self._changed.wait()
-            self._num_inside += not self._is_closed
-            return not self._is_closed
-
-    def leave(self) -> None:
-        """Give back the room of one frame."""
-        with self._changed:
-            self._num_inside -= 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let nothing in any more, and release the reader that waits."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()

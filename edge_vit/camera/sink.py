@@ -7,10 +7,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.threads import (
     SYSTEM_CLOCK,
     Clock,
@@ -20,25 +20,20 @@ from edge_vit.camera.threads import (
     start_thread,
 )
 from edge_vit.camera.values import CameraPrediction, SinkStatus
-from edge_vit.errors import BackendError, EdgeVitError
-
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
+from edge_vit.errors import EdgeVitError
 
 _LOG = logging.getLogger(__name__)
 
-_SLOW_NS = 10**9  # a failure that takes as long is one of waiting
-_MAX_SLOW = 3  # of those in a row, after which the sink is not tried for a while
-_PAUSE_NS = 30 * 10**9
+Summarize = Callable[[], CameraSummary]
+"""Returns the state of the loop."""
 
 _Waiting = tuple[CameraPrediction, Callable[[], None]]
 
 
-class Sink(Protocol):
-    """Something that takes predictions. One thread calls it, never the loop's own.
+class Sink:
+    """Takes predictions, in one thread of its own; any class with these members is one.
 
-    It may raise: that prediction counts as failed, the next one is offered all the same. After
-    three failures in a row that took a second or more each, it is not tried for half a minute.
+    It may raise: that prediction counts as failed, the next one is offered all the same.
 
     Attributes:
         name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
@@ -49,20 +44,18 @@ class Sink(Protocol):
     """
 
     name: str
-    queue_size: int
-    needs_pixels: bool
+    queue_size = 100
+    needs_pixels = False
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Get ready, before the first frame; `summarize` may be called later, in any thread."""
-        ...
 
     def write(self, prediction: CameraPrediction) -> None:
         """Take one prediction. Its arrays are only read."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Finish what was begun; called once, whatever happened before."""
-        ...
 
 
 class SinkRunner:
@@ -79,12 +72,10 @@ class SinkRunner:
         self._clock, self._ended = clock, ended
         self._queues: dict[str, deque[_Waiting]] = {}  # by source, that whose turn it is first
         self._changed = threading.Condition()
-        self._is_stopping = False  # no more answers come
+        self._is_stopping = False  # no more predictions come
         self._is_done = False  # the sink is closed
         self._written = self._dropped = self._failed = 0
         self._last_error = ""
-        self._num_slow = 0  # failures in a row that took long
-        self._retry_ns = 0  # until when answers fail without being tried
         self._warnings = RateLimitedWarnings(_LOG)
         self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
 
@@ -138,18 +129,13 @@ class SinkRunner:
     def _run(self) -> None:
         while (waiting := self._take()) is not None:
             prediction, taken = waiting
-            start_ns = self._clock.now_ns()
             try:
-                if start_ns < self._retry_ns:
-                    raise BackendError(self._last_error)
                 self.sink.write(prediction)
             except BaseException as error:
                 self._count_failure(error)
-                self._note_slow_failure(start_ns)
             else:
                 with self._changed:
                     self._written += 1
-                self._num_slow = 0
             taken()
         try:
             self.sink.close()
@@ -189,15 +175,6 @@ class SinkRunner:
             self._dropped += len(left)
         for _, taken in left:
             taken()
-
-    def _note_slow_failure(self, start_ns: int) -> None:
-        """Pause a sink that fails only after a while: a file would wait for each failure."""
-        now_ns = self._clock.now_ns()
-        if now_ns - start_ns < _SLOW_NS:
-            return
-        self._num_slow += 1
-        if self._num_slow >= _MAX_SLOW:
-            self._retry_ns = now_ns + _PAUSE_NS
 
     def _count_failure(self, error: BaseException) -> None:
         """Count a prediction that the sink raised on, and log why."""

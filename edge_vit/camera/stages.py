@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vit.camera.capture import RetryPolicy
-from edge_vit.camera.latest_queue import LatestQueue, Window
+from edge_vit.camera.latest_queue import LatestQueue
 from edge_vit.camera.summary import LoopMetrics
 from edge_vit.camera.threads import (
     SYSTEM_CLOCK,
@@ -160,7 +160,9 @@ class Stages:
         depth = -(-batch_size // len(is_live))
         # Of a file enough to fill every stage; what it may not send yet waits in its own thread.
         window = 4 * batch_size + _SINK_FRAMES
-        self._windows = [None if live else Window(window) for live in is_live]
+        # A file is held back where it enters: behind that no stage waits for a file's sake.
+        self._windows = [None if live else threading.Semaphore(window) for live in is_live]
+        self._is_cleared = False
         self.captured: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
         self._ready: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
         # What has run is answered, whatever comes after: nothing is dropped here.
@@ -187,17 +189,16 @@ class Stages:
 
         Waits for a file while too many of its frames are on their way.
         """
-        work, window = Work(place, frame), self._windows[place]
-        if window is not None and not window.enter():
-            self._counts.drop(work)
-            return
-        self._drop(self.captured.put(place, work))
+        work = Work(place, frame)
+        if (window := self._windows[place]) is not None:
+            window.acquire()
+        self._drop(work if self._is_cleared else self.captured.put(place, work))
 
     def clear(self) -> None:
         """Drop all frames that wait; those that have run still get their prediction."""
-        for window in self._windows:
-            if window is not None:
-                window.close()
+        self._is_cleared = True
+        for window in filter(None, self._windows):
+            window.release()  # the reader that waits
         for queue in (self.captured, self._ready):
             for work in queue.clear():
                 self._drop(work)
@@ -229,7 +230,7 @@ class Stages:
     def _leave(self, place: int) -> None:
         """Note that a frame of the source at `place` is on its way no more."""
         if (window := self._windows[place]) is not None:
-            window.leave()
+            window.release()
 
     def _drop(self, work: Work | None) -> None:
         if work is not None:

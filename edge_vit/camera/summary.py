@@ -158,7 +158,7 @@ def summary_lines(summary: CameraSummary) -> list[str]:
     counts = summary.counts
     lines = [
         f"{counts.answered} of {counts.captured} frames answered, {counts.dropped} dropped, "
-        f"{counts.failed} failed, in {summary.seconds:.1f} s: {summary.fps:.1f} a second",
+        f"{counts.failed} failed, in {summary.seconds:.1f} s: {summary.fps:.1f} a second"
     ]
     if counts.answered:
         clocks = " and ".join(_CLOCKS[clock] for clock in summary.clocks)

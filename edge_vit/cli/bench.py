@@ -8,22 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    ABOVE_0,
-    AT_LEAST_0,
-    NOT_NEGATIVE,
-    PATH,
-    POSITIVE,
-    bundle_argument,
-    json_option,
-    max_bad_option,
-    option,
-    precision_option,
-    session_options,
-)
-from edge_vit.cli.output import echo, print_json, print_tables, write_json
-from edge_vit.cli.outputs import ANY_FILE, deliver
+from edge_vit.cli.output import deliver, echo, print_json, print_tables, write_json
+from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
@@ -35,49 +23,24 @@ SCENARIOS = ("saturated", "paced")
 
 
 @click.command("bench")
-@bundle_argument
+@params.bundle_argument
 @option(
     "--scenario",
     "How runs follow each other. paced leaves the gaps of a camera, in which a GPU clocks down.",
-    SCENARIOS,
-    "saturated",
+    *(SCENARIOS, "saturated"),
 )
-@option("--fps N", "Runs per second of --scenario paced.  [default: 30]", ABOVE_0)
-@option(
-    "--batch-size N",
-    "Images per run.  [default: 1, or the graph's fixed batch]",
-    POSITIVE,
-)
-@option(
-    "--iterations N",
-    "Timed runs, at least.  [default: 200; 1 with --duration]",
-    POSITIVE,
-)
-@option(
-    "--duration S",
-    "Seconds that the timed runs take, at least.",
-    AT_LEAST_0,
-    0,
-    show_default=False,
-    name="duration_s",
-)
-@option("--warmup N", "Runs before them that do not count.", NOT_NEGATIVE, 10)
-@option(
-    "--image PATH",
-    "Image or folder to time on, from decoding to the answer.  [default: noise]",
-    PATH,
-)
-@option(
-    "--cold-start/--no-cold-start",
-    "Also measure the first answer of a process that has done nothing else.",
-    default=True,
-    show_default=True,
-)
-@max_bad_option
-@precision_option
-@functools.partial(session_options, wait="spin")
-@option("-o, --output FILE", "Write the result as JSON to FILE too, for edgevit compare.", ANY_FILE)
-@json_option
+@option("--fps RATE", "Runs per second of --scenario paced.  [default: 30]")
+@option("--batch-size N", "Images per run.  [default: 1, or the graph's fixed batch]")
+@option("--iterations N", "Timed runs, at least.  [default: 200; 1 with --duration]")
+@option("--duration S", "Least time of the timed runs.", params.AT_LEAST_0, 0.0, name="duration_s")
+@option("--warmup N", "Runs before them that do not count.", params.NOT_NEGATIVE, 10)
+@option("--image PATH", "Image or folder to time on, with decoding.  [default: noise]")
+@option("--cold-start/--no-cold-start", "Also time a new process.  [default: do]", default=True)
+@params.max_bad_option
+@params.precision_option
+@functools.partial(params.session_options, wait="spin")
+@option("-o, --output FILE", "Write JSON for edgevit compare, too.", params.ANY_FILE)
+@params.json_option
 @click.pass_obj
 def command(
     log: CommandLog,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import POSITIVE, bundle_argument, json_option, lock_timeout_option, option
 from edge_vit.cli.output import echo, print_json, print_tables
+from edge_vit.cli.params import option
 from edge_vit.formats import all_formats, names_of
 from edge_vit.runtime.trt.build import BuildBackend
 from edge_vit.runtime.trt.identity import Batches, EngineOptions
@@ -26,7 +27,7 @@ _ALL = "all"
 
 
 @click.command("build")
-@bundle_argument
+@params.bundle_argument
 @option(
     "--backend",
     "trt is TensorRT, for the GPU that is here; rtx is TensorRT-RTX, for desktop GPUs.",
@@ -38,27 +39,25 @@ _ALL = "all"
     "Of which graph; all for each that the bundle has.  [default: the smallest]",
     [*names_of(all_formats()), _ALL],
 )
-@option(
-    "--batch-size, --batch N", "Images per run.  [default: 1, or the graph's fixed batch]", POSITIVE
-)
-@option("--min N", "Fewest images per run.", POSITIVE, name="least")
-@option("--opt N", "Images that it is tuned for.", POSITIVE, name="usual")
-@option("--max N", "Most images per run.", POSITIVE, name="most")
+@option("--batch-size, --batch N", "Images per run.  [default: 1, or the graph's fixed batch]")
+@option("--min N", "Fewest images per run.", name="least")
+@option("--opt N", "Images that it is tuned for.", name="usual")
+@option("--max N", "Most images per run.", name="most")
 @option(
     "--optimization-level 0-5",
-    "0 builds quickly, 5 runs fastest.  [default: TensorRT's own, 3]",
+    "5 runs fastest.  [default: TensorRT's own, 3]",
     click.IntRange(0, 5),
 )
 @option(
     "--target SM",
-    "Build for a GPU that is not here, such as sm_86; may be repeated. TensorRT-RTX alone.",
+    "Build for a GPU that is not here, such as sm_86; repeatable. TensorRT-RTX alone.",
     name="targets",
     multiple=True,
 )
 @option(
     "--memory MIB",
-    "Most memory for a kernel's workspace.  [default: half of what is free]",
-    POSITIVE,
+    "Most workspace of a kernel.  [default: half of what is free]",
+    int,
     name="memory_mib",
 )
 @option(
@@ -68,8 +67,8 @@ _ALL = "all"
 )
 @option("--force", "Build even what is there already.")
 @option("--print-trtexec", "Build nothing; print the same as trtexec's command.")
-@lock_timeout_option
-@json_option
+@params.lock_timeout_option
+@params.json_option
 @click.pass_obj
 def command(
     log: CommandLog,
@@ -99,7 +98,8 @@ def command(
     from edge_vit.runtime.trt.engines import build_engine
 
     opened = Bundle.open(bundle)
-    precisions = _precisions(opened, precision)
+    wanted = [precision or opened.smallest_precision]
+    precisions: Sequence[Precision] = opened.precisions if precision == _ALL else wanted
     options = EngineOptions(_batches(batch_size, least, usual, most), optimization_level, targets)
     if print_trtexec:
         _print_trtexec(opened, precisions, options, memory_mib)
@@ -159,10 +159,6 @@ def _warn_of_little_memory(bundle: Bundle, builder: Builder) -> None:
             available / 2**30,
             wanted,
         )
-
-
-def _precisions(bundle: Bundle, precision: str | None) -> Sequence[Precision]:
-    return bundle.precisions if precision == _ALL else [precision or bundle.smallest_precision]
 
 
 def _batches(

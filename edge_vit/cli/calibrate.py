@@ -10,20 +10,10 @@ from pathlib import Path
 import click
 
 from edge_vit.bundle import TABLE, Bundle
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    ABOVE_0,
-    PATH,
-    bundle_argument,
-    lock_timeout_option,
-    max_bad_option,
-    num_images_option,
-    option,
-    recipe_option,
-    threads_option,
-)
 from edge_vit.cli.output import echo
-from edge_vit.cli.outputs import ANY_FOLDER
+from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.files import refuse_unwritable_folder
 from edge_vit.progress import Progress
@@ -34,32 +24,23 @@ _NUM_FRAMES = 256
 
 
 @click.command("calibrate")
-@bundle_argument
+@params.bundle_argument
 @option(
     "--calib DIR",
-    "Images like those of the deployment, a few hundred: a folder, .txt list, .npy, .npz or "
-    "a video, whose frames are taken.",
-    PATH,
+    "A few hundred images like those of the deployment: a folder, .txt list, .npy, .npz or video.",
 )
 @option(
     "--from-camera ADDRESS",
-    "Take the images from a live source instead, --num-images of them (default: 256); "
-    "addresses as of edgevit camera.",
+    "Take --num-images (256) of a live source instead; addresses as of edgevit camera.",
     name="camera",
 )
-@option(
-    "--interval S",
-    "With --from-camera: seconds from one image to the next.",
-    ABOVE_0,
-    1.0,
-    name="interval_s",
-)
-@option("--keep-frames DIR", "With --from-camera: leave the images in this new folder.", ANY_FOLDER)
-@num_images_option
-@max_bad_option
-@recipe_option
-@threads_option
-@lock_timeout_option
+@option("--interval S", "Of --from-camera: seconds between images.", default=1.0, name="interval_s")
+@option("--keep-frames DIR", "Leave the images of --from-camera here.", params.ANY_FOLDER)
+@params.num_images_option
+@params.max_bad_option
+@params.recipe_option
+@params.threads_option
+@params.lock_timeout_option
 @click.pass_obj
 def command(
     log: CommandLog,

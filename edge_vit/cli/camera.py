@@ -1,13 +1,16 @@
-"""``edgevit camera``: the newest frame in, an answer out, for weeks."""
+"""``edgevit camera``: the newest frame in, a prediction out, for weeks."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import getpass
 import logging
+import os
+import re
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,38 +18,46 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli.camera_sinks import make_steps, open_sinks, parse_smoothing
+from edge_vit.cli import params
+from edge_vit.cli.group import INTERRUPTED, Failure
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    ABOVE_0,
-    AT_LEAST_0,
-    POSITIVE,
-    Parsed,
-    bundle_argument,
-    option,
-    precision_option,
-    session_options,
-)
-from edge_vit.cli.output import echo
-from edge_vit.cli.outputs import ANY_FILE, ANY_FOLDER
+from edge_vit.cli.output import echo, write_json
+from edge_vit.cli.params import option
 from edge_vit.data.registry import frame_forms
+from edge_vit.errors import EdgeVitError, SpecError
 from edge_vit.formats import REFERENCE
 from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.spec import Precision
 
 if TYPE_CHECKING:
+    from edge_vit.camera.loop import CameraLoop
     from edge_vit.camera.sink import Sink
     from edge_vit.camera.smoothing import SmoothingKind
+    from edge_vit.camera.summary import CameraSummary
     from edge_vit.camera.values import CameraPrediction
+    from edge_vit.device import EnergyReport
+    from edge_vit.device.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 _ARGUMENTS = "edge_vit.camera.arguments"
 _UNIT_FLAG = "--print-systemd-unit"
+_STDOUT = ("stdout", "-")
+_ENERGY_INTERVAL_S = 1.0
+_LEAST_MEASURED = 0.95  # of the time; below it joules per prediction would be too few
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def parse_smoothing(text: str) -> tuple[str, int]:
+    """Return kind and number of frames of ``ema:8`` or ``majority:5``."""
+    found = re.fullmatch(r"(ema|majority):(\d{1,4})", text)
+    if found is None or int(found[2]) < 1:
+        raise SpecError(f"{text!r} is not of the form ema:8 or majority:5")
+    return found[1], int(found[2])
 
 
 class _KeepsArguments(click.Command):
-    """A command that remembers how it was called."""
+    """A command that keeps its arguments as typed, for the systemd unit."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)
@@ -54,7 +65,7 @@ class _KeepsArguments(click.Command):
 
 
 @click.command("camera", cls=_KeepsArguments)
-@bundle_argument
+@params.bundle_argument
 @option(
     "--source ADDRESS",
     f"{frame_forms()}; options behind a #, such as csi://0#width=1920,height=1080. "
@@ -63,44 +74,25 @@ class _KeepsArguments(click.Command):
     multiple=True,
     required=True,
 )
-@option("--top N", "Answers.", POSITIVE, 5)
-@option("--batch N", "Frames that one run takes at most.", POSITIVE, 1, name="batch_size")
-@option(
-    "--deadline MS",
-    "How long a run waits for more frames.  [default: 0]",
-    AT_LEAST_0,
-    0.0,
-    show_default=False,
-    name="deadline_ms",
-)
+@option("--top N", "Answers.", default=5)
+@option("--batch N", "Frames that one run takes at most.", default=1, name="batch_size")
+@option("--deadline MS", "How long a run waits for more frames.", name="deadline_ms", default=0.0)
 @option(
     "--preprocess",
     "auto takes the fastest whose pixels are those of pillow, the reference.",
     ["auto", "reduced", "cropped", "pillow"],
     "auto",
 )
-@option(
-    "--stale-after S",
-    "Open a live source anew after so many seconds without a frame.",
-    ABOVE_0,
-    5.0,
-)
+@option("--stale-after S", "Reopen a live source after so long without a frame.", default=5.0)
 @option(
     "--answer-timeout S",
     "Exit with status 4 after so many seconds without an answer; 0 for never.",
-    AT_LEAST_0,
-    60.0,
+    *(params.AT_LEAST_0, 60.0),
 )
-@option(
-    "--record-disagreements DIR",
-    "Keep frames there that fp32 on the CPU answers differently.",
-    ANY_FOLDER,
-)
-@option("--check-every N", "With --record-disagreements: every so many frames.", POSITIVE, 100)
-@option(
-    "--max-disagreements N", "With --record-disagreements: keep so many at most.", POSITIVE, 500
-)
-@option("--report FILE", "Write the final summary there, as JSON.", ANY_FILE, name="report_path")
+@option("--record-disagreements DIR", "Keep frames where fp32 differs.", params.ANY_FOLDER)
+@option("--check-every N", "With --record-disagreements: every so many frames.", default=100)
+@option("--max-disagreements N", "With --record-disagreements: keep so many at most.", default=500)
+@option("--report FILE", "Write the final summary there, as JSON.", params.ANY_FILE)
 @option("--json", "Print each answer as a line of JSON.", name="json_lines")
 @option(_UNIT_FLAG, "Print a systemd unit for this very command, and exit.", name="print_unit")
 @option(
@@ -113,17 +105,11 @@ class _KeepsArguments(click.Command):
 @option(
     "--smooth KIND:K",
     "Smooth over K frames: ema:8 averages probabilities, majority:5 counts first answers.",
-    Parsed("KIND:K", parse_smoothing),
-    name="smoothing",
+    params.Parsed("KIND:K", parse_smoothing),
 )
-@option(
-    "--min-confidence SCORE",
-    "Mark answers below this probability, 0 to 1, as not confident.",
-    click.FloatRange(0, 1),
-    name="floor",
-)
-@precision_option
-@session_options
+@option("--min-confidence SCORE", "Mark answers below it as not confident.", click.FloatRange(0, 1))
+@params.precision_option
+@params.session_options
 @click.pass_obj
 def command(
     log: CommandLog,
@@ -138,12 +124,12 @@ def command(
     record_disagreements: Path | None,
     check_every: int,
     max_disagreements: int,
-    report_path: Path | None,
+    report: Path | None,
     json_lines: bool,
     print_unit: bool,
     sink_addresses: tuple[str, ...],
-    smoothing: tuple[SmoothingKind, int] | None,
-    floor: float | None,
+    smooth: tuple[SmoothingKind, int] | None,
+    min_confidence: float | None,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -156,13 +142,16 @@ def command(
     answered, in order. A source that is lost is opened anew. SIGTERM ends the loop with status 0.
     """
     from edge_vit.camera.capture import RetryPolicy
+    from edge_vit.camera.disagreements import DisagreementSink
     from edge_vit.camera.loop import CameraLoop
     from edge_vit.camera.preprocessing import Preprocessing
-    from edge_vit.camera.sinks.json_lines import json_line
+    from edge_vit.camera.sinks.addresses import make_sink
+    from edge_vit.camera.sinks.json_lines import StdoutSink, json_line
+    from edge_vit.camera.smoothing import ConfidenceFloor, Smoothing
     from edge_vit.camera.sources.address import source_maker
-    from edge_vit.camera.stages import LoopOptions
+    from edge_vit.camera.stages import LoopOptions, Step
     from edge_vit.camera.systemd import Notifier
-    from edge_vit.cli.camera_run import Signals, run_loop
+    from edge_vit.device import open_telemetry
 
     makers = [source_maker(source, timeout_s=stale_after) for source in sources]
     opened = Bundle.open(bundle)
@@ -171,30 +160,44 @@ def command(
         return
     # A stream is opened, probed and read for its first frame, each within `stale_after`.
     retry = RetryPolicy(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
-    settings = LoopOptions(batch_size, deadline_ms, top, answer_timeout, retry)
-    with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(Signals())
-        stdout = json_line if json_lines else _changes()
-        sinks = stack.enter_context(open_sinks(sink_addresses, signals.stop, stdout))
+    steps: list[Step] = []
+    if smooth is not None:
+        steps.append(Smoothing(*smooth, opened.spec, top))
+    if min_confidence is not None:
+        steps.append(ConfidenceFloor(min_confidence, opened.spec))
+    with _Signals() as signals, open_telemetry() as telemetry:
+        has_json = json_lines or not set(_STDOUT).isdisjoint(sink_addresses)
+        to_line = json_line if has_json else _changes()
+        sinks: list[Sink] = [StdoutSink(to_line, signals.stop)]
+        sinks += [
+            make_sink(address, telemetry.read)
+            for address in sink_addresses
+            if address not in _STDOUT
+        ]
         with log.progress() as progress, progress.step("loading the model"):
             wanted = dataclasses.replace(options, batch_size=batch_size)
             session = open_session(opened, precision, backend, wanted, progress)
         if record_disagreements is not None:
+            reference = open_session(opened, REFERENCE, "ort", SessionOptions(threads=1))
             sinks.append(
-                _disagreements(opened, record_disagreements, check_every, max_disagreements)
+                DisagreementSink(
+                    *(reference, opened.spec, record_disagreements),
+                    every=check_every,
+                    limit=max_disagreements,
+                )
             )
         loop = CameraLoop(
             makers,
             session,
             opened.spec,
             sinks=sinks,
-            steps=make_steps(smoothing, floor, opened.spec, top),
+            steps=steps,
             prepare=Preprocessing(opened.spec.preprocess, preprocess),
-            options=settings,
+            options=LoopOptions(batch_size, deadline_ms, top, answer_timeout, retry),
             notifier=Notifier.from_environment(),
         )
         signals.stop_loop = loop.stop
-        run_loop(loop, signals, report_path)
+        _run_loop(loop, signals, telemetry.read, report)
         session.close()
 
 
@@ -211,16 +214,8 @@ def _unit_of(bundle: Bundle, arguments: list[str]) -> str:
     )
 
 
-def _disagreements(bundle: Bundle, folder: Path, every: int, limit: int) -> Sink:
-    """The sink that has fp32 on the CPU answer too."""
-    from edge_vit.camera.disagreements import DisagreementSink
-
-    reference = open_session(bundle, REFERENCE, "ort", SessionOptions(threads=1))
-    return DisagreementSink(reference, bundle.spec, folder, every=every, limit=limit)
-
-
 def _changes() -> Callable[[CameraPrediction], bytes | None]:
-    """What was seen, when it is not what was seen before."""
+    """Return a function that gives a line where a source shows something else than before."""
     from edge_vit.camera.summary import prediction_line
 
     seen: dict[str, object] = {}
@@ -232,3 +227,108 @@ def _changes() -> Callable[[CameraPrediction], bytes | None]:
         return None if is_same else f"{one_line(prediction_line(prediction))}\n".encode()
 
     return to_line
+
+
+class _Signals:
+    """While open, SIGINT and SIGTERM call `stop_loop`; before there is one, they end the command.
+
+    `number` is that of the signal that came; 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.stop_loop: Callable[[], None] | None = None
+
+    def __enter__(self) -> _Signals:
+        self._earlier = {number: signal.signal(number, self._handle) for number in _STOPPING}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Stop the loop, if there is one, as nothing is left to do for it."""
+        if self.stop_loop is not None:
+            threading.Thread(target=self.stop_loop, daemon=True).start()
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.stop_loop is None:
+            if number == signal.SIGTERM:
+                raise SystemExit(0)  # no Exception: loading the model would catch that
+            raise KeyboardInterrupt
+        self.number = self.number or number
+        self.stop()  # in a thread: the main one may hold the very lock that stopping needs
+
+
+def _run_loop(
+    loop: CameraLoop, signals: _Signals, read: Callable[[], Telemetry], report_path: Path | None
+) -> None:
+    """Run the loop, and report how it went, however it ended."""
+    from edge_vit.camera.summary import summary_lines
+    from edge_vit.device import EnergyMeter
+
+    end: Failure | EdgeVitError | None = None
+    with EnergyMeter(read, _ENERGY_INTERVAL_S) as meter:
+        try:
+            loop.run()
+        except EdgeVitError as error:
+            end = error
+    summary = loop.summary()
+    for line in (*summary_lines(summary), *_energy_lines(meter.report, summary)):
+        _LOG.info("%s", line)
+    if report_path is not None:
+        _write_report(report_path, summary, meter.report)
+    if signals.number == signal.SIGINT:
+        end = Failure("interrupted", INTERRUPTED)
+    if loop.is_stuck:
+        # A thread hangs in a driver, or in a pipe without a reader: Python would wait for it, and
+        # so would flushing stdout. Sinks flush what they print.
+        _LOG.warning("leaving a thread behind that does not end")
+        if isinstance(end, EdgeVitError):
+            end = Failure(str(end), end.exit_status)
+        if end is not None:
+            end.show()
+        sys.stderr.flush()
+        os._exit(end.exit_code if end else 0)
+    if end is not None:
+        raise end
+
+
+def _joules_per_answer(energy: EnergyReport, summary: CameraSummary) -> float | None:
+    """Joules over the predictions; None where too little of the time was measured."""
+    is_whole = energy.measured_s >= _LEAST_MEASURED * energy.duration_s
+    if energy.joules is None or not is_whole or not summary.counts.answered:
+        return None
+    return energy.joules / summary.counts.answered
+
+
+def _energy_lines(energy: EnergyReport, summary: CameraSummary) -> list[str]:
+    """The run's energy, and whether the machine was slowed down; [] where it does not tell."""
+    lines = []
+    joules = _joules_per_answer(energy, summary)
+    if joules is not None:
+        lines.append(
+            f"energy: {1000 * joules:.0f} mJ per answer, idling included; {energy.mean_w:.1f} W "
+            f"on average, {energy.max_w:.1f} W at most ({energy.power_source})"
+        )
+    if energy.was_throttled:
+        why = ", ".join(energy.throttling) or "over-current or heat"
+        lines.append(f"the machine was slowed down while it ran: {why}. Look at edgevit doctor")
+    return lines
+
+
+def _write_report(path: Path, summary: CameraSummary, energy: EnergyReport) -> None:
+    """Write `summary`, with the machine that it was taken on and its energy."""
+    from edge_vit.measure.environment import read_environment
+
+    report = {
+        "kind": "camera",
+        "format": 1,
+        "summary": summary,
+        "energy": energy,
+        "joules_per_answer": _joules_per_answer(energy, summary),
+        "was_throttled": energy.was_throttled,
+        "environment": read_environment(),
+    }
+    write_json(report, path)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edge_vit.cli.options import PATH, json_option, option
-from edge_vit.cli.output import json_text, print_json, print_tables
-from edge_vit.cli.outputs import REPORT_FILE, deliver
-from edge_vit.cli.reports import read_measured, write_text
+from edge_vit.cli import params
+from edge_vit.cli.output import deliver, json_text, print_json, print_tables, write_file
+from edge_vit.cli.params import option
+from edge_vit.cli.reports import read_measured
 from edge_vit.errors import SpecError
 
 if TYPE_CHECKING:
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("reports", metavar="REPORT...", nargs=-1, required=True, type=PATH)
+@click.argument("reports", metavar="REPORT...", nargs=-1, required=True, type=params.PATH)
 @option("--strict", "Refuse reports whose conditions are unlike, with exit status 1.")
-@option(
-    "-o, --output FILE", "Write the comparison to this .html, .md or .json file too.", REPORT_FILE
-)
-@json_option
+@option("-o, --output FILE", "An .html, .md or .json report, too.", params.REPORT_FILE)
+@params.json_option
 def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_json: bool) -> None:
     """Put reports side by side: like with like, and what differs.
 
@@ -46,7 +45,7 @@ def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_jso
         )
     deliver(
         lambda: _print(comparison, as_json=as_json),
-        lambda: write_text(_rendered(comparison, output.suffix), output) if output else None,
+        lambda: write_file(_rendered(comparison, output.suffix), output) if output else None,
     )
 
 
@@ -73,15 +72,11 @@ def _rendered(comparison: Comparison, suffix: str) -> str:
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each: the file's own, with so much of its folder as tells it apart."""
-    return list(_unique(paths))
-
-
-def _unique(paths: Sequence[Path]) -> Iterator[str]:
+    """Return a name for each: the file's own, or the path where several have that, numbered."""
+    files = Counter(path.name for path in paths)
+    names: list[str] = []
     for index, path in enumerate(paths):
-        others = [other for i, other in enumerate(paths) if i != index]
-        name = path.name
-        if any(other.name == name for other in others):
-            name = str(path)
-        repeats = sum(other == path for other in paths[:index])
-        yield f"{name} ({repeats + 1})" if repeats else name
+        name = path.name if files[path.name] == 1 else str(path)
+        repeats = paths[:index].count(path)
+        names.append(f"{name} ({repeats + 1})" if repeats else name)
+    return names

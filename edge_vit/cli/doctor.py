@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import json_option
 from edge_vit.cli.output import echo, print_json, print_tables
 from edge_vit.errors import EdgeVitError
 
@@ -30,7 +30,7 @@ _VIT_SMALL_BYTES = 88 << 20  # fp32 weights of a ViT-S/16, where no bundle says 
 
 @click.command("doctor")
 @click.argument("bundle", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
-@json_option
+@params.json_option
 @click.pass_context
 def command(context: click.Context, bundle: Path | None, as_json: bool) -> None:
     """Show this machine, what works on it, and how to repair the rest.
@@ -56,11 +56,7 @@ def command(context: click.Context, bundle: Path | None, as_json: bool) -> None:
     with log.progress() as progress, progress.step("importing", len(extras)) as advance:
         states = try_extras(extras, advance)
     backends = available_backends()
-    findings = [
-        *_examine(facts, reading, opened),
-        *_examine_packages(states),
-        *_examine_backends(backends),
-    ]
+    findings = [*_examine(facts, reading, opened), *_examine_install(states, backends)]
     if as_json:
         print_json(
             {
@@ -113,7 +109,7 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
     cudart = load_cudart()
     has_gstreamer = shutil.which("gst-launch-1.0") is not None
     return [
-        *examine_machine(ROOT, facts, reading, sees_tensorrt=_is_there("tensorrt")),
+        *examine_machine(ROOT, facts, reading, sees_tensorrt=find_spec("tensorrt") is not None),
         *examine_cuda(facts, ".".join(map(str, cudart.version)) if cudart else ""),
         *examine_engines(facts, has_tensorrt=any(BACKENDS[b].is_installed for b in ("trt", "rtx"))),
         *examine_memory(facts.memory, build_memory_gib(weights), is_jetson=facts.is_jetson),
@@ -122,13 +118,14 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
     ]
 
 
-def _examine_packages(extras: Mapping[str, Sequence[Package]]) -> list[Finding]:
+def _examine_install(
+    extras: Mapping[str, Sequence[Package]], backends: Sequence[str]
+) -> list[Finding]:
     from edge_vit.device.findings import Finding
 
     broken = {
         package.name: Finding(
-            "problem",
-            f"extra {extra}",
+            *("problem", f"extra {extra}"),
             f"{package.name} {package.version} is installed, but fails: {package.error}",
             f"pip install --force-reinstall 'edge-vit[{extra}]'",
         )
@@ -136,20 +133,11 @@ def _examine_packages(extras: Mapping[str, Sequence[Package]]) -> list[Finding]:
         for package in packages
         if package.error
     }
-    return list(broken.values())
-
-
-def _examine_backends(backends: Sequence[str]) -> list[Finding]:
-    from edge_vit.device.findings import Finding
-
-    if backends:
-        return []
-    detail = "nothing here can run a model"
-    return [Finding("problem", "backend", detail, "pip install 'edge-vit[cpu]'")]
-
-
-def _is_there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    none = "nothing here can run a model"
+    unable = (
+        [] if backends else [Finding("problem", "backend", none, "pip install 'edge-vit[cpu]'")]
+    )
+    return [*broken.values(), *unable]
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    POSITIVE,
-    Parsed,
-    bundle_argument,
-    data_option,
-    json_option,
-    max_bad_option,
-    num_images_option,
-    option,
-    precision_option,
-    session_options,
-)
-from edge_vit.cli.output import write_json
-from edge_vit.cli.outputs import ANY_FILE, deliver
-from edge_vit.cli.reports import print_accuracy, print_part
+from edge_vit.cli.output import deliver, echo, print_json, write_json
+from edge_vit.cli.params import option
+from edge_vit.cli.reports import print_accuracy
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.parts import Part
 from edge_vit.errors import SpecError
 from edge_vit.formats import find_format
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.spec import Precision
+
+_LOG = logging.getLogger(__name__)
 
 
 def _parse_part(text: str) -> Part:
@@ -38,30 +30,19 @@ def _parse_part(text: str) -> Part:
 
 
 @click.command("eval")
-@bundle_argument
-@data_option
-@num_images_option
-@max_bad_option
-@precision_option
-@session_options
+@params.bundle_argument
+@params.data_options
+@params.precision_option
+@params.session_options
 @option(
-    "--shard I/N",
-    "Evaluate part I of N and write it to -o FILE, for edgevit merge.",
-    Parsed("I/N", _parse_part),
+    "--shard I/N", "Evaluate part I of N, for edgevit merge.", params.Parsed("I/N", _parse_part)
 )
+@option("-o, --output FILE", "Write JSON; meanwhile FILE.state, to resume from.", params.ANY_FILE)
 @option(
-    "-o, --output FILE",
-    "Write the result as JSON to FILE; while it is made, FILE.state can be resumed from.",
-    ANY_FILE,
-)
-@option(
-    "--ray N",
-    "Evaluate in N parts on a Ray cluster, on this machine where RAY_ADDRESS names none.",
-    POSITIVE,
-    name="num_ray_parts",
+    "--ray N", "Evaluate in N parts on a Ray cluster: RAY_ADDRESS, or here.", name="num_ray_parts"
 )
 @option("--resume", "Go on from FILE.state, if it is there.", name="is_resumed")
-@json_option
+@params.json_option
 @click.pass_obj
 def command(
     log: CommandLog,
@@ -107,10 +88,7 @@ def command(
                 if evaluator.remark:
                     progress.note(evaluator.remark)
                 totals = evaluator.evaluate(
-                    shard or Part(),
-                    state_path=state_path,
-                    is_resumed=is_resumed,
-                    progress=progress,
+                    shard or Part(), state_path=state_path, is_resumed=is_resumed, progress=progress
                 )
         if shard is None and find_format(totals.subject.precision).is_quantized:
             looked_at = min(num_images or NUM_COVERAGE_IMAGES, NUM_COVERAGE_IMAGES)
@@ -125,6 +103,11 @@ def command(
     else:
         assert output is not None, "checked above"
         totals.write(output)
-        print_part(totals, output, as_json=as_json)
+        (index, count), num_images = totals.part, totals.num_images
+        if as_json:
+            print_json({"file": str(output), "part": totals.part, "num_images": num_images})
+        else:
+            echo(f"{output}: part {index} of {count}, {num_images:,} images")
+            _LOG.info("When all %d are there: edgevit merge FILE...", count)
     if state_path is not None:
         state_path.unlink(missing_ok=True)

@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    bundle_argument,
-    images_argument,
-    json_option,
-    option,
-    precision_option,
-    threads_option,
-)
-from edge_vit.cli.output import json_text, print_json, print_tables
-from edge_vit.cli.outputs import OutputFile, deliver
-from edge_vit.cli.reports import write_bytes
+from edge_vit.cli.output import deliver, json_text, print_json, print_tables, write_file
+from edge_vit.cli.params import option
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
@@ -34,16 +26,16 @@ if TYPE_CHECKING:
 
 
 @click.command("explain")
-@bundle_argument
-@images_argument
-@precision_option
-@threads_option
+@params.bundle_argument
+@params.images_argument
+@params.precision_option
+@params.threads_option
 @option(
     "-o, --output FILE",
-    "Draw the maps over the images: an .html page; .json has the numbers.",
-    OutputFile(".html", ".json", html_needs=("jinja2",)),
+    "Maps over the images, as an .html page; .json has the numbers.",
+    params.OutputFile(".html", ".json", html_needs=("jinja2",)),
 )
-@json_option
+@params.json_option
 @click.pass_obj
 def command(
     log: CommandLog,
@@ -77,16 +69,12 @@ def command(
         for note in notes:
             progress.note(note)
         found = explain(
-            opened,
-            FileSource(paths),
-            precision,
-            options=SessionOptions(threads),
-            progress=progress,
+            opened, FileSource(paths), precision, options=SessionOptions(threads), progress=progress
         )
     name = opened.spec.name
     deliver(
         lambda: _print(found, as_json=as_json),
-        lambda: write_bytes(_rendered(found, name, output.suffix), output) if output else None,
+        lambda: write_file(_rendered(found, name, output.suffix), output) if output else None,
     )
 
 

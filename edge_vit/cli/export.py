@@ -10,21 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    NOT_NEGATIVE,
-    PATH,
-    POSITIVE,
-    Names,
-    lock_timeout_option,
-    max_bad_option,
-    num_images_option,
-    numbers,
-    option,
-    recipe_option,
-    threads_option,
-)
 from edge_vit.cli.output import print_tables
+from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.label_files import read_labels
 from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format, names_below
@@ -36,7 +25,8 @@ if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
 
 _LOG = logging.getLogger(__name__)
-_COLOUR = numbers("R,G,B", float, (3,))
+_COLOUR = params.numbers("R,G,B", float, (3,))
+_SIDES = params.numbers("N or H,W", int, (1, 2))
 
 
 def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,66 +41,39 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("export")
 @click.argument("model", metavar="MODEL")
-@option("-o, --output OUT.edgevit", "The bundle to make.", PATH, required=True)
+@option("-o, --output OUT.edgevit", "The bundle to make.", params.PATH, required=True)
 @_format_flags
-@option(
-    "--calib DIR",
-    "Images like those of the deployment: INT8 is calibrated on them, parity proven on them.",
-    PATH,
-)
-@num_images_option
-@max_bad_option
-@recipe_option
-@option("--checkpoint FILE", "Weights: safetensors or torch.", PATH)
-@option(
-    "--weights-key NAME",
-    "Which of the checkpoint's weights, such as state_dict_ema; found by itself otherwise.",
-)
-@option(
-    "--checkpoint-size N|H,W",
-    "Image size that the checkpoint was trained with, where the file does not tell.",
-    numbers("N or H,W", int, (1, 2)),
-)
+@option("--calib DIR", "Images to calibrate on, and to prove the graph on.")
+@params.num_images_option
+@params.max_bad_option
+@params.recipe_option
+@option("--checkpoint FILE", "Weights: safetensors or torch.", params.PATH)
+@option("--weights-key NAME", "Of a checkpoint with several, such as state_dict_ema.")
+@option("--checkpoint-size N|H,W", "Where the file does not tell it.", _SIDES)
 @option("--random-weights", "Take random weights, to try shape and speed.")
 @option(
-    "--model-arg KEY=VALUE",
-    "An argument of the model's own constructor; may be given several times.",
-    name="model_args",
-    multiple=True,
+    "--model-arg KEY=VALUE", "Of its constructor; repeatable.", name="model_args", multiple=True
 )
-@option(
-    "--labels FILE",
-    "Class names: one per line, or JSON: a list, an object by index or by name, config.json.",
-    PATH,
-    name="labels_file",
-)
-@option("--num-classes N", "Width of the head; 0 for none.", NOT_NEGATIVE)
-@option("--task", "What the output means, where the model does not show it.", Names(TASKS))
-@option(
-    "--activation",
-    "What makes the model's own output probabilities; none where they are that already.",
-    get_args(Activation),
-)
+@option("--labels FILE", "Class names: one per line, or as JSON.", params.PATH, name="labels_file")
+@option("--num-classes N", "Width of the head; 0 for none.", params.NOT_NEGATIVE)
+@option("--task", "What the output means, where the model does not tell.", params.Names(TASKS))
+@option("--activation", "What makes the output probabilities.", get_args(Activation))
 @option(
     "--threshold VALUE",
-    "A label is on from this probability, a score positive from this value.  [default: 0.5 and 0]",
+    "From which a label is on, or a score positive.  [default: 0.5 and 0]",
     float,
 )
 @option("--nms IOU", "Of two boxes of a class that overlap more, keep the better.", float)
-@option("--static-batch N", "Fix the batch size.", POSITIVE)
-@option(
-    "--image-size N|H,W",
-    "Of the model's input; positions are interpolated.",
-    numbers("N or H,W", int, (1, 2)),
-)
+@option("--static-batch N", "Fix the batch size.")
+@option("--image-size N|H,W", "Of the model's input; positions are interpolated.", _SIDES)
 @option("--crop-pct SHARE", "Share of the resized image that the crop keeps.", float)
 @option("--crop-mode", "How it is cropped.", get_args(CropMode))
 @option("--interpolation", "How it is resized.", get_args(Interpolation))
 @option("--mean", "Of each channel, for values from 0 to 1.", _COLOUR)
 @option("--std", "Of each channel, for values from 0 to 1.", _COLOUR)
 @option("--force", "Replace OUT.edgevit where it exists.")
-@threads_option
-@lock_timeout_option
+@params.threads_option
+@params.lock_timeout_option
 @click.pass_obj
 def command(
     log: CommandLog,

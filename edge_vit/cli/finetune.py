@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import ABOVE_0, NOT_NEGATIVE, POSITIVE, option, threads_option
 from edge_vit.cli.output import echo
-from edge_vit.cli.outputs import ANY_FILE
-from edge_vit.cli.progress import ShownProgress
+from edge_vit.cli.params import option
 from edge_vit.errors import ArtifactError
+from edge_vit.progress import Progress
 from edge_vit.training.options import FinetuneOptions, Optimizer
 
 if TYPE_CHECKING:
@@ -28,32 +28,23 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneO
 
 @click.command("finetune")
 @click.argument("model", metavar="MODEL")
-@option(
-    "--data DIR|digits|cifar100",
-    "Labelled images: a folder of class folders, or a data set by name.",
-    required=True,
-)
-@option("-o, --output FILE.safetensors", "Where the best weights go.", ANY_FILE, required=True)
+@option("--data DIR|digits|cifar100", "Class folders, or a data set by name.", required=True)
+@option("-o, --output FILE.safetensors", "The best weights.", params.ANY_FILE, required=True)
 @option("--optimizer", "How weights are updated.", get_args(Optimizer), _DEFAULTS["optimizer"])
 @option(
     "--lr RATE",
     "The highest learning rate; from scratch a small model takes ten times as much.",
-    ABOVE_0,
-    _DEFAULTS["learning_rate"],
+    default=_DEFAULTS["learning_rate"],
     name="learning_rate",
 )
-@option("--batch-size N", "Images per step.", POSITIVE, _DEFAULTS["batch_size"])
-@option("--epochs N", "Times that every image is seen.", POSITIVE, _DEFAULTS["epochs"])
-@option("--seed N", "Of all that is random.", NOT_NEGATIVE, _DEFAULTS["seed"])
-@option("--image-size N", "In pixels.  [default: the model's own]", POSITIVE)
-@option(
-    "--checkpoint FILE",
-    "Start from these weights of an earlier finetune.",
-    click.Path(dir_okay=False),
-)
+@option("--batch-size N", "Images per step.", default=_DEFAULTS["batch_size"])
+@option("--epochs N", "Times that every image is seen.", default=_DEFAULTS["epochs"])
+@option("--seed N", "Of all that is random.", params.NOT_NEGATIVE, _DEFAULTS["seed"])
+@option("--image-size N", "In pixels.  [default: the model's own]")
+@option("--checkpoint FILE", "Start from these weights.", click.Path(dir_okay=False))
 @option("--resume", "Go on with an interrupted training of the same FILE.")
 @option("--force", "Replace FILE where it exists.")
-@threads_option
+@params.threads_option
 @click.pass_obj
 def command(
     log: CommandLog,
@@ -99,12 +90,10 @@ def command(
 
 
 @contextlib.contextmanager
-def training_view(
-    progress: ShownProgress, name: str
-) -> Iterator[Callable[[FinetuneProgress], None]]:
-    """Give the callback of `finetune`: one bar of all steps, with loss and accuracy.
+def training_view(progress: Progress, name: str) -> Iterator[Callable[[FinetuneProgress], None]]:
+    """Give the callback of `finetune`: one bar of all steps, and a note after each epoch.
 
-    The bar opens with the first step, since only that says how many there are.
+    The bar opens with the first step, since only that tells how many there are.
     """
     with contextlib.ExitStack() as stack:
         advance: Callable[[int], None] | None = None
@@ -115,19 +104,13 @@ def training_view(
             if advance is None:
                 total = event.num_epochs * event.num_steps
                 advance = stack.enter_context(progress.step(f"training {name}", total))
-            progress.detail(describe(event))
             now = (event.epoch - 1) * event.num_steps + event.step
             advance(now - position)
             position = now
+            if event.held_out_accuracy is not None:  # the last event of an epoch
+                progress.note(
+                    f"epoch {event.epoch} of {event.num_epochs}: loss {event.loss:.3f}, accuracy "
+                    f"{event.accuracy:.1%}, held out {event.held_out_accuracy:.1%}"
+                )
 
         yield show
-
-
-def describe(event: FinetuneProgress) -> str:
-    """Return where a training is: epoch, loss, accuracy, and the best on the held-out images."""
-    text = (
-        f"epoch {event.epoch} of {event.num_epochs}, loss {event.loss:.3f}, "
-        f"accuracy {event.accuracy:.1%}"
-    )
-    best = event.best_accuracy
-    return text if best is None else f"{text}, held out at best {best:.1%}"

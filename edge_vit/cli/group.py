@@ -1,21 +1,23 @@
-"""The group of commands: loaded late, and every failure as one line with its exit status."""
+"""The group of commands: loaded late, every failure one line; streams that are closed or full."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import io
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import click
 
-from edge_vit.cli.streams import prepare_streams, write_stdout
-from edge_vit.errors import EdgeVitError
+from edge_vit.errors import ArtifactError, EdgeVitError
 from edge_vit.optional import require as import_or_explain
 from edge_vit.printable import printable
 
@@ -23,6 +25,7 @@ INTERRUPTED = 130
 
 _LOG = logging.getLogger(__name__)
 _ANYWHERE = ("--verbose", "-v", "--quiet", "-q")
+_FAILED_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 class Failure(click.ClickException):
@@ -41,9 +44,7 @@ class Failure(click.ClickException):
 class CommandGroup(click.Group):
     """Commands that lie in `edge_vit.cli.NAME`, each loaded when it is called.
 
-    Args:
-        summaries: the name of each command and the first line of its help.
-        settings: click's own.
+    `summaries` has the name of each command and the first line of its help, in order.
     """
 
     def __init__(self, *, summaries: Mapping[str, str], **settings: Any) -> None:
@@ -61,8 +62,7 @@ class CommandGroup(click.Group):
         name, known, rest = super().resolve_command(ctx, args)
         if name is None or known is None:
             return name, known, rest
-        command: click.Command = importlib.import_module(f"edge_vit.cli.{name}").command
-        return name, command, rest
+        return name, importlib.import_module(f"edge_vit.cli.{name}").command, rest
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ``--verbose`` and ``--quiet`` wherever they stand, as people type them last."""
@@ -102,7 +102,7 @@ class CommandGroup(click.Group):
 
 @contextlib.contextmanager
 def _printable_messages() -> Iterator[None]:
-    """Write control characters out in what click says of a mistyped command."""
+    """Escape control characters in click's messages about a mistyped command."""
     try:
         yield
     except click.ClickException as error:
@@ -112,13 +112,13 @@ def _printable_messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that it takes its temporary files along."""
+    """Let SIGTERM end a command as Ctrl-C does, so that its temporary files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
+        yield  # only the main thread may handle signals
         return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -139,3 +139,51 @@ def _explain(error: Exception) -> Failure:
         return Failure(f"{error.filename}: {error.strerror}", 1)
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Failure(f"internal error ({what}). For a traceback run again with --verbose", 1)
+
+
+def prepare_streams() -> None:
+    """Make both streams take any character, and discard messages where stderr is closed.
+
+    Raises:
+        ArtifactError: stdout is closed: results would be lost, or land in the next file opened.
+    """
+    if sys.stderr is None:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        if descriptor != 2:
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 # lives as long as we do
+    if sys.stdout is None:
+        raise ArtifactError(
+            "stdout is closed, and results would be lost. Send them to a file with > FILE, or to "
+            f"{os.devnull}"
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@contextlib.contextmanager
+def write_stdout() -> Iterator[None]:
+    """Turn a failing write to stdout inside the block into one line.
+
+    A reader that left early stays a `BrokenPipeError`, which click ends quietly. An OSError that
+    names a file, or that no write gives, is of something else and stays what it is.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _FAILED_WRITES or error.filename:
+            raise
+        discard(sys.stdout)
+        raise ArtifactError(f"cannot write results to stdout: {error.strerror}") from None
+
+
+def discard(stream: TextIO) -> None:
+    """Send what `stream` holds and will get to nowhere: Python writes it again at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        number = stream.fileno()
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, number)
+        os.close(descriptor)

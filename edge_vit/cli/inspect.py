@@ -11,8 +11,9 @@ import click
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.journal import NEXT
 from edge_vit.bundle.record import ExportRecord
-from edge_vit.cli.options import bundle_argument, json_option, option
+from edge_vit.cli import params
 from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.params import option
 from edge_vit.formats import all_formats
 from edge_vit.runtime.trt.store import Engine, engine_folders, list_engines
 from edge_vit.values import to_json
@@ -21,9 +22,9 @@ _LOG = logging.getLogger(__name__)
 
 
 @click.command("inspect")
-@bundle_argument
+@params.bundle_argument
 @option("--check", "Check the digests of all files and engines first.")
-@json_option
+@params.json_option
 def command(bundle: Path, check: bool, as_json: bool) -> None:
     """Show what is inside a bundle.
 

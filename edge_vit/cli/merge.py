@@ -7,18 +7,18 @@ from pathlib import Path
 
 import click
 
-from edge_vit.cli.options import PATH, json_option, option
-from edge_vit.cli.output import write_json
-from edge_vit.cli.outputs import ANY_FILE, deliver
+from edge_vit.cli import params
+from edge_vit.cli.output import deliver, write_json
+from edge_vit.cli.params import option
 from edge_vit.cli.reports import print_accuracy
 
 _LOG = logging.getLogger(__name__)
 
 
 @click.command("merge")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH)
-@option("-o, --output FILE", "Write the result as JSON to FILE too.", ANY_FILE)
-@json_option
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=params.PATH)
+@option("-o, --output FILE", "Write the result as JSON to FILE too.", params.ANY_FILE)
+@params.json_option
 def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     """Put the parts of an evaluation together.
 

@@ -1,4 +1,4 @@
-"""Results on stdout: tables for people, JSON for programs; text from outside is escaped."""
+"""Results: tables and JSON on stdout, and files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_vit.cli.streams import write_stdout
+from edge_vit.cli.group import write_stdout
 from edge_vit.files import write_atomically
 from edge_vit.printable import escape_json, printable
 from edge_vit.values import to_json
@@ -27,9 +27,22 @@ _LOG = logging.getLogger(__name__)
 _WIDTH_OF_A_FILE = 140  # wide enough for every table
 
 
-def print_json(value: Any) -> None:
-    """Print `value`, dataclasses included, as JSON that survives every terminal's encoding."""
-    echo(json_text(value, ascii_only=True))
+def deliver(*steps: Callable[[], object] | None) -> None:
+    """Take every step, such as printing and writing, even where an earlier one fails.
+
+    Raises:
+        Exception: the first failure, after all were tried; the others are logged.
+    """
+    failures: list[Exception] = []
+    for step in filter(None, steps):
+        try:
+            step()
+        except Exception as error:
+            failures.append(error)
+    for other in failures[1:]:
+        _LOG.error("%s", other)
+    if failures:
+        raise failures[0]
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:
@@ -38,10 +51,9 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
     return escape_json(text, ascii_only=ascii_only)
 
 
-def write_json(value: Any, path: Path) -> None:
-    """Write `value` as JSON to `path`, completely or not at all."""
-    write_atomically(path, f"{json_text(value)}\n".encode())
-    _LOG.info("Report: %s", path)
+def print_json(value: Any) -> None:
+    """Print `value`, dataclasses included, as JSON that survives every terminal's encoding."""
+    echo(json_text(value, ascii_only=True))
 
 
 def echo(text: object, *, nl: bool = True, **style: Any) -> None:
@@ -58,6 +70,17 @@ def print_tables(*renderables: RenderableType) -> None:
     console = EscapingConsole(file=sys.stdout, width=None if is_sized else _WIDTH_OF_A_FILE)
     with write_stdout():
         console.print(*renderables)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write `value` as JSON to `path`, completely or not at all."""
+    write_file(f"{json_text(value)}\n", path, "Report")
+
+
+def write_file(content: str | bytes, path: Path, what: str = "Written") -> None:
+    """Write `content` to `path`, completely or not at all; text without control characters."""
+    write_atomically(path, content if isinstance(content, bytes) else printable(content).encode())
+    _LOG.info("%s: %s", what, path)
 
 
 def without_thumbnails(reports: Sequence[AccuracyReport]) -> tuple[AccuracyReport, ...]:

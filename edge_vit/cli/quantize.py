@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
+from edge_vit.cli import params
 from edge_vit.cli.export import print_artifacts
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import bundle_argument, lock_timeout_option
 
 _LOG = logging.getLogger(__name__)
 
 
 @click.command("quantize")
-@bundle_argument
-@lock_timeout_option
+@params.bundle_argument
+@params.lock_timeout_option
 @click.pass_obj
 def command(log: CommandLog, bundle: Path, lock_timeout: float | None) -> None:
     """Write the FP16 and INT8 graphs, from the calibration table.

@@ -13,13 +13,13 @@ import numpy as np
 from edge_vit.bundle import Bundle
 from edge_vit.cli.finetune import training_view
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import POSITIVE, option
-from edge_vit.cli.progress import ShownProgress
+from edge_vit.cli.params import option
 from edge_vit.cli.reports import VERIFY_HTML, keep_reports, print_verdict
 from edge_vit.data.images import FolderSource
 from edge_vit.errors import ArtifactError
 from edge_vit.files import draft_folder
 from edge_vit.formats.int8 import FORMAT as INT8
+from edge_vit.progress import Progress
 from edge_vit.runtime import SessionOptions
 from edge_vit.training.options import QUICKSTART_OPTIONS, FinetuneOptions
 
@@ -44,14 +44,9 @@ _LOG = logging.getLogger(__name__)
     "quickstart",
     name="folder",
 )
-@option("--epochs N", "Of the training.", POSITIVE, QUICKSTART_OPTIONS.epochs)
+@option("--epochs N", "Of the training.", default=QUICKSTART_OPTIONS.epochs)
 @option("--fresh", "Train again, whatever was trained here before.")
-@option(
-    "--threads N",
-    "CPU threads; a model this small gains little from more, and loses on a busy machine.",
-    POSITIVE,
-    1,
-)
+@option("--threads N", "CPU threads; a model this small gains little from more.", default=1)
 @click.pass_obj
 def command(log: CommandLog, folder: Path, epochs: int, fresh: bool, threads: int) -> None:
     """See the whole job done on real images.
@@ -70,13 +65,21 @@ def command(log: CommandLog, folder: Path, epochs: int, fresh: bool, threads: in
         bundle, report = _run(folder, options, is_fresh=fresh, progress=progress)
     print_verdict(report)
     keep_reports(report, bundle)
-    _say_what_next(folder, bundle)
+    image = next((folder / "val").glob("*/*.png"))
+    for line in (
+        f"The report lies at {bundle.reports_path / VERIFY_HTML}: open it in a browser.",
+        "Try next:",
+        f"  edgevit run {bundle.path} {image}",
+        f"  edgevit inspect {bundle.path}",
+        f"  edgevit verify {bundle.path} --data {folder / 'val'} --max-drop 2",
+        "  edgevit export timm:vit_tiny_patch16_224 --int8 --calib YOUR_PHOTOS -o tiny.edgevit",
+    ):
+        _LOG.info(line)
 
 
 def _run(
-    folder: Path, options: FinetuneOptions, *, is_fresh: bool, progress: ShownProgress
+    folder: Path, options: FinetuneOptions, *, is_fresh: bool, progress: Progress
 ) -> tuple[Bundle, VerifyReport]:
-    """Return the bundle and the verdict on it: one line per stage."""
     with progress.step("loading PyTorch"):
         from edge_vit.api import export_bundle
         from edge_vit.measure.limits import Limits
@@ -86,11 +89,10 @@ def _run(
     digits = load_digits()
     weights = _train(folder, digits, options, is_fresh=is_fresh, progress=progress)
     held_out = _write_images(folder / "val", digits.test_images, digits.test_labels, digits)
-    chosen = (
-        np.linspace(0, len(digits.train_labels) - 1, NUM_CALIBRATION_IMAGES).round().astype(int)
-    )
+    chosen = np.linspace(0, len(digits.train_labels) - 1, NUM_CALIBRATION_IMAGES).round()
     calibration = _write_images(
-        folder / "calib", digits.train_images[chosen], digits.train_labels[chosen], digits
+        *(folder / "calib", digits.train_images[chosen.astype(int)]),
+        *(digits.train_labels[chosen.astype(int)], digits),
     )
     bundle = export_bundle(
         f"edgevit:{weights}",
@@ -113,14 +115,9 @@ def _run(
 
 
 def _train(
-    folder: Path,
-    digits: Dataset,
-    options: FinetuneOptions,
-    *,
-    is_fresh: bool,
-    progress: ShownProgress,
+    folder: Path, digits: Dataset, options: FinetuneOptions, *, is_fresh: bool, progress: Progress
 ) -> Path:
-    """Return the file with the trained weights, of an earlier run where there was one."""
+    """Return the trained weights, those of an earlier run where there was one."""
     from edge_vit.training.checkpoint import load_checkpoint
     from edge_vit.training.finetune import finetune, resume_path
 
@@ -159,16 +156,3 @@ def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray, digits: 
             "Remove it, or choose another folder with --dir"
         )
     return folder
-
-
-def _say_what_next(folder: Path, bundle: Bundle) -> None:
-    image = next((folder / "val").glob("*/*.png"))
-    for line in (
-        f"The report lies at {bundle.reports_path / VERIFY_HTML}: open it in a browser.",
-        "Try next:",
-        f"  edgevit run {bundle.path} {image}",
-        f"  edgevit inspect {bundle.path}",
-        f"  edgevit verify {bundle.path} --data {folder / 'val'} --max-drop 2",
-        "  edgevit export timm:vit_tiny_patch16_224 --int8 --calib YOUR_PHOTOS -o tiny.edgevit",
-    ):
-        _LOG.info(line)

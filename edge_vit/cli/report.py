@@ -7,24 +7,24 @@ from pathlib import Path
 import click
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli.options import bundle_argument, option
+from edge_vit.cli import params
 from edge_vit.cli.output import echo
-from edge_vit.cli.outputs import REPORT_FILE
+from edge_vit.cli.params import option
 from edge_vit.cli.reports import VERIFY_HTML, newest_report, write_report
 
 
 @click.command("report")
-@bundle_argument
+@params.bundle_argument
 @option(
     "-o, --output FILE",
     f"Where to write it, .html, .md or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
-    REPORT_FILE,
+    params.REPORT_FILE,
 )
 @option("--open", "Show it in the browser.", name="opens")
 def command(bundle: Path, output: Path | None, opens: bool) -> None:
     """Write the HTML report of the latest verdict again.
 
-    Measures nothing: the numbers are those that edgevit verify saved in the bundle.
+    Measures nothing: the params.numbers are those that edgevit verify saved in the bundle.
     """
     opened = Bundle.open(bundle)
     output = output or opened.reports_path / VERIFY_HTML

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.bundle import TABLE, Bundle
-from edge_vit.cli.output import echo, print_json, print_tables, without_thumbnails
+from edge_vit.cli.output import echo, print_json, print_tables, without_thumbnails, write_file
 from edge_vit.errors import ArtifactError, MissingDependencyError
-from edge_vit.files import refuse_os_errors, write_atomically
+from edge_vit.files import refuse_os_errors
 from edge_vit.printable import one_line, printable
 
 if TYPE_CHECKING:
     from edge_vit.measure.compare import Measured
-    from edge_vit.measure.partial import PartialAccuracy
     from edge_vit.measure.results import AccuracyReport, VerifyReport
     from edge_vit.spec.table import CalibrationTable
 
@@ -24,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def print_verdict(report: VerifyReport) -> None:
-    """Print what was measured, what to know of it, and the verdict."""
+    """Print the measurements, notes on them, and the verdict."""
     from edge_vit.report.terminal import accuracy_table, latency_table, verdict_panel
 
     print_tables(accuracy_table(report.accuracy), latency_table(report.latency))
@@ -49,17 +48,6 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
         echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
 
 
-def print_part(totals: PartialAccuracy, path: Path, *, as_json: bool) -> None:
-    """Print what one part of an evaluation holds, and what to do with it."""
-    index, count = totals.part
-    num_images = totals.num_images
-    if as_json:
-        print_json({"file": str(path), "part": totals.part, "num_images": num_images})
-        return
-    echo(f"{path}: part {index} of {count}, {num_images:,} images")
-    _LOG.info("When all %d are there: edgevit merge FILE...", count)
-
-
 def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     """Write `report` to `path`, as HTML, Markdown or JSON by its name.
 
@@ -72,26 +60,15 @@ def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     from edge_vit.report.saved import write_json
     from edge_vit.runtime.trt.store import list_engines
 
+    if path.suffix == ".md":
+        write_file(render_markdown(report, matching_table(report, bundle)), path, "Report")
+        return
     if path.suffix == ".json":
         write_json(report, path)
-    elif path.suffix == ".md":
-        text = render_markdown(report, matching_table(report, bundle))
-        write_atomically(path, printable(text).encode())
     else:
         engines = tuple(list_engines(bundle.path / "engines"))
         write_html(report, path, matching_table(report, bundle), engines)
     _LOG.info("Report: %s", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write `text` to `path`, completely or not at all."""
-    write_bytes(printable(text).encode(), path)
-
-
-def write_bytes(data: bytes, path: Path) -> None:
-    """Write `data` to `path`, completely or not at all."""
-    write_atomically(path, data)
-    _LOG.info("Written: %s", path)
 
 
 def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
@@ -107,7 +84,7 @@ def append_markdown(report: VerifyReport, bundle: Bundle, path: Path) -> None:
 
 
 def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
-    """Write `report` into `bundle`; what cannot be written is said, and costs no verdict."""
+    """Write `report` into `bundle`; a failure to write is a warning, and costs no verdict."""
     from edge_vit.measure.spending import record_look
 
     for name in (VERIFY_JSON, VERIFY_HTML):
@@ -119,11 +96,10 @@ def keep_reports(report: VerifyReport, bundle: Bundle) -> None:
     try:
         record_look(bundle, report)
     except ArtifactError as error:
+        look = report.verdict.look
         _LOG.warning(
             "That this was look %d was not recorded: %s. Say so next time with: --look %d",
-            report.verdict.look,
-            error,
-            report.verdict.look + 1,
+            *(look, error, look + 1),
         )
 
 
@@ -135,7 +111,7 @@ def read_report(path: Path) -> VerifyReport:
 
 
 def read_measured(path: Path, name: str) -> Measured:
-    """Return what the file or bundle at `path` says, under `name`."""
+    """Return the measurements in the file or bundle at `path`, under `name`."""
     from edge_vit.measure.compare import measured_of
     from edge_vit.report.saved import read_measured as read_file
 

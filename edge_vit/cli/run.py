@@ -12,18 +12,11 @@ import click
 from PIL import Image
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli import params
 from edge_vit.cli.group import Failure
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    POSITIVE,
-    bundle_argument,
-    images_argument,
-    json_option,
-    option,
-    precision_option,
-    session_options,
-)
 from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.params import option
 from edge_vit.data.decoding import load_image
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.registry import VIDEO_SUFFIXES
@@ -38,32 +31,23 @@ _LOG = logging.getLogger(__name__)
 
 
 @click.command("run")
-@bundle_argument
-@images_argument
-@option(
-    "--top N",
-    "Entries to show for each image.  [default: 5, of boxes 100]",
-    POSITIVE,
-)
+@params.bundle_argument
+@params.images_argument
+@option("--top N", "Entries to show for each image.  [default: 5, of boxes 100]")
 @option(
     "--min-confidence SHARE",
     "Leave out what has a lower score.  [default: none; of boxes the model's threshold]",
     click.FloatRange(0, 1, max_open=True),
 )
-@option(
-    "--draw DIR",
-    "Write each image with its boxes into this folder, as PNG.",
-    click.Path(file_okay=False, path_type=Path),
-)
+@option("--draw DIR", "Write each image with its boxes here, as PNG.", params.ANY_FOLDER)
 @option(
     "--coco FILE",
-    "Write all boxes as a COCO results file; an image's id is the number that its name is, or its "
-    "place from 1 on.",
-    click.Path(dir_okay=False, path_type=Path),
+    "Write boxes as COCO results; an image's id is the number in its name, or its place from 1.",
+    params.ANY_FILE,
 )
-@precision_option
-@session_options
-@json_option
+@params.precision_option
+@params.session_options
+@params.json_option
 @click.pass_obj
 def command(
     log: CommandLog,

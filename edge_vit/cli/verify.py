@@ -5,116 +5,63 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edge_vit.bundle import Bundle
+from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.options import (
-    ABOVE_0,
-    AT_LEAST_0,
-    PATH,
-    POSITIVE,
-    bundle_argument,
-    data_option,
-    json_option,
-    max_bad_option,
-    num_images_option,
-    option,
-    session_options,
-)
-from edge_vit.cli.output import print_json, without_thumbnails
-from edge_vit.cli.outputs import ANY_FILE, REPORT_FILE, deliver
+from edge_vit.cli.output import deliver, print_json, without_thumbnails, write_file
+from edge_vit.cli.params import option
 from edge_vit.cli.reports import (
     append_markdown,
     keep_reports,
     print_verdict,
     read_report,
     write_report,
-    write_text,
 )
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime import SessionOptions
 
-if TYPE_CHECKING:
-    from edge_vit.measure.results import VerifyReport
-
 
 @click.command("verify")
-@bundle_argument
-@data_option
-@num_images_option
-@max_bad_option
+@params.bundle_argument
+@params.data_options
 @option(
-    "--max-drop POINTS",
-    "Accuracy that may be lost against fp32, in percent of the images.",
-    AT_LEAST_0,
-    0.5,
+    "--max-drop POINTS", "Loss of accuracy against fp32, in percent of the images.", default=0.5
 )
-@option(
-    "--max-error PERCENT",
-    "Of a regression model: mean difference from fp32, in percent of fp32's spread.",
-    AT_LEAST_0,
-    5.0,
-)
-@option(
-    "--min-speedup RATIO",
-    "How many times faster than FP16 on a GPU, than fp32 on a CPU, it has to be.",
-    ABOVE_0,
-    1.05,
-)
+@option("--max-error PERCENT", "Of a regression: mean difference over fp32's spread.", default=5.0)
+@option("--min-speedup RATIO", "Over FP16 on a GPU, over fp32 on a CPU.", default=1.05)
 @option(
     "--min-agreement PERCENT",
     "Images whose prediction has to be that of fp32; 0 asks for none.",
-    click.FloatRange(min=0, max=100),
-    90.0,
+    *(click.FloatRange(min=0, max=100), 90.0),
 )
 @option(
     "--look N",
     "How many times this candidate is judged now, on different images; later looks are judged "
     "more strictly.  [default: counted in the bundle's reports/]",
-    POSITIVE,
 )
 @option(
     "--max-p99-ms MS",
     "What 99 of 100 runs may take; 300 runs at least can tell.  [default: not asked]",
-    ABOVE_0,
 )
 @option(
-    "--baseline REPORT",
-    "An earlier .json report, or a bundle with one, not to fall behind.",
-    PATH,
-    name="earlier_path",
+    "--baseline REPORT", "A .json report, or a bundle with one, not to fall behind.", params.PATH
 )
-@option(
-    "--max-slowdown RATIO",
-    "Median latency over that of --baseline that is still allowed.",
-    click.FloatRange(min=1),
-    1.05,
-)
-@option("--iterations N", "Timed runs of each precision.", POSITIVE, 200)
-@functools.partial(session_options, takes_all=True, wait="spin")
+@option("--max-slowdown RATIO", "Over --baseline, of the median.", click.FloatRange(min=1), 1.05)
+@option("--iterations N", "Timed runs of each precision.", default=200)
+@functools.partial(params.session_options, takes_all=True, wait="spin")
 @option(
     "--report/--no-report",
-    "Keep the report in the bundle's reports/, as JSON and as HTML.  [default: keep]",
+    "Keep the report in the bundle's reports/.  [default: keep]",
     default=True,
-    name="keeps_report",
 )
-@option("-o, --output FILE", "Write the report to this .html, .md or .json file too.", REPORT_FILE)
-@option(
-    "--junit FILE",
-    "Write the gates as JUnit XML, which a CI shows as tests.",
-    ANY_FILE,
-    name="junit_path",
-)
-@option(
-    "--markdown FILE",
-    "Append the report as Markdown to FILE, such as a CI's step summary.",
-    ANY_FILE,
-    name="markdown_path",
-)
-@json_option
+@option("-o, --output FILE", "An .html, .md or .json report, too.", params.REPORT_FILE)
+@option("--junit FILE", "Write the gates as JUnit XML, for a CI.", params.ANY_FILE)
+@option("--markdown FILE", "Append the report as Markdown, for a CI.", params.ANY_FILE)
+@params.json_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -124,14 +71,14 @@ def command(
     num_images: int | None,
     max_bad: MaxBad,
     look: int | None,
-    earlier_path: Path | None,
+    baseline: Path | None,
     iterations: int,
     backend: str,
     options: SessionOptions,
-    keeps_report: bool,
+    report: bool,
     output: Path | None,
-    junit_path: Path | None,
-    markdown_path: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -151,12 +98,10 @@ def command(
     log: CommandLog = context.obj
     limits["min_agreement"] = limits["min_agreement"] or None
     opened = Bundle.open(bundle)
-    earlier = read_report(earlier_path) if earlier_path else None
+    earlier = read_report(baseline) if baseline else None
     with log.progress() as progress:
-        report = verify(
-            opened,
-            data,
-            Limits(**limits),
+        found = verify(
+            *(opened, data, Limits(**limits)),
             backend=backend,
             options=options,
             iterations=iterations,
@@ -167,25 +112,18 @@ def command(
             progress=progress,
         )
         coverage = check_coverage(
-            opened,
-            data,
+            *(opened, data),
             num_images=min(num_images or NUM_COVERAGE_IMAGES, NUM_COVERAGE_IMAGES),
             threads=options.threads,
             progress=progress,
         )
-    report = dataclasses.replace(report, notes=(*coverage, *report.notes))
+    found = dataclasses.replace(found, notes=(*coverage, *found.notes))
+    plain = dataclasses.replace(found, accuracy=without_thumbnails(found.accuracy))
     deliver(
-        lambda: _print(report, as_json=as_json),
-        lambda: keep_reports(report, opened) if keeps_report else None,
-        lambda: write_report(report, opened, output) if output else None,
-        lambda: write_text(render_junit(report), junit_path) if junit_path else None,
-        lambda: append_markdown(report, opened, markdown_path) if markdown_path else None,
+        lambda: print_json(plain) if as_json else print_verdict(found),
+        lambda: keep_reports(found, opened) if report else None,
+        lambda: write_report(found, opened, output) if output else None,
+        lambda: write_file(render_junit(found), junit) if junit else None,
+        lambda: append_markdown(found, opened, markdown) if markdown else None,
     )
-    context.exit(report.verdict.exit_status)
-
-
-def _print(report: VerifyReport, *, as_json: bool) -> None:
-    if as_json:
-        print_json(dataclasses.replace(report, accuracy=without_thumbnails(report.accuracy)))
-    else:
-        print_verdict(report)
+    context.exit(found.verdict.exit_status)

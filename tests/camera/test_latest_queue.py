@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from camera.scripted import ScriptedClock
 
-from edge_vit.camera.latest_queue import LatestQueue, Window
+from edge_vit.camera.latest_queue import LatestQueue
 
 
 def test_the_newest_of_a_live_source_takes_the_place_of_the_oldest():
@@ -84,29 +83,3 @@ def test_clearing_gives_back_what_nobody_took_and_lets_go_who_waits(is_live):
     thread.join(30)
     assert sorted([*left, *(item for item in lost if item is not None)]) == [1, 2]
     assert queue.take() == []
-
-
-def test_a_window_holds_back_what_is_too_much_until_something_leaves():
-    window, entered = Window(2), []
-    thread = threading.Thread(target=lambda: entered.extend(window.enter() for _ in range(3)))
-    thread.start()
-    thread.join(0.05)
-    assert thread.is_alive()
-    window.leave()
-    thread.join(30)
-    assert entered == [True, True, True]
-
-
-def test_closing_a_window_lets_go_who_waits_and_nothing_in():
-    window, entered = Window(1), []
-    threads = [threading.Thread(target=lambda: entered.append(window.enter())) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while not entered:
-        time.sleep(0.001)
-    window.close()
-    for thread in threads:
-        thread.join(30)
-    assert sorted(entered) == [False, False, False, True]
-    window.leave()
-    assert not window.enter()

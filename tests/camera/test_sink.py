@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from camera.scripted import ScriptedClock, make_prediction
+from camera.scripted import make_prediction
 
 from edge_vit.camera.sink import SinkRunner
 from edge_vit.camera.threads import SYSTEM_CLOCK
@@ -53,30 +53,6 @@ def test_writes_every_answer_in_order_and_closes_the_sink():
     assert sink.numbers == list(range(50))
     assert sink.is_closed
     assert runner.status().written == 50
-
-
-def test_a_sink_that_fails_by_hanging_is_not_tried_for_a_while():
-    clock, sink, tried = ScriptedClock(), Recorder(), []
-
-    def hang(prediction):
-        tried.append(prediction.frame.number)
-        if prediction.frame.number < 10:
-            clock.advance(5)
-            raise TimeoutError("timed out")
-        clock.advance(40)
-
-    sink.write = hang
-    runner = SinkRunner(sink, clock)
-    for number in range(10):
-        runner.offer(make_prediction(number, is_live=False))
-    while runner.status().failed < 10:
-        threading.Event().wait(0.005)
-    clock.advance(31)
-    runner.offer(make_prediction(10, is_live=False))
-    assert runner.join(clock.now_ns() + LATER_NS * 10)
-    assert tried == [0, 1, 2, 10]
-    status = runner.status()
-    assert (status.written, status.failed, status.last_error) == (1, 10, "timed out")
 
 
 def test_a_slow_sink_loses_the_oldest_live_answers_and_slows_nobody():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_vit.cli.camera_run import Signals
+from edge_vit.cli.camera import _Signals
 
 CALL = [sys.executable, "-c", "from edge_vit.cli import main; main()"]
 
@@ -178,7 +178,7 @@ def test_a_signal_ends_it_soon_with_a_summary_and_whole_lines(shared_bundle, num
 
 
 def test_sigterm_while_the_model_is_loaded_is_no_error_of_the_model():
-    with Signals():
+    with _Signals():
         with pytest.raises(SystemExit) as caught:
             try:
                 signal.raise_signal(signal.SIGTERM)

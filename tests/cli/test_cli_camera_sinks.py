@@ -12,7 +12,7 @@ import device_trees
 import pytest
 from PIL import Image
 
-from edge_vit.cli import camera_run
+from edge_vit import device
 
 CALL = [sys.executable, "-c", "from edge_vit.cli import main; main()"]
 
@@ -123,8 +123,8 @@ def run_on_board(edgevit, shared_bundle, pictures, tmp_path, monkeypatch):
 
     def run(make):
         root = make(tmp_path / "board")
-        real = camera_run.open_telemetry
-        monkeypatch.setattr(camera_run, "open_telemetry", lambda: real(root))
+        real = device.open_telemetry
+        monkeypatch.setattr(device, "open_telemetry", lambda: real(root))
         report = tmp_path / "report.json"
         result = edgevit("camera", shared_bundle.path, "--source", pictures, "--report", report)
         return json.loads(report.read_text()), result.stderr

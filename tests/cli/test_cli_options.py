@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from edge_vit.cli.options import POSITIVE, Parsed, numbers, option
+from edge_vit.cli.params import POSITIVE, Parsed, numbers, option
 from edge_vit.errors import SpecError
 
 
@@ -28,7 +28,7 @@ def seen(decorate, *arguments):
         (option("--force", "Replace it."), [], {"force": False}),
         (option("--keep/--drop", "Keep it.", default=True), ["--drop"], {"keep": False}),
         (option("--how", "How.", ("fast", "exact"), "fast"), ["--how", "exact"], {"how": "exact"}),
-        (option("--of N", "Some.", multiple=True), ["--of", "1", "--of", "2"], {"of": ("1", "2")}),
+        (option("--of N", "Some.", multiple=True), ["--of", "1", "--of", "2"], {"of": (1, 2)}),
     ],
 )
 def test_an_option_is_what_its_form_says(decorate, arguments, expected):

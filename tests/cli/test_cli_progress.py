@@ -9,13 +9,7 @@ import pytest
 from rich.console import Console
 
 from edge_vit.cli.finetune import training_view
-from edge_vit.cli.progress import (
-    SECONDS_BETWEEN_LINES,
-    LineProgress,
-    QuietProgress,
-    RichProgress,
-    open_progress,
-)
+from edge_vit.cli.log import SECONDS_BETWEEN_LINES, CommandLog, LineProgress, RichProgress
 from edge_vit.training.loop import FinetuneProgress
 
 
@@ -54,39 +48,43 @@ def event(epoch, step, **changes):
     [
         (plain, False, LineProgress),
         (terminal, False, RichProgress),
-        (terminal, True, QuietProgress),
+        (terminal, True, LineProgress),
     ],
     ids=["pipe", "terminal", "quiet"],
 )
 def test_suits_the_console(console, is_quiet, kind):
-    with open_progress(console(), is_quiet=is_quiet) as progress:
+    with CommandLog(console(), is_quiet).progress() as progress:
         assert isinstance(progress, kind)
         with progress.step("work", 3) as advance:
-            progress.detail("here")
             advance(3)
 
 
 def test_quiet_prints_nothing():
     console = terminal()
-    with open_progress(console, is_quiet=True) as progress, progress.step("work", 1) as advance:
+    with (
+        CommandLog(console, is_quiet=True).progress() as progress,
+        progress.step("work", 1) as advance,
+    ):
         advance(1)
     assert text_of(console) == ""
 
 
-def test_bars_show_name_count_and_detail():
+def test_bars_show_name_and_count():
     console = terminal()
-    with open_progress(console) as progress, progress.step("calibrating", 256) as advance:
+    with (
+        CommandLog(console).progress() as progress,
+        progress.step("[re]calibrating", 256) as advance,
+    ):
         advance(64)
-        progress.detail("[half] way")
-        progress._bars.refresh()
+        progress.bars.refresh()
         shown = text_of(console)
-    assert all(words in shown for words in ("calibrating", "64/256", "[half] way"))
+    assert all(words in shown for words in ("[re]calibrating", "64/256"))
 
 
 def test_a_spinner_has_no_count():
     console = terminal()
-    with open_progress(console) as progress, progress.step("tracing"):
-        progress._bars.refresh()
+    with CommandLog(console).progress() as progress, progress.step("tracing"):
+        progress.bars.refresh()
         shown = text_of(console)
     assert "tracing" in shown
     assert "/" not in shown.replace("\x1b", "")
@@ -94,7 +92,7 @@ def test_a_spinner_has_no_count():
 
 def test_a_finished_step_leaves_its_duration():
     console = terminal()
-    with open_progress(console) as progress, progress.step("tracing"):
+    with CommandLog(console).progress() as progress, progress.step("tracing"):
         pass
     assert "tracing (0.0 s)" in text_of(console)
 
@@ -103,21 +101,12 @@ def test_a_failed_step_leaves_no_duration_and_no_bar():
     console = terminal()
     with (
         pytest.raises(ZeroDivisionError),
-        open_progress(console) as progress,
+        CommandLog(console).progress() as progress,
         progress.step("tracing"),
     ):
         raise ZeroDivisionError
     assert "tracing (" not in text_of(console)
-    assert not progress._bars.tasks
-
-
-def test_details_go_to_the_innermost_step():
-    console = terminal()
-    with open_progress(console) as progress:
-        progress.detail("nobody is here")
-        with progress.step("outer"), progress.step("inner"):
-            progress.detail("there")
-            assert [task.fields["detail"] for task in progress._bars.tasks] == ["", "there"]
+    assert not progress.bars.tasks
 
 
 @pytest.mark.parametrize("console", [plain, terminal])
@@ -125,7 +114,7 @@ def test_details_go_to_the_innermost_step():
 def test_notes_are_logged(console, is_quiet, caplog):
     with (
         caplog.at_level(logging.INFO, "edge_vit"),
-        open_progress(console(), is_quiet=is_quiet) as progress,
+        CommandLog(console(), is_quiet).progress() as progress,
     ):
         progress.note("parity holds")
     assert caplog.messages == ["parity holds"]
@@ -150,9 +139,8 @@ def test_lines_count_what_has_no_end():
     progress = LineProgress(console, clock)
     with progress.step("reading") as advance:
         clock.now += 60
-        progress.detail("a.png")
         advance(7)
-    assert text_of(console).splitlines() == ["reading", "reading: 7, a.png"]
+    assert text_of(console).splitlines() == ["reading", "reading: 7"]
 
 
 def test_lines_estimate_from_what_was_done_since_a_leap():
@@ -164,18 +152,22 @@ def test_lines_estimate_from_what_was_done_since_a_leap():
     assert text_of(console).splitlines()[-1] == "training: 950 of 1,000, 1 min 40 s left"
 
 
-def test_a_training_is_one_bar_of_all_steps():
+def test_a_training_is_one_bar_of_all_steps_and_a_note_for_each_epoch(caplog):
     console, clock = plain(), Clock()
-    with training_view(LineProgress(console, clock), "vit_digits") as show:
+    with (
+        caplog.at_level(logging.INFO, "edge_vit"),
+        training_view(LineProgress(console, clock), "vit_digits") as show,
+    ):
         for epoch in (1, 2, 3):
             for step in (1, 2, 3, 4):
                 clock.now += 3
-                show(event(epoch, step, best_accuracy=0.9 if epoch > 1 else None))
+                show(event(epoch, step, held_out_accuracy=0.9 if step == 4 else None))
     lines = text_of(console).splitlines()
     assert lines[0] == "training vit_digits"
-    assert "epoch 1 of 3, loss 0.500, accuracy 75.0%" in lines[1]
-    assert lines[-1].startswith("training vit_digits: 11 of 12")
-    assert lines[-1].endswith("held out at best 90.0%, 3 s left")
+    assert lines[-1] == "training vit_digits: 11 of 12, 3 s left"
+    assert caplog.messages == [
+        f"epoch {epoch} of 3: loss 0.500, accuracy 75.0%, held out 90.0%" for epoch in (1, 2, 3)
+    ]
 
 
 def test_a_training_that_never_begins_shows_nothing():

@@ -10,15 +10,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from edge_vit.camera.sink import Sink, Summarize
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors
 from edge_vit.printable import escape_json
-
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
 
 MAX_BYTES = 64 << 20
 NUM_KEPT = 5
@@ -63,7 +61,7 @@ def iso_time(unix_ns: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class StdoutSink:
+class StdoutSink(Sink):
     """Lines on stdout, each whole and flushed.
 
     `to_line` gives None where there is nothing to print; `reader_left` is called once stdout has no
@@ -72,7 +70,6 @@ class StdoutSink:
 
     name = "stdout"
     queue_size = 1000
-    needs_pixels = False
 
     def __init__(
         self,
@@ -83,7 +80,7 @@ class StdoutSink:
         self._to_line, self._reader_left, self._stream = to_line, reader_left, stream
         self._is_left = False
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Take stdout as it is now."""
         self._stream = self._stream or sys.stdout.buffer
 
@@ -103,11 +100,8 @@ class StdoutSink:
             self._reader_left()
             raise
 
-    def close(self) -> None:
-        """Nothing to finish: every line was flushed."""
 
-
-class JsonLinesSink:
+class JsonLinesSink(Sink):
     """Lines in a file that becomes ``NAME.1`` before it grows too large, and that ``NAME.2``.
 
     Every line is written by one call, so a process that is killed leaves whole lines; should the
@@ -115,7 +109,6 @@ class JsonLinesSink:
     """
 
     queue_size = 1000
-    needs_pixels = False
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, num_kept: int = NUM_KEPT) -> None:
         self.name = f"jsonl:{path}"
@@ -123,7 +116,7 @@ class JsonLinesSink:
         self._file: int | None = None
         self._size = 0
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Open the file, folders made as needed."""
         if self._path.is_dir():
             raise ArtifactError(f"{self._path} is a folder, expected a file to write lines to")

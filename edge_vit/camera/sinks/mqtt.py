@@ -9,32 +9,26 @@ from __future__ import annotations
 import contextlib
 import ssl
 import urllib.parse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edge_vit.camera.sink import Sink, Summarize
 from edge_vit.camera.sinks.json_lines import json_line
 from edge_vit.camera.sources.address import hide_password, split_url
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, SpecError
 from edge_vit.optional import require
 
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
-
 TIMEOUT_S = 5.0
 _KEEP_ALIVE_S = 30
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
-class MqttSink:
+class MqttSink(Sink):
     """Publishes to ``mqtt://[user:password@]host[:port]/topic``, or ``mqtts://`` for TLS.
 
     Connects by itself, and again after the connection was lost. `qos` 0 is at most once, 1 at least
     once; one prediction may take `timeout_s` to be sent.
     """
-
-    queue_size = 100
-    needs_pixels = False
 
     def __init__(self, url: str, qos: int = 0, timeout_s: float = TIMEOUT_S) -> None:
         parts = split_url(url)
@@ -49,7 +43,7 @@ class MqttSink:
         self._client: Any = None
         self._reason, self._is_welcome = "not connected yet", False
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Begin to connect; a broker that is not there yet is tried again and again."""
         mqtt: Any = require("paho.mqtt.client", "publishing over MQTT")
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from edge_vit.camera.sink import Sink, Summarize
 from edge_vit.camera.sinks.drawing import draw_prediction
 from edge_vit.camera.threads import describe
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors
 from edge_vit.optional import require
-
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
 
 SUFFIXES = (".mp4", ".mkv")
 _CODECS = (
@@ -34,7 +31,7 @@ _AT_ONCE = {"flush_packets": "1"}
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}  # no index at the end
 
 
-class VideoFileSink:
+class VideoFileSink(Sink):
     """One .mp4 or .mkv per source, each frame at the time that it was captured.
 
     An existing file is never written over: the next is called ``NAME-1.mp4``, ``NAME-2.mp4`` …
@@ -49,7 +46,7 @@ class VideoFileSink:
         self._videos: dict[str, _Video] = {}
         self._reason, self._next_try_s = "", float("-inf")
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Load PyAV and make the folder."""
         self._av = require("av", "writing video")
         with refuse_os_errors(self._path):

@@ -8,21 +8,18 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from edge_vit.camera.sink import Sink
 from edge_vit.camera.sinks.json_lines import json_line
 from edge_vit.camera.sources.address import hide_password, split_url
 from edge_vit.camera.threads import describe
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, SpecError
 
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
-
 TIMEOUT_S = 5.0
 
 
-class WebhookSink:
+class WebhookSink(Sink):
     """Posts predictions; redirects are not followed, replies are not read.
 
     Args:
@@ -34,9 +31,6 @@ class WebhookSink:
         timeout_s: seconds that the server may take for each step.
         clock: seconds, running forward.
     """
-
-    queue_size = 100
-    needs_pixels = False
 
     def __init__(
         self,
@@ -56,9 +50,6 @@ class WebhookSink:
         self._sent: dict[str, tuple[object, float]] = {}  # source -> last key that arrived, when
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
-        """Nothing to get ready: a connection is made for each post."""
-
     def write(self, prediction: CameraPrediction) -> None:
         """Post `prediction` if it is due."""
         source, now_s, key = prediction.frame.source, self._clock(), prediction.shown.key
@@ -68,9 +59,6 @@ class WebhookSink:
             return
         self._post(json_line(prediction))
         self._sent[source] = (key, now_s)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _post(self, body: bytes) -> None:
         parts = self._parts

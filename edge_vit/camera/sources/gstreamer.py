@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 
 from edge_vit.camera.sources.address import SourceAddress
-from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture
+from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture, FrameSource
 from edge_vit.camera.threads import Clock, describe, start_thread
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.data.preprocess import UInt8Array
@@ -73,7 +73,7 @@ class GdpBuffer:
     time_ns: int | None
 
 
-class GStreamerSource:
+class GStreamerSource(FrameSource):
     """Frames of a pipeline that a child process runs."""
 
     def __init__(self, address: SourceAddress, timeout_s: float, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_vit.camera.sources.address import DEFAULT_TIMEOUT_S, SourceAddress
-from edge_vit.camera.sources.source import Capture
+from edge_vit.camera.sources.source import Capture, FrameSource
 from edge_vit.camera.threads import SYSTEM_CLOCK, Clock
 from edge_vit.camera.values import SourceFormat
 from edge_vit.data.folder import list_folder
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 _BAR = 16  # pixels
 
 
-class FolderSource:
+class FolderSource(FrameSource):
     """Every image of a folder, in the order of their paths, each decoded when its turn comes."""
 
     def __init__(self, address: SourceAddress, timeout_s: float, clock: Clock) -> None:
@@ -46,11 +46,8 @@ class FolderSource:
         """Let no other image be read."""
         self._is_aborted = True
 
-    def close(self) -> None:
-        """Nothing to free."""
 
-
-class PatternSource:
+class PatternSource(FrameSource):
     """``test://``: colours that shift, with a bar that moves, each frame unlike the one before.
 
     Options: ``width``, ``height``, ``rate`` and, where it shall end, ``count``.
@@ -102,6 +99,3 @@ class PatternSource:
         with self._changed:
             self._is_aborted = True
             self._changed.notify_all()
-
-    def close(self) -> None:
-        """Nothing to free."""

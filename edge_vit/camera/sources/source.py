@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.data.preprocess import UInt8Array
@@ -25,8 +24,11 @@ class Capture:
     clock: CaptureClock = "arrival"
 
 
-class FrameSource(Protocol):
-    """A camera, a stream or a file, opened once. One thread uses it; `abort` is for others."""
+class FrameSource:
+    """A camera, a stream or a file, opened once. One thread uses it; `abort` is for others.
+
+    Any class with these members is one.
+    """
 
     def open(self) -> SourceFormat:
         """Return what it gives, once it can be read.
@@ -35,7 +37,7 @@ class FrameSource(Protocol):
             SourceError: it cannot be opened now; it may be later.
             EdgeVitError: it never can: the address is wrong, a package or a file is missing.
         """
-        ...
+        raise NotImplementedError
 
     def read(self) -> Capture | None:
         """Return the next frame, waited for; None at the end.
@@ -44,15 +46,13 @@ class FrameSource(Protocol):
             SourceError: it was lost.
             ImageError: this frame cannot be decoded; the next one may.
         """
-        ...
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Make `open` or `read`, in whatever thread, raise soon; closes nothing."""
-        ...
 
     def close(self) -> None:
         """Free what it holds, in whatever state it is."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
-"""Files, network streams and V4L2 cameras, through PyAV and the FFmpeg that it brings."""
+"""Files, network streams and V4L2 cameras, through PyAV."""
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edge_vit.camera.sources.address import SourceAddress
-from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture
+from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture, FrameSource
 from edge_vit.camera.threads import Clock
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.data.video_reader import (
@@ -25,11 +24,10 @@ from edge_vit.errors import ImageError, SourceError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 
-_LOG = logging.getLogger(__name__)
 _MAX_PENDING = 64  # packets in a decoder
 
 
-class StreamSource:
+class StreamSource(FrameSource):
     """Frames as FFmpeg decodes them, stamped when their packet arrived or by the driver."""
 
     def __init__(self, address: SourceAddress, timeout_s: float, clock: Clock) -> None:
@@ -42,9 +40,7 @@ class StreamSource:
         self._is_aborted = self._is_ended = False
         self._num_corrupt = self._num_undecodable = 0  # that `read` has raised for
         self._num_bad = 0  # in a row
-        self._num_decoded = self._num_to_skip = 0  # good frames
-        # Threads that work on several frames at once hold some of them back.
-        self._threads = "AUTO" if self._is_file else "SLICE"
+        self._has_decoded = False
 
     def open(self) -> SourceFormat:
         """Connect, and decode the first good frame: only a frame has the colours."""
@@ -91,7 +87,8 @@ class StreamSource:
             self._stream: Any = video_stream(self._container)
             if self._stream is None:
                 raise SourceError(f"source {self._address.name} has no pictures")
-            self._stream.thread_type = self._threads
+            # Threads for several frames at once hold some back, and lose good ones beside bad ones.
+            self._stream.thread_type = "NONE" if self._is_file else "SLICE"
             self._decoder = FrameDecoder(
                 self._av, self._container, self._stream, is_joined=not self._is_file
             )
@@ -102,20 +99,11 @@ class StreamSource:
                 why = explain_unreadable(Path(self._address.target), why)
             raise SourceError(f"source {self._address.name} cannot be opened: {why}") from None
 
-    def _begin_anew(self) -> None:
-        """Read the file anew in one thread, as several lose good frames beside bad ones."""
-        _LOG.info("source %s is damaged; reading it anew in one thread", self._address.name)
-        self._threads, self._is_ended = "NONE", False
-        self._num_to_skip = self._num_decoded
-        self._container.close()
-        self._connect()
-
     def _decode_next(self) -> Capture | None:
         """The next good frame, from as many packets as it takes; None at the end."""
         while not self._ready:
             if self._is_ended:
                 return None
-            counts = self._decoder.counts
             num_errors = self._decoder.num_errors
             try:
                 packet = next(self._packets, None)
@@ -131,19 +119,14 @@ class StreamSource:
                 raise SourceError(
                     f"source {self._address.name} was lost: {self._explain(error)}"
                 ) from None
-            if counts.left_out and self._threads == "AUTO":
-                self._begin_anew()
-                continue
             self._num_bad = 0 if frames else self._num_bad + self._decoder.num_errors - num_errors
             # Before the first frame it is no error: it may have been joined in a long group.
-            if self._num_decoded and self._num_bad >= MAX_ERRORS and not self._is_file:
+            if self._has_decoded and self._num_bad >= MAX_ERRORS and not self._is_file:
                 raise SourceError(
                     f"source {self._address.name}: {self._num_bad} frames in a row are damaged"
                 )
-            num_skipped = min(len(frames), self._num_to_skip)
-            self._num_to_skip -= num_skipped
-            self._num_decoded += len(frames) - num_skipped
-            self._ready += [self._to_capture(frame, arrived_ns) for frame in frames[num_skipped:]]
+            self._has_decoded |= bool(frames)
+            self._ready += [self._to_capture(frame, arrived_ns) for frame in frames]
         return self._ready.popleft()
 
     def _report_bad(self, capture: Capture | None) -> None:
@@ -179,8 +162,8 @@ class StreamSource:
             del self._arrivals[next(iter(self._arrivals))]
 
     def _to_capture(self, frame: Any, arrived_ns: int) -> Capture:
-        self._colour = colour = colour_of(frame)
-        pixels = to_rgb(frame, colour)
+        self._colour = colour_of(frame)
+        pixels = to_rgb(frame, self._colour)
         captured_ns = self._arrivals.pop(frame.pts, arrived_ns) if frame.pts is not None else None
         clock: CaptureClock = "arrival"
         if self._address.kind == "v4l2" and frame.pts is not None:
@@ -195,22 +178,15 @@ class StreamSource:
 
 def stream_options(address: SourceAddress) -> Mapping[str, str]:
     """Return FFmpeg's options for `address`."""
+    given = address.options
     if address.kind == "rtsp":
-        return {
-            "rtsp_transport": address.options.get("transport", "tcp"),
-            "fflags": "nobuffer",
-            "flags": "low_delay",
-        }
-    options = {}
+        transport = given.get("transport", "tcp")
+        return {"rtsp_transport": transport, "fflags": "nobuffer", "flags": "low_delay"}
     if address.kind == "http":
         # Some cameras send a stream of JPEG that names no length; a second is enough to know it.
-        options = {"fflags": "nobuffer", "analyzeduration": "1000000"}
-    if address.kind == "v4l2":
-        if "width" in address.options or "height" in address.options:
-            size = (address.number("width", 640), address.number("height", 480))
-            options["video_size"] = "{}x{}".format(*size)
-        if "rate" in address.options:
-            options["framerate"] = address.options["rate"]
-        if "format" in address.options:
-            options["input_format"] = address.options["format"]
+        return {"fflags": "nobuffer", "analyzeduration": "1000000"}
+    names = {"rate": "framerate", "format": "input_format"}
+    options = {names[name]: value for name, value in given.items() if name in names}
+    if "width" in given or "height" in given:
+        options["video_size"] = f"{given.get('width', 640)}x{given.get('height', 480)}"
     return options

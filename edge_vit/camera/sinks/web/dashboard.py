@@ -10,8 +10,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from edge_vit.camera.sink import Sink, Summarize
 from edge_vit.camera.sinks.json_lines import prediction_record
 from edge_vit.camera.sinks.web.access import Access
 from edge_vit.camera.sinks.web.metrics import CONTENT_TYPE, metrics_text
@@ -21,9 +22,6 @@ from edge_vit.camera.values import STAGES, CameraPrediction, Stamps
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import SpecError
 from edge_vit.values import to_json
-
-if TYPE_CHECKING:
-    from edge_vit.camera.summary import CameraSummary
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -52,7 +50,7 @@ _REFUSALS = {
 }
 
 
-class DashboardSink:
+class DashboardSink(Sink):
     """A page on ``http://HOST:PORT/``; its pictures as MJPEG, figures as JSON and for Prometheus.
 
     Any but a loopback address wants a token. Port 0 takes any that is free; `read` gives one
@@ -79,7 +77,7 @@ class DashboardSink:
         self._state = _Cached(self._make_state, STATE_S)
         self._server: StrictServer | None = None
 
-    def open(self, summarize: Callable[[], CameraSummary]) -> None:
+    def open(self, summarize: Summarize) -> None:
         """Listen."""
         self._summarize = summarize
         try:

@@ -29,45 +29,31 @@ def metrics_text(summary: CameraSummary, reading: Telemetry | None) -> str:
         for stage, values in summary.stage_ms.items()
         for sample in _quantiles({"stage": stage}, values)
     ]
+    outcomes = _outcomes("source", frames, "answered", "dropped", "failed")
+    taken = _outcomes("sink", sinks, "written", "dropped", "failed")
+    latency = _quantiles({}, summary.latency_ms)
     families: list[tuple[str, str, str, Iterable[Sample]]] = [
         ("info", "gauge", "What runs.", [("", info, 1)]),
         ("uptime_seconds", "gauge", "Of the loop.", _one(summary.seconds)),
         ("fps", "gauge", "Predictions a second, lately.", _one(summary.recent_fps)),
-        (
-            *("frames_total", "counter", "What became of frames."),
-            _outcomes("source", frames, "answered", "dropped", "failed"),
-        ),
+        ("frames_total", "counter", "What became of frames.", outcomes),
         ("source_running", "gauge", "Whether a source gives frames.", _each("source", running)),
-        (
-            *("source_reopened_total", "counter", "Times that a source was opened anew."),
-            _each("source", reopened),
-        ),
-        (
-            *("sink_answers_total", "counter", "What sinks took."),
-            _outcomes("sink", sinks, "written", "dropped", "failed"),
-        ),
-        (
-            *("latency_seconds", "summary", "From capture to prediction."),
-            _quantiles({}, summary.latency_ms),
-        ),
+        ("source_reopened_total", "counter", "Times it was lost.", _each("source", reopened)),
+        ("sink_answers_total", "counter", "What sinks took.", taken),
+        ("latency_seconds", "summary", "From capture to prediction.", latency),
         ("stage_seconds", "summary", "The parts of the latency.", stages),
     ]
     if reading is not None:
         clocks = {name: mhz * 1e6 for name, mhz in reading.clocks_mhz.items()}
-        power = {reading.power_source: reading.power_w}
-        throttled, events = float(bool(reading.throttling)), reading.num_throttle_events
+        zones = _each("zone", reading.temperatures_c)
+        power = _each("source", {reading.power_source: reading.power_w})
+        is_throttled, events = float(bool(reading.throttling)), reading.num_throttle_events
         families += [
-            ("power_watts", "gauge", "What is drawn.", _each("source", power)),
-            (
-                *("temperature_celsius", "gauge", "Of each thermal zone."),
-                _each("zone", reading.temperatures_c),
-            ),
+            ("power_watts", "gauge", "What is drawn.", power),
+            ("temperature_celsius", "gauge", "Of each thermal zone.", zones),
             ("clock_hertz", "gauge", "Of GPU, memory and processors.", _each("clock", clocks)),
-            ("throttled", "gauge", "Whether the machine is slowed down.", _one(throttled)),
-            (
-                *("throttle_events_total", "counter", "Times it was slowed down since its start."),
-                _one(events),
-            ),
+            ("throttled", "gauge", "Whether the machine is slowed down.", _one(is_throttled)),
+            ("throttle_events_total", "counter", "Times it was slowed down.", _one(events)),
         ]
     return "".join(_family(*family) for family in families)
 

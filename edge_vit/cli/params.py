@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
 from edge_vit.data.registry import image_forms
 from edge_vit.errors import SpecError
+from edge_vit.files import refuse_unwritable, refuse_unwritable_folder
 from edge_vit.formats import all_formats, names_of
+from edge_vit.optional import refuse_missing
 from edge_vit.plugins import Registry
 from edge_vit.runtime.backends import BACKENDS
 from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
@@ -26,11 +27,9 @@ ABOVE_0, AT_LEAST_0 = click.FloatRange(min=0, min_open=True), click.FloatRange(m
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
-    """A name of a registry; plug-ins are looked for when help or another name asks for them.
+    """A name of `registry`, or one of `others`.
 
-    Args:
-        registry: whose names are taken.
-        others: that are taken too, and come first.
+    Plug-ins are looked for when help or another name asks for them.
     """
 
     name = "name"
@@ -38,40 +37,25 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
     def __init__(self, registry: Registry[Any], *others: str) -> None:
         self._registry, self._others = registry, others
 
-    @property
-    def choices(self) -> list[str]:
-        """All names."""
-        return [*self._others, *self._registry]
-
-    def __repr__(self) -> str:
-        return f"Names({self.choices})"
-
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """Return the names, as click shows choices."""
-        return f"[{'|'.join(self.choices)}]"
+        return f"[{'|'.join([*self._others, *self._registry])}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return `value`, or refuse it as click does."""
         if value not in self._others and value not in self._registry:
-            self.fail(f"{value!r} is not one of {', '.join(map(repr, self.choices))}.", param, ctx)
+            known = ", ".join(map(repr, [*self._others, *self._registry]))
+            self.fail(f"{value!r} is not one of {known}.", param, ctx)
         return str(value)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Return the names that begin so."""
-        return [CompletionItem(name) for name in self.choices if name.startswith(incomplete)]
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
-    """What a function makes of a text; its ValueError is a usage error.
+    """The value that `parse` returns for a text; its ValueError is a usage error.
 
-    Args:
-        name: the form of the text, as help and messages call it.
-        parse: returns the value of a text.
+    `name` is the form of the text in help and messages.
     """
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -87,6 +71,46 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
             return self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
 
 
+def writable_folder(text: str) -> Path:
+    """Return a path, refused where no files can be written into it."""
+    refuse_unwritable_folder(Path(text))
+    return Path(text)
+
+
+class OutputFile(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
+    """The path of a file that can be written, which is checked when the command line is read.
+
+    The name may end in any of `suffixes`, or in anything where there are none; `html_needs` are
+    modules that a page is made with.
+    """
+
+    name = "file"
+
+    def __init__(self, *suffixes: str, html_needs: tuple[str, ...] = ()) -> None:
+        self._suffixes, self._html_needs = suffixes, html_needs
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """Return `value` as a path, refused where nothing can be written there."""
+        path = Path(str(value))
+        if self._suffixes and path.suffix not in self._suffixes:
+            *others, last = self._suffixes
+            wanted = f"{', '.join(others)} or {last}" if others else last
+            option = param.opts[0] if param else "output"
+            raise click.UsageError(f"{option} {path}: expected a name that ends in {wanted}")
+        refuse_unwritable(path)
+        for module in self._html_needs if path.suffix == ".html" else ():
+            refuse_missing(module, f"writing {path}")
+        return path
+
+
+ANY_FILE = OutputFile()
+REPORT_FILE = OutputFile(".html", ".md", ".json", html_needs=("jinja2", "matplotlib"))
+ANY_FOLDER = Parsed("folder", writable_folder)
+"""A folder, there or not, that files can be written into."""
+
+
 def numbers(name: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> Parsed:
     """Return the type of `counts` numbers with commas between them."""
 
@@ -97,6 +121,15 @@ def numbers(name: str, kind: type[int] | type[float], counts: tuple[int, ...]) -
         return found
 
     return Parsed(name, parse)
+
+
+KINDS = {
+    "N": POSITIVE,
+    **dict.fromkeys(("S", "RATE", "RATIO"), ABOVE_0),
+    **dict.fromkeys(("MS", "PERCENT", "POINTS"), AT_LEAST_0),
+    **dict.fromkeys(("DIR", "PATH"), PATH),
+}
+"""The type of an option's value by its placeholder."""
 
 
 def option(
@@ -111,19 +144,16 @@ def option(
 ) -> Decorator:
     """Return a click option, written as ``--help`` shows it.
 
-    Args:
-        form: names and placeholder, ``-o, --output FILE``; a flag has no placeholder.
-        text: its help.
-        kind: click's type of the value, or the choices.
-        default: shown in the help, unless the option is a pair such as ``--build/--no-build``.
-        name: of the command's parameter, where it differs from the option's.
-        show_default: overrides that.
-        settings: click's own.
+    `form` has names and placeholder, ``-o, --output FILE``; a flag has no placeholder. `kind` is
+    click's type or the choices, or follows from the placeholder where `KINDS` has it. A default is
+    shown in the help, unless the option is a pair such as ``--build/--no-build``, or
+    `show_default` overrides that. `name` is the parameter's, where it differs from the option's.
     """
     words = form.split()
     flags = [word.rstrip(",") for word in words if word.startswith("-")]
     metavar = " ".join(words[len(flags) :]) or None
     is_pair = "/" in flags[0]
+    kind = KINDS.get(metavar or "") if kind is None else kind
     if default is not None:
         settings["show_default"] = not is_pair if show_default is None else show_default
         settings["default"] = default
@@ -140,7 +170,7 @@ images_argument = click.argument("images", metavar="IMAGE...", nargs=-1, require
 _BACKEND_HELP = (
     "What runs the model; ort is ONNX Runtime. auto takes the fastest that is installed."
 )
-threads_option = option("--threads N", "CPU threads of one run.  [default: all cores]", POSITIVE)
+threads_option = option("--threads N", "CPU threads of one run.  [default: all cores]")
 _FLAGS = {
     "threads": threads_option,
     "provider": option("--provider", "What ONNX Runtime computes with.", PROVIDERS, "cpu"),
@@ -157,8 +187,7 @@ _FLAGS = {
         name="may_build",
     ),
     "trust_engine": option(
-        "--trust-engine",
-        "Load an engine that was not built here; it can run code of its maker.",
+        "--trust-engine", "Load an engine that was not built here; it can run code of its maker."
     ),
     "fallback": option(
         "--fallback",
@@ -185,12 +214,8 @@ data_option = option(
     required=True,
 )
 num_images_option = option(
-    "--num-images N",
-    "Take this many of the images at most, spread evenly.  [default: all]",
-    POSITIVE,
+    "--num-images N", "Take this many of the images at most, spread evenly.  [default: all]"
 )
-
-
 max_bad_option = option(
     "--max-bad SHARE",
     "Images that may be left out because they cannot be read: a share, of which 1 of "
@@ -198,6 +223,13 @@ max_bad_option = option(
     Parsed("SHARE", parse_max_bad),
     str(DEFAULT_MAX_BAD),
 )
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the images that it measures on: `data`, `num_images` and `max_bad`."""
+    return data_option(num_images_option(max_bad_option(command)))
+
+
 recipe_option = option(
     "--recipe", f"How to quantize.  [default: {DEFAULT_RECIPE.name}]", list(RECIPES)
 )
@@ -215,11 +247,8 @@ def session_options(
     """Give `command` the flags of everything that runs a model, as `backend` and `options`.
 
     A command that did its work on a fallback ends with status 6, unless it ended with another.
-
-    Args:
-        command: to be called with them.
-        takes_all: whether ``--backend all`` stands for every one that this machine has.
-        wait: how it waits for a GPU: measuring spins, everything else leaves the core to others.
+    With `takes_all` ``--backend all`` stands for every one that this machine has. `wait` is how it
+    waits for a GPU: measuring spins, everything else leaves the core to others.
     """
 
     @functools.wraps(command)
