@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -67,8 +67,8 @@ class FrameCounts:
 class FrameDecoder:
     """Decodes the packets of one stream of an open `container`; frames without errors come out.
 
-    `note_corrupt` is called with the presentation time of each corrupt frame. Of a stream that was
-    running before (`is_joined`) nothing counts as lost until its first key frame.
+    Of a stream that was running before (`is_joined`) nothing counts as lost until its first key
+    frame.
     """
 
     def __init__(
@@ -76,7 +76,6 @@ class FrameDecoder:
         av: ModuleType,
         container: Any,
         stream: Any,
-        note_corrupt: Callable[[int], object] = lambda pts: None,
         *,
         is_joined: bool = False,
     ) -> None:
@@ -93,13 +92,7 @@ class FrameDecoder:
         self.num_packets = 0
         self.num_errors = 0  # packets that the decoder refused
         self.counts = FrameCounts()
-        self._note_corrupt = note_corrupt
         self.is_broken_off = False  # the demuxer gave up
-
-    @property
-    def format_names(self) -> list[str]:
-        """FFmpeg's names of the container's format."""
-        return str(self._container.format.name).split(",")
 
     def packets(self) -> Iterator[Any]:
         """Yield the stream's packets, and at the end one that flushes the decoder."""
@@ -150,21 +143,12 @@ class FrameDecoder:
         self._is_flushed = is_flush
         return good
 
-    def flush(self) -> list[Any]:
-        """Return the frames that the decoder still holds, and make it ready to begin elsewhere."""
-        frames = self.decode(None)
-        self._stream.codec_context.flush_buffers()
-        self._is_guessing = self._stream.codec_context.name in _GUESSED_UNTIL_KEY
-        self._bad_since = None
-        self._is_flushed = False
-        return frames
-
     def count_missing(self) -> int:
         """Return how many frames an MP4 file announces beyond those that it held, at its end.
 
         Other files announce none: of them `counts` has only whether they are cut off.
         """
-        names = self.format_names
+        names = str(self._container.format.name).split(",")
         path, size = Path(self._container.name), self._container.size
         if "mov" in names:
             entries = getattr(self._stream, "index_entries", ())
@@ -190,8 +174,6 @@ class FrameDecoder:
                 return False
             self.counts.corrupt += 1
             self._note_bad(frame.pts)
-            if frame.pts is not None:
-                self._note_corrupt(frame.pts)
             return False
         self.counts.good += 1
         if self._bad_since is not None:

@@ -41,34 +41,10 @@ def test_fewer_frames_are_spread_evenly_and_are_the_right_ones(video, limit):
         assert read_level(item.pixels) == pytest.approx(level_of(number), abs=3)
 
 
-@pytest.mark.parametrize("number", [9, 10, 19, 49, 59])
-def test_a_single_frame_is_right_though_it_builds_on_others(video, number):
-    source = VideoSource(video)
-    source._wanted = {pts: place for pts, place in source._wanted.items() if place == number}
-    (item,) = source
-    assert read_level(item.pixels) == pytest.approx(level_of(number), abs=3)
-
-
 def test_the_same_frames_come_again(video):
     source = VideoSource(video, 5)
     first, second = ([item.pixels for item in source] for _ in range(2))
     np.testing.assert_array_equal(first, second)
-
-
-def test_only_what_is_needed_is_decoded(video, monkeypatch):
-    if video.suffix != ".mp4":
-        pytest.skip("every frame of MJPEG is a key frame")
-    source, decoded = VideoSource(video, 1), []
-    frames = VideoSource._frames
-
-    def watched(self, wanted):
-        for key, frame in frames(self, wanted):
-            decoded.append(key)
-            yield key, frame
-
-    monkeypatch.setattr(VideoSource, "_frames", watched)
-    assert len(list(source)) == 1
-    assert len(decoded) <= 24  # two groups of 12, of five
 
 
 @pytest.mark.parametrize(
