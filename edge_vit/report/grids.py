@@ -142,9 +142,12 @@ def score_error(report: AccuracyReport) -> float | None:
 
 def accuracy_conditions(report: AccuracyReport) -> str:
     """Return in words which images were compared, and what that can and cannot say."""
+    loss = report.measures.get(task_of_report(report).loss_measure)
+    judged = "with their truth" if loss and loss.value is not None else None
     sentences = [
         f"{count(report.num_images, 'image')} of {report.data} "
-        f"(digest {short_digest(report.data_digest)}), {report.num_labelled} of them labelled, "
+        f"(digest {short_digest(report.data_digest)}), "
+        f"{judged or f'{report.num_labelled} of them labelled'}, "
         f"against {report.reference}."
     ]
     if report.num_labelled:

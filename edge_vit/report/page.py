@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_vit.formats import REFERENCE
 from edge_vit.measure.gates import agreement_can_fail
+from edge_vit.measure.measured import measures_of, task_of_report
 from edge_vit.measure.results import AccuracyReport, Disagreement, LatencyReport, VerifyReport
 from edge_vit.report.conditions import conditions
 from edge_vit.report.details import accuracy_details, latency_details
@@ -88,10 +89,12 @@ def _key_figures(report: VerifyReport) -> list[dict[str, Any]]:
         measured = accuracy.get(place)
         if measured and not is_reference(measured):
             facts += [("top-1", percent(measured.top1))] if measured.top1 is not None else []
+            facts += _judged(measured, of_reference=False)
             facts += _agreement_of(measured)
         elif first and first.reference == " ".join(place):
             if first.reference_top1 is not None:
                 facts.append(("top-1", percent(first.reference_top1)))
+            facts += _judged(first, of_reference=True)
             facts.append(("role", "reference"))
         recommended = (verdict.recommended, verdict.recommended_backend or latency.backend)
         figures.append(
@@ -104,6 +107,17 @@ def _key_figures(report: VerifyReport) -> list[dict[str, Any]]:
             }
         )
     return figures
+
+
+def _judged(measured: AccuracyReport, *, of_reference: bool) -> list[tuple[str, str]]:
+    """Return the measure of which the gate bounds the loss, where there is truth."""
+    known = measures_of(measured.task)
+    gated = known.get(task_of_report(measured).loss_measure)
+    if gated is None or gated.of not in measured.measures:
+        return []
+    found = measured.measures[gated.of]
+    value = found.reference if of_reference else found.value
+    return [] if value is None else [(known[gated.of].title, f"{100 * value:.1f} %")]
 
 
 def _agreement_of(measured: AccuracyReport) -> list[tuple[str, str]]:

@@ -237,6 +237,7 @@ def test_the_gate_of_a_detector_is_the_average_precision_lost(
     assert (gate.name, gate.outcome) == ("max-drop", outcome)
     if drop.low is not None:
         assert gate.sentence.startswith(f"AP lost: {100 * drop.value:.2f} points on 1,000")
+    assert "with their truth" in accuracy_grid([report]).note
 
 
 def test_without_truth_the_gate_of_a_detector_is_the_boxes_that_differ(make_accuracy):
