@@ -7,7 +7,6 @@ import json
 import sys
 
 import device_trees
-import numpy as np
 import pytest
 
 from edge_vit.cli import doctor
@@ -39,12 +38,7 @@ def test_says_which_extras_work(edgevit):
     extras = json.loads(edgevit("doctor", "--json").stdout)["extras"]
     assert set(extras) == {"cpu", "web"}
     assert extras["cpu"][0]["version"]
-    assert extras["web"] == [{"name": "nonsense-pkg", "version": None, "error": "", "wanted": ""}]
-
-
-def test_says_when_a_package_is_of_another_version(edgevit, monkeypatch):
-    monkeypatch.setattr(doctor, "_requirements", lambda: ['numpy>=99,<100; extra == "cpu"'])
-    assert f"numpy {np.__version__} is not >=99,<100" in edgevit("doctor").stdout
+    assert extras["web"] == [{"name": "nonsense-pkg", "version": None, "error": ""}]
 
 
 def test_says_which_backends_there_are_and_what_auto_takes(edgevit):

@@ -94,14 +94,9 @@ MEASURED = EnergyReport(
     mean_w=10.0,
     max_w=12.0,
     power_source="VDD_IN",
-    temperatures_before_c={},
-    temperatures_after_c={},
     temperatures_max_c={},
-    clocks_before_mhz={},
-    clocks_after_mhz={},
     throttling=(),
     num_throttle_events=0,
-    num_samples=20,
 )
 
 
