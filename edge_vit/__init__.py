@@ -36,29 +36,25 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "export_bundle": "edge_vit.api",
-    "calibrate": "edge_vit.api",
-    "quantize": "edge_vit.api",
-    "build_engine": "edge_vit.runtime.trt.engines",
-    "EngineOptions": "edge_vit.runtime.trt.identity",
-    "verify": "edge_vit.measure.verify",
-    "open_session": "edge_vit.runtime",
-    "Session": "edge_vit.runtime",
-    "SessionOptions": "edge_vit.runtime",
-    "Predictor": "edge_vit.runtime",
-    "evaluate": "edge_vit.measure.accuracy",
-    "benchmark": "edge_vit.measure.bench",
-    "measure_latency": "edge_vit.measure.latency",
-    "Limits": "edge_vit.measure.limits",
-    "SourceRequest": "edge_vit.export.sources",
-    "ArraySource": "edge_vit.data.images",
-    "FolderSource": "edge_vit.data.images",
-    "ImageItem": "edge_vit.data.images",
-    "Bundle": "edge_vit.bundle",
-    "ModelSpec": "edge_vit.spec",
-    "PreprocessSpec": "edge_vit.spec",
-    "Recipe": "edge_vit.spec.table",
-    "EdgeVitError": "edge_vit.errors",
+    name: module
+    for module, names in {
+        "edge_vit.api": "export_bundle calibrate quantize",
+        "edge_vit.bundle": "Bundle",
+        "edge_vit.data.images": "ArraySource FolderSource ImageItem",
+        "edge_vit.errors": "EdgeVitError",
+        "edge_vit.export.sources": "SourceRequest",
+        "edge_vit.measure.accuracy": "evaluate",
+        "edge_vit.measure.bench": "benchmark",
+        "edge_vit.measure.latency": "measure_latency",
+        "edge_vit.measure.limits": "Limits",
+        "edge_vit.measure.verify": "verify",
+        "edge_vit.runtime": "open_session Session SessionOptions Predictor",
+        "edge_vit.runtime.trt.engines": "build_engine",
+        "edge_vit.runtime.trt.identity": "EngineOptions",
+        "edge_vit.spec": "ModelSpec PreprocessSpec",
+        "edge_vit.spec.table": "Recipe",
+    }.items()
+    for name in names.split()
 }
 """Public name -> the module that it is loaded from."""
 
@@ -67,7 +63,9 @@ __all__ = [*_HOMES, "__version__"]
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        value: object = _read_version()
+        from edge_vit.optional import installed_versions
+
+        value: object = installed_versions()["edge-vit"]
     elif name in _HOMES:
         import importlib
 
@@ -80,10 +78,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _read_version() -> str:
-    """Return the installed version, or ``source tree`` where nothing was installed."""
-    from edge_vit.optional import installed_versions
-
-    return installed_versions()["edge-vit"]

@@ -277,10 +277,8 @@ def open_array(address: str, wanted: Wanted) -> ArraySource:
         reason = shorten(" ".join(str(error).split())) or type(error).__name__
         raise ImageError(f"image array {path} cannot be read: {reason}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
-        raise ImageError(
-            f"image array {path}: got {images.dtype} {images.shape}, "
-            "expected uint8 (N, H, W, 3), RGB from 0 to 255"
-        )
+        got = f"{images.dtype} {images.shape}"
+        raise ImageError(f"image array {path}: got {got}, expected uint8 (N, H, W, 3) RGB")
     if labels is None:
         return ArraySource(images, labels=wanted.labels)
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
-from edge_vit.tasks.measures import Judge, Measure
+from edge_vit.tasks.measures import Judge, Measure, divergence
 from edge_vit.tasks.numerics import (
     BoolArray,
     Float64Array,
@@ -92,10 +92,6 @@ def _in_top(most: int) -> Judge:
     return judge
 
 
-def _divergence(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-    return TASK.divergence(spec, reference, candidate)
-
-
 class Classification(NamedTask):
     """The class of the largest output."""
 
@@ -115,7 +111,7 @@ class Classification(NamedTask):
     measures = (
         Measure("top1", "top-1", judge=_in_top(1), unit="share", has_row=False),
         Measure("top5", "top-5", judge=_in_top(5), unit="share", has_row=False),
-        Measure("kl", "KL (nats)", compare=_divergence, has_row=False),
+        Measure("kl", "KL (nats)", compare=divergence, has_row=False),
     )
 
     def upgrade(self, spec: ModelSpec, manifest_format: int) -> ModelSpec:

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge_vit.spec import ModelSpec
-from edge_vit.tasks.numerics import FloatArray
+from edge_vit.tasks.numerics import Float64Array, FloatArray
 
 Compare = Callable[[ModelSpec, Mapping[str, FloatArray], Mapping[str, FloatArray]], Any]
 """(spec, reference, candidate) -> a number for each image, NaN where there is none, (rows,)."""
 
 Judge = Callable[[ModelSpec, Mapping[str, FloatArray], Sequence[Any]], Any]
 """(spec, outputs, truth of each image or None) -> the same of one model alone, (rows,)."""
+
+
+def divergence(
+    spec: ModelSpec, reference: Mapping[str, FloatArray], candidate: Mapping[str, FloatArray]
+) -> Float64Array:
+    """Return how far each row of `candidate` is from `reference`, as the task of `spec` has it."""
+    from edge_vit.tasks import task_of  # whose tasks hold measures
+
+    return task_of(spec).divergence(spec, reference, candidate)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Wording
 from edge_vit.tasks.classification import NamedTask, answers_of
-from edge_vit.tasks.measures import Measure
+from edge_vit.tasks.measures import Measure, divergence
 from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray, bernoulli_kl
 from edge_vit.tasks.prediction import LabelsPrediction, Prediction
 
@@ -16,10 +16,6 @@ def _same_labels(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Flo
     on, other = TASK.labels_on(spec, reference), TASK.labels_on(spec, candidate)
     share: Float64Array = (on == other).mean(axis=1)
     return share
-
-
-def _divergence(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-    return TASK.divergence(spec, reference, candidate)
 
 
 class MultiLabel(NamedTask):
@@ -39,7 +35,7 @@ class MultiLabel(NamedTask):
     has_threshold = True
     measures = (
         Measure("label_agreement", "each label", compare=_same_labels, unit="share", has_row=False),
-        Measure("kl", "KL (nats)", compare=_divergence, has_row=False),
+        Measure("kl", "KL (nats)", compare=divergence, has_row=False),
     )
 
     def refuse_threshold(self, threshold: float) -> str:

@@ -8,13 +8,9 @@ import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
-from edge_vit.tasks.measures import Measure
+from edge_vit.tasks.measures import Measure, divergence
 from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
 from edge_vit.tasks.prediction import Prediction, Score, ScoresPrediction
-
-
-def _divergence(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-    return TASK.divergence(spec, reference, candidate)
 
 
 class Regression(Task):
@@ -35,7 +31,7 @@ class Regression(Task):
     has_threshold = True
     smoothing = ("ema",)
     gate = "max-error"
-    measures = (Measure("error", "mean error", compare=_divergence, has_row=False),)
+    measures = (Measure("error", "mean error", compare=divergence, has_row=False),)
     has_direction = False  # of one score there is none, and that of several says little
 
     def output_name(self, activation: Activation | None = None) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -31,7 +30,7 @@ class Checkpoint:
     labels: tuple[str, ...]  # class names by index; empty for a model without a head
     preprocess: PreprocessSpec  # how an image becomes the model's input
     # Weights by their name in VisionTransformer.state_dict, on the CPU; not to be written to
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
     # How the weights came out, such as {"held_out_accuracy": 0.98}
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -47,24 +46,13 @@ class Checkpoint:
             )
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """A checkpoint without its tensors: the JSON in the file's metadata."""
-
-    config: VisionTransformerConfig
-    labels: tuple[str, ...]
-    preprocess: PreprocessSpec
-    metrics: Mapping[str, float]
-    format: int = CHECKPOINT_FORMAT
-
-
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`: beside it first, then renamed over it."""
-    facts = _Facts(checkpoint.config, checkpoint.labels, checkpoint.preprocess, checkpoint.metrics)
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     safetensors = require("safetensors.torch", "writing a checkpoint")
-    metadata = {_METADATA_KEY: json.dumps(to_json(facts))}
-    write_atomically(Path(path), safetensors.save(tensors, metadata))
+    facts = to_json(replace(checkpoint, tensors={})) | {"format": CHECKPOINT_FORMAT}
+    del facts["tensors"]
+    write_atomically(Path(path), safetensors.save(tensors, {_METADATA_KEY: json.dumps(facts)}))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -83,37 +71,26 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise ArtifactError(
             f"{path} is not a safetensors file, or not all of it: {error}"
         ) from None
-    facts = _read_facts(metadata, path)
-    try:
-        return Checkpoint(facts.config, facts.labels, facts.preprocess, tensors, facts.metrics)
-    except SpecError as error:
-        raise ArtifactError(f"{path}: {error}") from None
-
-
-def _read_facts(metadata: Mapping[str, str], path: Path | str) -> _Facts:
     if _METADATA_KEY not in metadata:
         raise ArtifactError(
             f"{path} holds weights only, expected a checkpoint of edgevit finetune. "
             f"For weights of another library, run: edgevit export timm:MODEL --checkpoint {path}"
         )
     try:
-        parsed: Any = parse_json(metadata[_METADATA_KEY])
-        if parsed.get("format") != CHECKPOINT_FORMAT:
+        facts = parse_json(metadata[_METADATA_KEY])
+        found = facts.pop("format", None)
+        if found != CHECKPOINT_FORMAT:
             raise ArtifactError(
-                f"{path}: checkpoint format {parsed.get('format')}, this edge-vit reads "
-                f"{CHECKPOINT_FORMAT}. Run: edgevit finetune"
+                f"{path}: checkpoint format {found}, this edge-vit reads {CHECKPOINT_FORMAT}. "
+                "Run: edgevit finetune"
             )
-        return from_json(_Facts, parsed, str(path))
-    except (ValueError, AttributeError, SpecError) as error:
+        return replace(from_json(Checkpoint, facts, str(path)), tensors=tensors)
+    except (ValueError, AttributeError, TypeError, SpecError) as error:
         raise ArtifactError(f"{path} is not an edge-vit checkpoint: {error}") from None
 
 
 def resize_checkpoint(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
-    """Return `checkpoint` for square images of `image_size` pixels: tensors, config, preprocessing.
-
-    Learned positions are interpolated (bicubic, antialiased); sinusoidal ones follow from the
-    config.
-    """
+    """Return `checkpoint` for square images of `image_size` pixels, its positions interpolated."""
     config = replace(checkpoint.config, image_size=image_size)
     tensors = dict(checkpoint.tensors)
     positions = tensors.get("position_embedding")
