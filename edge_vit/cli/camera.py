@@ -74,7 +74,7 @@ class _KeepsArguments(click.Command):
     multiple=True,
     required=True,
 )
-@option("--top N", "Answers.", default=5)
+@option("--top N", "Entries of an answer.  [default: 5, of boxes 100]")
 @option("--batch N", "Frames that one run takes at most.", default=1, name="batch_size")
 @option("--deadline MS", "How long a run waits for more frames.", name="deadline_ms", default=0.0)
 @option(
@@ -115,7 +115,7 @@ def command(
     log: CommandLog,
     bundle: Path,
     sources: tuple[str, ...],
-    top: int,
+    top: int | None,
     batch_size: int,
     deadline_ms: float,
     preprocess: str,
@@ -152,6 +152,7 @@ def command(
     from edge_vit.camera.stages import LoopOptions, Step
     from edge_vit.camera.systemd import Notifier
     from edge_vit.device import open_telemetry
+    from edge_vit.tasks import task_of
 
     makers = [source_maker(source, timeout_s=stale_after) for source in sources]
     opened = Bundle.open(bundle)
@@ -161,6 +162,7 @@ def command(
     # A stream is opened, probed and read for its first frame, each within `stale_after`.
     retry = RetryPolicy(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
     steps: list[Step] = []
+    top = top or task_of(opened.spec).default_top
     if smooth is not None:
         steps.append(Smoothing(*smooth, opened.spec, top))
     if min_confidence is not None:

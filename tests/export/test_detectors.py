@@ -30,6 +30,7 @@ PROCESSORS = {
     "lw_detr": "DeformableDetrImageProcessor",
 }
 SIZES = [(480, 640), (333, 200)]
+QUICK = ("yolos", "lw_detr")  # plain attention; deformable attention and queries chosen by score
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "model_type",
-    [pytest.param(n, marks=[] if n == "yolos" else pytest.mark.full) for n in small.DETECTORS],
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.full) for n in small.DETECTORS],
 )
 def test_exports_with_parity_of_both_outputs(folder, model_type):
     exported = export_model(SourceRequest(f"hf:{folder(model_type)}"))

@@ -85,7 +85,7 @@ def test_decode_orders_by_score_and_keeps_what_is_above_the_threshold():
     np.testing.assert_allclose(first["box"], corners(outputs["boxes"][0, 0]) * [96, 128, 96, 128])
     (less,) = task_of(spec).decode(spec, outputs, sizes=((128, 96),), top=2)
     assert less.to_json()["predictions"] == prediction.to_json()["predictions"][:2]
-    assert prediction.headline == "2 cat, 2 dog, 1 cow"
+    assert prediction.headline == "2 × cat, 2 × dog, 1 × cow"
 
 
 def test_softmax_leaves_the_no_object_column_out():

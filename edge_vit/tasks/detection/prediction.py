@@ -55,7 +55,7 @@ class DetectionPrediction(Prediction):
         """How many objects of which classes, three classes at most."""
         counts = Counter(box.label for box in self.boxes).most_common()
         more = f" and {len(counts) - _SHOWN} more classes" if len(counts) > _SHOWN else ""
-        named = ", ".join(f"{count} {label}" for label, count in counts[:_SHOWN])
+        named = ", ".join(f"{count} × {label}" for label, count in counts[:_SHOWN])
         return f"{named}{more}" if named else "no object"
 
     def entries(self) -> list[dict[str, Any]]:
