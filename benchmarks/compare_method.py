@@ -21,8 +21,8 @@ import edge_vit
 from edge_vit.export.sources import SourceRequest
 from edge_vit.measure.compare import Measured, compare
 from edge_vit.measure.latency import measure_reopened
-from edge_vit.measure.ratio import find_difference, median_ratio_interval
 from edge_vit.measure.results import LatencyReport
+from edge_vit.measure.speed import find_difference, median_ratio_interval
 from edge_vit.runtime.session import Session, SessionOptions, open_session
 
 MODEL, SLOWDOWN, WANTED = "vit_digits", 1.05, 90

@@ -21,7 +21,7 @@ from edge_vit.data.images import ArraySource
 from edge_vit.export.parity import sample_photos
 from edge_vit.export.sources import SourceRequest
 from edge_vit.measure.latency import measure_interleaved
-from edge_vit.measure.ratio import median_ratio_interval
+from edge_vit.measure.speed import median_ratio_interval
 from edge_vit.runtime.backends import available_backends
 from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.ov import OpenVinoSession

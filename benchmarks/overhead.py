@@ -18,7 +18,7 @@ from saving import load_average, read_arguments, write_result
 
 import edge_vit
 from edge_vit.export.sources import SourceRequest
-from edge_vit.measure.ratio import median_ratio_interval
+from edge_vit.measure.speed import median_ratio_interval
 
 MODEL, ROUNDS, WARMUP, NUM_IMAGES = "vit_small_patch16_224", 200, 10, 8
 LIMIT = 1.03

@@ -143,11 +143,6 @@ class TolerantSource:
             SelectedSource(self._source, indices), self._max_bad, self.num_allowed
         )
 
-    def readable(self) -> IndexedSource:
-        """Return the images without those that were left out so far."""
-        indices = [index for index in range(len(self._source)) if index not in self._bad]
-        return SelectedSource(self._source, indices)
-
     def _check(self, index: int) -> None:
         """Refuse the bad image of `index` where it is one too many."""
         num_bad, num_images = len(self._bad) + self._num_before, len(self._source)

@@ -58,11 +58,10 @@ def evaluate(
 ) -> tuple[AccuracyReport, ...]:
     """Return how each of `candidates` compares with `reference`, in their order.
 
-    Every image is decoded and preprocessed once and goes through each session once. Of each image a
-    short record is kept; only for `features` the feature vectors of every session are kept, since a
-    nearest neighbour can only be found among all images. The reference may be one of the candidates
-    as well. `data` is where the images are from, for the report; those of `calibrated_on` do not
-    decide. With a `batch_size` of 1 an image's outputs cannot depend on others.
+    Every image goes through each session once, and a short record of it is kept; for `features` the
+    feature vectors too, since a nearest neighbour can only be found among all images. The reference
+    may be one of the candidates. `data` is where the images are from, for the report; those of
+    `calibrated_on` do not decide. With a `batch_size` of 1 an image cannot depend on others.
 
     Raises:
         ImageError: there are no images, or one cannot be read.
@@ -106,11 +105,6 @@ def evaluate_part(
 
     As `evaluate`, of one `part` of the images (which of how many). `save` is called now and then
     with what is known so far; `start` is what it was called with last, to go on from there.
-
-    Raises:
-        SpecError: as `evaluate`; or `features` in parts: a neighbour is found among all images.
-        ImageError: an image cannot be read.
-        BackendError: as `evaluate`.
     """
     if batch_size < 1:
         raise SpecError(f"batch_size: got {batch_size}, expected at least 1")

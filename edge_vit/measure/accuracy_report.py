@@ -45,11 +45,7 @@ Triples = tuple[tuple[int, int, int], ...]
 
 
 def report_of(part: PartialAccuracy) -> AccuracyReport:
-    """Return all that the images of `part` say, whatever their order.
-
-    Raises:
-        SpecError: there are none.
-    """
+    """Return all that the images of `part` say, whatever their order."""
     subject, task = part.subject, task_named(part.subject.task)
     records, outcomes = unpack(part.records, RECORD), unpack(part.outcomes, OUTCOME)
     count = len(records)

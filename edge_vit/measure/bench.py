@@ -7,16 +7,13 @@ import itertools
 import time
 from pathlib import Path
 
-import numpy as np
-
 from edge_vit.bundle import Bundle
-from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, TolerantSource, noted
+from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
-from edge_vit.data.source import IndexedSource
 from edge_vit.device import EnergyMeter, EnergyReport, open_telemetry
 from edge_vit.measure.cold_start import measure_cold_start
-from edge_vit.measure.latency import Plan, time_session
+from edge_vit.measure.latency import NUM_TIMED_IMAGES, Plan, time_session, timed_images
 from edge_vit.measure.recorder import stage_of
 from edge_vit.measure.results import Energy, LatencyReport, Stage, TimingWarning
 from edge_vit.printable import one_line
@@ -32,7 +29,6 @@ from edge_vit.runtime.session import (
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
 
-_NUM_TIMED_IMAGES = 8
 _NUM_STAGE_RUNS = 50
 _ORDER = (
     *("decode", "preprocess", "host-to-device", "GPU", "device-to-host"),
@@ -52,29 +48,14 @@ def benchmark(
     max_bad: MaxBad = DEFAULT_MAX_BAD,
     progress: Progress = SILENT,
 ) -> LatencyReport:
-    """Return the latency of one precision of `bundle`, its parts, cold start and energy.
-
-    `precision` is the smallest that the bundle has where None. With `images` the time from decoding
-    to the prediction is measured too; without, runs are timed on seeded noise. `max_bad` is how
-    many of them may be left out because they cannot be read.
-
-    Raises:
-        SpecError: an option is out of range.
-        ImageError: there are no images, or one cannot be read.
-        ArtifactError: a file of the bundle is missing, truncated or edited.
-        BackendError: the graph cannot be loaded or run.
-        ShapeError: the graph has another fixed batch.
-    """
+    """Return the latency of one precision of `bundle`, its parts, cold start and energy."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
     spec, source, pixels = bundle.spec, None, None
     if images is not None:
-        source = open_image_source(
-            images, limit=_NUM_TIMED_IMAGES, has_truth=False, max_bad=max_bad
-        )
+        source = open_image_source(images, limit=NUM_TIMED_IMAGES, has_truth=False, max_bad=max_bad)
         with noted(source, progress):
-            pixels = np.stack([preprocess(item.pixels, spec.preprocess) for item in source])
-        source = source.readable() if isinstance(source, TolerantSource) else source
+            pixels = timed_images(source, spec)
     batch_size = plan.batch_size or spec.static_batch or 1
     options = dataclasses.replace(options, batch_size=batch_size)
     cold_start = None
@@ -103,11 +84,12 @@ def _time_stages(
     session: Session, spec: ModelSpec, source: ImageSource, progress: Progress
 ) -> tuple[Stage, ...]:
     """Time the parts of the way from an image to its prediction, one image at a time."""
+    items = itertools.chain.from_iterable(itertools.repeat(source))
     times: dict[str, list[float]] = {"decode": [], "preprocess": [], "end-to-end": []}
     with progress.step("timing from image to answer", _NUM_STAGE_RUNS) as advance:
-        for index in range(_NUM_STAGE_RUNS):
+        for _ in range(_NUM_STAGE_RUNS):
             start = time.perf_counter()
-            pixels = _pixels(source, index % len(source))
+            pixels = next(items).pixels
             decoded = time.perf_counter()
             model_input = preprocess(pixels, spec.preprocess)
             preprocessed = time.perf_counter()
@@ -118,12 +100,6 @@ def _time_stages(
             times["end-to-end"].append(1000 * (end - decoded))
             advance(1)
     return tuple(stage_of(name, samples) for name, samples in times.items())
-
-
-def _pixels(source: ImageSource, index: int) -> UInt8Array:
-    if isinstance(source, IndexedSource):
-        return source.item(index).pixels
-    return next(itertools.islice(source, index, None)).pixels
 
 
 def _time(

@@ -80,10 +80,7 @@ def _main() -> None:
 
 
 def read_memory_peak() -> float | None:
-    """Return the most memory that this process has held, MiB; None where Linux does not tell.
-
-    The GPU's own memory is not in it, but on a Jetson, where both are one.
-    """
+    """Return the most memory that this process has held, MiB; None where Linux does not tell."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -7,8 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_vit.errors import SpecError
-from edge_vit.measure.earlier import Found, Report, Word, accuracy_change, latency_change
-from edge_vit.measure.likeness import accuracy_conditions, latency_conditions
+from edge_vit.measure.earlier import (
+    Found,
+    Report,
+    Word,
+    accuracy_change,
+    accuracy_conditions,
+    latency_change,
+    latency_conditions,
+)
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.spec import Precision
 

@@ -12,7 +12,7 @@ from edge_vit.measure.measured import Columns, collect, join_columns
 from edge_vit.measure.partial import PartialAccuracy
 from edge_vit.measure.records import OUTCOME, Rows, unpack
 from edge_vit.measure.results import Disagreement
-from edge_vit.measure.worst import DRAWN_PIXELS, Kept, SeenImage, WorstImages, png_of, thumbnail_png
+from edge_vit.measure.worst import DRAWN_PIXELS, SeenImage, keep_worst, png_of, thumbnail_png
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
@@ -23,11 +23,7 @@ _NUM_ANSWERS = 3  # of each model, beside an image where they differ
 
 
 class Comparison:
-    """One candidate's outputs against the reference's.
-
-    `labels` are the class names of the data by index, the model's own where empty; `num_worst` of
-    the most different images are kept; `start` is what was counted before.
-    """
+    """One candidate's outputs against the reference's."""
 
     def __init__(
         self,
@@ -37,15 +33,11 @@ class Comparison:
         start: PartialAccuracy | None = None,
     ) -> None:
         self._spec, self._task, self._labels = spec, task_of(spec), labels
-        self._worst = WorstImages(num_worst, start.worst if start else ())
+        self._num_worst = num_worst
+        self.worst = start.worst if start else ()
         self._outputs: list[Outputs] = []
         self.outcomes = bytearray(unpack(start.outcomes, OUTCOME).tobytes() if start else b"")
         self.measured: Columns = join_columns(start.measured, {}) if start else {}
-
-    @property
-    def worst(self) -> tuple[Kept, ...]:
-        """The worst images so far, worst first."""
-        return self._worst.worst_first()
 
     def add(self, images: Sequence[SeenImage], reference: Outputs, candidate: Outputs) -> None:
         """Count the images of one batch by the outputs for them, a row for each image."""
@@ -67,9 +59,8 @@ class Comparison:
         collect(self.measured, spec, reference, candidate, truth)
         for row, image in enumerate(images):
             value = float(rows["divergence"][row])
-            self._worst.offer(
-                value,
-                image,
+            self.worst = keep_worst(
+                *(self.worst, self._num_worst, value, image),
                 lambda row=row, image=image, value=value: self._show(  # type: ignore[misc]
                     image, value, row_of(reference, row), row_of(candidate, row)
                 ),
@@ -85,14 +76,13 @@ class Comparison:
         outcomes = np.frombuffer(self.outcomes, OUTCOME).copy()
         outcomes["agrees"] = same == found
         self.outcomes = bytearray(outcomes.tobytes())
-        kept = [
+        self.worst = tuple(
             dataclasses.replace(
                 entry,
                 shown=dataclasses.replace(entry.shown, agrees=bool((same == found)[entry.index])),
             )
             for entry in self.worst
-        ]
-        self._worst = WorstImages(len(kept), kept)
+        )
 
     def _show(
         self, image: SeenImage, divergence: float, reference: Outputs, candidate: Outputs

@@ -1,23 +1,53 @@
-"""One measurement against an earlier one: what changed, and whether that is allowed."""
+"""One measurement against an earlier one: what changed, and whether that is allowed.
+
+A ratio of two latencies says something about the models only where everything else was alike, so
+conditions that differ allow no number.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from edge_vit.measure.gates import error_since, gate_of, outcome_of
-from edge_vit.measure.likeness import accuracy_conditions, differences, latency_differences
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.measured import task_of_report
-from edge_vit.measure.ratio import TOLERANCE, find_difference, rounds_needed, unpaired_interval
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, VerifyReport
-from edge_vit.measure.speed_gates import how_many_runs, too_few_runs
+from edge_vit.measure.speed import (
+    TOLERANCE,
+    find_difference,
+    how_many_runs,
+    rounds_needed,
+    too_few_runs,
+    unpaired_interval,
+)
 from edge_vit.measure.statistics import Interval, paired_drop_bounds
+from edge_vit.values import to_json
+
+_OF_THE_RUN = (
+    *("batch_size", "threads", "scenario", "interval_ms", "is_on_gpu", "provider"),
+    "cuda_graph",
+)
+_OF_THE_GPU = ("gpu", "compute_capability", "driver", "cuda", "tensorrt", "l4t")
+_NOT_OF_THE_MACHINE = frozenset({*_OF_THE_GPU, "packages", "memory_gib", "python"})
+"""What may differ, or counts by itself."""
+
+_RUNTIMES: Mapping[str, tuple[str, ...]] = {
+    "ort": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "trt": ("tensorrt",),
+    "rtx": ("tensorrt-rtx-cu13",),
+}
+"""Packages that do the work of each backend: what else is installed makes nothing slower."""
 
 _POINTS = 100
 
 Word = Literal["slower", "faster", "worse", "better", "no difference"]
 Report = TypeVar("Report", AccuracyReport, LatencyReport)
+
+
+Conditions = Mapping[str, str]
 
 
 class Found(NamedTuple):
@@ -161,3 +191,56 @@ def _is_same(now: AccuracyReport, then: AccuracyReport) -> bool:
 
 def _is_equal(now: AccuracyReport, then: AccuracyReport, *names: str) -> bool:
     return all(getattr(now, name) == getattr(then, name) for name in names)
+
+
+def latency_conditions(report: LatencyReport) -> Conditions:
+    """Return all that decides a latency beside the model: machine, versions, threads.
+
+    The backend is not among them: which is faster may well be asked. Its version is. What the
+    images show is not either: a Vision Transformer takes as long for noise. What was timed in turns
+    with it is: other sessions in between empty the caches, which can cost a small model a third.
+    """
+    machine, packages = to_json(report.environment), report.environment.packages
+    values: dict[str, Any] = {name: getattr(report, name) for name in _OF_THE_RUN}
+    values |= {name: fact for name, fact in machine.items() if name not in _NOT_OF_THE_MACHINE}
+    values["in_turns_with"] = sorted(report.interleaved_with)
+    values["python"] = report.environment.python.rpartition(".")[0]
+    values |= {n: packages[n] for n in _RUNTIMES.get(report.backend, ()) if n in packages}
+    if report.is_on_gpu:
+        values |= {name: machine[name] for name in _OF_THE_GPU}
+    return {name: _word(value) for name, value in values.items()}
+
+
+def latency_differences(first: LatencyReport, second: LatencyReport) -> tuple[str, ...]:
+    """Return what differs between the conditions of two latencies; nothing where all is alike.
+
+    Of two backends the versions say nothing, for they are of different packages, and nor does the
+    provider, which only ONNX Runtime has.
+    """
+    conditions = [latency_conditions(report) for report in (first, second)]
+    if first.backend != second.backend:
+        of_one = {package for packages in _RUNTIMES.values() for package in packages} | {"provider"}
+        conditions = [{n: v for n, v in c.items() if n not in of_one} for c in conditions]
+    return differences(*conditions)
+
+
+def accuracy_conditions(report: AccuracyReport) -> Conditions:
+    """Return all that decides an accuracy beside the model: the images, and their labels."""
+    return {"images": report.data_digest[:12], "labelled": str(report.num_labelled)}
+
+
+def differences(first: Conditions, second: Conditions) -> tuple[str, ...]:
+    """Return what differs, ready to read: ``threads 2, not 4``; nothing where all is alike."""
+    return tuple(
+        f"{name.replace('_', ' ')} {second.get(name, 'unknown')}, not {first.get(name, 'unknown')}"
+        for name in dict.fromkeys((*first, *second))
+        if first.get(name) != second.get(name)
+    )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)

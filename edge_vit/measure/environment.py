@@ -13,19 +13,8 @@ from edge_vit.runtime.cpu import instruction_sets, read_cpu_info
 from edge_vit.runtime.session import num_cores
 
 PACKAGES = (
-    "numpy",
-    "pillow",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "torch",
-    "timm",
-    "torchvision",
+    *("numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
+    *("tensorrt-rtx-cu13", "onnx", "onnx-ir", "onnxscript", "torch", "timm", "torchvision"),
     "transformers",
 )
 

@@ -43,14 +43,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """Sessions and images of an evaluation, open for any number of parts; closes both sessions.
-
-    Raises:
-        SpecError: an option is out of range.
-        ImageError: there are no images.
-        ArtifactError: a file of the bundle is missing, truncated or edited.
-        BackendError: a graph cannot be loaded.
-    """
+    """Sessions and images of an evaluation, open for any number of parts; closes both sessions."""
 
     def __init__(self, what: Evaluation) -> None:
         self._data = one_line(what.data)
@@ -98,12 +91,6 @@ class Evaluator:
         Every few seconds that is written to `state_path`, which an interrupted evaluation goes on
         from; None to keep no state, and none is kept for `features`. Remove the file when what is
         returned is safe.
-
-        Raises:
-            SpecError: `features` are asked for in parts, or a label is none of the model's classes.
-            ImageError: an image cannot be read.
-            ArtifactError: there is a state and `is_resumed` is false, or it does not fit.
-            BackendError: a graph cannot be run, or its output is not finite.
         """
         source = take_part(self._source, part, progress)
         if task_of(self._spec).needs_all_images and not is_resumed:

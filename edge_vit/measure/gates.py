@@ -70,12 +70,10 @@ def judge_accuracy(
 ) -> Gate:
     """Return the gate ``max-drop``: by labels where there are some, else by agreement.
 
-    Of a regression model it is ``max-error``: see `judge_scores`. Pass needs the upper bound within
-    the limit, in points, fail the lower one beyond it; all else is undecided, with the number of
-    images that would decide. Accuracy can never drop by more than the share of images whose first
-    answer changed, so agreement alone can pass a classifier; it cannot fail one, since a changed
-    answer may as well be a better one. For `features` the nearest neighbour is the measure itself,
-    and can fail.
+    Of a regression model it is ``max-error``, see `judge_scores`. Accuracy can never drop by more
+    than the share of images whose prediction changed, so agreement alone can pass a classifier; it
+    cannot fail one, since a changed prediction may as well be a better one. For `features` the
+    nearest neighbour is the measure itself, and can fail.
     """
     task = task_of_report(report)
     if task.gate == "max-error":
@@ -89,10 +87,7 @@ def judge_accuracy(
 
 
 def judge_agreement(report: AccuracyReport, min_agreement: float, trust: Trust = ALONE) -> Gate:
-    """Return the gate ``min-agreement``: the same prediction as fp32, in percent of the images.
-
-    Whatever the labels say.
-    """
+    """Return the gate ``min-agreement``: the same prediction as fp32, in percent of the images."""
     count, differing = _differing(report)
     if not count:
         return gate_of(report, "min-agreement", min_agreement, NO_EVIDENCE)

@@ -17,8 +17,7 @@ def emulate_half(session: Session, bundle: Bundle, options: SessionOptions) -> S
     """Return a session that predicts as a GPU does, in place of `session`, which is then closed.
 
     Both runtimes of a CPU keep float32 between the nodes of such a graph: better predictions than a
-    GPU's, and an overflow that stays hidden. The `remark` of what is returned says what its
-    predictions are; its time says nothing. On a GPU, or in a format that a CPU computes alike,
+    GPU's, and an overflow that stays hidden. On a GPU, or in a format that a CPU computes alike,
     `session` is returned as it is.
     """
     is_on_cpu = session.backend in BACKENDS and not session.is_on_gpu

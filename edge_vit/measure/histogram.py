@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,11 +95,3 @@ class HistogramCounter:
             return Histogram()
         counts = tuple((bucket, int(self._counts[bucket])) for bucket in filled)
         return Histogram(counts, self._total, self._min, self._max)
-
-
-def histogram_of(samples_ms: Sequence[float]) -> Histogram:
-    """Return the histogram of latencies in milliseconds."""
-    counter = HistogramCounter()
-    for sample in samples_ms:
-        counter.add_ms(sample)
-    return counter.histogram()

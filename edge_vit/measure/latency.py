@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vit.data.preprocess import UInt8Array
+from edge_vit.data.images import ImageSource
+from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import SpecError
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.recorder import Recorder
 from edge_vit.measure.results import LatencyReport
 from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.runtime.session import Session
-from edge_vit.spec import TensorSpec
+from edge_vit.spec import ModelSpec, TensorSpec
 
 SCENARIOS = {
     "saturated": "one run after another, as fast as they go",
@@ -28,7 +29,8 @@ SCENARIOS = {
 }
 """How runs follow each other, and the label that a report gives it."""
 
-_NUM_BATCHES = 8  # different inputs that the rounds go through; more would only cost memory
+NUM_TIMED_IMAGES = 8
+"""Different inputs that the rounds go through; more would only cost memory."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,6 @@ class Plan:
     `scenario` is one of `SCENARIOS`; `batch_size` that of the graph, or 1, where None; `iterations`
     the least number of timed runs, 200 where None, or 1 with a duration; `duration_s` the least
     time that they take; `warmup` the runs before them; `fps` the runs per second where paced.
-
-    Raises:
-        SpecError: a number is out of range.
     """
 
     scenario: str = "saturated"
@@ -88,10 +87,6 @@ def time_session(
 
     `images` are uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None. The
     `meter` is entered after the warm-up and left after the last run.
-
-    Raises:
-        SpecError: there are no images.
-        ShapeError: the graph does not take the images, or not a batch of this size.
     """
     static = session.inputs[0].shape[0]
     batch_size = plan.batch_size or (static if isinstance(static, int) else 1)
@@ -112,6 +107,12 @@ def time_session(
         interval_ms=plan.interval_ms,
         timed_on="noise" if images is None else "images",
     )
+
+
+def timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:
+    """Return the first few images as the model sees them, (count, height, width, 3)."""
+    first = itertools.islice(images, NUM_TIMED_IMAGES)
+    return np.stack([preprocess(item.pixels, spec.preprocess) for item in first])
 
 
 def measure_latency(
@@ -150,9 +151,8 @@ def measure_interleaved(
     """Return how long `session.run` takes, one report per session of the same model.
 
     Each round runs every session once, on the same batch, and begins with another one than the last
-    did: none of them always follows the slowest, and a machine that warms up or is shared slows all
-    alike. `iterations` and `duration_s` are the least rounds and seconds that count. `images` are
-    uint8 (count, height, width, 3) RGB, as preprocessed; seeded noise where None.
+    did, so that a machine that warms up or is shared slows all alike. `iterations` and `duration_s`
+    are the least that counts; `images` are uint8 (count, height, width, 3) RGB, noise where None.
 
     Raises:
         SpecError: a number is out of range.
@@ -178,10 +178,9 @@ def measure_reopened(
 ) -> tuple[LatencyReport, ...]:
     """Return how long runs take, as `measure_interleaved`, of sessions that are opened by turns.
 
-    Of two sessions of the very same graph in one process, the one that was opened first can be some
-    percent slower all the time, by where it came to lie in memory. So the sessions are closed and
-    opened anew as often as there are of them, each time another one first, and each is timed in
-    every place alike. `warmup` counts each time, `iterations` in all.
+    Of two sessions of one graph in one process, the one that was opened first can be some percent
+    slower all the time, by where it came to lie in memory. So all are opened anew as often as there
+    are of them, each time another one first. `warmup` counts each time, `iterations` in all.
     """
     count = len(openers)
     _check(batch_size, warmup, iterations, 0.0)
@@ -277,13 +276,13 @@ def _make_batches(
     """A few batches of `images`, of noise where there are none; they are taken round and round."""
     if images is None:
         shape = tuple(map(int, tensor.shape[1:]))
-        count = _NUM_BATCHES if batch_size == 1 else batch_size + _NUM_BATCHES
+        count = NUM_TIMED_IMAGES if batch_size == 1 else batch_size + NUM_TIMED_IMAGES
         images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     if len(images) == 0:
         raise SpecError("images to time on: got none, expected at least 1")
     return [
         images[np.arange(start, start + batch_size) % len(images)]
-        for start in range(min(_NUM_BATCHES, len(images)))
+        for start in range(min(NUM_TIMED_IMAGES, len(images)))
     ]
 
 

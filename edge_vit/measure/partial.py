@@ -26,11 +26,7 @@ PARTIAL_FORMAT = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: parts are joined only where all of it is the same.
-
-    `bundle_digest` is empty where there is no bundle; `labels` are the class names of the data,
-    `model_labels` those of the model.
-    """
+    """What is evaluated: parts are joined only where all of it is the same."""
 
     bundle_digest: str
     task: TaskName
@@ -85,11 +81,7 @@ class PartialAccuracy:
 
 
 def read_partial(path: Path, what: str = "part") -> PartialAccuracy:
-    """Return the part, or the `what` of an evaluation, that was written to `path`.
-
-    Raises:
-        ArtifactError: there is none, it is no part, or of a format that this version does not know.
-    """
+    """Return the part, or the `what` of an evaluation, that was written to `path`."""
     try:
         data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != PARTIAL_FORMAT:
@@ -106,11 +98,7 @@ def read_partial(path: Path, what: str = "part") -> PartialAccuracy:
 
 
 def merge_partials(parts: Sequence[PartialAccuracy]) -> PartialAccuracy:
-    """Return all images of all `parts`, whatever their order.
-
-    Raises:
-        SpecError: there are none, some are missing or there twice, or they are of unlike things.
-    """
+    """Return all images of all `parts`, whatever their order."""
     if not parts:
         raise SpecError("parts to merge: got none, expected every one of an evaluation")
     ordered = sorted(parts, key=lambda part: part.part)

@@ -62,11 +62,7 @@ class Recorder:
         others: Sequence[Precision] = (),
         seconds: float | None = None,
     ) -> LatencyReport:
-        """Return the report of all runs so far, at least one.
-
-        `others` were timed in turns with this one. The throughput is that of `seconds` for all runs
-        together; where None, it follows from the mean.
-        """
+        """Return the report of all runs so far, at least one."""
         histogram = self._counter.histogram()
         count = histogram.count
         samples_ms = tuple(value / 1e6 for value in self._nanoseconds)

@@ -21,8 +21,8 @@ from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArra
 CONFLICTING = -2
 """The label of a picture that comes with several labels; -1 is that of one without any."""
 
-PROBABILITIES, LOG_PROBABILITIES = 1, 2
-"""Bits of `looks`: what a row of the reference's raw outputs looks like."""
+LOOKS = {1: "probabilities", 2: "log-probabilities", 3: "probabilities"}
+"""By the bits of `looks`: what a row of the reference's raw outputs looks like, where not 0."""
 
 RECORD = np.dtype(
     [
@@ -260,7 +260,6 @@ def _looks_like(outputs: Float64Array) -> NDArray[np.uint8]:
     is_log = (outputs <= _SUM_TOLERANCE).all(axis=1)
     log_sums = np.where(is_log, np.exp(np.minimum(outputs, 0)).sum(axis=1), 0)
     flags: NDArray[np.uint8] = (
-        PROBABILITIES * (np.abs(sums - 1) <= _SUM_TOLERANCE)
-        + LOG_PROBABILITIES * (np.abs(log_sums - 1) <= _SUM_TOLERANCE)
+        1 * (np.abs(sums - 1) <= _SUM_TOLERANCE) + 2 * (np.abs(log_sums - 1) <= _SUM_TOLERANCE)
     ).astype(np.uint8)
     return flags

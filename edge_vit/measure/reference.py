@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vit.measure.records import (
-    LOG_PROBABILITIES,
-    PROBABILITIES,
+    LOOKS,
     RECORD,
     Clusters,
     Rows,
@@ -74,75 +73,25 @@ class ReferenceFacts:
         return one_line(self.labels[index]) if index < len(self.labels) else str(index)
 
 
-@dataclass(frozen=True)
-class Sureness:
-    """Whether the reference is surer of its right predictions than of its wrong ones.
-
-    `area` is the share of the pairs of a right and a wrong prediction in which the right one is
-    surer, ties counting half: the area under the ROC curve. There is one of each at least.
-    """
-
-    area: float
-    num_right: int
-    num_wrong: int
-
-    @property
-    def high(self) -> float:
-        """Upper 95 % bound of `area` (Hanley and McNeil 1982, Radiology 143, 29)."""
-        area = min(max(self.area, 0.05), 0.95)
-        pairs = (
-            area * (1 - area)
-            + (self.num_right - 1) * (area / (2 - area) - area**2)
-            + (self.num_wrong - 1) * (2 * area**2 / (1 + area) - area**2)
-        )
-        return self.area + 1.645 * math.sqrt(pairs / (self.num_right * self.num_wrong))
-
-
 def question_reference(
     records: str, evidence: Evidence, facts: ReferenceFacts
 ) -> tuple[Finding, ...]:
-    """Return what questions the evaluation of these images, by their packed `records`."""
+    """Return what questions an evaluation, by the packed `records`; the gravest come first."""
     rows, clusters = unpack(records, RECORD), find_clusters(records)
     leaders = clusters.leaders[~clusters.is_calibrated_on]
     labels = clusters.labels[~clusters.is_calibrated_on]
     known, answers = labels >= 0, rows["answer"][leaders]
-    pairs = Counter(zip(labels[known].tolist(), answers[known].tolist(), strict=True))
-    flags = int(np.bitwise_and.reduce(rows["looks"]))
-    return question(
-        evidence,
-        facts,
-        confusion=pairs,
-        num_answers=len(np.unique(answers)),
-        is_constant=_is_constant(rows, clusters),
-        looks_like="probabilities"
-        if flags & PROBABILITIES
-        else "log-probabilities"
-        if flags & LOG_PROBABILITIES
-        else "",
-        sureness=_sureness(rows["margin"][leaders][known], (labels == answers)[known]),
-    )
-
-
-def question(
-    evidence: Evidence,
-    facts: ReferenceFacts,
-    *,
-    confusion: Confusion,
-    num_answers: int,
-    is_constant: bool,
-    looks_like: str = "",
-    sureness: Sureness | None = None,
-) -> tuple[Finding, ...]:
-    """Return every finding about an evaluation, the gravest first.
-
-    `confusion`, `num_answers` (different first predictions) and `sureness` are of the reference on
-    the images that decide. `looks_like` is ``probabilities`` or ``log-probabilities`` where every
-    output is one.
-    """
-    found = [*_about_images(evidence), *_about_outputs(evidence, facts, is_constant, looks_like)]
+    is_constant = _is_constant(rows, clusters)
+    found = [*_about_images(evidence), *_about_outputs(rows, evidence, facts, is_constant)]
     if task_named(facts.task).has_classes and facts.num_outputs > 1:
-        found += _about_labels(evidence, facts, confusion, sureness)
-        if not is_constant and num_answers == 1 and evidence.num_images >= MIN_IMAGES:
+        confusion = Counter(zip(labels[known].tolist(), answers[known].tolist(), strict=True))
+        found += _about_labels(evidence, facts, has_labels=bool(confusion))
+        if confusion:
+            found += _about_classes(evidence, facts, confusion)
+            found += _about_scores(
+                facts, rows["margin"][leaders][known], (labels == answers)[known]
+            )
+        if not is_constant and len(set(answers.tolist())) == 1 and len(answers) >= MIN_IMAGES:
             sentence = (
                 f"{facts.name} gives the same class for all {evidence.num_images:,} different "
                 "images, so any model that always gives it agrees. Add images of other classes."
@@ -182,7 +131,7 @@ def _about_images(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _about_outputs(
-    evidence: Evidence, facts: ReferenceFacts, is_constant: bool, looks_like: str
+    rows: Rows, evidence: Evidence, facts: ReferenceFacts, is_constant: bool
 ) -> Iterator[Finding]:
     if is_constant:
         yield Finding(
@@ -199,17 +148,18 @@ def _about_outputs(
             "The model has one output, so its first class is always the same and any model agrees "
             "with it. Export it as what it is: a numeric score, or a label that is on or off.",
         )
-    if looks_like and has_classes and facts.activation == "softmax":
+    flags = int(np.bitwise_and.reduce(rows["looks"]))  # what every row looks like
+    if flags and has_classes and facts.activation == "softmax":
         yield Finding(
             "activated-twice",
             "undecided",
-            f"The outputs are {looks_like} already, and a softmax is applied to them once more: "
+            f"The outputs are {LOOKS[flags]} already, and a softmax is applied to them once more: "
             "scores, divergence and calibration error mean nothing. Export the model again.",
         )
 
 
 def _about_labels(
-    evidence: Evidence, facts: ReferenceFacts, confusion: Confusion, sureness: Sureness | None
+    evidence: Evidence, facts: ReferenceFacts, *, has_labels: bool
 ) -> Iterator[Finding]:
     if evidence.num_conflicting:
         share = evidence.num_conflicting / evidence.num_distinct
@@ -232,10 +182,7 @@ def _about_labels(
             f"The class names of the data are not the model's: {', '.join(wrong[:3])}. Name the "
             "class folders after the model's labels.",
         )
-    if confusion:
-        yield from _about_classes(evidence, facts, confusion)
-        yield from _about_scores(facts, sureness)
-    elif facts.accuracy is None:
+    if not has_labels and facts.accuracy is None:
         yield Finding(
             "no-labels",
             "note",
@@ -285,7 +232,9 @@ def _about_classes(
         )
 
 
-def _about_scores(facts: ReferenceFacts, sureness: Sureness | None) -> Iterator[Finding]:
+def _about_scores(
+    facts: ReferenceFacts, margins: FloatArray, right: BoolArray
+) -> Iterator[Finding]:
     if facts.mean_score is None or facts.accuracy is None:
         return
     gap = facts.mean_score - facts.accuracy
@@ -296,12 +245,12 @@ def _about_scores(facts: ReferenceFacts, sureness: Sureness | None) -> Iterator[
     if gap > MAX_OVERCONFIDENCE:
         sentence = f"{measured}. Check the labels and the preprocessing."
         yield Finding("overconfident", "undecided", sentence)
-    elif gap > MIN_NOISY_GAP and sureness is not None and sureness.high < MAX_NOISY_AREA:
+    elif gap > MIN_NOISY_GAP and most_sureness(margins, right) < MAX_NOISY_AREA:
         yield Finding(
             "noisy-labels",
             "undecided",
             f"{measured}, and is about as sure where it is wrong as where it is right: many labels "
-            f"look wrong. Check the labels of the {sureness.num_wrong:,} images where they differ "
+            f"look wrong. Check the labels of the {count_true(~right):,} images where they differ "
             f"from {facts.name}'s prediction.",
         )
 
@@ -322,9 +271,7 @@ def is_better_than_chance(right: int, count: int, chance: float) -> bool:
 
     The lower bound of its accuracy has to lie above that of the same predictions dealt out at
     random, by `MIN_KAPPA` of the way to 1: of all sums of independent trials with one mean, the
-    binomial has the heaviest tail (Hoeffding 1956, Annals of Mathematical Statistics 27, 713), so
-    its exact bound holds. Always guessing the largest class may be right more often: a model that
-    finds rare classes at the price of false alarms is of use all the same.
+    binomial has the heaviest tail (Hoeffding 1956, Annals of Mathematical Statistics 27, 713).
     """
     return exact_bounds(right, count).low > chance + MIN_KAPPA * (1 - chance)
 
@@ -369,12 +316,24 @@ def _is_constant(rows: Rows, clusters: Clusters) -> bool:
     return bool(np.ptp(projection) <= _CONSTANT * rows["norm"][clusters.leaders].max())
 
 
-def _sureness(margins: FloatArray, right: BoolArray) -> Sureness | None:
-    """Whether the margins of right predictions are above those of wrong ones; None without both."""
+def most_sureness(margins: FloatArray, right: BoolArray) -> float:
+    """Return how much surer a reference is, at most, of right predictions than of wrong ones.
+
+    It is the upper 95 % bound (Hanley and McNeil 1982, Radiology 143, 29) of the area under the ROC
+    curve of the margins: of the pairs of a right and a wrong prediction, the share in which the
+    right one has the larger margin, ties counting half. 1 where there is no pair.
+    """
     num_right, num_wrong = count_true(right), count_true(~right)
     if not num_right or not num_wrong:
-        return None
+        return 1.0
     _, place, counts = np.unique(margins, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     below = float(ranks[right].sum()) - num_right * (num_right + 1) / 2
-    return Sureness(below / (num_right * num_wrong), num_right, num_wrong)
+    measured = below / (num_right * num_wrong)
+    area = min(max(measured, 0.05), 0.95)
+    pairs = (
+        area * (1 - area)
+        + (num_right - 1) * (area / (2 - area) - area**2)
+        + (num_wrong - 1) * (2 * area**2 / (1 + area) - area**2)
+    )
+    return measured + 1.645 * math.sqrt(pairs / (num_right * num_wrong))

@@ -49,10 +49,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """Latency in milliseconds; percentiles by linear interpolation between order statistics.
-
-    `p99` is that of the sample, however few runs there were.
-    """
+    """Latency in milliseconds; percentiles by linear interpolation between order statistics."""
 
     p50: float
     p90: float
@@ -126,11 +123,10 @@ class TimingWarning:
 class LatencyReport:
     """How long one `Session.run` takes, input and output copies included.
 
-    `samples_ms` are the timed runs in order, at most the first 100,000. `interleaved_with` are the
-    precisions that were timed in turns with this one, `num_openings` how often the session was
-    opened anew in between. `variation` is standard deviation over mean of the runs. `timed_on` is
-    ``noise``, or where the images came from. `scenario` is ``saturated`` or ``paced``; reports of
-    older versions may hold other ones, and a `histogram` of all runs.
+    `samples_ms` are the timed runs in order, at most the first 100,000; `interleaved_with` the
+    precisions that took turns with this one, `num_openings` how often the session was opened anew.
+    `variation` is standard deviation over mean, `timed_on` is ``noise`` or where images came from.
+    `scenario` is ``saturated`` or ``paced``; reports of older versions may hold other ones.
     """
 
     backend: str
@@ -163,11 +159,7 @@ class LatencyReport:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image on which the two precisions differ much, with the best predictions of both.
-
-    `thumbnail_png` is the image as the model saw it, at most 128 pixels a side, in base64. The
-    scores are those of a regression model, at most 3.
-    """
+    """An image on which the two precisions differ much, with the best predictions of both."""
 
     image: str
     thumbnail_png: str
@@ -257,26 +249,12 @@ class AccuracyReport:
 
     Rates are from 0 to 1; None where the data has no labels or the task has no classes.
 
-    Attributes:
-        reference: precision and backend of the reference, ``fp32 ort``.
-        agreement: share of images with the same prediction: the same first class, all labels
-            equally on or off, or every score on the same side of the threshold; for `features` the
-            same nearest neighbour among the other images' reference features (cosine).
-        sqnr_db: ``10 log10(sum reference^2 / sum (reference - candidate)^2)`` over all outputs;
-            None where both are equal to the last bit.
-        kl_mean: mean KL(reference || candidate) of the probabilities, nats.
-        data_digest: SHA-256 of the images as the model saw them, whatever their order; files of
-            format 1 have another one for the same images.
-        worst: images with the largest divergence, worst first.
-        most_drop: without labels, accuracy drops by at most this share with 95 % confidence.
-        drop_bootstrap: of reports of older versions.
-        mcnemar_p: chance of a split of lost and gained images at least this uneven if neither
-            precision were better.
-        ece: expected calibration error, 15 bins of equal width.
-        confusion: (true class, predicted class, how many) of the candidate, by class.
-        label_agreement: of `multi_label`, share of all decisions on single labels that are equal.
-        evidence: None in reports of format 3 and before, where every image counts.
-        measures: by name, what the task measures; empty in reports of versions before 0.2.
+    ``docs/statistics.md`` defines every number. `reference` is precision and backend, ``fp32 ort``;
+    `sqnr_db` is None where all outputs are equal to the last bit. `data_digest` names the images
+    as the model saw them, whatever their order; files of format 1 have another one. `worst` are the
+    images of largest divergence, worst first. Both confusions are (true class, predicted class, how
+    many). `evidence` is None in reports of format 3 and before, where every image counts, and
+    `drop_bootstrap` in all but those of older versions.
     """
 
     backend: str

@@ -57,10 +57,8 @@ def paired_drop_bounds(
 
     The drop is ``(num_lost - num_gained) / count``. Its bounds, each of which alone holds with
     `confidence`, are put together from the exact bounds of the two shares by squaring and adding,
-    as Newcombe 1998 (Statistics in Medicine 17, 2635) does with Wilson's for his method 10. His own
-    is not used: with no disagreement at 50 % accuracy its upper bound is 1.6 / count, where the
-    exact one is 3 / count, and is too low 19 times in 100. The bounds here cover at least 95 % at
-    every rate and count that the tests go through.
+    as Newcombe 1998 (Statistics in Medicine 17, 2635) does with Wilson's, whose bound is too low 19
+    times in 100 where nothing differs: see ``docs/statistics.md``.
     """
     lost, gained = num_lost / count, num_gained / count
     lost_low, lost_high = exact_bounds(num_lost, count, confidence)
@@ -74,11 +72,7 @@ def paired_drop_bounds(
 
 
 def mcnemar_p(num_lost: int, num_gained: int) -> float:
-    """Return the exact two-sided p of McNemar's test (1947, Psychometrika 12, 153), 0 to 1.
-
-    If neither precision were better, each image on which they differ would fall to either side
-    like a fair coin.
-    """
+    """Return the exact two-sided p of McNemar's test (1947, Psychometrika 12, 153), 0 to 1."""
     few, both = min(num_lost, num_gained), num_lost + num_gained
     if both == 2 * few:
         return 1.0

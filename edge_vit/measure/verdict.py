@@ -24,7 +24,7 @@ from edge_vit.measure.results import (
     Verdict,
     VerifyReport,
 )
-from edge_vit.measure.speed_gates import judge_p99, judge_speed
+from edge_vit.measure.speed import judge_p99, judge_speed
 from edge_vit.measure.spending import Trust, error_of_look, judge_together
 from edge_vit.measure.statistics import CONFIDENCE
 from edge_vit.spec import Precision
@@ -78,11 +78,9 @@ def decide(
     There is one report per precision and backend of each kind, on the same images and in turns.
     The candidate is the narrowest precision. It has to be faster than the fastest of fp32 on a CPU,
     which only emulates FP16, or of fp16 on a GPU, and must not fall behind an `earlier` report.
-    `look` is the number of this look at the same candidate, from 1.
 
     Raises:
-        SpecError: a precision was measured in one way only, or not in turns with the others; fp32
-            is missing; there is no candidate.
+        SpecError: something was not measured, or not in turns with the others.
     """
     limits = limits or Limits()
     accurate = {(r.backend, r.precision): r for r in accuracy}

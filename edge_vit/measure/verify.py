@@ -9,20 +9,18 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.bundle.record import HalfProof
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
-from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.half_answers import emulate_half
-from edge_vit.measure.latency import measure_reopened
+from edge_vit.measure.latency import measure_reopened, timed_images
 from edge_vit.measure.limits import Limits
+from edge_vit.measure.recorder import runs_needed
 from edge_vit.measure.records import CalibrationImages
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.measure.spending import LookHistory, read_history
@@ -31,15 +29,10 @@ from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
-from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
 from edge_vit.tasks import task_of
 
-MIN_RUNS_FOR_P99 = 1000
-"""Timed runs below which fewer than ten lie beyond p99, and it is not told."""
-
 _WARMUP = 10
-_NUM_TIMED_IMAGES = 8
 
 
 def verify(
@@ -103,7 +96,7 @@ def verify(
         batch_size=spec.static_batch or 1,
         warmup=_WARMUP,
         iterations=iterations,
-        images=_timed_images(images, spec),
+        images=timed_images(images, spec),
         progress=progress,
     )
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -165,12 +158,6 @@ def _open_all(
     return sessions, openers, left_out
 
 
-def _timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:
-    """The first few images as the model sees them, (count, height, width, 3)."""
-    first = itertools.islice(images, _NUM_TIMED_IMAGES)
-    return np.stack([preprocess(item.pixels, spec.preprocess) for item in first])
-
-
 def _notes(
     accuracy: Sequence[AccuracyReport],
     latency: Sequence[LatencyReport],
@@ -178,8 +165,7 @@ def _notes(
     table: CalibrationTable | None,
 ) -> tuple[str, ...]:
     """What a reader of the numbers has to know."""
-    data, timing = accuracy[0], latency[0]
-    notes = []
+    data, notes = accuracy[0], []
     if table is None:
         notes.append(
             f"The bundle has no {TABLE}: whether images were also calibrated on was not checked."
@@ -189,10 +175,11 @@ def _notes(
             f"The bundle's {TABLE} tells calibration's images by their pixels alone: those encoded "
             "anew since are not found. Run: edgevit calibrate"
         )
-    if timing.iterations < MIN_RUNS_FOR_P99:
+    iterations, wanted = latency[0].iterations, runs_needed(99)
+    if iterations < wanted:
         notes.append(
-            f"p99 is not told: there were {timing.iterations:,} timed runs, and "
-            f"{MIN_RUNS_FOR_P99:,} are wanted (--iterations {MIN_RUNS_FOR_P99})."
+            f"p99 is not told: there were {iterations:,} timed runs, and {wanted:,} are wanted "
+            f"(--iterations {wanted})."
         )
     on_cpu = dict.fromkeys(r.precision for r in latency if not r.is_on_gpu)
     emulated = (each for each in map(find_format, on_cpu) if each.emulate)

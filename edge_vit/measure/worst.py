@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,26 +49,22 @@ class Kept:
         return (-self.shown.divergence, self.digest, self.shown.image)
 
 
-class WorstImages:
-    """The `size` images of largest divergence among all offered; those without any are left out."""
+def keep_worst(
+    kept: tuple[Kept, ...],
+    size: int,
+    divergence: float,
+    image: SeenImage,
+    show: Callable[[], Disagreement],
+) -> tuple[Kept, ...]:
+    """Return `kept` with an image if it is among the `size` worst, worst first.
 
-    def __init__(self, size: int, kept: Sequence[Kept] = ()) -> None:
-        self._size = size
-        self._kept = worst_of(kept, size)
-
-    def offer(self, divergence: float, image: SeenImage, show: Callable[[], Disagreement]) -> None:
-        """Keep the image if it is among the worst so far; only then `show` is called."""
-        if self._size == 0 or divergence <= 0:
-            return
-        rank = (-divergence, image.digest, image.name)
-        if len(self._kept) == self._size and rank >= self._kept[-1].rank:
-            return
-        entry = Kept(image.index, image.digest, show())
-        self._kept = worst_of((*self._kept, entry), self._size)
-
-    def worst_first(self) -> tuple[Kept, ...]:
-        """Return what was kept, largest divergence first."""
-        return self._kept
+    Images without any divergence are left out; `show` is only called for what is kept.
+    """
+    if size == 0 or divergence <= 0:
+        return kept
+    if len(kept) == size and (-divergence, image.digest, image.name) >= kept[-1].rank:
+        return kept
+    return worst_of((*kept, Kept(image.index, image.digest, show())), size)
 
 
 def worst_of(kept: Iterable[Kept], size: int) -> tuple[Kept, ...]:

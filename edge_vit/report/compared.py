@@ -173,10 +173,7 @@ def front_of(points: Sequence[Point]) -> list[int]:
 
 
 def label_heights(places: Sequence[Point], names: Sequence[str]) -> list[int]:
-    """Return how far above its point (below, where negative) each label is free of the others.
-
-    The labels are centred over `places`; all is in points of the plot.
-    """
+    """Return how far above its point (below, where negative) each label is free of the others."""
     taken: list[tuple[float, float, float]] = []  # centre, height, half the width
     heights = []
     for (x, y), name in zip(places, names, strict=True):

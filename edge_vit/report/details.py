@@ -148,10 +148,7 @@ def _confusions(report: AccuracyReport, spec: ModelSpec) -> Grid:
 
 
 def task_grids(report: AccuracyReport) -> tuple[Grid, ...]:
-    """Return the tables of labels or scores, as far as they have rows.
-
-    Labels whose decision changed on most images come first.
-    """
+    """Return the tables of labels or scores, as far as they have rows."""
     ordered = sorted(report.per_label, key=lambda each: (each.agreement, each.index))
     labels = [
         (

@@ -9,7 +9,14 @@ from edge_vit.formats import REFERENCE
 from edge_vit.measure.gates import agreement_can_fail
 from edge_vit.measure.measured import measures_of, task_of_report
 from edge_vit.measure.recorder import runs_needed
-from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport, Verdict
+from edge_vit.measure.results import (
+    AccuracyReport,
+    FindingOutcome,
+    Gate,
+    LatencyReport,
+    Outcome,
+    Verdict,
+)
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.wording import (
     MISSING,
@@ -72,10 +79,7 @@ def longest(
 
 
 def accuracy_grid(reports: Sequence[AccuracyReport]) -> Grid:
-    """Return one column for the reference and one for each precision held against it.
-
-    The reports are of the same images and the same reference, at least one.
-    """
+    """Return one column for the reference and one for each precision held against it."""
     first = reports[0]
     more = [each for each in measures_of(first.task).values() if each.has_row]
     columns = [(first.reference, _reference_column(first) | _measured(first, more, "reference"))]
@@ -217,6 +221,12 @@ def gates_grid(verdict: Verdict) -> Grid:
         "images needed",
     )
     return Grid("Gates", columns, rows, 3)
+
+
+def verdict_lines(verdict: Verdict) -> list[tuple[Outcome | FindingOutcome, str, str, str]]:
+    """Return outcome, place, name and sentence of every finding and gate, findings first."""
+    findings = [(f.outcome, "evaluation", f.name, f.sentence) for f in verdict.findings]
+    return [*findings, *((g.outcome, place_of(g), g.name, g.sentence) for g in verdict.gates)]
 
 
 def is_reference(report: AccuracyReport) -> bool:

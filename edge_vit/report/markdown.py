@@ -16,6 +16,7 @@ from edge_vit.report.grids import (
     is_reference,
     latency_grid,
     place_of,
+    verdict_lines,
 )
 from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import MISSING, OUTCOME_WORDS, percent, significant
@@ -53,16 +54,10 @@ def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str
     yield ""
     yield f"**{escaped(verdict.sentence)}**"
     yield ""
-    for finding in verdict.findings:
-        sign, sentence = _SIGNS[finding.outcome], escaped(finding.sentence)
-        yield f"- {sign} evaluation `{finding.name}`: {sentence}"
-    if verdict.findings and not verdict.gates:
-        yield ""
+    for outcome, place, name, sentence in verdict_lines(verdict):
+        yield f"- {_SIGNS[outcome]} {escaped(place)} `{name}`: {escaped(sentence)}"
+    yield ""
     if verdict.gates:
-        for gate in verdict.gates:
-            where, sentence = escaped(place_of(gate)), escaped(gate.sentence)
-            yield f"- {_SIGNS[gate.outcome]} {where} `{gate.name}`: {sentence}"
-        yield ""
         yield from _folded(gates_grid(verdict))
     if report.latency:
         yield from _section(latency_grid(report.latency))

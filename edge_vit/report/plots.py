@@ -55,8 +55,7 @@ class Rate:
         return self.name.partition(" ")[0]
 
 
-def make_rate(name: str, value: float, num_images: int) -> Rate:
-    """Return the share `value` of `num_images` with its interval."""
+def _rate(name: str, value: float, num_images: int) -> Rate:
     return Rate(name, value, *wilson_interval(round(value * num_images), num_images))
 
 
@@ -67,12 +66,12 @@ def accuracy_panels(reports: Sequence[AccuracyReport]) -> dict[str, tuple[Rate, 
     first, reference = reports[0], reports[0].reference.partition(" ")[0]
     top1 = [(reference, first.reference_top1, first.num_labelled)]
     top1 += [(name, r.top1, r.num_labelled) for name, r in others]
-    rates = tuple(make_rate(name, value, n) for name, value, n in top1 if value is not None)
+    rates = tuple(_rate(name, value, n) for name, value, n in top1 if value is not None)
     if rates:
         panels["top-1"] = rates
     if others:
         panels[f"same answer as {reference}"] = tuple(
-            make_rate(name, r.agreement, r.num_images) for name, r in others
+            _rate(name, r.agreement, r.num_images) for name, r in others
         )
     return panels
 
@@ -118,10 +117,7 @@ def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
 
 
 def gates_plot(gates: Sequence[Gate]) -> Plot:
-    """Return the value and bounds of each gate that has one, against its limit.
-
-    The allowed side is shaded.
-    """
+    """Return the value and bounds of each gate that has one, against its limit."""
     parts = [
         f"{place_of(g)} {g.name} {measured(g.value)}, limit {measured(g.limit)}" for g in gates
     ]

@@ -21,31 +21,18 @@ from edge_vit.values import from_json, parse_json, to_json
 
 
 def write_json(report: VerifyReport, path: Path | str) -> None:
-    """Write `report` to `path`, completely or not at all.
-
-    Raises:
-        ArtifactError: the disk refuses.
-    """
+    """Write `report` to `path`, completely or not at all."""
     text = json.dumps(to_json(report), indent=1, ensure_ascii=False)
     write_atomically(Path(path), (escape_json(text) + "\n").encode())
 
 
 def read_json(path: Path | str) -> VerifyReport:
-    """Return the report that `write_json` wrote to `path`.
-
-    Raises:
-        ArtifactError: there is none, it is no report, or of a format that this version does not
-            know.
-    """
+    """Return the report that `write_json` wrote to `path`."""
     return _verify_report(_load(path), path)
 
 
 def read_measured(path: Path | str, name: str) -> Measured:
-    """Return what the report of ``verify``, ``bench`` or ``eval`` at `path` says, under `name`.
-
-    Raises:
-        ArtifactError: it is none of them, or cannot be read.
-    """
+    """Return what the report of ``verify``, ``bench`` or ``eval`` at `path` says, under `name`."""
     data = _load(path)
     if isinstance(data, dict) and "verdict" in data:
         return measured_of(_verify_report(data, path), name)

@@ -139,11 +139,7 @@ def _save(figure: Any) -> str:
 
 
 def _clean(document: str, name: str) -> str:
-    """Return what is inside matplotlib's root element, less all that a page does not need.
-
-    That is: its header and metadata with their addresses, its global style, its fonts, and ids
-    that nothing refers to; those that remain begin with `name`.
-    """
+    """Return what is inside matplotlib's root element, less all that a page does not need."""
     body = document[document.index(">", document.index("<svg")) + 1 : document.rindex("</svg>")]
     for element in ("metadata", "style"):
         body = re.sub(rf"<{element}\b.*?</{element}>", "", body, flags=re.DOTALL)

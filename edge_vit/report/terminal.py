@@ -16,7 +16,7 @@ from edge_vit.formats import look_of
 from edge_vit.measure.results import AccuracyReport, FindingOutcome, LatencyReport, Outcome, Verdict
 from edge_vit.printable import one_line
 from edge_vit.report.conditions import model_grid, preprocess_grid
-from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, place_of, recommendation
+from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, recommendation, verdict_lines
 from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import (
     MISSING,
@@ -91,15 +91,10 @@ def latency_table(reports: Sequence[LatencyReport]) -> Table:
 def verdict_panel(verdict: Verdict) -> Panel:
     """Return the recommendation, findings and gates in plain words: green, red or yellow."""
     gates = Table.grid(padding=(0, 2))
-    for finding in verdict.findings:
-        outcome = Text(" ".join(OUTCOME_WORDS[finding.outcome]), OUTCOME_STYLES[finding.outcome])
-        gates.add_row(
-            outcome, Text("evaluation"), Text(finding.name, "bold"), Text(finding.sentence)
-        )
-    for gate in verdict.gates:
-        outcome = Text(" ".join(OUTCOME_WORDS[gate.outcome]), OUTCOME_STYLES[gate.outcome])
-        precision = _text(place_of(gate), _style_of(gate.precision))
-        gates.add_row(outcome, precision, Text(gate.name, "bold"), _text(gate.sentence))
+    for outcome, place, name, sentence in verdict_lines(verdict):
+        words = Text(" ".join(OUTCOME_WORDS[outcome]), OUTCOME_STYLES[outcome])
+        where = _text(place, _style_of(place))
+        gates.add_row(words, where, Text(name, "bold"), _text(sentence))
     style = OUTCOME_STYLES[verdict.outcome]
     return Panel(
         Group(_text(verdict.sentence, "bold"), Text(), gates),
@@ -113,11 +108,7 @@ def verdict_panel(verdict: Verdict) -> Panel:
 
 
 def inspect_tables(bundle: Bundle) -> Group:
-    """Return what is in `bundle`: the model, its files, and each layer's precision and why.
-
-    Raises:
-        ArtifactError: the calibration table was edited, or belongs to another graph.
-    """
+    """Return what is in `bundle`: the model, its files, and each layer's precision and why."""
     parts: list[RenderableType] = [
         grid_table(model_grid(bundle.spec)),
         grid_table(preprocess_grid(bundle.spec)),

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edge_vit.measure.earlier import judge_earlier
-from edge_vit.measure.likeness import differences, latency_conditions
+from edge_vit.measure.earlier import differences, judge_earlier, latency_conditions
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import VerifyReport
 

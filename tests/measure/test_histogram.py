@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from edge_vit.errors import SpecError
-from edge_vit.measure.histogram import Histogram, HistogramCounter, histogram_of
+from edge_vit.measure.histogram import Histogram, HistogramCounter
 from edge_vit.values import from_json, to_json
+
+
+def histogram_of(samples_ms):
+    counter = HistogramCounter()
+    for sample in samples_ms:
+        counter.add_ms(sample)
+    return counter.histogram()
 
 
 def test_percentiles_of_a_million_samples_are_within_one_percent():

@@ -6,14 +6,15 @@ import pytest
 from PIL import Image
 
 from edge_vit.measure.results import Disagreement
-from edge_vit.measure.worst import SeenImage, WorstImages, thumbnail_png, worst_of
+from edge_vit.measure.worst import SeenImage, keep_worst, thumbnail_png, worst_of
 
 
-def _offer_all(worst, divergences, names="abcdefgh"):
+def _offer_all(size, divergences, names="abcdefgh", kept=()):
     for index, (divergence, name) in enumerate(zip(divergences, names, strict=False)):
         image = SeenImage(index, name, np.zeros((2, 2, 3), np.uint8), None, digest=name)
         shown = Disagreement(name, "", None, (), (), divergence, False)
-        worst.offer(divergence, image, lambda shown=shown: shown)
+        kept = keep_worst(kept, size, divergence, image, lambda shown=shown: shown)
+    return kept
 
 
 @pytest.mark.parametrize(
@@ -34,28 +35,23 @@ def _offer_all(worst, divergences, names="abcdefgh"):
     ],
 )
 def test_keeps_the_most_divergent_worst_first(size, divergences, expected):
-    worst = WorstImages(size)
-    _offer_all(worst, divergences)
-    assert [entry.index for entry in worst.worst_first()] == expected
+    assert [entry.index for entry in _offer_all(size, divergences)] == expected
 
 
 def test_the_order_and_the_parts_do_not_matter():
-    whole, first, second = WorstImages(3), WorstImages(3), WorstImages(3)
-    _offer_all(whole, [2, 7, 7, 1, 7, 7], "fbcdae")
-    _offer_all(first, [7, 7, 1], "eca")
-    _offer_all(second, [7, 7, 2], "bxf")
-    _offer_all(second, [7], "a")
-    names = [entry.shown.image for entry in whole.worst_first()]
+    whole = _offer_all(3, [2, 7, 7, 1, 7, 7], "fbcdae")
+    first = _offer_all(3, [7, 7, 1], "eca")
+    second = _offer_all(3, [7], "a", _offer_all(3, [7, 7, 2], "bxf"))
+    names = [entry.shown.image for entry in whole]
     assert names == ["a", "b", "c"]
-    merged = worst_of((*second.worst_first(), *first.worst_first()), 3)
+    merged = worst_of((*second, *first), 3)
     assert [entry.shown.image for entry in merged] == names
 
 
 def test_only_what_is_kept_is_drawn():
-    worst = WorstImages(1)
-    _offer_all(worst, [3.0])
+    kept = _offer_all(1, [3.0])
     image = SeenImage(1, "b", np.zeros((2, 2, 3), np.uint8), None, digest="b")
-    worst.offer(2.0, image, lambda: pytest.fail("drawn for nothing"))
+    assert keep_worst(kept, 1, 2.0, image, lambda: pytest.fail("drawn for nothing")) == kept
 
 
 @pytest.mark.parametrize(

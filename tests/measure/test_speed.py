@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 
 from edge_vit.errors import SpecError
-from edge_vit.measure import ratio
-from edge_vit.measure.ratio import (
+from edge_vit.measure import speed
+from edge_vit.measure.speed import (
     find_difference,
     judge_ratio,
     median_ratio_interval,
@@ -120,7 +120,7 @@ def test_runs_taken_apart_may_be_unlike_in_number():
 
 @pytest.mark.parametrize("degrees", [1, 4, 9, 30])
 def test_students_quantile_equals_scipys(degrees):
-    assert ratio.student_quantile(0.95, degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees))
+    assert speed.student_quantile(0.95, degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees))
 
 
 def test_one_run_says_nothing():
