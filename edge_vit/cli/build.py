@@ -179,7 +179,7 @@ def _batches(
 def _print_trtexec(
     bundle: Bundle, precisions: Sequence[Precision], options: EngineOptions, memory_mib: int | None
 ) -> None:
-    from edge_vit.runtime.trt.trtexec import GENERATIONS, trtexec_line
+    from edge_vit.runtime.trt.build import GENERATIONS, trtexec_line
 
     for precision in precisions:
         for generation in GENERATIONS:

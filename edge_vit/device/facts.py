@@ -106,18 +106,18 @@ def read_device(root: Path = ROOT, nvml: Nvml | None = None) -> DeviceFacts:
 
 
 def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
-    board = read_board(root)
+    model, module, soc = read_board(root)
     gpu = nvml.read() if nvml else None
     clocks = tuple(files.read() for files in find_clocks(root))
     if gpu and gpu.clock_mhz is not None and "gpu" not in {clock.name for clock in clocks}:
         clocks = (Clock("gpu", gpu.clock_mhz, None, None, None), *clocks)
     return DeviceFacts(
-        model=board.model or _processor(root),
-        module=board.module,
-        soc=board.soc,
+        model=model or _processor(root),
+        module=module,
+        soc=soc,
         l4t=read_l4t(root),
         jetpack=read_jetpack(root),
-        gpus=_gpus(root, nvml, board.soc),
+        gpus=_gpus(root, nvml, soc),
         driver=_driver(root) or (nvml.driver() if nvml else ""),
         cuda=_cuda(root),
         cuda_of_driver=nvml.cuda() if nvml else "",

@@ -51,26 +51,14 @@ class PowerMode:
         return f"{self.name} ({self.id})" if self.name else f"mode {self.id}"
 
 
-@dataclass(frozen=True)
-class Board:
-    """The board as its device tree names it; see `DeviceFacts` for the fields."""
-
-    model: str
-    module: str
-    soc: str
-
-
-def read_board(root: Path) -> Board:
-    """Return the board below `root`; all "" on a machine without a device tree."""
+def read_board(root: Path) -> tuple[str, str, str]:
+    """Return model, module and system on a chip of the board; all "" without a device tree."""
     trees = [root / "proc/device-tree", root / "sys/firmware/devicetree/base"]
     compatible = first_text(tree / "compatible" for tree in trees)
     names = [name.partition(",")[2] for name in re.split(r"[\0\n]", compatible)]
     modules = [part for name in names for part in name.split("+") if re.match(r"p\d{4}-", part)]
-    return Board(
-        model=first_text(tree / "model" for tree in trees),
-        module=modules[-1] if modules else "",
-        soc=next((name for name in names if re.fullmatch(r"tegra\d+", name)), ""),
-    )
+    soc = next((name for name in names if re.fullmatch(r"tegra\d+", name)), "")
+    return first_text(tree / "model" for tree in trees), modules[-1] if modules else "", soc
 
 
 def read_l4t(root: Path) -> str:
@@ -84,14 +72,10 @@ def read_jetpack(root: Path) -> str:
     status = b""
     with contextlib.suppress(OSError):
         status = (root / "var/lib/dpkg/status").read_bytes()
-    entry = (
-        status.partition(b"\nPackage: nvidia-jetpack\n")[2]
-        .partition(b"\n\n")[0]
-        .decode(errors="replace")
-    )
-    found = re.search(r"^Version: ([\d.]+)", entry, re.MULTILINE)
-    if found and "Status: install ok installed" in entry:
-        return found[1]
+    entry = status.partition(b"\nPackage: nvidia-jetpack\n")[2].partition(b"\n\n")[0]
+    found = re.search(rb"^Version: ([\d.]+)", entry, re.MULTILINE)
+    if found and b"Status: install ok installed" in entry:
+        return found[1].decode()
     return jetpack_of(read_l4t(root))
 
 

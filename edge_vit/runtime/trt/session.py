@@ -160,44 +160,31 @@ class RtxSession(TrtSession):
 
 
 def _match(
-    tensors: Mapping[str, EngineTensor],
-    specs: tuple[TensorSpec, ...],
-    name: str,
-    *,
-    is_input: bool,
+    tensors: Mapping[str, EngineTensor], specs: tuple[TensorSpec, ...], name: str, *, is_input: bool
 ) -> tuple[TensorSpec, ...]:
-    """Return the engine's inputs or outputs in the words of the model's `specs`."""
+    """Return the engine's inputs or outputs in the words of the model's `specs`.
+
+    A dimension that is dynamic there may be fixed in the engine.
+    """
     own = {tensor.name: tensor for tensor in tensors.values() if tensor.is_input == is_input}
+    found = []
     for spec in specs:
         tensor = own.pop(spec.name, None)
-        if tensor is None or not _fits(tensor, spec):
+        shape = tensor.shape if tensor else ()
+        fits = tensor is not None and tensor.dtype == spec.dtype and len(shape) == len(spec.shape)
+        sizes = list(zip(shape, spec.shape, strict=fits))
+        if not fits or any(isinstance(want, int) and size != want for size, want in sizes):
             got = "none" if tensor is None else f"{tensor.dtype} {tensor.shape}"
-            raise BackendError(
-                f"{name} is no engine of this model: its tensor {spec.name!r} is {got}, expected "
-                f"{spec}. Build it again: edgevit build BUNDLE"
-            )
+            difference = f"its tensor {spec.name!r} is {got}, expected {spec}"
+            raise _of_another_model(name, difference)
+        own_shape = tuple(want if size == -1 else size for size, want in sizes)
+        found.append(TensorSpec(spec.name, spec.dtype, own_shape))
     if own:
-        raise BackendError(
-            f"{name} is no engine of this model: it also has {', '.join(map(repr, own))}. "
-            "Build it again: edgevit build BUNDLE"
-        )
-    return tuple(
-        TensorSpec(spec.name, spec.dtype, _shape(tensors[spec.name], spec)) for spec in specs
+        raise _of_another_model(name, f"it also has {', '.join(map(repr, own))}")
+    return tuple(found)
+
+
+def _of_another_model(name: str, difference: str) -> BackendError:
+    return BackendError(
+        f"{name} is no engine of this model: {difference}. Build it again: edgevit build BUNDLE"
     )
-
-
-def _fits(tensor: EngineTensor, spec: TensorSpec) -> bool:
-    """Whether `tensor` is as in `spec`; what is dynamic there may be fixed in the engine."""
-    return (
-        tensor.dtype == spec.dtype
-        and len(tensor.shape) == len(spec.shape)
-        and all(
-            isinstance(wanted, str) or size == wanted
-            for size, wanted in zip(tensor.shape, spec.shape, strict=True)
-        )
-    )
-
-
-def _shape(tensor: EngineTensor, spec: TensorSpec) -> tuple[int | str, ...]:
-    pairs = zip(tensor.shape, spec.shape, strict=True)
-    return tuple(wanted if size == -1 else size for size, wanted in pairs)

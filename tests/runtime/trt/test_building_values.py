@@ -10,10 +10,14 @@ import pytest
 from edge_vit.cli.build import _warn_of_little_memory
 from edge_vit.errors import BackendError, MissingDependencyError, SpecError
 from edge_vit.runtime.trt import build
-from edge_vit.runtime.trt.build import available_bytes, choose_builder, workspace_bytes
+from edge_vit.runtime.trt.build import (
+    available_bytes,
+    choose_builder,
+    trtexec_line,
+    workspace_bytes,
+)
 from edge_vit.runtime.trt.identity import EngineOptions, batch_words
 from edge_vit.runtime.trt.listeners import Phases
-from edge_vit.runtime.trt.trtexec import trtexec_line
 from edge_vit.spec import image_input
 from tests.runtime.trt.bundles import ORIN, RTX
 

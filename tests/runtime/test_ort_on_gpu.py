@@ -9,14 +9,14 @@ import pytest
 from tiny_graph import golden_bundle, tiny_images, tiny_onnx, tiny_outputs
 
 from edge_vit.errors import BackendError, DeviceLostError
-from edge_vit.runtime import SessionOptions, open_session, ort_providers
+from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.runtime import ort as runtime_ort
-from edge_vit.runtime.ort import OrtSession, choose_graph
-from edge_vit.runtime.ort_providers import (
+from edge_vit.runtime.ort import (
+    OrtSession,
     check_used,
+    choose_graph,
     lost_error,
     provider_arguments,
-    record_nodes,
     run_bound,
 )
 
@@ -26,7 +26,7 @@ REAL_SESSION = onnxruntime.InferenceSession
 
 def on_cpu(**config: str):
     native = onnxruntime.SessionOptions()
-    record_nodes(native)
+    native.add_session_config_entry(runtime_ort._RECORD, "1")
     return REAL_SESSION(tiny_onnx(), native, providers=["CPUExecutionProvider"])
 
 
@@ -161,7 +161,7 @@ def test_a_provider_that_was_dropped_is_an_error_that_names_what_is_missing(
             raise OSError(loader)
         return real(path, *args, **settings)
 
-    monkeypatch.setattr(ort_providers.ctypes, "CDLL", load)
+    monkeypatch.setattr(runtime_ort.ctypes, "CDLL", load)
     with pytest.raises(BackendError, match=f"dropped {CUDA} and would run on the CPU: .*{reason}"):
         check_used(onnxruntime, Session(used=["CPUExecutionProvider"]), "cuda")
 
