@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Images = ImageSource | Path | str
 
 NUM_COVERAGE_IMAGES = 32
-"""How many images tell whether all stay within the calibrated ranges."""
+"""Number of images that are checked against the calibrated ranges."""
 
 CALIBRATION_STATE = "calibration.state.npz"
 """File in the bundle's folder while it is calibrated, and after an interruption."""
@@ -53,7 +53,7 @@ def export_bundle(
     A calibration that was cut off goes on when the same export is asked for again.
 
     Args:
-        request: the model's address, or all that is to be said about it.
+        request: the model's address, or all that describes it.
         output: the folder to make, by custom ``NAME.edgevit``.
         precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; one that is calibrated,
             such as ``int8``, adds every format there is.
@@ -68,7 +68,7 @@ def export_bundle(
         progress: of each stage.
 
     Raises:
-        EdgeVitError: with one line that says what failed; nothing is left at `output` then.
+        EdgeVitError: with one line on what failed; nothing is left at `output` then.
     """
     require("torch", "exporting a model")
     require("onnx_ir", "exporting a model")
@@ -86,7 +86,7 @@ def export_bundle(
         images = _open_images(calibration, num_images, max_bad)
     request = SourceRequest(request) if isinstance(request, str) else request
     exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
-    for note in () if wanted.needs_images else notes_of(images):  # else calibrating says it
+    for note in () if wanted.needs_images else notes_of(images):  # else calibrating reports them
         progress.note(note)
     for note in export_notes(exported):
         progress.note(note)

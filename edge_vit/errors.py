@@ -1,4 +1,4 @@
-"""What can go wrong: one class each.
+"""Errors: one class for each kind.
 
 A message names the thing, what came, what was wanted and what to type next, in one line.
 """
@@ -25,7 +25,7 @@ class EdgeVitError(Exception):
 
 
 class SpecError(EdgeVitError):
-    """A model, a recipe or an option says something that cannot be."""
+    """A model, a recipe or an option is impossible."""
 
 
 class ShapeError(EdgeVitError):

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file that says who holds it, and that no dead process can keep."""
+"""One writer at a time: a lock file that names its holder, and that no dead process can keep."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ def _own_name() -> str:
 
 
 def _holder(path: Path) -> str:
-    """Return who holds the lock, as its file says it."""
+    """Return the name of the holder of the lock, from its file."""
     try:
-        said = path.read_bytes()[:_LONGEST_HOLDER].decode(errors="replace")
+        name = path.read_bytes()[:_LONGEST_HOLDER].decode(errors="replace")
     except OSError:
-        said = ""
-    return "".join(c if c.isprintable() else "?" for c in said) or "another process"
+        name = ""
+    return "".join(c if c.isprintable() else "?" for c in name) or "another process"

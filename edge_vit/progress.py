@@ -12,7 +12,7 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """What a stage reports while it works; the command line draws it, the API is silent."""
+    """Reports of a stage while it works; drawn by the command line, not shown by the API."""
 
     def step(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
         """Open a step called `name` of `total` items (None: unknown) for the time of a block."""

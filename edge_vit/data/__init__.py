@@ -1,1 +1,1 @@
-"""Where pixels come from: files, lists, arrays, videos and data sets, with their labels."""
+"""Sources of images: files, lists, arrays, videos and data sets, with their labels."""

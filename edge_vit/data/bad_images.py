@@ -19,12 +19,12 @@ FEW_IMAGES = 5
 """Below so many images no share of them allows a bad one."""
 
 NUM_NAMED = 10
-"""How many bad images are named, the rest is counted."""
+"""Number of bad images that are named; the rest is counted."""
 
 
 @dataclass(frozen=True)
 class MaxBad:
-    """How many images of a source may be unreadable before that is an error."""
+    """Largest number of unreadable images of a source that is no error."""
 
     # Of all images, 0 to 1; above 0 and with FEW_IMAGES or more, 1 image at least
     share: float = 0.01
@@ -51,7 +51,7 @@ DEFAULT_MAX_BAD = MaxBad()
 
 
 def parse_max_bad(text: str) -> MaxBad:
-    """Return what ``1%``, ``0.5 %`` or ``3`` says."""
+    """Return the limit that is written ``1%``, ``0.5 %`` or ``3``."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text, re.ASCII)
     if not found or (not found[2] and "." in found[1]) or len(found[1]) > 9:
         raise SpecError(
@@ -80,12 +80,12 @@ class TolerantSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the source says, and what was left out so far."""
+        """Sentences on how the images were read, and on those left out so far."""
         return (*self.source_notes, *say_bad(self._bad.values(), len(self._bad), len(self)))
 
     @property
     def source_notes(self) -> tuple[str, ...]:
-        """What the source says."""
+        """Sentences on how the images were read."""
         return notes_of(self._source)
 
     @property
@@ -169,7 +169,7 @@ def bad_of(source: ImageSource) -> dict[int, str]:
 
 @contextlib.contextmanager
 def noted(source: object, progress: Progress) -> Iterator[None]:
-    """Note what `source` says, before a block that goes through it and after it."""
+    """Report the notes of `source`, before a block that goes through it and after it."""
     before = notes_of(source)
     for note in before:
         progress.note(note)

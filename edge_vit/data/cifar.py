@@ -113,7 +113,7 @@ def _read(
 
 
 def _read_archive(path: Path) -> dict[tuple[str, str], bytes]:
-    """What an archive holds in the folders of any form, by folder and name."""
+    """Contents of the files in an archive's folders of any form, by folder and name."""
     folders, found = {folder for folder, _, _ in CIFAR_FILES}, {}
     try:
         refuse_lfs_pointer(path, ImageError)

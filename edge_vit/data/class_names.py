@@ -26,7 +26,7 @@ class Matched:
 
 @dataclass(frozen=True)
 class Naming:
-    """How messages name what is matched."""
+    """Names in messages for what is matched."""
 
     what: str  # all of it, such as class folders of data/val
     of: Callable[[str], str]  # one name of it, such as class folder data/val/cat
@@ -74,7 +74,7 @@ def match_names(
     if is_complete and not labels and num_classes and len(names) != num_classes:
         note = (
             f"{naming.what} are no classes: there are {len(names)} ({_some(names)}), and the model "
-            f"has {num_classes} classes without names, so nothing tells which is which. To have "
+            f"has {num_classes} classes without names, so their order is not known. To have "
             "labels, export it with --labels FILE, or call the folders by class index, from 0 on."
         )
         return Matched({}, (note,))

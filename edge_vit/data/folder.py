@@ -1,4 +1,4 @@
-"""What a folder of images means: which files are images, and which class each folder stands for."""
+"""Folders of images: the files that are images, and the class of each folder."""
 
 from __future__ import annotations
 

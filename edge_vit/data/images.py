@@ -76,8 +76,8 @@ class FileSource(NotedSource):
 class FolderSource(FileSource):
     """Images of a folder, sorted by path: flat, without labels, or in class folders, with labels.
 
-    Folders in `path` are class folders, each searched to any depth. So ``photos/2024/a.jpg`` is an
-    image of class ``2024``: nothing in a path tells a year from a class. The index of a class is
+    Folders in `path` are class folders, searched to any depth: ``photos/2024/a.jpg`` is an image
+    of class ``2024``. The index of a class is
 
     1. that of the folder's name in `labels`, letter by letter, else without regard to case, to
        Unicode's composition and to spaces, underscores and hyphens: every folder has to be a label;
@@ -86,10 +86,9 @@ class FolderSource(FileSource):
     4. the folder's place among the sorted names, as torchvision's `ImageFolder` counts, where not
        one is a label, or like one, and there are as many folders as classes.
 
-    `notes` says which it was. An empty class folder keeps its place. Folders that are called like
-    the parts of a data set, such as ``train`` and ``val``, are refused, as are images beside class
-    folders. Hidden files and folders are left out; other files that are not read are counted in
-    `notes`.
+    `notes` has the rule that was taken, and counts files that are not read. An empty class folder
+    keeps its place. Folders that are called like the parts of a data set, such as ``train`` and
+    ``val``, are refused, as are images beside class folders. Hidden files and folders are left out.
 
     Args:
         path: the folder.

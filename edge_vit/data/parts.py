@@ -13,7 +13,7 @@ from edge_vit.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Part:
-    """Which of how many parts, counted from 1."""
+    """A part, by its number from 1 and the number of all parts."""
 
     index: int = 1
     count: int = 1

@@ -28,7 +28,7 @@ _MAX_SHIFT, _FLAT_SHIFT = 6, 2
 _MAX_RMS, _RMS_SHARE, _MIN_RMS = 3.5, 0.15, 0.75
 _MAX_CELL, _MAX_COLOUR, _FLAT_COLOUR = 12, 16, 4
 _BLOCK_REACH = _MAX_SHIFT + _MAX_CELL + 1
-"""How far the mean of a block of 4 x 4 cells is, at most, where the whole is within limits."""
+"""Largest difference of the means of 4 x 4 cells where the whole is within limits."""
 
 _Bytes = NDArray[np.uint8]
 

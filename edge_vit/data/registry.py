@@ -1,6 +1,6 @@
-"""Where pixels come from: every kind of source by its address, as data.
+"""Every kind of source of images and frames by its address, as data.
 
-A kind tells the addresses that are its own, and which functions open it: as images, each with its
+A kind has its addresses, and the functions that open it: as images, each with its
 class where that is known, or as the frames of a camera's loop. Other distributions add kinds with
 an entry point ``edge_vit.data``, called by the scheme of their addresses::
 
@@ -20,7 +20,7 @@ from edge_vit.errors import SpecError
 from edge_vit.plugins import Registry
 
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
-"""How the names of images end, in lower or upper case."""
+"""Endings of the names of images, in lower or upper case."""
 
 LIST_SUFFIX = ".txt"
 TABLE_SUFFIXES = (LIST_SUFFIX, ".csv", ".tsv")
@@ -152,7 +152,7 @@ SHIPPED = (
         is_live=True,
     ),
 )
-"""What ships with edge-vit. Of a folder or file the first kind that fits is taken."""
+"""The kinds of edge-vit itself. Of a folder or file the first that fits is taken."""
 
 PLUGINS: Registry[SourceKind] = Registry("kind of source", "edge_vit.data", {})
 
@@ -171,8 +171,8 @@ def kind_named(name: str) -> SourceKind:
 def kind_of(address: str) -> SourceKind:
     """Return the kind of source at `address`: by what is there, else by its scheme.
 
-    A file whose name tells nothing is taken for an image, and a path where nothing is for a folder:
-    opening it says what is wrong.
+    A file of any other name is taken for an image, and a path where nothing is for a folder:
+    opening it reports what is wrong.
     """
     path = Path(address.removeprefix("file://"))
     if path.is_dir():

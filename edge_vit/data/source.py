@@ -1,4 +1,4 @@
-"""What every source of images gives, and some of a source's images as a source of their own."""
+"""Sources of images as protocols, and some images of a source as a source of their own."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ImageItem:
     name: str  # how people find it: the path below the folder, such as cat/001.jpg
     pixels: UInt8Array  # uint8 (H, W, 3) RGB, upright
     label: int | None  # index of its class, or None where it is not known
-    truth: object = None  # what a task's own kind of truth says of it, such as its objects
+    truth: object = None  # of a task's own kind, such as its objects
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of the images at an address."""
+    """The images that are wanted of an address."""
 
     # The model's class names, which names of folders and in tables are matched to
     labels: tuple[str, ...] = ()

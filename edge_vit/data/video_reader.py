@@ -34,7 +34,7 @@ _FULL_RANGE = 2  # AVColorRange
 
 @dataclass
 class FrameCounts:
-    """What became of a video's frames."""
+    """Counts of a video's frames."""
 
     good: int = 0
     corrupt: int = 0  # decoded with errors, so that parts of them are guessed
@@ -187,7 +187,7 @@ class FrameDecoder:
 
 @dataclass(frozen=True)
 class Colour:
-    """How the pixels of a video became RGB of full range, 0 to 255.
+    """The conversion of a video's pixels to RGB of full range, 0 to 255.
 
     Where the stream does not name its matrix its height chooses: BT.709 from 720 lines on, as
     television has it, else BT.601.

@@ -40,7 +40,7 @@ _NUM_NAMES = 3
 
 @dataclass(frozen=True)
 class View:
-    """What has to be known of a graph to draw maps of it."""
+    """The parts of a graph that attention maps are drawn from."""
 
     attentions: tuple[str, ...]  # names of the probabilities of each block, first to last
     reading: Reading
@@ -62,7 +62,7 @@ def explain(
     the narrowest of the bundle is held against fp32.
 
     Raises:
-        SpecError: the model's attention cannot be drawn on the picture; the message says why.
+        SpecError: the model's attention cannot be drawn on the picture.
         ArtifactError: a graph is missing, truncated or edited.
         ImageError: there are no images, or one cannot be read.
         BackendError: a graph cannot be run.

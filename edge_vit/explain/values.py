@@ -1,4 +1,4 @@
-"""What explaining an image yields: attention maps of each precision, and how alike they are."""
+"""Attention maps of an image by precision, and how alike they are."""
 
 from __future__ import annotations
 

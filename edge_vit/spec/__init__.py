@@ -1,4 +1,4 @@
-"""What a model is and what it expects, as frozen values that travel in the bundle."""
+"""The facts of a model and of its input, as frozen values that travel in the bundle."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from edge_vit.tasks.base import Task
 
 TaskName = str
-"""What the outputs mean: a name of `edge_vit.tasks.TASKS`, such as ``classification``."""
+"""The meaning of outputs: a name of `edge_vit.tasks.TASKS`, such as ``classification``."""
 
 Activation = Literal["softmax", "sigmoid", "none"]
-"""What turns an output into probabilities; `none` where it is one already, or never becomes one."""
+"""Turns an output into probabilities; `none` where it is one already, or never becomes one."""
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 CropMode = Literal["center", "squash", "border"]
@@ -39,7 +39,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """How an image becomes the model's input; the words and their meaning are timm's.
+    """The way from an image to the model's input, in the terms of timm.
 
     `edge_vit.data.preprocess` resizes and crops; `mean` and `std` are applied inside the graph.
     """
@@ -86,7 +86,7 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image lies in the model's input.
+    """The place of an image in the model's input.
 
     A point (x, y) of the image is ``(x * scale_x + left, y * scale_y + top)`` of the input, both in
     pixels from the outer corner.
@@ -157,7 +157,7 @@ class ModelSpec:
     num_heads: int = 0
     embed_dim: int = 0  # width of a token
     num_tokens: int = 0  # tokens that attend to each other, prefix tokens included
-    licence: str = ""  # of the weights, where the source says it
+    licence: str = ""  # of the weights, where it is known
     # What turns the output into probabilities, outside of the graph; the task's own where None is
     # given
     activation: Activation | None = None

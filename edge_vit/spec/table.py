@@ -130,7 +130,7 @@ def sqnr_of(error: float) -> float:
 
 @dataclass(frozen=True)
 class SiteScales:
-    """How one linear layer is quantized: ``x_int8 = round(x / scale) + zero``, -128 to 127."""
+    """The quantization of one linear layer: ``x_int8 = round(x / scale) + zero``, -128 to 127."""
 
     precision: Precision  # of a quantized format, or fp16 where the layer stays in floating point
     reason: str
@@ -177,7 +177,7 @@ class SiteScales:
 
 @dataclass(frozen=True)
 class FallbackPoint:
-    """What one more layer in FP16 would bring: a point of the curve of accuracy over work."""
+    """A point of the curve of accuracy over work: one more layer in FP16."""
 
     site: str  # that stays in FP16 here, and at every later point
     share: float  # of the layers' multiply-adds in FP16, 0 to 1
@@ -186,7 +186,7 @@ class FallbackPoint:
 
 @dataclass(frozen=True)
 class Forecast:
-    """How good INT8 as the table has it was, end to end, on images that shaped nothing of it."""
+    """Accuracy of INT8 by the table, end to end, on images that had no part in it."""
 
     num_images: int
     # Of the model's output in dB, as other images may show it: what was measured, less what so few
@@ -232,7 +232,7 @@ class CalibrationTable:
 
     @property
     def num_images(self) -> int:
-        """How many images were calibrated on."""
+        """Number of images that were calibrated on."""
         return len(self.image_digests)
 
     @property

@@ -1,4 +1,4 @@
-"""What a model does: one module or package per task, found by name.
+"""Tasks of models: one module or package each, found by name.
 
 A `Task` decodes outputs into predictions, compares outputs with those of a reference, and holds
 all wording that depends on what the outputs mean. No other package asks for a task by its name.

@@ -1,4 +1,4 @@
-"""What a task is: everything about a model that depends on what its outputs mean.
+"""The base of tasks: everything about a model that depends on what its outputs mean.
 
 Outputs are float arrays by name, batch first, as a session returns them. A task is stateless; its
 functions take the `ModelSpec` of the model first.
@@ -36,7 +36,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Wording:
-    """How reports and messages speak of a task."""
+    """Words for a task in reports and messages."""
 
     subject: str  # what is the same or differs, at the beginning of a sentence
     agreement: str  # what counts as the same prediction, as a sentence
@@ -55,7 +55,7 @@ class Task(ABC):
     num_word_columns: int = 2  # how many of all columns, the image's included, hold words
     # What model libraries call it, such as Hugging Face's problem_type
     aliases: tuple[str, ...] = ()
-    # What turns outputs into probabilities where nothing else is said
+    # Turns outputs into probabilities by default
     default_activation: Activation = "none"
     default_threshold: float = 0.0  # from which something is on or positive
     # Whether outputs stand for probabilities of classes or labels
@@ -64,9 +64,9 @@ class Task(ABC):
     has_classes: bool = False  # whether one class of several is right: then labels make accuracies
     has_labels: bool = True  # whether outputs have names
     has_head: bool = True  # whether the model ends in a head; without one it gives features
-    # Whether the class folder of an image says something of its output
+    # Whether an image's class folder has to do with its output
     reads_class_folders: bool = False
-    has_direction: bool = True  # whether the cosine of two outputs says something
+    has_direction: bool = True  # whether the cosine of two outputs is a measure
     # Whether images are judged by each other, so that parts do not add up
     needs_all_images: bool = False
     # Whether another prediction is worse, and not only another one
@@ -84,7 +84,7 @@ class Task(ABC):
     # Name of a measure that has no value where the reference shows nothing in any image, so that
     # nothing can be compared
     shown_measure: str = ""
-    default_top: int = 5  # how many entries of a prediction are returned where nothing else is said
+    default_top: int = 5  # number of entries of a prediction by default
 
     # What a model of the task is.
 

@@ -81,7 +81,7 @@ def answers_of(spec: ModelSpec, shares: Float64Array, indices: IntArray) -> tupl
 
 
 def _in_top(most: int) -> Judge:
-    """Return what says whether the class of each image is among the `most` largest outputs."""
+    """Return the judge of whether an image's class is among the `most` largest outputs."""
 
     def judge(spec: ModelSpec, outputs: Outputs, truth: Sequence[Any]) -> Float64Array:
         values = outputs[spec.outputs[0].name]

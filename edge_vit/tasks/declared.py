@@ -1,4 +1,4 @@
-"""Which task a model has: from what a library, a graph's end and the user say of it."""
+"""The task of a model, from its library, the end of its graph and the user's options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import TASKS, task_named
 
 CLASSES, FEATURES, DETECTION = "classification", "features", "detection"
-"""What a model with a head is, where its source does not know better; one without; a detector."""
+"""The task of a model with a head by default; of one without; of a detector."""
 
 _REMARKS = {
     "multi_label": "its configuration says multi-label: each label is on or off by itself",

@@ -43,7 +43,7 @@ images that is made of these values."""
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured of each image; one of `compare` and `judge` is given."""
+    """A number for each image, by `compare` or by `judge`."""
 
     name: str  # in JSON
     title: str  # head of its row in a table, with its unit

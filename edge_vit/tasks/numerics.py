@@ -119,8 +119,8 @@ def relative_rms(reference: FloatArray, candidate: FloatArray, *, over_images: b
     """Return the root mean square error of (rows, values) over the spread of `reference`.
 
     The spread is the standard deviation from each row's own mean, since what is common to all
-    classes says nothing; or, `over_images`, that of each column over the rows, of which the largest
-    quotient counts. Without any spread it is the root mean square.
+    classes is no difference; or, `over_images`, that of each column over the rows, of which the
+    largest quotient counts. Without any spread it is the root mean square.
     """
     wanted = reference.astype(np.float64)
     # One figure for each column over images, or a single one for all.

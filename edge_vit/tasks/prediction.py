@@ -1,4 +1,4 @@
-"""What a model says of one image: one frozen class per task, with a common surface."""
+"""Predictions for one image: one frozen class per task, with a common surface."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Prediction:
 
     @property
     def key(self) -> object:
-        """What tells predictions apart, such as the first class; None where nothing does."""
+        """The part that is compared between predictions, such as the first class; or None."""
         return None
 
     @property
@@ -73,7 +73,7 @@ class Prediction:
         return self
 
     def extras(self) -> dict[str, Any]:
-        """Return what the task says beside its entries, as JSON."""
+        """Return what the prediction holds beside its entries, as JSON."""
         return {}
 
     def to_json(self) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class FeaturesPrediction(Prediction):
 
     @property
     def line(self) -> str:
-        """How many features there are."""
+        """The number of features."""
         return f"{len(self.features)} features"
 
     def extras(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Regression(Task):
     smoothing = ("ema",)
     gate = "max-error"
     measures = (Measure("error", "mean error", compare=divergence, has_row=False),)
-    has_direction = False  # of one score there is none, and that of several says little
+    has_direction = False  # one score has none, and that of several means little
 
     def output_name(self, activation: Activation | None = None) -> str:
         """Return ``scores``."""

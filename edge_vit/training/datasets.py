@@ -31,7 +31,7 @@ UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 
 MAX_DATASET_BYTES = 8 * 2**30
-"""What a data set may take in memory, all images at the model's size."""
+"""Largest size of a data set in memory, all images at the model's size."""
 
 DIGITS_HELD_OUT = 600
 """Of scikit-learn's 1,797 digits."""

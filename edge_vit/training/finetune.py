@@ -34,7 +34,7 @@ from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig, fi
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """How a training came out."""
+    """The outcome of a training."""
 
     checkpoint_path: Path  # the best weights with all their facts
     # Of the best weights, 0 to 1. They were chosen by it, so it is a little optimistic

@@ -28,7 +28,7 @@ _EVAL_BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class FinetuneProgress:
-    """Where a training is, after a step."""
+    """The state of a training after a step."""
 
     epoch: int  # the one under way, from 1
     num_epochs: int

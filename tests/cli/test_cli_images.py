@@ -107,7 +107,7 @@ def test_verify_keeps_what_it_was_told_of_the_images(edgevit, shared_bundle, dam
     (folder / "a.heic").write_bytes(b"")
     result = run(edgevit, "verify", shared_bundle, folder, "--json")
     notes = json.loads(result.stdout)["notes"]
-    assert any("1 .heic, which are not JPEG" in note for note in notes)
+    assert any("1 .heic, which are no JPEG" in note for note in notes)
     assert any("1 of 40 images cannot be read" in note for note in notes)
 
 
