@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 
 import numpy as np
+from PIL import Image
 
 from edge_vit.camera.sinks.drawing import draw_prediction, to_jpeg
 from edge_vit.camera.values import CameraPrediction
@@ -96,5 +97,8 @@ class Pictures:
 
 
 def _make(prediction: CameraPrediction, *, is_drawn: bool) -> bytes:
-    pixels = np.asarray(draw_prediction(prediction)) if is_drawn else prediction.frame.pixels
-    return to_jpeg(pixels, MAX_SIDE)
+    if is_drawn:
+        picture = draw_prediction(prediction)
+    else:  # the page has the words beside it, but boxes belong into the picture
+        picture = prediction.shown.draw(Image.fromarray(prediction.frame.pixels))
+    return to_jpeg(np.asarray(picture), MAX_SIDE)

@@ -1,3 +1,4 @@
+import dataclasses
 import http.client
 import json
 import socket
@@ -15,6 +16,7 @@ from edge_vit.camera.sink import SinkRunner
 from edge_vit.camera.sinks.web.dashboard import DashboardSink
 from edge_vit.device import TelemetryReader
 from edge_vit.errors import SpecError
+from edge_vit.tasks.detection import Box, DetectionPrediction
 
 PATIENCE_S = 120.0
 TOKEN = "correct-horse-battery"
@@ -122,6 +124,20 @@ def test_metrics_are_there_for_prometheus(dashboard):
     response, body = get(dashboard(), "/metrics")
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert b'edgevit_info{model="tiny",backend="fake",precision="int8"} 1.0' in body
+
+
+def test_boxes_are_in_the_picture_itself(dashboard):
+    sink = dashboard()
+    plain = make_prediction(0, source="a", size=(64, 64))
+    box = Box(0, "cat", 0.9, (4.0, 20.0, 60.0, 60.0))
+    sink.write(dataclasses.replace(plain, raw=DetectionPrediction("a", (box,))))
+    sink.write(dataclasses.replace(plain, frame=dataclasses.replace(plain.frame, source="b")))
+    with_box, without = (
+        np.asarray(Image.open(BytesIO(get(sink, f"/frame.jpg?source={place}")[1])), int)
+        for place in (0, 1)
+    )
+    assert np.abs(with_box - without)[58:62, 10:50].max(axis=2).mean() > 40
+    assert np.abs(with_box - without)[35:45, 20:40].max() < 40
 
 
 def test_a_picture_of_each_source_with_and_without_its_answer(dashboard):

@@ -89,6 +89,15 @@ function drawView(names, answer) {
   document.documentElement.style.setProperty("--shape", `${answer.width} / ${answer.height}`);
 }
 
+// The first class; of boxes, how many there are of each class.
+function bestOf(list) {
+  if (!list.length) return "no object";
+  if (!list[0].box) return list[0].label;
+  const counts = new Map();
+  for (const one of list) counts.set(one.label, (counts.get(one.label) || 0) + 1);
+  return [...counts].slice(0, 3).map(([label, count]) => `${count} × ${label}`).join(", ");
+}
+
 function drawAnswer(answer) {
   if (!answer) return;
   const list = answer.smoothed || answer.answers;
@@ -99,9 +108,9 @@ function drawAnswer(answer) {
     put("kind", answer.smoothed_scores ? "smoothed scores" : "scores as the model says them");
     return;
   }
-  if (!list.length) { put("best", "features"); put("kind", "this model has no classes"); return; }
+  if (answer.features) { put("best", "features"); put("kind", "this model has no classes"); return; }
   const on = answer.smoothed_labels_on || answer.labels_on;
-  put("best", on ? on.slice(0, 3).join(", ") || "no label" : list[0].label);
+  put("best", on ? on.slice(0, 3).join(", ") || "no label" : bestOf(list));
   $("best").classList.toggle("unsure", !answer.is_confident);
   const smooth = answer.smoothed ? "smoothed; the mark is the raw score" : "as the model says it";
   put("kind", answer.is_confident ? smooth : `not confident · ${smooth}`);
