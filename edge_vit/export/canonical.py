@@ -51,27 +51,20 @@ class CanonicalGraph:
     """A graph in canonical form, and what was learnt on the way.
 
     Attributes:
-        model: the graph.
-        outputs: what it gives, the task's own name for each.
-        batch: the batch size that it insists on, or None.
-        depth: number of blocks.
         num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
             so are the two below.
-        embed_dim: width of a token.
-        num_tokens: tokens that attend to each other; within windows they are not counted.
         notes: what could not be brought into the form, one line each; such parts stay as they were.
-        meaning: of its output.
     """
 
-    model: onnx.ModelProto
-    outputs: tuple[TensorSpec, ...]
-    batch: int | None
-    depth: int
+    model: onnx.ModelProto  # the graph
+    outputs: tuple[TensorSpec, ...]  # what it gives, the task's own name for each
+    batch: int | None  # the batch size that it insists on, or None
+    depth: int  # number of blocks
     num_heads: int
-    embed_dim: int
-    num_tokens: int
+    embed_dim: int  # width of a token
+    num_tokens: int  # tokens that attend to each other; within windows they are not counted
     notes: tuple[str, ...]
-    meaning: Meaning
+    meaning: Meaning  # of its output
 
 
 def make_canonical(

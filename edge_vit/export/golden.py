@@ -26,9 +26,6 @@ def choose_golden(source: ImageSource, count: int = NUM_GOLDEN) -> tuple[ImageIt
     digests, and the first one of a class that was not chosen before is taken; so it is the same one
     whatever the files are called, and not the first frame of everything. An image that cannot be
     read is passed over.
-
-    Raises:
-        ImageError: no image can be read.
     """
     if not isinstance(source, IndexedSource):
         items = limit_images(source, count)

@@ -40,10 +40,6 @@ def settle_meaning(
     What the user states goes first, then what the source declares (`declared`, classification where
     it does not know better, and `activation`), then the end of the graph, then what the `outputs`
     of the model itself look like, (images, size), the first of several.
-
-    Raises:
-        SpecError: what the user states cannot be: one class, a second activation, probabilities
-            outside of 0 to 1, or a threshold of what has none.
     """
     if outputs.ndim > 2:
         return _settle_named(request, declared, activation, outputs)

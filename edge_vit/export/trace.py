@@ -29,9 +29,6 @@ def trace_module(
 
     It is in eval mode, takes float32 (batch, 3, height, width), returns one or more tensors. The
     batch size is fixed to `batch`, or dynamic.
-
-    Raises:
-        SpecError: the exporter cannot follow the module, or only at one batch size.
     """
     shape = (batch or _TRACE_BATCH, 3, *image_size)
     images = torch.zeros(shape, dtype=torch.float32, device="cpu")  # whatever the user's defaults

@@ -49,42 +49,30 @@ class NumberFormat:
     """A number format that a model can be deployed in.
 
     Attributes:
-        name: as users type it, such as ``int8``.
-        title: for people, such as ``INT8``.
-        help: what it is, in a few words.
-        order: from wide to narrow; the reference has 0.
-        bits: of a weight.
-        variants: its files; of those that suit a reader, the best first.
         self_test_limit: largest `output_error` of the golden images, over the spread of the
             reference's outputs. Another model is off by about 1.4.
-        look: how it is drawn.
-        granularity: which values share one scale; empty for floating point.
-        around: format of what is not quantized in its graph for TensorRT; empty for its own.
-        needs_images: whether it is written from a calibration table alone.
-        lower: ``module:function`` that writes its files: see `edge_vit.lowering.Lower`.
         emulate: ``module:function`` that makes of its graph one that computes on a CPU as a GPU
             does; empty where a CPU does so by itself.
-        proof: file of the bundle that holds what its graphs came to on the golden images.
         compute_capability: least of a GPU that computes in it, (major, minor).
         tensor_types: names of its numbers in TensorRT's network and in its inspector.
         provider_flags: what ONNX Runtime's TensorRT provider has to be allowed for it.
         not_finite: what to do where an output is NaN or infinite.
     """
 
-    name: Precision
-    title: str
-    help: str
-    order: int
-    bits: int
-    variants: tuple[Variant, ...]
+    name: Precision  # as users type it, such as ``int8``
+    title: str  # for people, such as ``INT8``
+    help: str  # what it is, in a few words
+    order: int  # from wide to narrow; the reference has 0
+    bits: int  # of a weight
+    variants: tuple[Variant, ...]  # its files; of those that suit a reader, the best first
     self_test_limit: float
-    look: Look
-    granularity: str = ""
-    around: str = ""
-    needs_images: bool = False
-    lower: str = ""
+    look: Look  # how it is drawn
+    granularity: str = ""  # which values share one scale; empty for floating point
+    around: str = ""  # format of what is not quantized in its graph for TensorRT; empty for its own
+    needs_images: bool = False  # whether it is written from a calibration table alone
+    lower: str = ""  # ``module:function`` that writes its files: see `edge_vit.lowering.Lower`
     emulate: str = ""
-    proof: str = ""
+    proof: str = ""  # file of the bundle that holds what its graphs came to on the golden images
     compute_capability: tuple[int, int] = (0, 0)
     tensor_types: tuple[str, ...] = ()
     provider_flags: tuple[str, ...] = ()

@@ -47,15 +47,13 @@ class ChannelSource:
     """What the channels of an activation can be scaled by, without any other change.
 
     Attributes:
-        slices: divide them all by s, and the activation is divided by s.
         offset: the slice that is added last, from which a constant per channel can be subtracted
             so that the activation is lower by it; None where there is none.
-        matmul: of the linear layer whose columns are among the slices, or None.
     """
 
-    slices: tuple[ChannelSlice, ...]
+    slices: tuple[ChannelSlice, ...]  # divide them all by s, and the activation is divided by s
     offset: ChannelSlice | None = None
-    matmul: ir.Node | None = None
+    matmul: ir.Node | None = None  # of the linear layer whose columns are among the slices, or None
 
     @property
     def start(self) -> int:

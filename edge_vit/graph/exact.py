@@ -46,9 +46,6 @@ def open_graph(model: bytes, *, as_written: bool = False) -> ort.InferenceSessio
     """Return ONNX Runtime on a serialized graph, on the CPU.
 
     With `as_written` it runs node by node; fusing nodes costs up to 3e-4 of the largest output.
-
-    Raises:
-        SpecError: ONNX Runtime refuses the graph.
     """
     try:
         return _open(model, _options(None, as_written=as_written))

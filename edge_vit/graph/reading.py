@@ -25,13 +25,11 @@ class Reading:
 
     Attributes:
         weights: of each token in it, (tokens,), adding up to 1; empty where there is a `pool`.
-        pool: name of the probabilities of an attention pooling, (batch, heads, queries, tokens).
-        words: the same for people: ``class token``.
     """
 
     weights: tuple[float, ...]
-    pool: str
-    words: str
+    pool: str  # name of the probabilities of an attention pooling, (batch, heads, queries, tokens)
+    words: str  # the same for people: ``class token``
 
 
 @dataclass(frozen=True)

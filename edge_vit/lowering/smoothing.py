@@ -76,9 +76,6 @@ def smooth_layers(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
 
     Its weights change; its function does too only by the corrections, which are for the mean error
     of INT8: a layer that stays in floating point takes none.
-
-    Raises:
-        ArtifactError: a layer cannot be smoothed in this graph.
     """
     blocks = find_blocks(graph)
     targets = [target for block in blocks for target in find_smoothing_targets(block)]
@@ -130,9 +127,6 @@ def smooth(
     """Let the input of `target` be ``(x - offsets) / divisors``, its output be as before.
 
     `divisors` are (K,) and above 0, `offsets` (K,) or empty.
-
-    Raises:
-        ArtifactError: there are offsets, and nowhere to put them.
     """
     factors = np.asarray(divisors, np.float32)
     centres = np.zeros_like(factors)

@@ -92,12 +92,7 @@ def write_formats(
 
 
 def lower_fp16(request: Request) -> Lowered:
-    """Write FP16, and prove on the golden images that nothing in it overflows.
-
-    Raises:
-        BackendError: a node overflows.
-        SpecError: a weight is larger than float16 can hold.
-    """
+    """Write FP16, and prove on the golden images that nothing in it overflows."""
     bundle, model, golden = request.bundle, request.read_model(), request.bundle.read_golden()
     with request.progress.step(f"writing {FP16.title}"):
         if request.table is not None:

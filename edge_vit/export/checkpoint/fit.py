@@ -32,25 +32,15 @@ _MAX_PLACES = 64
 
 @dataclass(frozen=True)
 class Fit:
-    """The part of a checkpoint that is meant for a model.
+    """The part of a checkpoint that is meant for a model."""
 
-    Attributes:
-        place: in the file, with a dot at the end: a dictionary, a prefix, or both.
-        weights: by the model's names as far as they fit, every tensor at `place`.
-        found: how many have a name and a shape of the model.
-        is_averaged: whether they are an average over training, such as an EMA.
-        misfit: what keeps them from being loaded.
-        rest: places of what lies beside and is not used.
-        notes: what was done, for the user.
-    """
-
-    place: str
-    weights: Weights
-    found: int
-    is_averaged: bool
-    misfit: Misfit
-    rest: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    place: str  # in the file, with a dot at the end: a dictionary, a prefix, or both
+    weights: Weights  # by the model's names as far as they fit, every tensor at `place`
+    found: int  # how many have a name and a shape of the model
+    is_averaged: bool  # whether they are an average over training, such as an EMA
+    misfit: Misfit  # what keeps them from being loaded
+    rest: tuple[str, ...] = ()  # places of what lies beside and is not used
+    notes: tuple[str, ...] = ()  # what was done, for the user
 
     @property
     def is_complete(self) -> bool:
@@ -75,10 +65,6 @@ def choose_weights(
 
     The user may name the place to take with `key`. `unused` are prefixes of the module's usual
     names that it was built without, such as a head's.
-
-    Raises:
-        ArtifactError: several fit equally and none of them is the average, or nothing is called
-            `key`.
     """
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     search = _Search(stored, wanted, tuple(unused))
@@ -266,11 +252,7 @@ def _shape(value: Tensor | Unusable, wanted: Shape) -> Shape:
 
 
 def _called(stored: StoredWeights, fits: list[Fit], key: str) -> list[Fit]:
-    """Return the fits whose place is `key`, else those in whose place it occurs.
-
-    Raises:
-        ArtifactError: there is none.
-    """
+    """Return the fits whose place is `key`, else those in whose place it occurs."""
     exact = [fit for fit in fits if fit.key == key]
     found = exact or [fit for fit in fits if f".{key.strip('.')}." in f".{fit.place}"]
     if found:

@@ -21,20 +21,13 @@ def fill(module: nn.Module, path: Path, key: str | None = None, unused: Iterable
     """Load what fits `module` out of the checkpoint at `path`; return what was taken, in one line.
 
     `key` and `unused` are those of `choose_weights`.
-
-    Raises:
-        ArtifactError: the file cannot be read, or its weights do not fit or cannot be used.
     """
     stored = read_stored(path)
     return load_fit(module, stored, choose_weights(stored, module, key, unused))
 
 
 def load_fit(module: nn.Module, stored: StoredWeights, fit: Fit) -> str:
-    """Load `fit` into `module`; return what was taken, in one line.
-
-    Raises:
-        ArtifactError: it does not fit, or a tensor is not finite or not of floating point.
-    """
+    """Load `fit` into `module`; return what was taken, in one line."""
     refuse_misfit(module, stored, fit)
     weights = usable(fit.weights, stored.where, module)
     load_weights(module, weights, stored.where)
@@ -51,9 +44,6 @@ def refuse_misfit(
     """Check that `fit` can be loaded into `module` as it is.
 
     `image_size` and `hints` are those of `Misfit.refuse`.
-
-    Raises:
-        ArtifactError: it does not fit; names what differs, and what lies elsewhere in the file.
     """
     where = stored.where
     if not fit.is_complete and any(".lora_" in name for name in stored.entries):
@@ -79,12 +69,7 @@ def describe(fit: Fit, weights: Mapping[str, Tensor]) -> str:
 def usable(
     weights: Mapping[str, Tensor | Unusable], where: str, module: nn.Module
 ) -> dict[str, Tensor]:
-    """Return `weights` after each has been found to be plain numbers that float32 can hold.
-
-    Raises:
-        ArtifactError: one is quantized, sparse, float8, integer where the model has floating point,
-            without values, or NaN or infinite.
-    """
+    """Return `weights` after each has been found to be plain numbers that float32 can hold."""
     wanted = module.state_dict()
     found: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -121,11 +106,7 @@ def drop_weights(weights: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict
 
 
 def refuse_nonfinite(weights: Mapping[str, Tensor], where: str) -> None:
-    """Check that every number is finite.
-
-    Raises:
-        ArtifactError: one is not; names the first such tensor and how many there are.
-    """
+    """Check that every number is finite."""
     bad = [n for n, t in weights.items() if t.is_floating_point() and not _is_finite(t)]
     if bad:
         first = weights[bad[0]]

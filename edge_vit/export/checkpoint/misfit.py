@@ -75,9 +75,6 @@ class Misfit:
 
         `where` is how the message names the weights, `image_size` what their positions are for,
         (height, width), and `hints` options that help, where these are known.
-
-        Raises:
-            ArtifactError: anything does.
         """
         shapes = [
             f"{name} {got} where {wanted} was expected"

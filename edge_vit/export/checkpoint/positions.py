@@ -34,9 +34,6 @@ class SourceGrid:
 
         What the user states, the options in the file, what trained positions show by themselves,
         the model's own default where it has as many patches, else the square.
-
-        Raises:
-            ArtifactError: nothing tells; or what the user states cannot be.
         """
         num_patches = len(positions)
         if self.stated is not None:

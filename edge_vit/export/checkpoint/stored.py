@@ -205,10 +205,6 @@ def _read_content(path: Path) -> Any:
 
     Safetensors, a file of `torch.save` (code in it is never run), or the index of several such
     files. A folder stands for the weights in it.
-
-    Raises:
-        ArtifactError: there is no such file, or it is damaged, of another form or wants to run
-            code.
     """
     if path.is_dir():
         path = _find_in_folder(path)
@@ -262,11 +258,7 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def find_shards(index: Path) -> Mapping[str, str]:
-    """Return the name of the file of each tensor that an ``*.index.json`` lists, all there.
-
-    Raises:
-        ArtifactError: it is no such list, or files beside it are missing or Git LFS pointers.
-    """
+    """Return the name of the file of each tensor that an ``*.index.json`` lists, all there."""
     refuse_lfs_pointer(index)
     shard_by_name: Mapping[str, str] = {}
     try:

@@ -51,17 +51,13 @@ class _Projection:
     """A linear layer in canonical order: its columns, or rows, are (head, channel).
 
     Attributes:
-        weight: (K, heads * size), (heads * size, N) for the output layer.
-        bias: of its outputs.
-        num_heads: heads of the attention.
-        way: what leads from it to the attention, or from that to it.
         layout: of the value that `way` starts from; None where its heads are not apart yet.
     """
 
-    weight: Array
-    bias: Array
-    num_heads: int
-    way: Subgraph
+    weight: Array  # (K, heads * size), (heads * size, N) for the output layer
+    bias: Array  # of its outputs
+    num_heads: int  # heads of the attention
+    way: Subgraph  # what leads from it to the attention, or from that to it
     layout: tuple[int, ...] | None
 
 

@@ -229,10 +229,6 @@ def resolve_branches(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     Exporters write one where Python asked about a shape. It is done in the file's own opset: the
     converter to another one leaves branches as they are.
-
-    Raises:
-        SpecError: a condition depends on the image or on the batch size, or there is a loop. The
-            message names the node.
     """
     if not any(node.op_type in _CONTROL_FLOW for node in proto.graph.node):
         return proto

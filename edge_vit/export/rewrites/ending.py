@@ -42,17 +42,13 @@ class Ending:
     """The last operation on logits.
 
     Attributes:
-        activation: softmax or sigmoid.
-        is_log: whether the logarithm of the probabilities comes out.
-        scale: positive number that either is multiplied by.
-        logits: what goes in, (batch, classes) but for further axes of 1.
         restore: returns what the graph gave before its end was taken off, of (batch, classes).
     """
 
-    activation: Activation
-    is_log: bool
-    scale: float
-    logits: ir.Value
+    activation: Activation  # softmax or sigmoid
+    is_log: bool  # whether the logarithm of the probabilities comes out
+    scale: float  # positive number that either is multiplied by
+    logits: ir.Value  # what goes in, (batch, classes) but for further axes of 1
     restore: Callable[[FloatArray], FloatArray]
 
     @property

@@ -34,17 +34,14 @@ class Subgraph:
     """A part of the graph with one value to start from and one to end in.
 
     Attributes:
-        source: the value that `start` is a mere rearrangement of.
         moves: nodes that move elements from `source` to `start`, or multiply all by one number.
-        factor: product of these numbers.
-        start: the last value of which all else is made.
         nodes: what lies between `start` and the end; empty where `start` is the end.
     """
 
-    source: ir.Value
+    source: ir.Value  # the value that `start` is a mere rearrangement of
     moves: tuple[ir.Node, ...]
-    factor: float
-    start: ir.Value
+    factor: float  # product of the numbers among `moves`
+    start: ir.Value  # the last value of which all else is made
     nodes: frozenset[ir.Node]
 
     @property

@@ -18,11 +18,7 @@ PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hol
 
 
 def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[str, Array]:
-    """Return the arrays of `values`, by name, for one run of `batch` images of seeded noise.
-
-    Raises:
-        SpecError: ONNX Runtime cannot run the graph.
-    """
+    """Return the arrays of `values`, by name, for one run of `batch` images of seeded noise."""
     names = [value.name or "" for value in values]
     proto = _at_batch(model, batch)
     _fix_shapes(proto.graph, _infer(proto))
@@ -33,11 +29,7 @@ def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[
 def find_shapes(
     model: ir.Model, values: Sequence[ir.Value], batch: int
 ) -> dict[ir.Value, tuple[int, ...]]:
-    """Return the shapes of `values` for `batch` images: inferred, or seen in a run where need be.
-
-    Raises:
-        SpecError: ONNX Runtime cannot run the graph.
-    """
+    """Return the shapes of `values` for `batch` images: inferred, or seen in a run."""
     proto = _at_batch(model, batch)
     found = _infer(proto)
     if all(value.name in found for value in values):
@@ -61,9 +53,6 @@ def runner_of(
 
     `nodes`, in topological order, make `end` of constants and `source` alone; what becomes of them
     later does not matter. Without `scales`, those that only multiply by one number do nothing.
-
-    Raises:
-        SpecError: ONNX Runtime refuses them.
     """
     protos = []
     for node in nodes:

@@ -20,12 +20,7 @@ _HALVES = (0.5, 0.5, 0.5)
 
 
 def open_edgevit(request: SourceRequest) -> TorchSource:
-    """Return the model that `edgevit finetune` left in a file, or a preset with random weights.
-
-    Raises:
-        SpecError: no preset is called so, there is no checkpoint, or it is of another model.
-        ArtifactError: the checkpoint cannot be read or is damaged.
-    """
+    """Return the model that `edgevit finetune` left in a file, or a preset with random weights."""
     request.refuse_options("has it in its checkpoint", "weights_key", "checkpoint_size")
     is_file = request.target.endswith(".safetensors")
     if request.random_weights and not is_file:

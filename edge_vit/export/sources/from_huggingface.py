@@ -44,14 +44,7 @@ _UNUSED = ("pooler.", "mask_token", "text_model.", "text_projection.", "logit_sc
 
 
 def open_huggingface(request: SourceRequest) -> TorchSource:
-    """Return the transformers model that `request` names; its own code is never run.
-
-    Raises:
-        SpecError: the folder is no model or of another family, or does not say how its images are
-            prepared.
-        ArtifactError: weights cannot be read or do not fit.
-        EdgeVitError: the hub cannot be reached and has nothing in its cache.
-    """
+    """Return the transformers model that `request` names; its own code is never run."""
     transformers = require("transformers", "exporting an hf: model")
     place, is_local = _find_place(request)
     if is_local:

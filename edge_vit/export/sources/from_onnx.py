@@ -37,13 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_onnx(request: SourceRequest) -> OnnxSource:
-    """Return the graph in the file that `request` names, in float32, cut to its task's outputs.
-
-    Raises:
-        ArtifactError: the file is missing or damaged, or its weights lie elsewhere or are NaN.
-        SpecError: the graph takes or returns something else than images and scores, or what it
-            does not tell is not stated: image size, mean and std.
-    """
+    """Return the graph in the file that `request` names, in float32, cut to its task's outputs."""
     given = ("checkpoint", "model_args", "random_weights", "weights_key", "checkpoint_size")
     request.refuse_options("has its weights in it", *given)
     path = Path(request.target)
@@ -251,11 +245,7 @@ def choosing_node(graph: GraphProto, output: str) -> str | None:
 
 
 def refuse_choice(graph: GraphProto, address: str, output: str) -> None:
-    """Refuse an `output` that is chosen among the scores of all classes.
-
-    Raises:
-        SpecError: it is.
-    """
+    """Refuse an `output` that is chosen among the scores of all classes."""
     operator = choosing_node(graph, output)
     if operator is not None:
         raise SpecError(

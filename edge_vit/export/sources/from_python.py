@@ -29,11 +29,6 @@ def open_python(request: SourceRequest) -> TorchSource:
     """Return the model that the user's factory makes when called with the model arguments.
 
     A module may tell its preprocessing in an attribute `preprocess`, a `PreprocessSpec`.
-
-    Raises:
-        SpecError: there is no such factory, it fails or makes no module, or the preprocessing is
-            not told.
-        ArtifactError: the checkpoint cannot be read or does not fit.
     """
     module_name, _, factory_name = request.target.partition(":")
     if not module_name or not factory_name:
@@ -97,9 +92,6 @@ def _user_code(what: str) -> Iterator[None]:
 
     What it prints goes to stderr, since stdout is for results. It finds no arguments on its command
     line: those there are ours.
-
-    Raises:
-        SpecError: the code raises something, or ends the program.
     """
     argv = sys.argv
     sys.argv = argv[:1]

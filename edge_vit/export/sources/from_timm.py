@@ -27,14 +27,7 @@ from edge_vit.tasks.declared import task_of_head
 
 
 def open_timm(request: SourceRequest) -> TorchSource:
-    """Return the timm model that `request` names, by name or by a folder that timm saved.
-
-    Raises:
-        SpecError: timm knows no such model or tag (the message has near ones), or refuses an
-            argument.
-        ArtifactError: the checkpoint cannot be read or does not fit.
-        EdgeVitError: there are no pretrained weights to be had.
-    """
+    """Return the timm model that `request` names, by name or by a folder that timm saved."""
     timm = require("timm", "exporting a timm: model")
     folder = find_timm_folder(request.target)
     if folder is not None:
@@ -61,12 +54,7 @@ def open_timm(request: SourceRequest) -> TorchSource:
 
 
 def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
-    """Return the model in a folder that timm saved, with its own classes, labels, preprocessing.
-
-    Raises:
-        SpecError: timm does not know its architecture, or it has no weights.
-        ArtifactError: the weights cannot be read or do not fit.
-    """
+    """Return the model in a folder that timm saved, with its own classes, labels, preprocessing."""
     timm = require("timm", "exporting a timm: model")
     config, weights = folder.pretrained_cfg, ""
     with quiet("timm", "huggingface_hub"):

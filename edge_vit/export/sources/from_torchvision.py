@@ -31,14 +31,7 @@ from edge_vit.tasks.declared import task_of_head
 
 
 def open_torchvision(request: SourceRequest) -> TorchSource:
-    """Return the torchvision model that `request` names.
-
-    Raises:
-        SpecError: torchvision knows no such model or weights (the message has near ones), or
-            refuses an argument.
-        ArtifactError: the checkpoint cannot be read or does not fit.
-        EdgeVitError: the pretrained weights cannot be downloaded.
-    """
+    """Return the torchvision model that `request` names."""
     library = require("torchvision.models", "exporting a torchvision: model")
     name = request.target.partition(".")[0]
     entry = _find_weights(library, request.target)

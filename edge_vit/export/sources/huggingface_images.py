@@ -19,12 +19,7 @@ _INTERPOLATIONS: tuple[Interpolation, ...] = (
 def read_preprocess(
     transformers: ModuleType, request: SourceRequest, place: str, is_local: bool
 ) -> PreprocessSpec:
-    """Return what the model's preprocessor_config.json tells, with the user's overrides.
-
-    Raises:
-        SpecError: there is none and the user does not state all of it, or it does something that
-            edge-vit cannot.
-    """
+    """Return what the model's preprocessor_config.json tells, with the user's overrides."""
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(
             place, trust_remote_code=False, local_files_only=is_local
@@ -41,9 +36,6 @@ def translate(
 
     With an `image_size` (height, width), one that keeps the shape of each image is taken to resize
     all of them to it whole.
-
-    Raises:
-        SpecError: it does not end in one fixed size.
     """
     mode, crop, resized = _read_geometry(facts, address, image_size)
     mean, std = _read_normalisation(facts)

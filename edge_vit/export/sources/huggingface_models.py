@@ -32,18 +32,14 @@ class Family:
     """What transformers has for one `model_type`.
 
     Attributes:
-        name: that its classes begin with.
-        base: what the class without a head ends with.
-        feature: of the class without a head.
-        has_classifier: whether there is a class with a head.
         sizes: how its positions take another image size: by interpolation, of themselves (rotary
             ones), or not at all.
     """
 
-    name: str
-    base: str = "Model"
-    feature: Feature = "class token"
-    has_classifier: bool = True
+    name: str  # that its classes begin with
+    base: str = "Model"  # what the class without a head ends with
+    feature: Feature = "class token"  # of the class without a head
+    has_classifier: bool = True  # whether there is a class with a head
     sizes: Literal["interpolated", "free", "fixed"] = "interpolated"
 
 
@@ -82,23 +78,14 @@ DETECTORS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The class to make of a config.
+    """The class to make of a config."""
 
-    Attributes:
-        class_name: in transformers.
-        config: for it: the image half's where the model has a text half.
-        task: what it gives.
-        feature: which of its outputs that is, for `features`.
-        activation: of a detector's class logits.
-        outputs: names of several outputs; empty for a single one.
-    """
-
-    class_name: str
-    config: Any
-    task: TaskName
-    feature: Feature = "class token"
-    activation: Activation | None = None
-    outputs: tuple[str, ...] = ()
+    class_name: str  # in transformers
+    config: Any  # for it: the image half's where the model has a text half
+    task: TaskName  # what it gives
+    feature: Feature = "class token"  # which of its outputs that is, for `features`
+    activation: Activation | None = None  # of a detector's class logits
+    outputs: tuple[str, ...] = ()  # names of several outputs; empty for a single one
 
     def traceable(self, model: nn.Module) -> nn.Module:
         """Return `model`, of the class, so that it returns tensors alone."""
@@ -112,10 +99,6 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
     """Return the class to make: the config's own classifier or detector, or the bare model.
 
     `num_classes` is what the user wants: 0 for features, None for what the config says.
-
-    Raises:
-        SpecError: classes are wanted of a model that has no class with a head, or features of a
-            detector.
     """
     if config.model_type in DETECTORS:
         if num_classes == 0:

@@ -68,14 +68,9 @@ def make(
     create: Callable[..., T],
     name: str,
     arguments: Mapping[str, object],
-    **own: object,
+    **own: Any,
 ) -> T:
-    """Return the model `name` that `create` of a library makes, seeded, with the user's arguments.
-
-    Raises:
-        OSError: weights could not be downloaded.
-        SpecError: the library refuses an argument.
-    """
+    """Return the model `name` that `create` of a library makes, seeded."""
     torch.manual_seed(0)
     try:
         return create(name, **own, **arguments)
@@ -95,11 +90,7 @@ def no_pretrained(address: str, reason: str) -> EdgeVitError:
 
 
 def refuse_other_head(address: str, library: str, own: int, wanted: int | None) -> None:
-    """Refuse pretrained weights of `own` classes where others are `wanted`; 0 drops them.
-
-    Raises:
-        EdgeVitError: others are.
-    """
+    """Refuse pretrained weights of `own` classes where others are `wanted`; 0 drops them."""
     if wanted not in (None, 0, own):
         reason = f"{library}'s have {own} classes, {wanted} were asked for"
         raise no_pretrained(address, reason)

@@ -47,9 +47,6 @@ def plain_module(value: object, address: str) -> nn.Module:
     """Return the torch module in `value`: without compilers, data parallelism and averages.
 
     Modules inside it are freed of them as well.
-
-    Raises:
-        SpecError: `value` holds none, or one whose weights or layers cannot be exported.
     """
     module = _unwrap(value)
     if not isinstance(module, nn.Module):

@@ -79,9 +79,6 @@ def as_detector(
 
     The image has the fixed size (height, width), but for the batch; `sizes` is the input that
     `take_sizes` took off.
-
-    Raises:
-        SpecError: what the graph gives comes of no logits and boxes that can be told.
     """
     pair = _named_pair(model)
     if pair is None:

@@ -76,9 +76,6 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
     """Return the only batch size of `model`, or None where it leaves that open.
 
     `batch` is written into it where it leaves that open.
-
-    Raises:
-        SpecError: it is made for another size.
     """
     dims = model.graph.input[0].type.tensor_type.shape.dim
     own = dims[0].dim_value if dims[0].HasField("dim_value") else None
@@ -117,11 +114,7 @@ def widen(model: ModelProto) -> int:
 
 
 def refuse_quantized(model: ModelProto, address: str) -> None:
-    """Refuse a graph whose weights or activations are rounded to 8 or 4 bits already.
-
-    Raises:
-        SpecError: it is; the message names the first node or weight.
-    """
+    """Refuse a graph whose weights or activations are rounded to 8 or 4 bits already."""
     nodes = [node for node in _nodes_of(model) if _QUANTIZING.search(node.op_type)]
     weights = [tensor for tensor in model.graph.initializer if _is_quantized(tensor)]
     if not nodes and not weights:

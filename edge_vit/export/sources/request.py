@@ -21,12 +21,8 @@ class SourceRequest:
     """Everything a user may state about a model. None and empty leave it to the model's own config.
 
     Attributes:
-        address: scheme and target, such as ``timm:vit_small_patch16_224``.
         checkpoint: file with the weights; without one, the library's pretrained weights are wanted.
-        random_weights: take seeded random weights, for shape and speed only.
         model_args: for the model's own constructor.
-        labels: class names by index.
-        num_classes: width of the head; 0 takes the head off and exports features.
         image_size: (height, width) in pixels; position embeddings are interpolated to it. It goes
             over what the source tells, and so do the five that follow: see `PreprocessSpec`.
         weights_key: place of the weights in the checkpoint, such as ``state_dict_ema``; None to
@@ -35,16 +31,15 @@ class SourceRequest:
             where the file does not tell.
         task: what the output means; None leaves it to the source, the graph and its outputs.
         activation: what turns the model's own output into probabilities; None likewise.
-        threshold: as in `ModelSpec`, and so is `nms`.
         nms: see there.
     """
 
-    address: str
+    address: str  # scheme and target, such as ``timm:vit_small_patch16_224``
     checkpoint: Path | None = None
-    random_weights: bool = False
+    random_weights: bool = False  # take seeded random weights, for shape and speed only
     model_args: Mapping[str, object] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    num_classes: int | None = None
+    labels: tuple[str, ...] = ()  # class names by index
+    num_classes: int | None = None  # width of the head; 0 takes the head off and exports features
     image_size: tuple[int, int] | None = None
     crop_pct: float | None = None
     crop_mode: CropMode | None = None
@@ -55,7 +50,7 @@ class SourceRequest:
     checkpoint_size: tuple[int, int] | None = None
     task: TaskName | None = None
     activation: Activation | None = None
-    threshold: float | None = None
+    threshold: float | None = None  # as in `ModelSpec`, and so is `nms`
     nms: float | None = None
 
     def __post_init__(self) -> None:
@@ -104,22 +99,14 @@ class SourceRequest:
         return self.checkpoint is None and not self.random_weights
 
     def refuse_options(self, why: str, *names: str) -> None:
-        """Refuse the options `names` that the user has given.
-
-        Raises:
-            SpecError: one is given; the message tells that the model `why` does not want it.
-        """
+        """Refuse the options `names` that the user has given."""
         for name in names:
             if getattr(self, name):
                 option = name.replace("_", "-").replace("model-args", "model-arg")
                 raise SpecError(f"--{option}: {self.address} {why}, leave it out")
 
     def square_side(self) -> int | None:
-        """Return the side of the images that are asked for, of a model that takes squares.
-
-        Raises:
-            SpecError: they are not square.
-        """
+        """Return the side of the images that are asked for, of a model that takes squares."""
         height, width = self.image_size or (None, None)
         if height != width:
             raise SpecError(
@@ -134,11 +121,7 @@ class SourceRequest:
         return replace(preprocess, **changes)
 
     def whole_preprocess(self, image_size: tuple[int, int] | None = None) -> PreprocessSpec:
-        """Return the preprocessing of a model that tells nothing of it, or only its `image_size`.
-
-        Raises:
-            SpecError: options are missing; the message holds those to type.
-        """
+        """Return the preprocessing of a model that tells nothing of it, or its `image_size`."""
         image_size = self.image_size or image_size
         examples = {
             "--image-size 224": image_size,
@@ -159,9 +142,6 @@ def parse_model_args(texts: Iterable[str]) -> dict[str, object]:
 
     A value is an int, a float, ``true``, ``false``, ``none`` or a JSON list where it reads as one;
     else text.
-
-    Raises:
-        SpecError: a text has no ``=``, or what starts as a list is none.
     """
     args: dict[str, object] = {}
     for text in texts:

@@ -30,11 +30,7 @@ class TimmFolder:
 
     @property
     def weights(self) -> Path:
-        """The file with the weights.
-
-        Raises:
-            SpecError: there is none by a known name.
-        """
+        """The file with the weights."""
         for name in WEIGHT_FILES:
             if (self.path / name).exists():
                 return self.path / name
@@ -45,12 +41,7 @@ class TimmFolder:
 
 
 def find_timm_folder(target: str) -> TimmFolder | None:
-    """Return the folder that a ``timm:`` address names, None where it names a model.
-
-    Raises:
-        SpecError: there is no such folder, or it is no model of timm's.
-        EdgeVitError: the hub's model cannot be had.
-    """
+    """Return the folder that a ``timm:`` address names, None where it names a model."""
     if target.startswith(_HUB):
         return read_timm_folder(_download(target.removeprefix(_HUB)))
     path = Path(target.removeprefix(_LOCAL)).expanduser()
@@ -65,11 +56,7 @@ def find_timm_folder(target: str) -> TimmFolder | None:
 
 
 def read_timm_folder(path: Path) -> TimmFolder:
-    """Return what timm's ``config.json`` in the folder at `path` tells.
-
-    Raises:
-        SpecError: there is none, or it is of another library.
-    """
+    """Return what timm's ``config.json`` in the folder at `path` tells."""
     path = newest_snapshot(path)
     config = read_config(path)
     if not is_timm_config(config):
@@ -103,11 +90,7 @@ def newest_snapshot(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the object in ``config.json`` of the folder at `path`, empty where there is none.
-
-    Raises:
-        SpecError: it is no JSON object, or a Git LFS pointer.
-    """
+    """Return the object in ``config.json`` of the folder at `path`, empty where there is none."""
     file = path / "config.json"
     if not file.is_file():
         return {}

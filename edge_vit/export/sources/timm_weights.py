@@ -39,9 +39,6 @@ def fill_timm(timm: ModuleType, module: Any, request: SourceRequest, path: Path)
 
     Plain names first. Where they do not fit, the filter that timm has for the family's published
     files renames and reshapes them. Only an image size that the user asks for resamples positions.
-
-    Raises:
-        ArtifactError: it cannot be read, or does not fit in either way.
     """
     stored = read_stored(path)
     heads = _unused_heads(module)

@@ -38,28 +38,20 @@ class Source:
     """A model, and what its source knows about it.
 
     Attributes:
-        name: for people, such as ``vit_small_patch16_224``.
-        address: where it came from, such as ``timm:vit_small_patch16_224``.
-        task: what the output means.
-        labels: class names by index, empty where none are known.
-        preprocess: how an image becomes the input.
-        licence: of the weights, where the source tells it.
         remarks: what was done to the model to make it one that takes images, a sentence each.
-        weights: what was taken out of the checkpoint, in one line; empty without one.
         outputs: the task's names of several outputs, in order; empty for a single one.
-        activation: of the scores, where the source knows it.
     """
 
-    name: str
-    address: str
-    task: TaskName
-    labels: tuple[str, ...] = ()
-    preprocess: PreprocessSpec
-    licence: str = ""
+    name: str  # for people, such as ``vit_small_patch16_224``
+    address: str  # where it came from, such as ``timm:vit_small_patch16_224``
+    task: TaskName  # what the output means
+    labels: tuple[str, ...] = ()  # class names by index, empty where none are known
+    preprocess: PreprocessSpec  # how an image becomes the input
+    licence: str = ""  # of the weights, where the source tells it
     remarks: tuple[str, ...] = ()
-    weights: str = ""
+    weights: str = ""  # what was taken out of the checkpoint, in one line; empty without one
     outputs: tuple[str, ...] = ()
-    activation: Activation | None = None
+    activation: Activation | None = None  # of the scores, where the source knows it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +96,6 @@ def torch_source(
 
     `module` may be of any device, dtype and mode, `preprocess` has the user's overrides in it, and
     `labels` are dropped where they are not as many as the classes.
-
-    Raises:
-        SpecError: the module does not take the image, does not return one (B, N) tensor or the
-            `outputs`, or has another number of classes than the user states.
-        ArtifactError: a weight is NaN or infinite.
     """
     module = plain_module(module, request.address)
     module = module.cpu().float().eval().requires_grad_(False)
@@ -145,11 +132,7 @@ def torch_source(
 def check_classes(
     request: SourceRequest, task: TaskName, num_outputs: int, own_labels: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Return the labels of `num_outputs` outputs: the user's, or the model's own where they fit.
-
-    Raises:
-        SpecError: the user states labels or a number of classes that the model does not have.
-    """
+    """Return the labels of `num_outputs` outputs: the user's, or the model's own where they fit."""
     if not task_named(task).has_labels:
         if request.labels:
             raise SpecError(
