@@ -13,21 +13,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edge_vit.graph.walk import (
-    array_of,
-    array_shape,
-    consumers,
-    data_input,
-    dims_of,
-    find_linear,
-    is_constant,
-    is_over_last_axis,
-    is_read_once,
-    made_by,
-    other_operand,
-    permutation,
-    scaled_by,
-)
+from edge_vit.graph import walk
 
 
 @dataclass(frozen=True)
@@ -74,7 +60,7 @@ def find_channel_source(
         return None
     if node.op_type == "LayerNormalization":
         return _norm(node, width, start, is_shiftable)
-    if find_linear(node) is not None:
+    if walk.find_linear(node) is not None:
         columns = _slice(node, 1, width, start)
         return None if columns is None else ChannelSource((columns,), matmul=node)
     if node.op_type in ("Mul", "Add"):
@@ -84,12 +70,12 @@ def find_channel_source(
                 continue
             if node.op_type == "Mul":
                 return ChannelSource((mine,))
-            rest = _above(other_operand(node, constant), width, start)
+            rest = _above(walk.other_operand(node, constant), width, start)
             offset = mine if is_shiftable else None
             return rest and replace(rest, slices=(mine, *rest.slices), offset=offset)
-    scaled = scaled_by(node)
+    scaled = walk.scaled_by(node)
     if scaled is not None or node.op_type == "Relu":
-        return _above(scaled[0] if scaled else data_input(node), width, start)
+        return _above(scaled[0] if scaled else walk.data_input(node), width, start)
     if node.op_type == "Mul":
         found = (_above(operand, width, start) for operand in node.inputs)
         return next((source for source in found if source is not None), None)
@@ -98,7 +84,7 @@ def find_channel_source(
         if sizes is None or sizes[place] < start + width:
             return None
         start += sum(sizes[:place])
-        return _above(data_input(node), width, start, is_shiftable=is_shiftable)
+        return _above(walk.data_input(node), width, start, is_shiftable=is_shiftable)
     if node.op_type == "Slice":
         return _through_slice(node, width, start, is_shiftable)
     return _through_attention(node, width, start, is_shiftable)
@@ -108,7 +94,7 @@ def _above(
     value: ir.Value | None, width: int, start: int, *, is_shiftable: bool = False
 ) -> ChannelSource | None:
     """Return the source of a `value` on the way, which one node alone may read."""
-    if value is None or not is_read_once(value):
+    if value is None or not walk.is_read_once(value):
         return None
     return find_channel_source(value, width, start, is_shiftable=is_shiftable)
 
@@ -116,7 +102,7 @@ def _above(
 def _slice(node: ir.Node, index: int, width: int, start: int) -> ChannelSlice | None:
     """Return a constant input of `node` that holds a number for each channel."""
     value = node.inputs[index] if index < len(node.inputs) else None
-    if not is_constant(value) or (array_shape(value) or (1,))[-1] < start + width:
+    if not walk.is_constant(value) or (walk.array_shape(value) or (1,))[-1] < start + width:
         return None
     return ChannelSlice(node, index, start)
 
@@ -132,12 +118,12 @@ def _norm(node: ir.Node, width: int, start: int, is_shiftable: bool) -> ChannelS
 
 def _last_axis_sizes(split: ir.Node) -> list[int] | None:
     """Return into how many channels each `split` divides the last axis; None for another axis."""
-    dims, axis = dims_of(data_input(split)), split.attributes.get_int("axis", 0)
+    dims, axis = walk.dims_of(walk.data_input(split)), split.attributes.get_int("axis", 0)
     if axis != -1 and (not dims or axis != len(dims) - 1):
         return None
     given = split.inputs[1] if len(split.inputs) > 1 else None
     if given is not None:
-        return array_of(given).tolist() if is_constant(given) else None
+        return walk.array_of(given).tolist() if walk.is_constant(given) else None
     whole, count = dims[-1] if dims else None, len(split.outputs)
     return [whole // count] * count if isinstance(whole, int) and whole % count == 0 else None
 
@@ -146,11 +132,11 @@ def _through_slice(
     node: ir.Node, width: int, start: int, is_shiftable: bool
 ) -> ChannelSource | None:
     """Return the source where the other readers are slices too, and none has a channel of ours."""
-    mine, whole = _last_axis_slice(node), data_input(node)
+    mine, whole = _last_axis_slice(node), walk.data_input(node)
     if mine is None or len(mine) < start + width or whole.is_graph_output():
         return None
     first = mine.start + start
-    for reader in consumers(whole):
+    for reader in walk.consumers(whole):
         theirs = _last_axis_slice(reader)
         if theirs is None:
             return None
@@ -161,12 +147,12 @@ def _through_slice(
 
 def _last_axis_slice(node: ir.Node) -> range | None:
     """Return the channels that a Slice of the last axis alone takes, or None for another node."""
-    dims, bounds = dims_of(data_input(node)), node.inputs[1:]
+    dims, bounds = walk.dims_of(walk.data_input(node)), node.inputs[1:]
     if node.op_type != "Slice" or not dims or not isinstance(dims[-1], int):
         return None
-    if len(bounds) not in (3, 4) or not all(map(is_constant, bounds)):
+    if len(bounds) not in (3, 4) or not all(map(walk.is_constant, bounds)):
         return None
-    numbers = [array_of(constant).tolist() for constant in bounds]
+    numbers = [walk.array_of(constant).tolist() for constant in bounds]
     if any(len(number) != 1 for number in numbers):
         return None
     start, stop, axis, step = (number[0] for number in (*numbers, [1])[:4])
@@ -184,28 +170,28 @@ def _through_attention(
     sides have the channels in one order. A constant per channel passes where each row of the
     probabilities sums to 1.
     """
-    back = _sole_maker(data_input(node), "Transpose") if node.op_type == "Reshape" else None
-    context = _sole_maker(data_input(back), "MatMul") if back is not None else None
+    back = _sole_maker(walk.data_input(node), "Transpose") if node.op_type == "Reshape" else None
+    context = _sole_maker(walk.data_input(back), "MatMul") if back is not None else None
     apart = _sole_maker(context.inputs[1], "Transpose") if context is not None else None
-    spread = _sole_maker(data_input(apart), "Reshape") if apart is not None else None
+    spread = _sole_maker(walk.data_input(apart), "Reshape") if apart is not None else None
     if back is None or context is None or apart is None or spread is None:
         return None
-    if not permutation(back) == permutation(apart) == (0, 2, 1, 3):
+    if not walk.permutation(back) == walk.permutation(apart) == (0, 2, 1, 3):
         return None
     heads, merged = _target(spread), _target(node)
     if len(heads) != 4 or len(merged) != 3 or heads[2] * heads[3] != merged[2]:
         return None
-    softmax = made_by(data_input(context), "Softmax")
-    sums_to_one = softmax is not None and is_over_last_axis(softmax)
-    return _above(data_input(spread), width, start, is_shiftable=is_shiftable and sums_to_one)
+    softmax = walk.made_by(walk.data_input(context), "Softmax")
+    sums_to_one = softmax is not None and walk.is_over_last_axis(softmax)
+    return _above(walk.data_input(spread), width, start, is_shiftable=is_shiftable and sums_to_one)
 
 
 def _sole_maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
     """Return the node of that type that makes `value`, where one node alone reads it."""
-    return made_by(value, op_type) if value is not None and is_read_once(value) else None
+    return walk.made_by(value, op_type) if value is not None and walk.is_read_once(value) else None
 
 
 def _target(reshape: ir.Node) -> list[int]:
     """Return the shape that `reshape` is given, empty where it is no constant."""
     shape = reshape.inputs[1]
-    return array_of(shape).tolist() if is_constant(shape) else []
+    return walk.array_of(shape).tolist() if walk.is_constant(shape) else []

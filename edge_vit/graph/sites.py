@@ -14,19 +14,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from edge_vit.graph.walk import (
-    Linear,
-    constant_index,
-    consumers,
-    data_input,
-    dims_of,
-    find_linears,
-    is_movement,
-    made_by,
-    movement_chain,
-    movement_root,
-    operands,
-)
+from edge_vit.graph import walk
+from edge_vit.graph.walk import Linear
 
 Role = Literal["qkv", "proj", "fc1", "fc2"]
 Linears = dict[ir.Node, Linear]
@@ -51,7 +40,11 @@ class Attention:
     @property
     def operands(self) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Queries, keys and values, as they are read."""
-        return data_input(self.scores), data_input(self.scores, 1), data_input(self.context, 1)
+        return (
+            walk.data_input(self.scores),
+            walk.data_input(self.scores, 1),
+            walk.data_input(self.context, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
 
     Linear layers must be MatMul, with or without Add; weights must be constant.
     """
-    linears, attentions = find_linears(graph), tuple(find_attentions(graph))
+    linears, attentions = walk.find_linears(graph), tuple(find_attentions(graph))
     projections = {
         node
         for attention in attentions
@@ -114,25 +107,25 @@ def find_attentions(graph: ir.Graph) -> Iterator[Attention]:
     """Yield every softmax between two products of activations, self-attention or not."""
     for node in graph:
         if node.op_type == "Softmax":
-            scores = _product_above(data_input(node))
+            scores = _product_above(walk.data_input(node))
             context = _product_below(node.outputs[0])
             if scores is not None and context is not None:
                 yield Attention(scores, node, context)
 
 
 def _product_above(value: ir.Value) -> ir.Node | None:
-    node = made_by(value, "MatMul", *_BESIDE_SOFTMAX)
+    node = walk.made_by(value, "MatMul", *_BESIDE_SOFTMAX)
     if node is None:
         return None
     if node.op_type == "MatMul":
-        return node if len(operands(node)) == 2 else None
-    found = (_product_above(operand) for operand in operands(node))
+        return node if len(walk.operands(node)) == 2 else None
+    found = (_product_above(operand) for operand in walk.operands(node))
     return next((product for product in found if product is not None), None)
 
 
 def _product_below(value: ir.Value) -> ir.Node | None:
-    for node in consumers(value):
-        if node.op_type == "MatMul" and data_input(node) is value:
+    for node in walk.consumers(value):
+        if node.op_type == "MatMul" and walk.data_input(node) is value:
             return node
         if node.op_type in _BESIDE_SOFTMAX:
             found = _product_below(node.outputs[0])
@@ -159,7 +152,7 @@ def _find_block(
     if root is None or len(proj) != 1:
         return None
     residual = _residual_below(next(iter(proj.values())).output)
-    fc1, fc2 = _find_mlp(residual, movement_root(root), linears, projections)
+    fc1, fc2 = _find_mlp(residual, walk.movement_root(root), linears, projections)
     if not fc1 or not fc2:
         return None
     roles: dict[Role, Linears] = {"qkv": qkv, "proj": proj, "fc1": fc1, "fc2": fc2}
@@ -177,13 +170,13 @@ def _find_root(linears: list[Linear]) -> ir.Value | None:
     Where no norm stands between, that would be the convolution of the patches, (batch, width, rows,
     columns): then it is what has become (batch, tokens, width) on the way.
     """
-    chains = [movement_chain(linear.input) for linear in linears]
+    chains = [walk.movement_chain(linear.input) for linear in linears]
     first = chains[0][0]
     if any(chain[0] is not first for chain in chains):
         return _without_positions([chain[0] for chain in chains])
-    if made_by(first, "Conv") is not None:
+    if walk.made_by(first, "Conv") is not None:
         for value in chains[0]:
-            dims = dims_of(value)
+            dims = walk.dims_of(value)
             if len(dims) == 3 and dims[-1] == linears[0].shape[0]:
                 return value if all(value in chain for chain in chains) else first
     return first
@@ -197,10 +190,10 @@ def _without_positions(values: list[ir.Value]) -> ir.Value | None:
     tokens: ir.Value | None = None
     roots = set[ir.Value]()
     for value in values:
-        node = made_by(value, "Add")
-        if node is not None and len(operands(node)) == 1:
-            value = tokens = operands(node)[0]
-        roots.add(movement_root(value))
+        node = walk.made_by(value, "Add")
+        if node is not None and len(walk.operands(node)) == 1:
+            value = tokens = walk.operands(node)[0]
+        roots.add(walk.movement_root(value))
     return tokens if len(roots) == 1 else None
 
 
@@ -235,7 +228,7 @@ def _linears_above(value: ir.Value, linears: Linears) -> Linears:
         if node in linears:
             found[node] = linears[node]
         else:
-            stack.extend(operands(node))
+            stack.extend(walk.operands(node))
     return found
 
 
@@ -245,7 +238,7 @@ def _linears_below(value: ir.Value, linears: Linears, passes: Callable[[ir.Node]
     seen: set[ir.Node] = set()
     stack = [value]
     while stack:
-        for node in consumers(stack.pop()):
+        for node in walk.consumers(stack.pop()):
             if node in seen:
                 continue
             seen.add(node)
@@ -258,14 +251,14 @@ def _linears_below(value: ir.Value, linears: Linears, passes: Callable[[ir.Node]
 
 def _normalises(node: ir.Node) -> bool:
     if node.op_type == "Add":
-        return constant_index(node) >= 0
-    return node.op_type in _NORMALISING or is_movement(node)
+        return walk.constant_index(node) >= 0
+    return node.op_type in _NORMALISING or walk.is_movement(node)
 
 
 def _any_but_residual(node: ir.Node) -> bool:
     """Return whether `node` belongs between two linear layers of one branch."""
     if node.op_type in ("Add", "Sub"):
-        return constant_index(node) >= 0
+        return walk.constant_index(node) >= 0
     return node.op_type not in ("Softmax", "Concat", "ReduceMean")
 
 
@@ -273,8 +266,8 @@ def _residual_below(value: ir.Value) -> ir.Value | None:
     """Return the sum of `value`'s branch and the residual stream."""
     stack = [value]
     while stack:
-        for node in consumers(stack.pop()):
-            if node.op_type == "Add" and len(operands(node)) == 2:
+        for node in walk.consumers(stack.pop()):
+            if node.op_type == "Add" and len(walk.operands(node)) == 2:
                 return node.outputs[0]
             if node.op_type != "MatMul":
                 stack.extend(node.outputs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from edge_vit.graph import walk
 from edge_vit.graph.sites import Block, find_blocks
 from edge_vit.graph.stream_steps import (
     Norm,
@@ -20,19 +21,6 @@ from edge_vit.graph.stream_steps import (
     norm_above,
     norm_of,
     per_channel,
-)
-from edge_vit.graph.walk import (
-    array_shape,
-    consumers,
-    data_input,
-    dims_of,
-    find_linear,
-    is_constant,
-    is_movement,
-    is_read_once,
-    movement_root,
-    other_operand,
-    scaled_by,
 )
 
 Use = tuple[ir.Node, int]
@@ -118,7 +106,7 @@ def find_stream(graph: ir.Graph) -> Stream | Refusal:
         return Refusal(f"the model is hierarchical: its stream is {named} channels wide by turns")
     finder = _Finder(Stream(widths[0]), blocks)
     for block in blocks:
-        norm = norm_above(movement_root(block.root))
+        norm = norm_above(walk.movement_root(block.root))
         if norm is None:
             return Refusal(
                 f"no norm stands between the residual stream and the attention of block "
@@ -150,7 +138,7 @@ class _Finder:
         """Follow all that were added."""
         while self._open:
             value = self._open.pop()
-            dims = dims_of(value)
+            dims = walk.dims_of(value)
             if dims[-1:] != (self.stream.width,):
                 width = dims[-1] if dims and isinstance(dims[-1], int) else 0
                 self._lost.append(f"{value.name} is {width} channels wide")
@@ -167,7 +155,7 @@ class _Finder:
         if self._lost:
             return Refusal(f"the stream is lost where {self._lost[0]}")
         norms = [norm.output for norm in self.stream.norms]
-        below = _reach(norms, lambda value: [v for n in consumers(value) for v in n.outputs])
+        below = _reach(norms, lambda value: [v for n in walk.consumers(value) for v in n.outputs])
         above = _reach(self.stream.values, _made_from)
         for entry in self.stream.entries:
             if entry.value in below:
@@ -186,7 +174,7 @@ class _Finder:
                 return Refusal(f"{node.name} writes the stream behind other convolutions: a hybrid")
         for block in self._blocks:
             inputs = [s.linear.input for s in block.sites if s.role in ("qkv", "fc1")]
-            if len({movement_root(value) for value in inputs}) < 2:
+            if len({walk.movement_root(value) for value in inputs}) < 2:
                 return Refusal(
                     f"attention and MLP of block {block.index} read one norm, in parallel"
                 )
@@ -199,10 +187,10 @@ class _Finder:
             self._enter(value, axis, gains)
 
     def _write_through(self, node: ir.Node, value: ir.Value, axis: int, gains: Gains) -> bool:
-        rank = len(dims_of(value))
+        rank = len(walk.dims_of(value))
         behind = axis - rank  # from the end
         if node.op_type == "MatMul":
-            if find_linear(node) is None or behind != -1:
+            if walk.find_linear(node) is None or behind != -1:
                 return False
             self._writers.append(node)
             self.stream.written.append(Written(node, 1, -1, gains))
@@ -210,18 +198,18 @@ class _Finder:
         if node.op_type == "Conv":
             given = [(i, v) for i, v in enumerate(node.inputs) if i and v is not None]
             is_plain = node.attributes.get_int("group", 1) == 1
-            if axis != 1 or not is_plain or not all(is_constant(v) for _, v in given):
+            if axis != 1 or not is_plain or not all(walk.is_constant(v) for _, v in given):
                 return False
             self._writers.append(node)
             for index, constant in given:  # their first axis is that of the channels
-                first = -len(array_shape(constant))
+                first = -len(walk.array_shape(constant))
                 self.stream.written.append(Written(node, index, first, gains))
             return True
         if node.op_type in ("Add", "Sub"):
             for index in (0, 1):
                 self._operand(node, index, behind, gains)
             return True
-        scaled = scaled_by(node)
+        scaled = walk.scaled_by(node)
         if scaled is not None:
             self._operand(node, node.inputs.index(scaled[0]), behind, gains)
             return True
@@ -230,7 +218,7 @@ class _Finder:
             if place is None:
                 return False
             self.stream.scales.append(node)
-            self._operand(node, 1 - place, behind, (*gains, data_input(node, place)))
+            self._operand(node, 1 - place, behind, (*gains, walk.data_input(node, place)))
             return True
         if node.op_type == "Concat":
             if node.attributes.get_int("axis", 0) % rank == axis:
@@ -242,7 +230,7 @@ class _Finder:
             self._operand(node, 0, -1, gains)
             return True
         before = None
-        if node.op_type == "Expand" or is_movement(node):
+        if node.op_type == "Expand" or walk.is_movement(node):
             before = moved_axis(node, value, axis)
         if before is not None:
             self._operand(node, 0, before, gains)
@@ -250,18 +238,18 @@ class _Finder:
 
     def _operand(self, node: ir.Node, index: int, axis: int, gains: Gains) -> None:
         """Find what makes an input of `node`, whose channels lie along `axis` from the end."""
-        value = data_input(node, index)
-        if is_constant(value):
+        value = walk.data_input(node, index)
+        if walk.is_constant(value):
             self.stream.written.append(Written(node, index, axis, gains))
         elif not gains and axis == -1:
             self.add(value)
-        elif is_read_once(value):
-            self._write(value, len(dims_of(value)) + axis, gains)
+        elif walk.is_read_once(value):
+            self._write(value, len(walk.dims_of(value)) + axis, gains)
         else:
-            self._enter(value, len(dims_of(value)) + axis, gains, (node, index))
+            self._enter(value, len(walk.dims_of(value)) + axis, gains, (node, index))
 
     def _enter(self, value: ir.Value, axis: int, gains: Gains, reader: Use | None = None) -> None:
-        if axis == len(dims_of(value)) - 1:
+        if axis == len(walk.dims_of(value)) - 1:
             self.stream.entries.append(Entry(value, gains, reader))
         else:
             self._lost.append(f"{_maker(value)} makes it")
@@ -281,7 +269,7 @@ class _Finder:
                 if all(found.output is not other.output for other in self.stream.norms):
                     self.stream.norms.append(found)
                     self._read(found.output, found)
-            elif index == 0 and find_linear(node) is not None:
+            elif index == 0 and walk.find_linear(node) is not None:
                 self.stream.reads.append((node, norm))
             elif keeps_last_axis(node):
                 for output in node.outputs:
@@ -296,13 +284,13 @@ class _Finder:
 
     def _stays(self, node: ir.Node, value: ir.Value) -> bool:
         """Return whether `node` adds to the stream or scales it, or puts more tokens beside it."""
-        dims = dims_of(node.outputs[0])
+        dims = walk.dims_of(node.outputs[0])
         if node.op_type in ("Add", "Sub"):
             is_as_wide = dims[-1:] == (self.stream.width,)
-            return is_as_wide and other_operand(node, value) is not value
+            return is_as_wide and walk.other_operand(node, value) is not value
         if node.op_type == "Concat":
             return node.attributes.get_int("axis", 0) % len(dims) != len(dims) - 1
-        return scaled_by(node) is not None
+        return walk.scaled_by(node) is not None
 
 
 def _maker(value: ir.Value) -> str:
@@ -329,6 +317,6 @@ def _reach(
 
 
 def _is_behind_convolution(conv: ir.Node) -> bool:
-    above = _reach([data_input(conv)], _made_from)
+    above = _reach([walk.data_input(conv)], _made_from)
     makers = (value.producer() for value in above)
     return any(node is not None and node.op_type == "Conv" for node in makers)

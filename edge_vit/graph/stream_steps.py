@@ -7,24 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edge_vit.graph.walk import (
-    Array,
-    array_of,
-    array_shape,
-    consumers,
-    data_input,
-    dims_of,
-    is_constant,
-    is_movement,
-    is_over_last_axis,
-    made_by,
-    operands,
-    other_operand,
-    permutation,
-    reduced_axes,
-    scalar_of,
-    sole_reader,
-)
+from edge_vit.graph import walk
+from edge_vit.graph.walk import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,30 +31,30 @@ class Norm:
         return None if self.bias is None else self._vector(self.bias, width)
 
     def _vector(self, index: int, width: int) -> Array:
-        flat = array_of(self.node.inputs[index]).reshape(-1)
+        flat = walk.array_of(self.node.inputs[index]).reshape(-1)
         return flat.repeat(width) if flat.size == 1 else flat
 
 
 def norm_of(value: ir.Value, reader: ir.Node) -> Norm | None:
     """Return the norm over the last axis of `value` that `reader` is part of, or None."""
-    if not isinstance((dims_of(value) or (None,))[-1], int):
+    if not isinstance((walk.dims_of(value) or (None,))[-1], int):
         return None
     if reader.op_type == "LayerNormalization":
-        return _layer_norm(reader) if is_over_last_axis(reader) else None
-    found = (_rms_norm(value, product) for product in consumers(value))
+        return _layer_norm(reader) if walk.is_over_last_axis(reader) else None
+    found = (_rms_norm(value, product) for product in walk.consumers(value))
     return next((norm for norm in found if norm is not None and reader in norm.nodes), None)
 
 
 def norm_above(value: ir.Value) -> Norm | None:
     """Return the norm whose output is `value`, or None."""
-    node = made_by(value, "LayerNormalization", "Mul")
+    node = walk.made_by(value, "LayerNormalization", "Mul")
     if node is None:
         return None
     if node.op_type == "LayerNormalization":
-        return norm_of(data_input(node), node)
+        return norm_of(walk.data_input(node), node)
     for operand in node.inputs:
         inner = operand.producer() if operand is not None else None
-        for source in operands(inner) if inner is not None else ():
+        for source in walk.operands(inner) if inner is not None else ():
             norm = _rms_norm(source, inner) if inner is not None else None
             if norm is not None and norm.output is value:
                 return norm
@@ -79,10 +63,10 @@ def norm_above(value: ir.Value) -> Norm | None:
 
 def _layer_norm(node: ir.Node) -> Norm | None:
     constants = node.inputs[1:]
-    if not constants or any(v is not None and not is_constant(v) for v in constants):
+    if not constants or any(v is not None and not walk.is_constant(v) for v in constants):
         return None
     bias = 2 if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    return Norm(data_input(node), node.outputs[0], node, 1, bias, frozenset([node]))
+    return Norm(walk.data_input(node), node.outputs[0], node, 1, bias, frozenset([node]))
 
 
 def _rms_norm(value: ir.Value, product: ir.Node) -> Norm | None:
@@ -92,23 +76,31 @@ def _rms_norm(value: ir.Value, product: ir.Node) -> Norm | None:
     """
     if product.op_type not in ("Mul", "Div") or value not in product.inputs:
         return None
-    if product.op_type == "Div" and data_input(product) is not value:
+    if product.op_type == "Div" and walk.data_input(product) is not value:
         return None
-    size = other_operand(product, value)
+    size = walk.other_operand(product, value)
     if product.op_type == "Mul":
-        inverse = made_by(size, "Reciprocal")
-        size = data_input(inverse) if inverse is not None else None
-    root = made_by(size, "Sqrt")
-    shifted = made_by(data_input(root), "Add") if root is not None else None
-    mean = made_by(next(iter(operands(shifted)), None), "ReduceMean") if shifted else None
-    if mean is None or reduced_axes(mean, is_kept=False) not in ([-1], [len(dims_of(value)) - 1]):
+        inverse = walk.made_by(size, "Reciprocal")
+        size = walk.data_input(inverse) if inverse is not None else None
+    root = walk.made_by(size, "Sqrt")
+    shifted = walk.made_by(walk.data_input(root), "Add") if root is not None else None
+    mean = walk.made_by(next(iter(walk.operands(shifted)), None), "ReduceMean") if shifted else None
+    if mean is None or walk.reduced_axes(mean, is_kept=False) not in (
+        [-1],
+        [len(walk.dims_of(value)) - 1],
+    ):
         return None
-    square = made_by(data_input(mean), "Pow", "Mul")
+    square = walk.made_by(walk.data_input(mean), "Pow", "Mul")
     if square is None or not _squares(square, value):
         return None
-    node = sole_reader(product.outputs[0], "Mul")
-    gain = other_operand(node, product.outputs[0]) if node is not None else None
-    if node is None or gain is None or not is_constant(gain) or len(array_shape(gain)) > 1:
+    node = walk.sole_reader(product.outputs[0], "Mul")
+    gain = walk.other_operand(node, product.outputs[0]) if node is not None else None
+    if (
+        node is None
+        or gain is None
+        or not walk.is_constant(gain)
+        or len(walk.array_shape(gain)) > 1
+    ):
         return None
     index = node.inputs.index(gain)
     return Norm(value, node.outputs[0], node, index, None, frozenset([square, product]))
@@ -116,18 +108,21 @@ def _rms_norm(value: ir.Value, product: ir.Node) -> Norm | None:
 
 def _squares(node: ir.Node, value: ir.Value) -> bool:
     if node.op_type == "Pow":
-        return data_input(node) is value and scalar_of(node.inputs[1]) == 2
+        return walk.data_input(node) is value and walk.scalar_of(node.inputs[1]) == 2
     return all(operand is value for operand in node.inputs)
 
 
 def keeps_last_axis(node: ir.Node) -> bool:
     """Return whether `node` moves or averages tokens of its first input, each channel by itself."""
     if node.op_type == "ReduceMean":
-        axes, last = reduced_axes(node, is_kept=False), len(dims_of(data_input(node))) - 1
+        axes, last = (
+            walk.reduced_axes(node, is_kept=False),
+            len(walk.dims_of(walk.data_input(node))) - 1,
+        )
         return bool(axes) and not {-1, last}.intersection(axes or ())
-    if not is_movement(node):
+    if not walk.is_movement(node):
         return False
-    return all(moved_axis(node, out, len(dims_of(out)) - 1) == -1 for out in node.outputs)
+    return all(moved_axis(node, out, len(walk.dims_of(out)) - 1) == -1 for out in node.outputs)
 
 
 def moved_axis(node: ir.Node, output: ir.Value, axis: int) -> int | None:
@@ -135,13 +130,13 @@ def moved_axis(node: ir.Node, output: ir.Value, axis: int) -> int | None:
 
     Counted from the end; None where that axis is cut, merged with others, or not known.
     """
-    value = data_input(node)
-    before = array_shape(value) if is_constant(value) else value.shape
+    value = walk.data_input(node)
+    before = walk.array_shape(value) if walk.is_constant(value) else value.shape
     if before is None or output.shape is None:
         return None
     rank, rank_after = len(before), len(output.shape)
     if node.op_type == "Transpose":
-        return permutation(node)[axis] - rank
+        return walk.permutation(node)[axis] - rank
     if node.op_type in ("Identity", "Expand"):
         return axis - rank_after
     at = node.attributes.get_int("axis", 0) % rank
@@ -153,7 +148,7 @@ def moved_axis(node: ir.Node, output: ir.Value, axis: int) -> int | None:
         return None if at == axis else axis - rank
     if node.op_type == "Slice":
         axes = node.inputs[3] if len(node.inputs) > 3 else None
-        if axes is None or any(int(a) % rank == axis for a in array_of(axes).reshape(-1)):
+        if axes is None or any(int(a) % rank == axis for a in walk.array_of(axes).reshape(-1)):
             return None
         return axis - rank
     return _reshaped_axis(list(before), list(output.shape), axis)
@@ -179,7 +174,7 @@ def per_channel(node: ir.Node, axis: int, width: int) -> int | None:
     The `width` channels lie along the `axis` of its output, counted from the end.
     """
     for index, value in enumerate(node.inputs):
-        dims = array_shape(value) if is_constant(value) else ()
+        dims = walk.array_shape(value) if walk.is_constant(value) else ()
         if len(dims) >= -axis and dims[axis] == width and math.prod(dims) == width:
             return index
     return None

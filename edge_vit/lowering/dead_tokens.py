@@ -10,17 +10,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edge_vit.graph import walk
 from edge_vit.graph.edit import add_constant, new_node
 from edge_vit.graph.sites import find_sites
-from edge_vit.graph.walk import (
-    array_of,
-    consumers,
-    data_input,
-    dims_of,
-    is_constant,
-    made_by,
-    scalar_of,
-)
 
 _TOKENS = 1  # axis of (batch, tokens, width)
 _ELEMENTWISE = frozenset(
@@ -53,16 +45,16 @@ def find_single_token_layers(model: onnx.ModelProto) -> frozenset[str]:
     copy = ir.from_proto(model)
     if not drop_dead_tokens(copy.graph):
         return frozenset()
-    shapes = {site.name: dims_of(site.linear.output) for site in find_sites(copy.graph)}
+    shapes = {site.name: walk.dims_of(site.linear.output) for site in find_sites(copy.graph)}
     return frozenset(name for name, s in shapes.items() if len(s) == 3 and s[1] == 1)
 
 
 def _picked(node: ir.Node) -> int | None:
     """Return which token `node` takes, where it takes one of several."""
     value = node.inputs[0] if node.op_type == "Gather" else None
-    if value is None or not _is_tokens(value) or dims_of(value)[_TOKENS] == 1:
+    if value is None or not _is_tokens(value) or walk.dims_of(value)[_TOKENS] == 1:
         return None
-    index = scalar_of(node.inputs[1])
+    index = walk.scalar_of(node.inputs[1])
     is_of_tokens = node.attributes.get_int("axis", 0) == _TOKENS
     return int(index) if is_of_tokens and index is not None else None
 
@@ -75,7 +67,8 @@ def _computed_for(pick: ir.Node) -> list[ir.Node]:
     for node in reversed(list(graph)):
         values = node.outputs
         is_read_by_them = all(
-            not value.is_graph_output() and set(consumers(value)) <= readers for value in values
+            not value.is_graph_output() and set(walk.consumers(value)) <= readers
+            for value in values
         )
         if is_read_by_them and any(value.uses() for value in values) and _is_by_token(node):
             readers.add(node)
@@ -102,12 +95,12 @@ def _narrow(graph: ir.Graph, pick: ir.Node, token: int, nodes: list[ir.Node]) ->
             node.replace_input_with(index, cut[value])
         for output in node.outputs:
             output.shape = _one_token(output)
-    only = np.zeros_like(array_of(pick.inputs[1]))
+    only = np.zeros_like(walk.array_of(pick.inputs[1]))
     pick.replace_input_with(1, add_constant(graph, "read/only", only))
 
 
 def _one_token(value: ir.Value) -> ir.Shape:
-    batch, _, width = dims_of(value)
+    batch, _, width = walk.dims_of(value)
     return ir.Shape([batch, 1, width])
 
 
@@ -121,14 +114,14 @@ def _is_by_token(node: ir.Node) -> bool:
     if node.op_type == "LayerNormalization":
         return node.attributes.get_int("axis", -1) in (-1, 2)
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-        return all(scalar_of(value) is not None for value in fixed)
+        return all(walk.scalar_of(value) is not None for value in fixed)
     if node.op_type == "Split":  # into the gate and the value of an MLP
         return node.attributes.get_int("axis", 0) in (-1, 2)
     if node.op_type == "ReduceMean":  # what an RMSNorm divides by
-        return [array_of(value).tolist() for value in fixed] in ([[-1]], [[2]])
+        return [walk.array_of(value).tolist() for value in fixed] in ([[-1]], [[2]])
     if node.op_type == "MatMul":
-        return moving == [data_input(node)] and len(dims_of(fixed[0])) == 2
-    num_tokens = {dims_of(value)[_TOKENS] for value in (*moving, *node.outputs)}
+        return moving == [walk.data_input(node)] and len(walk.dims_of(fixed[0])) == 2
+    num_tokens = {walk.dims_of(value)[_TOKENS] for value in (*moving, *node.outputs)}
     return (
         node.op_type in _ELEMENTWISE
         and len(num_tokens) == 1
@@ -138,14 +131,14 @@ def _is_by_token(node: ir.Node) -> bool:
 
 def _is_tokens(value: ir.Value) -> bool:
     """Return whether `value` is known to be (batch, tokens, width), for an image."""
-    dims = () if _is_weight(value) else dims_of(value)
+    dims = () if _is_weight(value) else walk.dims_of(value)
     return len(dims) == 3 and isinstance(dims[_TOKENS], int)
 
 
 def _is_weight(value: ir.Value) -> bool:
     """Return whether `value` is a constant, or one that is dequantized."""
-    node = made_by(value, "DequantizeLinear")
-    return is_constant(value if node is None else data_input(node))
+    node = walk.made_by(value, "DequantizeLinear")
+    return walk.is_constant(value if node is None else walk.data_input(node))
 
 
 def _is_same_for_all(constant: ir.Value) -> bool:

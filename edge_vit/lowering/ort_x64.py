@@ -21,22 +21,10 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from edge_vit.graph import walk
 from edge_vit.graph.edit import add_constant, new_node
 from edge_vit.graph.sites import Attention, find_attentions
-from edge_vit.graph.walk import (
-    Array,
-    array_of,
-    constant_index,
-    data_input,
-    dims_of,
-    find_bias,
-    is_constant,
-    is_over_last_axis,
-    is_read_once,
-    made_by,
-    permutation,
-    sole_reader,
-)
+from edge_vit.graph.walk import Array
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.ort_x64_pixels import DOMAIN, PRODUCT, fold_pixels
 
@@ -62,7 +50,7 @@ def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
     drop_dead_tokens(graph)
     shared: dict[tuple[ir.Value, float, int], ir.Value] = {}
     for product in [p for p in map(_find_product, graph) if p is not None]:
-        key = (product.activation, float(array_of(product.scale)), product.zero)
+        key = (product.activation, float(walk.array_of(product.scale)), product.zero)
         if key not in shared:
             shared[key] = _quantize(graph, product)
         _replace(graph, product, shared[key])
@@ -96,26 +84,26 @@ class _Product:
         width = self.weight.shape[1]
         if self.add is None:
             return np.zeros(width, np.float32)
-        constant = array_of(self.add.inputs[constant_index(self.add)])
+        constant = walk.array_of(self.add.inputs[walk.constant_index(self.add)])
         return np.broadcast_to(constant.reshape(-1), (width,))
 
 
 def _find_product(matmul: ir.Node) -> _Product | None:
     if matmul.op_type != "MatMul":
         return None
-    left, right = (made_by(value, "DequantizeLinear") for value in matmul.inputs)
-    quantize = made_by(data_input(left), "QuantizeLinear") if left is not None else None
+    left, right = (walk.made_by(value, "DequantizeLinear") for value in matmul.inputs)
+    quantize = walk.made_by(walk.data_input(left), "QuantizeLinear") if left is not None else None
     if quantize is None or right is None:
         return None
-    levels = array_of(right.inputs[0])
+    levels = walk.array_of(right.inputs[0])
     return _Product(
         matmul,
-        find_bias(matmul, levels.shape[1]),
-        data_input(quantize),
-        data_input(quantize, 1),
-        int(array_of(quantize.inputs[2])),
+        walk.find_bias(matmul, levels.shape[1]),
+        walk.data_input(quantize),
+        walk.data_input(quantize, 1),
+        int(walk.array_of(quantize.inputs[2])),
         levels,
-        array_of(right.inputs[1]),
+        walk.array_of(right.inputs[1]),
     )
 
 
@@ -132,7 +120,7 @@ def _replace(graph: ir.Graph, product: _Product, activation: ir.Value) -> None:
     """Let products with the bias inside take the place of `product`: one for each part of it."""
     split = _find_split(product.output)
     old = [product.output] if split is None else list(split.outputs)
-    sizes = [product.weight.shape[1]] if split is None else array_of(split.inputs[1])
+    sizes = [product.weight.shape[1]] if split is None else walk.array_of(split.inputs[1])
     zero_level = np.uint8(_OFFSET + product.zero)
     zero = add_constant(graph, f"{product.matmul.name}/zero_point", zero_level)
     start = 0
@@ -156,11 +144,11 @@ def _replace(graph: ir.Graph, product: _Product, activation: ir.Value) -> None:
 
 def _find_split(value: ir.Value) -> ir.Node | None:
     """Return the Split of the last axis, into parts of known sizes, that alone reads `value`."""
-    split = sole_reader(value, "Split")
-    if split is None or len(split.inputs) < 2 or not is_constant(split.inputs[1]):
+    split = walk.sole_reader(value, "Split")
+    if split is None or len(split.inputs) < 2 or not walk.is_constant(split.inputs[1]):
         return None
     axis = split.attributes.get_int("axis", 0)
-    return split if axis in (-1, len(dims_of(value)) - 1) else None
+    return split if axis in (-1, len(walk.dims_of(value)) - 1) else None
 
 
 def fuse_attention(graph: ir.Graph) -> int:
@@ -181,20 +169,20 @@ def _fuse_attention(attention: Attention) -> tuple[ir.Node, ir.Value] | None:
     """Return the one operator for `attention`, and the value that it makes."""
     scores, softmax, context = attention.scores, attention.softmax, attention.context
     is_plain = (
-        data_input(softmax) is scores.outputs[0]
-        and data_input(context) is softmax.outputs[0]
-        and is_over_last_axis(softmax)
+        walk.data_input(softmax) is scores.outputs[0]
+        and walk.data_input(context) is softmax.outputs[0]
+        and walk.is_over_last_axis(softmax)
     )
-    back = sole_reader(context.outputs[0], "Transpose")
-    merged = sole_reader(back.outputs[0], "Reshape") if back is not None else None
+    back = walk.sole_reader(context.outputs[0], "Transpose")
+    merged = walk.sole_reader(back.outputs[0], "Reshape") if back is not None else None
     orders = zip(attention.operands, (_TO_HEADS, _TO_KEYS, _TO_HEADS), strict=True)
     parts = [part for value, order in orders if (part := _tokens_of(value, order)) is not None]
     if not is_plain or back is None or merged is None or len(parts) < 3:
         return None
     (query, heads), (key, _), (value, _) = parts
-    is_same = {heads} == {num for _, num in parts} and permutation(back) == _TO_HEADS
-    sizes = dims_of(merged.outputs[0])[1:]
-    if not is_same or sizes != (dims_of(query)[1], dims_of(value)[2]):
+    is_same = {heads} == {num for _, num in parts} and walk.permutation(back) == _TO_HEADS
+    sizes = walk.dims_of(merged.outputs[0])[1:]
+    if not is_same or sizes != (walk.dims_of(query)[1], walk.dims_of(value)[2]):
         return None
     name = softmax.name.rpartition("/")[0] + "/attention" if softmax.name else "attention"
     attributes = {"num_heads": heads, "scale": 1.0}
@@ -207,14 +195,14 @@ def _tokens_of(value: ir.Value, order: tuple[int, ...]) -> tuple[ir.Value, int] 
 
     None where that is something else, such as windows of a few of the tokens each.
     """
-    transpose = made_by(value, "Transpose")
-    reshape = made_by(data_input(transpose), "Reshape") if transpose is not None else None
-    if transpose is None or reshape is None or permutation(transpose) != order:
+    transpose = walk.made_by(value, "Transpose")
+    reshape = walk.made_by(walk.data_input(transpose), "Reshape") if transpose is not None else None
+    if transpose is None or reshape is None or walk.permutation(transpose) != order:
         return None
-    tokens, heads = data_input(reshape), dims_of(reshape.outputs[0])[1:]
+    tokens, heads = walk.data_input(reshape), walk.dims_of(reshape.outputs[0])[1:]
     if len(heads) != 3 or not all(isinstance(n, int) for n in heads):
         return None
-    is_all = dims_of(tokens)[1:] == (heads[0], heads[1] * heads[2])
+    is_all = walk.dims_of(tokens)[1:] == (heads[0], heads[1] * heads[2])
     return (tokens, heads[1]) if is_all else None
 
 
@@ -230,13 +218,13 @@ def fuse_qkv(graph: ir.Graph) -> int:
 
 
 def _fuse_qkv(graph: ir.Graph, attention: ir.Node) -> bool:
-    values = [data_input(attention, index) for index in range(3)]
-    found = [made_by(value, PRODUCT) if is_read_once(value) else None for value in values]
+    values = [walk.data_input(attention, index) for index in range(3)]
+    found = [walk.made_by(value, PRODUCT) if walk.is_read_once(value) else None for value in values]
     products = [product for product in found if product is not None]
     activations = {product.inputs[0] for product in products}
-    if len(products) != 3 or len(activations) != 1 or not _is_short(data_input(products[0])):
+    if len(products) != 3 or len(activations) != 1 or not _is_short(walk.data_input(products[0])):
         return False
-    weights = [array_of(product.inputs[_WEIGHT]) for product in products]
+    weights = [walk.array_of(product.inputs[_WEIGHT]) for product in products]
     heads, width = attention.attributes["num_heads"].as_int(), weights[0].shape[1]
     if any(weight.shape[1] != width for weight in weights) or width % heads:
         return False
@@ -244,7 +232,7 @@ def _fuse_qkv(graph: ir.Graph, attention: ir.Node) -> bool:
     factor = attention.attributes["scale"].as_float() * np.sqrt(width // heads)
     factors = np.repeat([factor, 1, 1], width)
     scales, bias = (
-        np.concatenate([array_of(product.inputs[index]) for product in products]) * factors
+        np.concatenate([walk.array_of(product.inputs[index]) for product in products]) * factors
         for index in (_SCALES, _BIAS)
     )
     name = f"{(products[0].name or '').rpartition('/')[0]}/attention"
@@ -267,7 +255,7 @@ def _fuse_qkv(graph: ir.Graph, attention: ir.Node) -> bool:
 def _is_short(levels: ir.Value) -> bool:
     """Return whether the activation of `levels` has known shape, and few tokens."""
     quantize = levels.producer()
-    dims = () if quantize is None else dims_of(data_input(quantize))
+    dims = () if quantize is None else walk.dims_of(walk.data_input(quantize))
     if len(dims) != 3 or not isinstance(dims[1], int):
         return False
     return dims[1] * (dims[0] if isinstance(dims[0], int) else 1) <= MAX_TOKENS

@@ -16,16 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edge_vit.graph import walk
 from edge_vit.graph.edit import add_constant, new_node
-from edge_vit.graph.walk import (
-    Array,
-    array_of,
-    consumers,
-    data_input,
-    dims_of,
-    is_constant,
-    permutation,
-)
+from edge_vit.graph.walk import Array
 
 DOMAIN = "com.microsoft"
 PRODUCT = "MatMulIntegerToFloat"
@@ -49,7 +42,9 @@ def fold_pixels(graph: ir.Graph) -> bool:
     pixels, found = graph.inputs[0], _find_embedding(graph)
     if found is None:
         return False
-    _, height, width, channels = (int(n) if isinstance(n, int) else -1 for n in dims_of(pixels))
+    _, height, width, channels = (
+        int(n) if isinstance(n, int) else -1 for n in walk.dims_of(pixels)
+    )
     rows, columns = found.kernel.shape[2:]
     down, across = height // rows, width // columns
     constants = {
@@ -69,7 +64,7 @@ def fold_pixels(graph: ir.Graph) -> bool:
         values[name] = node.outputs[0]
         graph.insert_before(found.tokens, node)
     found.tokens.outputs[0].replace_all_uses_with(values["tokens"])
-    for node in filter(_asks_for_batch, list(consumers(found.planes))):
+    for node in filter(_asks_for_batch, list(walk.consumers(found.planes))):
         node.replace_input_with(0, pixels)
     return True
 
@@ -112,19 +107,19 @@ def _find_embedding(graph: ir.Graph) -> _Embedding | None:
     if found is None:
         return None
     _, sub, mul, to_planes, conv, _, last = found
-    constants = [data_input(sub, 1), data_input(mul, 1), data_input(conv, 1)]
+    constants = [walk.data_input(sub, 1), walk.data_input(mul, 1), walk.data_input(conv, 1)]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    if not all(map(is_constant, constants)):
+    if not all(map(walk.is_constant, constants)):
         return None
-    mean, factor, kernel = map(array_of, constants)
+    mean, factor, kernel = map(walk.array_of, constants)
     num_patches = _num_patches(conv, kernel, graph.inputs[0])
-    if not num_patches or dims_of(last.outputs[0])[1:] != (num_patches, len(kernel)):
+    if not num_patches or walk.dims_of(last.outputs[0])[1:] != (num_patches, len(kernel)):
         return None
     return _Embedding(
         np.broadcast_to(mean.reshape(-1), kernel.shape[1]),
         np.broadcast_to(factor.reshape(-1), kernel.shape[1]),
         kernel,
-        np.zeros(len(kernel)) if bias is None else array_of(bias),
+        np.zeros(len(kernel)) if bias is None else walk.array_of(bias),
         to_planes.outputs[0],
         last,
     )
@@ -143,10 +138,10 @@ def _follow(graph: ir.Graph, chain: Sequence[tuple[str, tuple[int, ...]]]) -> li
     nodes: list[ir.Node] = []
     value = graph.inputs[0]
     for op_type, perm in chain:
-        below = [node for node in consumers(value) if not _asks_for_batch(node)]
+        below = [node for node in walk.consumers(value) if not _asks_for_batch(node)]
         if len(below) != 1 or below[0].op_type != op_type:
             return []  # where others read it too, it is computed all the same
-        if perm and permutation(below[0]) != perm:
+        if perm and walk.permutation(below[0]) != perm:
             return []
         nodes.append(below[0])
         value = below[0].outputs[0]
@@ -169,6 +164,6 @@ def _num_patches(conv: ir.Node, kernel: Array, pixels: ir.Value) -> int:
         or attributes.get_int("group", 1) != 1
     ):
         return 0
-    sides = zip(dims_of(pixels)[1:3], size, strict=True)
+    sides = zip(walk.dims_of(pixels)[1:3], size, strict=True)
     counts = [n // k for n, k in sides if isinstance(n, int) and n % k == 0]
     return counts[0] * counts[1] if len(counts) == 2 else 0

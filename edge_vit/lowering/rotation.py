@@ -18,20 +18,13 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
+from edge_vit.graph import walk
 from edge_vit.graph.channels import find_channel_source
 from edge_vit.graph.edit import add_constant, new_node, replace_input
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Entry, Exit, Gains, Refusal, Stream, Written, find_stream
 from edge_vit.graph.stream_steps import Norm
-from edge_vit.graph.walk import (
-    Array,
-    array_of,
-    array_shape,
-    constant_index,
-    dims_of,
-    find_linear,
-    operands,
-)
+from edge_vit.graph.walk import Array
 from edge_vit.spec.table import CalibrationTable
 
 Matrix = npt.NDArray[np.float64]
@@ -124,11 +117,11 @@ class _Rotator:
             if norm.bias is not None:
                 self._put(norm.node, norm.bias, np.zeros(self.stream.width))
         for scale in self.stream.scales:
-            scale.outputs[0].replace_all_uses_with(operands(scale)[0])
+            scale.outputs[0].replace_all_uses_with(walk.operands(scale)[0])
             self.graph.remove(scale, safe=True)
 
     def _write(self, written: Written) -> None:
-        array = array_of(written.node.inputs[written.index]).astype(np.float64)
+        array = walk.array_of(written.node.inputs[written.index]).astype(np.float64)
         axis = written.axis
         if array.ndim < -axis:
             array = array.reshape(*[1] * (-axis - array.ndim), *array.shape)
@@ -140,7 +133,7 @@ class _Rotator:
     def _into(self, gains: Gains) -> Matrix:
         turned = self.rotation
         for gain in gains:
-            turned = array_of(gain).astype(np.float64).reshape(-1, 1) * turned
+            turned = walk.array_of(gain).astype(np.float64).reshape(-1, 1) * turned
         return turned
 
     def _back(self, norm: Norm | None) -> Matrix:
@@ -149,7 +142,7 @@ class _Rotator:
         return back if norm is None else back * norm.gain_of(self.stream.width).astype(np.float64)
 
     def _read(self, matmul: ir.Node, norm: Norm | None) -> None:
-        linear = find_linear(matmul)
+        linear = walk.find_linear(matmul)
         assert linear is not None
         weight = linear.weight.astype(np.float64)
         bias = None if norm is None else norm.bias_of(self.stream.width)
@@ -160,8 +153,8 @@ class _Rotator:
         if linear.add is None:
             self._add(matmul, more)
             return
-        index = constant_index(linear.add)
-        shape = array_shape(linear.add.inputs[index])[:-1]
+        index = walk.constant_index(linear.add)
+        shape = walk.array_shape(linear.add.inputs[index])[:-1]
         self._put(linear.add, index, (linear.bias + more).reshape(*shape, -1))
 
     def _leave(self, leaving: Exit) -> None:
@@ -195,7 +188,7 @@ class _Rotator:
     def _add(self, matmul: ir.Node, bias: Array) -> ir.Value:
         """Add a bias behind `matmul`, for all that read it."""
         product, name = matmul.outputs[0], f"{matmul.name}/bias"
-        shape = (1, 1, -1) if len(dims_of(product)) > 2 else (-1,)
+        shape = (1, 1, -1) if len(walk.dims_of(product)) > 2 else (-1,)
         constant = add_constant(self.graph, f"{name}.1", bias.astype(np.float32).reshape(shape))
         uses, is_output = tuple(product.uses()), product.is_graph_output()
         node = new_node("Add", name, [product, constant], like=product)

@@ -25,18 +25,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_vit.errors import ArtifactError
+from edge_vit.graph import walk
 from edge_vit.graph.channels import ChannelSource, find_channel_source
 from edge_vit.graph.edit import add_constant, replace_input
 from edge_vit.graph.sites import Block, Role, Site, find_blocks
-from edge_vit.graph.walk import (
-    Array,
-    Linear,
-    array_of,
-    array_shape,
-    constant_index,
-    dims_of,
-    find_linear,
-)
+from edge_vit.graph.walk import Array, Linear
 from edge_vit.spec.table import SiteScales
 
 SMOOTHING_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
@@ -140,7 +133,7 @@ def smooth(
             replace_bias(graph, linear, (linear.bias + undone).astype(np.float32))
         _replace(graph, linear.matmul, 1, linear.weight * factors[:, None])
     for part in target.source.slices:
-        array = array_of(part.node.inputs[part.index]).copy()
+        array = walk.array_of(part.node.inputs[part.index]).copy()
         mine = array[..., part.start : part.start + len(factors)]
         mine[...] = (mine - (centres if part == target.source.offset else 0)) / factors
         _replace(graph, part.node, part.index, array)
@@ -149,10 +142,10 @@ def smooth(
 def replace_bias(graph: ir.Graph, linear: Linear, bias: Array) -> None:
     """Let `linear`, which has a bias, add `bias`, (N,), in place of its own."""
     assert linear.add is not None, "the layer has no bias"
-    index = constant_index(linear.add)
+    index = walk.constant_index(linear.add)
     # On tokens as `shape_biases` has it. A layer on rows, (batch, N), has to stay one.
-    is_on_tokens = len(dims_of(linear.output)) > 2
-    rank = 3 if is_on_tokens else max(1, len(array_shape(linear.add.inputs[index])))
+    is_on_tokens = len(walk.dims_of(linear.output)) > 2
+    rank = 3 if is_on_tokens else max(1, len(walk.array_shape(linear.add.inputs[index])))
     _replace(graph, linear.add, index, bias.reshape(*[1] * (rank - 1), -1))
 
 
@@ -166,7 +159,7 @@ def _misfit(site: str, verb: str) -> ArtifactError:
 def _find_target(value: ir.Value, sites: tuple[Site, ...]) -> SmoothingTarget | None:
     """Return what takes the factors of `sites`, the layers of one block that read `value`."""
     source = find_channel_source(value, sites[0].linear.shape[0])
-    readers = [find_linear(use.node) if use.idx == 0 else None for use in value.uses()]
+    readers = [walk.find_linear(use.node) if use.idx == 0 else None for use in value.uses()]
     linears = [linear for linear in readers if linear is not None]
     if source is None or len(linears) < len(readers) or value.is_graph_output():
         return None

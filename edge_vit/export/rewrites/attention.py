@@ -17,22 +17,10 @@ import onnx_ir as ir
 
 from edge_vit.export.rewrites.moves import Subgraph, move, trace_back
 from edge_vit.export.rewrites.probe import find_shapes
+from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, replace_value
 from edge_vit.graph.sites import Block, find_blocks
-from edge_vit.graph.walk import (
-    Array,
-    Linear,
-    adds_dimensions,
-    array_of,
-    constant_index,
-    consumers,
-    data_input,
-    is_movement,
-    is_over_last_axis,
-    made_by,
-    scalar_of,
-    scaled_by,
-)
+from edge_vit.graph.walk import Array, Linear
 
 _HEADS_FIRST, _TOKENS_FIRST = (0, 2, 1, 3), (0, 1, 2, 3)
 """How (batch, tokens, heads, channels) lies in the value that a subgraph starts from."""
@@ -99,8 +87,8 @@ def _rewrite(graph: ir.Graph, block: Block, shapes: Shapes) -> None:
     q, k, v = projections
     if not q.num_heads == k.num_heads == v.num_heads:
         raise _NotCanonical("queries, keys and values have different numbers of heads")
-    scale, bias = _read_scores(attention.scores.outputs[0], data_input(attention.softmax))
-    _check_probabilities(attention.softmax, data_input(attention.context))
+    scale, bias = _read_scores(attention.scores.outputs[0], walk.data_input(attention.softmax))
+    _check_probabilities(attention.softmax, walk.data_input(attention.context))
     proj, output = _read_proj(block, shapes, v.num_heads)
 
     build = Builder(graph, block.linears("proj")[0].matmul)
@@ -211,20 +199,20 @@ def _read_scores(product: ir.Value, value: ir.Value) -> tuple[float, Array | Non
     while value is not product:
         node = value.producer()
         assert node is not None
-        scaled = scaled_by(node)
+        scaled = walk.scaled_by(node)
         if scaled is not None:
             value, factor = scaled
             scale *= factor
         elif node.op_type == "Add" and bias is None:
-            index = constant_index(node)
+            index = walk.constant_index(node)
             if index < 0:
                 raise _NotCanonical("a computed bias on the attention scores")
-            bias = array_of(node.inputs[index]) * np.float32(scale)
-            if adds_dimensions(*node.inputs):
+            bias = walk.array_of(node.inputs[index]) * np.float32(scale)
+            if walk.adds_dimensions(*node.inputs):
                 raise _NotCanonical("a bias of more dimensions than the attention scores")
             if bias.ndim and np.isneginf(bias).all(axis=-1).any():
                 raise _NotCanonical("a mask that leaves a token no key")
-            value = data_input(node, 1 - index)
+            value = walk.data_input(node, 1 - index)
         else:
             raise _NotCanonical(f"{node.op_type} on the attention scores")
     return scale, bias
@@ -232,7 +220,7 @@ def _read_scores(product: ir.Value, value: ir.Value) -> tuple[float, Array | Non
 
 def _check_probabilities(softmax: ir.Node, value: ir.Value) -> None:
     """Accept the softmax itself, or one guarded against rows without any score."""
-    if not is_over_last_axis(softmax):
+    if not walk.is_over_last_axis(softmax):
         raise _NotCanonical("softmax over another axis")
     probabilities, node = softmax.outputs[0], value.producer()
     if value is not probabilities and not (node and _is_guard(node, probabilities)):
@@ -243,9 +231,9 @@ def _is_guard(node: ir.Node, probabilities: ir.Value) -> bool:
     """Return whether `node` is ``Where(IsNaN(probabilities), 0, probabilities)``."""
     if node.op_type != "Where" or node.inputs[2] is not probabilities:
         return False
-    asked = made_by(node.inputs[0], "IsNaN")
-    is_own = asked is not None and data_input(asked) is probabilities
-    return is_own and scalar_of(node.inputs[1]) == 0.0
+    asked = walk.made_by(node.inputs[0], "IsNaN")
+    is_own = asked is not None and walk.data_input(asked) is probabilities
+    return is_own and walk.scalar_of(node.inputs[1]) == 0.0
 
 
 def _read_proj(block: Block, shapes: Shapes, num_heads: int) -> tuple[_Projection, ir.Value]:
@@ -280,8 +268,8 @@ def _read_proj(block: Block, shapes: Shapes, num_heads: int) -> tuple[_Projectio
         positions = move(moves, linear.output, output, shapes[linear.output])
         if positions.shape == wanted.shape and (positions == wanted).all():
             return _Projection(weight, linear.bias, num_heads, way, None), output
-        uses = list(consumers(output))
-        if len(uses) != 1 or not is_movement(uses[0]) or len(uses[0].outputs) != 1:
+        uses = list(walk.consumers(output))
+        if len(uses) != 1 or not walk.is_movement(uses[0]) or len(uses[0].outputs) != 1:
             raise _NotCanonical("tokens are reordered behind the attention")
         moves.append(uses[0])
         output = uses[0].outputs[0]

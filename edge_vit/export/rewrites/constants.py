@@ -15,17 +15,9 @@ import onnx_ir.passes.common as passes
 from edge_vit.errors import SpecError
 from edge_vit.export.rewrites.naming import forget_names
 from edge_vit.export.rewrites.probe import PROBE_BATCHES, find_shapes, run_values
+from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, add_constant, replace_value
-from edge_vit.graph.walk import (
-    Array,
-    array_of,
-    array_shape,
-    consumers,
-    data_input,
-    dims_of,
-    has_subgraph,
-    is_constant,
-)
+from edge_vit.graph.walk import Array
 
 _SHAPE_OPS = frozenset({"Shape", "Size"})
 _RANDOM_OPS = frozenset(
@@ -63,7 +55,7 @@ def fold_constants(model: ir.Model) -> None:
             _replace(graph, value, [run[value.name or ""] for run in runs], batches)
     for node in list(graph):
         if _is_identity(node) and not node.outputs[0].is_graph_output():
-            node.outputs[0].replace_all_uses_with(data_input(node))
+            node.outputs[0].replace_all_uses_with(walk.data_input(node))
     _drop_zero_additions(graph)
     passes.RemoveUnusedNodesPass()(model)
 
@@ -71,15 +63,15 @@ def fold_constants(model: ir.Model) -> None:
 def keep_batch_dimension(graph: ir.Graph) -> None:
     """Let a Reshape that keeps its first dimension say so: 0 in place of -1. Needs known shapes."""
     for node in graph:
-        if node.op_type != "Reshape" or not is_constant(node.inputs[1]):
+        if node.op_type != "Reshape" or not walk.is_constant(node.inputs[1]):
             continue
-        target, rest = array_of(node.inputs[1]), dims_of(data_input(node))[1:]
+        target, rest = walk.array_of(node.inputs[1]), walk.dims_of(walk.data_input(node))[1:]
         if (target == 0).any():
             continue
         node.attributes.pop("allowzero", None)  # for a target without zeros it means nothing
         if not len(target) or target[0] != -1 or (target[1:] < 1).any():
             continue
-        is_known = data_input(node).shape is not None and all(isinstance(d, int) for d in rest)
+        is_known = walk.data_input(node).shape is not None and all(isinstance(d, int) for d in rest)
         if is_known and np.prod(rest) == np.prod(target[1:]):
             kept = add_constant(graph, "", np.array([0, *target[1:]], np.int64))
             node.replace_input_with(1, kept)
@@ -97,7 +89,7 @@ def _find_batches(graph: ir.Graph) -> tuple[int, ...]:
 
     One image is among them, since exporters treat it apart.
     """
-    (batch, *_) = dims_of(graph.inputs[0])
+    (batch, *_) = walk.dims_of(graph.inputs[0])
     return (batch,) if isinstance(batch, int) else (1, *PROBE_BATCHES)
 
 
@@ -110,14 +102,14 @@ def _derived_values(graph: ir.Graph) -> list[ir.Value]:
     open_shapes: set[ir.Value] = set()
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        unknown = [not is_constant(value) and value not in derived for value in inputs]
+        unknown = [not walk.is_constant(value) and value not in derived for value in inputs]
         if _has_open_shape(node, unknown) or (
             node.op_type not in _SHAPE_OPS and not open_shapes.isdisjoint(inputs)
         ):
             open_shapes.update(node.outputs)
         is_derived = (node.op_type in _SHAPE_OPS and inputs[0] not in open_shapes) or (
             node.op_type not in _RANDOM_OPS
-            and not has_subgraph(node)  # it reads more than its inputs
+            and not walk.has_subgraph(node)  # it reads more than its inputs
             and not any(unknown)
         )
         if is_derived:
@@ -148,7 +140,9 @@ def _inferring_reshapes(derived: list[ir.Value]) -> list[ir.Node]:
 
 def _is_put_together(value: ir.Value) -> bool:
     node = value.producer()
-    return node is not None and any(is_constant(v) and (array_of(v) < 1).any() for v in node.inputs)
+    return node is not None and any(
+        walk.is_constant(v) and (walk.array_of(v) < 1).any() for v in node.inputs
+    )
 
 
 def _fix_target(graph: ir.Graph, node: ir.Node, shapes: list[Array]) -> None:
@@ -177,7 +171,7 @@ def _replace(
             batch = build.one("Shape", graph.inputs[0], start=0, end=1)
             shape = build.one("Concat", batch, build.constant(first[1:]), axis=0)
             use.node.replace_input_with(1, shape)
-    is_broadcast = all(node.op_type in _BROADCASTING for node in consumers(value))
+    is_broadcast = all(node.op_type in _BROADCASTING for node in walk.consumers(value))
     if is_broadcast and _repeats_along_batch(arrays, batches):
         value.replace_all_uses_with(add_constant(graph, "", first[:1]))
 
@@ -209,16 +203,16 @@ def _drop_zero_additions(graph: ir.Graph) -> None:
             continue
         for index, zeros in enumerate(node.inputs):
             other = node.inputs[1 - index]
-            if other is None or not is_constant(zeros) or is_constant(other):
+            if other is None or not walk.is_constant(zeros) or walk.is_constant(other):
                 continue
-            if _broadcasts_into(array_shape(zeros), other) and not array_of(zeros).any():
+            if _broadcasts_into(walk.array_shape(zeros), other) and not walk.array_of(zeros).any():
                 node.outputs[0].replace_all_uses_with(other)
                 break
 
 
 def _broadcasts_into(small: tuple[int, ...], value: ir.Value) -> bool:
     """Return whether an array of shape `small` leaves `value` at its size when added."""
-    dims = dims_of(value)
+    dims = walk.dims_of(value)
     if value.shape is None or len(small) > len(dims):
         return False
     return all(dim in (1, size) for dim, size in zip(small[::-1], dims[::-1], strict=False))
@@ -257,9 +251,9 @@ def resolve_branches(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _condition(model: ir.Model, node: ir.Node, where: str) -> bool:
     """Return the condition of `node`."""
-    condition = data_input(node)
-    if is_constant(condition):
-        return bool(array_of(condition).reshape(-1)[0])
+    condition = walk.data_input(node)
+    if walk.is_constant(condition):
+        return bool(walk.array_of(condition).reshape(-1)[0])
     if condition not in _derived_values(model.graph):
         raise SpecError(
             f"{where} chooses between two branches by what is in the image. Export the model "

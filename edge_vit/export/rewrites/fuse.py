@@ -6,22 +6,8 @@ import math
 
 import onnx_ir as ir
 
+from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, replace_value
-from edge_vit.graph.walk import (
-    adds_dimensions,
-    array_of,
-    array_shape,
-    consumers,
-    data_input,
-    dims_of,
-    is_constant,
-    made_by,
-    other_operand,
-    reduces_last_axis,
-    scalar_of,
-    scaled_by,
-    sole_reader,
-)
 
 
 def fuse_layer_norms(graph: ir.Graph) -> int:
@@ -37,42 +23,46 @@ def fuse_layer_norms(graph: ir.Graph) -> int:
 
 
 def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
-    x = data_input(mean)
-    centred = [node for node in consumers(mean.outputs[0]) if node.op_type == "Sub"]
-    if len(centred) != 1 or data_input(centred[0]) is not x or not reduces_last_axis(mean):
+    x = walk.data_input(mean)
+    centred = [node for node in walk.consumers(mean.outputs[0]) if node.op_type == "Sub"]
+    if (
+        len(centred) != 1
+        or walk.data_input(centred[0]) is not x
+        or not walk.reduces_last_axis(mean)
+    ):
         return False
     difference = centred[0].outputs[0]
     variances = [
         reduced
-        for square in consumers(difference)
+        for square in walk.consumers(difference)
         if _is_square(square)
-        for reduced in consumers(square.outputs[0])
-        if reduced.op_type == "ReduceMean" and reduces_last_axis(reduced)
+        for reduced in walk.consumers(square.outputs[0])
+        if reduced.op_type == "ReduceMean" and walk.reduces_last_axis(reduced)
     ]
-    shifted = sole_reader(variances[0].outputs[0], "Add") if variances else None
-    root = sole_reader(shifted.outputs[0], "Sqrt") if shifted is not None else None
-    if shifted is None or root is None or adds_dimensions(*shifted.inputs):
+    shifted = walk.sole_reader(variances[0].outputs[0], "Add") if variances else None
+    root = walk.sole_reader(shifted.outputs[0], "Sqrt") if shifted is not None else None
+    if shifted is None or root is None or walk.adds_dimensions(*shifted.inputs):
         return False
-    eps = scalar_of(other_operand(shifted, variances[0].outputs[0]))
+    eps = walk.scalar_of(walk.other_operand(shifted, variances[0].outputs[0]))
     divisor = root.outputs[0]
-    divided = sole_reader(divisor, "Div", "Reciprocal")
+    divided = walk.sole_reader(divisor, "Div", "Reciprocal")
     if divided is not None and divided.op_type == "Reciprocal":
         divisor = divided.outputs[0]
-        divided = sole_reader(divisor, "Mul")
-    if eps is None or divided is None or other_operand(divided, divisor) is not difference:
+        divided = walk.sole_reader(divisor, "Mul")
+    if eps is None or divided is None or walk.other_operand(divided, divisor) is not difference:
         return False
-    if divided.op_type == "Div" and data_input(divided) is not difference:
+    if divided.op_type == "Div" and walk.data_input(divided) is not difference:
         return False
-    scaled = sole_reader(divided.outputs[0], "Mul")
-    last = sole_reader(scaled.outputs[0], "Add") if scaled is not None else None
+    scaled = walk.sole_reader(divided.outputs[0], "Mul")
+    last = walk.sole_reader(scaled.outputs[0], "Add") if scaled is not None else None
     if scaled is None or last is None:
         return False
-    gamma = other_operand(scaled, divided.outputs[0])
-    beta = other_operand(last, scaled.outputs[0])
+    gamma = walk.other_operand(scaled, divided.outputs[0])
+    beta = walk.other_operand(last, scaled.outputs[0])
     if not (_is_per_channel(gamma, x) and _is_per_channel(beta, x)):
         return False
     build = Builder(graph, last)
-    vectors = [build.constant(array_of(value).reshape(-1)) for value in (gamma, beta)]
+    vectors = [build.constant(walk.array_of(value).reshape(-1)) for value in (gamma, beta)]
     fused = build.one("LayerNormalization", x, *vectors, axis=-1, epsilon=eps)
     replace_value(last.outputs[0], fused)
     return True
@@ -80,16 +70,16 @@ def _fuse_layer_norm(graph: ir.Graph, mean: ir.Node) -> bool:
 
 def _is_per_channel(gamma: ir.Value | None, x: ir.Value) -> bool:
     """Return whether the constant `gamma` holds one number for each channel of `x`."""
-    dims = array_shape(gamma) if is_constant(gamma) else ()
-    if not 0 < len(dims) <= len(dims_of(x)):
+    dims = walk.array_shape(gamma) if walk.is_constant(gamma) else ()
+    if not 0 < len(dims) <= len(walk.dims_of(x)):
         return False
-    return dims[-1] == dims_of(x)[-1] and all(dim == 1 for dim in dims[:-1])
+    return dims[-1] == walk.dims_of(x)[-1] and all(dim == 1 for dim in dims[:-1])
 
 
 def _is_square(node: ir.Node) -> bool:
     if node.op_type == "Mul":
         return node.inputs[0] is node.inputs[1]
-    return node.op_type == "Pow" and scalar_of(node.inputs[1]) == 2.0
+    return node.op_type == "Pow" and walk.scalar_of(node.inputs[1]) == 2.0
 
 
 def restore_softmaxes(graph: ir.Graph) -> int:
@@ -102,15 +92,15 @@ def restore_softmaxes(graph: ir.Graph) -> int:
 
 
 def _restore_softmax(graph: ir.Graph, node: ir.Node) -> bool:
-    above = made_by(data_input(node), "Flatten", "Reshape")
-    below = sole_reader(node.outputs[0], "Reshape")
+    above = walk.made_by(walk.data_input(node), "Flatten", "Reshape")
+    below = walk.sole_reader(node.outputs[0], "Reshape")
     if above is None or below is None or node.attributes.get_int("axis", -1) not in (-1, 1):
         return False
-    source = data_input(above)
-    rows, inner = dims_of(data_input(node)), dims_of(source)[1:]
+    source = walk.data_input(above)
+    rows, inner = walk.dims_of(walk.data_input(node)), walk.dims_of(source)[1:]
     if len(rows) != 2 or not inner or not all(isinstance(dim, int) for dim in inner):
         return False
-    if rows[1] != inner[-1] or dims_of(below.outputs[0])[1:] != inner:
+    if rows[1] != inner[-1] or walk.dims_of(below.outputs[0])[1:] != inner:
         return False
     replace_value(below.outputs[0], Builder(graph, below).one("Softmax", source, axis=-1))
     return True
@@ -129,7 +119,7 @@ def rewrite_gelus(graph: ir.Graph) -> int:
 
 
 def _rewrite_gelu(graph: ir.Graph, node: ir.Node) -> bool:
-    found = (data_input(node), node) if node.op_type == "Gelu" else _erf_gelu(node)
+    found = (walk.data_input(node), node) if node.op_type == "Gelu" else _erf_gelu(node)
     if found is None:
         return False
     x, last = found
@@ -150,29 +140,29 @@ def _rewrite_gelu(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _erf_gelu(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
     """Return (x, the node that yields gelu(x)) where `erf` is a GELU's."""
-    scaled = scaled_by(data_input(erf).producer())
+    scaled = walk.scaled_by(walk.data_input(erf).producer())
     if scaled is None or not math.isclose(scaled[1], math.sqrt(0.5), rel_tol=1e-5):
         return None
     x = scaled[0]
-    node = sole_reader(erf.outputs[0], "Add")
-    if node is None or scalar_of(other_operand(node, erf.outputs[0])) != 1.0:
+    node = walk.sole_reader(erf.outputs[0], "Add")
+    if node is None or walk.scalar_of(walk.other_operand(node, erf.outputs[0])) != 1.0:
         return None
-    if adds_dimensions(*node.inputs):
+    if walk.adds_dimensions(*node.inputs):
         return None
     factor, num_x = 1.0, 0  # what 1 + erf is multiplied by until it is gelu(x)
     for _ in range(2):
         value = node.outputs[0]
-        node = sole_reader(value, "Mul", "Div")
+        node = walk.sole_reader(value, "Mul", "Div")
         if node is None:
             return None
-        by = scaled_by(node)
+        by = walk.scaled_by(node)
         if by is not None:
             factor *= by[1]
             continue
-        other = other_operand(node, value)
+        other = walk.other_operand(node, value)
         if other is None or node.op_type != "Mul":
             return None
-        half = (x, 1.0) if other is x else scaled_by(other.producer())
+        half = (x, 1.0) if other is x else walk.scaled_by(other.producer())
         if half is None or half[0] is not x:
             return None
         factor, num_x = factor * half[1], num_x + 1

@@ -7,19 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, add_constant, replace_value
-from edge_vit.graph.walk import (
-    Linear,
-    array_of,
-    array_shape,
-    constant_index,
-    consumers,
-    data_input,
-    dims_of,
-    find_linears,
-    is_constant,
-    made_by,
-)
+from edge_vit.graph.walk import Linear
 
 _ROWWISE = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Erf", "Tanh", "Sigmoid", "Relu", "Cast"}
@@ -36,17 +26,17 @@ def split_gemms(graph: ir.Graph) -> None:
         if node.op_type != "Gemm" or node.attributes.get_int("transA", 0) != 0:
             continue
         weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-        if not is_constant(weight) or (bias and not is_constant(bias)):
+        if not walk.is_constant(weight) or (bias and not walk.is_constant(bias)):
             continue
-        matrix = array_of(weight)
+        matrix = walk.array_of(weight)
         if node.attributes.get_int("transB", 0):
             matrix = matrix.T
         matrix = matrix * matrix.dtype.type(node.attributes.get_float("alpha", 1.0))
         build = Builder(graph, node)
-        output = build.one("MatMul", data_input(node), build.constant(matrix))
+        output = build.one("MatMul", walk.data_input(node), build.constant(matrix))
         output.shape, output.type = node.outputs[0].shape, node.outputs[0].type
         if bias is not None:
-            addend = array_of(bias)
+            addend = walk.array_of(bias)
             if all(dim == 1 for dim in addend.shape[:-1]):
                 addend = addend.reshape(-1)  # else it differs from row to row, and is no bias
             addend = addend * addend.dtype.type(node.attributes.get_float("beta", 1.0))
@@ -61,7 +51,7 @@ def unflatten_linears(graph: ir.Graph) -> None:
     The Reshape moves behind the layer, and on behind what treats each row alone, such as GELU,
     until it meets the Reshape that undoes it.
     """
-    linears = find_linears(graph)
+    linears = walk.find_linears(graph)
     for node in list(graph):
         if node in linears:
             linear = linears[node]
@@ -78,14 +68,14 @@ def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
     for value in node.inputs:
         if value is None:
             return
-        source = None if is_constant(value) else _source_of_rows(value)
+        source = None if walk.is_constant(value) else _source_of_rows(value)
         if source is None:
-            if not is_constant(value) or len(array_shape(value)) > 1:
+            if not walk.is_constant(value) or len(walk.array_shape(value)) > 1:
                 return
-        elif dims and dims[1:] != dims_of(source)[1:]:
+        elif dims and dims[1:] != walk.dims_of(source)[1:]:
             return
         else:
-            dims = dims_of(source)
+            dims = walk.dims_of(source)
         inputs.append(source or value)
     rows = node.outputs[0]
     if not dims or rows.shape is None or node.attributes.get_int("axis", -1) != -1:
@@ -100,18 +90,18 @@ def _unflatten_rowwise(graph: ir.Graph, node: ir.Node) -> None:
 
 def _source_of_rows(value: ir.Value) -> ir.Value | None:
     """Return the (batch, ..., width) value of which `value` is a Reshape to rows (rows, width)."""
-    above, rows = made_by(value, "Reshape"), dims_of(value)
-    dims = dims_of(data_input(above)) if above is not None else ()
+    above, rows = walk.made_by(value, "Reshape"), walk.dims_of(value)
+    dims = walk.dims_of(walk.data_input(above)) if above is not None else ()
     if above is None or len(rows) != 2 or len(dims) < 3 or dims[-1] != rows[-1]:
         return None
-    return data_input(above) if all(isinstance(dim, int) for dim in dims[1:]) else None
+    return walk.data_input(above) if all(isinstance(dim, int) for dim in dims[1:]) else None
 
 
 def _replace_rows(graph: ir.Graph, rows: ir.Value, output: ir.Value) -> None:
     """Let the readers of `rows` (rows, width) read `output` (batch, ..., width) instead."""
-    before, dims = rows.producer(), dims_of(output)
+    before, dims = rows.producer(), walk.dims_of(output)
     assert before is not None
-    for node in list(consumers(rows)):
+    for node in list(walk.consumers(rows)):
         if not _is_free_reshape(node):
             continue
         # Dimensions that are equal but for one are equal: the number of elements is.
@@ -129,9 +119,9 @@ def _replace_rows(graph: ir.Graph, rows: ir.Value, output: ir.Value) -> None:
 
 def _is_free_reshape(node: ir.Node) -> bool:
     """Return whether `node` is a Reshape to a constant target that copies no dimension (0 does)."""
-    if node.op_type != "Reshape" or not is_constant(node.inputs[1]):
+    if node.op_type != "Reshape" or not walk.is_constant(node.inputs[1]):
         return False
-    return bool(array_of(node.inputs[1]).all())
+    return bool(walk.array_of(node.inputs[1]).all())
 
 
 def shape_biases(graph: ir.Graph) -> None:
@@ -140,17 +130,17 @@ def shape_biases(graph: ir.Graph) -> None:
     ONNX Runtime turns a MatMul and an Add of a (N,) bias into a float Gemm, also where INT8 was
     meant.
     """
-    for linear in find_linears(graph).values():
-        if linear.add is not None and len(dims_of(linear.output)) == 3:
+    for linear in walk.find_linears(graph).values():
+        if linear.add is not None and len(walk.dims_of(linear.output)) == 3:
             bias = add_constant(graph, "", linear.bias.reshape(1, 1, -1))
-            linear.add.replace_input_with(constant_index(linear.add), bias)
+            linear.add.replace_input_with(walk.constant_index(linear.add), bias)
 
 
 def merge_linears(graph: ir.Graph, linears: Sequence[Linear]) -> bool:
     """Turn linear layers that read the same value into one and a Split; return whether it could."""
     if len(linears) < 2 or len({linear.input for linear in linears}) != 1:
         return False
-    rank = len(dims_of(linears[0].input))
+    rank = len(walk.dims_of(linears[0].input))
     if rank < 2:
         return False
     first = min((linear.matmul for linear in linears), key=list(graph).index)
@@ -167,7 +157,7 @@ def merge_linears(graph: ir.Graph, linears: Sequence[Linear]) -> bool:
 def _rebuild(graph: ir.Graph, linear: Linear, source: ir.Value) -> ir.Value:
     """Add a copy of `linear` that reads `source`, and return its output."""
     build = Builder(graph, linear.add or linear.matmul)
-    shape = ir.Shape([*dims_of(source)[:-1], linear.shape[1]])
+    shape = ir.Shape([*walk.dims_of(source)[:-1], linear.shape[1]])
     output = build.one("MatMul", source, build.constant(linear.weight))
     output.shape, output.type = shape, source.type
     if linear.add is not None:

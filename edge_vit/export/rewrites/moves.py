@@ -14,14 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_vit.export.rewrites.probe import runner_of
-from edge_vit.graph.walk import (
-    Array,
-    consumers,
-    is_constant,
-    is_movement,
-    operands,
-    scaled_by,
-)
+from edge_vit.graph import walk
+from edge_vit.graph.walk import Array
 
 _LINEAR = frozenset(
     {"Slice", "Split", "Reshape", "Transpose", "Gather", "Squeeze", "Unsqueeze", "Identity"}
@@ -75,18 +69,18 @@ def trace_back(end: ir.Value, sources: Iterable[ir.Value]) -> Subgraph | None:
             return None  # an input of the graph
         if node not in cone:
             cone.add(node)
-            stack.extend(operands(node))
+            stack.extend(walk.operands(node))
     if len(found) != 1:
         return None
     (source,) = found
     start, moves, factor = source, list[ir.Node](), 1.0
     while start is not end:
-        readers = [node for node in dict.fromkeys(consumers(start)) if node in cone]
-        scaled = scaled_by(readers[0]) if len(readers) == 1 else None
-        if len(readers) != 1 or not (scaled or is_movement(readers[0])):
+        readers = [node for node in dict.fromkeys(walk.consumers(start)) if node in cone]
+        scaled = walk.scaled_by(readers[0]) if len(readers) == 1 else None
+        if len(readers) != 1 or not (scaled or walk.is_movement(readers[0])):
             break
         (node,) = readers
-        outputs = [v for v in node.outputs if v is end or any(r in cone for r in consumers(v))]
+        outputs = [v for v in node.outputs if v is end or any(r in cone for r in walk.consumers(v))]
         if len(outputs) != 1:
             break
         factor *= scaled[1] if scaled else 1.0
@@ -108,7 +102,7 @@ def move(nodes: Sequence[ir.Node], source: ir.Value, end: ir.Value, shape: Seque
 
 
 def _is_linear(node: ir.Node) -> bool:
-    constants = [is_constant(value) for value in node.inputs]
+    constants = [walk.is_constant(value) for value in node.inputs]
     if node.op_type in ("Add", "Sub", "Concat"):
         return not any(constants)
     if node.op_type in ("Mul", "Div"):
