@@ -5,7 +5,7 @@ All of it is done to serialized graphs, and the results share nothing with what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ def keep_needed(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with the nodes and constants alone that its outputs are made from."""
     outputs = {output.name for output in model.graph.output}
     kept = _needed_nodes(model.graph.node, outputs)
-    read = {name for node in kept for name in node.input} | outputs
+    read = {name for node in kept for name in _names_read(node)} | outputs
     pruned = onnx.ModelProto(ir_version=model.ir_version)
     pruned.opset_import.extend(model.opset_import)
     pruned.graph.name = model.graph.name
@@ -206,6 +206,16 @@ def _needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> li
     wanted, kept = set(outputs), list[onnx.NodeProto]()
     for node in reversed(nodes):
         if wanted.intersection(node.output):
-            wanted.update(node.input)
+            wanted.update(_names_read(node))
             kept.append(node)
     return kept[::-1]
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of the values that `node` reads, those that its subgraphs capture too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _names_read(inner)

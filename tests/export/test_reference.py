@@ -235,7 +235,7 @@ def file_source(nodes, constants, shape=("n", 3, SIZE, SIZE)) -> OnnxSource:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
-    return OnnxSource(model=model, input_name="x", output_name="y", **facts_of("onnx:net.onnx"))
+    return OnnxSource(model=model, input_name="x", **facts_of("onnx:net.onnx"))
 
 
 WEIGHT = np.random.default_rng(0).standard_normal((3 * SIZE * SIZE, 3)).astype(np.float32)

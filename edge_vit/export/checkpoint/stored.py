@@ -34,17 +34,26 @@ WEIGHT_FILES = (
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
-_FOREIGN = {
-    b"\x89HDF": "an HDF5 file, as Keras writes",
-    b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"\x93NUMPY": "a NumPy array",
-    b"<": "a web page or another text, not what was to be downloaded",
-    b"7z\xbc\xaf": "a 7z archive; unpack it first",
-    b"\xfd7zXZ": "compressed with xz; unpack it first",
-}
 _WANTED = "expected safetensors or a file that torch.save wrote"
 _SAVE = "torch.save(model.state_dict(), FILE)"
+
+_FOREIGN = {
+    b"\x89HDF": "is an HDF5 file, as Keras writes",
+    b"GGUF": "is a GGUF file",
+    b"\x1f\x8b": "is compressed with gzip; unpack it first",
+    b"\x93NUMPY": "is a NumPy array",
+    b"<": "is a web page or another text, not what was to be downloaded",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it first",
+    b"\xfd7zXZ": "is compressed with xz; unpack it first",
+}
+_ARCHIVES = {
+    "/constants.pkl": "is a scripted module (torch.jit), expected weights alone: "
+    "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')",
+    ".npy": f"is a NumPy archive, {_WANTED}. timm converts those of JAX: "
+    f"timm.create_model(NAME).load_pretrained(FILE), then {_SAVE}",
+    "/models/model.json": f"is an exported program (torch.export), {_WANTED}",
+}
+"""How a file in a zip archive ends that `torch.save` did not write -> what the archive is."""
 
 _MAX_DEPTH = 40
 _MAX_LIST = 64
@@ -200,37 +209,45 @@ def _read_size(value: Any) -> set[tuple[int, int]]:
     return {(sides[0], sides[-1])} if len(sides) in (1, 2) and min(sides) > 0 else set()
 
 
+class _NotWeights(Exception):  # noqa: N818
+    """A file is no checkpoint; the message is what a sentence about it goes on with."""
+
+
 def _read_content(path: Path) -> Any:
     """Return what the checkpoint at `path` holds: tensors in dictionaries, and what lies beside.
 
     Safetensors, a file of `torch.save` (code in it is never run), or the index of several such
     files. A folder stands for the weights in it.
     """
-    if path.is_dir():
-        path = _find_in_folder(path)
-    if not path.is_file():
-        raise ArtifactError(f"checkpoint {path}: no such file")
-    refuse_lfs_pointer(path)
-    if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    with path.open("rb") as file:
-        start = file.read(9)
-    if not start:
-        raise ArtifactError(f"checkpoint {path} is corrupt or truncated: it is empty, {_WANTED}")
-    # A safetensors file opens with the length of its header, 8 bytes, and then the header, a JSON
-    # object.
-    if start[8:] == b"{":
-        return _read_safetensors(path)
-    _refuse_foreign(path, start)
     try:
+        if path.is_dir():
+            path = _find_in_folder(path)
+        if not path.is_file():
+            raise ArtifactError(f"checkpoint {path}: no such file")
+        refuse_lfs_pointer(path)
+        if path.name.endswith(".index.json"):
+            return _read_shards(path)
+        with path.open("rb") as file:
+            start = file.read(9)
+        # Safetensors opens with the length of its header, 8 bytes, and then that, a JSON object.
+        if start[8:] == b"{":
+            return safetensors.torch.load_file(path)
+        _refuse_foreign(path, start)
         return read_torch(path)
+    except ArtifactError:
+        raise
+    except _NotWeights as error:
+        raise ArtifactError(f"checkpoint {path} {error}") from None
     except ForbiddenCodeError as error:
         raise ArtifactError(
             f"checkpoint {path} wants to run code ({error}) and was refused. Save the weights "
             f"alone: {_SAVE}"
         ) from None
-    except Exception as error:  # a damaged pickle can raise anything
-        raise ArtifactError(_corrupt(path, error)) from None
+    except Exception as error:  # a damaged file can raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+        raise ArtifactError(
+            f"checkpoint {path} is corrupt or truncated, {_WANTED} ({reason})"
+        ) from None
 
 
 def _find_in_folder(folder: Path) -> Path:
@@ -238,23 +255,38 @@ def _find_in_folder(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     if (folder / ".metadata").is_file():
-        raise ArtifactError(
-            f"checkpoint {folder} is a distributed checkpoint, expected one file. Run: python -m "
+        raise _NotWeights(
+            "is a distributed checkpoint, expected one file. Run: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth"
         )
     files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     hint = f". Did you mean {files[0]}?" if len(files) == 1 else ""
-    raise ArtifactError(
-        f"checkpoint {folder} is a folder without {' or '.join(WEIGHT_FILES[::2])}, expected a "
-        f"file{hint}"
-    )
+    wanted = " or ".join(WEIGHT_FILES[::2])
+    raise _NotWeights(f"is a folder without {wanted}, expected a file{hint}")
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return safetensors.torch.load_file(path)
-    except Exception as error:  # dtypes that this torch does not have raise others than its own
-        raise ArtifactError(_corrupt(path, error)) from None
+def _refuse_foreign(path: Path, start: bytes) -> None:
+    """Refuse files of other programs in one line that names them."""
+    if not start:
+        raise _NotWeights(f"is corrupt or truncated: it is empty, {_WANTED}")
+    for magic, kind in _FOREIGN.items():
+        if start.startswith(magic):
+            raise _NotWeights(f"{kind}, {_WANTED}")
+    if start.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        for ending, kind in _ARCHIVES.items():
+            if any(name.endswith(ending) for name in names):
+                raise _NotWeights(kind)
+        packed = next((name for name in names if name.endswith(_SUFFIXES)), None)
+        if packed:
+            raise _NotWeights(f"is a zip archive, unpack it first: it has {packed}")
+    elif path.suffix in (".onnx", ".engine", ".plan"):
+        raise _NotWeights(
+            f"is a graph, not weights, {_WANTED}. An ONNX file is exported as onnx:{path}"
+        )
+    elif tarfile.is_tarfile(path):
+        raise _NotWeights(f"is a tar archive; unpack it first, {_WANTED}")
 
 
 def find_shards(index: Path) -> Mapping[str, str]:
@@ -296,48 +328,3 @@ def _read_shards(index: Path) -> dict[str, Any]:
             f"{f', and {len(missing) - 1} more tensors are missing' if len(missing) > 1 else ''}"
         )
     return weights
-
-
-def _refuse_foreign(path: Path, start: bytes) -> None:
-    """Refuse files of other programs in one line that names them."""
-    for magic, kind in _FOREIGN.items():
-        if start.startswith(magic):
-            raise ArtifactError(f"checkpoint {path} is {kind}, {_WANTED}")
-    if start.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except Exception as error:
-            raise ArtifactError(_corrupt(path, error)) from None
-        if kind := _kind_of_archive(names):
-            raise ArtifactError(f"checkpoint {path} is {kind}")
-    elif path.suffix in (".onnx", ".engine", ".plan"):
-        raise ArtifactError(
-            f"checkpoint {path} is a graph, not weights, {_WANTED}. An ONNX file is exported as "
-            f"onnx:{path}"
-        )
-    elif start and tarfile.is_tarfile(path):
-        raise ArtifactError(f"checkpoint {path} is a tar archive; unpack it first, {_WANTED}")
-
-
-def _kind_of_archive(names: list[str]) -> str:
-    """Return what a zip archive of these files is, where `torch.save` did not write it."""
-    if any(name.endswith("/constants.pkl") for name in names):
-        return (
-            "a scripted module (torch.jit), expected weights alone: "
-            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
-        )
-    if names and all(name.endswith(".npy") for name in names):
-        return (
-            f"a NumPy archive, {_WANTED}. timm converts those of JAX: "
-            f"timm.create_model(NAME).load_pretrained(FILE), then {_SAVE}"
-        )
-    if any(name.endswith("/models/model.json") for name in names):
-        return f"an exported program (torch.export), {_WANTED}"
-    packed = next((name for name in names if name.endswith(_SUFFIXES)), None)
-    return f"a zip archive, unpack it first: it has {packed}" if packed else ""
-
-
-def _corrupt(path: Path, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"checkpoint {path} is corrupt or truncated, {_WANTED} ({reason[:100]})"

@@ -54,7 +54,10 @@ def fold_constants(model: ir.Model) -> None:
         for value in derived:
             _replace(graph, value, [run[value.name or ""] for run in runs], batches)
     for node in list(graph):
-        if _is_identity(node) and not node.outputs[0].is_graph_output():
+        # Dropout too passes its input on, as ONNX Runtime takes it.
+        is_masked = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
+        passes_on = node.op_type in ("Identity", "Dropout") and not is_masked
+        if passes_on and not node.outputs[0].is_graph_output():
             node.outputs[0].replace_all_uses_with(walk.data_input(node))
     _drop_zero_additions(graph)
     passes.RemoveUnusedNodesPass()(model)
@@ -75,13 +78,6 @@ def keep_batch_dimension(graph: ir.Graph) -> None:
         if is_known and np.prod(rest) == np.prod(target[1:]):
             kept = add_constant(graph, "", np.array([0, *target[1:]], np.int64))
             node.replace_input_with(1, kept)
-
-
-def _is_identity(node: ir.Node) -> bool:
-    """Return whether `node` passes its input on: Dropout too, as ONNX Runtime takes it."""
-    if node.op_type == "Dropout":
-        return not any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
-    return node.op_type == "Identity"
 
 
 def _find_batches(graph: ir.Graph) -> tuple[int, ...]:
@@ -130,19 +126,14 @@ def _inferring_reshapes(derived: list[ir.Value]) -> list[ir.Node]:
 
     A target that is put together from numbers may hold -1 or 0 already.
     """
-    return [
-        use.node
-        for value in derived
-        for use in value.uses()
-        if use.node.op_type == "Reshape" and use.idx == 1 and _is_put_together(value)
-    ]
-
-
-def _is_put_together(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and any(
-        walk.is_constant(v) and (walk.array_of(v) < 1).any() for v in node.inputs
-    )
+    found = []
+    for value in derived:
+        node = value.producer()
+        numbers = [v for v in node.inputs if walk.is_constant(v)] if node is not None else []
+        if any((walk.array_of(v) < 1).any() for v in numbers):
+            uses = (use for use in value.uses() if use.node.op_type == "Reshape" and use.idx == 1)
+            found += [use.node for use in uses]
+    return found
 
 
 def _fix_target(graph: ir.Graph, node: ir.Node, shapes: list[Array]) -> None:
@@ -165,32 +156,30 @@ def _replace(
     for use in list(value.uses()):
         if use.node.op_type == "Reshape" and use.idx == 1:
             _fix_target(graph, use.node, arrays)
-        elif use.node.op_type == "Expand" and use.idx == 1 and _starts_with_batch(arrays, batches):
+        elif use.node.op_type == "Expand" and use.idx == 1 and _begin_with_batch(arrays, batches):
             # (batch, *rest), whatever an exporter did to get there
             build = Builder(graph, use.node)
             batch = build.one("Shape", graph.inputs[0], start=0, end=1)
             shape = build.one("Concat", batch, build.constant(first[1:]), axis=0)
             use.node.replace_input_with(1, shape)
     is_broadcast = all(node.op_type in _BROADCASTING for node in walk.consumers(value))
-    if is_broadcast and _repeats_along_batch(arrays, batches):
+    if is_broadcast and _repeat_along_batch(arrays, batches):
         value.replace_all_uses_with(add_constant(graph, "", first[:1]))
 
 
-def _starts_with_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
-    """Return whether each shape is the batch size, followed by the same numbers."""
-    if len({len(a) for a in arrays}) != 1:
-        return False
+def _begin_with_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
+    """Return whether the arrays are shapes: the batch size, followed by the same numbers."""
+    first = arrays[0]
     return all(
-        a[0] == batch and (a[1:] == arrays[0][1:]).all()
+        a.shape == first.shape and a[0] == batch and (a[1:] == first[1:]).all()
         for a, batch in zip(arrays, batches, strict=True)
     )
 
 
-def _repeats_along_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
-    if len(arrays) < 2 or arrays[0].ndim < 2:
-        return False
+def _repeat_along_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
+    """Return whether each array is the same row, once for each image."""
     row = arrays[0][:1]
-    return all(
+    return row.ndim > 1 and all(
         len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
         for a, batch in zip(arrays, batches, strict=True)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edge_vit.errors import SpecError
 from edge_vit.graph.exact import one_line, open_graph
-from edge_vit.graph.expose import expose
+from edge_vit.graph.expose import expose, keep_needed
 from edge_vit.graph.walk import Array, array_of, is_constant, scaled_by
 
 PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
@@ -22,8 +22,7 @@ def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[
     names = [value.name or "" for value in values]
     proto = _at_batch(model, batch)
     _fix_shapes(proto.graph, _infer(proto))
-    _keep_ancestors(proto.graph, names)
-    return _run(expose(proto, names, only=True), names, batch)
+    return _run(keep_needed(expose(proto, names, only=True)), names, batch)
 
 
 def find_shapes(
@@ -108,27 +107,6 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> N
             shape = shapes[node.input[0]][bounds.get("start", 0) : bounds.get("end")]
             value = onnx.numpy_helper.from_array(np.array(shape, np.int64))
             node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=value))
-
-
-def _keep_ancestors(graph: onnx.GraphProto, names: Sequence[str]) -> None:
-    """Drop every node that the values `names` do not need."""
-    needed, kept = set(names), []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            needed.update(_names_read(node))
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-
-
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names of the values that `node` reads, those that its subgraphs capture too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _names_read(inner)
 
 
 def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Array]:

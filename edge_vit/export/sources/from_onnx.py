@@ -62,45 +62,38 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     for dim, size in zip(list(dims)[1:], sizes, strict=True):  # the exporter may leave them open
         dim.dim_value = size
     del model.graph.value_info[:]
-    remarks = (GRAY_REMARK,) if is_gray else ()
+    remarks: tuple[str, ...] = (GRAY_REMARK,) if is_gray else ()
+    activation: Activation | None = None
+    outputs: tuple[str, ...] = ()
     if is_detector(model):
         detector = as_detector(request.address, model, size_input, preprocess.image_size)
         if request.crop_mode is None:  # a crop would lose objects: the whole image is squeezed in
             preprocess = replace(preprocess, crop_mode="squash", crop_pct=request.crop_pct or 1.0)
+        task, model, outputs = DETECTION, detector.model, OUTPUTS
         labels, activation = _settle_classes(request, detector)
-        return OnnxSource(
-            model=detector.model,
-            name=path.stem,
-            address=request.address,
-            task=DETECTION,
-            labels=labels,
-            preprocess=preprocess,
-            input_name=image.name,
-            output_name=detector.model.graph.output[0].name,
-            is_contract=is_contract,
-            remarks=(*remarks, *detector.remarks),
-            outputs=OUTPUTS,
-            activation=activation,
-        )
-    output = _keep_one_output(request, model)
-    task = task_of_head(request.num_classes)
-    width = output.shape[1] if isinstance(output.shape[1], int) else request.classes
-    if not width:
-        raise SpecError(
-            f"{request.address}: output {output.name!r} is {output}, which does not tell the "
-            "number of classes. Add --num-classes N"
-        )
+        remarks += detector.remarks
+    else:
+        output = _keep_one_output(request, model)
+        task, columns = task_of_head(request.num_classes), output.shape[1]
+        width = columns if isinstance(columns, int) else request.classes
+        if not width:
+            raise SpecError(
+                f"{request.address}: output {output.name!r} is {output}, which does not tell the "
+                "number of classes. Add --num-classes N"
+            )
+        labels = check_classes(request, task, width)
     return OnnxSource(
         model=model,
         name=path.stem,
         address=request.address,
         task=task,
-        labels=check_classes(request, task, width),
+        labels=labels,
         preprocess=preprocess,
         input_name=image.name,
-        output_name=output.name,
         is_contract=is_contract,
         remarks=remarks,
+        outputs=outputs,
+        activation=activation,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -156,17 +156,13 @@ def _parse_value(key: str, text: str) -> object:
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
-    for number in (int, float):
+    readers: tuple[Callable[[str], object], ...] = (int, float)
+    for read in (*readers, json.loads) if text.startswith("[") else readers:
         try:
-            parsed = number(text)
+            parsed = read(text)
         except ValueError:
             continue
-        return parsed if math.isfinite(parsed) else text
+        return text if isinstance(parsed, float) and not math.isfinite(parsed) else parsed
     if text.startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise SpecError(
-                f"--model-arg {key}: got {text!r}, expected a JSON list, such as [2,4]"
-            ) from None
+        raise SpecError(f"--model-arg {key}: got {text!r}, expected a JSON list, such as [2,4]")
     return text

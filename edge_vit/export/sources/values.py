@@ -75,7 +75,6 @@ class OnnxSource(Source):
 
     model: onnx.ModelProto
     input_name: str
-    output_name: str
     is_contract: bool = False
 
 
