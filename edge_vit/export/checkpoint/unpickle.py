@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,17 +70,8 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 
 _PICKLE = "data.pkl"
 
-_NUMPY_DTYPES = {
-    "f8": torch.float64,
-    "f4": torch.float32,
-    "f2": torch.float16,
-    "i8": torch.int64,
-    "i4": torch.int32,
-    "i2": torch.int16,
-    "i1": torch.int8,
-    "u1": torch.uint8,
-    "b1": torch.bool,
-}
+_PLAIN_DTYPE = re.compile("f[248]|i[1248]|u1|b1")
+"""Types of numpy arrays, as numpy writes them, that torch has too."""
 
 
 class ForbiddenCodeError(pickle.UnpicklingError):
@@ -386,10 +378,10 @@ def _parse_numpy(array: Inert) -> Any:
     is_plain = isinstance(dtype, Inert) and dtype.args and isinstance(shape, tuple)
     if not is_plain or is_fortran or not isinstance(data, bytes | bytearray):
         return array
-    known = _NUMPY_DTYPES.get(str(dtype.args[0]))
+    kind = str(dtype.args[0])
     big_endian = isinstance(dtype.state, tuple) and ">" in dtype.state
-    if known is None or big_endian or len(data) != math.prod(shape) * known.itemsize:
+    if big_endian or not _PLAIN_DTYPE.fullmatch(kind):
         return array
-    if not data:
-        return torch.empty(shape, dtype=known)
-    return torch.frombuffer(bytearray(data), dtype=known).reshape(shape)
+    if len(data) != math.prod(shape) * np.dtype(kind).itemsize:
+        return array
+    return torch.from_numpy(np.ndarray(shape, np.dtype(kind), bytearray(data)))
