@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from layers import weight_scales
 
-from edge_vit.calibration.ranges import weight_scales
 from edge_vit.graph.sites import find_sites
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.ort import _SLOWER, _native_options

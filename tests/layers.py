@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_vit.calibration.layer import Layer
+from edge_vit.lowering.qdq import QMAX, round_scale
 
 
 def layer_of(rows, weight, **changes) -> Layer:
@@ -20,3 +21,8 @@ def layer_of(rows, weight, **changes) -> Layer:
         "has_bias": True,
     }
     return Layer(**(facts | changes))
+
+
+def weight_scales(weight) -> np.ndarray:
+    """Return the scale of each column of a weight (K, N) that holds its largest value, (N,)."""
+    return round_scale(np.abs(weight).max(axis=0).astype(np.float64) / QMAX)

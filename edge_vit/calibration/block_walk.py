@@ -26,12 +26,6 @@ def walk_blocks(
     The inner iterator yields the values of one image after the other, in the order of `pixels`: all
     that flows into the graph below the block's root, and the input of each linear layer. What is
     left of it is run before the next block comes.
-
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts.
-        pixels: uint8 (height, width, 3) RGB, as preprocessed, one per image.
-        threads: of ONNX Runtime; None for all cores.
     """
     blocks = find_blocks(ir.from_proto(model).graph)
     outputs = [output.name for output in model.graph.output]

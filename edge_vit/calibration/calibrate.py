@@ -34,16 +34,9 @@ def calibrate_model(
 ) -> CalibrationTable:
     """Return the table that `recipe` makes of `images`.
 
-    Args:
-        fp32: the graph in canonical form, as the bundle holds it.
-        spec: its facts.
-        images: each is read once; their order does not matter.
-        recipe: the choices to make.
-        exclude: digests of images that INT8 is tried on later: where enough others are left, they
-            take no part.
-        threads: of ONNX Runtime; None for all cores.
-        state_path: see `observe`.
-        progress: told about each image.
+    `fp32`: the graph in canonical form, as the bundle holds it. `exclude`: digests of images that
+    INT8 is tried on later: where enough others are left, they take no part. `state_path`: see
+    `observe`.
 
     Raises:
         SpecError: there are no images, or the graph has no transformer block.

@@ -36,17 +36,11 @@ _LOOKS = (
 
 @dataclass(frozen=True)
 class Overshoot:
-    """A layer whose input leaves the range that it was calibrated for.
+    """A layer whose input leaves the range that it was calibrated for."""
 
-    Attributes:
-        site: the layer.
-        ratio: largest |x| over the largest that calibration saw.
-        num_images: in how many images it is beyond `MAX_OVERSHOOT`.
-    """
-
-    site: str
-    ratio: float
-    num_images: int
+    site: str  # the layer
+    ratio: float  # largest |x| over the largest that calibration saw
+    num_images: int  # in how many images it is beyond `MAX_OVERSHOOT`
 
 
 def find_overshoots(
@@ -58,16 +52,7 @@ def find_overshoots(
     threads: int | None = None,
     advance: Advance = lambda count: None,
 ) -> tuple[Overshoot, ...]:
-    """Return the INT8 layers that `images` drive beyond their ranges, the worst first.
-
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts.
-        table: how it was calibrated.
-        images: uint8 (height, width, 3) RGB, as preprocessed; run one at a time.
-        threads: of ONNX Runtime; None for all cores.
-        advance: is told of each image.
-    """
+    """Return the INT8 layers that `images` drive beyond their ranges, the worst first."""
     model = as_calibrated(table, model)
     inputs = {
         site.name: site.linear.input.name or ""

@@ -18,10 +18,8 @@ def rank_fallback(
     Errors of the layers are small and independent, so that their energies add up at the output:
     what remains after each step of the ranking is the sum over the layers that are left.
 
-    Args:
-        errors: `SiteScales.output_error` of each layer quantized alone.
-        multiply_adds: of each layer, in any unit.
-        max_share: of the multiply-adds that may go to FP16.
+    `errors`: `SiteScales.output_error` of each layer quantized alone. `multiply_adds`: of each
+    layer, in any unit.
     """
     total = sum(multiply_adds.values())
     by_worth = sorted(errors, key=lambda name: (-errors[name] / multiply_adds[name], name))
@@ -41,14 +39,7 @@ def rank_fallback(
 def choose_fallback(
     curve: tuple[FallbackPoint, ...], sqnr: float, min_sqnr: float, max_share: float
 ) -> tuple[str, ...]:
-    """Return the layers that stay in FP16, as few as bring the output to `min_sqnr`.
-
-    Args:
-        curve: what `rank_fallback` returned.
-        sqnr: in dB, with every layer quantized.
-        min_sqnr: in dB, what is wanted.
-        max_share: of the multiply-adds; where that does not suffice, all that fits into it.
-    """
+    """Return the layers that stay in FP16, as few as bring the output to `min_sqnr`."""
     chosen: list[str] = []
     for point in curve:
         if sqnr >= min_sqnr or point.share > max_share:
@@ -61,14 +52,7 @@ def choose_fallback(
 def choose_worthy(
     curve: tuple[FallbackPoint, ...], sqnr: float, min_worth: float, max_share: float
 ) -> tuple[str, ...]:
-    """Return the layers whose errors are out of all proportion to their work.
-
-    Args:
-        curve: what `rank_fallback` returned.
-        sqnr: in dB, with every layer quantized.
-        min_worth: in dB per 1 % of the multiply-adds, what each of them has to gain.
-        max_share: of the multiply-adds that they may take.
-    """
+    """Return the layers whose errors are out of all proportion to their work."""
     chosen, share = list[str](), 0.0
     for point in curve:
         gain = point.sqnr - sqnr

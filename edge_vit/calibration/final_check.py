@@ -27,15 +27,10 @@ _MIN_GAIN = 0.98
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One plan of the whole model and what it came to.
+    """One plan of the whole model and what it came to."""
 
-    Attributes:
-        name: what was done.
-        error: of the outputs, on the images held out.
-    """
-
-    name: str
-    error: OutputError
+    name: str  # what was done
+    error: OutputError  # of the outputs, on the images held out
 
 
 def choose_plan(
@@ -48,10 +43,7 @@ def choose_plan(
     A simpler one comes before the first where it is better by more than chance. Plans that are the
     same are measured once.
 
-    Args:
-        plans: by what was done, the finished one first.
-        measure: how far the outputs are off.
-        progress: told about each.
+    `measure`: how far the outputs are off.
     """
     distinct: dict[str, Plans] = {}
     for name, plan in plans.items():
@@ -78,16 +70,7 @@ def measure_table(
     exact: Sequence[Outputs],
     threads: int | None = None,
 ) -> OutputError:
-    """Return how far the INT8 that `table` makes of `model` is off.
-
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts.
-        table: what to do.
-        images: uint8 (height, width, 3) RGB, as preprocessed.
-        exact: outputs of `model` for them.
-        threads: of ONNX Runtime; None for all cores.
-    """
+    """Return how far the INT8 that `table` makes of `model` is off."""
     got = run_outputs(write_qdq(model, table), spec, images, threads)
     return OutputError.of(exact, got, spec)
 

@@ -14,19 +14,12 @@ _CHUNK = 2048  # rows whose products are summed in float32; the sums of chunks a
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """Weighted sums over the rows of an activation (rows, K); they add up over images.
+    """Weighted sums over the rows of an activation (rows, K); they add up over images."""
 
-    Attributes:
-        num_rows: how many rows.
-        mass: sum of their weights.
-        total: (K,) float64, their sum.
-        matrix: (K, K) float64, the sum of ``x^T x``.
-    """
-
-    num_rows: int
-    mass: float
-    total: npt.NDArray[np.float64]
-    matrix: npt.NDArray[np.float64]
+    num_rows: int  # how many rows
+    mass: float  # sum of their weights
+    total: npt.NDArray[np.float64]  # (K,) float64, their sum
+    matrix: npt.NDArray[np.float64]  # (K, K) float64, the sum of ``x^T x``
 
     @classmethod
     def of(cls, rows: Array, weights: Array | None = None) -> Gram:

@@ -50,26 +50,16 @@ _FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
 
 @dataclass(frozen=True, eq=False)
 class GraphRun:
-    """One graph of the model, as it is or rotated, with what the images make of it.
+    """One graph of the model, as it is or rotated, with what the images make of it."""
 
-    Attributes:
-        model: the fp32 graph.
-        spec: its facts.
-        recipe: the choices to make.
-        digest: of the graph in the bundle.
-        threads: of ONNX Runtime; None for all cores.
-        progress: told about each step.
-        seen: what calibration saw of it.
-        exact: its outputs for the images held out; empty where the recipe asks for none.
-    """
-
-    model: onnx.ModelProto
-    spec: ModelSpec
-    recipe: Recipe
-    digest: str
-    threads: int | None
-    progress: Progress
-    seen: Observation
+    model: onnx.ModelProto  # the fp32 graph
+    spec: ModelSpec  # its facts
+    recipe: Recipe  # the choices to make
+    digest: str  # of the graph in the bundle
+    threads: int | None  # of ONNX Runtime; None for all cores
+    progress: Progress  # told about each step
+    seen: Observation  # what calibration saw of it
+    # its outputs for the images held out; empty where the recipe asks for none
     exact: Sequence[Outputs]
 
     @classmethod

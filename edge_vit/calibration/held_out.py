@@ -60,10 +60,6 @@ class HeldOut:
 
     Neither order nor repetition of the stream matters, and memory does not grow with it. Of the
     images kept, `count` are held out, by groups of related ones; the others shape the plan.
-
-    Args:
-        count: how many are held out.
-        num_shaping: how many of the others are kept as well, so that they can be run again.
     """
 
     def __init__(self, count: int, num_shaping: int = 0) -> None:

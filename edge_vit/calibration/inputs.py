@@ -19,17 +19,11 @@ NUM_ROWS = 1024
 
 @dataclass(frozen=True, eq=False)
 class InputSample:
-    """What is known of one activation beside its range.
+    """What is known of one activation beside its range."""
 
-    Attributes:
-        gram: over all its rows.
-        rows: some of them, float32 (R, K).
-        weights: (R,), how much each counts for all that it stands for.
-    """
-
-    gram: Gram
-    rows: npt.NDArray[np.float32]
-    weights: npt.NDArray[np.float32]
+    gram: Gram  # over all its rows
+    rows: npt.NDArray[np.float32]  # some of them, float32 (R, K)
+    weights: npt.NDArray[np.float32]  # (R,), how much each counts for all that it stands for
 
 
 def sample_inputs(
@@ -40,11 +34,7 @@ def sample_inputs(
 ) -> Mapping[str, InputSample]:
     """Return what the layers of `block` read, by the name of the value.
 
-    Args:
-        block: which.
-        states: of each image, as `walk_blocks` yields them; taken one at a time.
-        num_images: how many there are.
-        token_weights: by layer, how much each token counts.
+    `token_weights`: by layer, how much each token counts.
     """
     names = dict.fromkeys(site.linear.input.name or "" for site in block.sites)
     grams = dict[str, Gram]()

@@ -25,13 +25,7 @@ def calibrate_bundle(
 ) -> Bundle:
     """Calibrate a bundle that is locked on `images`, and return it with its table.
 
-    Args:
-        bundle: with its reference graph.
-        images: to calibrate on; the golden ones among them are left out.
-        recipe: how to quantize.
-        state_path: file for what was seen so far, from which the same call goes on.
-        threads: of ONNX Runtime; None for all cores.
-        progress: of the images.
+    `state_path`: file for what was seen so far, from which the same call goes on.
     """
     with noted(images, progress):
         table = calibrate_model(

@@ -23,37 +23,26 @@ MAX_CANCELLED = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A linear layer with what calibration saw of its input.
+    """A linear layer with what calibration saw of its input."""
 
-    Attributes:
-        name: of its site.
-        weight: float32 (K, N); columns whose outputs are folded are divided already.
-        column_factors: (N,), by which an error of such an output counts in the unfolded model.
-        low: (K,) float32, smallest input of each channel.
-        high: (K,) float32, largest.
-        is_foldable: what is in front of the layer takes a factor per channel.
-        is_shiftable: it takes a constant per channel too, and the layer has a bias to undo it.
-        has_bias: a correction can be added to it.
-        headroom: how many times what was seen a range holds.
-        compensator: what rounds the weight so that errors make up for each other; None for nearest.
-        mean: (K,), of the input; None where it is not known.
-        partners: (K, M), weights of the other layers that read the same input and are folded with
-            it; divided as `weight` is.
-        given: the plan of the layer whose divisors and offsets this one has to share.
-    """
-
-    name: str
+    name: str  # of its site
+    # float32 (K, N); columns whose outputs are folded are divided already
     weight: npt.NDArray[np.float32]
+    # (N,), by which an error of such an output counts in the unfolded model
     column_factors: npt.NDArray[np.float32]
-    low: npt.NDArray[np.float32]
-    high: npt.NDArray[np.float32]
-    is_foldable: bool
-    is_shiftable: bool
-    has_bias: bool
-    headroom: float = 1.0
+    low: npt.NDArray[np.float32]  # (K,) float32, smallest input of each channel
+    high: npt.NDArray[np.float32]  # (K,) float32, largest
+    is_foldable: bool  # what is in front of the layer takes a factor per channel
+    is_shiftable: bool  # it takes a constant per channel too, and the layer has a bias to undo it
+    has_bias: bool  # a correction can be added to it
+    headroom: float = 1.0  # how many times what was seen a range holds
+    # what rounds the weight so that errors make up for each other; None for nearest
     compensator: Compensator | None = None
-    mean: npt.NDArray[np.float64] | None = None
+    mean: npt.NDArray[np.float64] | None = None  # (K,), of the input; None where it is not known
+    # (K, M), weights of the other layers that read the same input and are folded with it; divided
+    # as `weight` is.
     partners: tuple[Array, ...] = ()
+    # the plan of the layer whose divisors and offsets this one has to share
     given: Plan | None = None
 
     @property
@@ -66,27 +55,17 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How to quantize a layer: ``x' = (x - offsets) / divisors``, ``W' = divisors * W``.
+    """How to quantize a layer: ``x' = (x - offsets) / divisors``, ``W' = divisors * W``."""
 
-    Attributes:
-        divisors: (K,) float32; ones where nothing is folded.
-        offsets: (K,) float32; zeros where nothing is shifted.
-        low: where the range of x' begins, 0 at most; ``-high`` where it is symmetric.
-        high: where it ends, 0 at least.
-        weight_amax: (N,), end of the range of each column of W'.
-        correction: (N,) float32, added to the bias.
-        levels: of W', int8 (K, N); None where each weight is rounded to the nearest.
-        steps: what was done, in words for the report.
-    """
-
-    divisors: npt.NDArray[np.float32]
-    offsets: npt.NDArray[np.float32]
-    low: float
-    high: float
-    weight_amax: npt.NDArray[np.float64]
-    correction: npt.NDArray[np.float32]
+    divisors: npt.NDArray[np.float32]  # (K,) float32; ones where nothing is folded
+    offsets: npt.NDArray[np.float32]  # (K,) float32; zeros where nothing is shifted
+    low: float  # where the range of x' begins, 0 at most; ``-high`` where it is symmetric
+    high: float  # where it ends, 0 at least
+    weight_amax: npt.NDArray[np.float64]  # (N,), end of the range of each column of W'
+    correction: npt.NDArray[np.float32]  # (N,) float32, added to the bias
+    # of W', int8 (K, N); None where each weight is rounded to the nearest
     levels: npt.NDArray[np.int8] | None = None
-    steps: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()  # what was done, in words for the report
 
     @property
     def input_scale(self) -> float:

@@ -16,8 +16,6 @@ class LayerRows:
     """A layer with rows of its input, over which plans of it can be tried.
 
     Args:
-        layer: the layer.
-        rows: (R, K) float32, inputs of the unfolded model.
         weights: (R,), how much each counts; None for all alike.
     """
 
@@ -74,18 +72,12 @@ class LayerRows:
 
 @dataclass(frozen=True, eq=False)
 class _Folded:
-    """What plans that differ in the input's range or the bias alone share.
+    """What plans that differ in the input's range or the bias alone share."""
 
-    Attributes:
-        key: the arrays of the plan that decide it.
-        rows: (R, K), what comes in, folded but not rounded.
-        weight: (K, N), folded and rounded.
-        weight_error: (R, N), the output's error if only the weight is rounded.
-    """
-
-    key: tuple[Array | None, ...]
-    rows: npt.NDArray[np.float32]
-    weight: npt.NDArray[np.float32]
+    key: tuple[Array | None, ...]  # the arrays of the plan that decide it
+    rows: npt.NDArray[np.float32]  # (R, K), what comes in, folded but not rounded
+    weight: npt.NDArray[np.float32]  # (K, N), folded and rounded
+    # (R, N), the output's error if only the weight is rounded
     weight_error: npt.NDArray[np.float32]
 
 

@@ -34,10 +34,7 @@ class Search:
     """One layer and what is asked about it.
 
     Args:
-        rows: the layer with inputs of images that shaped its range.
         judge: the layer with inputs of the images of `probe`.
-        probe: what the output says.
-        recipe: the choices to make.
     """
 
     def __init__(

@@ -28,28 +28,20 @@ from edge_vit.values import to_json
 
 @dataclass(frozen=True)
 class Observation:
-    """What calibration saw.
+    """What calibration saw."""
 
-    Attributes:
-        stats: of each site's input, by site name.
-        image_digests: of each image as the model saw it, sorted.
-        image_signatures: `edge_vit.data.perceptual.signature` of each different image as base64,
-            sorted.
-        ranges: of each site's input, by site name, over the images that were not held out.
-        held_out: the others, uint8 (height, width, 3) RGB, as preprocessed.
-        shaping: some of the images that were not, at most as many as were asked for.
-        features: (N, K) float32, of up to 256 of the different images: the mean over tokens of what
-            the last block's attention reads.
-        farthest: the few of all images whose sites' inputs hold the largest |x|; likewise.
-    """
-
-    stats: Mapping[str, ActivationStats]
-    image_digests: tuple[str, ...]
+    stats: Mapping[str, ActivationStats]  # of each site's input, by site name
+    image_digests: tuple[str, ...]  # of each image as the model saw it, sorted
+    # `edge_vit.data.perceptual.signature` of each different image as base64, sorted
     image_signatures: tuple[str, ...]
-    ranges: Ranges
-    held_out: tuple[UInt8Array, ...]
+    ranges: Ranges  # of each site's input, by site name, over the images that were not held out
+    held_out: tuple[UInt8Array, ...]  # the others, uint8 (height, width, 3) RGB, as preprocessed
+    # some of the images that were not, at most as many as were asked for
     shaping: tuple[UInt8Array, ...]
+    # the few of all images whose sites' inputs hold the largest |x|; likewise
     farthest: tuple[UInt8Array, ...]
+    # (N, K) float32, of up to 256 of the different images: the mean over tokens of what the last
+    # block's attention reads.
     features: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
@@ -71,20 +63,12 @@ def observe(
 
     Memory does not grow with the number of images.
 
-    Args:
-        model: the fp32 graph in canonical form.
-        spec: its facts; the preprocessing is taken from here.
-        images: what to calibrate on.
-        exclude: digests of images to pass over.
-        hold_out: how many images to keep for judging; they leave no trace in `ranges`.
-        num_shaping: how many of the others to keep, for what a second look at them tells.
-        has_histogram: count the elements of each site's input by size as well.
-        threads: of ONNX Runtime; None for all cores.
-        state_path: a file that what was seen is kept in while it runs. Images that it holds from a
-            run that was cut off are not run again, in whatever order they come. Remove it when what
-            is returned is safe.
-        model_digest: of the model's file; what was seen of another model is of no use.
-        progress: told about each image.
+    `exclude`: digests of images to pass over. `hold_out`: how many images to keep for judging; they
+    leave no trace in `ranges`. `has_histogram`: count the elements of each site's input by size as
+    well. `state_path`: a file that what was seen is kept in while it runs. Images that it holds
+    from a run that was cut off are not run again, in whatever order they come. Remove it when what
+    is returned is safe. `model_digest`: of the model's file; what was seen of another model is of
+    no use.
 
     Raises:
         SpecError: the graph has no transformer block.
@@ -170,13 +154,7 @@ def observe_again(
 
     Those are looked at anew on the images that shape the plan.
 
-    Args:
-        model: the fp32 graph in that form.
-        spec: its facts.
-        seen: of the graph as it was.
-        sites: layers whose inputs are others now.
-        threads: of ONNX Runtime; None for all cores.
-        progress: told about each image.
+    `seen`: of the graph as it was. `sites`: layers whose inputs are others now.
     """
     found = find_sites(ir.from_proto(model).graph)
     inputs = {s.name: s.linear.input.name or "" for s in found if s.name in sites}

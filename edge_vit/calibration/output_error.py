@@ -34,14 +34,7 @@ class OutputError:
     def of(
         cls, exact: Sequence[Outputs], got: Sequence[Outputs], spec: ModelSpec | None = None
     ) -> OutputError:
-        """Return how far `got` is from `exact`, image by image, over the outputs of `exact`.
-
-        Args:
-            exact: outputs of each image.
-            got: likewise.
-            spec: the model, whose task leaves out what does not count and pairs what is in another
-                order; None to compare element by element.
-        """
+        """Return how far `got` is from `exact`, image by image, over the outputs of `exact`."""
         noise, signal = [], []
         for wanted, mine in zip(exact, got, strict=True):
             if spec is not None:
@@ -88,14 +81,7 @@ class OutputError:
 def run_outputs(
     model: onnx.ModelProto, spec: ModelSpec, images: Sequence[Array], threads: int | None = None
 ) -> list[Outputs]:
-    """Return the outputs of `model`, of one image after the other.
-
-    Args:
-        model: the graph.
-        spec: its facts.
-        images: uint8 (height, width, 3) RGB, as preprocessed.
-        threads: of ONNX Runtime; None for all cores.
-    """
+    """Return the outputs of `model`, of one image after the other."""
     session = open_exact_session(model, threads)
     names = [output.name for output in spec.outputs]
     return [

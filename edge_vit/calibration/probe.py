@@ -21,14 +21,6 @@ _NO_ERROR = np.zeros(1, np.float32)
 class BlockProbe:
     """One block of the fp32 model on a few images, ready to be disturbed.
 
-    Args:
-        model: the fp32 graph in canonical form.
-        block: which of its blocks.
-        states: of each image, as `walk_blocks` yields them for this block.
-        exact: outputs of the undisturbed model, of each image.
-        threads: of ONNX Runtime; None for all cores.
-        spec: the model's facts: see `OutputError.of`.
-
     Attributes:
         block: which.
         inputs: of each of its layers by site name, (rows, K) float32, all images together.
@@ -66,13 +58,7 @@ class BlockProbe:
         return tokens if tokens > 1 and np.prod(shape[:-2]) == 1 else None
 
     def error_of(self, site: str, error: Array, num_images: int | None = None) -> OutputError:
-        """Return how far the outputs come to be off.
-
-        Args:
-            site: the layer that is disturbed.
-            error: (rows, N) float32, what is added to its output.
-            num_images: look at the first of the images alone, so many of them.
-        """
+        """Return how far the outputs come to be off."""
         linear = self._names[site]
         disturbed = self._cut.errors[linear.output.name or ""]
         got: list[Outputs] = []

@@ -30,15 +30,10 @@ _NUM_IMAGES = 4  # to find the largest values of the stream
 
 @dataclass(frozen=True)
 class HalfEffect:
-    """What a rotation of the residual stream does to FP16.
+    """What a rotation of the residual stream does to FP16."""
 
-    Attributes:
-        largest: |x| in the stream, as the model has it and rotated.
-        float32_nodes: how many nodes FP16 would overflow, likewise.
-    """
-
-    largest: tuple[float, float]
-    float32_nodes: tuple[int, int]
+    largest: tuple[float, float]  # |x| in the stream, as the model has it and rotated
+    float32_nodes: tuple[int, int]  # how many nodes FP16 would overflow, likewise
 
     def __str__(self) -> str:
         return (
@@ -55,15 +50,7 @@ def measure_half(
     images: Sequence[Array],
     threads: int | None = None,
 ) -> HalfEffect:
-    """Return how large the stream's values are before and after a rotation.
-
-    Args:
-        model: the fp32 graph in canonical form, whose stream can be rotated.
-        rotated: what `rotate` made of it.
-        spec: its facts.
-        images: uint8 (height, width, 3) RGB, as preprocessed.
-        threads: of ONNX Runtime; None for all cores.
-    """
+    """Return how large the stream's values are before and after a rotation."""
     largest, nodes = list[float](), list[int]()
     for graph in (model, rotated):
         stream = find_stream(ir.from_proto(graph).graph)
@@ -117,8 +104,9 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
 
 
 def _sqnr(table: CalibrationTable) -> float:
-    assert table.forecast is not None and table.forecast.measured is not None
-    return table.forecast.measured
+    assert table.forecast is not None
+    measured = table.forecast.measured
+    return table.forecast.sqnr if measured is None else measured
 
 
 def _beside(table: CalibrationTable, name: str, sqnr: float) -> CalibrationTable:

@@ -30,26 +30,19 @@ _SMALLEST_INVERSE = 96
 
 @dataclass(frozen=True, eq=False)
 class Compensator:
-    """Who makes up for whose rounding error, in the units of a reference scaling of the channels.
+    """Who makes up for whose rounding error, in units of a reference scaling of channels."""
 
-    Attributes:
-        order: (K,), in which rows are rounded.
-        shares: (K, K) float32, upper triangular in that order: what of row i's error row j takes.
-        reference: (K,), by which the channels were divided.
-    """
-
-    order: npt.NDArray[np.intp]
+    order: npt.NDArray[np.intp]  # (K,), in which rows are rounded
+    # (K, K) float32, upper triangular in that order: what of row i's error row j takes
     shares: npt.NDArray[np.float32]
-    reference: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.float32]  # (K,), by which the channels were divided
 
     @classmethod
     def of(cls, gram: Gram, reference: Array, *, is_centered: bool) -> Compensator | None:
         """Return what `gram` says, or None where too many channels follow from the others.
 
-        Args:
-            gram: of the layer's input.
-            reference: (K,), by which the channels are divided so that damping treats all alike.
-            is_centered: the layer has a bias, which takes the mean error out.
+        `reference`: (K,), by which the channels are divided so that damping treats all alike.
+        `is_centered`: the layer has a bias, which takes the mean error out.
         """
         if gram.num_rows <= len(reference):
             return None
@@ -76,10 +69,7 @@ class Compensator:
     def round(self, weight: Array, scales: Array, divisors: Array) -> npt.NDArray[np.int8]:
         """Return the levels of `weight`, int8 (K, N), -127 to 127.
 
-        Args:
-            weight: (K, N), its rows multiplied by `divisors` already.
-            scales: (N,), of the levels.
-            divisors: (K,), by which the input's channels are divided.
+        `scales`: (N,), of the levels. `divisors`: (K,), by which the input's channels are divided.
         """
         factor = (self.reference / divisors).astype(np.float32)[self.order, None]
         # Kept in the reference's units, in which `shares` says what a later row takes over.

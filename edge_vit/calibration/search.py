@@ -50,17 +50,13 @@ Plans = Mapping[str, Plan]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found for a model.
+    """What was found for a model."""
 
-    Attributes:
-        plans: by what was done, the finished one first, then simpler ones.
-        errors: by layer, what it alone costs the output in the finished plan; empty where it was
-            not measured.
-        nearest: layers whose images say too little of how their channels vary together.
-    """
-
-    plans: Mapping[str, Plans]
+    plans: Mapping[str, Plans]  # by what was done, the finished one first, then simpler ones
+    # by layer, what it alone costs the output in the finished plan; empty where it was not
+    # measured.
     errors: Mapping[str, float]
+    # layers whose images say too little of how their channels vary together
     nearest: tuple[str, ...] = ()
 
 
@@ -77,15 +73,8 @@ def search_plans(
 ) -> Found:
     """Return plans for all layers of `model`.
 
-    Args:
-        model: the fp32 graph in canonical form; it is not changed.
-        spec: its facts.
-        seen: what calibration saw of it.
-        recipe: the choices to make.
-        exact: outputs of `model` for the first of the images held out, as many as are to be asked.
-        kept: layers that are not quantized; nothing is tried for them.
-        threads: of ONNX Runtime; None for all cores.
-        progress: told about each block.
+    `seen`: what calibration saw of it. `kept`: layers that are not quantized; nothing is tried for
+    them.
     """
     if not recipe.search_tokens:
         return Found({FINISHED: plan_alike(model, seen, recipe)}, {})

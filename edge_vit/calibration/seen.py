@@ -36,11 +36,6 @@ _STATS = ("channel_max", "channel_min", "histogram")
 class Seen:
     """Statistics, digests and held-out images of a stream; its size does not grow with the stream.
 
-    Args:
-        key: says what the statistics are of; a file with another one is of no use.
-        num_held_out: see `HeldOut`.
-        num_shaping: likewise.
-
     Attributes:
         stats: by the name of the value.
         digests: of each image, in the order in which they came.
@@ -68,11 +63,7 @@ class Seen:
     ) -> None:
         """Take the next image in.
 
-        Args:
-            digest: of `pixels`.
-            pixels: uint8 (height, width, 3) RGB, as preprocessed.
-            stats: of this image alone, by the name of the value.
-            feature: (K,), by which images are compared.
+        `feature`: (K,), by which images are compared.
         """
         for name, here in stats.items():
             self.stats[name] = self.stats[name].merge(here) if name in self.stats else here
@@ -168,12 +159,6 @@ class SeenFile:
     """A file that holds a `Seen` every few seconds; images that are in it need no run again.
 
     A place that cannot be written is no reason to stop: then there is nothing to go on from.
-
-    Args:
-        path: of the file; None for none.
-        key: see `Seen`.
-        num_held_out: see `HeldOut`.
-        num_shaping: likewise.
     """
 
     def __init__(

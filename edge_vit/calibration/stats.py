@@ -21,21 +21,14 @@ NUM_BINS = 1 << (31 - _BIN_SHIFT)
 
 @dataclass(frozen=True)
 class ActivationStats:
-    """What is known of one activation (rows, channels).
+    """What is known of one activation (rows, channels)."""
 
-    Attributes:
-        num_rows: tokens that were seen.
-        channel_max: (channels,) float32, largest value of each channel.
-        channel_min: (channels,) float32, smallest.
-        square_sum: of all elements, in units of 2**-320: an integer, which adds without error.
-        histogram: (NUM_BINS,) int64, of absolute values; bin ``i`` starts at ``bin_edges()[i]``.
-            Empty where none was asked for: it is two thirds of the work.
-    """
-
-    num_rows: int
-    channel_max: npt.NDArray[np.float32]
-    channel_min: npt.NDArray[np.float32]
-    square_sum: int
+    num_rows: int  # tokens that were seen
+    channel_max: npt.NDArray[np.float32]  # (channels,) float32, largest value of each channel
+    channel_min: npt.NDArray[np.float32]  # (channels,) float32, smallest
+    square_sum: int  # of all elements, in units of 2**-320: an integer, which adds without error
+    # (NUM_BINS,) int64, of absolute values; bin ``i`` starts at ``bin_edges()[i]``. Empty where
+    # none was asked for: it is two thirds of the work.
     histogram: npt.NDArray[np.int64]
 
     @classmethod

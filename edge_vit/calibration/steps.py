@@ -35,17 +35,11 @@ _NEAR = 1.5  # times the least rounding noise: smoothings above it are not worth
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen for one layer; a plan follows from it.
+    """What is chosen for one layer; a plan follows from it."""
 
-    Attributes:
-        strength: of smoothing.
-        is_shifted: channels are centred.
-        ratio: of the range to what was seen.
-    """
-
-    strength: float = 0.0
-    is_shifted: bool = False
-    ratio: float = 1.0
+    strength: float = 0.0  # of smoothing
+    is_shifted: bool = False  # channels are centred
+    ratio: float = 1.0  # of the range to what was seen
 
 
 def make_plan(layer: Layer, choice: Choice, recipe: Recipe, *, compensated: bool = False) -> Plan:
@@ -107,12 +101,7 @@ def narrowest_useful(rows: LayerRows, plan: Plan) -> float:
 
 
 def correct_bias(rows: LayerRows, plan: Plan) -> Plan:
-    """Return `plan` with the mean error that rounding the activation makes taken out by the bias.
-
-    Args:
-        rows: of images that shaped the range.
-        plan: whose bias takes care of the weight's error already, or is not to.
-    """
+    """Return `plan` with the mean error of rounding the activation taken out by the bias."""
     if not rows.layer.has_bias:
         return plan
     folded = (rows.rows - plan.offsets) / plan.divisors

@@ -25,17 +25,11 @@ _NUM_IMAGES = 2  # that are asked: one number of each kind is looked for
 
 @dataclass(frozen=True)
 class TokenWeights:
-    """How much errors count.
+    """How much errors count."""
 
-    Attributes:
-        num_tokens: of a sequence.
-        first: weight of an error at the first token of each.
-        other: at any other; the larger of the two is 1.
-    """
-
-    num_tokens: int = 1
-    first: float = 1.0
-    other: float = 1.0
+    num_tokens: int = 1  # of a sequence
+    first: float = 1.0  # weight of an error at the first token of each
+    other: float = 1.0  # at any other; the larger of the two is 1
 
     def of_rows(self, count: int) -> npt.NDArray[np.float32]:
         """Return the weights of `count` rows, sequence after sequence."""
@@ -50,10 +44,6 @@ def first_token_weights(
     """Return by layer what its first token weighs, and any other.
 
     Layers whose rows are no tokens of one sequence, as in windowed attention, weigh all alike.
-
-    Args:
-        plans: each layer of a block with some plan, whose error is taken as an example.
-        probe: the block.
     """
     found = {}
     for layer, plan in plans:

@@ -52,7 +52,7 @@ def rotated_table(uneven, notes) -> CalibrationTable:
 def test_a_stream_with_outliers_is_rotated_where_that_is_better(rotated_table, notes):
     assert rotated_table.rotation is not None
     as_it_is = rotated_table.forecast.others["not rotated, smoothing alone"]
-    assert rotated_table.forecast.sqnr > as_it_is
+    assert rotated_table.forecast.measured > as_it_is
     (note,) = (note for note in notes.notes if note.startswith("the residual stream is rotated"))
     assert "On 4 images the residual stream reaches" in note
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layers import weight_scales
 
 from edge_vit.calibration.gram import Gram
-from edge_vit.calibration.ranges import weight_scales
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.lowering.qdq import quantize_weight
 

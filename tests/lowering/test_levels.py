@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from layers import weight_scales
 
-from edge_vit.calibration.ranges import activation_scale, weight_scales
-from edge_vit.calibration.stats import ActivationStats
 from edge_vit.lowering.qdq import QMAX, quantize_weight, round_scale
-from edge_vit.spec.table import MIN_SCALE, RECIPES, Recipe
+from edge_vit.spec.table import MIN_SCALE
 
 HALF_ULP = 2.0**-11  # relative, of a normal float16
 weights = hnp.arrays(
@@ -25,10 +24,6 @@ def is_half(scale) -> bool:
     return bool(np.all(np.float64(np.float16(scale)) == scale))
 
 
-def stats_of(*values: float) -> ActivationStats:
-    return ActivationStats.of(np.array([values], np.float32))
-
-
 def test_smallest_scale_is_a_normal_float16():
     assert is_half(MIN_SCALE)
     assert np.finfo(np.float16).smallest_normal <= MIN_SCALE < 1e-4
@@ -40,26 +35,6 @@ def test_scale_is_a_float16_near_the_wanted_one(wanted):
     assert is_half(scale)
     assert scale >= MIN_SCALE
     assert abs(scale - max(wanted, MIN_SCALE)) <= HALF_ULP * max(wanted, MIN_SCALE)
-
-
-@pytest.mark.parametrize("amax", [1.0, 3.97, 127.0, 1402.0])
-def test_minmax_scale_spans_the_largest_value(amax):
-    scale = activation_scale(stats_of(0.1, -amax), RECIPES["minmax"])
-    assert scale == pytest.approx(amax / 127, rel=HALF_ULP)
-    assert is_half(scale)
-
-
-def test_percentile_scale_leaves_outliers_out():
-    x = np.ones((1000, 4), np.float32)
-    x[0, 0] = 500
-    recipe = Recipe("mine", "percentile", 99.9)
-    assert activation_scale(ActivationStats.of(x), recipe) == pytest.approx(1 / 127, rel=0.04)
-    assert activation_scale(ActivationStats.of(x), RECIPES["minmax"]) > 3.9
-
-
-def test_activation_that_is_always_zero_has_the_smallest_scale():
-    for recipe in RECIPES.values():
-        assert activation_scale(stats_of(0.0, 0.0), recipe) == MIN_SCALE
 
 
 def test_scale_per_output_channel():
