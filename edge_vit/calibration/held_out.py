@@ -19,10 +19,10 @@ from edge_vit.calibration.stats import ActivationStats
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.graph.walk import Array
 
-RELATED = 0.7
+RELATED = 0.9
 """Cosine of two images' features, their mean taken away, from which both are held out or neither.
-Of crops of photographs, DINOv2-S puts 18 of 28 pairs of one photograph above it, and 15 of 64 crops
-have one of another photograph there."""
+Of 64 crops of 36 photographs, DINOv2-S puts 8 of 28 pairs of one photograph above it, and no crop
+of another."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,7 +76,7 @@ def test_ranges_are_of_all_images_where_none_are_left():
 
 
 def test_a_chain_of_near_ones_is_a_group():
-    angles = np.deg2rad([0, 40, 80, 180, 220, 260])  # 40 degrees are near, 80 are not
+    angles = np.deg2rad([0, 20, 40, 180, 200, 220])  # 20 degrees are near, 40 are not
     groups = group_related(list(np.stack([np.cos(angles), np.sin(angles)], axis=1)))
     assert groups == [[0, 1, 2], [3, 4, 5]]
 

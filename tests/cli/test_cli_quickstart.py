@@ -48,7 +48,8 @@ def test_goes_from_a_training_to_the_verdict(tiny_quickstart, edgevit, made, wei
     assert bundle.precisions == ("fp32", "fp16", "int8")
     assert report.accuracy[0].num_images == report.accuracy[0].num_labelled == 40
     assert report.accuracy[0].num_calibrated_on == 0
-    assert bundle.read_table().num_images == len(list((folder / "calib").glob("*/*.png"))) == 12
+    assert len(list((folder / "calib").glob("*/*.png"))) == 12
+    assert not set(bundle.read_table().image_digests) & set(bundle.read_golden().digests)
     assert "recommended" in result.stdout
     stages = ("is used again", "parity", "calibrating on 12", "evaluating", "timing")
     assert all(stage in result.stderr for stage in stages)
