@@ -53,7 +53,7 @@ class Seeded:
         progress: Progress = SILENT,
     ) -> CalibrationTable:
         fp32, source = self.model.SerializeToString(), ArraySource(images)
-        return calibrate_model(fp32, self.spec, source, recipe, threads=2, progress=progress)
+        return calibrate_model(fp32, self.spec, source, recipe, threads=1, progress=progress)
 
 
 def make_seeded(
@@ -97,7 +97,7 @@ def random_images(count: int, seed: int = 0, size: int = 32) -> np.ndarray:
 
 def run_onnx(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     """Return what the embedded CPU backend says of `images`."""
-    with OrtSession(model.SerializeToString(), "fp32", SessionOptions(threads=2)) as session:
+    with OrtSession(model.SerializeToString(), "fp32", SessionOptions(threads=1)) as session:
         (output,) = session.run({"images": images}).values()
     return output
 

@@ -19,6 +19,8 @@ from edge_vit.bundle import Bundle
 from edge_vit.bundle.record import ExportRecord, HalfProof, Parity
 from edge_vit.data.images import ArraySource
 
+pytestmark = pytest.mark.uncounted
+
 SOURCE = ArraySource(IMAGES.images)
 PARITY = Parity("torch", "5 of the given images", (1, 2), 1.0, 1e-7, 0.5)
 

@@ -48,7 +48,7 @@ def calibrate(vit, tmp_path, monkeypatch):
             vit.spec,
             images,
             RECIPES[recipe],
-            threads=2,
+            threads=1,
             state_path=tmp_path / "state.npz",
             progress=progress or Remembered(),
         )

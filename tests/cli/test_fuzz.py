@@ -6,6 +6,8 @@ import pytest
 from fuzz_targets import NAMES, make_targets
 from fuzzing import run_target
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.fixture(scope="module")
 def targets(shared_bundle):

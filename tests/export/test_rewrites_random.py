@@ -12,6 +12,8 @@ from edge_vit.export.canonical import make_canonical
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.spec import PreprocessSpec
 
+pytestmark = pytest.mark.uncounted
+
 SPEC = PreprocessSpec((SIZE, SIZE), mean=(0, 0, 0), std=(1 / 255,) * 3)  # pixels as they are
 SEEDS = range(3 * len(PIECES))  # each piece comes first three times, and others behind it
 

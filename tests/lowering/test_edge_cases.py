@@ -17,6 +17,8 @@ from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import DEFAULT_RECIPE, MIN_SCALE, RECIPES
 
+pytestmark = pytest.mark.uncounted
+
 IMAGES = random_images(8)
 GRAY = (
     np.full((8, 32, 32, 3), 1, np.uint8)

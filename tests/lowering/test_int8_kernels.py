@@ -14,6 +14,8 @@ from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.spec.table import DEFAULT_RECIPE
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.fixture(params=["minmax", DEFAULT_RECIPE.name])
 def portable(request, either_vit) -> onnx.ModelProto:

@@ -14,9 +14,12 @@ from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import MIN_SCALE
 
-pytestmark = pytest.mark.skipif(
-    not rtx.HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
-)
+pytestmark = [
+    pytest.mark.uncounted,
+    pytest.mark.skipif(
+        not rtx.HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
+    ),
+]
 
 
 def precisions(vit: Seeded, table) -> dict[str, onnx.ModelProto]:

@@ -12,6 +12,8 @@ from tiny import tiny_calibration, tiny_digits, train_tiny
 from edge_vit.api import export_bundle
 from edge_vit.spec.table import RECIPES
 
+pytestmark = pytest.mark.uncounted
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 QUESTIONED = {

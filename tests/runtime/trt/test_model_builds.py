@@ -152,8 +152,10 @@ def graphs_of(vit: Seeded, table: CalibrationTable) -> dict[str, onnx.ModelProto
     }
 
 
-@pytest.mark.parametrize("batch", [None, 2], ids=["any batch", "fixed batch"])
-@pytest.mark.parametrize("name", [*MODELS, "onnx"])
+BUILDS = [*((name, None) for name in (*MODELS, "onnx")), ("edgevit", 2), ("onnx", 2)]
+
+
+@pytest.mark.parametrize(("name", "batch"), BUILDS)
 def test_builds_fp16_and_int8(name, batch):
     vit = seeded(name)
     size = vit.spec.preprocess.image_size[0]
