@@ -11,8 +11,8 @@ from tiny_graph import tiny_onnx
 
 from edge_vit.bundle import MANIFEST, Bundle, Golden
 from edge_vit.bundle.record import ExportRecord, HalfProof
+from edge_vit.data.class_names import read_labels
 from edge_vit.data.images import load_image, open_image_source
-from edge_vit.data.label_files import read_labels
 from edge_vit.export.checkpoint import fill
 from edge_vit.export.export import export_model
 from edge_vit.export.sources import SourceRequest

@@ -11,8 +11,8 @@ from graph_files import FP32
 from tiny_graph import tiny_bundle
 
 from edge_vit.bundle import Bundle
+from edge_vit.data.class_names import read_labels
 from edge_vit.data.images import load_image, open_image_source
-from edge_vit.data.label_files import read_labels
 from edge_vit.errors import ArtifactError, EdgeVitError, ImageError
 from edge_vit.export.checkpoint import read_stored
 from edge_vit.export.sources import SourceRequest, open_source

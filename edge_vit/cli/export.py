@@ -15,7 +15,7 @@ from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import print_tables
 from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
-from edge_vit.data.label_files import read_labels
+from edge_vit.data.class_names import read_labels
 from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format, names_below
 from edge_vit.spec import Activation, CropMode, Interpolation
 from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +17,7 @@ from edge_vit.data.preprocess import UInt8Array, check_image
 from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of
 from edge_vit.data.source import ImageItem as ImageItem
 from edge_vit.data.source import ImageSource as ImageSource
-from edge_vit.data.source import NotedSource, Wanted, limit_images, spread
+from edge_vit.data.source import NotedSource, Wanted, limit_images
 from edge_vit.data.text_lines import shorten
 from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.git_lfs import refuse_lfs_pointer
@@ -90,25 +89,18 @@ class FolderSource(FileSource):
     keeps its place. Folders that are called like the parts of a data set, such as ``train`` and
     ``val``, are refused, as are images beside class folders. Hidden files and folders are left out.
 
-    Args:
-        path: the folder.
-        labels: the model's class names; empty where they are not known.
-        limit: take this many images at most, spread evenly over the sorted list, and so over the
-            classes.
-        num_classes: of the model, where it is known.
-        has_truth: whether classes are wanted; else folders are no classes.
+    The model's class names, or at least their number, are known for 1 and 4; without `has_truth`
+    folders are no classes.
 
     Raises:
         ImageError: the folder is missing, cannot be read, holds no images, mixes images and class
             folders, or has class folders that do not fit the model.
-        SpecError: `limit` is below 1.
     """
 
     def __init__(
         self,
         path: str | Path,
         labels: Sequence[str] = (),
-        limit: int | None = None,
         *,
         num_classes: int | None = None,
         has_truth: bool = True,
@@ -124,15 +116,8 @@ class FolderSource(FileSource):
             if matched.indices:
                 truth = [matched.indices[path.parts[0]] for path in listing.paths]
                 names = tuple(labels) or _names_by_index(matched.indices)
-        chosen = spread(len(listing.paths), limit)
-        paths = list(compress(listing.paths, chosen))
-        super().__init__(
-            [folder / path for path in paths],
-            None if truth is None else list(compress(truth, chosen)),
-            names,
-            notes,
-            [path.as_posix() for path in paths],
-        )
+        paths = [folder / path for path in listing.paths]
+        super().__init__(paths, truth, names, notes, [path.as_posix() for path in listing.paths])
 
 
 class ArraySource(NotedSource):
@@ -231,11 +216,7 @@ def open_folder(address: str, wanted: Wanted) -> FileSource:
     if annotated.is_yolo(Path(address)):
         return annotated.open_yolo(address, wanted)
     return FolderSource(
-        address,
-        wanted.labels,
-        wanted.limit,
-        num_classes=wanted.num_classes,
-        has_truth=wanted.has_truth,
+        address, wanted.labels, num_classes=wanted.num_classes, has_truth=wanted.has_truth
     )
 
 

@@ -19,7 +19,7 @@ TASKS: Registry[Task] = Registry(
     "edge_vit.tasks",
     {
         "classification": "edge_vit.tasks.classification:TASK",
-        "multi_label": "edge_vit.tasks.multi_label:TASK",
+        "multi_label": "edge_vit.tasks.classification:MULTI_LABEL",
         "regression": "edge_vit.tasks.regression:TASK",
         "detection": "edge_vit.tasks.detection:TASK",
         "features": "edge_vit.tasks.features:TASK",

@@ -376,7 +376,7 @@ def test_two_runs_give_equal_images_and_nothing_is_decoded_early(tmp_path):
 )
 def test_limit_is_spread_over_the_classes(tmp_path, limit, expected):
     make_tree(tmp_path, [f"{label}/{index}.png" for label in "ab" for index in range(4)])
-    folder = FolderSource(tmp_path, limit=limit)
+    folder = open_image_source(tmp_path, limit=limit)
     assert [item.name for item in folder] == [f"{name}.png" for name in expected]
     assert len(folder) == len(expected)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edge_vit.data.label_files import read_labels
+from edge_vit.data.class_names import read_labels
 from edge_vit.errors import SpecError
 
 
