@@ -1,10 +1,10 @@
-"""Frames between two stages: the newest of a live source, every one of a file."""
+"""Queues between two threads of the loop: the newest of a live source, every item of a file."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from edge_vit.camera.threads import SYSTEM_CLOCK, Clock
@@ -20,29 +20,19 @@ class LatestQueue(Generic[T]):
     """
 
     def __init__(
-        self,
-        is_live: Sequence[bool],
-        depth: int,
-        clock: Clock = SYSTEM_CLOCK,
-        *,
-        file_depth: int | None = None,
+        self, depth: int, clock: Clock = SYSTEM_CLOCK, *, file_depth: int | None = None
     ) -> None:
-        self._is_live = tuple(is_live)
-        self._depths = [depth if live else file_depth or depth for live in is_live]
-        self._clock = clock
-        self._queues: list[deque[T]] = [deque() for _ in is_live]
+        self._depth, self._file_depth, self._clock = depth, file_depth or depth, clock
+        self._queues: dict[Hashable, deque[T]] = {}  # by source, that whose turn it is first
         self._changed = threading.Condition()
-        self._next = 0  # the queue whose turn it is
         self._is_closed = False
 
-    def put(self, place: int, item: T) -> T | None:
-        """Queue `item` of source `place`; return what is lost by it, `item` itself after the end.
-
-        Waits for room where the source is not live.
-        """
+    def put(self, source: Hashable, item: T, *, is_live: bool) -> T | None:
+        """Queue `item`; return what is lost by it, `item` itself after the end."""
+        depth = self._depth if is_live else self._file_depth
         with self._changed:
-            queue, depth = self._queues[place], self._depths[place]
-            while len(queue) >= depth and not self._is_live[place] and not self._is_closed:
+            queue = self._queues.setdefault(source, deque())
+            while len(queue) >= depth and not is_live and not self._is_closed:
                 self._changed.wait()
             if self._is_closed:
                 return item
@@ -57,16 +47,16 @@ class LatestQueue(Generic[T]):
         Waits `wait_ns` for others once the first is there.
         """
         with self._changed:
-            while not any(self._queues):
+            while not any(self._queues.values()):
                 if self._is_closed:
                     return []
                 self._changed.wait()
             until_ns = self._clock.now_ns() + wait_ns
-            while sum(map(len, self._queues)) < limit and not self._is_closed:
+            while self._count() < limit and not self._is_closed:
                 if self._clock.now_ns() >= until_ns:
                     break
                 self._clock.wait(self._changed, until_ns)
-            items = [self._pop() for _ in range(min(limit, sum(map(len, self._queues))))]
+            items = [self._pop() for _ in range(min(limit, self._count()))]
             self._changed.notify_all()
             return items
 
@@ -79,16 +69,16 @@ class LatestQueue(Generic[T]):
     def clear(self) -> list[T]:
         """Close it, and return what was not taken."""
         with self._changed:
-            left = [item for queue in self._queues for item in queue]
-            for queue in self._queues:
-                queue.clear()
+            left = [item for queue in self._queues.values() for item in queue]
+            self._queues.clear()
         self.close()
         return left
 
+    def _count(self) -> int:
+        return sum(map(len, self._queues.values()))
+
     def _pop(self) -> T:
-        """The oldest item of the next queue that has one."""
-        while not self._queues[self._next]:
-            self._next = (self._next + 1) % len(self._queues)
-        item = self._queues[self._next].popleft()
-        self._next = (self._next + 1) % len(self._queues)
-        return item
+        """The oldest item of the next source that has one, whose turn then is the last."""
+        source = next(source for source, queue in self._queues.items() if queue)
+        queue = self._queues[source] = self._queues.pop(source)
+        return queue.popleft()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 
+from edge_vit.camera.latest_queue import LatestQueue
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.threads import (
     SYSTEM_CLOCK,
@@ -70,9 +71,9 @@ class SinkRunner:
         self.sink = sink
         self.error: EdgeVitError | None = None  # why its thread ended before its time
         self._clock, self._ended = clock, ended
-        self._queues: dict[str, deque[_Waiting]] = {}  # by source, that whose turn it is first
+        # Of a file every prediction waits: it is held back where it is read.
+        self._queue: LatestQueue[_Waiting] = LatestQueue(sink.queue_size, file_depth=sys.maxsize)
         self._changed = threading.Condition()
-        self._is_stopping = False  # no more predictions come
         self._is_done = False  # the sink is closed
         self._written = self._dropped = self._failed = 0
         self._last_error = ""
@@ -83,25 +84,13 @@ class SinkRunner:
         """Queue `prediction` and return at once; `taken` is called once it is written or lost."""
         if not self.sink.needs_pixels:
             prediction = _without_pixels(prediction)
-        lost: _Waiting | None = None
-        with self._changed:
-            queue = self._queues.setdefault(prediction.frame.source, deque())
-            if self._is_stopping:
-                lost = prediction, taken
-            else:
-                if prediction.frame.is_live and len(queue) >= self.sink.queue_size:
-                    lost = queue.popleft()
-                queue.append((prediction, taken))
-                self._changed.notify_all()
-            self._dropped += lost is not None
-        if lost is not None:
-            lost[1]()
+        frame = prediction.frame
+        lost = self._queue.put(frame.source, (prediction, taken), is_live=frame.is_live)
+        self._drop([lost] if lost else [])
 
     def stop(self) -> None:
         """Take no more predictions; what is queued is still written."""
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify_all()
+        self._queue.close()
 
     def join(self, until_ns: int) -> bool:
         """Wait for the sink to close, drop what is queued at `until_ns`; return whether it is."""
@@ -111,7 +100,7 @@ class SinkRunner:
                 self._clock.wait(self._changed, until_ns)
             if self._is_done:
                 return True
-        self._drop_all()
+        self._drop(self._queue.clear())
         return False
 
     def status(self) -> SinkStatus:
@@ -127,8 +116,8 @@ class SinkRunner:
         return self._is_done
 
     def _run(self) -> None:
-        while (waiting := self._take()) is not None:
-            prediction, taken = waiting
+        while waiting := self._queue.take():
+            ((prediction, taken),) = waiting
             try:
                 self.sink.write(prediction)
             except BaseException as error:
@@ -149,31 +138,16 @@ class SinkRunner:
         if error is not None:
             with self._changed:
                 self.error, self._last_error = error, describe(error)
-            self.stop()
-            self._drop_all()
+            self._drop(self._queue.clear())
         with self._changed:
             self._is_done = True
             self._changed.notify_all()
         self._ended()
 
-    def _take(self) -> _Waiting | None:
-        """Wait for the next prediction, of the sources in turn; None when no more come."""
+    def _drop(self, lost: list[_Waiting]) -> None:
         with self._changed:
-            while True:
-                for source, queue in self._queues.items():
-                    if queue:
-                        self._queues[source] = self._queues.pop(source)  # to the end
-                        return queue.popleft()
-                if self._is_stopping:
-                    return None
-                self._changed.wait()
-
-    def _drop_all(self) -> None:
-        with self._changed:
-            left = [waiting for queue in self._queues.values() for waiting in queue]
-            self._queues.clear()
-            self._dropped += len(left)
-        for _, taken in left:
+            self._dropped += len(lost)
+        for _, taken in lost:
             taken()
 
     def _count_failure(self, error: BaseException) -> None:

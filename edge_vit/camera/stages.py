@@ -163,11 +163,10 @@ class Stages:
         # A file is held back where it enters: behind that no stage waits for a file's sake.
         self._windows = [None if live else threading.Semaphore(window) for live in is_live]
         self._is_cleared = False
-        self.captured: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
-        self._ready: LatestQueue[Work] = LatestQueue(is_live, depth, clock, file_depth=window)
+        self.captured: LatestQueue[Work] = LatestQueue(depth, clock, file_depth=window)
+        self._ready: LatestQueue[Work] = LatestQueue(depth, clock, file_depth=window)
         # What has run is answered, whatever comes after: nothing is dropped here.
-        all_wait = [False] * len(is_live)
-        self._inferred: LatestQueue[Work] = LatestQueue(all_wait, 2 * batch_size, clock)
+        self._inferred: LatestQueue[Work] = LatestQueue(2 * batch_size, clock)
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs
         self.last_prediction_ns = metrics.start_ns
         self.lost: EdgeVitError | None = None  # why the stages ended before their time
@@ -192,7 +191,8 @@ class Stages:
         work = Work(place, frame)
         if (window := self._windows[place]) is not None:
             window.acquire()
-        self._drop(work if self._is_cleared else self.captured.put(place, work))
+        is_late = self._is_cleared
+        self._drop(work if is_late else self.captured.put(place, work, is_live=frame.is_live))
 
     def clear(self) -> None:
         """Drop all frames that wait; those that have run still get their prediction."""
@@ -252,7 +252,8 @@ class Stages:
                 continue
             end_ns = self._clock.now_ns()
             frame = work.stamped(preprocess_start_ns=start_ns, preprocess_end_ns=end_ns)
-            self._drop(self._ready.put(work.place, Work(work.place, frame, model_input)))
+            ready = Work(work.place, frame, model_input)
+            self._drop(self._ready.put(work.place, ready, is_live=frame.is_live))
 
     def _infer(self) -> None:
         wait_ns = round(self._options.deadline_ms * 1e6)
@@ -274,7 +275,8 @@ class Stages:
             for row, work in enumerate(works):
                 frame = work.stamped(infer_start_ns=start_ns, infer_end_ns=end_ns)
                 own = {name: output[row : row + 1] for name, output in outputs.items()}
-                self._drop(self._inferred.put(work.place, Work(work.place, frame, outputs=own)))
+                inferred = Work(work.place, frame, outputs=own)
+                self._drop(self._inferred.put(work.place, inferred, is_live=False))
 
     def _finish(self) -> None:
         while works := self._inferred.take():
