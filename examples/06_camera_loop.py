@@ -9,9 +9,11 @@ import dataclasses
 import numpy as np
 
 import edge_vit
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
+from edge_vit.camera.sink import Sink
 from edge_vit.camera.sources.address import source_maker
 from edge_vit.camera.sources.source import Capture, SourceMaker
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.camera.summary import summary_lines
 from edge_vit.camera.values import SourceFormat
 from edge_vit.runtime.fake import FakeSession
@@ -28,27 +30,19 @@ SPEC = edge_vit.ModelSpec(
 )
 
 
-class Boxes:
+class Boxes(Sink):
     """A sink: counts what falls into which box. A thread of its own calls it."""
 
     name = "boxes"
     queue_size = 8
-    needs_pixels = False
 
     def __init__(self):
         self.counts = dict.fromkeys(SPEC.labels, 0)
 
-    def open(self, summarize):
-        """Keep the way to ask how the loop stands."""
-        self.summarize = summarize
-
     def write(self, prediction):
-        """Take one answer; if this raises, it counts as failed, and the next one comes."""
+        """Take one prediction; if this raises, it counts as failed, and the next one comes."""
         if prediction.is_confident:
             self.counts[prediction.raw.answers[0].label] += 1
-
-    def close(self):
-        """Nothing to finish."""
 
 
 def doubt(prediction):

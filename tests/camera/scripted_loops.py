@@ -9,7 +9,8 @@ from camera.scripted import ScriptedClock, scripted_maker, tiny_spec
 
 from edge_vit.camera import loop as loop_module
 from edge_vit.camera.capture import RetryPolicy
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.runtime.fake import FakeSession
 
 SPEC = tiny_spec()

@@ -16,8 +16,9 @@ from camera.scripted import ScriptedClock, ScriptedSource, scripted_maker, tiny_
 from camera.scripted_loops import unhurried
 
 from edge_vit.camera.capture import RetryPolicy
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.camera.summary import CameraSummary
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.errors import BackendError, ImageError, SourceError

@@ -9,7 +9,8 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker
 from camera.scripted_loops import SPEC
 
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.runtime.fake import FakeSession
 
 WITHIN_S = 120

@@ -14,8 +14,9 @@ from camera.scripted_loops import NEVER_SILENT, SPEC, unhurried
 
 from edge_vit.camera.capture import SourceCapture
 from edge_vit.camera.collect import collect_frames
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.camera.systemd import Notifier
 from edge_vit.errors import EdgeVitError, ImageError, ShapeError, SourceError
 from edge_vit.runtime.fake import FakeSession

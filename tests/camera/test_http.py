@@ -20,8 +20,9 @@ from camera.videos import level_of, picture, read_level
 from PIL import Image
 
 from edge_vit.camera.capture import RetryPolicy
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.sources.address import source_maker
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.errors import SourceError
 from edge_vit.runtime.fake import FakeSession
 

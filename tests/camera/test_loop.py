@@ -10,7 +10,8 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker
 from camera.scripted_loops import SPEC, endless, live_loop, run_loop
 
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.errors import (
     SpecError,
 )

@@ -15,11 +15,12 @@ from camera.scripted import Recorder, ScriptedClock, tiny_spec
 from PIL import Image
 
 from edge_vit.camera.capture import RetryPolicy
-from edge_vit.camera.loop import CameraLoop, LoopOptions
+from edge_vit.camera.loop import CameraLoop
 from edge_vit.camera.sources.address import parse_address, source_maker
 from edge_vit.camera.sources.gstreamer import pipeline_of
 from edge_vit.camera.sources.simple import PatternSource
 from edge_vit.camera.sources.source import SourceMaker
+from edge_vit.camera.stages import LoopOptions
 from edge_vit.errors import ImageError, MissingDependencyError, SourceError, SpecError
 from edge_vit.runtime.fake import FakeSession
 
