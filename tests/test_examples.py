@@ -34,7 +34,20 @@ def test_no_file_beside_them_is_forgotten():
 def test_runs(path, folder, monkeypatch, capfd):
     """In this process: what an example imports takes longer than what it does."""
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(path.parent)
     runpy.run_path(str(path), run_name="__main__")
     captured = capfd.readouterr()
     assert captured.out.strip(), "an example shows something"
+    if path.stem.endswith("_detector"):
+        check_precisions(captured.out)
     assert not re.search(r"Traceback|Error:", captured.err)
+
+
+def check_precisions(printed):
+    """The trained detector finds digits, and loses no more than half a point of AP in INT8."""
+    found = {
+        line[:4]: [float(value) for value in re.findall(r"AP\S* (\S+),", line)]
+        for line in printed.splitlines()
+    }
+    assert found["fp32"][1] >= 0.7
+    assert found["int8"][0] >= found["fp32"][0] - 0.005

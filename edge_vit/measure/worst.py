@@ -82,5 +82,5 @@ def thumbnail_png(pixels: UInt8Array) -> str:
 def png_of(image: Image.Image) -> str:
     """Return `image` as PNG in base64."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

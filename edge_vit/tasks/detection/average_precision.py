@@ -73,7 +73,10 @@ def summarize_ap(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[str
         chosen = random.integers(0, len(records), len(records))
         resampled.append(coco_numbers([records[index] for index in chosen]))
         if len(others) == len(records):
-            drop = _drop(coco_numbers([others[index] for index in chosen]), resampled[-1])
+            before = resampled[-1]
+            if others != records:  # as they are where the reference is held against itself
+                before = coco_numbers([others[index] for index in chosen])
+            drop = _drop(before, resampled[-1])
             drops.extend([] if drop is None else [drop])
     found = {}
     for name, value in values.items():
