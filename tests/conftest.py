@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,18 +53,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORDED] = {}
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Pause coverage for an `uncounted` test, from the setup of its fixtures to their end."""
-    plugin = item.config.pluginmanager.getplugin("_cov")
-    controller = getattr(plugin, "cov_controller", None)
-    if controller is None or item.get_closest_marker("uncounted") is None:
-        return (yield)
+@contextlib.contextmanager
+def uncounted(config: pytest.Config, is_wanted: bool) -> Iterator[None]:
+    """Pause coverage, which makes Python half as slow again, where it runs and `is_wanted`."""
+    controller = getattr(config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    if not is_wanted or controller is None or not controller.started:
+        yield
+        return
     controller.pause()
     try:
-        return (yield)
+        yield
     finally:
         controller.resume()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Count no line of an `uncounted` test, from the setup of its fixtures to their end."""
+    with uncounted(item.config, item.get_closest_marker("uncounted") is not None):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Count no line of what a session shares: exports, trainings, calibrations."""
+    with uncounted(request.config, fixturedef.scope == "session"):
+        return (yield)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from edge_vit.api import export_bundle
 from edge_vit.export import export
 from edge_vit.printable import printable
 
+pytestmark = pytest.mark.uncounted
+
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\rcat"
 COMMAND = [sys.executable, "-c", "from edge_vit.cli import main; main(prog_name='edgevit')"]
 

@@ -19,6 +19,8 @@ from edge_vit.errors import MissingDependencyError
 from edge_vit.report import html
 from edge_vit.report.saved import read_json, write_json
 
+pytestmark = pytest.mark.uncounted
+
 FAST = ("--iterations", 5, "--threads", 1)
 
 

@@ -77,7 +77,7 @@ CASES = (
     Case("timm:vit_tiny_patch16_224", 12, 3, 192, 197),
     Case("timm:vit_small_patch16_224", 12, 6, 384, 197, is_other_size=True),
     Case("timm:vit_base_patch16_224", 12, 12, 768, 197, is_other_size=True),
-    Case("timm:vit_base_patch32_384", 12, 12, 768, 145),
+    Case("timm:vit_base_patch32_384", 12, 12, 768, 145, is_other_size=True),
     Case("timm:deit3_small_patch16_224", 12, 6, 384, 197, more=LAYER_SCALE),
     Case("timm:deit_tiny_distilled_patch16_224", 12, 3, 192, 198),
     _dino("vit_small_patch14_dinov2", 1 + 37 * 37, shrunk=(126, 1 + 9 * 9)),

@@ -152,7 +152,13 @@ def graphs_of(vit: Seeded, table: CalibrationTable) -> dict[str, onnx.ModelProto
     }
 
 
-BUILDS = [*((name, None) for name in (*MODELS, "onnx")), ("edgevit", 2), ("onnx", 2)]
+SAME_FORM = ("timm", "torchvision", "python")
+"""Canonical graphs of these are as that of edgevit, whichever library they came from."""
+
+BUILDS = [
+    pytest.param(name, batch, marks=[pytest.mark.full] if name in SAME_FORM else [])
+    for name, batch in (*((name, None) for name in (*MODELS, "onnx")), ("edgevit", 2), ("onnx", 2))
+]
 
 
 @pytest.mark.parametrize(("name", "batch"), BUILDS)
