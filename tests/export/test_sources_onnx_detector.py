@@ -170,7 +170,8 @@ def test_as_many_labels_as_columns_mean_sigmoid_and_one_less_softmax(write, coun
 def test_rf_detrs_names_mean_sigmoid(write):
     source = open_source(SourceRequest(f"onnx:{write('rf_detr')}", **SAID))
     assert (source.task, source.outputs) == ("detection", ("logits", "boxes"))
-    assert (source.activation, source.output_name) == ("sigmoid", "labels")
+    assert source.activation == "sigmoid"
+    assert [output.name for output in source.model.graph.output] == ["labels", "dets"]
 
 
 def test_a_graph_whose_decoding_is_another_is_refused(write, tmp_path):
@@ -203,3 +204,19 @@ def test_a_detector_by_other_names_is_told_what_is_known(write, tmp_path):
 def test_an_iou_for_suppression_is_a_share(write):
     with pytest.raises(SpecError, match="--nms: got 1, expected an IoU above 0 and below 1"):
         export(write("named"), nms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"), [("Mul", "from .* to .*shares"), ("Add", "corners")]
+)
+def test_boxes_in_pixels_or_as_corners_are_refused(write, tmp_path, ending, message):
+    graph = onnx.load(write("named"))
+    for node in graph.graph.node:
+        node.output[:] = [name.replace("pred_boxes", "inner") for name in node.output]
+    by = [640, 480, 640, 480] if ending == "Mul" else [0, 0, 1, 1]
+    values = onnx.numpy_helper.from_array(np.array(by, np.float32), "by")
+    graph.graph.initializer.append(values)
+    graph.graph.node.append(onnx.helper.make_node(ending, ["inner", "by"], ["pred_boxes"]))
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(SpecError, match=f"output 'pred_boxes': got .*{message}"):
+        open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))

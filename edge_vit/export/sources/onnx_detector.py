@@ -9,7 +9,7 @@ decode to what the graph itself gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,8 @@ KNOWN = (
 _REACH = 60  # nodes in front of an output among which its post-processing begins
 _TRIED_SIZE = (640, 480)  # of an image, width and height
 _SAME = 1e-5  # of scores and, times the largest coordinate and ten, of boxes
+_MOST_SHARE = 4.0  # of the input that a box may be away or large: some models do not bound them
+_FEWEST_QUERIES = 10  # of which every box may not be taken for corners by chance
 _MOST_TIES = 0.1  # share of boxes that may be in another order, their scores being equal
 
 
@@ -90,7 +92,9 @@ def as_detector(
     del model.graph.output[:]
     model.graph.output.extend(kept)
     remarks = (f"left out: {', '.join(left_out)}",) if left_out else ()
-    return Detector(keep_needed(model) if left_out else model, activation, remarks)
+    model = keep_needed(model) if left_out else model
+    _refuse_pixels(address, str(names[1]), _run(model, None)[str(names[1])])
+    return Detector(model, activation, remarks)
 
 
 def _named_pair(model: ModelProto) -> tuple[str, str, Activation | None] | None:
@@ -111,7 +115,7 @@ def _cut(
     address: str, model: ModelProto, sizes: ValueInfoProto | None, image_size: tuple[int, int]
 ) -> Detector:
     """Return the graph in front of its own decoding, found by running it once."""
-    values = _run(model, sizes)
+    values = _run(model, sizes, [n for o in ("scores", "boxes") for n in _nearest(model, o)])
     labels, boxes, scores = (np.asarray(values[name])[0] for name in _DECODED)
     order = np.argsort(-scores, kind="stable")
     decoded = scores[order].astype(np.float64), labels[order], boxes[order].astype(np.float64)
@@ -129,8 +133,25 @@ def _cut(
     )
 
 
-def _run(model: ModelProto, sizes: ValueInfoProto | None) -> Mapping[str, FloatArray]:
-    """Return what the graph gives for a noisy image, and every value near its end."""
+def _refuse_pixels(address: str, name: str, boxes: FloatArray) -> None:
+    """Refuse boxes that are no shares of the input, which are 0 to 1 and seldom far outside."""
+    low, high = float(boxes.min()), float(boxes.max())
+    if low < -_MOST_SHARE or high > _MOST_SHARE:
+        raise SpecError(
+            f"{address}: output {name!r}: got numbers from {low:.4g} to {high:.4g}, expected boxes "
+            "as cx, cy, w, h from 0 to 1, shares of the input"
+        )
+    if boxes.shape[1] >= _FEWEST_QUERIES and (boxes[..., 2:] > boxes[..., :2]).all():
+        raise SpecError(
+            f"{address}: output {name!r}: got corners (x1, y1, x2, y2), as each second pair is "
+            "larger than the first, expected cx, cy, w, h from 0 to 1, shares of the input"
+        )
+
+
+def _run(
+    model: ModelProto, sizes: ValueInfoProto | None, names: Sequence[str] = ()
+) -> Mapping[str, FloatArray]:
+    """Return what the graph gives for a noisy image, and its values `names`."""
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     image = whole.graph.input[0].type.tensor_type
@@ -144,7 +165,6 @@ def _run(model: ModelProto, sizes: ValueInfoProto | None) -> Mapping[str, FloatA
         of_sizes = sizes.type.tensor_type
         size = np.array(_TRIED_SIZE, helper.tensor_dtype_to_np_dtype(of_sizes.elem_type))
         feed[sizes.name] = np.tile(size, (batch or 1, 1)) if len(of_sizes.shape.dim) == 2 else size
-    names = [name for output in ("scores", "boxes") for name in _nearest(model, output)]
     shown = expose(whole, names)
     session = open_graph(shown.SerializeToString(), as_written=True)
     wanted = [output.name for output in session.get_outputs()]
