@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ RELATED = 0.9
 """Cosine of two images' features, their mean taken away, from which both are held out or neither.
 Of 64 crops of 36 photographs, DINOv2-S puts 8 of 28 pairs of one photograph above it, and no crop
 of another."""
+
+
+_CANDIDATES = 3  # times as many images as are held out have ranges of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +63,22 @@ class HeldOut:
 
     Neither order nor repetition of the stream matters, and memory does not grow with it. Of the
     images kept, `count` are held out, by groups of related ones; the others shape the plan.
+
+    Args:
+        count: how many are held out.
+        num_shaping: how many of the others are kept as well, so that they can be run again.
+
+    Attributes:
+        kept: by digest, the images of which some are held out.
+        others: by digest, further ones that shape the plan; their ranges are in `rest`.
+        rest: what all images beyond `kept` reach.
     """
 
     def __init__(self, count: int, num_shaping: int = 0) -> None:
         self._count, self._num_shaping = count, num_shaping
+        self._num_candidates = _CANDIDATES * count if num_shaping else count
         self.kept: dict[str, Kept] = {}
+        self.others: dict[str, Kept] = {}
         self.rest: Ranges = {}
 
     def add(self, digest: str, image: Kept) -> None:
@@ -72,44 +86,54 @@ class HeldOut:
         if digest in self.kept:
             return
         self.kept[digest] = image
-        if len(self.kept) > self._count + self._num_shaping:
-            evicted = self.kept.pop(max(self.kept))
-            self.rest = _merge(self.rest, evicted.ranges)
+        if len(self.kept) > self._num_candidates:
+            digest = max(self.kept)
+            image = self.kept.pop(digest)
+            self.rest = _merge(self.rest, image.ranges)
+            self.others[digest] = replace(image, ranges={})
+            if len(self.others) > self._num_shaping:
+                del self.others[max(self.others)]
 
     @property
-    def held(self) -> list[str]:
-        """Digests of the images held out, sorted."""
-        digests = sorted(self.kept)
+    def split(self) -> tuple[list[str], list[str]]:
+        """Digests of the images held out, and of those that shape the plan; sorted."""
+        candidates = sorted(self.kept)
+        digests = [*candidates, *sorted(self.others)]
         if len(digests) <= self._count:
-            return digests
-        groups = group_related([self.kept[digest].feature for digest in digests])
-        chosen = list[int]()
+            return digests, []
+        every = {**self.kept, **self.others}
+        chosen, barred = list[int](), set[int]()
+        groups = group_related([every[digest].feature for digest in digests])
         for group in groups:
-            if len(chosen) + len(group) <= self._count:
-                chosen += group
+            own = [index for index in group if index < len(candidates)]
+            if own and len(chosen) + len(own) <= self._count:
+                chosen += own
+                barred |= set(group)
         # What no whole group fits into is filled from as few of the others as can be.
-        others = (index for group in groups for index in group if index not in chosen)
-        chosen += itertools.islice(others, self._count - len(chosen))
-        return [digests[index] for index in sorted(chosen)]
+        open_ = (i for group in groups for i in group if i < len(candidates) and i not in barred)
+        chosen += itertools.islice(open_, self._count - len(chosen))
+        barred |= set(chosen)
+        shaping = [digest for index, digest in enumerate(digests) if index not in barred]
+        return [digests[index] for index in sorted(chosen)], shaping[: self._num_shaping]
 
     @property
     def images(self) -> tuple[UInt8Array, ...]:
         """The images held out, by digest."""
-        return tuple(self.kept[digest].pixels for digest in self.held)
+        return tuple(self.kept[digest].pixels for digest in self.split[0])
 
     @property
     def shaping(self) -> tuple[UInt8Array, ...]:
         """Those of the others that were kept, by digest."""
-        others = sorted(self.kept.keys() - self.held)[: self._num_shaping]
-        return tuple(self.kept[digest].pixels for digest in others)
+        every = {**self.kept, **self.others}
+        return tuple(every[digest].pixels for digest in self.split[1])
 
     @property
     def ranges(self) -> Ranges:
         """What all images but those held out reach; all of them, where there are no others."""
-        others = set(self.kept) - set(self.held)
-        if not others and not self.rest:
-            others = set(self.kept)
-        return functools.reduce(_merge, (self.kept[name].ranges for name in others), self.rest)
+        names = set(self.kept) - set(self.split[0])
+        if not names and not self.rest:
+            names = set(self.kept)
+        return functools.reduce(_merge, (self.kept[name].ranges for name in names), self.rest)
 
 
 def group_related(features: Sequence[Array]) -> list[list[int]]:

@@ -82,7 +82,7 @@ class Seen:
 
     def to_bytes(self) -> bytes:
         """Return all of it as an ``.npz`` file."""
-        rest, kept = self.held_out.rest, self.held_out.kept
+        rest, kept, others = self.held_out.rest, self.held_out.kept, self.held_out.others
         header = {
             "format": STATE_FORMAT,
             "key": self._key,
@@ -90,6 +90,7 @@ class Seen:
             "signatures": self.signatures,
             "names": list(self.stats),
             "kept": list(kept),
+            "others": list(others),
             "has_rest": bool(rest),
             "features": list(self.features),
             "farthest": {name: reach for name, (reach, _) in self.farthest.items()},
@@ -101,7 +102,7 @@ class Seen:
             arrays |= {f"{field}/{index}": getattr(stats, field) for field in _STATS}
             ranges = [*([rest[name]] if rest else []), *(i.ranges[name] for i in kept.values())]
             arrays[f"ranges/{index}"] = np.stack([[r.low, r.high] for r in ranges])
-        for index, image in enumerate(kept.values()):
+        for index, image in enumerate([*kept.values(), *others.values()]):
             arrays |= {f"pixels/{index}": image.pixels, f"feature/{index}": image.feature}
         for index, (_, pixels) in enumerate(self.farthest.values()):
             arrays[f"farthest/{index}"] = pixels
@@ -144,10 +145,14 @@ class Seen:
         ]
         if header["has_rest"]:
             self.held_out.rest = ranges.pop(0)
-        self.held_out.kept = {
-            digest: Kept(arrays[f"pixels/{index}"], ranges[index], arrays[f"feature/{index}"])
-            for index, digest in enumerate(header["kept"])
-        }
+        images = [
+            Kept(
+                arrays[f"pixels/{i}"], ranges[i] if i < len(ranges) else {}, arrays[f"feature/{i}"]
+            )
+            for i in range(len(header["kept"]) + len(header["others"]))
+        ]
+        self.held_out.kept = dict(zip(header["kept"], images, strict=False))
+        self.held_out.others = dict(zip(header["others"], images[len(ranges) :], strict=True))
         self.features = dict(zip(header["features"], arrays.get("features", ()), strict=True))
         self.farthest = {
             digest: (reach, arrays[f"farthest/{image}"])

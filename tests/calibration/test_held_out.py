@@ -33,11 +33,23 @@ def test_scenes_are_held_out_whole(order, num_shaping):
     features = scenes(12, 6)
     for value, digest in enumerate(sorted(features)[::order]):
         held.add(digest, kept(value, features[digest]))
-    assert len(held.held) == 16
-    chosen = {digest.split("-")[1] for digest in held.held}
-    others = {digest.split("-")[1] for digest in held.kept.keys() - held.held}
+    chosen, shaping = held.split
+    assert len(chosen) == 16
+    assert 20 <= len(shaping) <= num_shaping
+    scenes_of = [{digest.split("-")[1] for digest in digests} for digests in (chosen, shaping)]
     # The last few are of one more scene, where no whole one fits.
-    assert len(chosen & others) <= 1 < len(chosen)
+    assert len(scenes_of[0] & scenes_of[1]) <= 1 < len(scenes_of[0])
+
+
+def test_of_many_images_few_keep_ranges_of_their_own():
+    held = HeldOut(4, 50)
+    for value, (digest, feature) in enumerate(scenes(40, 2).items()):
+        held.add(digest, kept(value, feature))
+    assert len(held.kept) == 12
+    assert sum(bool(image.ranges) for image in (held.kept | held.others).values()) == 12
+    chosen, shaping = held.split
+    assert (len(chosen), set(chosen) & set(shaping)) == (4, set())
+    assert 40 < len(shaping) <= 50
 
 
 def test_which_are_held_out_depends_on_no_order():
@@ -47,7 +59,7 @@ def test_which_are_held_out_depends_on_no_order():
         for digest in np.random.default_rng(seed).permutation(sorted(features)):
             held.add(str(digest), kept(int(str(digest)[:6], 16), features[str(digest)]))
         ranges = held.ranges["x"]
-        found.append((held.held, [*ranges.low, *ranges.high], [*map(float, held.shaping[0])]))
+        found.append((held.split, [*ranges.low, *ranges.high], [*map(float, held.shaping[0])]))
     assert found[0] == found[1]
 
 
@@ -55,7 +67,7 @@ def test_held_out_images_widen_no_range():
     held = HeldOut(2, 3)
     for value in range(9):
         held.add(str(value), kept(value, np.eye(9)[value]))
-    assert held.held == ["0", "1"]
+    assert held.split[0] == ["0", "1"]
     assert len(held.shaping) == 3
     assert (held.ranges["x"].low.min(), held.ranges["x"].high.max()) == (2.0, 8.0)
 
@@ -64,7 +76,7 @@ def test_frames_of_one_scene_are_still_held_out():
     held = HeldOut(4, 12)
     for value in range(16):
         held.add(f"{value:02}", kept(value, (1.0, 2.0)))
-    assert held.held == ["00", "01", "02", "03"]
+    assert held.split[0] == ["00", "01", "02", "03"]
 
 
 def test_ranges_are_of_all_images_where_none_are_left():
