@@ -129,4 +129,4 @@ def test_conditions_are_unlike(verify, tmp_path):
     status, words = verify("--baseline", earlier, fp32={"delay_ms": 4})
     assert status == 5
     assert "latency cannot be held against the earlier report: threads 1, not 4" in words
-    assert "the answers are those of the earlier report, to the last digit" in words
+    assert "no difference: the same answers, to the last digit" in words
