@@ -60,7 +60,7 @@ def test_reads_image_size_names_and_classes_from_the_graph(tmp_path):
     assert isinstance(source, OnnxSource)
     assert source.preprocess == PreprocessSpec((8, 8), **HALVES)
     assert (source.name, source.task, source.labels) == ("net", "classification", ("a", "b", "c"))
-    assert (source.input_name, source.output_name) == ("pixels", "scores")
+    assert (source.input_name, source.model.graph.output[0].name) == ("pixels", "scores")
     assert not source.is_contract
 
 
@@ -88,7 +88,7 @@ def test_takes_the_first_output_and_says_so(tmp_path, caplog):
     outputs = [("scores", ("batch", 3)), ("extra", ("batch", 3))]
     with caplog.at_level(logging.WARNING):
         source = open_file(make(tmp_path / "net.onnx", outputs=outputs))
-    assert source.output_name == "scores"
+    assert source.model.graph.output[0].name == "scores"
     assert [output.name for output in source.model.graph.output] == ["scores"]
     assert "output scores is used, left out: extra" in caplog.text
 
@@ -118,7 +118,10 @@ def test_what_is_chosen_among_scores_is_no_score_of_a_class(tmp_path, given, mes
 
 def test_scores_beside_what_is_chosen_among_them_are_taken(tmp_path):
     given = [SHARES, ("scores", ("batch", 3))]
-    assert open_file(make(tmp_path / "n.onnx", more_nodes=TOP, given=given)).output_name == "scores"
+    assert (
+        open_file(make(tmp_path / "n.onnx", more_nodes=TOP, given=given)).model.graph.output[0].name
+        == "scores"
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 4])
@@ -138,14 +141,14 @@ def test_an_output_with_dimensions_of_one_is_flattened(tmp_path, rank):
     session = ort.InferenceSession(source.model.SerializeToString())
     images = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
     scores = images.mean((2, 3))[:, : {1: 1, 4: 3}[rank]]
-    (found,) = session.run([source.output_name], {source.input_name: images})
+    (found,) = session.run([source.model.graph.output[0].name], {source.input_name: images})
     np.testing.assert_allclose(found, scores, atol=1e-6)
 
 
 def test_tokens_beside_the_pooled_features_are_left_out(tmp_path, caplog):
     outputs = [("last_hidden_state", ("batch", 5, 3)), ("pooler_output", ("batch", 3))]
     source = open_file(make(tmp_path / "net.onnx", outputs=outputs), num_classes=0)
-    assert source.output_name == "pooler_output"
+    assert source.model.graph.output[0].name == "pooler_output"
     assert "output pooler_output is used, left out: last_hidden_state" in caplog.text
 
 
