@@ -1,4 +1,4 @@
-"""The camera loop: frames in, the newest first, an answer out for each that was looked at.
+"""The camera loop: frames in, the newest first, a prediction out for each that was run.
 
 No torch and no onnx: what runs here runs on the device.
 """

@@ -29,7 +29,7 @@ _LET_GO_NS = 50 * 10**6  # what a stage needs to end once no sink makes it wait
 
 
 class CameraLoop:
-    """Frames of `makers` in, answers to `sinks` out, until the sources end or `stop` is called.
+    """Frames of `makers` in, predictions to `sinks` out, until the sources end or `stop` is called.
 
     `steps` are post-processing, in order; `prepare` makes the model's input, by default as the
     reference does. The session stays open.
@@ -243,7 +243,7 @@ class CameraLoop:
                 )
         if self._is_stopping or any(capture.maker.is_live for capture in self._captures):
             return
-        for sink in self.summary().sinks:  # of files every answer counts
+        for sink in self.summary().sinks:  # of files every prediction counts
             if sink.failed:
                 count = sink.failed + sink.written
                 raise ArtifactError(

@@ -165,7 +165,7 @@ class Stages:
         self._is_cleared = False
         self.captured: LatestQueue[Work] = LatestQueue(depth, clock, file_depth=window)
         self._ready: LatestQueue[Work] = LatestQueue(depth, clock, file_depth=window)
-        # What has run is answered, whatever comes after: nothing is dropped here.
+        # What has run gets its prediction, whatever comes after: nothing is dropped here.
         self._inferred: LatestQueue[Work] = LatestQueue(2 * batch_size, clock)
         self.infer_since_ns = 0  # of the run that is under way; 0 between runs
         self.last_prediction_ns = metrics.start_ns

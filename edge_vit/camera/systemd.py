@@ -1,4 +1,4 @@
-"""systemd: a unit that keeps the camera loop running, and the messages that the loop sends it.
+"""systemd: a unit that keeps the camera loop running, and the loop's messages to it.
 
 The messages are those of ``sd_notify``: lines of ``NAME=value`` to the socket that the environment
 variable ``NOTIFY_SOCKET`` names; see sd_notify(3) and sd_watchdog_enabled(3).
@@ -51,9 +51,9 @@ WantedBy=multi-user.target
 
 
 class Notifier:
-    """Sends to the socket at `address` how the loop stands; None sends nothing.
+    """Sends the state of the loop to the socket at `address`; None sends nothing.
 
-    `interval_ns` is how often the manager wants to hear of it, 0 for never.
+    `interval_ns` is the time between two signs of life, 0 for none.
     """
 
     def __init__(self, address: str | None, interval_ns: int = 0) -> None:
@@ -72,11 +72,11 @@ class Notifier:
         return cls(environment.get("NOTIFY_SOCKET") or None, interval_ns)
 
     def ready(self) -> None:
-        """Say that the first answer has come."""
+        """Notify that the first prediction has come."""
         self._send("READY=1\nSTATUS=answering")
 
     def alive(self, now_ns: int) -> int | None:
-        """Say that the loop lives, if it is time to; return when the next time is."""
+        """Notify that the loop lives, if it is time to; return when the next time is."""
         if self._address is None or not self._interval_ns:
             return None
         if now_ns >= self._next_ns:
@@ -85,7 +85,7 @@ class Notifier:
         return self._next_ns
 
     def stopping(self) -> None:
-        """Say that the loop ends."""
+        """Notify that the loop ends."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:

@@ -1,1 +1,1 @@
-"""Where answers go: each sink one small file, opened by its address in `addresses`."""
+"""Sinks, which predictions go to: one file each, opened by their address in `addresses`."""

@@ -1,4 +1,4 @@
-"""Frames with their answer drawn on them, and frames as JPEG."""
+"""Frames with their prediction drawn on them, and frames as JPEG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames with their answers as a video file; one that is cut off still plays."""
+"""Frames with their predictions as a video file; one that is cut off still plays."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class VideoFileSink(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, prediction: CameraPrediction) -> None:
-        """Add the frame of `answer`."""
+        """Add the frame of `prediction`."""
         source = prediction.frame.source
         if source not in self._videos and time.monotonic() < self._next_try_s:
             raise ArtifactError(self._reason)
