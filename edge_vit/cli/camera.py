@@ -161,12 +161,6 @@ def command(
         return
     # A stream is opened, probed and read for its first frame, each within `stale_after`.
     retry = RetryPolicy(stale_after_s=stale_after, open_timeout_s=max(15.0, 4 * stale_after))
-    steps: list[Step] = []
-    top = top or task_of(opened.spec).default_top
-    if smooth is not None:
-        steps.append(Smoothing(*smooth, opened.spec, top))
-    if min_confidence is not None:
-        steps.append(ConfidenceFloor(min_confidence, opened.spec))
     with _Signals() as signals, open_telemetry() as telemetry:
         has_json = json_lines or not set(_STDOUT).isdisjoint(sink_addresses)
         to_line = json_line if has_json else _changes()
@@ -176,6 +170,12 @@ def command(
             for address in sink_addresses
             if address not in _STDOUT
         ]
+        steps: list[Step] = []
+        top = top or task_of(opened.spec).default_top
+        if smooth is not None:
+            steps.append(Smoothing(*smooth, opened.spec, top))
+        if min_confidence is not None:
+            steps.append(ConfidenceFloor(min_confidence, opened.spec))
         with log.progress() as progress, progress.step("loading the model"):
             wanted = dataclasses.replace(options, batch_size=batch_size)
             session = open_session(opened, precision, backend, wanted, progress)

@@ -34,7 +34,7 @@ COMMANDS = {
     "merge": ("merge", "p", "-o", "PATH.json"),
     "compare": ("compare", "r", "-o", "PATH.html"),
     "report": ("report", "b", "-o", "PATH.md"),
-    "explain": ("explain", "b", "i", "-o", "PATH.png"),
+    "explain": ("explain", "b", "i", "-o", "PATH.json"),
     "verify": ("verify", "b", "--data", "d", "-o", "PATH.html"),
     "junit": ("verify", "b", "--data", "d", "--junit", "PATH.xml"),
     "markdown": ("verify", "b", "--data", "d", "--markdown", "PATH.md"),
@@ -112,8 +112,7 @@ def full_afterwards(monkeypatch, tmp_path):
     def refuse(path, data):
         raise ArtifactError(f"cannot write {path}: No space left on device")
 
-    for module in ("edge_vit.cli.output", "edge_vit.cli.reports"):
-        monkeypatch.setattr(f"{module}.write_atomically", refuse)
+    monkeypatch.setattr("edge_vit.cli.output.write_atomically", refuse)
     monkeypatch.setattr("edge_vit.report.saved.write_atomically", refuse)
 
 
