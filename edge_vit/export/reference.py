@@ -57,7 +57,6 @@ class Reference:
     images: Images  # (count, height, width, 3): those given, then unlike ones to stand beside them
     num_given: int
     batches: tuple[int, ...]  # sizes of the runs
-    is_static: bool  # whether that is the only batch size of the graph
     runs: tuple[ReferenceRun, ...]
 
     @property
@@ -108,7 +107,7 @@ def observe_reference(
             "depend on the image. Were its weights loaded, does its forward use its input?"
         )
     batches = PARITY_BATCHES if batch is None else (batch,)
-    return Reference(reference_name, name, pool, len(images), batches, batch is not None, runs)
+    return Reference(reference_name, name, pool, len(images), batches, runs)
 
 
 def normalise(images: Images, spec: PreprocessSpec) -> npt.NDArray[np.float32]:

@@ -146,7 +146,7 @@ def test_a_collapse_on_held_out_images_is_said_by_calibration(vit, monkeypatch, 
     table = vit.calibrate(random_images(32), RECIPES["balanced"], said)
     assert table.sqnr == min(error.sqnr, 10.0)
     (note,) = [note for note in said.notes if "held-out images" in note]
-    assert "too little to answer as fp32 does" in note
+    assert "too little to predict as fp32 does" in note
 
 
 @pytest.mark.parametrize(("factor", "is_said"), [(1, False), (300, True)])
