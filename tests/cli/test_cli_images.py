@@ -9,6 +9,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.fixture(scope="module")
 def table(held_out, tmp_path_factory):

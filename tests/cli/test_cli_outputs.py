@@ -166,6 +166,7 @@ def odd_folder(held_out, tmp_path):
     return folder
 
 
+@pytest.mark.uncounted
 def test_names_that_are_not_utf8_cost_no_result(edgevit, bundle, odd_folder, tmp_path):
     out, part = tmp_path / "out.json", tmp_path / "part.json"
     common = [bundle.path, "--data", odd_folder, "--threads", 1, "--backend", "ort"]

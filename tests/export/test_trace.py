@@ -29,6 +29,7 @@ def warnings_in(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.uncounted
 def test_a_dynamic_batch_runs_at_any_size_and_says_nothing(capfd, caplog):
     module = small_source().module
     proto = trace_module(module, (SIZE, SIZE))
@@ -41,6 +42,7 @@ def test_a_dynamic_batch_runs_at_any_size_and_says_nothing(capfd, caplog):
         np.testing.assert_allclose(run(proto, images), wanted, atol=1e-4)
 
 
+@pytest.mark.uncounted
 def test_the_older_exporter_of_torch_gives_the_same_canonical_graph():
     """Tests of what comes after an export take their graphs from it, which is quicker."""
     module, images = small_source().module, random_images(3, size=SIZE)
@@ -82,6 +84,7 @@ WINDOW = 3 * SIZE * SIZE // 24
     [None, torch.ones(WINDOW, WINDOW).tril().bool(), torch.randn(WINDOW, WINDOW)],
     ids=["no mask", "boolean mask", "added mask"],
 )
+@pytest.mark.uncounted
 def test_attention_over_windows_is_written_out(mask):
     module = WindowAttention(mask).eval()
     images = torch.randn(3, 3, SIZE, SIZE)

@@ -6,6 +6,7 @@ import contextlib
 import tracemalloc
 
 import numpy as np
+import pytest
 from small_models import make_model
 
 from edge_vit.data.images import ImageItem
@@ -13,6 +14,8 @@ from edge_vit.measure import records
 from edge_vit.measure.accuracy import evaluate_part
 from edge_vit.progress import Silent
 from edge_vit.runtime.session import Session
+
+pytestmark = pytest.mark.uncounted
 
 SPEC = make_model(size=5)
 

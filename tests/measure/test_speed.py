@@ -50,11 +50,13 @@ def _found(paired, slower):
 
 
 @pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.uncounted
 def test_the_same_thing_twice_is_no_difference(paired):
     assert _found(paired, 1.0).count("no difference") >= 90
 
 
 @pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.uncounted
 def test_five_percent_slower_is_found(paired):
     assert _found(paired, 1.05).count("slower") >= 90
 
@@ -165,6 +167,7 @@ def test_refuses_rounds_that_are_no_pairs():
 
 
 @pytest.mark.parametrize("stretches", [2, 3, 6])
+@pytest.mark.uncounted
 def test_as_many_runs_as_verify_takes_rarely_miss_the_ratio(stretches):
     """Neighbouring rounds resemble each other here: short blocks would miss it more often."""
     missed = 0

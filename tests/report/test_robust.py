@@ -153,6 +153,7 @@ def test_what_was_written_comes_back(odd, tmp_path):
         assert read_json(path) == odd
 
 
+@pytest.mark.uncounted
 def test_plots_of_odd_samples_are_drawn(report, table):
     for change in (two_images, CASES["all the same"], two_backends):
         html5lib.HTMLParser(strict=True).parse(render_html(change(report), table))
