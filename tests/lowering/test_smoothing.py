@@ -205,7 +205,7 @@ def test_refuses_a_table_whose_folds_do_not_fit(plain):
 
 
 def test_refuses_a_recipe_that_one_pass_cannot_follow():
-    with pytest.raises(SpecError, match="not their percentile"):
+    with pytest.raises(SpecError, match="range_method is percentile, expected minmax"):
         Recipe("mine", range_method="percentile", fold_strength=0.5)
 
 
