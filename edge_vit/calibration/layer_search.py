@@ -26,6 +26,10 @@ MAX_NARROWED = 0.25
 DINOv2-S ranges that gained 1 to 4 dB on four images cost 0.3 dB, and the worst image 2 dB, on 128
 others."""
 
+MAX_PROPOSED = 0.5
+"""Share of the error of the layer's own rows above which a narrower range is not worth a run of the
+model, which has to gain twice as much."""
+
 MAX_WORSE = 1.02
 """How many times its error the worst image may come to by a change that gains on average."""
 
@@ -76,6 +80,8 @@ class Search:
         for base in (plan,) if plan.levels is None else (plan, self.nearest(plan)):
             if (ratio := narrowest_useful(self._rows, base)) < 1:
                 other = scale_range(base, ratio)
+                if self._rows.mean_square(other) > MAX_PROPOSED * self._rows.mean_square(base):
+                    continue
                 new = self._ask(other)
                 if is_far_better(new, first) and new.mean < found[1].mean:
                     found = self._ranged(other, ratio, new, first), new
