@@ -16,16 +16,24 @@ from edge_vit.errors import SpecError
 
 T = TypeVar("T")
 
+WRITTEN_IF_SET: Mapping[str, Any] = {"is_written_if_set": True}
+"""Metadata of a dataclass field that an object has only where it differs from the default."""
+
 _MAX_SHOWN = 60
 
 
 def to_json(value: Any) -> Any:
     """Return `value` as what `json.dumps` takes: dataclasses as objects, tuples as lists.
 
-    NaN and infinities become ``None``: JSON has no word for them.
+    NaN and infinities become ``None``: JSON has no word for them. Fields that are `WRITTEN_IF_SET`
+    are left out at their default, so that readers from before the field still take the object.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: to_json(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if f.metadata != WRITTEN_IF_SET or getattr(value, f.name) != f.default
+        }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

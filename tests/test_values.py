@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input, task_output
-from edge_vit.values import from_json, to_json
+from edge_vit.values import WRITTEN_IF_SET, from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -170,3 +170,13 @@ def test_the_values_own_checks_run_when_read():
     data = {**to_json(PreprocessSpec((8, 8))), "crop_pct": 2}
     with pytest.raises(SpecError, match=r"crop_pct: got 2\.0"):
         from_json(PreprocessSpec, data)
+
+
+def test_a_field_written_if_set_is_left_out_at_its_default():
+    @dataclass(frozen=True)
+    class Pair:
+        first: int | None = None
+        second: int | None = field(default=None, metadata=WRITTEN_IF_SET)
+
+    assert to_json(Pair()) == {"first": None}
+    assert to_json(Pair(second=0)) == {"first": None, "second": 0}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edge_vit.errors import SpecError
 from edge_vit.formats import Precision as Precision
+from edge_vit.values import WRITTEN_IF_SET
 
 if TYPE_CHECKING:
     from edge_vit.tasks.base import Task
@@ -164,7 +165,8 @@ class ModelSpec:
     # A label is on from this probability, and a score counts as positive from this value; the
     # task's own where None is given
     threshold: float | None = None
-    nms: float | None = None  # IoU from which the worse of two boxes of a class goes; None for none
+    # IoU from which the worse of two boxes of a class goes; None for none
+    nms: float | None = field(default=None, metadata=WRITTEN_IF_SET)
 
     def __post_init__(self) -> None:
         task = _task(self.task)
