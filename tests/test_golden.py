@@ -85,6 +85,11 @@ TABLE_5 = dataclasses.replace(
     rotation=7,
     rotated_fp32_nodes={"head/MatMul": "reaches 70,000, float16 ends at 65,504"},
 )
+TABLE_6 = dataclasses.replace(
+    TABLE_5,
+    recipe=dataclasses.replace(TABLE_5.recipe, min_worth=0.2),
+    forecast=Forecast(16, 33.5, 27.25, "all steps", {"largest values": 25.5}, 35.0),
+)
 SPEC_1 = ModelSpec(
     name="vit_small_patch16_224",
     source="timm:vit_small_patch16_224",
@@ -185,6 +190,10 @@ def test_table_of_format_5_is_read():
     assert CalibrationTable.from_bytes(read("table.format5.json")) == TABLE_5
 
 
+def test_table_of_format_6_is_read():
+    assert CalibrationTable.from_bytes(read("table.format6.json")) == TABLE_6
+
+
 def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format1.json") == REPORT_1
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
@@ -201,7 +210,7 @@ def test_the_newest_report_has_every_field_filled():
 
 
 WRITTEN = {
-    "table.format5.json": TABLE_5,
+    "table.format6.json": TABLE_6,
     "export.format2.json": RECORD_2,
     "report.format5.json": REPORT_5,
 }

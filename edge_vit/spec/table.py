@@ -18,9 +18,10 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats import Precision, find_format
 from edge_vit.values import WRITTEN_IF_SET, from_json, parse_json, to_json
 
-TABLE_FORMAT = 5
+TABLE_FORMAT = 6
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
-signatures of images, 4 neither rounded weights nor a measured forecast."""
+signatures of images, 4 neither rounded weights nor a measured forecast, 5 no
+`min_worth` and no `measured`."""
 
 RangeMethod = Literal["minmax", "percentile"]
 StepName = Literal["shift", "range", "bias"]
