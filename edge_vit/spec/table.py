@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats import Precision, find_format
-from edge_vit.values import WRITTEN_IF_SET, from_json, parse_json, to_json
+from edge_vit.values import from_json, parse_json, to_json
 
 TABLE_FORMAT = 6
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
@@ -64,7 +64,7 @@ class Recipe:
     min_sqnr: float = 0.0
     # In dB per 1 % of the layers' multiply-adds, what FP16 has to gain for a layer to be kept in it
     # though enough is left of the output; 0 for none. Were all alike, 1 % would gain 0.04 dB.
-    min_worth: float = field(default=0.0, metadata=WRITTEN_IF_SET)
+    min_worth: float = 0.0
     max_fallback: float = 0.1  # share of the layers' multiply-adds, for either
 
     def __post_init__(self) -> None:
@@ -198,7 +198,7 @@ class Forecast:
     # SQNR of the other plans, in dB, every layer in INT8.
     others: Mapping[str, float] = field(default_factory=dict)
     # Over all of them, in dB; None in tables of earlier versions.
-    measured: float | None = field(default=None, metadata=WRITTEN_IF_SET)
+    measured: float | None = None
 
 
 @dataclass(frozen=True)
