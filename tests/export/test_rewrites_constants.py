@@ -66,6 +66,27 @@ def test_a_target_with_one_open_dimension_becomes_a_constant(dims):
     assert reshape_targets(model) == [[-1, 12] if "12" in dims else [-1, 3, 4]]
 
 
+def test_a_target_of_batch_times_heads_becomes_a_constant():
+    model = parse(
+        """(float[n,6,4] x) => (y) {
+            s = Shape(x)
+            n = Gather(s, first)
+            many = Mul(n, two)
+            rows = Unsqueeze(many, zero)
+            t = Concat<axis=0>(rows, rest)
+            r = Reshape(x, t)
+            y = Relu(r)
+        }""",
+        first=np.array(0),
+        two=np.array(2),
+        zero=np.array([0]),
+        rest=np.array([3, 4]),
+    )
+    with same_numbers(model):
+        fold_constants(model)
+    assert reshape_targets(model) == [[-1, 3, 4]]
+
+
 def test_a_target_that_asks_for_the_rest_is_known_from_what_it_leads_to():
     model = parse(
         """(float[n,3,4] x) => (y) {
@@ -259,3 +280,16 @@ def test_a_reshape_that_keeps_the_batch_says_so(target, wanted):
     with same_numbers(model):
         keep_batch_dimension(model.graph)
     assert reshape_targets(model) == [wanted]
+
+
+def test_a_number_that_is_reshaped_has_no_batch_to_keep():
+    model = parse(
+        """(float[n,3] x) => (y) {
+            m = ReduceMean<keepdims=0>(x)
+            r = Reshape(m, whole)
+            y = Add(x, r)
+        }""",
+        whole=np.array([-1]),
+    )
+    with same_numbers(model):
+        keep_batch_dimension(model.graph)

@@ -74,8 +74,12 @@ def keep_batch_dimension(graph: ir.Graph) -> None:
         node.attributes.pop("allowzero", None)  # for a target without zeros it means nothing
         if not len(target) or target[0] != -1 or (target[1:] < 1).any():
             continue
-        is_known = walk.data_input(node).shape is not None and all(isinstance(d, int) for d in rest)
-        if is_known and np.prod(rest) == np.prod(target[1:]):
+        has_rank = len(walk.dims_of(walk.data_input(node))) > 0
+        if (
+            has_rank
+            and all(isinstance(d, int) for d in rest)
+            and np.prod(rest) == np.prod(target[1:])
+        ):
             kept = add_constant(graph, "", np.array([0, *target[1:]], np.int64))
             node.replace_input_with(1, kept)
 
@@ -178,8 +182,10 @@ def _begin_with_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
 
 def _repeat_along_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
     """Return whether each array is the same row, once for each image."""
+    if arrays[0].ndim < 2:
+        return False
     row = arrays[0][:1]
-    return row.ndim > 1 and all(
+    return all(
         len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
         for a, batch in zip(arrays, batches, strict=True)
     )
