@@ -59,7 +59,7 @@ def open_table(address: str, wanted: Wanted) -> FileSource:
     place, columns, notes = _find_columns(path.parent, what, rows, header, wanted)
     width = len(header) if header else 2
     for row in rows:
-        if len(row.cells) > width and columns:
+        if len(row.cells) > width and wanted.has_truth:
             raise ImageError(
                 f"{what}, line {row.number}: got {len(row.cells)} cells, expected at most {width}. "
                 f"{_WANTED}"
@@ -89,6 +89,8 @@ def _lines(path: Path, what: str) -> list[tuple[int, str]]:
         for number, line in enumerate(lines, 1)
         if line.strip() and (line.lstrip()[0] != "#" or _find_file(path.parent, line))
     ]
+    if found and re.fullmatch("sep=.", found[0][1].strip('" '), re.IGNORECASE):
+        del found[0]  # Excel's own line
     if not found:
         raise ImageError(f"{what} names no image, expected a path a line, or path,label")
     return found
@@ -105,10 +107,17 @@ def _is_list(folder: Path, lines: Sequence[tuple[int, str]]) -> bool:
 def _parse(lines: Sequence[tuple[int, str]], delimiter: str) -> list[_Row]:
     """The rows of a table; none where it cannot be read so."""
     reader = csv.reader((line for _, line in lines), delimiter=delimiter)
+    rows = []
     try:
-        return [_Row(lines[reader.line_num - 1][0], list(map(str.strip, row))) for row in reader]
+        for row in reader:
+            cells = list(map(str.strip, row))
+            while len(cells) > 1 and not cells[-1]:  # spreadsheets fill rows up with delimiters
+                cells.pop()
+            if any(cells):
+                rows.append(_Row(lines[reader.line_num - 1][0], cells))
     except csv.Error:
         return []
+    return rows
 
 
 def _best_of(folder: Path, tables: Sequence[list[_Row]]) -> tuple[list[_Row], Sequence[str] | None]:

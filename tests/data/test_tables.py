@@ -92,6 +92,8 @@ TABLES = {
     ),
     "unknown head": ("bild,klasse\nphotos/2.png,dog\nphotos/0.png,cat\n", [1, 0]),
     "fractions of spreadsheets": ("path,label\nphotos/2.png,1.0\nphotos/0.png,0.0\n", [1, 0]),
+    "Excel's own line": ("sep=;\npath;label\nphotos/2.png;1\nphotos/0.png;0\n", [1, 0]),
+    "filled up by a spreadsheet": ("photos/2.png,1,,\nphotos/0.png,0,,\n,,,\n", [1, 0]),
     "empty labels": ("path,label\nphotos/2.png,\nphotos/0.png,\n", None),
 }
 
@@ -137,6 +139,8 @@ def test_a_class_that_is_called_like_a_number_is_meant_by_its_name(folder):
         (b"photos/9.png,1\n", "line 1: .*9.png does not exist"),
         (b"photos/2.png,1\nphotos/0.png\n", "1 of 2 images have a label, expected all or none"),
         (b"photos/2.png,1,2\n", "line 1: got 3 cells, expected at most 2. .* path,label"),
+        (b"1,dog,photos/2.png\n", "line 1: got 3 cells, expected at most 2. .* path,label"),
+        (b"path\nphotos/2.png,1\n", "line 2: got 2 cells, expected at most 1"),
         (b"path,label\n", "names no image"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"photos/2.png," + b"1" * 200_000, "a line is too long"),
@@ -144,6 +148,7 @@ def test_a_class_that_is_called_like_a_number_is_meant_by_its_name(folder):
     ids=[
         *("class", "near class", "plural", "index", "no classes", "one-hot", "two images"),
         *("address", "no class", "numbers", "Windows", "missing image", "half", "cells"),
+        *("path last", "no head for it"),
         *("empty", "binary", "long"),
     ],
 )
