@@ -158,6 +158,9 @@ def nearest_label(name: str, labels: Sequence[str], cutoff: float = _NEAR) -> st
     """Return the label, or the one with a synonym, that `name` is spelt nearly as, or holds."""
     keys, key = _keys(labels), key_of(name)
     near = difflib.get_close_matches(key, keys, n=1, cutoff=cutoff)
+    singular = re.sub("ies$", "y", key)  # "puppies" is 0.67 like "puppy"
+    if not near and singular in keys:
+        near = [singular]
     if not near:
         words = set(re.findall(r"\w+", key))
         near = [each for each in keys if words.issuperset(each.split()) and not each.isdecimal()]

@@ -41,6 +41,7 @@ def test_names_that_do_differ(one, other):
     ("name", "label"),
     [
         ("dogs", "dog"),
+        ("puppies", "puppy"),
         ("boxes", "box"),
         ("brid", "bird"),
         ("001.dog", "dog"),
