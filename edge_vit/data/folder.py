@@ -14,6 +14,7 @@ from edge_vit.data.decoding import is_image
 from edge_vit.data.registry import IMAGE_SUFFIXES
 from edge_vit.data.text_lines import read_text, split_lines
 from edge_vit.errors import ImageError
+from edge_vit.git_lfs import refuse_lfs_pointer
 
 SYNSET_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
 """One synset of ImageNet a line, with or without words behind it, in the order of the classes."""
@@ -134,8 +135,11 @@ def expand_folders(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def _find_mapping(folder: Path) -> Path | None:
-    """The file with the order of ImageNet's synsets, in the folder or one of three above it."""
-    places = (folder, *list(folder.resolve().parents)[:3])
+    """The file with the order of ImageNet's synsets, in the folder or one of four above it.
+
+    Kaggle has it beside ``ILSVRC/Data/CLS-LOC/val``.
+    """
+    places = (folder, *list(folder.resolve().parents)[:4])
     paths = (place / name for place in places for name in SYNSET_FILES)
     return next((path for path in paths if path.is_file()), None)
 
@@ -143,6 +147,7 @@ def _find_mapping(folder: Path) -> Path | None:
 def _by_synset(
     folder: Path, names: Sequence[str], mapping: Path, num_classes: int | None
 ) -> dict[str, int]:
+    refuse_lfs_pointer(mapping, ImageError)
     try:
         synsets = [line.split()[0] for line in split_lines(read_text(mapping)) if line.strip()]
     except (OSError, ValueError) as error:

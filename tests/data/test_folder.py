@@ -103,11 +103,12 @@ LABELS = ("tench", "goldfish", "kit fox", "parachute")
 
 
 @pytest.mark.parametrize("name", ["LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt"])
-@pytest.mark.parametrize("above", ["val", ".", ".."])
+@pytest.mark.parametrize("above", ["Data/CLS-LOC/val", ".", ".."])
 def test_synset_folders_are_classes_by_the_mapping(tmp_path, name, above):
-    val = make_tree(tmp_path / "data" / "val", ["n03888257/a.png", "n01443537/b.png"])
+    val = tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "val"
+    make_tree(val, ["n03888257/a.png", "n01443537/b.png"])
     words = "" if name == "synsets.txt" else " some, words"
-    (tmp_path / "data" / above / name).write_text("".join(f"{s}{words}\n" for s in SYNSETS))
+    (tmp_path / "ILSVRC" / above / name).write_text("".join(f"{s}{words}\n" for s in SYNSETS))
     assert names_and_labels(FolderSource(val, LABELS)) == [
         ("n01443537/b.png", 1),
         ("n03888257/a.png", 3),
@@ -118,6 +119,14 @@ def test_synset_folders_are_classes_by_the_mapping(tmp_path, name, above):
     make_tree(val, ["n09999999/a.png"])
     with pytest.raises(ImageError, match=rf"n09999999 is none of the 4 synsets in .*{name}"):
         FolderSource(val, LABELS)
+
+
+def test_a_mapping_that_git_left_as_a_pointer_is_named(tmp_path):
+    make_tree(tmp_path, ["n03888257/a.png"])
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 31675\n"
+    (tmp_path / "synset_words.txt").write_text(pointer)
+    with pytest.raises(ImageError, match="Git LFS pointer"):
+        FolderSource(tmp_path, LABELS)
 
 
 def test_synset_folders_without_a_mapping_count_as_any_other(tmp_path):
