@@ -35,8 +35,9 @@ def cpu_quota() -> float | None:
         granted, _, period = _read(folder / "cpu.max").partition(" ")
         granted = granted or _read(folder / "cpu.cfs_quota_us")
         period = period or _read(folder / "cpu.cfs_period_us")
-        if granted.isdigit() and period.isdigit():  # neither ``max`` nor -1
-            quotas.append(int(granted) / int(period))
+        whole = [int(each) for each in (granted, period) if each.isdigit()]
+        if len(whole) == 2 and all(whole):  # neither ``max`` nor -1, nor 0 as of some sandboxes
+            quotas.append(whole[0] / whole[1])
     return min(quotas, default=None)
 
 

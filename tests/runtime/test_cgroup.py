@@ -60,6 +60,11 @@ CASES = {
         {"cpuset/cpu.cfs_quota_us": "50000", "cpuset/cpu.cfs_period_us": "100000"},
         None,
     ),
+    "v1 that tells nothing": (
+        V1,
+        {"cpu/cpu.cfs_quota_us": "0", "cpu/cpu.cfs_period_us": "0"},
+        None,
+    ),
     "nonsense": ("x\n0::/\n", {"cpu.max": "many of them\n"}, None),
 }
 
