@@ -116,3 +116,17 @@ def test_a_plug_in_may_give_frames(plugin):
     PLUGINS._loaded.clear()
     maker = source_maker("toy://5#rate=2", timeout_s=1.5)
     assert (maker.name, maker.is_live, maker.make()) == ("toy://5", True, ("5", 1.5))
+
+
+def test_options_of_a_plug_in_are_not_held_to_those_of_sinks(plugin):
+    plugin.TOY = SourceKind(
+        *("toy", "toy://N", "N black frames"),
+        frames="toy_images:open_live",
+        schemes=("toy",),
+        options=("on", "interval", "rate"),
+    )
+    PLUGINS._loaded.clear()
+    options = parse_address("toy://5#on=motion,interval=1m").options
+    assert options == {"on": "motion", "interval": "1m"}
+    with pytest.raises(SpecError, match="got 'rate=0', expected rate=N, at least 1"):
+        parse_address("toy://5#rate=0")

@@ -14,7 +14,7 @@ from edge_vit.camera.sinks.video_file import SUFFIXES, VideoFileSink
 from edge_vit.camera.sinks.web.access import TOKEN_VARIABLE
 from edge_vit.camera.sinks.web.dashboard import HOST, PORT, DashboardSink
 from edge_vit.camera.sinks.webhook import WebhookSink
-from edge_vit.camera.sources.address import parse_options
+from edge_vit.camera.sources.address import POSITIVE, Forms, parse_options
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import SpecError
 from edge_vit.files import refuse_unwritable
@@ -24,7 +24,14 @@ FORMS = (
 )
 
 _DASHBOARD = re.compile(r"dashboard(?::(?:(?P<host>.+):)?(?P<port>\d{1,5}))?")
-_OPTIONS = {"jsonl": ("max-mb", "keep"), "mqtt": ("qos",), "webhook": ("on", "interval")}
+_OPTIONS: Mapping[str, Forms] = {
+    "jsonl": {"max-mb": POSITIVE, "keep": (r"\d{1,4}", "N")},
+    "mqtt": {"qos": ("[01]", "0 or 1")},
+    "webhook": {
+        "on": ("change|every", "change or every"),
+        "interval": (r"\d{1,6}(\.\d+)?", "SECONDS"),
+    },
+}
 _SCHEMES = {"mqtt": "mqtt", "mqtts": "mqtt", "http": "webhook", "https": "webhook"}
 
 
@@ -51,7 +58,8 @@ def make_sink(
         kind = kind or ("dashboard" if dashboard else "")
     if not kind:
         raise SpecError(f"sink: got {scheme if separator else base!r}, expected {FORMS}")
-    options = parse_options("sink", kind, tail, _OPTIONS.get(kind, ()))
+    forms = _OPTIONS.get(kind, {})
+    options = parse_options("sink", kind, tail, forms, forms)
     if kind in ("jsonl", "video"):
         refuse_unwritable(Path(base))
     if kind == "mqtt":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -15,17 +15,16 @@ from edge_vit.errors import SpecError
 from edge_vit.plugins import import_target
 
 DEFAULT_TIMEOUT_S = 5.0
-_POSITIVE = (r"0*[1-9]\d*", "N, at least 1")
-OPTION_FORMS = {
-    **dict.fromkeys(("width", "height", "rate", "count", "max-mb"), _POSITIVE),
+Forms = Mapping[str, tuple[str, str]]
+"""By option: the pattern of its values, and the same in words."""
+
+POSITIVE = (r"0*[1-9]\d*", "N, at least 1")
+OPTION_FORMS: Forms = {
+    **dict.fromkeys(("width", "height", "rate", "count"), POSITIVE),
     "transport": ("tcp|udp", "tcp or udp"),
     "format": ("[a-z0-9_]+", "mjpeg or yuyv422"),
-    "keep": (r"\d{1,4}", "N"),
-    "qos": ("[01]", "0 or 1"),
-    "on": ("change|every", "change or every"),
-    "interval": (r"\d{1,6}(\.\d+)?", "SECONDS"),
 }
-"""Of each option of sources and sinks: the pattern of its values, and the same in words."""
+"""Of options of sources; those of plug-ins that are not here may have any value."""
 
 _SECRET = re.compile(r"(?i)((?:user|login|pass|pwd|pw|token|secret|auth|key)[\w-]*)=[^&\s!]*")
 """Credentials in queries and paths of cameras, and in properties of GStreamer's elements."""
@@ -87,7 +86,9 @@ def parse_address(text: str) -> SourceAddress:
     base, _, tail = text.partition("#")
     address = _split(base, text)
     known = kind_named(address.kind).options
-    options = parse_options(f"source {hide_password(text)}", address.kind, tail, known)
+    options = parse_options(
+        f"source {hide_password(text)}", address.kind, tail, known, OPTION_FORMS
+    )
     return SourceAddress(address.kind, address.target, address.name, options)
 
 
@@ -138,10 +139,12 @@ def _path_address(text: str) -> SourceAddress:
     raise SpecError(f"source {hide_password(text)} does not exist, expected one of {frame_forms()}")
 
 
-def parse_options(what: str, kind: str, tail: str, known: Sequence[str]) -> dict[str, str]:
+def parse_options(
+    what: str, kind: str, tail: str, known: Collection[str], forms: Forms
+) -> dict[str, str]:
     """Return the options in `tail`, such as ``width=640,height=480``, of which `known` are taken.
 
-    `what` begins the message of a SpecError.
+    Those in `forms` are held to them. `what` begins the message of a SpecError.
     """
     options = {}
     for part in filter(None, re.split("[,&]", tail)):
@@ -149,7 +152,7 @@ def parse_options(what: str, kind: str, tail: str, known: Sequence[str]) -> dict
         if name not in known:
             wanted = ", ".join(known) or "none"
             raise SpecError(f"{what}: got option {name!r}, expected of {kind}: {wanted}")
-        pattern, words = OPTION_FORMS.get(name, (".*", ""))
+        pattern, words = forms.get(name, (".*", ""))
         if not re.fullmatch(pattern, value):
             raise SpecError(f"{what}: got {part!r}, expected {name}={words}")
         options[name] = value
