@@ -71,7 +71,8 @@ class LatestQueue(Generic[T]):
         with self._changed:
             left = [item for queue in self._queues.values() for item in queue]
             self._queues.clear()
-        self.close()
+            self._is_closed = True
+            self._changed.notify_all()
         return left
 
     def _count(self) -> int:
