@@ -56,7 +56,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
     ours, theirs = reference["answer"] == labels, candidate["answer"] == labels
     labelled, right = len(labels), count_true(theirs)
     lost, gained = count_true(ours & ~theirs), count_true(theirs & ~ours)
-    evidence = weigh(part.records, part.outcomes)
+    evidence = weigh(part.records, part.outcomes, has_classes=task.has_classes)
     unlike = exact_bounds(evidence.num_images - evidence.num_agreeing, evidence.num_images)
     num_agreeing = count_true(outcomes["agrees"])
     agreement = wilson_interval(num_agreeing, count)

@@ -210,15 +210,19 @@ def find_clusters(packed: str) -> Clusters:
     )
 
 
-def weigh(records: str, outcomes: str) -> Evidence:
-    """Return the counts over the images that decide, from packed records and outcomes."""
+def weigh(records: str, outcomes: str, *, has_classes: bool = True) -> Evidence:
+    """Return the counts over the images that decide, from packed records and outcomes.
+
+    Where the task has no classes (`has_classes`), no prediction is right or wrong by its label.
+    """
     clusters, rows = find_clusters(records), unpack(records, RECORD)
     counts = ~clusters.is_calibrated_on
     leaders = clusters.leaders[counts]
     reference, candidate = rows[leaders], unpack(outcomes, OUTCOME)[leaders]
     known = clusters.labels[counts] >= 0
     right, candidate_right = (
-        known & (each["answer"] == reference["label"]) for each in (reference, candidate)
+        (known & has_classes) & (each["answer"] == reference["label"])
+        for each in (reference, candidate)
     )
     num_images, num_distinct = len(clusters.cluster_of), len(clusters.leaders)
     return Evidence(

@@ -196,6 +196,8 @@ def test_features_agree_where_they_find_the_same_neighbour(make_model, images):
     assert itself.agreement == 1
     assert report.kl_mean is report.top1 is None
     assert report.num_labelled == 0
+    evidence = report.evidence
+    assert evidence.num_reference_right == evidence.num_lost == evidence.num_gained == 0
     for entry in report.worst:
         assert entry.agrees == same[int(entry.image)]
         assert entry.reference == entry.candidate == ()
