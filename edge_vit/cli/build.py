@@ -57,7 +57,6 @@ _ALL = "all"
 @option(
     "--memory MIB",
     "Most workspace of a kernel.  [default: half of what is free]",
-    int,
     name="memory_mib",
 )
 @option(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, FEW_IMAGES, parse_max_bad
 from edge_vit.data.registry import image_forms
@@ -47,6 +48,13 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes none
             known = ", ".join(map(repr, [*self._others, *self._registry]))
             self.fail(f"{value!r} is not one of {known}.", param, ctx)
         return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin with `incomplete`."""
+        names = [*self._others, *self._registry]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -124,7 +132,7 @@ def numbers(name: str, kind: type[int] | type[float], counts: tuple[int, ...]) -
 
 
 KINDS = {
-    "N": POSITIVE,
+    **dict.fromkeys(("N", "MIB"), POSITIVE),
     **dict.fromkeys(("S", "RATE", "RATIO"), ABOVE_0),
     **dict.fromkeys(("MS", "PERCENT", "POINTS"), AT_LEAST_0),
     **dict.fromkeys(("DIR", "PATH"), PATH),

@@ -46,6 +46,7 @@ from edge_vit.runtime import SessionOptions
 @option(
     "--max-p99-ms MS",
     "What 99 of 100 runs may take; 300 runs at least can tell.  [default: not asked]",
+    params.ABOVE_0,
 )
 @option(
     "--baseline REPORT", "A .json report, or a bundle with one, not to fall behind.", params.PATH

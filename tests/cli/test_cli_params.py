@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from edge_vit.cli.params import POSITIVE, Parsed, numbers, option
+from edge_vit.cli.params import POSITIVE, Names, Parsed, numbers, option
 from edge_vit.errors import SpecError
+from edge_vit.runtime.backends import BACKENDS
 
 
 def seen(decorate, *arguments):
@@ -65,3 +67,21 @@ def test_a_value_is_read_by_its_function_or_refused_in_its_words(text, expected)
 def test_numbers_are_as_many_as_were_asked_for(text):
     found = seen(option("--of H,W", "Sides.", numbers("H,W", int, (2,))), "--of", text)
     assert "is not of the form H,W" in found
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "wanted"),
+    [("--memory MIB", "0", "x>=1"), ("--most MS", "-1", "x>=0"), ("--lr RATE", "0", "x>0")],
+)
+def test_a_number_is_held_to_what_its_placeholder_stands_for(form, text, wanted):
+    assert f"is not in the range {wanted}" in seen(option(form, "How much."), form.split()[0], text)
+
+
+@pytest.mark.parametrize(
+    ("begun", "names"),
+    [("", ["auto", "ort", "openvino", "trt", "rtx"]), ("o", ["ort", "openvino"]), ("x", [])],
+)
+def test_a_shell_completes_the_names_of_a_registry(begun, names):
+    command = click.Command("c", params=[click.Option(["--of"], type=Names(BACKENDS, "auto"))])
+    found = ShellComplete(command, {}, "c", "_C_COMPLETE").get_completions(["--of"], begun)
+    assert [each.value for each in found] == names
