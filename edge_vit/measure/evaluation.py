@@ -122,10 +122,7 @@ class Evaluator:
         self, path: Path, images: str, source: ImageSource, part: Part, is_resumed: bool
     ) -> PartialAccuracy:
         """Return the state at `path`; refuse one of another evaluation than is asked for."""
-        try:
-            old = read_partial(path, "state")
-        except ArtifactError as error:
-            raise ArtifactError(f"{error}. Remove it to begin anew") from None
+        old = read_partial(path, "state", "Remove it to begin anew")
         if not is_resumed:
             raise ArtifactError(
                 f"{path} holds {old.num_images:,} images of an evaluation that was interrupted. "

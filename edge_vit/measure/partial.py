@@ -80,8 +80,14 @@ class PartialAccuracy:
         write_atomically(path, self.to_bytes())
 
 
-def read_partial(path: Path, what: str = "part") -> PartialAccuracy:
-    """Return the part, or the `what` of an evaluation, that was written to `path`."""
+_HOW_TO_MAKE = "Parts come from: edgevit eval BUNDLE --data DIR --shard 1/4 -o FILE"
+
+
+def read_partial(path: Path, what: str = "part", hint: str = _HOW_TO_MAKE) -> PartialAccuracy:
+    """Return the part, or the `what` of an evaluation, that was written to `path`.
+
+    An ArtifactError ends with the `hint`.
+    """
     try:
         data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != PARTIAL_FORMAT:
@@ -89,12 +95,9 @@ def read_partial(path: Path, what: str = "part") -> PartialAccuracy:
             raise SpecError(f"format {found} of a part, this edge-vit reads {PARTIAL_FORMAT}")
         return from_json(PartialAccuracy, data, str(path))
     except OSError as error:
-        raise ArtifactError(
-            f"{what} {path} cannot be read: {error.strerror}. "
-            "Make one with: edgevit eval BUNDLE --data DIR --shard 1/4 -o FILE"
-        ) from None
+        raise ArtifactError(f"{what} {path} cannot be read: {error.strerror}. {hint}") from None
     except (ValueError, SpecError) as error:
-        raise ArtifactError(f"{path} is no {what} of an evaluation: {error}") from None
+        raise ArtifactError(f"{path} is no {what} of an evaluation: {error}. {hint}") from None
 
 
 def merge_partials(parts: Sequence[PartialAccuracy]) -> PartialAccuracy:

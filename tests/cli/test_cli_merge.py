@@ -175,3 +175,4 @@ def test_a_damaged_state_is_refused(refused, shared_bundle, held_out, tmp_path):
     )
     assert "is no state of an evaluation" in line
     assert line.endswith("Remove it to begin anew")
+    assert "--shard" not in line

@@ -324,6 +324,7 @@ def test_refuses_a_damaged_part_in_one_line(damage, message, tmp_path):
     with pytest.raises(ArtifactError, match=message) as caught:
         read_partial(path)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("edgevit eval BUNDLE --data DIR --shard 1/4 -o FILE")
 
 
 @pytest.mark.parametrize(
