@@ -18,6 +18,7 @@ from edge_vit.camera.sinks.web.access import Access
 from edge_vit.camera.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edge_vit.camera.sinks.web.pictures import BOUNDARY, Key, Pictures
 from edge_vit.camera.sinks.web.server import Reply, Request, StrictServer, text_reply
+from edge_vit.camera.threads import RateLimitedWarnings, as_error, describe
 from edge_vit.camera.values import STAGES, CameraPrediction, Stamps
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import SpecError
@@ -73,7 +74,9 @@ class DashboardSink(Sink):
         self.name = _address(host, port)
         self._bins, self._pictures = StageBins(time.monotonic), Pictures()
         self._pages = {path: _load(name) for path, (name, _) in _FILES.items()}
-        self._reading = _Cached(read or (lambda: None), SENSORS_S)
+        self._read: Callable[[], Telemetry | None] = read or (lambda: None)
+        self._warnings = RateLimitedWarnings(_LOG)
+        self._reading = _Cached(self._read_sensors, SENSORS_S)
         self._state = _Cached(self._make_state, STATE_S)
         self._server: StrictServer | None = None
 
@@ -131,6 +134,15 @@ class DashboardSink(Sink):
             kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
             return Reply(200, kind, self._pictures.stream(key))
         return Reply(200, "image/jpeg", self._pictures.snapshot(key))
+
+    def _read_sensors(self) -> Telemetry | None:
+        """One reading; None where that fails, which costs the page these figures alone."""
+        try:
+            return self._read()
+        except Exception as fault:
+            reason = describe(as_error(fault, "the dashboard's sensors"))
+            self._warnings.warn(reason, reason)
+            return None
 
     def _make_state(self) -> bytes:
         """All that the page shows, as JSON."""

@@ -109,6 +109,22 @@ def test_a_machine_without_sensors_has_a_page_too(dashboard):
     assert found["answers"] == {}
 
 
+def test_sensors_that_fail_cost_their_own_figures_alone(dashboard, caplog):
+    def read():
+        raise OSError("the sensor is busy")
+
+    sink = dashboard(read=read)
+    sink.write(make_prediction(7))
+    found = state(sink)
+    assert found["telemetry"] is None
+    assert found["answers"]["test://"]["number"] == 7
+    response, body = get(sink, "/metrics")
+    assert response.status == 200
+    assert b"edgevit_uptime_seconds" in body
+    told = "the dashboard's sensors failed: OSError: the sensor is busy"
+    assert [text for text in caplog.messages if "sensor" in text] == [told]
+
+
 def test_everybody_gets_the_same_figures_for_a_moment(dashboard, monkeypatch):
     calls = []
     monkeypatch.setattr("edge_vit.camera.sinks.web.dashboard.STATE_S", 10**6)
