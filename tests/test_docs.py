@@ -110,6 +110,16 @@ def test_the_documents_are_there():
     assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/design.md"} <= names
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=lambda path: path.stem
+)
+def test_files_that_are_named_exist(path):
+    named = re.findall(
+        r"`((?:edge_vit|tests|benchmarks|examples|docs)/[\w./-]+)`", path.read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 @every_document
 def test_relative_links_resolve(path):
     assert not broken_links(path)

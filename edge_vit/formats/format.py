@@ -70,7 +70,8 @@ class NumberFormat:
     granularity: str = ""  # which values share one scale; empty for floating point
     around: str = ""  # format of what is not quantized in its graph for TensorRT; empty for its own
     needs_images: bool = False  # whether it is written from a calibration table alone
-    lower: str = ""  # ``module:function`` that writes its files: see `edge_vit.lowering.Lower`
+    # The module:function that writes its files: see edge_vit.lowering.variants.Lower
+    lower: str = ""
     emulate: str = ""
     proof: str = ""  # file of the bundle that holds what its graphs came to on the golden images
     compute_capability: tuple[int, int] = (0, 0)
