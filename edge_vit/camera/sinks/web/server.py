@@ -17,7 +17,6 @@ import time
 import urllib.parse
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -93,14 +92,16 @@ class StrictServer(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._warnings = RateLimitedWarnings(_LOG)
+        self._is_stopping = False
         super().__init__((host, port), _Handler)
 
     def start(self) -> None:
         """Serve from now on."""
-        start_thread("dashboard", partial(self.serve_forever, _POLL_S), self._warn)
+        start_thread("dashboard", self._serve, self._warn)
 
     def stop(self) -> None:
         """Serve no more, and close the connections that are open."""
+        self._is_stopping = True
         self.shutdown()
         self.server_close()
         with self._lock:
@@ -108,6 +109,15 @@ class StrictServer(ThreadingHTTPServer):
         for connection in still_open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self) -> None:
+        """Serve until `stop`, after a fault too, such as one of too many open files."""
+        while not self._is_stopping:
+            try:
+                self.serve_forever(_POLL_S)
+            except Exception as fault:
+                self._warn(as_error(fault, "the dashboard"))
+                time.sleep(_POLL_S)
 
     def server_bind(self) -> None:
         """Bind without a look-up of this machine's name, which may take long."""

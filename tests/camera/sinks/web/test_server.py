@@ -234,3 +234,17 @@ def test_a_reply_that_fails_is_one_and_is_logged(serve, caplog):
         assert (response.status, body) == (500, b"this failed here; the log says why\n")
     assert get(server)[0].status == 200
     assert len([m for m in caplog.messages if "dictionary changed size" in m]) == 1
+
+
+def test_serving_goes_on_after_a_fault(serve, monkeypatch, caplog):
+    faults = iter([RuntimeError("selector"), OSError("out of descriptors")])
+    serve_forever = StrictServer.serve_forever
+
+    def faulty(self, *arguments):
+        for fault in faults:
+            raise fault
+        serve_forever(self, *arguments)
+
+    monkeypatch.setattr(StrictServer, "serve_forever", faulty)
+    assert get(serve())[0].status == 200
+    assert "the dashboard failed: RuntimeError: selector" in caplog.messages
