@@ -90,12 +90,12 @@ def main() -> None:
     changed = VARIANTS[1:] if arguments.variants else ()
     ways_on = {AS_TRAINED: ways, **dict.fromkeys(changed, CHANGED)}
     rows = [row for model in found for row in measure(model, arguments.num_images, ways_on)]
-    if arguments.only or arguments.way:
-        print("a part of the whole: nothing written")
+    if arguments.way:
+        print("a part of the ways: nothing written")
         return
     path = write_result(
         arguments.results,
-        "pretrained_accuracy",
+        f"pretrained_accuracy_{arguments.only}" if arguments.only else "pretrained_accuracy",
         threads=2,
         load=load,
         conditions={
