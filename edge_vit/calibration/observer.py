@@ -130,11 +130,12 @@ def observe(
             f"{num_excluded} of the images are golden ones, which INT8 is tried on: left out"
         )
     seen = kept.seen
+    ranges = seen.held_out.ranges
     return Observation(
         {site: seen.stats[value] for site, value in inputs.items()},
         tuple(sorted(seen.digests)),
         tuple(sorted(set(seen.signatures.values()))),
-        {site: seen.held_out.ranges[value] for site, value in inputs.items()},
+        {site: ranges[value] for site, value in inputs.items()},
         seen.held_out.images,
         seen.held_out.shaping,
         tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),
