@@ -9,6 +9,8 @@ from edge_vit.tasks.detection.prediction import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 _COLOURS = (
     (230, 25, 75),
@@ -21,7 +23,6 @@ _COLOURS = (
     (128, 128, 0),
 )
 """By class, again from the first after the last; white text can be read on each."""
-
 
 _REFERENCE, _CANDIDATE = (240, 228, 66), (204, 0, 153)  # told apart by the colour-blind too
 
@@ -40,11 +41,10 @@ def draw_both(picture: Image, reference: Sequence[Box], candidate: Sequence[Box]
             x1, y1, x2, y2 = box.box
             pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
             text = f"{box.label} {box.score:.2f}"
-            left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+            bottom = pen.textbbox((0, 0), text, font=font)[3]
             at = min(y2, canvas.height - bottom) if is_below else max(0, y1 - bottom)
-            pen.rectangle((x1, at, x1 + right - left + 2, at + bottom - top + 2), fill=colour)
             ink = "white" if is_below else "black"
-            pen.text((x1 + 1 - left, at + 1 - top), text, fill=ink, font=font)
+            _write(pen, (x1, at), text, font, padding=1, ground=colour, ink=ink)
     return canvas
 
 
@@ -64,12 +64,24 @@ def draw_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
             continue
         pen.rectangle(box.box, outline=colour, width=line)
         text = f"{box.label} {box.score:.2f}"
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        _, top, _, bottom = pen.textbbox((0, 0), text, font=font)
         at = (x1, max(0, y1 - (bottom - top) - 2 * line))
-        pen.rectangle(
-            (at[0], at[1], at[0] + right - left + 2 * line, at[1] + bottom - top + 2 * line),
-            fill=colour,
-        )
-        pen.text((at[0] + line - left, at[1] + line - top), text, fill="white", font=font)
+        _write(pen, at, text, font, padding=line, ground=colour, ink="white")
     assert isinstance(canvas, Image.Image)
     return canvas
+
+
+def _write(
+    pen: ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    font: FreeTypeFont | ImageFont,
+    *,
+    padding: int,
+    ground: tuple[int, int, int],
+    ink: str,
+) -> None:
+    """Write `text` on a ground of its own, whose upper left corner is `at`."""
+    (x, y), (left, top, right, bottom) = at, pen.textbbox((0, 0), text, font=font)
+    pen.rectangle((x, y, x + right - left + 2 * padding, y + bottom - top + 2 * padding), ground)
+    pen.text((x + padding - left, y + padding - top), text, fill=ink, font=font)
