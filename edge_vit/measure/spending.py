@@ -134,7 +134,7 @@ def read_history(bundle: Bundle) -> LookHistory:
 
 
 def record_look(bundle: Bundle, report: VerifyReport) -> None:
-    """Write into `bundle` that `report` was a look at it.
+    """Record in `bundle` that `report` evaluated it.
 
     An evaluation that is itself in question could not have passed, whatever the candidate did; so
     it is no look.

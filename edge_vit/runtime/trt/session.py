@@ -89,7 +89,7 @@ class TrtSession(Session):
         with self._turn:
             self._cuda.bind_thread()
             execution = self._execution or self._open_context()
-            self._execution = None  # until it ends well: else nobody knows what its stream holds
+            self._execution = None  # until it ends well: after a failure its stream is undefined
             try:
                 outputs, self._last_split = execution.run(feeds)
             except BaseException:
