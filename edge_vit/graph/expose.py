@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edge_vit.graph.weightless import without_weights
+
 _KINDS = ("Max", "Min", "Sum")
 """The sum is NaN where an element is: ONNX Runtime's largest and smallest pass over NaN."""
 
@@ -196,7 +198,7 @@ def _copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _value_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type of each value."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     return {value.name: value.type.tensor_type.elem_type for value in values}
 

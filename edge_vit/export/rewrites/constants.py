@@ -31,6 +31,9 @@ _SHAPED_BY_INPUT = frozenset(
 )
 """Operators whose outputs have as many elements as a further input says."""
 
+_ROUNDING = 1e-6  # over the largest number
+_HIDDEN = 1e9  # from here on, numbers are those of masks
+
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Pow", "Max", "Min"})
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
@@ -154,7 +157,7 @@ def _replace(
     graph: ir.Graph, value: ir.Value, arrays: list[Array], batches: tuple[int, ...]
 ) -> None:
     first = arrays[0]
-    if all(a.shape == first.shape and (a == first).all() for a in arrays[1:]):
+    if all(a.shape == first.shape and _is_same(a, first) for a in arrays[1:]):
         value.replace_all_uses_with(add_constant(graph, "", first))
         return
     for use in list(value.uses()):
@@ -186,9 +189,18 @@ def _repeat_along_batch(arrays: list[Array], batches: tuple[int, ...]) -> bool:
         return False
     row = arrays[0][:1]
     return all(
-        len(a) == batch and a.shape[1:] == row.shape[1:] and (a == row).all()
+        len(a) == batch and a.shape[1:] == row.shape[1:] and _is_same(a, row)
         for a, batch in zip(arrays, batches, strict=True)
     )
+
+
+def _is_same(array: Array, other: Array) -> bool:
+    """Return whether two arrays are equal; a product of more rows may be rounded otherwise."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return bool((array == other).all())
+    sizes = np.abs(other)
+    limit = _ROUNDING * float(sizes[sizes < _HIDDEN].max(initial=0))
+    return bool(np.isclose(array, other, rtol=0, atol=limit, equal_nan=True).all())
 
 
 def _drop_zero_additions(graph: ir.Graph) -> None:

@@ -13,6 +13,7 @@ from edge_vit.errors import SpecError
 from edge_vit.graph.exact import one_line, open_graph
 from edge_vit.graph.expose import expose, keep_needed
 from edge_vit.graph.walk import Array, array_of, is_constant, scaled_by
+from edge_vit.graph.weightless import Weights, split_weights
 
 PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
 
@@ -20,23 +21,23 @@ PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hol
 def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[str, Array]:
     """Return the arrays of `values`, by name, for one run of `batch` images of seeded noise."""
     names = [value.name or "" for value in values]
-    proto = _at_batch(model, batch)
+    proto, weights = _at_batch(model, batch)
     _fix_shapes(proto.graph, _infer(proto))
-    return _run(keep_needed(expose(proto, names, only=True)), names, batch)
+    return _run(keep_needed(expose(proto, names, only=True)), names, batch, weights)
 
 
 def find_shapes(
     model: ir.Model, values: Sequence[ir.Value], batch: int
 ) -> dict[ir.Value, tuple[int, ...]]:
     """Return the shapes of `values` for `batch` images: inferred, or seen in a run."""
-    proto = _at_batch(model, batch)
+    proto, weights = _at_batch(model, batch)
     found = _infer(proto)
     if all(value.name in found for value in values):
         return {value: found[value.name or ""] for value in values}
     names = {value: f"shape_of/{value.name}" for value in values}
     for value, name in names.items():
         proto.graph.node.append(onnx.helper.make_node("Shape", [value.name or ""], [name]))
-    shapes = _run(expose(proto, names.values(), only=True), list(names.values()), batch)
+    shapes = _run(expose(proto, names.values(), only=True), list(names.values()), batch, weights)
     return {value: tuple(shapes[name].tolist()) for value, name in names.items()}
 
 
@@ -78,13 +79,16 @@ def runner_of(
     return run
 
 
-def _at_batch(model: ir.Model, batch: int) -> onnx.ModelProto:
-    """Return `model` for `batch` images, where it leaves that open, and without noted shapes."""
-    proto = ir.to_proto(model)
+def _at_batch(model: ir.Model, batch: int) -> tuple[onnx.ModelProto, Weights]:
+    """Return `model` for `batch` images, where it leaves that open, and its weights by themselves.
+
+    Shapes that are noted in it are left out.
+    """
+    proto, weights = split_weights(model)
     del proto.graph.value_info[:]
     first = proto.graph.input[0].type.tensor_type.shape.dim[0]
     first.dim_value = first.dim_value or batch
-    return proto
+    return proto, weights
 
 
 def _infer(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -109,15 +113,18 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> N
             node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=value))
 
 
-def _run(proto: onnx.ModelProto, names: list[str], batch: int) -> dict[str, Array]:
+def _run(
+    proto: onnx.ModelProto, names: list[str], batch: int, weights: Weights
+) -> dict[str, Array]:
     session = open_graph(proto.SerializeToString(), as_written=True)
-    (image,) = session.get_inputs()
+    image, *others = session.get_inputs()
     shape = [batch if not isinstance(dim, int) else dim for dim in image.shape]
     noise = np.random.default_rng(0).standard_normal(shape)
     is_float = "float" in image.type
     feed = noise.astype(np.float32) if is_float else (noise * 50 + 128).clip(0, 255).astype("u1")
+    given = {other.name: weights[other.name].numpy() for other in others}
     try:
-        return dict(zip(names, session.run(names, {image.name: feed}), strict=True))
+        return dict(zip(names, session.run(names, {image.name: feed, **given}), strict=True))
     except Exception as error:  # ONNX Runtime raises a class of its own for every status code
         raise SpecError(
             f"the graph does not run at batch size {batch}: {one_line(error)}"
