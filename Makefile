@@ -24,8 +24,8 @@ define install
   /^Installing collected/ { print "  unpacking them"; fflush() }'
 endef
 
-# A file's tests stay in one process, which shares their fixtures. PARALLEL= runs all in one.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay in one process, which shares their fixtures; long files first. PARALLEL= runs all in one.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 SPELLED = $(wildcard *.md *.toml *.txt Makefile .ci/run edge_vit tests docs examples benchmarks)
 STYLED = $(wildcard edge_vit tests examples benchmarks)

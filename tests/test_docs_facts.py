@@ -7,16 +7,26 @@ them. A sentence with "default" or an exit status that no row reads fails the la
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
+from kept_values import (
+    below,
+    dashboard_listens_to,
+    default_of,
+    degraded_status,
+    doctor_status,
+    name_of_progress,
+    option,
+    smallest_is_default,
+    status_of,
+    stream_transport,
+    webhook_default,
+)
 
 from edge_vit import errors
 from edge_vit.camera import capture, preprocessing, smoothing
@@ -30,7 +40,6 @@ from edge_vit.formats import find_format
 from edge_vit.lowering import fp16_ranges
 from edge_vit.measure import accuracy, gates, histogram, recorder
 from edge_vit.measure.limits import Limits
-from edge_vit.measure.results import Verdict
 from edge_vit.runtime.trt import build
 from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 from edge_vit.tasks import TASKS, task_named
@@ -66,41 +75,6 @@ def text_of(document: str) -> str:
     return " ".join((ROOT / document).read_text().split())
 
 
-def option(command: str, flag: str) -> Any:
-    """Return the default of a command's option."""
-    found = importlib.import_module(f"edge_vit.cli.{command}").command
-    (param,) = (p for p in found.params if flag in p.opts)
-    assert isinstance(param, click.Option)
-    default = param.get_default(click.Context(found))
-    return None if repr(default) == "Sentinel.UNSET" else default  # click 8.3's word for none
-
-
-def default_of(cls: type, name: str) -> Any:
-    (field,) = (f for f in fields(cls) if f.name == name)
-    return field.default
-
-
-def argument(function: Callable[..., object], name: str) -> Any:
-    return inspect.signature(function).parameters[name].default
-
-
-def status_of(outcome: str) -> int:
-    verdict = Verdict("int8", "int8", outcome, "", ())  # type: ignore[arg-type]
-    return verdict.exit_status
-
-
-def smallest_is_default() -> str:
-    """Return what `open_session` does without a precision, by its own code."""
-    from edge_vit.bundle import Bundle
-    from edge_vit.runtime import session
-
-    source = inspect.getsource(session.open_session)
-    assert "precision or bundle.smallest_precision" in source
-    assert argument(session.open_session, "precision") is None
-    assert isinstance(Bundle.smallest_precision, property)
-    return "smallest"
-
-
 SINK, STALE, EXIT = "docs/sinks.md", "--stale-after", r"\| {} \| "
 FACTS = [
     Fact(
@@ -113,7 +87,7 @@ FACTS = [
         r"the status is (\d), and (\d) for a mistyped command",
         lambda: (errors.EdgeVitError.exit_status, click.UsageError.exit_code),
     ),
-    Fact("README.md", r"an image that claims a (billion) pixels", lambda: _below(MAX_PIXELS, 1e9)),
+    Fact("README.md", r"an image that claims a (billion) pixels", lambda: below(MAX_PIXELS, 1e9)),
     Fact("docs/guide.md", r"`(\w+)` \(default\)", lambda: DEFAULT_RECIPE.name),
     Fact("docs/guide.md", r"up to (\d+) megapixels", lambda: MAX_PIXELS // 10**6),
     Fact(
@@ -153,7 +127,7 @@ FACTS = [
     Fact(
         "docs/python.md",
         r"and (silence) is the default",
-        lambda: {"SILENT": "silence"}[_name_of_progress()],
+        lambda: {"SILENT": "silence"}[name_of_progress()],
     ),
     Fact(
         "docs/tensorrt.md", r"or `all` that the bundle has \| the (smallest)", smallest_is_default
@@ -214,7 +188,7 @@ FACTS = [
         r"One frame every `--interval` seconds \((\d+)\)",
         lambda: option("calibrate", "--interval"),
     ),
-    Fact("docs/camera.md", r"`transport`: `(\w+)` \(default\)", lambda: _stream_transport()),
+    Fact("docs/camera.md", r"`transport`: `(\w+)` \(default\)", lambda: stream_transport()),
     Fact(
         "docs/measuring.md",
         r"`(\w+)` \(default\) \| as fast",
@@ -241,8 +215,8 @@ FACTS = [
     Fact(SINK, r"at most (\d+) a second and", lambda: pictures.MAX_RATE),
     Fact(SINK, r"and (\d+) pixels long", lambda: pictures.MAX_SIDE),
     Fact(SINK, r"after (two) seconds without", lambda: {2.0: "two"}[smoothing.LONGEST_GAP_S]),
-    Fact(SINK, r"By default (this machine alone)", lambda: _dashboard_listens_to()),
-    Fact(SINK, r"`on=(\w+)` \(the default\)", lambda: _webhook_default()),
+    Fact(SINK, r"By default (this machine alone)", lambda: dashboard_listens_to()),
+    Fact(SINK, r"`on=(\w+)` \(the default\)", lambda: webhook_default()),
     Fact(
         "docs/sources.md",
         r"cosine above ([\d.]+) and no error above ([\d.]+) of",
@@ -281,7 +255,7 @@ FACTS = [
         )
         for name, precision in (("fp32", "fp32"), ("FP16", "fp16"), ("INT8", "int8"))
     ),
-    Fact("docs/runtime.md", r"and the exit status is \*\*(6)\*\*", lambda: _degraded_status()),
+    Fact("docs/runtime.md", r"and the exit status is \*\*(6)\*\*", lambda: degraded_status()),
     Fact(
         "docs/runtime.md",
         r"says so and the exit status is \*\*(\d)\*\*",
@@ -290,7 +264,7 @@ FACTS = [
     Fact(
         "docs/device.md",
         r"The exit status is (\d) when there is a problem",
-        lambda: _doctor_status(),
+        lambda: doctor_status(),
     ),
     *(
         Fact(
@@ -333,57 +307,10 @@ STATUSES: dict[int, Callable[[], int]] = {
     3: lambda: errors.GateFailed.exit_status,
     4: lambda: errors.DeviceLostError.exit_status,
     5: lambda: status_of("undecided"),
-    6: lambda: _degraded_status(),
+    6: lambda: degraded_status(),
     130: lambda: INTERRUPTED,
 }
 """Every exit status there is, and where the code keeps it."""
-
-
-def _below(value: float, limit: float) -> str:
-    assert value < limit
-    return "billion"
-
-
-def _name_of_progress() -> str:
-    from edge_vit.api import calibrate, export_bundle
-    from edge_vit.measure.verify import verify
-    from edge_vit.progress import SILENT
-
-    assert all(argument(f, "progress") is SILENT for f in (verify, calibrate, export_bundle))
-    return "SILENT"
-
-
-def _degraded_status() -> int:
-    from edge_vit.runtime.degraded import DEGRADED_STATUS
-
-    return DEGRADED_STATUS
-
-
-def _doctor_status() -> int:
-    from edge_vit.cli import doctor
-
-    source = inspect.getsource(doctor)
-    (status,) = re.findall(r"context\.exit\((\d)\)", source)
-    return int(status)
-
-
-def _stream_transport() -> str:
-    from edge_vit.camera.sources import stream
-
-    (transport,) = re.findall(r'get\("transport", "(\w+)"\)', inspect.getsource(stream))
-    return str(transport)
-
-
-def _dashboard_listens_to() -> str:
-    from edge_vit.camera.sinks.web import dashboard
-
-    return {"127.0.0.1": "this machine alone"}[dashboard.HOST]
-
-
-def _webhook_default() -> str:
-    from edge_vit.camera.sinks import webhook
-
-    return str(argument(webhook.WebhookSink.__init__, "on"))
 
 
 def value_of(words: str) -> object:

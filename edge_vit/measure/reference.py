@@ -287,7 +287,9 @@ def permuted_classes(confusion: Confusion) -> tuple[tuple[int, int], ...]:
     taken_for = {
         true: answer
         for (true, answer), count in confusion.items()
-        if true != answer and exact_bounds(count, sizes[true]).low > 0.5
+        if true != answer
+        and 2 * count > sizes[true]  # few pairs are left to bisect a bound of
+        and exact_bounds(count, sizes[true]).low > 0.5
     }
     found: set[int] = set()
     for start in taken_for:

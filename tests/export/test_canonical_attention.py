@@ -147,6 +147,7 @@ def test_every_attention_becomes_the_same(make, more):
     assert_form(prove(source, export_legacy(source)), more)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(("make", "more"), MLPS.values(), ids=MLPS)
 @pytest.mark.parametrize("opset", [14, 20])
 def test_every_mlp_keeps_its_four_sites(make, more, opset):
@@ -154,6 +155,7 @@ def test_every_mlp_keeps_its_four_sites(make, more, opset):
     assert_form(prove(source, export_legacy(source, opset)), more)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", ["unbind", "separate", "sequence-first", "multihead-attention"])
 @pytest.mark.parametrize(("opset", "batch"), [(14, 1), (20, 3)])
 def test_a_static_batch_stays_static(name, opset, batch):

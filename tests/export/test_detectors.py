@@ -53,6 +53,7 @@ def folder(tmp_path_factory):
     return get
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     "model_type",
     [pytest.param(n, marks=[] if n in QUICK else pytest.mark.full) for n in small.DETECTORS],

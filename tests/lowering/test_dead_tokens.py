@@ -105,6 +105,7 @@ def test_a_pick_of_a_list_of_one_stays_one(model):
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", ["rms norm, gated", "gated, packed"])
 def test_sees_through_the_norm_and_the_gate_of_newer_models(name):
     module = small_vits.ARCHITECTURES[name]()

@@ -89,6 +89,7 @@ def test_folds_proj_qkv_and_fc1_of_every_block(plain):
 PROJ_FC2 = [["proj"], ["fc2"]]
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     ("make", "roles"),
     [

@@ -134,6 +134,7 @@ def odd(request, report):
     return request.param(report)
 
 
+@pytest.mark.uncounted
 def test_every_form_takes_it(odd, table, monkeypatch):
     monkeypatch.setattr("edge_vit.report.svg._save", lambda figure: "<svg></svg>")
     page = render_html(odd, table)
@@ -159,6 +160,7 @@ def test_plots_of_odd_samples_are_drawn(report, table):
         html5lib.HTMLParser(strict=True).parse(render_html(change(report), table))
 
 
+@pytest.mark.uncounted
 def test_names_without_a_glyph_are_drawn_without_a_word(report, table):
     sites = {f"块{name}\x1b": scales for name, scales in table.sites.items()}
     page = render_html(report, dataclasses.replace(table, sites=sites))

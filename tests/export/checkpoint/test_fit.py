@@ -3,67 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import json
-import pickle
 import re
 import time
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
 from edge_vit.errors import ArtifactError
 from edge_vit.export.checkpoint import fill, read_stored
-
-
-class Net(nn.Module):
-    """Two layers, a norm, a head and a buffer, names of several lengths."""
-
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-        self.norm = nn.BatchNorm1d(3)
-        self.head = nn.Linear(3, 2)
-
-
-torch.manual_seed(0)
-WEIGHTS = {
-    name: value if value.dtype == torch.long else torch.randn(value.shape)
-    for name, value in Net().state_dict().items()
-}
-OTHERS = {
-    name: value if value.dtype == torch.long else value + 1 for name, value in WEIGHTS.items()
-}
-ORDER = [name for name, _ in Net().named_parameters()]
-BODY = {name: value for name, value in WEIGHTS.items() if not name.startswith("head.")}
-HEAD = {name: value for name, value in WEIGHTS.items() if name.startswith("head.")}
-
-
-def under(prefix, weights=WEIGHTS):
-    return {prefix + name: value for name, value in weights.items()}
-
-
-def net_of(weights):
-    net = Net()
-    net.load_state_dict(weights)
-    return net
-
-
-def take(tmp_path, content, key=None):
-    """Return the model that `content` was loaded into, and what was said of it."""
-    path = tmp_path / "last.ckpt"
-    torch.save(content, path)
-    net = Net()
-    return net.state_dict(), fill(net, path, key), net
-
-
-def holds(found, weights):
-    return all(torch.equal(found[name], weights[name]) for name in WEIGHTS)
-
+from tests.export.checkpoint.small_net import (
+    BODY,
+    HEAD,
+    ORDER,
+    OTHERS,
+    WEIGHTS,
+    Net,
+    holds,
+    net_of,
+    take,
+    under,
+)
 
 AVERAGES = {
     "timm": {"state_dict": OTHERS, "state_dict_ema": WEIGHTS},
@@ -301,81 +263,6 @@ def test_numbers_beside_the_weights_are_no_weights(tmp_path):
     assert holds(take(tmp_path, content)[0], WEIGHTS)
 
 
-def write_shards(folder):
-    names = list(WEIGHTS)
-    parts = {"a.safetensors": names[:4], "b.safetensors": names[4:]}
-    for file, members in parts.items():
-        safetensors.torch.save_file({name: WEIGHTS[name] for name in members}, folder / file)
-    shards = {name: file for file, members in parts.items() for name in members}
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": shards}))
-    return index
-
-
-@pytest.mark.parametrize("as_folder", [False, True])
-def test_weights_in_several_files_are_read_by_their_index(tmp_path, as_folder):
-    index, net = write_shards(tmp_path), Net()
-    fill(net, tmp_path if as_folder else index)
-    assert holds(net.state_dict(), WEIGHTS)
-
-
-def test_a_missing_file_of_several_is_named(tmp_path):
-    index = write_shards(tmp_path)
-    (tmp_path / "b.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"1 of 2 files are missing beside it: b.safetensors$"):
-        fill(Net(), index)
-
-
-@pytest.mark.parametrize("text", ["[]", "{", '{"weight_map": {"a": "../x"}}', '{"weight_map": 3}'])
-def test_an_index_that_is_none_is_refused(tmp_path, text):
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_text(text)
-    with pytest.raises(ArtifactError, match="is no index of weights"):
-        fill(Net(), index)
-
-
-FOREIGN = {
-    "keras": (b"\x89HDF\r\n\x1a\n" + bytes(9), "an HDF5 file"),
-    "gguf": (b"GGUF" + bytes(20), "a GGUF file"),
-    "npy": (b"\x93NUMPY\x01\x00v", "a NumPy array"),
-    "web-page": (b"<!DOCTYPE html><html>", "a web page"),
-    "gzip": (b"\x1f\x8b\x08" + bytes(20), "compressed with gzip"),
-}
-
-
-@pytest.mark.parametrize(("data", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_files_of_other_programs_are_named(tmp_path, data, message):
-    path = tmp_path / "weights.bin"
-    path.write_bytes(data)
-    with pytest.raises(ArtifactError, match=message):
-        fill(Net(), path)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_a_scripted_module_is_named(tmp_path):
-    path = tmp_path / "scripted.pt"
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
-    with pytest.raises(ArtifactError, match=r"is a scripted module .*torch.jit.load"):
-        fill(nn.Linear(2, 2), path)
-
-
-def test_a_numpy_archive_and_a_folder_of_none_are_named(tmp_path):
-    np.savez(tmp_path / "jax.npz", kernel=np.ones(3))
-    with pytest.raises(ArtifactError, match=r"is a NumPy archive.*load_pretrained"):
-        fill(Net(), tmp_path / "jax.npz")
-    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
-        archive.writestr("run/best.pth", b"0")
-    with pytest.raises(ArtifactError, match=r"zip archive, unpack it first: it has run/best.pth"):
-        fill(Net(), tmp_path / "packed.zip")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "best.pth").touch()
-    with pytest.raises(ArtifactError, match=r"Did you mean .*run/best.pth\?"):
-        fill(Net(), tmp_path / "run")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match=r"is a folder without model.safetensors or pytorch_"):
-        fill(Net(), tmp_path / "empty")
-
-
 def test_counters_of_batch_norms_and_weights_of_classes_change_nothing(tmp_path):
     older = {name: value for name, value in WEIGHTS.items() if "num_batches" not in name}
     assert len(older) == len(WEIGHTS) - 1
@@ -429,23 +316,6 @@ def test_adapters_alone_are_named(tmp_path):
     content = {f"base_model.model.blocks.0.lora_{k}.weight": torch.ones(2, 3) for k in "AB"}
     with pytest.raises(ArtifactError, match=r"holds LoRA adapters.*merge_and_unload"):
         take(tmp_path, content)
-
-
-def test_a_plain_pickle_of_arrays_is_read_and_one_of_tensors_is_named(tmp_path):
-    path, net = tmp_path / "weights.pkl", Net()
-    path.write_bytes(pickle.dumps({name: value.numpy() for name, value in WEIGHTS.items()}))
-    fill(net, path)
-    assert holds(net.state_dict(), WEIGHTS)
-    path.write_bytes(pickle.dumps(WEIGHTS))
-    with pytest.raises(ArtifactError, match=r"pickle.dump wrote, not torch.save"):
-        fill(net, path)
-
-
-def test_an_exported_program_is_named(tmp_path):
-    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
-        archive.writestr("net/models/model.json", "{}")
-    with pytest.raises(ArtifactError, match=r"is an exported program \(torch.export\)"):
-        fill(Net(), tmp_path / "net.pt2")
 
 
 class Settings(dict):

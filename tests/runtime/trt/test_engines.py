@@ -13,7 +13,7 @@ import pytest
 from edge_vit.bundle import Bundle
 from edge_vit.errors import ArtifactError, EdgeVitError, GateFailed, SpecError
 from edge_vit.progress import Silent
-from edge_vit.runtime.trt import engines, store
+from edge_vit.runtime.trt import store
 from edge_vit.runtime.trt.engines import build_engine, find_engine
 from edge_vit.runtime.trt.identity import EngineOptions, Hardware
 from edge_vit.runtime.trt.store import list_engines, read_sidecar, sidecar_path, write_sidecar
@@ -376,29 +376,3 @@ def test_rtx_takes_no_timing_cache(bundle, tmp_path):
     limits = {"timing_cache": tmp_path / "cache"}
     with pytest.raises(EdgeVitError, match="takes no timing cache"):
         build_engine(bundle, "int8", "rtx", SM86, builder=RTX, **limits)
-
-
-def test_a_state_folder_that_cannot_be_written_is_seen_before_the_work(
-    bundle, monkeypatch, tmp_path
-):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ArtifactError, match=r"Name a folder of yours: export XDG_STATE_HOME=DIR$"):
-        build_engine(bundle, "int8", "rtx", SM86, builder=RTX)
-
-
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
-    def fail():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setattr(store.Path, "home", fail)
-    with pytest.raises(ArtifactError, match="has no home folder"):
-        store.state_folder()
-
-
-def test_a_full_disk_is_seen_before_the_work(bundle, monkeypatch):
-    usage = type("Usage", (), {"free": 1 << 20})
-    monkeypatch.setattr(engines.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(ArtifactError, match=r"1 MiB are left on the disk, and the engine wants"):
-        build_engine(bundle, "int8", "rtx", SM86, builder=RTX)
