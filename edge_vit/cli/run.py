@@ -39,7 +39,11 @@ _LOG = logging.getLogger(__name__)
     "Leave out what has a lower score.  [default: none; of boxes the model's threshold]",
     click.FloatRange(0, 1, max_open=True),
 )
-@option("--draw DIR", "Write each image with its boxes here, as PNG.", params.ANY_FOLDER)
+@option(
+    "--draw DIR",
+    "Write each image with its boxes or its map here, as PNG, and a map's values beside it.",
+    params.ANY_FOLDER,
+)
 @option(
     "--coco FILE",
     "Write boxes as COCO results; an image's id is the number in its name, or its place from 1.",
@@ -69,9 +73,12 @@ def command(
     """
     opened = Bundle.open(bundle)
     task = task_of(opened.spec)
-    for name, asked in (("--draw", draw), ("--coco", coco)):
-        if asked is not None and not task.has_boxes:
-            raise SpecError(f"{name}: {opened.spec.name} gives no boxes. Leave {name} out")
+    for name, asked, can, what in (
+        ("--draw", draw, task.is_drawn, "nothing that is drawn"),
+        ("--coco", coco, task.has_boxes, "no boxes"),
+    ):
+        if asked is not None and not can:
+            raise SpecError(f"{name}: {opened.spec.name} gives {what}. Leave {name} out")
     precision = precision or opened.smallest_precision
     predictions: list[Prediction] = []
     bad: list[str] = []
@@ -111,12 +118,13 @@ def command(
 
 
 def _draw(folder: Path, path: Path, task: Task, prediction: Prediction) -> None:
-    """Write the image at `path` with what `prediction` shows in it into `folder`."""
+    """Write the image at `path` with what `prediction` shows in it into `folder`, and its files."""
     picture = io.BytesIO()
     task.draw(Image.fromarray(load_image(path)), prediction).save(picture, "PNG")
     with refuse_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{path.stem}.png", picture.getvalue())
+    for ending, data in {"png": picture.getvalue(), **prediction.files()}.items():
+        write_atomically(folder / f"{path.stem}.{ending}", data)
 
 
 def _explain(path: Path, bundle: Path, error: ImageError) -> str:

@@ -76,13 +76,15 @@ def make_canonical(
     is_contract: bool = False,
     settle: Callable[[Ending | None], Meaning] | None = None,
     outputs: Sequence[str] = (),
+    shapes: Sequence[tuple[int, ...]] = (),
 ) -> CanonicalGraph:
     """Return `proto` in canonical form.
 
     `proto` has one input, normalised float32 (batch, 3, height, width), or with `is_contract`
     ``images`` uint8 (batch, height, width, 3). Its first output is (batch, classes or channels);
-    with the names of several `outputs` they are (batch, rows, columns) each. `settle` returns what
-    the output means, by the end that the graph was found to have; without it the end stays.
+    with the names of `outputs` they may have more axes. `settle` returns what the output means, by
+    the end that the graph was found to have; without it the end stays. `shapes` are those that the
+    outputs were seen to have, without the batch, where the graph does not tell.
 
     Raises:
         SpecError: the graph has another input or output, does not run, or is larger than 2 GiB.
@@ -120,7 +122,7 @@ def make_canonical(
     _infer_shapes(model)
     keep_batch_dimension(graph)
     shape_biases(graph)
-    batch, shapes = _read_outputs(graph, 3 if outputs else 2, len(outputs) or 1)
+    batch, shapes = _read_outputs(graph, len(outputs), shapes)
     ending = None if outputs else find_ending(graph)
     meaning = settle(ending) if settle else Meaning(task, task_named(task).default_activation)
     if meaning.stripped is not None:
@@ -218,14 +220,17 @@ def _infer_shapes(model: ir.Model) -> None:
 
 
 def _read_outputs(
-    graph: ir.Graph, rank: int, count: int
+    graph: ir.Graph, num_named: int, seen: Sequence[tuple[int, ...]]
 ) -> tuple[int | None, list[tuple[int, ...]]]:
-    """Return (static batch or None, shape of each of the first `count` outputs without batch)."""
+    """Return (static batch or None, shape of each named output, or of the only, without batch)."""
     shapes: list[tuple[int, ...]] = []
-    for output in graph.outputs[:count]:
-        fixed = tuple(dim for dim in list(output.shape or ())[1:] if isinstance(dim, int))
-        if len(fixed) != rank - 1:
-            wanted = "(batch, classes)" if rank == 2 else "(batch, rows, columns)"
+    for index, output in enumerate(graph.outputs[: num_named or 1]):
+        sides = list(output.shape or ())[1:]
+        fixed = tuple(side for side in sides if isinstance(side, int))
+        if num_named and len(fixed) != len(sides) and index < len(seen):
+            fixed = seen[index]
+        if not fixed or len(fixed) != len(sides) or (not num_named and len(fixed) > 1):
+            wanted = "fixed sides behind the batch" if num_named else "(batch, classes)"
             raise SpecError(f"output {output.name!r} has shape {output.shape}, expected {wanted}")
         shapes.append(fixed)
     (batch, *_) = dims_of(graph.inputs[0])

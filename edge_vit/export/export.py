@@ -109,6 +109,7 @@ def export_model(
                 request, source.task, ending, reference.outputs, source.activation
             ),
             outputs=source.outputs,
+            shapes=[each.shape[1:] for each in reference.runs[0].outputs],
         )
         meaning = canonical.meaning
         fp32 = canonical.model.SerializeToString()

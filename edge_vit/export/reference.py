@@ -159,7 +159,8 @@ def _run(source: Source, run: RunModel, images: Images, name: str) -> tuple[Outp
             f"{source.address} does not run at batch size {size}: {reason(error)}{one}"
         ) from None
     for outputs in found:
-        if outputs.ndim != (3 if source.outputs else 2) or len(outputs) != size:
+        is_whole = outputs.ndim > 1 if source.outputs else outputs.ndim == 2
+        if not is_whole or len(outputs) != size:
             raise SpecError(
                 f"{source.address} gives {tuple(outputs.shape)} for {size} images, expected one "
                 "row each: the images of a batch are put together in it. Keep the batch the first "

@@ -106,8 +106,8 @@ class Comparison:
         )
 
     def _picture(self, image: SeenImage, reference: Outputs, candidate: Outputs) -> str:
-        """Return the image, with both sets of boxes where there are some, as PNG in base64."""
-        if not self._task.has_boxes:
+        """Return the image, with both predictions where they are drawn, as PNG in base64."""
+        if not self._task.is_drawn:
             return thumbnail_png(image.pixels)
         large = Image.fromarray(image.pixels)
         scale = DRAWN_PIXELS / max(large.size)

@@ -151,7 +151,7 @@ def _make_page(
         "created": report.created.replace("T", " ").replace("+00:00", " UTC"),
         "is_pixelated": max(report.model.preprocess.image_size) <= 64,
         "about_pictures": task_of(report.model).wording.pictures,
-        "has_drawings": task_of(report.model).has_boxes,
+        "has_drawings": task_of(report.model).is_drawn,
         "key_figures": _key_figures(report),
         "gates": _gates_figure(report),
         "latency": _latency_figures(report.latency),

@@ -149,7 +149,7 @@ class ModelSpec:
     labels: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]  # one tensor, images: uint8 (batch, height, width, 3) RGB
     # As the task names them, float32, batch first; the first one's last axis holds classes, scores
-    # or channels
+    # or channels, or it is a map (batch, height, width) or (batch, channels, height, width)
     outputs: tuple[TensorSpec, ...]
     preprocess: PreprocessSpec  # how an image becomes the input
     depth: int = 0  # number of transformer blocks
@@ -187,7 +187,7 @@ class ModelSpec:
     @property
     def num_outputs(self) -> int:
         """Number of classes, labels or scores, or of feature channels."""
-        return int(self.outputs[0].shape[-1])
+        return int(_task(self.task).width_of(self.outputs[0].shape))
 
     @property
     def static_batch(self) -> int | None:

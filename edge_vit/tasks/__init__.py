@@ -22,6 +22,7 @@ TASKS: Registry[Task] = Registry(
         "multi_label": "edge_vit.tasks.classification:MULTI_LABEL",
         "regression": "edge_vit.tasks.regression:TASK",
         "detection": "edge_vit.tasks.detection:TASK",
+        "dense": "edge_vit.tasks.dense:TASK",
         "features": "edge_vit.tasks.features:TASK",
     },
 )

@@ -80,7 +80,10 @@ class Task(ABC):
     loss_measure: str = ""
     # The accuracy gate that is asked by default, and again of an earlier report
     gate: str = "max-drop"
-    has_boxes: bool = False  # whether its predictions are boxes, which can be drawn
+    has_boxes: bool = False  # whether its predictions are boxes
+    is_drawn: bool = False  # whether its predictions are drawn on pictures
+    # Whether its first output is a map, (batch, height, width) or (batch, channels, height, width)
+    gives_map: bool = False
     # Name of a measure that has no value where the reference shows nothing in any image, so that
     # nothing can be compared
     shown_measure: str = ""
@@ -98,6 +101,10 @@ class Task(ABC):
         """Return the name of the first output."""
         return "probabilities" if activation == "none" else "logits"
 
+    def width_of(self, shape: tuple[int | str, ...]) -> int | str:
+        """Return the number of classes, scores or channels of a first output of `shape`."""
+        return shape[-1]
+
     def check(self, spec: ModelSpec) -> None:
         """Raise SpecError where a model cannot be one of this task."""
         if not self.gives_probabilities and spec.activation != "none":
@@ -106,7 +113,7 @@ class Task(ABC):
         wanted = self.refuse_threshold(spec.threshold)
         if wanted:
             raise SpecError(f"threshold of {spec.name}: got {spec.threshold}, expected {wanted}")
-        if not isinstance(spec.outputs[0].shape[-1], int):
+        if not isinstance(self.width_of(spec.outputs[0].shape), int):
             raise SpecError(f"output of {spec.name}: got {spec.outputs[0]}, expected a fixed width")
         wanted_labels = self.num_labels(spec.num_outputs, spec.activation)
         if self.has_labels and spec.labels and len(spec.labels) != wanted_labels:

@@ -6,8 +6,8 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import TASKS, task_named
 
-CLASSES, FEATURES, DETECTION = "classification", "features", "detection"
-"""The task of a model with a head by default; of one without; of a detector."""
+CLASSES, FEATURES, DETECTION, DENSE = "classification", "features", "detection", "dense"
+"""The task of a model with a head by default, of one without, of a detector, of a map."""
 
 _REMARKS = {
     "multi_label": "its configuration says multi-label: each label is on or off by itself",

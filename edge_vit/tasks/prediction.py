@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,10 @@ class Prediction:
     def draw(self, picture: Any) -> Any:
         """Return `picture`, a Pillow image, with what the prediction shows in it; here as it is."""
         return picture
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return files that hold what a picture only shows, by the end of their names."""
+        return {}
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the rows that a table shows of it; their heads are the task's `columns`."""

@@ -1,9 +1,8 @@
-"""``onnx:FILE``: a classifier, feature extractor or detector that another program exported."""
+"""``onnx:FILE``: a classifier, feature extractor, detector or map that another program exported."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
+from edge_vit.export.sources.map_outputs import take_map, whole_image
 from edge_vit.export.sources.onnx_detector import (
     KNOWN,
     OUTPUTS,
@@ -67,11 +67,15 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     outputs: tuple[str, ...] = ()
     if is_detector(model):
         detector = as_detector(request.address, model, size_input, preprocess.image_size)
-        if request.crop_mode is None:  # a crop would lose objects: the whole image is squeezed in
-            preprocess = replace(preprocess, crop_mode="squash", crop_pct=request.crop_pct or 1.0)
+        preprocess = whole_image(request, preprocess)  # a crop would lose objects
         task, model, outputs = DETECTION, detector.model, OUTPUTS
         labels, activation = _settle_classes(request, detector)
         remarks += detector.remarks
+    elif (found := take_map(request, model, preprocess.image_size)) is not None:
+        model, output_map = found
+        task, outputs = output_map.task, (output_map.name,)
+        preprocess = whole_image(request, preprocess)
+        labels = check_classes(request, task, output_map.num_channels)
     else:
         output = _keep_one_output(request, model)
         task, columns = task_of_head(request.num_classes), output.shape[1]

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import nn
 
 from edge_vit.errors import EdgeVitError, SpecError, did_you_mean
 from edge_vit.export.checkpoint import fill
+from edge_vit.export.sources.map_outputs import whole_image
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import task_of_head
 
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib"))
@@ -47,7 +50,8 @@ def open_python(request: SourceRequest) -> TorchSource:
     if request.checkpoint is not None:
         weights = fill(module, request.checkpoint, request.weights_key)
     own = getattr(made, "preprocess", None) or getattr(module, "preprocess", None)
-    return torch_source(
+    is_own = isinstance(own, PreprocessSpec)
+    source = torch_source(
         request,
         module,
         name=factory_name,
@@ -57,6 +61,9 @@ def open_python(request: SourceRequest) -> TorchSource:
         else request.whole_preprocess(),
         weights=weights,
     )
+    if not is_own and task_named(source.task).gives_map:
+        source = replace(source, preprocess=whole_image(request, source.preprocess))
+    return source
 
 
 def _find_factory(

@@ -93,7 +93,7 @@ def as_detector(
     model.graph.output.extend(kept)
     remarks = (f"left out: {', '.join(left_out)}",) if left_out else ()
     model = keep_needed(model) if left_out else model
-    _refuse_pixels(address, str(names[1]), _run(model, None)[str(names[1])])
+    _refuse_pixels(address, str(names[1]), run_once(model, None)[str(names[1])])
     return Detector(model, activation, remarks)
 
 
@@ -115,7 +115,7 @@ def _cut(
     address: str, model: ModelProto, sizes: ValueInfoProto | None, image_size: tuple[int, int]
 ) -> Detector:
     """Return the graph in front of its own decoding, found by running it once."""
-    values = _run(model, sizes, [n for o in ("scores", "boxes") for n in _nearest(model, o)])
+    values = run_once(model, sizes, [n for o in ("scores", "boxes") for n in _nearest(model, o)])
     labels, boxes, scores = (np.asarray(values[name])[0] for name in _DECODED)
     order = np.argsort(-scores, kind="stable")
     decoded = scores[order].astype(np.float64), labels[order], boxes[order].astype(np.float64)
@@ -148,7 +148,7 @@ def _refuse_pixels(address: str, name: str, boxes: FloatArray) -> None:
         )
 
 
-def _run(
+def run_once(
     model: ModelProto, sizes: ValueInfoProto | None, names: Sequence[str] = ()
 ) -> Mapping[str, FloatArray]:
     """Return what the graph gives for a noisy image, and its values `names`."""

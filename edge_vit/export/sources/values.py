@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
+from edge_vit.export.sources.map_outputs import MapModel, MapOutput, choose_map, name_map
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.spec import Activation, PreprocessSpec, TaskName
@@ -105,8 +106,11 @@ def torch_source(
         module, remarks = GrayImages(module), (GRAY_REMARK,)
     output = _run_once(request.address, module, preprocess.image_size)
     if outputs:
-        columns = _columns(request.address, output, outputs)
+        columns = _columns(request.address, output, outputs, task)
         columns = task_named(task).num_labels(columns, activation)
+    elif (found := _find_map(request, module, output, preprocess.image_size)) is not None:
+        module, output_map = found
+        task, outputs, columns = output_map.task, (output_map.name,), output_map.num_channels
     else:
         module, taken = _take_output(module, output)
         remarks += taken
@@ -135,7 +139,7 @@ def check_classes(
     if not task_named(task).has_labels:
         if request.labels:
             raise SpecError(
-                f"{request.address} gives features, not classes, but --labels names "
+                f"{request.address} gives {task}, not classes, but --labels names "
                 f"{len(request.labels)}. Leave --labels out"
             )
         return ()
@@ -173,15 +177,15 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> o
     return output
 
 
-def _columns(address: str, output: object, names: tuple[str, ...]) -> int:
-    """Return C of the first of several outputs (B, N, C)."""
+def _columns(address: str, output: object, names: tuple[str, ...], task: TaskName) -> int:
+    """Return the number of classes or channels of the first of the outputs `names`."""
     given = output if isinstance(output, tuple) else ()
-    if len(given) != len(names) or not all(isinstance(x, Tensor) and x.ndim == 3 for x in given):
+    if len(given) != len(names) or not all(isinstance(x, Tensor) and x.ndim > 1 for x in given):
         raise SpecError(
-            f"{address} returns a {type(output).__name__}, expected {len(names)} tensors (batch, "
-            f"rows, columns): {', '.join(names)}"
+            f"{address} returns a {type(output).__name__}, expected {len(names)} tensors, batch "
+            f"first: {', '.join(names)}"
         )
-    return int(given[0].shape[2])
+    return int(task_named(task).width_of(tuple(given[0].shape)))
 
 
 def _width(address: str, output: object) -> int:
@@ -283,6 +287,23 @@ def _take_output(module: nn.Module, output: object) -> tuple[nn.Module, tuple[st
     if key is None:
         return (module if is_flat else OneOutput(module, None)), ()
     return OneOutput(module, key), (f"of what the model returns, {key!r} is taken",)
+
+
+def _find_map(
+    request: SourceRequest, module: nn.Module, output: object, image_size: tuple[int, int]
+) -> tuple[nn.Module, MapOutput] | None:
+    """Return `module` so that it returns its map in a tuple, and what that is; None without one."""
+    is_single = isinstance(output, Tensor)
+    tensors = {0: output} if is_single else _entries(output)
+    shapes = {
+        key: tuple(each.shape)
+        for key, each in tensors.items()
+        if isinstance(each, Tensor) and each.is_floating_point()
+    }
+    key = choose_map(request, shapes, image_size)
+    if key is None:
+        return None
+    return MapModel(module, None if is_single else key), name_map(request, key, shapes[key])
 
 
 def _entries(output: object) -> Mapping[Any, Any]:

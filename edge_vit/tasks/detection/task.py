@@ -45,6 +45,7 @@ class Detection(Task):
     has_direction = False
     disagreement_is_loss = True
     has_boxes = True
+    is_drawn = True
     shown_measure = "matched_boxes"
     default_top = 100
     measures = MEASURES
