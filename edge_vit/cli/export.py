@@ -55,6 +55,12 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     "--model-arg KEY=VALUE", "Of its constructor; repeatable.", name="model_args", multiple=True
 )
 @option("--labels FILE", "Class names: one per line, or as JSON.", params.PATH, name="labels_file")
+@option(
+    "--prompt TEXT",
+    "Zero-shot: labels in the words of a CLIP, such as 'a photo of a {}'; repeatable.",
+    name="prompts",
+    multiple=True,
+)
 @option("--num-classes N", "Width of the head; 0 for none.", params.NOT_NEGATIVE)
 @option("--task", "What the output means, where the model does not tell.", params.Names(TASKS))
 @option("--activation", "What makes the output probabilities.", get_args(Activation))

@@ -132,6 +132,7 @@ def export_model(
         activation=meaning.activation,
         threshold=request.threshold,
         nms=request.nms,
+        text=source.text,
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
     remarks = (*source.remarks, *meaning.remarks)

@@ -55,6 +55,8 @@ def settle_meaning(
                 "Leave --activation out, or say --task"
             )
         return Meaning(task, "none", None, remarks)
+    if ending is None and activation is not None and request.activation is None:
+        return Meaning(task, task_named(task).default_activation if request.task else activation)
     if ending is None:
         activation, found = _look(request, task, outputs)
         return Meaning(task, activation, None, (*remarks, *found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_vit.measure.results import VerifyReport
 from edge_vit.report.grids import Grid, place_of, turns_of
-from edge_vit.report.wording import MISSING, YES_NO, count
+from edge_vit.report.wording import MISSING, YES_NO, count, short_digest
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
 from edge_vit.tasks import task_of
@@ -76,6 +76,7 @@ def model_grid(spec: ModelSpec) -> Grid:
         *(("input", f"{tensor.name}: {tensor}") for tensor in spec.inputs),
         *(("output", f"{tensor.name}: {tensor}") for tensor in spec.outputs),
         ("labels", f"{len(spec.labels)}: {labels}" if spec.labels else MISSING),
+        *_text_rows(spec),
         ("blocks", str(spec.depth) if spec.depth else "none found"),
         ("heads", str(spec.num_heads or "not known")),
         ("width", str(spec.embed_dim or "not known")),
@@ -83,6 +84,13 @@ def model_grid(spec: ModelSpec) -> Grid:
         ("licence of the weights", spec.licence or "unknown"),
     )
     return Grid("Model", ("fact", "value"), rows, 2)
+
+
+def _text_rows(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
+    if spec.text is None:
+        return ()
+    digest = f"SHA-256 {short_digest(spec.text.digest)}"
+    return ("prompts", "; ".join(spec.text.prompts)), ("text matrix", digest)
 
 
 def preprocess_grid(spec: ModelSpec) -> Grid:

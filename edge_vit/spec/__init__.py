@@ -139,6 +139,14 @@ def center_window(have: int, want: int) -> tuple[slice, slice]:
 
 
 @dataclass(frozen=True)
+class BakedText:
+    """The text in the head of a zero-shot model, beside its labels."""
+
+    prompts: tuple[str, ...]  # with {} for the label
+    digest: str  # SHA-256 of the text matrix, float32 (labels, channels), its rows of length 1
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model as every package sees it: its name, its task, its tensors, its preprocessing."""
 
@@ -167,6 +175,8 @@ class ModelSpec:
     threshold: float | None = None
     # IoU from which the worse of two boxes of a class goes; None for none
     nms: float | None = field(default=None, metadata=WRITTEN_IF_SET)
+    # What a text tower made of the labels at export; None where the model has a head of its own
+    text: BakedText | None = field(default=None, metadata=WRITTEN_IF_SET)
 
     def __post_init__(self) -> None:
         task = _task(self.task)

@@ -51,6 +51,10 @@ _TARGETS = {"hf": "FOLDER_OR_NAME", "python": "package.module:factory", "onnx": 
 """What follows a scheme, where it is not a name."""
 
 
+_WITH_TEXT = ("hf",)
+"""Schemes of ours whose models may have a text tower."""
+
+
 def open_source(request: SourceRequest) -> Source:
     """Return the model that `request` asks for, with all that an export has to know about it.
 
@@ -64,7 +68,11 @@ def open_source(request: SourceRequest) -> Source:
     opener = SOURCES.get(scheme) if target else None
     if opener is None:
         raise SpecError(_unknown_address(request.address))
+    if scheme in SOURCES.shipped and scheme not in _WITH_TEXT:
+        request.refuse_prompts()
     source = opener(request)
+    if source.text is None:
+        request.refuse_prompts()
     if not source.weights:
         why = "is opened without --checkpoint FILE, which the option is about"
         request.refuse_options(why, "weights_key", "checkpoint_size")

@@ -25,7 +25,17 @@ from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.stored import WEIGHT_FILES, find_shards
 from edge_vit.export.sources.from_timm import open_timm_folder
 from edge_vit.export.sources.huggingface_images import read_preprocess
-from edge_vit.export.sources.huggingface_models import DETECTORS, FAMILIES, attend, choose_class
+from edge_vit.export.sources.huggingface_models import (
+    DETECTORS,
+    FAMILIES,
+    attend,
+    attention_of,
+    choose_class,
+    choose_pair,
+    fix_grid,
+    is_pair,
+)
+from edge_vit.export.sources.huggingface_text import make_zero_shot
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.timm_folder import (
@@ -40,7 +50,8 @@ from edge_vit.optional import require
 
 _ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the answer.
-_UNUSED = ("pooler.", "mask_token", "text_model.", "text_projection.", "logit_scale", "logit_bias")
+_UNUSED = ("pooler.", "mask_token")
+_TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 
 
 def open_huggingface(request: SourceRequest) -> TorchSource:
@@ -49,6 +60,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
     place, is_local = _find_place(request)
     if is_local:
         if is_timm_config(read_config(Path(place))):
+            request.refuse_prompts()
             return open_timm_folder(request, read_timm_folder(Path(place)))
         _check_files(Path(place), request)
     with (
@@ -58,7 +70,15 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
     ):
         config = _read_config(transformers, request, place, is_local)
         preprocess = read_preprocess(transformers, request, place, is_local)
-        choice = choose_class(config, request.classes, request.address)
+        if request.prompts:
+            choice = choose_pair(config, request.address)
+        elif request.labels and request.wants_pretrained and is_pair(config):
+            raise SpecError(
+                f"--labels: {request.address} has no classifier, it compares images with texts. "
+                "Add --prompt 'a photo of a {}' for a text of each label"
+            )
+        else:
+            choice = choose_class(config, request.classes, request.address)
         model_class = getattr(transformers, choice.class_name)
         model, weights = _create(transformers, request, model_class, choice.config, place)
     family = FAMILIES.get(config.model_type)
@@ -68,9 +88,17 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         _fix_positions(model, preprocess.image_size)
     elif sizes == "fixed":
         _refuse_other_size(request, model, preprocess.image_size)
+    elif sizes == "patches":
+        fix_grid(model, preprocess.image_size, request.address)
+    text = None
+    if request.prompts:
+        with quiet("transformers", "huggingface_hub"):
+            module, text = make_zero_shot(transformers, request, model, choice, place)
+    else:
+        module = choice.traceable(model)
     return torch_source(
         request,
-        choice.traceable(model),
+        module,
         name=Path(place).name,
         task=choice.task,
         preprocess=preprocess,
@@ -78,6 +106,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         weights=weights,
         outputs=choice.outputs,
         activation=choice.activation,
+        text=text,
     )
 
 
@@ -117,7 +146,7 @@ def _read_config(
     transformers: ModuleType, request: SourceRequest, place: str, is_local: bool
 ) -> Any:
     arguments = dict(request.model_args)
-    if request.classes:
+    if request.classes and not request.prompts:
         arguments["num_labels"] = request.classes
     try:
         config, unknown = transformers.AutoConfig.from_pretrained(
@@ -159,7 +188,7 @@ def _create(
 ) -> tuple[Any, str]:
     """Return the model, and what was taken out of the user's checkpoint."""
     transformers.AttentionInterface.register(_ATTENTION, attend)
-    options = {"config": config, "attn_implementation": _ATTENTION}
+    options = {"config": config, "attn_implementation": attention_of(config, _ATTENTION)}
     if request.random_weights:
         torch.manual_seed(0)
         model = model_class._from_config(**options)
@@ -194,7 +223,10 @@ def _create(
         raise no_pretrained(request.address, "they could not be downloaded") from None
     except Exception as error:  # a damaged or hostile weight file can raise anything
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
-    _read_report(report, model, drops_head=request.classes == 0).refuse(where, model)
+    unused = (*_UNUSED, *(() if request.prompts else _TEXT_TOWER))
+    if request.classes == 0:
+        unused = (*unused, "classifier.")
+    _read_report(report, model, unused).refuse(where, model)
     return model, taken
 
 
@@ -211,10 +243,9 @@ def _keep_image_visible(model: nn.Module) -> None:
             module.reset_parameters()  # RT-DETR v2's begin at 0.01
 
 
-def _read_report(report: Mapping[str, Any], model: nn.Module, *, drops_head: bool) -> Misfit:
-    """Return transformers' loading report as a `Misfit`, without what no image passes through."""
+def _read_report(report: Mapping[str, Any], model: nn.Module, unused: tuple[str, ...]) -> Misfit:
+    """Return transformers' loading report as a `Misfit`, without the parts that are `unused`."""
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    unused = (*_UNUSED, "classifier.") if drops_head else _UNUSED
     missing, unexpected = (
         {name: ours.get(name, ()) for name in sorted(report[kind]) if not _has_any(name, unused)}
         for kind in ("missing_keys", "unexpected_keys")

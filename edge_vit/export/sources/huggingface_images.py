@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,10 @@ def _read_geometry(
     facts: Mapping[str, Any], address: str, image_size: tuple[int, int] | None
 ) -> tuple[CropMode, tuple[int, int], int]:
     """Return the crop mode, the final (height, width), and the height or shorter side before it."""
+    if facts.get("max_num_patches"):  # NaFlex: at most so many patches of any image
+        side = facts["patch_size"] * math.isqrt(facts["max_num_patches"])
+        final = image_size or (side, side)
+        return "squash", final, final[0]
     size = facts.get("size") or {}
     shortest, height, width = (size.get(key) for key in ("shortest_edge", "height", "width"))
     crop = (facts.get("crop_size") or {}) if facts.get("do_center_crop") else {}

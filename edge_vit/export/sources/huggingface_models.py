@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 from unittest import mock
 
+import torch
 from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
@@ -18,10 +20,11 @@ from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DETECTION, FEATURES, task_of_problem
 
-Feature = Literal["class token", "mean token", "pooler_output", "image_embeds"]
-"""What stands for the whole image in a model without a head; the last two in transformers' words.
+Feature = Literal["class token", "mean token", "pooler_output", "image_embeds", "tower"]
+"""What stands for the whole image in a model without a head.
 
-``mean token`` is the mean over all tokens, of models that have no class token.
+``mean token`` is the mean over all tokens, of models that have no class token; ``pooler_output``
+and ``image_embeds`` are transformers' words; ``tower`` is the image tower of a model of two.
 """
 
 _HEAD = "ForImageClassification"
@@ -33,18 +36,29 @@ class Family:
 
     Attributes:
         sizes: how its positions take another image size: by interpolation, of themselves (rotary
-            ones), or not at all.
+            ones), not at all, or as the places of patches that come one by one.
     """
 
     name: str  # that its classes begin with
     base: str = "Model"  # what the class without a head ends with
     feature: Feature = "class token"  # of the class without a head
     has_classifier: bool = True  # whether there is a class with a head
-    sizes: Literal["interpolated", "free", "fixed"] = "interpolated"
+    sizes: Literal["interpolated", "free", "fixed", "patches"] = "interpolated"
+    # What turns the logits of its class of both towers, such as CLIPModel, into probabilities
+    pair: Activation | None = None
+    # Whether the image tower with the projection of that class is a class too
+    has_half: bool = True
 
 
-_SIGLIP = Family("Siglip", "VisionModel", "pooler_output", sizes="fixed")
-_CLIP = Family("CLIP", "VisionModel", "pooler_output", sizes="fixed")
+_POOLED: Any = {"base": "VisionModel", "feature": "pooler_output"}
+_SIGLIP = Family("Siglip", **_POOLED, sizes="fixed", pair="sigmoid")
+_SIGLIP2 = Family("Siglip2", **_POOLED, sizes="patches", pair="sigmoid")
+_CLIP = Family("CLIP", **_POOLED, sizes="fixed", pair="softmax")
+_METACLIP = Family("MetaClip2", **_POOLED, sizes="fixed", pair="softmax")
+_ALTCLIP, _CHINESE_CLIP = (
+    Family(name, **_POOLED, has_classifier=False, sizes="fixed", pair="softmax", has_half=False)
+    for name in ("AltCLIP", "ChineseCLIP")
+)
 
 FAMILIES: Mapping[str, Family] = {
     "vit": Family("ViT"),
@@ -61,6 +75,14 @@ FAMILIES: Mapping[str, Family] = {
     "siglip_vision_model": _SIGLIP,
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
+    "siglip2": _SIGLIP2,
+    "siglip2_vision_model": _SIGLIP2,
+    "metaclip_2": _METACLIP,
+    "metaclip_2_vision_model": _METACLIP,
+    "altclip": _ALTCLIP,
+    "altclip_vision_model": _ALTCLIP,
+    "chinese_clip": _CHINESE_CLIP,
+    "chinese_clip_vision_model": _CHINESE_CLIP,
 }
 """By the config's ``model_type``."""
 
@@ -84,15 +106,38 @@ class Choice:
     config: Any  # for it: the image half's where the model has a text half
     task: TaskName  # what it gives
     feature: Feature = "class token"  # which of its outputs that is, for `features`
-    activation: Activation | None = None  # of a detector's class logits
+    activation: Activation | None = None  # of the logits, where the class tells it
     outputs: tuple[str, ...] = ()  # names of several outputs; empty for a single one
 
     def traceable(self, model: nn.Module) -> nn.Module:
         """Return `model`, of the class, so that it returns tensors alone."""
         if self.outputs:
             return Detections(model)
+        if self.feature == "tower":
+            return ImageTower(model)
         has_head = task_named(self.task).has_head
         return Logits(model) if has_head else Features(model, self.feature)
+
+
+def is_pair(config: Any) -> bool:
+    """Return whether the weights beside `config` are an image and a text tower without a head."""
+    family = FAMILIES.get(config.model_type)
+    is_whole = family is not None and f"{family.name}Model" in (config.architectures or ())
+    return is_whole and family is not None and family.pair is not None
+
+
+def choose_pair(config: Any, address: str) -> Choice:
+    """Return the class of both towers, whose labels are texts."""
+    family = FAMILIES.get(config.model_type)
+    if family is None or family.pair is None or not hasattr(config, "text_config"):
+        known = ", ".join(sorted({each.name for each in FAMILIES.values() if each.pair}))
+        raise SpecError(
+            f"--prompt: {address} is a {config.model_type!r} model, which has no text tower. Take "
+            f"one of {known} with both, or leave it out"
+        )
+    is_single = family.pair == "softmax"
+    task = task_of_problem(None if is_single else "multi_label_classification")
+    return Choice(f"{family.name}Model", config, task, "tower", family.pair)
 
 
 def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
@@ -126,7 +171,10 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
         )
     if num_classes == 0 or (num_classes is None and _HEAD not in named):
         image_config = getattr(config, "vision_config", config)
-        if named in ("CLIPModel", "CLIPVisionModelWithProjection"):
+        both = f"{family.name}Model"
+        if named == both and not family.has_half:
+            return Choice(both, config, FEATURES, "tower")
+        if family.pair == "softmax" and named in (both, f"{bare}WithProjection"):
             image_config.projection_dim = config.projection_dim  # the half's own is a default
             return Choice(f"{bare}WithProjection", image_config, FEATURES, "image_embeds")
         return Choice(bare, image_config, FEATURES, family.feature)
@@ -167,6 +215,27 @@ class Features(_Wrapper):
         return tokens[:, 0] if self.feature == "class token" else tokens.mean(dim=1)
 
 
+class ImageTower(_Wrapper):
+    """The image half of a model of two towers; the text half is dropped."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        for name in ("text_model", "text_projection", "logit_scale", "logit_bias"):
+            if hasattr(model, name):
+                setattr(model, name, None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embedding (B, channels) of `images` (B, 3, H, W), projected, of any length."""
+        features: Any = self.model.get_image_features
+        return embedding_in(features(pixel_values=images))
+
+
+def embedding_in(output: Any) -> Tensor:
+    """Return the embedding in what a tower returns: before transformers 5 it is the tensor."""
+    embedding: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return embedding
+
+
 class Detections(_Wrapper):
     """A transformers detector that returns class logits and boxes."""
 
@@ -193,6 +262,59 @@ def _traceable(modeling: ModuleType) -> Iterator[None]:
         mock.patch.object(modeling, "len", length, create=True),
     ):
         yield
+
+
+def fix_grid(model: Any, image_size: tuple[int, int], address: str) -> None:
+    """Let a model of single patches (NaFlex) take whole images of one size.
+
+    Each image fills the grid, so that no patch is padding, and the positions are a constant: what
+    transformers' own code makes of them for such an image.
+    """
+    vision = getattr(model, "vision_model", model)
+    own, patch = vision.embeddings, vision.config.patch_size
+    if image_size[0] % patch or image_size[1] % patch:
+        near = ",".join(str(max(1, round(side / patch)) * patch) for side in image_size)
+        raise SpecError(
+            f"--image-size: {address} takes whole patches of {patch} x {patch} pixels, got "
+            f"{image_size[0]} x {image_size[1]}. Add --image-size {near}"
+        )
+    if not vision.use_head and not hasattr(model, "classifier"):
+        raise SpecError(f"{address} has no pooling head, so that it gives no vector for an image")
+    vision.embeddings = _GridEmbeddings(own, (image_size[0] // patch, image_size[1] // patch))
+    vision.forward = functools.partial(
+        vision.forward, pixel_attention_mask=None, spatial_shapes=None
+    )
+
+
+class _GridEmbeddings(nn.Module):
+    """The patches of an image and their positions, as tokens."""
+
+    def __init__(self, own: Any, grid: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = grid
+        channels, linear, patch = own.embed_dim, own.patch_embedding, own.patch_size
+        self.projection = nn.Conv2d(linear.in_features // patch**2, channels, patch, patch)
+        self.positions: Tensor
+        side = own.position_embedding_size
+        positions = own.position_embedding.weight.detach().reshape(side, side, -1)
+        with torch.no_grad():  # a patch's numbers are ordered row, column, channel
+            kernel = linear.weight.reshape(channels, patch, patch, -1).permute(0, 3, 1, 2)
+            self.projection.weight.copy_(kernel)
+            self.projection.bias.copy_(linear.bias)  # type: ignore[union-attr]  # there is one
+            shapes = torch.tensor([[rows, columns]])
+            resized = own.resize_positional_embeddings(positions, shapes, rows * columns)
+        self.register_buffer("positions", resized)
+
+    def forward(self, images: Tensor, _shapes: None = None) -> Tensor:
+        """Return tokens (B, N, channels) of `images` (B, 3, H, W)."""
+        tokens: Tensor = self.projection(images).flatten(2).transpose(1, 2)
+        return tokens + self.positions
+
+
+def attention_of(config: Any, name: str) -> str | dict[str, str]:
+    """Return the implementation of attention for each tower: the text tower needs its own masks."""
+    has_text = getattr(config, "text_config", None) is not None
+    return {"vision_config": name, "text_config": "eager"} if has_text else name
 
 
 def attend(

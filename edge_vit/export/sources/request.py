@@ -32,6 +32,7 @@ class SourceRequest:
         task: what the output means; None leaves it to the source, the graph and its outputs.
         activation: what turns the model's own output into probabilities; None likewise.
         nms: see there.
+        prompts: zero-shot: sentences with ``{}`` for a label, which the model's text tower reads.
     """
 
     address: str  # scheme and target, such as ``timm:vit_small_patch16_224``
@@ -52,6 +53,7 @@ class SourceRequest:
     activation: Activation | None = None
     threshold: float | None = None  # as in `ModelSpec`, and so is `nms`
     nms: float | None = None
+    prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         task = task_named(self.task) if self.task is not None else None
@@ -77,11 +79,38 @@ class SourceRequest:
             self.refuse_options("has no checkpoint", "weights_key", "checkpoint_size")
         if self.num_classes is not None and self.num_classes < 0:
             raise SpecError(f"num_classes: got {self.num_classes}, expected 0 (features) or more")
+        if self.prompts:
+            self._check_prompts()
         if self.labels and self.num_classes not in (None, len(self.labels)):
             raise SpecError(
                 f"labels: got {len(self.labels)} for {self.num_classes} classes, expected one per "
                 "class"
             )
+
+    def _check_prompts(self) -> None:
+        for prompt in self.prompts:
+            if "{}" not in prompt:
+                raise SpecError(
+                    f"--prompt: got {prompt!r}, expected {{}} where the label goes, such as "
+                    "'a photo of a {}'"
+                )
+        if len(set(self.prompts)) < len(self.prompts):
+            raise SpecError("--prompt: got the same prompt twice, expected each once")
+        if not self.labels:
+            raise SpecError("--prompt: there are no labels to put into it. Add --labels FILE")
+        if self.task is not None and not task_named(self.task).gives_probabilities:
+            raise SpecError(
+                f"--task {self.task}: with --prompt a model gives a probability for each label. "
+                "Leave --task out"
+            )
+        places: dict[str, int] = {}
+        for place, label in enumerate(self.labels, 1):
+            if label in places:
+                raise SpecError(
+                    f"--labels: {label!r} is number {places[label]} and number {place}, expected "
+                    "each label once: of two equal texts no image can prefer one"
+                )
+            places[label] = place
 
     @property
     def target(self) -> str:
@@ -104,6 +133,14 @@ class SourceRequest:
             if getattr(self, name):
                 option = name.replace("_", "-").replace("model-args", "model-arg")
                 raise SpecError(f"--{option}: {self.address} {why}, leave it out")
+
+    def refuse_prompts(self) -> None:
+        """Refuse prompts for a model that cannot read them."""
+        if self.prompts:
+            raise SpecError(
+                f"--prompt: {self.address} sees images alone, no text tower comes with it. Take a "
+                "model that has both, such as hf:FOLDER with CLIP or SigLIP, or leave it out"
+            )
 
     def square_side(self) -> int | None:
         """Return the side of the images that are asked for, of a model that takes squares."""

@@ -17,7 +17,7 @@ from edge_vit.export.checkpoint import refuse_nonfinite
 from edge_vit.export.sources.map_outputs import MapModel, MapOutput, choose_map, name_map
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.spec import Activation, PreprocessSpec, TaskName
+from edge_vit.spec import Activation, BakedText, PreprocessSpec, TaskName
 from edge_vit.tasks import task_named
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -53,6 +53,7 @@ class Source:
     weights: str = ""  # what was taken out of the checkpoint, in one line; empty without one
     outputs: tuple[str, ...] = ()
     activation: Activation | None = None  # of the scores, where the source knows it
+    text: BakedText | None = None  # in its head, of a zero-shot model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ def torch_source(
     weights: str = "",
     outputs: tuple[str, ...] = (),
     activation: Activation | None = None,
+    text: BakedText | None = None,
 ) -> TorchSource:
     """Return `module` as a source, after one image through it has shown that it is one.
 
@@ -104,6 +106,12 @@ def torch_source(
     remarks: tuple[str, ...] = ()
     if _takes_gray(module, preprocess.image_size):
         module, remarks = GrayImages(module), (GRAY_REMARK,)
+    if text is not None:
+        prompts = f"{len(text.prompts)} prompt{'s' if len(text.prompts) > 1 else ''}"
+        remarks += (
+            f"{len(request.labels)} labels in {prompts}, read once by the text tower: it is not in "
+            "the graph",
+        )
     output = _run_once(request.address, module, preprocess.image_size)
     if outputs:
         columns = _columns(request.address, output, outputs, task)
@@ -129,6 +137,7 @@ def torch_source(
         weights=weights,
         outputs=outputs,
         activation=activation,
+        text=text,
     )
 
 

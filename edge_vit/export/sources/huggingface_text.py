@@ -1,0 +1,90 @@
+"""The text towers of transformers: CLIP, SigLIP and their like, read once for a zero-shot head."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_vit.errors import SpecError
+from edge_vit.export.sources.huggingface_models import Choice, ImageTower, embedding_in
+from edge_vit.export.sources.request import SourceRequest
+from edge_vit.export.sources.values import first_line
+from edge_vit.export.sources.zero_shot import ZeroShot, baked, check_texts, embed_labels
+from edge_vit.spec import BakedText
+
+
+def make_zero_shot(
+    transformers: ModuleType, request: SourceRequest, model: Any, choice: Choice, place: str
+) -> tuple[nn.Module, BakedText]:
+    """Return the image tower of `model` with the texts of `request` in its head, and what they are.
+
+    The logits of the labels are transformers' own ``logits_per_image``.
+    """
+    if choice.activation == "softmax":
+        _refuse_single_labels(request, choice)
+    tokenizer = _read_tokenizer(transformers, request, place)
+    facts = model.config.text_config
+    longest = min(int(facts.max_position_embeddings), int(tokenizer.model_max_length))
+    padding: dict[str, object] = {"padding": True}
+    if choice.activation == "sigmoid":  # SigLIP was trained on texts filled up, and reads the last
+        padding = {"padding": "max_length", "max_length": longest}
+    known = set(inspect.signature(model.get_text_features).parameters)
+
+    def tokenize(texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        ids: Sequence[Sequence[int]] = tokenizer(list(texts))["input_ids"]
+        if (largest := max(map(max, ids))) >= facts.vocab_size:
+            raise SpecError(
+                f"{request.address}: its tokenizer gives token {largest}, but its text tower knows "
+                f"{facts.vocab_size}: the tokenizer is another model's. Put its own beside it"
+            )
+        return ids
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        tokens: Mapping[str, Tensor] = tokenizer(list(texts), return_tensors="pt", **padding)
+        with torch.no_grad():
+            taken = {name: tokens[name] for name in tokens if name in known}
+            return embedding_in(model.get_text_features(**taken))
+
+    model.eval().float()
+    check_texts(request.labels, request.prompts, tokenize, longest, request.address)
+    matrix = embed_labels(embed, request.labels, request.prompts, request.address)
+    scale = float(model.logit_scale.detach().double().exp())
+    bias = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
+    return ZeroShot(ImageTower(model), matrix, scale, bias), baked(request.prompts, matrix)
+
+
+def _refuse_single_labels(request: SourceRequest, choice: Choice) -> None:
+    if request.task not in (None, choice.task):
+        raise SpecError(
+            f"--task {request.task}: {request.address} compares labels with each other, none has a "
+            "probability of its own. Take a SigLIP for that, or leave --task out"
+        )
+    if len(request.labels) < 2:
+        raise SpecError(
+            f"--labels: {request.address} compares labels with each other, got 1, expected at "
+            "least 2, such as the label and what is there without it"
+        )
+
+
+def _read_tokenizer(transformers: ModuleType, request: SourceRequest, place: str) -> Any:
+    reason = "it has no words"
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            place, trust_remote_code=False, local_files_only=Path(place).is_dir()
+        )
+    except Exception as error:  # a library that it needs, or files of any kind
+        reason = first_line(error)
+    else:
+        # Without its files some classes are made with their special tokens alone.
+        if len(tokenizer) > len(tokenizer.all_special_ids):
+            return tokenizer
+    raise SpecError(
+        f"{request.address}: no tokenizer for --prompt ({reason}). Put the model's own beside its "
+        "config.json, such as tokenizer.json and tokenizer_config.json"
+    )
