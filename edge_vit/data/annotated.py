@@ -1,4 +1,4 @@
-"""Images with boxes beside them: a COCO annotation file, or a folder as YOLO's tools take it."""
+"""Images with their truth beside them: COCO annotations, YOLO's folders, files of maps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from edge_vit.data.folder import list_folder
 from edge_vit.data.images import FileSource, ImageItem
 from edge_vit.data.source import Wanted
 from edge_vit.errors import ImageError
+from edge_vit.tasks import TASKS, task_named
 from edge_vit.tasks.detection.truth import Objects, read_coco, read_yolo
 
-ReadTruth = Callable[[int, ImageItem], Objects]
-"""(index, decoded image) -> its objects."""
+ReadTruth = Callable[[int, ImageItem], object]
+"""(index, decoded image) -> its objects, or what else is true of it."""
+
+IMAGES = "images"
 
 
 class AnnotatedSource(FileSource):
-    """Images of files, each with its true objects, which `read` returns."""
+    """Images of files, each with its truth, which `read` returns."""
 
     def __init__(
         self, paths: Sequence[Path], names: Sequence[str], read: ReadTruth, labels: Sequence[str]
@@ -26,7 +29,7 @@ class AnnotatedSource(FileSource):
         self._read = read
 
     def item(self, index: int) -> ImageItem:
-        """Return one image, decoded, with its objects."""
+        """Return one image, decoded, with its truth."""
         item = super().item(index)
         return replace(item, truth=self._read(index, item))
 
@@ -57,7 +60,7 @@ def _folder_of(path: Path, name: str) -> Path:
     """Return the folder in which the image `name` of the annotation file at `path` lies."""
     split = path.stem.removeprefix("instances_")
     parents = (path.parent, path.parent.parent)
-    below = (Path(), Path(split), Path("images"), Path("images", split))
+    below = (Path(), Path(split), Path(IMAGES), Path(IMAGES, split))
     folders = [parent / folder for parent in parents for folder in below]
     for folder in folders:
         if (folder / name).is_file():
@@ -70,18 +73,51 @@ def _folder_of(path: Path, name: str) -> Path:
 
 def is_yolo(folder: Path) -> bool:
     """Return whether `folder` holds ``images`` and ``labels``, as YOLO's tools want it."""
-    return (folder / "images").is_dir() and (folder / "labels").is_dir()
+    return (folder / IMAGES).is_dir() and (folder / "labels").is_dir()
 
 
 def open_yolo(address: str, wanted: Wanted) -> AnnotatedSource:
     """Return the images in ``images``, each with the objects of its text file in ``labels``."""
     root = Path(address)
-    names = [path.as_posix() for path in list_folder(root / "images").paths]
+    names = [path.as_posix() for path in list_folder(root / IMAGES).paths]
 
     def read(index: int, item: ImageItem) -> Objects:
         text = (root / "labels" / names[index]).with_suffix(".txt")
         height, width = item.pixels.shape[:2]
         return read_yolo(text, (height, width), wanted.num_classes or len(wanted.labels) or None)
 
-    paths = [root / "images" / name for name in names]
+    paths = [root / IMAGES / name for name in names]
+    return AnnotatedSource(paths, names, read, wanted.labels)
+
+
+def has_truth_files(folder: Path) -> bool:
+    """Return whether `folder` holds ``images``, and beside it the truth of a task in files."""
+    names = {name for task in TASKS.shipped for name in task_named(task).truth_folders}
+    return (folder / IMAGES).is_dir() and any((folder / name).is_dir() for name in names)
+
+
+def open_pairs(address: str, wanted: Wanted) -> FileSource:
+    """Return the images in ``images``, each with the file of its name in the folder of the truth.
+
+    Without the truth that is wanted they are images alone.
+    """
+    root, truth = Path(address), wanted.truth
+    names = [path.as_posix() for path in list_folder(root / IMAGES).paths]
+    paths = [root / IMAGES / name for name in names]
+    folder = next((root / n for n in truth.folders if (root / n).is_dir()), None) if truth else None
+    if truth is None or folder is None:
+        return FileSource(paths, names=names, labels=wanted.labels)
+    reader, place = truth, folder
+
+    def read(index: int, item: ImageItem) -> object:
+        stem = (place / names[index]).with_suffix("")
+        found = [path for end in reader.suffixes if (path := Path(f"{stem}{end}")).is_file()]
+        if not found:
+            raise ImageError(
+                f"{item.name}: {place} holds no {stem.name}{' or '.join(reader.suffixes)} for it. "
+                "Give each image its file, or take those without one out"
+            )
+        height, width = item.pixels.shape[:2]
+        return reader.read(found[0], (height, width))
+
     return AnnotatedSource(paths, names, read, wanted.labels)

@@ -23,6 +23,7 @@ from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
+from edge_vit.tasks.base import TruthFiles
 
 _KEY_BYTES = 4096
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -169,6 +170,7 @@ def open_image_source(
     *,
     num_classes: int | None = None,
     has_truth: bool = True,
+    truth: TruthFiles | None = None,
     max_bad: MaxBad | None = None,
 ) -> ImageSource:
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
@@ -176,10 +178,11 @@ def open_image_source(
     Args:
         source: an address of any of `edge_vit.data.registry.SHIPPED`; or a source, whose own labels
             are kept.
-        labels: as in `Wanted`, which the next three go into as well.
+        labels: as in `Wanted`, which the next four go into as well.
         limit: of images.
         num_classes: of the model.
         has_truth: whether classes are wanted.
+        truth: files with the truth of each image, where they are wanted.
         max_bad: how many images may be left out because they cannot be read; None to refuse the
             first, when its turn comes.
 
@@ -195,7 +198,7 @@ def open_image_source(
                 f"source {hide_user(address)} is {kind.help}, and images are wanted. Keep some of "
                 "its frames: edgevit calibrate BUNDLE --from-camera ADDRESS --keep-frames DIR"
             )
-        wanted = Wanted(tuple(labels), num_classes, limit, has_truth)
+        wanted = Wanted(tuple(labels), num_classes, limit, has_truth, truth)
         source = cast(
             ImageSource, import_target(kind.images)(address.removeprefix("file://"), wanted)
         )
@@ -210,9 +213,14 @@ def open_image_source(
 
 
 def open_folder(address: str, wanted: Wanted) -> FileSource:
-    """Return the images of a folder: see `FolderSource`; of one with ``labels``, `open_yolo`."""
+    """Return the images of a folder: see `FolderSource`.
+
+    Where they lie in ``images``, with their truth beside it, see `edge_vit.data.annotated`.
+    """
     from edge_vit.data import annotated  # which makes sources of files, as this module does
 
+    if annotated.has_truth_files(Path(address)):
+        return annotated.open_pairs(address, wanted)
     if annotated.is_yolo(Path(address)):
         return annotated.open_yolo(address, wanted)
     return FolderSource(

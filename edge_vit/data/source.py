@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
 from edge_vit.printable import one_line
+from edge_vit.tasks.base import TruthFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Wanted:
     limit: int | None = None  # take this many images at most, spread evenly
     # Whether classes are wanted; else names of folders and in tables are no classes
     has_truth: bool = True
+    truth: TruthFiles | None = None  # files of the model's task, where they are wanted
 
 
 @runtime_checkable

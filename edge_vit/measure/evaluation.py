@@ -56,6 +56,7 @@ class Evaluator:
             what.num_images,
             num_classes=task.num_classes(bundle.spec),
             has_truth=task.reads_class_folders,
+            truth=task.truth_files(bundle.spec),
             max_bad=what.max_bad,
         )
         table = bundle.read_table() if bundle.has(TABLE) else None

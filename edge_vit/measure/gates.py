@@ -78,9 +78,8 @@ def judge_accuracy(
     task = task_of_report(report)
     if task.gate == "max-error":
         return judge_scores(report, max_error, trust)
-    loss = report.measures.get(task.loss_measure)
-    if loss is not None and loss.value is not None:
-        return _judge_measure(report, task.loss_measure, max_drop, trust)
+    if name := task.loss_of(report.measures):
+        return _judge_measure(report, name, max_drop, trust)
     if report.num_labelled:
         return _judge_drop(report, max_drop, trust)
     return _judge_disagreement(report, max_drop, trust)

@@ -75,6 +75,7 @@ def verify(
         num_images,
         num_classes=task_of(spec).num_classes(spec),
         has_truth=task_of(spec).reads_class_folders,
+        truth=task_of(spec).truth_files(spec),
         max_bad=max_bad,
     )
     table = bundle.read_table() if bundle.has(TABLE) else None

@@ -23,6 +23,7 @@ TASKS: Registry[Task] = Registry(
         "regression": "edge_vit.tasks.regression:TASK",
         "detection": "edge_vit.tasks.detection:TASK",
         "dense": "edge_vit.tasks.dense:TASK",
+        "depth": "edge_vit.tasks.depth:TASK",
         "features": "edge_vit.tasks.features:TASK",
     },
 )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
-from edge_vit.tasks.measures import Measure
+from edge_vit.tasks.measures import Measure, MeasureValue
 from edge_vit.tasks.numerics import (
     BoolArray,
     Float64Array,
@@ -32,6 +33,16 @@ Outputs = Mapping[str, FloatArray]
 
 Size = tuple[int, int]
 """(height, width) of an image in its own pixels."""
+
+
+@dataclass(frozen=True)
+class TruthFiles:
+    """Where the truth of a task lies: a file for each image, in a folder beside ``images``."""
+
+    folders: tuple[str, ...]  # names that such a folder may have
+    suffixes: tuple[str, ...]  # of its files, in lower case
+    # (path, (height, width) of the image) -> what is true of it
+    read: Callable[[Path, Size], Any]
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,13 @@ class Task(ABC):
     # Name of the measure that the gate bounds, in shares lost; empty where images lost and gained
     # by their labels are, or else other predictions
     loss_measure: str = ""
+    # The same where that has no value, since there is no truth
+    unlabelled_loss: str = ""
     # The accuracy gate that is asked by default, and again of an earlier report
     gate: str = "max-drop"
+    # Names of the folders beside ``images`` that hold a file with the truth of each image
+    truth_folders: tuple[str, ...] = ()
+    truth_suffixes: tuple[str, ...] = (".png",)
     has_boxes: bool = False  # whether its predictions are boxes
     is_drawn: bool = False  # whether its predictions are drawn on pictures
     # Whether its first output is a map, (batch, height, width) or (batch, channels, height, width)
@@ -141,6 +157,20 @@ class Task(ABC):
     def num_classes(self, spec: ModelSpec) -> int | None:
         """Return how many classes the labels of images may be one of; None where they are none."""
         return spec.num_outputs if self.has_classes else None
+
+    def truth_files(self, spec: ModelSpec) -> TruthFiles | None:
+        """Return where the truth of a model of this task lies; None where it has no such files."""
+        if not self.truth_folders:
+            return None
+        return TruthFiles(
+            self.truth_folders,
+            self.truth_suffixes,
+            lambda path, size: self.read_truth(spec, path, size),
+        )
+
+    def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> Any:
+        """Return what the file at `path` says of an image of `size`."""
+        raise NotImplementedError(f"{self.name} has no files of truth")
 
     # What outputs stand for.
 
@@ -256,6 +286,11 @@ class Task(ABC):
     def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether a precision in the field counts as unchanged, (rows,)."""
         return self.same(spec, reference, candidate)
+
+    def loss_of(self, measures: Mapping[str, MeasureValue]) -> str:
+        """Return the name of the measure that the gate bounds, the first that has a value."""
+        known = {name for name, measured in measures.items() if measured.value is not None}
+        return next((n for n in (self.loss_measure, self.unlabelled_loss) if n in known), "")
 
     def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
         """Return `spec` so that `decode` leaves out nothing with a score above `share`."""

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from edge_vit.spec import ModelSpec
-from edge_vit.tasks.base import Outputs, Wording
-from edge_vit.tasks.maps.numerics import mean_absolute_error
+from edge_vit.tasks.base import Wording
+from edge_vit.tasks.maps.measures import AGAINST_REFERENCE, loss_measure
 from edge_vit.tasks.maps.task import MIN_CORRELATION, MapTask
-from edge_vit.tasks.measures import Measure, MeasureValue, divergence
-from edge_vit.tasks.numerics import Float64Array
+from edge_vit.tasks.measures import divergence
 
 LOST = "correlation_lost"
 """1 - correlation: what the gate bounds."""
-
-
-def _correlation(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-    return TASK.correlation(spec, reference, candidate)
-
-
-def _error(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-    return mean_absolute_error(*(TASK.values(spec, each) for each in (reference, candidate)))
-
-
-def worst(candidate: Sequence[Any], reference: Sequence[Any]) -> Mapping[str, MeasureValue]:
-    """Return the smallest correlation of an image."""
-    return {"correlation_worst": MeasureValue(min(candidate) if candidate else None)}
 
 
 class Dense(MapTask):
@@ -46,10 +28,8 @@ class Dense(MapTask):
         ),
     )
     measures = (
-        Measure("mae", "mean absolute error", _error),
-        Measure("correlation", "correlation, mean", _correlation),
-        Measure("correlation_worst", "correlation, least", summarize=worst, of="correlation"),
-        Measure(LOST, "correlation lost", divergence, unit="share", has_row=False),
+        *AGAINST_REFERENCE,
+        loss_measure(LOST, "correlation lost", divergence),
     )
     loss_measure = LOST
 

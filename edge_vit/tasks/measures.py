@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.numerics import Float64Array, FloatArray
+
+_Z_TWO_SIDED = 1.959964  # standard deviations that hold 95 %
 
 Compare = Callable[[ModelSpec, Mapping[str, FloatArray], Mapping[str, FloatArray]], Any]
 """(spec, reference, candidate) -> a number for each image, NaN where there is none, (rows,)."""
@@ -34,6 +37,17 @@ class MeasureValue:
     high: float | None = None  # upper end
     # The same measure of the reference, where it is one that truth decides
     reference: float | None = None
+
+
+def mean_value(values: Sequence[float], reference: Sequence[float] = ()) -> MeasureValue:
+    """Return the mean of `values`, one for each image, with its normal 95 % interval."""
+    if not len(values):
+        return MeasureValue(None)
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    half = _Z_TWO_SIDED * math.sqrt(squares / max(len(values) - 1, 1) / len(values))
+    other = math.fsum(reference) / len(reference) if len(reference) else None
+    return MeasureValue(mean, mean - half, mean + half, other)
 
 
 Summarize = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, MeasureValue]]
