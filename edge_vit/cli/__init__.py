@@ -6,8 +6,6 @@ when that command is called.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from edge_vit.cli.group import CommandGroup
@@ -52,11 +50,6 @@ def _show_version(context: click.Context, option: click.Parameter, is_asked: boo
 @click.option("-v", "--verbose", is_flag=True, help="Say more, and show tracebacks.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
 @click.option(
-    "--log-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write everything that is said, and more, to this file too.",
-)
-@click.option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -65,7 +58,7 @@ def _show_version(context: click.Context, option: click.Parameter, is_asked: boo
     help="Show the version and exit.",
 )
 @click.pass_context
-def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | None) -> None:
+def main(context: click.Context, verbose: bool, quiet: bool) -> None:
     """Take a trained Vision Transformer to a device, and prove that its answers are still right.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate of the verdict failed, 4 a camera or a
@@ -76,6 +69,4 @@ def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | No
 
     if verbose and quiet:
         raise click.UsageError("--verbose and --quiet exclude each other, expected one")
-    context.obj = context.with_resource(
-        open_log(is_verbose=verbose, is_quiet=quiet, log_file=log_file)
-    )
+    context.obj = context.with_resource(open_log(is_verbose=verbose, is_quiet=quiet))

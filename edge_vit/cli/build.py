@@ -65,7 +65,6 @@ _ALL = "all"
     click.Path(dir_okay=False, path_type=Path),
 )
 @option("--force", "Build even what is there already.")
-@option("--print-trtexec", "Build nothing; print the same as trtexec's command.")
 @params.lock_timeout_option
 @params.json_option
 @click.pass_obj
@@ -83,7 +82,6 @@ def command(
     memory_mib: int | None,
     timing_cache: Path | None,
     force: bool,
-    print_trtexec: bool,
     lock_timeout: float | None,
     as_json: bool,
 ) -> None:
@@ -100,9 +98,6 @@ def command(
     wanted = [precision or opened.smallest_precision]
     precisions: Sequence[Precision] = opened.precisions if precision == _ALL else wanted
     options = EngineOptions(_batches(batch_size, least, usual, most), optimization_level, targets)
-    if print_trtexec:
-        _print_trtexec(opened, precisions, options, memory_mib)
-        return
     with log.progress() as progress:
         with progress.step("looking for TensorRT and a GPU"):
             builder = choose_builder(backend, targets)
@@ -173,14 +168,3 @@ def _batches(
     least = least or 1
     most = most or max(usual or 1, least)
     return least, usual or most, most
-
-
-def _print_trtexec(
-    bundle: Bundle, precisions: Sequence[Precision], options: EngineOptions, memory_mib: int | None
-) -> None:
-    from edge_vit.runtime.trt.build import GENERATIONS, trtexec_line
-
-    for precision in precisions:
-        for generation in GENERATIONS:
-            echo(f"# {precision}, TensorRT {generation}")
-            echo(trtexec_line(bundle, precision, options, generation, memory_mib))

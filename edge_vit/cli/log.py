@@ -1,4 +1,4 @@
-"""Messages on stderr and in a log file, and progress: bars on a terminal, elsewhere lines.
+"""Messages on stderr, and progress: bars on a terminal, elsewhere lines.
 
 All messages go through the logger ``edge_vit``: info for what happens, warning for what deserves
 attention, debug for the rest.
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import progress as bars
@@ -21,7 +20,6 @@ from rich.segment import Segment
 from rich.text import Text
 
 from edge_vit.cli.group import discard
-from edge_vit.files import refuse_os_errors
 from edge_vit.printable import printable
 from edge_vit.progress import Advance, Progress
 
@@ -78,35 +76,19 @@ class CommandLog:
 
 
 @contextlib.contextmanager
-def open_log(*, is_verbose: bool, is_quiet: bool, log_file: Path | None) -> Iterator[CommandLog]:
-    """Show what edge-vit logs on stderr, and write it to `log_file`, for the time of a block."""
+def open_log(*, is_verbose: bool, is_quiet: bool) -> Iterator[CommandLog]:
+    """Show what edge-vit logs on stderr, for the time of a block."""
     console = MessageConsole()
     shown = _ConsoleHandler(console)
     shown.setLevel(logging.DEBUG if is_verbose else logging.WARNING if is_quiet else logging.INFO)
-    handlers: list[logging.Handler] = [shown]
-    if log_file is not None:
-        with refuse_os_errors(log_file):
-            written = logging.FileHandler(log_file, encoding="utf-8")
-        written.setFormatter(_Escaping("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        handlers.append(written)
     level = _ROOT.level
     _ROOT.setLevel(logging.DEBUG)
-    for handler in handlers:
-        _ROOT.addHandler(handler)
+    _ROOT.addHandler(shown)
     try:
         yield CommandLog(console, is_quiet)
     finally:
         _ROOT.setLevel(level)
-        for handler in handlers:
-            _ROOT.removeHandler(handler)
-            handler.close()
-
-
-class _Escaping(logging.Formatter):
-    """Escapes control characters: a log is read on a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        _ROOT.removeHandler(shown)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -55,7 +55,6 @@ class NumberFormat:
             does; empty where a CPU does so by itself.
         compute_capability: least of a GPU that computes in it, (major, minor).
         tensor_types: names of its numbers in TensorRT's network and in its inspector.
-        provider_flags: what ONNX Runtime's TensorRT provider has to be allowed for it.
         not_finite: what to do where an output is NaN or infinite.
     """
 
@@ -76,7 +75,6 @@ class NumberFormat:
     proof: str = ""  # file of the bundle that holds what its graphs came to on the golden images
     compute_capability: tuple[int, int] = (0, 0)
     tensor_types: tuple[str, ...] = ()
-    provider_flags: tuple[str, ...] = ()
     not_finite: str = "Export it again, and calibrate it on images like this one"
 
     @property

@@ -30,6 +30,5 @@ FORMAT = NumberFormat(
     proof="fp16.json",
     compute_capability=(5, 3),
     tensor_types=("HALF", "FP16"),
-    provider_flags=("trt_fp16_enable",),
     not_finite=f"A value passes 65,504, where float16 ends. To have it in float32, {RECALIBRATE}",
 )

@@ -49,6 +49,5 @@ FORMAT = NumberFormat(
     proof="int8.json",
     compute_capability=(6, 1),
     tensor_types=("INT8",),
-    provider_flags=("trt_fp16_enable", "trt_int8_enable"),
     not_finite=f"To have its ranges hold what comes, {fp16.RECALIBRATE}",
 )

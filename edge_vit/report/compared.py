@@ -8,10 +8,12 @@ from typing import Any
 from edge_vit.formats import look_of
 from edge_vit.measure.compare import Comparison, Entry
 from edge_vit.report.grids import Grid
-from edge_vit.report.svg import Plot, annotate, draw_plot, format_color, open_axes, role_color
+from edge_vit.report.svg import WIDTH, annotate, draw_plot, format_color, open_axes, role_color
 from edge_vit.report.wording import MISSING, measured, number, percent, short_digest, significant
 
 Point = tuple[float, float]
+
+PARETO_HEIGHT = 330
 
 
 def letters(comparison: Comparison) -> dict[str, str]:
@@ -110,7 +112,7 @@ def conditions_grid(comparison: Comparison) -> Grid:
     return Grid("Conditions that differ", ("", *signs.values()), rows, 1 + len(signs))
 
 
-def pareto_plot(comparison: Comparison) -> Plot | None:
+def pareto_plot(comparison: Comparison) -> str | None:
     """Return accuracy over latency, one point per entry; None where no entry has both.
 
     Accuracy is top-1 where every entry that has an accuracy has one, else the agreement with fp32.
@@ -128,18 +130,18 @@ def pareto_plot(comparison: Comparison) -> Plot | None:
         for e, (ms, share) in zip(judged, points, strict=True)
     ]
 
-    def paint(figure: Any, is_narrow: bool) -> None:
+    def paint(figure: Any) -> None:
         axes = figure.subplots()
         steps = [points[i] for i in front_of(points)]
         if len(steps) > 1:
             color, line = role_color("muted"), (0, (3, 2))
             axes.step(*zip(*steps, strict=True), where="post", color=color, lw=1, linestyle=line)
-        names = [f"{signs[e.report]} {e.precision if is_narrow else e.place}" for e in judged]
+        names = [f"{signs[e.report]} {e.place}" for e in judged]
         right = 1.15 * max(ms for ms, _ in points)
         shown = [share for _, share in points]
         margin = 0.3 * (max(shown) - min(shown)) or 1.0
         low, high = min(shown) - margin, max(shown) + margin
-        width, height = (290, 210) if is_narrow else (770, 240)
+        width, height = WIDTH - 70, PARETO_HEIGHT - 90  # within the axes
         places = [(width * ms / right, height * (s - low) / (high - low)) for ms, s in points]
         heights = label_heights(places, names)
         for entry, name, (ms, share), up in zip(judged, names, points, heights, strict=True):
@@ -154,7 +156,7 @@ def pareto_plot(comparison: Comparison) -> Plot | None:
         axes.grid(axis="both")
 
     alt = f"{axis} over median latency: {'; '.join(told)}."
-    return draw_plot("pareto", alt, paint, wide_height=330, narrow_height=300)
+    return draw_plot("pareto", alt, paint, PARETO_HEIGHT)
 
 
 def _point(entry: Entry, axis: str) -> Point:

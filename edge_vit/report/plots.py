@@ -14,7 +14,7 @@ from edge_vit.formats import look_of
 from edge_vit.measure.results import AccuracyReport, Gate, LatencyReport
 from edge_vit.measure.statistics import wilson_interval
 from edge_vit.report.grids import is_reference, name_in, place_of
-from edge_vit.report.svg import Plot, annotate, draw_plot, format_color, open_axes, role_color
+from edge_vit.report.svg import annotate, draw_plot, format_color, open_axes, role_color
 from edge_vit.report.wording import count, is_known, listing, measured, percent, significant
 
 GATE_AXES = {
@@ -76,7 +76,7 @@ def accuracy_panels(reports: Sequence[AccuracyReport]) -> dict[str, tuple[Rate, 
     return panels
 
 
-def accuracy_plot(reports: Sequence[AccuracyReport]) -> Plot:
+def accuracy_plot(reports: Sequence[AccuracyReport]) -> str:
     """Return each precision's top-1 and agreement as a dot in its 95 % interval."""
     panels = accuracy_panels(reports)
     parts = [
@@ -85,14 +85,13 @@ def accuracy_plot(reports: Sequence[AccuracyReport]) -> Plot:
     ]
     alt = f"Rates with their 95 % intervals. {'; '.join(parts)}."
 
-    def paint(figure: Any, is_narrow: bool) -> None:
-        shape = (len(panels), 1) if is_narrow else (1, len(panels))
-        grid = figure.subplots(*shape, squeeze=False)
+    def paint(figure: Any) -> None:
+        grid = figure.subplots(1, len(panels), squeeze=False)
         for axes, (title, rates) in zip(grid.flat, panels.items(), strict=True):
             _paint_rates(axes, title, rates)
 
     height = 76 + 40 * max(len(rates) for rates in panels.values())
-    return draw_plot("accuracy", alt, paint, wide_height=height, narrow_height=height * len(panels))
+    return draw_plot("accuracy", alt, paint, height)
 
 
 def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
@@ -116,7 +115,7 @@ def _paint_rates(axes: Any, title: str, rates: Sequence[Rate]) -> None:
     open_axes(axes, "x")
 
 
-def gates_plot(gates: Sequence[Gate]) -> Plot:
+def gates_plot(gates: Sequence[Gate]) -> str:
     """Return the value and bounds of each gate that has one, against its limit."""
     parts = [
         f"{place_of(g)} {g.name} {measured(g.value)}, limit {measured(g.limit)}" for g in gates
@@ -124,17 +123,14 @@ def gates_plot(gates: Sequence[Gate]) -> Plot:
     alt = f"{count(len(gates), 'gate')}: {'; '.join(parts)}."
     num_rows = math.ceil(len(gates) / 2)
 
-    def paint(figure: Any, is_narrow: bool) -> None:
-        shape = (len(gates), 1) if is_narrow else (num_rows, 2)
-        panels = figure.subplots(*shape, squeeze=False).flat
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(num_rows, 2, squeeze=False).flat
         for axes, gate in zip(panels, gates, strict=False):
             _paint_gate(axes, gate)
         for axes in panels[len(gates) :]:
             axes.set_visible(False)
 
-    return draw_plot(
-        "gates", alt, paint, wide_height=130 * num_rows, narrow_height=124 * len(gates)
-    )
+    return draw_plot("gates", alt, paint, 130 * num_rows)
 
 
 def _paint_gate(axes: Any, gate: Gate) -> None:
@@ -165,14 +161,14 @@ def _paint_interval(
     axes.plot(value, row, look_of(precision).marker, color=color, markersize=8)
 
 
-def distribution_plot(reports: Sequence[LatencyReport]) -> Plot:
+def distribution_plot(reports: Sequence[LatencyReport]) -> str:
     """Return one histogram per precision, below each other on one axis in milliseconds."""
     medians = [f"{name_in(r, reports)} {significant(r.latency_ms.p50)} ms" for r in reports]
     alt = f"Histograms of the latency of each precision. Medians: {listing(medians)}."
     low, high = drawn_range(reports)
     bins = np.linspace(low, high, NUM_BINS + 1)
 
-    def paint(figure: Any, is_narrow: bool) -> None:
+    def paint(figure: Any) -> None:
         rows = figure.subplots(len(reports), sharex=True, squeeze=False)[:, 0]
         for axes, report in zip(rows, reports, strict=True):
             _paint_histogram(axes, report, bins, name_in(report, reports))
@@ -181,8 +177,7 @@ def distribution_plot(reports: Sequence[LatencyReport]) -> Plot:
         rows[-1].set_xlabel("latency of one run (ms)")
         rows[-1].set_xlim(low, high)
 
-    height = 60 + 92 * len(reports)
-    return draw_plot("distribution", alt, paint, wide_height=height, narrow_height=height)
+    return draw_plot("distribution", alt, paint, 60 + 92 * len(reports))
 
 
 def drawn_range(reports: Sequence[LatencyReport]) -> tuple[float, float]:
@@ -222,7 +217,7 @@ def _paint_histogram(axes: Any, report: LatencyReport, bins: Samples, name: str)
     annotate(axes, f"{significant(summary.p50)} ms", summary.p50, 0.83 * top, up=1, ha=side)
 
 
-def course_plot(reports: Sequence[LatencyReport]) -> Plot:
+def course_plot(reports: Sequence[LatencyReport]) -> str:
     """Return the median latency in the course of the run, with the middle 80 % shaded."""
     alt = (
         "Latency in the course of the run, one curve per precision; "
@@ -230,7 +225,7 @@ def course_plot(reports: Sequence[LatencyReport]) -> Plot:
     )
     backends = list(dict.fromkeys(report.backend for report in reports))
 
-    def paint(figure: Any, is_narrow: bool) -> None:
+    def paint(figure: Any) -> None:
         axes = figure.subplots()
         for report in reports:
             color = format_color(report.precision)
@@ -246,7 +241,7 @@ def course_plot(reports: Sequence[LatencyReport]) -> Plot:
         axes.set_ylabel("ms")
         figure.legend(loc="outside upper left", ncols=min(3, len(reports)), frameon=False)
 
-    return draw_plot("course", alt, paint, wide_height=250, narrow_height=250)
+    return draw_plot("course", alt, paint, 250)
 
 
 def course(samples_ms: Sequence[float]) -> tuple[Samples, Samples, Samples, Samples]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from typing import Any
 
-from edge_vit.formats import all_formats, int8
+from edge_vit.formats import all_formats
 from edge_vit.optional import require
 from edge_vit.report.grids import Grid
 from edge_vit.report.sites import (
@@ -21,8 +20,6 @@ from edge_vit.report.sites import (
 from edge_vit.report.svg import (
     PURPOSE,
     Figure,
-    Plot,
-    annotate,
     block_axes,
     draw_plot,
     format_color,
@@ -55,15 +52,6 @@ def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:
             f"costs. Errors of layers add up in energy.{foreseen}"
         )
         figures.append(Figure("What each layer costs", cost, caption, _ablation_grid(table)))
-    curve = fallback_plot(table)
-    if curve is not None:
-        caption = (
-            "Foreseen for the output if the costliest layers stay in FP16, one more at each point."
-        )
-        title = "What more FP16 would bring"
-        columns = ("layer", "work in FP16", "foreseen SQNR (dB)")
-        rows = tuple((p.site, percent(p.share, 1), number(p.sqnr, 1)) for p in table.fallback)
-        figures.append(Figure(title, curve, caption, Grid(title, columns, rows)))
     return tuple(figures)
 
 
@@ -121,7 +109,7 @@ def _site_sqnr(scales: SiteScales) -> float | None:
     return sqnr_of(scales.output_error) if scales.output_error > 0 else None
 
 
-def ranges_plot(sites: Sites) -> Plot:
+def ranges_plot(sites: Sites) -> str:
     """Return amax and crest of every layer's input, by block, one panel per kind of layer."""
     kinds = kinds_of(sites)
     widest = max(sites, key=lambda site: site.scales.activation_amax)
@@ -134,13 +122,10 @@ def ranges_plot(sites: Sites) -> Plot:
     amax = {site.name: site.scales.activation_amax for site in sites}
     crest = {site.name: site.scales.activation_crest for site in sites}
 
-    def paint(figure: Any, is_narrow: bool) -> None:
+    def paint(figure: Any) -> None:
         ticks = require("matplotlib.ticker", PURPOSE)
-        shape = (len(kinds), 2) if is_narrow else (2, len(kinds))
-        grid = figure.subplots(
-            *shape, sharex=True, sharey="col" if is_narrow else "row", squeeze=False
-        )
-        for kind, pair in zip(kinds, grid if is_narrow else grid.T, strict=True):
+        grid = figure.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False)
+        for kind, pair in zip(kinds, grid.T, strict=True):
             for axes, label, values in zip(pair, ("amax", "crest"), (amax, crest), strict=True):
                 _paint_sites(axes, sites, kind, values)
                 axes.set_yscale("log")
@@ -151,10 +136,9 @@ def ranges_plot(sites: Sites) -> Plot:
                     axes.axhline(
                         HIGH_CREST, color=role_color("muted"), linewidth=1, linestyle=(0, (3, 2))
                     )
-                if is_narrow or axes is pair[0]:
-                    axes.set_title(f"{kind}: {label}" if is_narrow else kind)
-                if not is_narrow and kind == kinds[0]:
+                if kind == kinds[0]:
                     axes.set_ylabel(label)
+            pair[0].set_title(kind)
         for axes in grid[-1]:
             axes.set_xlabel("block")
         entries = {
@@ -164,10 +148,10 @@ def ranges_plot(sites: Sites) -> Plot:
         }
         figure.legend(entries.values(), entries, loc="outside upper left", ncols=2, frameon=False)
 
-    return draw_plot("ranges", alt, paint, wide_height=380, narrow_height=50 + 130 * len(kinds))
+    return draw_plot("ranges", alt, paint, 380)
 
 
-def sqnr_plot(sites: Sites) -> Plot | None:
+def sqnr_plot(sites: Sites) -> str | None:
     """Return each layer's SQNR by block, one panel per kind; None where none was measured."""
     known = {site.name: value for site in sites if (value := _site_sqnr(site.scales)) is not None}
     if not known:
@@ -179,20 +163,15 @@ def sqnr_plot(sites: Sites) -> Plot | None:
         f"block. Costliest: {worst}, {number(known[worst], 1)} dB."
     )
 
-    def paint(figure: Any, is_narrow: bool) -> None:
-        shape = (2, math.ceil(len(kinds) / 2)) if is_narrow else (1, len(kinds))
-        grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
-        for axes, kind in zip(grid.flat, kinds, strict=False):
+    def paint(figure: Any) -> None:
+        (panels,) = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)
+        for axes, kind in zip(panels, kinds, strict=True):
             _paint_sites(axes, sites, kind, known)
             axes.set_title(kind)
-        for axes in grid[-1]:
             axes.set_xlabel("block")
-        for row in grid:
-            row[0].set_ylabel("dB")
-        for axes in grid.flat[len(kinds) :]:
-            axes.set_visible(False)
+        panels[0].set_ylabel("dB")
 
-    return draw_plot("sqnr", alt, paint, wide_height=230, narrow_height=330)
+    return draw_plot("sqnr", alt, paint, 230)
 
 
 def _paint_sites(axes: Any, sites: Sites, kind: str, values: dict[str, float]) -> None:
@@ -208,39 +187,3 @@ def _paint_sites(axes: Any, sites: Sites, kind: str, values: dict[str, float]) -
             axes.plot(turns, heights, each.look.marker, color=color, markersize=5, label=each.name)
     block_axes(axes)
     axes.set_xlim(-0.5, len(blocks) - 0.5)
-
-
-def fallback_plot(table: CalibrationTable) -> Plot | None:
-    """Return the foreseen SQNR over the share of the work in FP16; None where it is not known."""
-    if not table.fallback:
-        return None
-    shares = [0.0, *(100 * point.share for point in table.fallback)]
-    all_int8 = sqnr_of(sum(scales.output_error for scales in table.sites.values()))
-    values = [all_int8, *(point.sqnr for point in table.fallback)]
-    drawn = [(share, value) for share, value in zip(shares, values, strict=True) if value < 150]
-    if len(drawn) < 2:
-        return None
-    alt = (
-        f"Foreseen SQNR of the output over the share of the multiply-adds in FP16: from "
-        f"{number(drawn[0][1], 1)} dB with {number(drawn[0][0], 0)} % to "
-        f"{number(drawn[-1][1], 1)} dB with {number(drawn[-1][0], 0)} %."
-    )
-    kept = sum(not site.is_quantized for site in table.sites.values())
-
-    def paint(figure: Any, is_narrow: bool) -> None:
-        axes = figure.subplots()
-        axes.plot(
-            *zip(*drawn, strict=True),
-            color=format_color(int8.FORMAT.name),
-            marker=".",
-            markersize=5,
-        )
-        if kept < len(drawn):
-            share, value = drawn[kept]
-            axes.plot(share, value, "o", color=role_color("ink"), markersize=8)
-            annotate(axes, " this bundle", share, value, up=-4, ha="left", va="top")
-        axes.set_xlabel("multiply-adds of the linear layers in FP16 (%)")
-        axes.set_ylabel("dB")
-        block_axes(axes)
-
-    return draw_plot("fallback", alt, paint, wide_height=240, narrow_height=240)

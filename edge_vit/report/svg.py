@@ -49,16 +49,10 @@ _SETTINGS = {
     "lines.linewidth": 1.6,
 }
 
-Painter = Callable[[Any, bool], None]
-"""Draws into a matplotlib figure, narrow or not."""
+Painter = Callable[[Any], None]
+"""Draws into a matplotlib figure."""
 
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot, drawn twice: for a desk and for a phone; the page shows the one that fits."""
-
-    wide: str
-    narrow: str
+WIDTH = 840  # of every plot, in pixels of the page
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Figure:
     """A plot for a glance with its caption, and the table that says the same in numbers."""
 
     title: str
-    plot: Plot
+    plot: str
     caption: str
     grid: Grid
 
@@ -105,28 +99,21 @@ def annotate(axes: Any, words: str, x: float, y: float, *, up: int = 8, **option
     axes.annotate(words, (x, y), xytext=(0, up), textcoords="offset points", **alignment)
 
 
-def draw_plot(name: str, alt: str, paint: Painter, *, wide_height: int, narrow_height: int) -> Plot:
-    """Return what `paint` draws, as two SVG elements for the page, 840 and 360 pixels wide.
+def draw_plot(name: str, alt: str, paint: Painter, height: int) -> str:
+    """Return what `paint` draws as an SVG element, `WIDTH` by `height` pixels.
 
     `name` begins every id in it, so that no two plots share one; `alt` says what the plot shows.
     """
-    wide = _draw(f"{name}-wide", alt, paint, (840, wide_height), is_narrow=False)
-    narrow = _draw(f"{name}-narrow", alt, paint, (360, narrow_height), is_narrow=True)
-    return Plot(wide, narrow)
-
-
-def _draw(name: str, alt: str, paint: Painter, size: tuple[int, int], is_narrow: bool) -> str:
     matplotlib = require("matplotlib", PURPOSE)
     figures = require("matplotlib.figure", PURPOSE)
-    width, height = size
     with matplotlib.rc_context(_SETTINGS):
         # The SVG backend counts 72 units to the inch.
-        figure = figures.Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = figures.Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         figure.get_layout_engine().set(wspace=0.05, hspace=0.08)
-        paint(figure, is_narrow)
+        paint(figure)
         body = _clean(_save(figure), name)
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label={quoteattr(alt)}>{body}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label={quoteattr(alt)}>{body}</svg>'
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from edge_vit.errors import SpecError
 from edge_vit.runtime.cgroup import cpu_quota
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
+Provider = Literal["cpu", "cuda"]
 """Of ONNX Runtime."""
 
 Fallback = Literal["none", "cpu"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError
-from edge_vit.formats import all_formats, find_format
+from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import capabilities, has_vnni
@@ -33,7 +33,6 @@ _LOG = logging.getLogger(__name__)
 _NAMES: Mapping[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
 }
 _RECORD = "session.record_ep_graph_assignment_info"
 # Arithmetic on shapes, which ONNX Runtime leaves on the CPU on purpose.
@@ -126,7 +125,7 @@ class OrtSession(Session):
             extra = {"enable_fallback": 0}  # else it would run on the CPU and print so to stdout
         try:
             self._session: Any = ort.InferenceSession(
-                model, native, providers=provider_arguments(precision, options), **extra
+                model, native, providers=provider_arguments(options), **extra
             )
         except Exception as error:
             raise _load_error(error, name, f"ONNX Runtime {ort.__version__}") from error
@@ -187,18 +186,12 @@ def _load_error(error: Exception, name: str, version: str) -> BackendError:
     return _FAILURES.loading(error, name, version)
 
 
-def provider_arguments(precision: Precision, options: SessionOptions) -> list[Any]:
+def provider_arguments(options: SessionOptions) -> list[Any]:
     """Return the ``providers`` of ``InferenceSession``, with their options."""
-    device = {"device_id": str(options.device)}
-    cuda = (_NAMES["cuda"], device | {"use_tf32": "0"})  # fp32 is float32
-    if options.provider == "cuda":
-        return [cuda]
-    if options.provider == "tensorrt":
-        own = find_format(precision).provider_flags
-        known = dict.fromkeys(flag for each in all_formats() for flag in each.provider_flags)
-        flags = {flag: str(flag in own) for flag in known}
-        return [(_NAMES["tensorrt"], device | flags), cuda]
-    return [_NAMES["cpu"]]
+    if options.provider == "cpu":
+        return [_NAMES["cpu"]]
+    settings = {"device_id": str(options.device), "use_tf32": "0"}  # fp32 is float32
+    return [(_NAMES["cuda"], settings)]
 
 
 def check_provider(ort: Any, provider: Provider) -> None:

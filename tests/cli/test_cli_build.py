@@ -108,14 +108,6 @@ def test_an_operator_that_nobody_knows_is_named(refused, vit):
     assert f"node {node.name} (Softmaximum)" in line
 
 
-def test_prints_what_to_paste(edgevit, vit):
-    lines = edgevit("build", vit.path, "--print-trtexec", "--precision", "all").stdout.splitlines()
-    assert len(lines) == 12
-    assert lines[0] == "# fp32, TensorRT 10"
-    assert lines[1].startswith(f"trtexec --onnx={vit.path}/onnx/fp32.onnx --stronglyTyped ")
-    assert not (vit.path / "engines").exists()
-
-
 def test_ctrl_c_is_status_130_and_leaves_nothing(vit):
     process = subprocess.Popen(
         [

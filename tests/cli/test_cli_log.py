@@ -70,22 +70,6 @@ def test_quiet_still_warns(edgevit, bundle, held_out, monkeypatch):
     assert all(line.startswith("Warning: ") and line.endswith("no room") for line in warnings)
 
 
-def test_the_log_file_holds_everything(edgevit, bundle, calibration, broken, tmp_path):
-    path = tmp_path / "edgevit.log"
-    edgevit("-q", "--log-file", path, "calibrate", bundle.path, "--calib", calibration)
-    assert "calibration images are few" in path.read_text()
-    edgevit("-q", "--log-file", path, "quantize", bundle.path)
-    text = path.read_text()
-    assert "calibration images are few" in text, "a second run adds to it"
-    assert "ZeroDivisionError" in text
-
-
-def test_a_log_file_that_cannot_be_written(refused, tmp_path):
-    path = tmp_path / "no" / "edgevit.log"
-    line = refused("--log-file", path, "inspect", "b")
-    assert line == f"cannot write {path}: No such file or directory"
-
-
 def test_nothing_stays_behind_in_the_logger(edgevit, tmp_path):
     import logging
 

@@ -20,7 +20,7 @@ from edge_vit.runtime.ort import (
     run_bound,
 )
 
-CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 REAL_SESSION = onnxruntime.InferenceSession
 
 
@@ -64,7 +64,7 @@ def gpu_runtime(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, "CPUExecutionProvider"]
+        onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"]
     )
     monkeypatch.setattr(onnxruntime, "InferenceSession", make)
     monkeypatch.setattr(
@@ -96,9 +96,9 @@ def test_the_golden_images_run_before_its_answers_count(
         runtime_ort, "run_bound", lambda *args: ({"logits": np.zeros((5, 5), np.float32)}, None)
     )
     bundle = golden_bundle(tmp_path / "tiny.edgevit")
-    options = SessionOptions(provider="tensorrt", self_test=wants_test)
+    options = SessionOptions(provider="cuda", self_test=wants_test)
     if wants_test:
-        with pytest.raises(BackendError, match=r"onnx/fp32\.onnx by tensorrt gives other answers"):
+        with pytest.raises(BackendError, match=r"onnx/fp32\.onnx by cuda gives other answers"):
             open_session(bundle, "fp32", "ort", options)
     else:
         open_session(bundle, "fp32", "ort", options).close()
@@ -106,21 +106,12 @@ def test_the_golden_images_run_before_its_answers_count(
 
 @pytest.mark.parametrize(
     ("provider", "names"),
-    [("cpu", ["CPUExecutionProvider"]), ("cuda", [CUDA]), ("tensorrt", [TENSORRT, CUDA])],
+    [("cpu", ["CPUExecutionProvider"]), ("cuda", [CUDA])],
 )
 def test_asks_for_the_provider_and_the_gpu(provider, names):
-    arguments = provider_arguments("int8", SessionOptions(provider=provider, device=2))
+    arguments = provider_arguments(SessionOptions(provider=provider, device=2))
     assert [entry if isinstance(entry, str) else entry[0] for entry in arguments] == names
     assert {entry[1]["device_id"] for entry in arguments if isinstance(entry, tuple)} <= {"2"}
-
-
-@pytest.mark.parametrize(
-    ("precision", "flags"),
-    [("fp32", ("False", "False")), ("fp16", ("True", "False")), ("int8", ("True", "True"))],
-)
-def test_tensorrt_may_use_what_the_graph_holds(precision, flags):
-    options = provider_arguments(precision, SessionOptions(provider="tensorrt"))[0][1]
-    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == flags
 
 
 def test_a_gpu_runs_the_graph_with_fp16_around_int8(tmp_path):

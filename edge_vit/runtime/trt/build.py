@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_vit.bundle import Bundle
 from edge_vit.errors import BackendError, EdgeVitError, MissingDependencyError, SpecError
 from edge_vit.progress import Progress
 from edge_vit.runtime.trt.api import TrtApi, TrtBackend, is_installed
 from edge_vit.runtime.trt.audit import Asked, EngineAudit, audit_engine, check_audit
 from edge_vit.runtime.trt.child import run_child
-from edge_vit.runtime.trt.identity import NO_GPU, ONE_IMAGE, Batches, EngineOptions, Hardware
+from edge_vit.runtime.trt.identity import NO_GPU, Batches, Hardware
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.runtime.trt.store import PLAN_SUFFIX, TrustRecord, find_record, keep_record
-from edge_vit.spec import Precision
+from edge_vit.runtime.trt.store import TrustRecord, find_record, keep_record
 from edge_vit.values import from_json, to_json
 
 BuildBackend = Literal["auto", "trt", "rtx"]
@@ -29,11 +26,6 @@ MIN_MEMORY_MIB = 16
 SHARE_OF_FREE = 0.5
 """Of the free memory, for workspace; weights, activations and the library take the rest."""
 
-GENERATIONS = (10, 11)
-"""Major versions of TensorRT whose trtexec differ."""
-
-# What edge-vit's own numbers have: transfers in, CUDA graph on, the CPU waiting without sleep.
-_SAME_CONDITIONS = {10: ("--useCudaGraph", "--useSpinWait"), 11: ("--includeDataTransfers",)}
 _RETRIES = 3
 _MEMINFO = Path("/proc/meminfo")
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
@@ -300,37 +292,3 @@ def audit_plan(inspected: str | None, network: EngineAudit, progress: Progress) 
 def _loader(builder: Builder) -> str:
     """What a load depends on besides the plan: where this differs, it is tried anew."""
     return f"{builder.title}, {builder.hardware.gpu}, driver {builder.hardware.driver}"
-
-
-def trtexec_line(
-    bundle: Bundle,
-    precision: Precision,
-    options: EngineOptions,
-    generation: int,
-    memory_mib: int | None = None,
-) -> str:
-    """Return the command that builds and times an engine of `bundle` with trtexec.
-
-    `generation` is a major version of TensorRT, one of `GENERATIONS`.
-    """
-    onnx = bundle.graph(precision, "tensorrt")
-    bundle.artifact(onnx)
-    words = [
-        "trtexec",
-        f"--onnx={bundle.path / onnx}",
-        f"--saveEngine={bundle.name}-{precision}{PLAN_SUFFIX}",
-        "--noTF32",
-        "--profilingVerbosity=detailed",
-    ]
-    if generation == 10:
-        words.insert(2, "--stronglyTyped")
-    if not bundle.spec.static_batch:
-        image = bundle.spec.inputs[0]
-        for name, batch in zip(("min", "opt", "max"), options.batches or ONE_IMAGE, strict=True):
-            sizes = "x".join(map(str, (batch, *image.shape[1:])))
-            words.append(f"--{name}Shapes={image.name}:{sizes}")
-    if options.optimization_level is not None:
-        words.append(f"--builderOptimizationLevel={options.optimization_level}")
-    if memory_mib is not None:
-        words.append(f"--memPoolSize=workspace:{memory_mib}")
-    return shlex.join([*words, *_SAME_CONDITIONS[generation]])

@@ -13,12 +13,10 @@ from edge_vit.runtime.trt import build
 from edge_vit.runtime.trt.build import (
     available_bytes,
     choose_builder,
-    trtexec_line,
     workspace_bytes,
 )
 from edge_vit.runtime.trt.identity import EngineOptions, batch_words
 from edge_vit.runtime.trt.listeners import Phases
-from edge_vit.spec import image_input
 from tests.runtime.trt.bundles import ORIN, RTX
 
 MEMINFO = "MemTotal:  7802180 kB\nMemFree:  100 kB\nMemAvailable:  4194304 kB\n"
@@ -212,26 +210,6 @@ def test_auto_without_any_says_how_to_get_one(installed):
     installed()
     with pytest.raises(MissingDependencyError, match=r"no TensorRT is installed\. A Jetson has it"):
         choose_builder("auto")
-
-
-def test_trtexec_of_ten_and_eleven_measure_alike(shared_bundle):
-    options = EngineOptions((1, 4, 8), optimization_level=5)
-    ten, eleven = (trtexec_line(shared_bundle, "int8", options, n, 256) for n in (10, 11))
-    shapes = (
-        "--minShapes=images:1x32x32x3 --optShapes=images:4x32x32x3 --maxShapes=images:8x32x32x3"
-    )
-    onnx = f"--onnx={shared_bundle.path / 'onnx/int8.onnx'}"
-    rest = f"--saveEngine=vit-int8.engine --noTF32 --profilingVerbosity=detailed {shapes}"
-    rest += " --builderOptimizationLevel=5 --memPoolSize=workspace:256"
-    assert ten == f"trtexec {onnx} --stronglyTyped {rest} --useCudaGraph --useSpinWait"
-    assert eleven == f"trtexec {onnx} {rest} --includeDataTransfers"
-
-
-def test_trtexec_of_a_fixed_batch_has_no_shapes(shared_bundle):
-    spec = dataclasses.replace(shared_bundle.spec, inputs=(image_input((32, 32), 2),))
-    manifest = dataclasses.replace(shared_bundle.manifest, spec=spec)
-    fixed = dataclasses.replace(shared_bundle, manifest=manifest)
-    assert "Shapes" not in trtexec_line(fixed, "fp16", EngineOptions(), 10)
 
 
 @pytest.mark.parametrize(
