@@ -39,10 +39,6 @@ def collect_frames(
     """Write `num_images` frames of a live source to `folder` as PNG, and return their paths.
 
     Frames are at least `interval_s` apart. Ends early when the scene gives no new frame for long.
-
-    Raises:
-        SpecError: the source is a file or a folder, or an argument is not positive.
-        SourceError: not one frame came.
     """
     if not maker.is_live:
         raise SpecError(f"{maker.name} is no camera: its frames are taken with --calib instead")

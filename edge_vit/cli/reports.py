@@ -49,12 +49,7 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
 
 
 def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
-    """Write `report` to `path`, as HTML, Markdown or JSON by its name.
-
-    Raises:
-        ArtifactError: the disk refuses.
-        MissingDependencyError: HTML is wanted, and the extra ``report`` is not installed.
-    """
+    """Write `report` to `path`, as HTML, Markdown or JSON by its name."""
     from edge_vit.report.html import write_html
     from edge_vit.report.markdown import render_markdown
     from edge_vit.report.saved import write_json

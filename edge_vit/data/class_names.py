@@ -55,9 +55,6 @@ def match_names(
 
     Folders of a model without class names that are fewer or more than its classes have no index:
     then `indices` is empty.
-
-    Raises:
-        ImageError: a name is no class, or two are the same one; the message proposes what is near.
     """
     num_classes = len(labels) or num_classes
     known = _find_labels(names, labels, naming)

@@ -37,9 +37,6 @@ def write_half(
 
     Nodes of `fp32_nodes` stay in float32, with casts at their borders. A quantizer takes the type
     of what it reads, a dequantizer that of what it feeds, so that products stay INT8.
-
-    Raises:
-        SpecError: a weight is larger than float16 can hold.
     """
     half = ir.from_proto(model)
     graph = half.graph

@@ -50,9 +50,6 @@ def write_qdq(
     With `is_symmetric`, for TensorRT, ``Sub`` stands in place of zero points; the levels are the
     same. Each layer has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where
     several share one QuantizeLinear.
-
-    Raises:
-        ArtifactError: the table names other layers than the graph has, or of other widths.
     """
     quantized = ir.from_proto(as_calibrated(table, model))
     sites = {site.name: site for site in find_sites(quantized.graph)}

@@ -75,11 +75,7 @@ def make_rotation(width: int, seed: int) -> Matrix:
 
 
 def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """Return `model` with its residual stream turned and its weights inside; the same function.
-
-    Raises:
-        ArtifactError: it has no stream that can be turned; the message says why.
-    """
+    """Return `model` with its residual stream turned and its weights inside; the same function."""
     turned = ir.from_proto(model)
     stream = find_stream(turned.graph)
     if isinstance(stream, Refusal):

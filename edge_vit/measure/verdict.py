@@ -78,9 +78,6 @@ def decide(
     There is one report per precision and backend of each kind, on the same images and in turns.
     The candidate is the narrowest precision. It has to be faster than the fastest of fp32 on a CPU,
     which only emulates FP16, or of fp16 on a GPU, and must not fall behind an `earlier` report.
-
-    Raises:
-        SpecError: something was not measured, or not in turns with the others.
     """
     limits = limits or Limits()
     accurate = {(r.backend, r.precision): r for r in accuracy}

@@ -21,7 +21,6 @@ from edge_vit.report.conditions import conditions
 from edge_vit.report.details import accuracy_details, latency_details
 from edge_vit.report.engines import engines_grid
 from edge_vit.report.grids import (
-    Grid,
     accuracy_grid,
     gates_grid,
     is_of_candidate,
@@ -35,8 +34,6 @@ from edge_vit.report.grids import (
 )
 from edge_vit.report.plots import (
     accuracy_plot,
-    course,
-    course_plot,
     distribution_plot,
     gates_plot,
     num_beyond,
@@ -237,7 +234,7 @@ def _gates_figure(report: VerifyReport) -> Figure | None:
 
 
 def _latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
-    """The distribution of the latency and its course; nothing where no run was kept."""
+    """The distribution of the latency; nothing where no run was kept."""
     reports = [report for report in reports if report.samples_ms]
     if not reports:
         return ()
@@ -246,21 +243,8 @@ def _latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
         "Each height counts timed runs. Line: median. Dotted: p99. "
         f"{num_beyond(reports)} of {count(num_samples, 'run')} are slower than the axis reaches."
     )
-    course_caption = (
-        "Line: median of neighbouring runs. Shaded: their middle 80 %. Level lines mean that the "
-        "machine was steady, so that the precisions can be compared."
-    )
-    rows = tuple(
-        (name_in(report, reports), number(turn, 0), *map(significant, (low, middle, high)))
-        for report in reports
-        for turn, low, middle, high in zip(*course(report.samples_ms), strict=True)
-    )
-    columns = ("precision", "turn", "p10 (ms)", "median (ms)", "p90 (ms)")
-    title = "In the course of the run"
-    return (
-        Figure("Distribution", distribution_plot(reports), caption, latency_grid(reports)),
-        Figure(title, course_plot(reports), course_caption, Grid(title, columns, rows)),
-    )
+    plot, grid = distribution_plot(reports), latency_grid(reports)
+    return (Figure("Distribution", plot, caption, grid),)
 
 
 def _galleries(report: VerifyReport) -> list[dict[str, Any]]:

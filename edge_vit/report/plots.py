@@ -1,4 +1,4 @@
-"""The plots of a verdict: rates and gates with their limits, latencies and their course."""
+"""The plots of a verdict: rates and gates with their limits, and latencies."""
 
 from __future__ import annotations
 
@@ -32,10 +32,6 @@ NUM_BINS = 90
 DRAWN_SHARE, DRAWN_MEDIANS = 99, 4
 """Samples are drawn up to this percentile and so many medians: a few stragglers would flatten all
 the rest, and on a busy machine even p99 lies far out."""
-LINES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
-"""Of the curves of each backend; the colour is the precision's."""
-MAX_POINTS = 60
-"""Points of a curve over the run; more samples than that are summed up in groups."""
 
 Samples = npt.NDArray[np.float64]
 
@@ -215,42 +211,3 @@ def _paint_histogram(axes: Any, report: LatencyReport, bins: Samples, name: str)
         axes.axvline(summary.p99, 0, 0.4, color=role_color("ink"), linewidth=1, linestyle=":")
     side = "right" if summary.p50 > (bins[0] + bins[-1]) / 2 else "left"
     annotate(axes, f"{significant(summary.p50)} ms", summary.p50, 0.83 * top, up=1, ha=side)
-
-
-def course_plot(reports: Sequence[LatencyReport]) -> str:
-    """Return the median latency in the course of the run, with the middle 80 % shaded."""
-    alt = (
-        "Latency in the course of the run, one curve per precision; "
-        "a level curve means steady conditions."
-    )
-    backends = list(dict.fromkeys(report.backend for report in reports))
-
-    def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        for report in reports:
-            color = format_color(report.precision)
-            turns, low, middle, high = course(report.samples_ms)
-            axes.fill_between(turns, low, high, color=color, alpha=0.2, linewidth=0)
-            line = LINES[backends.index(report.backend) % len(LINES)]
-            name = name_in(report, reports)
-            axes.plot(turns, middle, color=color, linestyle=line, label=name)
-        axes.set_ylim(bottom=0)
-        axes.set_xlim(left=0)
-        open_axes(axes, "y")
-        axes.set_xlabel("turn")
-        axes.set_ylabel("ms")
-        figure.legend(loc="outside upper left", ncols=min(3, len(reports)), frameon=False)
-
-    return draw_plot("course", alt, paint, 250)
-
-
-def course(samples_ms: Sequence[float]) -> tuple[Samples, Samples, Samples, Samples]:
-    """Return turn, 10th percentile, median and 90th percentile of groups of neighbouring samples.
-
-    Each of the four is (groups,).
-    """
-    groups = np.array_split(np.asarray(samples_ms), min(MAX_POINTS, len(samples_ms)))
-    sizes = np.array([len(group) for group in groups])
-    turns = np.cumsum(sizes) - (sizes - 1) / 2
-    low, middle, high = np.array([np.percentile(group, (10, 50, 90)) for group in groups]).T
-    return turns, low, middle, high

@@ -97,10 +97,6 @@ class OrtSession(Session):
     """An ONNX graph in memory, run by ONNX Runtime.
 
     The graph alone decides how it is computed; `precision` and `name` are for figures and messages.
-
-    Raises:
-        BackendError: ONNX Runtime cannot load the graph, or not with that provider.
-        MissingDependencyError: onnxruntime is not installed.
     """
 
     backend = "ort"

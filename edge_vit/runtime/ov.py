@@ -45,10 +45,6 @@ class OpenVinoSession(Session):
     brings and a tenth faster with its shape fixed, and for any number when that is first needed.
     Runs at the same time have a request each, and take turns on the same threads. The rest of a
     quantized graph is computed in bfloat16 where the processor has it; others in float32, FP16 too.
-
-    Raises:
-        BackendError: OpenVINO cannot load the graph.
-        MissingDependencyError: openvino is not installed.
     """
 
     backend = "openvino"

@@ -108,11 +108,6 @@ def open_dataset(
 
     `image_size` is the side of the square images, in pixels; `seed` is of the split, where the data
     comes without one.
-
-    Raises:
-        ArtifactError: the data is missing, damaged or cannot be downloaded.
-        ImageError: the folder holds no images, or one that cannot be decoded.
-        SpecError: the folder holds no class folders, or more than fits in memory.
     """
     if name_or_folder == "digits":
         return load_digits(image_size, seed)
@@ -208,11 +203,6 @@ def load_class_folders(
 
     Where ``train`` and ``val`` (or ``test``) are its folders, they are the split; else a fifth of
     each class is held out.
-
-    Raises:
-        ImageError: there are no images, or one cannot be decoded.
-        SpecError: there are no class folders, the two parts have other classes, or it does not fit
-            in memory.
     """
     held_out = [folder / name for name in ("val", "test") if (folder / name).is_dir()]
     if not held_out or not (folder / "train").is_dir():

@@ -142,10 +142,10 @@ def test_keeps_pictures_of_other_precisions_few_and_says_how_many_are_left_out(r
 def test_every_plot_has_words_for_those_who_cannot_see_it_and_a_table(page):
     outline = Outline(page)
     plots = outline.all("svg")
-    assert len(plots) == 2 * 5  # each drawn for a desk and for a phone
+    assert len(plots) == 4
     assert all(plot["role"] == "img" and len(plot["aria-label"]) > 30 for plot in plots)
     assert "fp32 2.41 ms" in "".join(plot["aria-label"] for plot in plots)
-    assert page.count("The same as a table</summary>") == 5
+    assert page.count("The same as a table</summary>") == 4
 
 
 def test_headings_step_down_one_level_at_a_time(any_page):

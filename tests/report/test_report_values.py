@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from edge_vit.report.plots import accuracy_panels, course, drawn_range, num_beyond
+from edge_vit.report.plots import accuracy_panels, drawn_range, num_beyond
 from edge_vit.report.sites import by_block, kinds_of, sites_in_order
 from edge_vit.report.svg import draw_plot, role_color
 from edge_vit.report.wording import (
@@ -64,21 +63,6 @@ def test_sites_come_in_the_order_in_which_data_passes_them(table):
     ]
     assert list(by_block(sites))[-3:] == ["block5", "block10", "block11"]
     assert kinds_of(sites) == ("qkv", "proj", "fc1", "fc2", "head")
-
-
-def test_course_sums_up_neighbouring_samples_without_losing_any():
-    samples = np.arange(1, 1202, dtype=float)
-    turns, low, middle, high = course(samples)
-    assert len(turns) == 60
-    np.testing.assert_allclose(middle, turns)
-    assert np.all(low < middle)
-    assert np.all(middle < high)
-
-
-def test_course_of_few_samples_is_the_samples():
-    turns, low, middle, _ = course((3.0, 1.0, 2.0))
-    assert turns.tolist() == [1, 2, 3]
-    assert middle.tolist() == low.tolist() == [3.0, 1.0, 2.0]
 
 
 def test_stragglers_are_counted_not_drawn(report):

@@ -69,11 +69,7 @@ def source_maker(
 
 
 def parse_address(text: str) -> SourceAddress:
-    """Return the meaning of an address and the options behind its ``#``.
-
-    Raises:
-        SpecError: it is no address of a source, or an option is not one of its kind.
-    """
+    """Return the meaning of an address and the options behind its ``#``."""
     if text.startswith("gst:"):
         pipeline = text.removeprefix("gst:").strip()
         if not pipeline:

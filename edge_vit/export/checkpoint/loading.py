@@ -127,10 +127,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
     """Copy `weights`, by the module's own names, into `module`, every one and nothing else.
 
     `where` is how the message names them, such as ``"checkpoint best.safetensors"``.
-
-    Raises:
-        ArtifactError: they do not fit; lists what is missing, unexpected and misshapen, and what to
-            type.
     """
     Misfit.between(module, weights).refuse(where, module)
     module.load_state_dict(dict(weights), strict=False)  # counters alone may be missing

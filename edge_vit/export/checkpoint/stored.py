@@ -101,11 +101,7 @@ class StoredWeights:
 
 
 def read_stored(path: Path) -> StoredWeights:
-    """Return all that the checkpoint at `path` holds.
-
-    Raises:
-        ArtifactError: the file cannot be read, or holds no tensor by a name.
-    """
+    """Return all that the checkpoint at `path` holds."""
     content = _read_content(path)
     where = f"checkpoint {path}"
     stored = StoredWeights(where)

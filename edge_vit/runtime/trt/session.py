@@ -41,10 +41,6 @@ class TrtSession(Session):
 
     It closes the engine, whose tensors have to be those of `spec`. `uses_graph` is of RTX whether
     a graph was asked for.
-
-    Raises:
-        BackendError: the engine is not one of this model, or there is too little memory.
-        SpecError: the GPU has no memory of the kind that was asked for.
     """
 
     backend = "trt"

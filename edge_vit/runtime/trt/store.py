@@ -173,11 +173,7 @@ def keep_record(digest: str, record: TrustRecord) -> None:
 
 
 def refuse_an_unwritable_state() -> None:
-    """Refuse, before any work, where no record can be kept; the message says which folder to set.
-
-    Raises:
-        ArtifactError: the state folder cannot be written.
-    """
+    """Refuse, before any work, a state folder in which no record can be kept."""
     folder = state_folder() / "engines"
     try:
         _try_to_write(folder)
