@@ -15,10 +15,12 @@ from edge_vit.bundle import Bundle
 from edge_vit.cli import main
 
 
-@pytest.fixture(autouse=True)
-def onnx_runtime_first(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def onnx_runtime_first():
     """Let ``auto`` take ONNX Runtime, which opens a session in a fraction of OpenVINO's time."""
-    monkeypatch.setattr("edge_vit.runtime.backends.has_vnni", lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_vit.runtime.backends.has_vnni", lambda: False)
+        yield
 
 
 @pytest.fixture

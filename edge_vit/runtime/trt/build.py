@@ -207,7 +207,7 @@ def build_plan(
 
     Raises:
         OutOfMemoryError: with the smallest workspace too.
-        BackendError: the builder refuses the graph, crashed, or was cancelled.
+        BackendError: the builder refuses the graph or crashed.
         ArtifactError: the graph was edited, or the plan cannot be written.
         GateFailed: TensorRT reads a wider precision in the graph than was asked for.
         KeyboardInterrupt: Ctrl-C; the child is gone by then.

@@ -1,12 +1,11 @@
 """Work in a child process: what crashes or runs out of memory there does not take us with it.
 
 The child gets one JSON object on its stdin and sends JSON lines on its stdout. While it works its
-stdin stays open: a word there cancels, its end means that the parent is gone.
+stdin stays open: its end means that the parent is gone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import signal
@@ -17,19 +16,16 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, MissingDependencyError
-from edge_vit.runtime.trt.network import CancelledError, OutOfMemoryError
+from edge_vit.runtime.trt.network import OutOfMemoryError
 
 _LOG = logging.getLogger(__name__)
 _KILLED = 9  # SIGKILL, for which Windows has no word
-
-SECONDS_TO_CANCEL = 3.0
-"""How long a cancelled child may take to end by itself."""
 
 ERRORS: Mapping[str, type[EdgeVitError]] = {
     kind.__name__: kind
     for kind in (
         *(BackendError, ArtifactError, MissingDependencyError),
-        *(OutOfMemoryError, CancelledError, EdgeVitError),
+        *(OutOfMemoryError, EdgeVitError),
     )
 }
 """Errors of a child, by the name that crosses the pipe."""
@@ -50,7 +46,7 @@ def run_child(
         try:
             answer = _converse(child, request, on_event)
         except BaseException:
-            _stop(child)
+            child.kill()  # all that it was writing is the parent's to remove
             raise
         status = child.wait()
         if answer is not None:
@@ -95,21 +91,6 @@ def _converse(
             return answer
         on_event(event)
     return None
-
-
-def _stop(child: subprocess.Popen[str]) -> None:
-    """Ask the child to end, then end it; a second Ctrl-C ends it at once."""
-    assert child.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        child.stdin.write("cancel\n")
-        child.stdin.flush()
-    try:
-        child.wait(SECONDS_TO_CANCEL)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
-        child.wait()
-    with contextlib.suppress(BrokenPipeError):
-        child.stdin.close()
 
 
 def _last_words(stderr: IO[bytes]) -> str:

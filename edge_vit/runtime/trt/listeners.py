@@ -93,16 +93,13 @@ class _Phase:
 
 
 class Phases:
-    """TensorRT's nested phases of a build as one number that only grows; for any thread.
+    """Share of a build that is done, by TensorRT's nested phases; for any thread.
 
-    Args:
-        report: takes the share that is done, 0 to 1, and the phase, whenever the share grew; never
-            called by two threads at once.
-        goes_on: called after each step; False cancels the build.
+    `report` takes the share, 0 to 1, whenever it grew, and is never called by two threads at once.
     """
 
-    def __init__(self, report: Callable[[float, str], None], goes_on: Callable[[], bool]) -> None:
-        self._report, self._goes_on = report, goes_on
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self._report = report
         self._lock = threading.Lock()
         self._phases: dict[str, _Phase] = {}
         self._share = 0.0
@@ -114,57 +111,37 @@ class Phases:
             width = outer.width / outer.num_steps
             self._phases[phase] = _Phase(outer.share, width, max(1, num_steps))
 
-    def step(self, phase: str, index: int) -> bool:
-        """Count step `index` of `phase` as done; return whether to go on."""
-        self._advance(phase, index + 1)
-        return self._goes_on()
+    def step(self, phase: str, index: int) -> None:
+        """Count step `index` of `phase` as done."""
+        with self._lock:
+            if (known := self._phases.get(phase)) is None:
+                return
+            known.done = max(known.done, index + 1)
+            if known.share > self._share:
+                self._share = known.share
+                self._report(known.share)
 
     def finish(self, phase: str) -> None:
         """End `phase`."""
-        known = self._phases.get(phase)
-        if known is not None:
-            self._advance(phase, known.num_steps)
-
-    def _advance(self, phase: str, done: int) -> None:
-        with self._lock:
-            known = self._phases.get(phase)
-            if known is None:
-                return
-            known.done = max(known.done, done)
-            if known.share > self._share:
-                self._share = known.share
-                self._report(known.share, phase)
+        if (known := self._phases.get(phase)) is not None:
+            self.step(phase, known.num_steps - 1)
 
 
 def make_monitor(trt: Any, phases: Phases) -> Any:
-    """Return a progress monitor of the TensorRT package `trt` that follows `phases`.
-
-    It has to outlive the build. `cancelled` is whether `phases` stopped the build; `error` is an
-    exception of `phases`, which stops it too: TensorRT itself would print and swallow it.
-    """
+    """Return a progress monitor of the package `trt` for `phases`; it has to outlive the build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.cancelled = False
-            self.error: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._call(lambda: phases.start(phase_name, parent_phase, num_steps))
+            phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            goes_on = self._call(lambda: phases.step(phase_name, step))
-            self.cancelled = self.cancelled or goes_on is False
-            return not self.cancelled
+            phases.step(phase_name, step)
+            return True
 
         def phase_finish(self, phase_name: str) -> None:
-            self._call(lambda: phases.finish(phase_name))
-
-        def _call(self, method: Callable[[], bool | None]) -> bool | None:
-            try:
-                return None if self.cancelled else method()
-            except BaseException as error:
-                self.error, self.cancelled = error, True
-                return None
+            phases.finish(phase_name)
 
     return Monitor()

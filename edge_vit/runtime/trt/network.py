@@ -22,10 +22,6 @@ class OutOfMemoryError(BackendError):
     """The builder wanted more memory than there is; a smaller limit may help."""
 
 
-class CancelledError(BackendError):
-    """The build was cancelled from outside."""
-
-
 @dataclass(frozen=True)
 class TensorFacts:
     """One tensor of a network, of a type in TensorRT's words, such as ``HALF``.
@@ -114,8 +110,7 @@ class ParsedNetwork:
     def build(self, settings: BuilderSettings, phases: Phases) -> BuiltPlan:
         """Return the plan, in a second or tens of minutes; TF32 is off, so that fp32 is float32.
 
-        It is a CancelledError where `phases` stops it, and an OutOfMemoryError or a BackendError
-        with the builder's own words where it fails.
+        Where it fails it is an OutOfMemoryError or a BackendError with the builder's own words.
         """
         self._complaints.clear()
         config = self._builder.create_builder_config()
@@ -123,10 +118,6 @@ class ParsedNetwork:
         config.progress_monitor = monitor
         cache = self._configure(config, settings)
         plan = self._builder.build_serialized_network(self._network, config)
-        if monitor.error is not None:
-            raise monitor.error
-        if monitor.cancelled:
-            raise CancelledError(f"the build with {self._title} was cancelled")
         if plan is None:
             raise self._failure()
         timing_cache = None if cache is None else bytes(config.get_timing_cache().serialize())

@@ -35,11 +35,10 @@ def main() -> None:
     """Serve the one request on stdin."""
     send = _open_pipe()
     request = json.loads(sys.stdin.readline())
-    cancelled = threading.Event()
-    threading.Thread(target=_listen, args=(cancelled,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     operation = {"build": _build, "load": _load, "describe": _describe}[request["operation"]]
     try:
-        send({"answer": operation(request, send, cancelled)})
+        send({"answer": operation(request, send)})
     except EdgeVitError as error:
         kind = next(k.__name__ for k in type(error).__mro__ if k.__name__ in ERRORS)
         send({"error": kind, "text": str(error)})
@@ -56,22 +55,22 @@ def _open_pipe() -> Send:
     os.dup2(2, 1)
 
     def send(event: Mapping[str, Any]) -> None:
-        with lock, contextlib.suppress(BrokenPipeError):  # `_listen` ends this process then
+        with (
+            lock,
+            contextlib.suppress(BrokenPipeError),
+        ):  # then this process ends soon
             pipe.write(json.dumps(event) + "\n")
             pipe.flush()
 
     return send
 
 
-def _listen(cancelled: threading.Event) -> None:
-    """Wait for the word to cancel; when the parent is gone, end with it."""
-    if sys.stdin.readline():
-        cancelled.set()
-    else:
-        os._exit(1)
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
 
 
-def _describe(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -> Answer:
+def _describe(request: Mapping[str, Any], send: Send) -> Answer:
     """Return the TensorRT and the GPU that are here."""
     device = request["device"]
     described: Answer = to_json(
@@ -80,7 +79,7 @@ def _describe(request: Mapping[str, Any], send: Send, cancelled: threading.Event
     return described
 
 
-def _load(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -> Answer:
+def _load(request: Mapping[str, Any], send: Send) -> Answer:
     """Load a plan and make a context; return the inspector's JSON."""
     find_hardware(request["device"], must_exist=True)
     engine = open_api(request["backend"]).load(_read(Path(request["plan_path"]), request["digest"]))
@@ -88,7 +87,7 @@ def _load(request: Mapping[str, Any], send: Send, cancelled: threading.Event) ->
     return {"inspected": engine.inspect()}
 
 
-def _build(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -> Answer:
+def _build(request: Mapping[str, Any], send: Send) -> Answer:
     """Build a plan into a file, for the GPU that CUDA now takes for this process's own."""
     wanted = from_json(PlanRequest, {k: request[k] for k in request if k != "operation"})
     find_hardware(wanted.device)
@@ -110,7 +109,7 @@ def _build(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -
     audit = audit_network(tuple(network.layers))
     send({"audit": to_json(audit)})
     start = time.monotonic()
-    built = network.build(settings, Phases(_reporter(send), lambda: not cancelled.is_set()))
+    built = network.build(settings, Phases(_reporter(send)))
     plan_path = Path(wanted.plan_path)
     with refuse_os_errors(plan_path.parent), plan_path.open("wb") as file:
         file.write(built.plan)
@@ -131,15 +130,15 @@ def _build(request: Mapping[str, Any], send: Send, cancelled: threading.Event) -
     }
 
 
-def _reporter(send: Send) -> Callable[[float, str], None]:
+def _reporter(send: Send) -> Callable[[float], None]:
     last = 0
 
-    def report(share: float, phase: str) -> None:
+    def report(share: float) -> None:
         nonlocal last
         percent = int(100 * share)
         if percent > last:
             last = percent
-            send({"percent": percent, "phase": phase})
+            send({"percent": percent})
 
     return report
 

@@ -142,7 +142,7 @@ def build(network: ParsedNetwork, most: int | None) -> BuiltPlan:
         sizes = ((batch, *image.shape[1:]) for batch in (1, 1, most))
         profile = {image.name: ShapeRange(*sizes)}
     settings = BuilderSettings(profile, optimization_level=0, targets=("sm_86",))
-    return network.build(settings, Phases(lambda share, phase: None, lambda: True))
+    return network.build(settings, Phases(lambda share: None))
 
 
 def graphs_of(vit: Seeded, table: CalibrationTable) -> dict[str, onnx.ModelProto]:
