@@ -20,7 +20,7 @@ from edge_vit.measure.worst import Kept, worst_of
 from edge_vit.spec import Activation, Precision, TaskName
 from edge_vit.values import from_json, parse_json, to_json
 
-PARTIAL_FORMAT = 3
+PARTIAL_FORMAT = 4
 """What this version reads and writes; earlier ones held totals in place of each image's outcome."""
 
 

@@ -33,14 +33,13 @@ RECORD = np.dtype(
         ("score", "<f8"),
         ("projection", "<f4"),
         ("norm", "<f4"),
-        ("margin", "<f4"),
         ("is_calibrated_on", "u1"),
         ("looks", "u1"),
         ("signature", "u1", SIGNATURE_BYTES),
     ]
 )
 """An image and what the reference made of it: its class, whether the label is among its first five,
-the probability of its class, and by how much its largest output is above the next."""
+and the probability of its class."""
 
 OUTCOME = np.dtype(
     [
@@ -110,8 +109,6 @@ def make_records(
     rows["projection"] = wide @ direction
     rows["norm"] = np.linalg.norm(wide, axis=1) * np.linalg.norm(direction)
     if wide.shape[1] > 1:
-        best = np.partition(wide, -2, axis=1)
-        rows["margin"] = best[:, -1] - best[:, -2]
         rows["looks"] = _looks_like(wide)
     rows["is_calibrated_on"] = is_calibrated_on
     return rows

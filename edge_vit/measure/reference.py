@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from edge_vit.measure.records import (
     RECORD,
     Clusters,
     Rows,
-    count_true,
     find_clusters,
     unpack,
 )
@@ -23,7 +21,6 @@ from edge_vit.measure.statistics import exact_bounds
 from edge_vit.printable import one_line
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import task_named
-from edge_vit.tasks.numerics import BoolArray, FloatArray
 
 MIN_IMAGES = 10
 """Different pictures below which nothing is judged, whatever the limits."""
@@ -32,10 +29,6 @@ MIN_KAPPA = 0.2
 to it is "slight" (Landis and Koch 1977, Biometrics 33, 159), and what random weights reach."""
 MAX_OVERCONFIDENCE = 0.5
 """By how much a mean score may exceed the accuracy; a network that fits its data is far below."""
-MIN_NOISY_GAP, MAX_NOISY_AREA = 0.1, 0.65
-"""Labels are noisy where the mean score exceeds the accuracy by more than the first, and a right
-prediction is surer than a wrong one in surely fewer pairs than the second. Where labels are right,
-networks reach 0.75 to 0.95; where they were drawn at random, 0.5."""
 MAX_CONFLICTING = 0.05
 """Share of the different pictures that may come with several labels."""
 
@@ -88,9 +81,7 @@ def question_reference(
         found += _about_labels(evidence, facts, has_labels=bool(confusion))
         if confusion:
             found += _about_classes(evidence, facts, confusion)
-            found += _about_scores(
-                facts, rows["margin"][leaders][known], (labels == answers)[known]
-            )
+            found += _about_scores(facts)
         if not is_constant and len(set(answers.tolist())) == 1 and len(answers) >= MIN_IMAGES:
             sentence = (
                 f"{facts.name} gives the same class for all {evidence.num_images:,} different "
@@ -232,26 +223,16 @@ def _about_classes(
         )
 
 
-def _about_scores(
-    facts: ReferenceFacts, margins: FloatArray, right: BoolArray
-) -> Iterator[Finding]:
+def _about_scores(facts: ReferenceFacts) -> Iterator[Finding]:
     if facts.mean_score is None or facts.accuracy is None:
         return
-    gap = facts.mean_score - facts.accuracy
-    measured = (
-        f"{facts.name} gives its first classes a mean score of {100 * facts.mean_score:.1f} % and "
-        f"is right on {100 * facts.accuracy:.1f} % of the labelled images"
-    )
-    if gap > MAX_OVERCONFIDENCE:
-        sentence = f"{measured}. Check the labels and the preprocessing."
-        yield Finding("overconfident", "undecided", sentence)
-    elif gap > MIN_NOISY_GAP and most_sureness(margins, right) < MAX_NOISY_AREA:
+    if facts.mean_score - facts.accuracy > MAX_OVERCONFIDENCE:
         yield Finding(
-            "noisy-labels",
+            "overconfident",
             "undecided",
-            f"{measured}, and is about as sure where it is wrong as where it is right: many labels "
-            f"look wrong. Check the labels of the {count_true(~right):,} images where they differ "
-            f"from {facts.name}'s prediction.",
+            f"{facts.name} gives its first classes a mean score of {100 * facts.mean_score:.1f} % "
+            f"and is right on {100 * facts.accuracy:.1f} % of the labelled images. Check the "
+            "labels and the preprocessing.",
         )
 
 
@@ -316,26 +297,3 @@ def _is_constant(rows: Rows, clusters: Clusters) -> bool:
     if len(projection) < 2:
         return False
     return bool(np.ptp(projection) <= _CONSTANT * rows["norm"][clusters.leaders].max())
-
-
-def most_sureness(margins: FloatArray, right: BoolArray) -> float:
-    """Return how much surer a reference is, at most, of right predictions than of wrong ones.
-
-    It is the upper 95 % bound (Hanley and McNeil 1982, Radiology 143, 29) of the area under the ROC
-    curve of the margins: of the pairs of a right and a wrong prediction, the share in which the
-    right one has the larger margin, ties counting half. 1 where there is no pair.
-    """
-    num_right, num_wrong = count_true(right), count_true(~right)
-    if not num_right or not num_wrong:
-        return 1.0
-    _, place, counts = np.unique(margins, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    below = float(ranks[right].sum()) - num_right * (num_right + 1) / 2
-    measured = below / (num_right * num_wrong)
-    area = min(max(measured, 0.05), 0.95)
-    pairs = (
-        area * (1 - area)
-        + (num_right - 1) * (area / (2 - area) - area**2)
-        + (num_wrong - 1) * (2 * area**2 / (1 + area) - area**2)
-    )
-    return measured + 1.645 * math.sqrt(pairs / (num_right * num_wrong))

@@ -40,7 +40,7 @@ _TAKEN_FOR_GRANTED = frozenset({"min-agreement", "min-sqnr"})
 _ABOUT_LABELS = frozenset(
     {
         *("label-names", "labels-conflict", "one-class", "permuted-labels", "chance"),
-        *("overconfident", "noisy-labels"),
+        "overconfident",
     }
 )
 """Findings after which no accuracy by these labels means anything, neither good nor bad."""

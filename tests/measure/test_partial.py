@@ -311,7 +311,7 @@ DAMAGED = {
     "none": (None, "cannot be read: No such file"),
     "truncated": (lambda data: data[:-30], "is no part of an evaluation"),
     "no object": (lambda data: b"[]", "format None of a part"),
-    "other format": (lambda data: data.replace(b'"format": 3', b'"format": 9'), "format 9"),
+    "other format": (lambda data: data.replace(b'"format": 4', b'"format": 9'), "format 9"),
     "wrong type": (lambda data: data.replace(b'"num_bad": ', b'"num_bad": "x", "y": '), "y"),
 }
 

@@ -136,38 +136,6 @@ def test_a_confident_reference_that_is_wrong_is_in_question():
     assert not findings(*evaluated(pictures(120), TRUTH, GOOD), modest)
 
 
-def noisy(share, *, candid, count=600):
-    """Return findings where a share of the labels is drawn anew, of a model right on 95 %.
-
-    `candid` models are less sure where they are wrong themselves.
-    """
-    rng = np.random.default_rng(int(100 * share))
-    truth = np.arange(count) % 3
-    errs = rng.random(count) < 0.05
-    answers = np.where(errs, (truth + 1) % 3, truth)
-    margins = rng.gamma(2, 2, count) * np.where(errs & candid, 0.2, 1)
-    outputs = (np.eye(3)[answers] * margins[:, None]).astype(np.float32)
-    labels = np.where(rng.random(count) < share, (truth + rng.integers(1, 3, count)) % 3, truth)
-    accuracy = float((labels == answers).mean())
-    facts = dataclasses.replace(FACTS, mean_score=0.95, accuracy=accuracy)
-    return findings(*evaluated(pictures(count), labels, answers, outputs=outputs), facts)
-
-
-@pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
-def test_labels_of_which_many_are_wrong_are_in_question(share):
-    found = noisy(share, candid=True)["noisy-labels"]
-    assert found.outcome == "undecided"
-    assert "about as sure where it is wrong as where it is right" in found.sentence
-
-
-def test_a_few_wrong_labels_and_candid_mistakes_are_not():
-    assert "noisy-labels" not in noisy(0.02, candid=True)
-    labels = np.where(np.arange(120) % 4 == 0, (GOOD + 1) % 3, GOOD)  # wrong where it is unsure
-    outputs = one_hot(GOOD) * np.where(labels == GOOD, 4, 1).astype(np.float32)[:, None]
-    facts = dataclasses.replace(FACTS, mean_score=0.95, accuracy=0.75)
-    assert not findings(*evaluated(pictures(120), labels, GOOD, outputs=outputs), facts)
-
-
 def test_copies_count_once_and_say_so():
     images = pictures(40)[np.arange(120) % 40]
     images[80:] = images[80:].clip(3, 252) + 2
