@@ -45,10 +45,10 @@ class Scene:
 
 def scenes(split: str, side: int, seed: int = 0) -> Iterator[Scene]:
     """Yield endless square images of `side` pixels, made of the ``train`` or the ``test`` parts."""
-    photos, digits, classes = _photos(split), *_digits(split)
+    photos, digits, classes = read_photos(split), *cut_digits(split)
     random = np.random.default_rng(seed)
     while True:
-        pixels = _background(photos[random.integers(len(photos))], side, random)
+        pixels = background(photos[random.integers(len(photos))], side, random)
         placed: list[tuple[float, ...]] = []
         found: list[int] = []
         for index in random.integers(len(digits), size=random.integers(3, 6)).tolist():
@@ -93,7 +93,7 @@ def write_coco(folder: Path, split: str, count: int, side: int, seed: int) -> Pa
     return path
 
 
-def _photos(split: str) -> list[Image.Image]:
+def read_photos(split: str) -> list[Image.Image]:
     import skimage
     import sklearn
 
@@ -109,7 +109,7 @@ def _photos(split: str) -> list[Image.Image]:
     return photos
 
 
-def _digits(split: str) -> tuple[list[FloatArray], npt.NDArray[np.int64]]:
+def cut_digits(split: str) -> tuple[list[FloatArray], npt.NDArray[np.int64]]:
     """Return the ink of each digit, 0 to 1, cut at its edges, and the classes."""
     from sklearn.datasets import load_digits
 
@@ -122,7 +122,7 @@ def _digits(split: str) -> tuple[list[FloatArray], npt.NDArray[np.int64]]:
     return cut, digits.target[part].astype(np.int64)
 
 
-def _background(photo: Image.Image, side: int, random: np.random.Generator) -> FloatArray:
+def background(photo: Image.Image, side: int, random: np.random.Generator) -> FloatArray:
     """Return a random square of `photo`, brought to `side`, maybe mirrored, lighter or darker."""
     edge = int(min(photo.size) * random.uniform(0.3, 1))
     left, top = (int(random.integers(0, length - edge + 1)) for length in photo.size)
