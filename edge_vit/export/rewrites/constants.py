@@ -7,6 +7,8 @@ what depends on no pixel and is equal for all of them is a constant.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -55,7 +57,7 @@ def fold_constants(model: ir.Model) -> None:
         for node in inferring:
             _fix_target(graph, node, [np.array(shape[node.outputs[0]]) for shape in shapes])
         for value in derived:
-            _replace(graph, value, [run[value.name or ""] for run in runs], batches)
+            _replace(graph, value, [run[value.name or ""] for run in runs], batches, set(derived))
     for node in list(graph):
         # Dropout too passes its input on, as ONNX Runtime takes it.
         is_masked = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
@@ -154,8 +156,15 @@ def _fix_target(graph: ir.Graph, node: ir.Node, shapes: list[Array]) -> None:
 
 
 def _replace(
-    graph: ir.Graph, value: ir.Value, arrays: list[Array], batches: tuple[int, ...]
+    graph: ir.Graph,
+    value: ir.Value,
+    arrays: list[Array],
+    batches: tuple[int, ...],
+    derived: Collection[ir.Value],
 ) -> None:
+    def has_batch(other: ir.Value | None) -> bool:
+        return other is not None and not walk.is_constant(other) and other not in derived
+
     first = arrays[0]
     if all(a.shape == first.shape and _is_same(a, first) for a in arrays[1:]):
         value.replace_all_uses_with(add_constant(graph, "", first))
@@ -169,7 +178,10 @@ def _replace(
             batch = build.one("Shape", graph.inputs[0], start=0, end=1)
             shape = build.one("Concat", batch, build.constant(first[1:]), axis=0)
             use.node.replace_input_with(1, shape)
-    is_broadcast = all(node.op_type in _BROADCASTING for node in walk.consumers(value))
+    is_broadcast = all(
+        node.op_type in _BROADCASTING and any(map(has_batch, node.inputs))
+        for node in walk.consumers(value)
+    )
     if is_broadcast and _repeat_along_batch(arrays, batches):
         value.replace_all_uses_with(add_constant(graph, "", first[:1]))
 
