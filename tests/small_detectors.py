@@ -117,8 +117,9 @@ def _hybrid(name: str, **more: Any) -> Any:
     return getattr(transformers, f"{name}ForObjectDetection")(config)
 
 
-def _rf_detr() -> Any:
-    from transformers import RfDetrConfig, RfDetrDinov2Config, RfDetrForObjectDetection
+def rf_detr_config() -> Any:
+    """Return the config of a small RF-DETR."""
+    from transformers import RfDetrConfig, RfDetrDinov2Config
 
     backbone = RfDetrDinov2Config(
         hidden_size=32,
@@ -130,7 +131,7 @@ def _rf_detr() -> Any:
         num_windows=2,
         out_features=["stage1", "stage2"],
     )
-    config = RfDetrConfig(
+    return RfDetrConfig(
         backbone_config=backbone,
         d_model=32,
         decoder_layers=2,
@@ -143,7 +144,12 @@ def _rf_detr() -> Any:
         c2f_num_blocks=1,
         **_labels(),
     )
-    return RfDetrForObjectDetection(config)
+
+
+def _rf_detr() -> Any:
+    from transformers import RfDetrForObjectDetection
+
+    return RfDetrForObjectDetection(rf_detr_config())
 
 
 def _lw_detr() -> Any:

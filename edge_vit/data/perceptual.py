@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_vit.data.clips import tiles_of
 from edge_vit.data.preprocess import UInt8Array
 
 _LUMA, _COLOUR, _BLOCKS = 16, 4, 4
@@ -35,11 +34,7 @@ _Bytes = NDArray[np.uint8]
 
 
 def signature(pixels: UInt8Array) -> bytes:
-    """Return the signature of a uint8 (height, width, 3) RGB image, `SIGNATURE_BYTES` bytes.
-
-    Of a clip it is that of four frames in two rows: two clips are alike where all of them are.
-    """
-    pixels = tiles_of(pixels)
+    """Return the signature of a uint8 (height, width, 3) RGB image, `SIGNATURE_BYTES` bytes."""
     luma, *colours = Image.fromarray(np.ascontiguousarray(pixels)).convert("YCbCr").split()
     parts = [luma.resize((_LUMA, _LUMA), Image.Resampling.BOX)]
     parts += [c.resize((_COLOUR, _COLOUR), Image.Resampling.BOX) for c in colours]

@@ -70,11 +70,10 @@ def open_table(address: str, wanted: Wanted) -> FileSource:
     words = [[row.cell(column) for row in rows] for column in columns]
     words = [column for column in words if any(column)]
     if not words:
-        return FileSource(paths, notes=notes, clip=wanted.clip)
+        return FileSource(paths, notes=notes)
     matched, column = _match(what, rows, words, wanted)
     classes = [matched.indices[word] for word in column]
-    told = (*notes, *matched.notes)
-    return FileSource(paths, classes, wanted.labels, told, clip=wanted.clip)
+    return FileSource(paths, classes, wanted.labels, (*notes, *matched.notes))
 
 
 def _lines(path: Path, what: str) -> list[tuple[int, str]]:

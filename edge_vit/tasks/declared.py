@@ -9,6 +9,11 @@ from edge_vit.tasks import TASKS, task_named
 CLASSES, FEATURES, DETECTION, DENSE = "classification", "features", "detection", "dense"
 """The task of a model with a head by default, of one without, of a detector, of a map."""
 
+SEGMENTATION, INSTANCES, PANOPTIC = (
+    *("segmentation", "instance_segmentation", "panoptic_segmentation"),
+)
+"""The tasks of masks: a class for each pixel, objects, and both."""
+
 _REMARKS = {
     "multi_label": "its configuration says multi-label: each label is on or off by itself",
     "regression": "its configuration says regression: its outputs are numeric scores",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +28,6 @@ from edge_vit.export.sources.huggingface_images import read_preprocess
 from edge_vit.export.sources.huggingface_models import (
     DETECTORS,
     FAMILIES,
-    Family,
     attend,
     attention_of,
     choose_class,
@@ -36,8 +35,15 @@ from edge_vit.export.sources.huggingface_models import (
     fix_grid,
     is_pair,
 )
+from edge_vit.export.sources.huggingface_segmentation import (
+    OWN_ATTENTION,
+    SEGMENTERS,
+    choose_segmenter,
+    usual_size,
+)
 from edge_vit.export.sources.huggingface_text import make_zero_shot
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet
+from edge_vit.export.sources.map_outputs import whole_image
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.timm_folder import (
     is_timm_config,
@@ -53,8 +59,6 @@ _ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the answer.
 _UNUSED = ("pooler.", "mask_token")
 _TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
-# The same of V-JEPA 2, whose classifier reads what it pools
-_UNUSED_OF = {"vjepa2": ("predictor.", "mask_token")}
 
 
 def open_huggingface(request: SourceRequest) -> TorchSource:
@@ -72,10 +76,13 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         contextlib.nullcontext() if is_local else hub_access(),
     ):
         config = _read_config(transformers, request, place, is_local)
-        family = FAMILIES.get(config.model_type)
-        clip = family.clip(config) if family else None
-        preprocess = read_preprocess(transformers, request, place, is_local, clip)
-        if request.prompts:
+        segmenter = choose_segmenter(config, request.task, request.address)
+        usual = usual_size(config) if segmenter else None
+        preprocess = read_preprocess(transformers, request, place, is_local, usual)
+        if segmenter is not None:
+            choice = segmenter
+            preprocess = whole_image(request, preprocess)  # a crop would lose pixels
+        elif request.prompts:
             choice = choose_pair(config, request.address)
         elif request.labels and request.wants_pretrained and is_pair(config):
             raise SpecError(
@@ -86,13 +93,13 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
             choice = choose_class(config, request.classes, request.address)
         model_class = getattr(transformers, choice.class_name)
         model, weights = _create(transformers, request, model_class, choice.config, place)
+    family = FAMILIES.get(config.model_type)
     sizes = family.sizes if family else "free"  # detectors interpolate by themselves
     # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
     if sizes == "interpolated" and (request.image_size or config.model_type.startswith("dinov2")):
         _fix_positions(model, preprocess.image_size)
     elif sizes == "fixed":
-        assert family is not None
-        _refuse_other_size(request, model, preprocess.image_size, family)
+        _refuse_other_size(request, model, preprocess.image_size)
     elif sizes == "patches":
         fix_grid(model, preprocess.image_size, request.address)
     text = None
@@ -180,10 +187,11 @@ def _read_config(
         raise SpecError(
             f"{request.address} is a model of timm. Export it as timm:hf-hub:{request.target}"
         )
-    if config.model_type not in (*FAMILIES, *DETECTORS):
+    known = dict.fromkeys((*FAMILIES, *DETECTORS, *SEGMENTERS))
+    if config.model_type not in known:
         raise SpecError(
             f"{request.address} is a {config.model_type!r} model, expected one of "
-            f"{', '.join((*FAMILIES, *DETECTORS))}"
+            f"{', '.join(known)}"
         )
     return config
 
@@ -193,11 +201,12 @@ def _create(
 ) -> tuple[Any, str]:
     """Return the model, and what was taken out of the user's checkpoint."""
     transformers.AttentionInterface.register(_ATTENTION, attend)
-    options = {"config": config, "attn_implementation": attention_of(config, _ATTENTION)}
+    attention = "eager" if config.model_type in OWN_ATTENTION else _ATTENTION
+    options = {"config": config, "attn_implementation": attention_of(config, attention)}
     if request.random_weights:
         torch.manual_seed(0)
         model = model_class._from_config(**options)
-        if config.model_type in DETECTORS:
+        if config.model_type in (*DETECTORS, *SEGMENTERS):
             _keep_image_visible(model)
         return model, ""
     taken = ""
@@ -228,10 +237,9 @@ def _create(
         raise no_pretrained(request.address, "they could not be downloaded") from None
     except Exception as error:  # a damaged or hostile weight file can raise anything
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
-    unused = _UNUSED_OF.get(config.model_type, _UNUSED)
-    unused = (*unused, *(() if request.prompts else _TEXT_TOWER))
+    unused = (*_UNUSED, *(() if request.prompts else _TEXT_TOWER))
     if request.classes == 0:
-        unused = (*unused, "classifier.", "pooler.")
+        unused = (*unused, "classifier.")
     _read_report(report, model, unused).refuse(where, model)
     return model, taken
 
@@ -265,7 +273,7 @@ def _read_report(report: Mapping[str, Any], model: nn.Module, unused: tuple[str,
     )
 
 
-def _has_any(name: str, parts: Sequence[str]) -> bool:
+def _has_any(name: str, parts: tuple[str, ...]) -> bool:
     return any(part in name for part in parts)
 
 
@@ -313,16 +321,13 @@ def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
     embeddings.interpolate_pos_encoding = lambda *_: embeddings.position_embeddings
 
 
-def _refuse_other_size(
-    request: SourceRequest, model: Any, image_size: tuple[int, int], family: Family
-) -> None:
-    own = _pair(getattr(getattr(model.config, "vision_config", model.config), family.size))
-    if image_size != own:
-        side = own[0] if own[0] == own[1] else f"{own[0]},{own[1]}"
+def _refuse_other_size(request: SourceRequest, model: Any, image_size: tuple[int, int]) -> None:
+    config = getattr(model.config, "vision_config", model.config)
+    if image_size != (config.image_size, config.image_size):
         raise SpecError(
             f"{request.address}: got images of {image_size[0]} x {image_size[1]} pixels, but "
-            f"positions of {model.config.model_type} are for {side} alone. "
-            f"Add --image-size {side}"
+            f"positions of {model.config.model_type} are for {config.image_size} alone. "
+            f"Add --image-size {config.image_size}"
         )
 
 

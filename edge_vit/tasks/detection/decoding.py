@@ -10,7 +10,7 @@ import numpy as np
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.detection.boxes import corners, suppress, to_image
-from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray, activate
+from edge_vit.tasks.numerics import Float64Array, IntArray, activate
 
 BOXES = "boxes"
 
@@ -77,6 +77,23 @@ def find_boxes(
         min_score: only boxes above it.
         clip: whether boxes are cut at the image's edges.
     """
+    queries, classes, values = rank_queries(spec, outputs, min_score)
+    boxes = corners(outputs[BOXES][queries])
+    if size is not None:
+        boxes = to_image(boxes, size, spec.preprocess, clip=clip)
+    found = Found(boxes, values, classes)
+    if spec.nms is None:
+        return found
+    return found.only(suppress(found.boxes, found.classes, spec.nms))
+
+
+def rank_queries(
+    spec: ModelSpec, outputs: Outputs, min_score: float
+) -> tuple[IntArray, IntArray, Float64Array]:
+    """Return query, class and score of what is above `min_score` in one image, best first.
+
+    For the order and the number see `find_boxes`.
+    """
     scores = probabilities(spec, outputs)
     if spec.activation == "softmax":
         queries = np.arange(len(scores))
@@ -85,17 +102,6 @@ def find_boxes(
     else:
         queries, classes = np.divmod(np.arange(scores.size), scores.shape[1])
         values = scores.reshape(-1)
-    best = _best(values, len(scores), min_score)
-    boxes = corners(outputs[BOXES][queries[best]])
-    if size is not None:
-        boxes = to_image(boxes, size, spec.preprocess, clip=clip)
-    found = Found(boxes, values[best], classes[best].astype(np.int64))
-    if spec.nms is None:
-        return found
-    return found.only(suppress(found.boxes, found.classes, spec.nms))
-
-
-def _best(values: FloatArray, count: int, min_score: float) -> IntArray:
-    order = np.argsort(-values, kind="stable")[:count].astype(np.int64)
-    kept: IntArray = order[values[order] > min_score]
-    return kept
+    order = np.argsort(-values, kind="stable")[: len(scores)]
+    best = order[values[order] > min_score]
+    return queries[best].astype(np.int64), classes[best].astype(np.int64), values[best]

@@ -44,7 +44,7 @@ def draw_both(picture: Image, reference: Sequence[Box], candidate: Sequence[Box]
             bottom = pen.textbbox((0, 0), text, font=font)[3]
             at = min(y2, canvas.height - bottom) if is_below else max(0, y1 - bottom)
             ink = "white" if is_below else "black"
-            _write(pen, (x1, at), text, font, padding=1, ground=colour, ink=ink)
+            write_label(pen, (x1, at), text, font, padding=1, ground=colour, ink=ink)
     return canvas
 
 
@@ -66,12 +66,12 @@ def draw_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
         text = f"{box.label} {box.score:.2f}"
         _, top, _, bottom = pen.textbbox((0, 0), text, font=font)
         at = (x1, max(0, y1 - (bottom - top) - 2 * line))
-        _write(pen, at, text, font, padding=line, ground=colour, ink="white")
+        write_label(pen, at, text, font, padding=line, ground=colour, ink="white")
     assert isinstance(canvas, Image.Image)
     return canvas
 
 
-def _write(
+def write_label(
     pen: ImageDraw,
     at: tuple[float, float],
     text: str,

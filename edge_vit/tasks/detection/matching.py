@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -45,7 +45,12 @@ def match_boxes(
     return pairs
 
 
-def align(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> tuple[Outputs, Outputs]:
+def align(
+    spec: ModelSpec,
+    reference: Outputs,
+    candidate: Outputs,
+    distances: Callable[[Outputs, Outputs], Float64Array] | None = None,
+) -> tuple[Outputs, Outputs]:
     """Return both outputs with what can be compared element by element, the rest set to zero.
 
     Detectors that choose their queries by score give the same objects in another order, so the
@@ -56,25 +61,40 @@ def align(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> tuple[Outp
         spec: the model.
         reference: named outputs, (rows, queries, ...).
         candidate: likewise.
+        distances: of the outputs of one image returns how far each two queries are apart, (queries,
+            queries), beside their scores; by their boxes where None.
     """
+    distances = distances or box_distances
     wanted, got = probabilities(spec, reference), probabilities(spec, candidate)
     names = [output.name for output in spec.outputs]
     ours: dict[str, list[Float64Array]] = {name: [] for name in names}
     theirs: dict[str, list[Float64Array]] = {name: [] for name in names}
     for row in range(len(wanted)):
         best, other = wanted[row].max(axis=1), got[row].max(axis=1)
-        distance = np.abs(reference[BOXES][row][:, None] - candidate[BOXES][row][None]).sum(axis=2)
-        distance = distance + np.abs(wanted[row][:, None] - got[row][None]).max(axis=2)
+        first, second = (
+            {name: outputs[name][row] for name in names} for outputs in (reference, candidate)
+        )
+        distance = distances(first, second) + np.abs(wanted[row][:, None] - got[row][None]).max(
+            axis=2
+        )
         order = _pair_visible(best, other, distance)
         shown = (best >= VISIBLE) | (other[order] >= VISIBLE)
         shown = shown if (best >= VISIBLE).any() else np.ones_like(shown)
         for name in names:
-            ours[name].append(np.where(shown[:, None], reference[name][row], 0.0))
-            theirs[name].append(np.where(shown[:, None], candidate[name][row][order], 0.0))
+            kept = shown.reshape(-1, *[1] * (first[name].ndim - 1))
+            ours[name].append(np.where(kept, first[name], 0.0))
+            theirs[name].append(np.where(kept, second[name][order], 0.0))
     return (
         {name: np.stack(rows) for name, rows in ours.items()},
         {name: np.stack(rows) for name, rows in theirs.items()},
     )
+
+
+def box_distances(reference: Outputs, candidate: Outputs) -> Float64Array:
+    """Return how far each two boxes of one image are apart, (queries, queries)."""
+    ours, theirs = (np.asarray(each[BOXES], np.float64) for each in (reference, candidate))
+    found: Float64Array = np.abs(ours[:, None] - theirs[None]).sum(axis=2)
+    return found
 
 
 def pair_queries(

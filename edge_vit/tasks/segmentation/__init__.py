@@ -1,0 +1,7 @@
+"""Masks: the class of each pixel, and objects with a mask each."""
+
+from edge_vit.tasks.segmentation.decoding import Segment
+from edge_vit.tasks.segmentation.prediction import MaskPrediction, SegmentsPrediction
+from edge_vit.tasks.segmentation.task import INSTANCES, PANOPTIC, TASK
+
+__all__ = ["INSTANCES", "PANOPTIC", "TASK", "MaskPrediction", "Segment", "SegmentsPrediction"]

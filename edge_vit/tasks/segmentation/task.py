@@ -1,0 +1,354 @@
+"""The tasks: a class for each pixel, objects with masks, and both at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import Activation, ModelSpec, PreprocessSpec, TensorSpec
+from edge_vit.tasks.base import Outputs, Size, Task, Wording
+from edge_vit.tasks.detection.matching import align, pair_queries
+from edge_vit.tasks.maps.pictures import beside
+from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, relative_rms
+from edge_vit.tasks.prediction import Prediction
+from edge_vit.tasks.segmentation.decoding import (
+    CLASSES,
+    LOGITS,
+    MASKS,
+    ClassMap,
+    Segment,
+    instances,
+    mask_distances,
+    painted,
+    panoptic,
+    semantic_map,
+)
+from edge_vit.tasks.segmentation.drawing import draw_classes, draw_segments
+from edge_vit.tasks.segmentation.measures import DROP, LOST, measures_of
+from edge_vit.tasks.segmentation.prediction import MaskPrediction, SegmentsPrediction
+from edge_vit.tasks.segmentation.segment_measures import (
+    MATCHED,
+    match_segments,
+    segment_measures,
+)
+from edge_vit.tasks.segmentation.truth import TrueMask, read_mask
+
+MIN_AGREEMENT = 0.98
+"""Least share of equal pixels in two masks that count as the same prediction."""
+MIN_ROUGH_AGREEMENT = 0.9
+"""The same where a precision is compared in the field."""
+
+_PICTURES = (
+    "From left to right: the image, the reference's mask over it, this precision's mask in the "
+    "same colours."
+)
+FROM_ONE = "annotations"
+"""Name of the folder of masks in which level 0 stands for no class, as in ADE20K."""
+
+_KEPT = 4  # batches of outputs whose masks are kept, for several measures of the same ones
+
+
+class Segmentation(Task):
+    """The class of each pixel, of logits on a grid or of queries with masks."""
+
+    name = "segmentation"
+    wording = Wording(
+        subject="The mask",
+        agreement=f"Same answer: at least {MIN_AGREEMENT:.0%} of the pixels are of the same class.",
+        divergence="other pixels {}",
+        pictures=_PICTURES,
+    )
+    columns: tuple[str, ...] = ("class", "index", "share of the pixels")
+    default_activation: Activation = "softmax"
+    gives_probabilities = True
+    gives_map = True
+    is_drawn = True
+    has_direction = False
+    disagreement_is_loss = True
+    default_top = 100
+    loss_measure = DROP
+    unlabelled_loss = LOST
+    truth_folders = ("masks", FROM_ONE)
+
+    def __init__(self) -> None:
+        self.measures = self._measures()
+        self._recent: deque[tuple[FloatArray, ModelSpec, list[Any]]] = deque(maxlen=_KEPT)
+
+    def _measures(self) -> tuple[Any, ...]:
+        return measures_of(self._class_maps, self._class_map_at)
+
+    # What a model of the task is.
+
+    def outputs(
+        self, size: int, batch: int | None = None, activation: Activation | None = None
+    ) -> tuple[TensorSpec, ...]:
+        """Return logits (batch, size, rows, columns)."""
+        shape = (batch or "batch", size, "rows", "columns")
+        return (TensorSpec(LOGITS, "float32", shape),)
+
+    def output_name(self, activation: Activation | None = None) -> str:
+        """Return ``logits``."""
+        return LOGITS
+
+    def width_of(self, shape: tuple[int | str, ...]) -> int | str:
+        """Return the number of classes: of queries, the last column stands for none of them."""
+        if len(shape) == 4:
+            return shape[1]
+        return shape[-1] - 1 if isinstance(shape[-1], int) else shape[-1]
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuse a model whose outputs are neither logits of each class nor queries with masks."""
+        shapes = {output.name: output.shape for output in spec.outputs}
+        if not self._has_logits(shapes) and not _has_masks(shapes):
+            got = ", ".join(f"{output.name} {output}" for output in spec.outputs)
+            raise SpecError(f"outputs of {spec.name}: got {got}, expected {self._wanted}")
+        super().check(spec)
+
+    _wanted = (
+        "logits (batch, classes, rows, columns), or class_logits (batch, queries, classes) and "
+        "mask_logits (batch, queries, rows, columns)"
+    )
+
+    def _has_logits(self, shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
+        return list(shapes) == [LOGITS] and len(shapes[LOGITS]) == 4
+
+    def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> TrueMask:
+        """Return the mask in a file of class indices; below `FROM_ONE` they begin with 1."""
+        num_classes = self.num_labels(spec.num_outputs, spec.activation)
+        return read_mask(path, size, num_classes, offset=int(FROM_ONE in path.parts))
+
+    # What outputs stand for.
+
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return the mask in the pixels of `size`, made when it is asked for."""
+        return MaskPrediction(image, spec, outputs, size, top)
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether at least `MIN_AGREEMENT` of the pixels are equal."""
+        return self.divergence(spec, reference, candidate) <= 1 - MIN_AGREEMENT
+
+    def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether at least `MIN_ROUGH_AGREEMENT` of the pixels are equal."""
+        return self.divergence(spec, reference, candidate) <= 1 - MIN_ROUGH_AGREEMENT
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return the share of the pixels whose classes differ."""
+        pairs = zip(
+            self._class_maps(spec, reference), self._class_maps(spec, candidate), strict=True
+        )
+        return np.array([float((a != b).mean()) for a, b in pairs])
+
+    def aligned(
+        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
+    ) -> tuple[Outputs, Outputs]:
+        """Return both as they are; of queries, with the visible ones paired and the rest zero."""
+        if MASKS not in reference:
+            return reference, candidate
+        return align(spec, reference, candidate, lambda a, b: mask_distances(a[MASKS], b[MASKS]))
+
+    def deviation(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> float:
+        """Return the error of all rows over the spread of the classes in each cell."""
+        ours, theirs = self.aligned(spec, reference, candidate)
+        return max(
+            relative_rms(_by_cell(ours[o.name]), _by_cell(theirs[o.name]), over_images=False)
+            for o in spec.outputs
+        )
+
+    def overlay(self, spec: ModelSpec, picture: Any, reference: Outputs, candidate: Outputs) -> Any:
+        """Return `picture`, then with the mask of the reference and with that of the candidate."""
+        size = (picture.height, picture.width)
+        masks = (self._shown(spec, picture, each, size) for each in (reference, candidate))
+        return beside([picture.convert("RGB"), *masks])
+
+    def _shown(self, spec: ModelSpec, picture: Any, outputs: Outputs, size: Size) -> Any:
+        return draw_classes(picture, self._decode(spec, _row(outputs, 0), size, None), spec)
+
+    def _decode(
+        self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
+    ) -> ClassMap:
+        return semantic_map(spec, outputs, size, preprocess)
+
+    def _class_maps(self, spec: ModelSpec, outputs: Outputs) -> Sequence[ClassMap]:
+        """Return the classes of each row in the pixels of the model's input."""
+        size = spec.preprocess.image_size
+        return self._kept(spec, outputs, lambda own: self._decode(spec, own, size, None))
+
+    def _class_map_at(self, spec: ModelSpec, outputs: Outputs, row: int, size: Size) -> ClassMap:
+        return self._decode(spec, _row(outputs, row), size, spec.preprocess)
+
+    def _kept(self, spec: ModelSpec, outputs: Outputs, make: Any) -> Sequence[Any]:
+        """Return what `make` gives for each row; kept for the next measures of the same outputs."""
+        first = outputs[spec.outputs[0].name]
+        for of, own, found in tuple(self._recent):
+            if of is first and own is spec:
+                return found
+        found = [make(_row(outputs, row)) for row in range(len(first))]
+        self._recent.append((first, spec, found))
+        return found
+
+
+class InstanceSegmentation(Segmentation):
+    """Objects, each with a class, a score and a mask."""
+
+    name = "instance_segmentation"
+    wording = Wording(
+        subject="The set of segments",
+        agreement=(
+            "Same answer: every segment above the threshold has a partner of its class with an IoU "
+            "of at least 0.5, and none is left over."
+        ),
+        divergence="1 − shared IoU {}",
+        pictures=_PICTURES,
+    )
+    columns = ("class", "index", "score", "box", "share of the pixels")
+    default_threshold = 0.5
+    gives_map = False
+    has_threshold = True
+    shown_measure = MATCHED
+    is_panoptic = False
+
+    _wanted = (
+        "class_logits (batch, queries, classes) and mask_logits (batch, queries, rows, columns)"
+    )
+
+    def _measures(self) -> tuple[Any, ...]:
+        return (*super()._measures(), *segment_measures(self._segments))
+
+    def outputs(
+        self, size: int, batch: int | None = None, activation: Activation | None = None
+    ) -> tuple[TensorSpec, ...]:
+        """Return class logits (batch, queries, size) and mask logits (batch, queries, …)."""
+        shape = (batch or "batch", "queries")
+        return (
+            TensorSpec(CLASSES, "float32", (*shape, size)),
+            TensorSpec(MASKS, "float32", (*shape, "rows", "columns")),
+        )
+
+    def output_name(self, activation: Activation | None = None) -> str:
+        """Return ``class_logits``."""
+        return CLASSES
+
+    def width_of(self, shape: tuple[int | str, ...]) -> int | str:
+        """Return the number of columns of the class logits."""
+        return shape[-1]
+
+    def num_labels(self, columns: int, activation: Activation | None) -> int:
+        """Return the classes: with softmax the last column stands for none of them."""
+        return columns - (activation == "softmax")
+
+    def refuse_threshold(self, threshold: float) -> str:
+        """Return what a score may be where `threshold` is none."""
+        return "" if 0 <= threshold < 1 else "at least 0 and less than 1"
+
+    def _has_logits(self, shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
+        return False
+
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return the segments above the model's threshold, made when they are asked for."""
+        return SegmentsPrediction(image, spec, outputs, size, top, is_panoptic=self.is_panoptic)
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether every segment has its partner, and none is left over."""
+        return np.array([n == m == k for n, m, k, _ in self._pairs(spec, reference, candidate)])
+
+    same_roughly = same
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return 1 - the IoU of pairs over all segments, 0 where there are none."""
+        return np.array(
+            [
+                1 - shared / (n + m - k) if n + m else 0.0
+                for n, m, k, shared in self._pairs(spec, reference, candidate)
+            ]
+        )
+
+    def paired(
+        self, reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
+    ) -> Sequence[FloatArray]:
+        """Return `candidate` with each query beside the one of `reference` that it stands for."""
+        return pair_queries(reference, candidate)
+
+    def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
+        """Return `spec` with that threshold."""
+        return dataclasses.replace(spec, threshold=share)
+
+    def _find(
+        self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
+    ) -> list[Segment]:
+        decode = panoptic if self.is_panoptic else instances
+        return decode(spec, outputs, size, preprocess)
+
+    def _decode(
+        self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
+    ) -> ClassMap:
+        return painted(self._find(spec, outputs, size, preprocess), size)
+
+    def _class_maps(self, spec: ModelSpec, outputs: Outputs) -> Sequence[ClassMap]:
+        size = spec.preprocess.image_size
+        return [painted(each, size) for each in self._every(spec, outputs)]
+
+    def _every(self, spec: ModelSpec, outputs: Outputs) -> Sequence[list[Segment]]:
+        """Return the segments of each row in the pixels of the model's input."""
+        size = spec.preprocess.image_size
+        return self._kept(spec, outputs, lambda own: self._find(spec, own, size, None))
+
+    def _segments(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
+        return self._every(spec, outputs)[row]
+
+    def _shown(self, spec: ModelSpec, picture: Any, outputs: Outputs, size: Size) -> Any:
+        return draw_segments(picture, self._find(spec, _row(outputs, 0), size, None), spec)
+
+    def _pairs(
+        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
+    ) -> list[tuple[int, int, int, float]]:
+        """Return of each row: segments of the reference, of the candidate, pairs, their IoU."""
+        counts = []
+        every = zip(self._every(spec, reference), self._every(spec, candidate), strict=True)
+        for ours, theirs in every:
+            pairs = match_segments(ours, theirs)
+            shared = sum(overlap for _, _, overlap in pairs)
+            counts.append((len(ours), len(theirs), len(pairs), shared))
+        return counts
+
+
+class PanopticSegmentation(InstanceSegmentation):
+    """Objects and regions, each pixel in one at most."""
+
+    name = "panoptic_segmentation"
+    is_panoptic = True
+
+
+def _has_masks(shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
+    """Return whether the outputs are classes and masks of as many queries."""
+    classes, masks = shapes.get(CLASSES, ()), shapes.get(MASKS, ())
+    return (
+        list(shapes)[:2] == [CLASSES, MASKS]
+        and len(classes) == 3
+        and len(masks) == 4
+        and classes[1] == masks[1]
+    )
+
+
+def _row(outputs: Outputs, row: int) -> Outputs:
+    return {name: rows[row] for name, rows in outputs.items()}
+
+
+def _by_cell(values: FloatArray) -> FloatArray:
+    """Return logits (rows, classes, height, width) as (cells, classes); masks as (queries, …)."""
+    values = np.asarray(values)
+    if values.ndim == 4:
+        return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+    return values.reshape(-1, values.shape[-1])
+
+
+TASK, INSTANCES, PANOPTIC = Segmentation(), InstanceSegmentation(), PanopticSegmentation()
