@@ -6,7 +6,8 @@ that two processes work on is written by one of them at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from edge_vit.files import refuse_unwritable_folder
 from edge_vit.formats import REFERENCE, all_formats, find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import Precision
+from edge_vit.spec import ClipSpec, Precision
 from edge_vit.spec.table import DEFAULT_RECIPE, Recipe
 
 if TYPE_CHECKING:
@@ -81,11 +82,14 @@ def export_bundle(
     output = Path(output)
     refuse_existing(output, force=force)  # before minutes of work; and once more at the end
     refuse_unwritable_folder(output)
-    images = None
-    if calibration is not None:
-        images = _open_images(calibration, num_images, max_bad)
     request = SourceRequest(request) if isinstance(request, str) else request
-    exported = export_model(request, static_batch=static_batch, images=images, progress=progress)
+    read: Callable[[ClipSpec | None], ImageSource] | None = None
+    if calibration is not None:
+        read = functools.cache(functools.partial(_open_images, calibration, num_images, max_bad))
+        if not (isinstance(calibration, str | Path) and Path(calibration).exists()):
+            read(None)  # what is not there is refused before the model is opened
+    exported = export_model(request, static_batch=static_batch, images=read, progress=progress)
+    images = read(exported.spec.preprocess.clip) if read else None
     for note in () if wanted.needs_images else notes_of(images):  # else calibrating reports them
         progress.note(note)
     for note in export_notes(exported):
@@ -143,7 +147,7 @@ def calibrate(
     from edge_vit.calibration.into_bundle import calibrate_bundle
 
     bundle = _open(bundle)
-    source = _open_images(images, num_images, max_bad)
+    source = _open_images(images, num_images, max_bad, bundle.spec.preprocess.clip)
     with bundle.locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
         state_path = bundle.path / CALIBRATION_STATE
@@ -205,7 +209,8 @@ def check_coverage(
     from edge_vit.data.perceptual import signature
     from edge_vit.data.preprocess import UInt8Array, preprocess
 
-    source, signatures = _open_images(images, num_images, MaxBad(1.0)), list[bytes]()
+    clip = bundle.spec.preprocess.clip
+    source, signatures = _open_images(images, num_images, MaxBad(1.0), clip), list[bytes]()
 
     def read() -> Iterator[UInt8Array]:
         for item in source:
@@ -226,9 +231,11 @@ def check_coverage(
     return (*overshoots, *say_unlike(table.image_signatures, signatures))
 
 
-def _open_images(images: Images, limit: int | None, max_bad: MaxBad) -> ImageSource:
-    """Open images whose classes, if they have some, are not asked for."""
-    return open_image_source(images, limit=limit, has_truth=False, max_bad=max_bad)
+def _open_images(
+    images: Images, limit: int | None, max_bad: MaxBad, clip: ClipSpec | None
+) -> ImageSource:
+    """Open images, or clips, whose classes, if they have some, are not asked for."""
+    return open_image_source(images, limit=limit, has_truth=False, max_bad=max_bad, clip=clip)
 
 
 def _open(bundle: Bundle | Path | str) -> Bundle:

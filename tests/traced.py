@@ -27,6 +27,7 @@ def trace_script(
     opset: int = 17,
     *,
     fold: bool = True,
+    frames: int | None = None,
 ) -> onnx.ModelProto:
     """Return what the TorchScript exporter makes of `module`, for any batch or for `batch`."""
     file = BytesIO()
@@ -34,7 +35,7 @@ def trace_script(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (torch.zeros(batch or 2, 3, *image_size),),
+            (torch.zeros(batch or 2, *([frames] if frames else []), 3, *image_size),),
             file,
             dynamo=False,
             opset_version=opset,

@@ -18,6 +18,7 @@ from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.class_names import read_labels
 from edge_vit.formats import REFERENCE, NumberFormat, all_formats, find_format, names_below
 from edge_vit.spec import Activation, CropMode, Interpolation
+from edge_vit.spec.clip import Sampling
 from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
 from edge_vit.tasks import TASKS
 
@@ -75,6 +76,9 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @option("--crop-pct SHARE", "Share of the resized image that the crop keeps.", float)
 @option("--crop-mode", "How it is cropped.", get_args(CropMode))
 @option("--interpolation", "How it is resized.", get_args(Interpolation))
+@option("--frames N", "Of a clip, where the model does not tell.")
+@option("--stride N", "Of a clip: take each Nth frame.")
+@option("--sampling", "Of a clip: where in a video its frames lie.", get_args(Sampling))
 @option("--mean", "Of each channel, for values from 0 to 1.", _COLOUR)
 @option("--std", "Of each channel, for values from 0 to 1.", _COLOUR)
 @option("--force", "Replace OUT.edgevit where it exists.")

@@ -17,6 +17,7 @@ from edge_vit.cli.group import Failure
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.params import option
+from edge_vit.data.clips import find_clips
 from edge_vit.data.decoding import load_image
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.registry import VIDEO_SUFFIXES
@@ -68,7 +69,8 @@ def command(
 ) -> None:
     """Say what a bundle sees in images.
 
-    IMAGE is a file, or a folder, all of whose images are taken. An image that cannot be read is
+    IMAGE is a file, or a folder, all of whose images are taken. For a model of clips it is a video,
+    a folder of frames, or a folder of both. An image that cannot be read is
     named on stderr; the others are answered, and the exit status is 1.
     """
     opened = Bundle.open(bundle)
@@ -82,7 +84,8 @@ def command(
     precision = precision or opened.smallest_precision
     predictions: list[Prediction] = []
     bad: list[str] = []
-    paths, notes = expand_folders(images)
+    clip = opened.spec.preprocess.clip
+    paths, notes = expand_folders(images, find_clips if clip else None)
     with (
         log.progress() as progress,
         Predictor.open(opened, precision, backend, options, progress) as predictor,
@@ -99,7 +102,7 @@ def command(
                 if draw is not None:
                     _draw(draw, path, task, prediction)
             except ImageError as error:
-                bad.append(_explain(path, bundle, error))
+                bad.append(str(error) if clip else _explain(path, bundle, error))
             advance(1)
     if coco is not None:
         entries = task.to_coco(predictions)

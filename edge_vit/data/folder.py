@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,19 @@ class Listing:
     emptied: tuple[str, ...] = ()
 
 
-def list_folder(folder: Path) -> Listing:
-    """Return the images of `folder`, by the rules of `FolderSource`.
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder: paths relative to it."""
+
+    paths: list[Path]  # of the images, or of whatever is looked for, sorted
+    others: list[Path]  # of all other files
+    noun: str = "image"
+    wanted: str = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
+    left_out: str = "no JPEG, PNG, WebP or BMP"
+
+
+def list_folder(folder: Path, find: Callable[[Path], Found] | None = None) -> Listing:
+    """Return the images of `folder`, or what `find` finds there, by the rules of `FolderSource`.
 
     Raises:
         ImageError: the folder is missing, cannot be read, holds no images, or mixes images and
@@ -49,22 +60,20 @@ def list_folder(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         raise ImageError(f"image folder {folder} does not exist or is no folder. Check the path")
-    paths, others = _find_images(folder)
+    found = (find or _find_images)(folder)
+    paths, others, noun = found.paths, found.others, found.noun
     if not paths:
-        found = f" (it holds {_count(others)})" if others else ""
-        raise ImageError(
-            f"image folder {folder} holds no images{found}, "
-            f"expected files that end in {', '.join(IMAGE_SUFFIXES)}"
-        )
+        held = f" (it holds {_count(others)})" if others else ""
+        raise ImageError(f"{noun} folder {folder} holds no {noun}s{held}, expected {found.wanted}")
     notes: tuple[str, ...] = ()
     if others:
-        notes = (f"Left out of {folder}: {_count(others)}, which are no JPEG, PNG, WebP or BMP.",)
-    loose = [path for path in paths if len(path.parts) == 1]
+        notes = (f"Left out of {folder}: {_count(others)}, which are {found.left_out}.",)
+    loose = [path for path in paths if len(path.parts) <= 1]
     if len(loose) == len(paths):
         return Listing(paths, None, notes)
     if loose:
         raise ImageError(
-            f"image folder {folder} holds images ({loose[0]}, ...) beside folders of images, "
+            f"{noun} folder {folder} holds {noun}s ({loose[0]}, ...) beside folders of {noun}s, "
             "expected either. Move them all into class folders, or all into one flat folder"
         )
     classes, filled = _class_folders(folder), {path.parts[0] for path in paths}
@@ -76,7 +85,7 @@ def list_folder(folder: Path) -> Listing:
     if not empty:
         return Listing(paths, classes, notes)
     shown = ", ".join(empty[:_NUM_SHOWN]) + (", ..." if len(empty) > _NUM_SHOWN else "")
-    emptied = f"Class folders of {folder} without any image that is read: {shown}."
+    emptied = f"Class folders of {folder} without any {noun} that is read: {shown}."
     return Listing(paths, classes, notes, (emptied,))
 
 
@@ -120,13 +129,18 @@ def match_folders(
     return match_names(names, labels, naming, num_classes=num_classes, is_complete=True)
 
 
-def expand_folders(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
-    """Return `paths`, each folder among them as the images in it, and notes on what is left out."""
+def expand_folders(
+    paths: Iterable[Path], find: Callable[[Path], Found] | None = None
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Return `paths`, each folder among them as the images in it, and notes on what is left out.
+
+    `find` is that of `list_folder`.
+    """
     found: list[Path] = []
     notes: tuple[str, ...] = ()
     for path in paths:
         if path.is_dir():
-            listing = list_folder(path)
+            listing = list_folder(path, find)
             found += [path / name for name in listing.paths]
             notes += listing.notes
         else:
@@ -172,10 +186,23 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(e.name for e in entries if e.is_dir() and not _is_system(e.name)))
 
 
-def _find_images(folder: Path) -> tuple[list[Path], list[Path]]:
+def _find_images(folder: Path) -> Found:
     """Paths of all images below `folder` and of all other files, relative, without hidden ones."""
     found: list[Path] = []
     others: list[Path] = []
+    for path in find_files(folder):
+        (found if is_image_file(folder / path) else others).append(path)
+    return Found(sorted(found, key=lambda path: path.parts), others)
+
+
+def is_image_file(path: Path) -> bool:
+    """Return whether the file at `path` is taken for an image, by its name or how it begins."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix not in _NO_IMAGES.split() and is_image(path))
+
+
+def find_files(folder: Path) -> Iterator[Path]:
+    """Yield the paths of all files below `folder`, relative to it, without hidden ones."""
     seen: dict[str, str] = {}  # folder without links -> path by which it was reached
     for root, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
         real = os.path.realpath(root)
@@ -187,13 +214,7 @@ def _find_images(folder: Path) -> tuple[list[Path], list[Path]]:
         seen[real] = root
         folders[:] = [name for name in folders if not _is_system(name)]
         below = Path(root).relative_to(folder)
-        for path in (below / name for name in names if not _is_system(name)):
-            suffix = path.suffix.lower()
-            is_read = suffix in IMAGE_SUFFIXES or (
-                suffix not in _NO_IMAGES.split() and is_image(folder / path)
-            )
-            (found if is_read else others).append(path)
-    return sorted(found, key=lambda path: path.parts), others
+        yield from (below / name for name in names if not _is_system(name))
 
 
 def _is_system(name: str) -> bool:

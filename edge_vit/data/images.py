@@ -10,10 +10,11 @@ from typing import cast
 import numpy as np
 
 from edge_vit.data.bad_images import MaxBad, tolerate
+from edge_vit.data.clips import find_clips, read_clip
 from edge_vit.data.decoding import is_image
 from edge_vit.data.decoding import load_image as load_image
-from edge_vit.data.folder import list_folder, match_folders
-from edge_vit.data.preprocess import UInt8Array, check_image
+from edge_vit.data.folder import is_image_file, list_folder, match_folders
+from edge_vit.data.preprocess import UInt8Array, check_pixels
 from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of
 from edge_vit.data.source import ImageItem as ImageItem
 from edge_vit.data.source import ImageSource as ImageSource
@@ -23,14 +24,23 @@ from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
+from edge_vit.spec import ClipSpec
 from edge_vit.tasks.base import TruthFiles
 
 _KEY_BYTES = 4096
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
+def load_pixels(path: str | Path, clip: ClipSpec | None = None) -> UInt8Array:
+    """Return the image at `path`, (H, W, 3), or with a `clip` its frames, (frames, H, W, 3)."""
+    return load_image(path) if clip is None else read_clip(path, clip)
+
+
 class FileSource(NotedSource):
-    """Images of `paths`, in that order; each is decoded when its turn comes."""
+    """Images of `paths`, in that order; each is decoded when its turn comes.
+
+    With a `clip` each path is that of a clip.
+    """
 
     def __init__(
         self,
@@ -39,8 +49,10 @@ class FileSource(NotedSource):
         labels: Sequence[str] = (),
         notes: Sequence[str] = (),
         names: Sequence[str] | None = None,
+        clip: ClipSpec | None = None,
     ) -> None:
         super().__init__(labels, image_labels is not None, notes)
+        self._clip = clip
         self._paths = list(map(Path, paths))
         self._names = list(map(one_line, names or map(str, paths)))
         self._image_labels = image_labels
@@ -54,7 +66,7 @@ class FileSource(NotedSource):
     def item(self, index: int) -> ImageItem:
         """Return one image, decoded."""
         label = None if self._image_labels is None else self._image_labels[index]
-        return ImageItem(self._names[index], load_image(self._paths[index]), label)
+        return ImageItem(self._names[index], load_pixels(self._paths[index], self._clip), label)
 
     def name(self, index: int) -> str:
         """Return the name of one image."""
@@ -63,6 +75,8 @@ class FileSource(NotedSource):
     def content_key(self, index: int) -> bytes:
         """Return the file's size, its beginning and its end, which tell any two images apart."""
         path = self._paths[index]
+        if path.is_dir():
+            path = min(filter(is_image_file, path.iterdir()), default=path)  # a clip's first frame
         try:
             with path.open("rb") as file:
                 head = file.read(_KEY_BYTES)
@@ -91,7 +105,7 @@ class FolderSource(FileSource):
     ``val``, are refused, as are images beside class folders. Hidden files and folders are left out.
 
     The model's class names, or at least their number, are known for 1 and 4; without `has_truth`
-    folders are no classes.
+    folders are no classes. With a `clip` the images are clips: see `edge_vit.data.clips`.
 
     Raises:
         ImageError: the folder is missing, cannot be read, holds no images, mixes images and class
@@ -105,9 +119,10 @@ class FolderSource(FileSource):
         *,
         num_classes: int | None = None,
         has_truth: bool = True,
+        clip: ClipSpec | None = None,
     ) -> None:
         folder = Path(path)
-        listing = list_folder(folder)
+        listing = list_folder(folder, find_clips if clip else None)
         truth: Sequence[int] | None = None
         names: Sequence[str] = ()
         notes = listing.notes
@@ -118,12 +133,14 @@ class FolderSource(FileSource):
                 truth = [matched.indices[path.parts[0]] for path in listing.paths]
                 names = tuple(labels) or _names_by_index(matched.indices)
         paths = [folder / path for path in listing.paths]
-        super().__init__(paths, truth, names, notes, [path.as_posix() for path in listing.paths])
+        shown = [path.as_posix() for path in listing.paths]
+        super().__init__(paths, truth, names, notes, shown, clip)
 
 
 class ArraySource(NotedSource):
     """Images in memory, uint8 (N, H, W, 3) RGB, or N arrays (H, W, 3) of any sizes; not copied.
 
+    Clips have their frames behind the first axis.
     `image_labels` holds the index of each image's class.
     """
 
@@ -135,7 +152,7 @@ class ArraySource(NotedSource):
         notes: Sequence[str] = (),
     ) -> None:
         for index, pixels in enumerate(images):
-            check_image(pixels, f"images[{index}]")
+            check_pixels(pixels, f"images[{index}]")
         if image_labels is not None and len(image_labels) != len(images):
             raise ShapeError(
                 f"image_labels: got {len(image_labels)}, expected {len(images)}, one per image"
@@ -172,6 +189,7 @@ def open_image_source(
     has_truth: bool = True,
     truth: TruthFiles | None = None,
     max_bad: MaxBad | None = None,
+    clip: ClipSpec | None = None,
 ) -> ImageSource:
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
@@ -185,6 +203,7 @@ def open_image_source(
         truth: files with the truth of each image, where they are wanted.
         max_bad: how many images may be left out because they cannot be read; None to refuse the
             first, when its turn comes.
+        clip: the frames that make one input, for a model of clips.
 
     Raises:
         ImageError: there is nothing at the path, or it does not fit the model: see `FolderSource`.
@@ -198,7 +217,7 @@ def open_image_source(
                 f"source {hide_user(address)} is {kind.help}, and images are wanted. Keep some of "
                 "its frames: edgevit calibrate BUNDLE --from-camera ADDRESS --keep-frames DIR"
             )
-        wanted = Wanted(tuple(labels), num_classes, limit, has_truth, truth)
+        wanted = Wanted(tuple(labels), num_classes, limit, has_truth, truth, clip)
         source = cast(
             ImageSource, import_target(kind.images)(address.removeprefix("file://"), wanted)
         )
@@ -219,12 +238,16 @@ def open_folder(address: str, wanted: Wanted) -> FileSource:
     """
     from edge_vit.data import annotated  # which makes sources of files, as this module does
 
-    if annotated.has_truth_files(Path(address)):
+    if wanted.clip is None and annotated.has_truth_files(Path(address)):
         return annotated.open_pairs(address, wanted)
-    if annotated.is_yolo(Path(address)):
+    if wanted.clip is None and annotated.is_yolo(Path(address)):
         return annotated.open_yolo(address, wanted)
     return FolderSource(
-        address, wanted.labels, num_classes=wanted.num_classes, has_truth=wanted.has_truth
+        address,
+        wanted.labels,
+        num_classes=wanted.num_classes,
+        has_truth=wanted.has_truth,
+        clip=wanted.clip,
     )
 
 
@@ -233,6 +256,8 @@ def open_image(address: str, wanted: Wanted) -> FileSource:
     path = Path(address)
     if path.name.lower().endswith(_ARCHIVES):
         raise archive_error(path)
+    if wanted.clip is not None:
+        return FileSource([path], clip=wanted.clip)
     if path.suffix.lower() not in IMAGE_SUFFIXES and not is_image(path, with_bmp=True):
         raise ImageError(
             f"{path} is no JPEG, PNG, WebP or BMP file, expected an image, a folder, or a list in "
@@ -264,9 +289,10 @@ def open_array(address: str, wanted: Wanted) -> ArraySource:
     except Exception as error:  # what is read was made elsewhere, and may be anything
         reason = shorten(" ".join(str(error).split())) or type(error).__name__
         raise ImageError(f"image array {path} cannot be read: {reason}") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+    rank, axes = (4, "") if wanted.clip is None else (5, "frames, ")
+    if images.dtype != np.uint8 or images.ndim != rank or images.shape[-1] != 3 or not images.size:
         got = f"{images.dtype} {images.shape}"
-        raise ImageError(f"image array {path}: got {got}, expected uint8 (N, H, W, 3) RGB")
+        raise ImageError(f"image array {path}: got {got}, expected uint8 (N, {axes}H, W, 3) RGB")
     if labels is None:
         return ArraySource(images, labels=wanted.labels)
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_vit.data.clips import tiles_of
 from edge_vit.data.preprocess import UInt8Array
 
 _LUMA, _COLOUR, _BLOCKS = 16, 4, 4
@@ -34,7 +35,11 @@ _Bytes = NDArray[np.uint8]
 
 
 def signature(pixels: UInt8Array) -> bytes:
-    """Return the signature of a uint8 (height, width, 3) RGB image, `SIGNATURE_BYTES` bytes."""
+    """Return the signature of a uint8 (height, width, 3) RGB image, `SIGNATURE_BYTES` bytes.
+
+    Of a clip it is that of four frames in two rows: two clips are alike where all of them are.
+    """
+    pixels = tiles_of(pixels)
     luma, *colours = Image.fromarray(np.ascontiguousarray(pixels)).convert("YCbCr").split()
     parts = [luma.resize((_LUMA, _LUMA), Image.Resampling.BOX)]
     parts += [c.resize((_COLOUR, _COLOUR), Image.Resampling.BOX) for c in colours]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_vit.errors import ShapeError
-from edge_vit.spec import PreprocessSpec, center_window, resized_size
+from edge_vit.spec import ClipSpec, PreprocessSpec, center_window, resized_size
 
 UInt8Array = NDArray[np.uint8]
 
@@ -23,8 +23,21 @@ MAX_RESIZED_PIXELS = 100_000_000
 
 
 def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
-    """Return `pixels`, uint8 (H, W, 3) RGB, resized and cropped to the model's input."""
-    check_image(pixels)
+    """Return `pixels`, uint8 (H, W, 3) RGB, resized and cropped to the model's input.
+
+    For a model of clips they are (frames, H, W, 3), each frame is prepared by itself, and of more
+    or fewer frames than it takes those that `spec.clip` reads.
+    """
+    if spec.clip is None:
+        check_image(pixels)
+        return _prepare(pixels, spec)
+    check_clip(pixels, spec.clip)
+    if len(pixels) != spec.clip.frames:
+        pixels = pixels[list(spec.clip.indices(len(pixels)))]
+    return np.stack([_prepare(frame, spec) for frame in pixels])
+
+
+def _prepare(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
     height, width = resized_size(pixels.shape[:2], spec)
     if height * width > MAX_RESIZED_PIXELS:
         raise ShapeError(
@@ -41,8 +54,8 @@ def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
 
 
 def digest(pixels: UInt8Array) -> str:
-    """Return the SHA-256 of shape and pixels of a uint8 (H, W, 3) image, as 64 hex digits."""
-    check_image(pixels)
+    """Return the SHA-256 of shape and pixels of an image or a clip, as 64 hex digits."""
+    check_pixels(pixels)
     shape = "x".join(map(str, pixels.shape))
     return hashlib.sha256(f"uint8 {shape}\n".encode() + pixels.tobytes()).hexdigest()
 
@@ -56,6 +69,23 @@ def check_image(pixels: UInt8Array, name: str = "image") -> None:
             f"{name}: got {dtype} {shape}, expected uint8 (height, width, 3) RGB. "
             "Read it with edge_vit.data.images.load_image"
         )
+
+
+def check_clip(pixels: UInt8Array, clip: ClipSpec) -> None:
+    """Raise ShapeError unless `pixels` is a uint8 (frames, H, W, 3) array."""
+    if np.ndim(pixels) == 3:
+        raise ShapeError(
+            f"image: got a single one, {np.shape(pixels)}, but the model reads clips of "
+            f"{clip.frames} frames, expected uint8 ({clip.frames}, height, width, 3) RGB"
+        )
+    check_pixels(pixels, "clip")
+
+
+def check_pixels(pixels: UInt8Array, name: str = "image") -> None:
+    """Raise ShapeError unless `pixels` is an image, or a clip (frames, H, W, 3) with pixels."""
+    if np.ndim(pixels) == 4 and len(pixels):
+        pixels = pixels[0]
+    check_image(pixels, name)
 
 
 def empty_input(spec: PreprocessSpec) -> UInt8Array:

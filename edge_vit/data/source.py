@@ -10,15 +10,16 @@ from typing import Protocol, runtime_checkable
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
 from edge_vit.printable import one_line
+from edge_vit.spec import ClipSpec
 from edge_vit.tasks.base import TruthFiles
 
 
 @dataclass(frozen=True, eq=False)
 class ImageItem:
-    """One decoded image."""
+    """One decoded image or clip."""
 
     name: str  # how people find it: the path below the folder, such as cat/001.jpg
-    pixels: UInt8Array  # uint8 (H, W, 3) RGB, upright
+    pixels: UInt8Array  # uint8 (H, W, 3) RGB, upright; of a clip (frames, H, W, 3)
     label: int | None  # index of its class, or None where it is not known
     truth: object = None  # of a task's own kind, such as its objects
 
@@ -34,6 +35,7 @@ class Wanted:
     # Whether classes are wanted; else names of folders and in tables are no classes
     has_truth: bool = True
     truth: TruthFiles | None = None  # files of the model's task, where they are wanted
+    clip: ClipSpec | None = None  # the frames that make one input, for a model of clips
 
 
 @runtime_checkable

@@ -70,10 +70,11 @@ def open_table(address: str, wanted: Wanted) -> FileSource:
     words = [[row.cell(column) for row in rows] for column in columns]
     words = [column for column in words if any(column)]
     if not words:
-        return FileSource(paths, notes=notes)
+        return FileSource(paths, notes=notes, clip=wanted.clip)
     matched, column = _match(what, rows, words, wanted)
     classes = [matched.indices[word] for word in column]
-    return FileSource(paths, classes, wanted.labels, (*notes, *matched.notes))
+    told = (*notes, *matched.notes)
+    return FileSource(paths, classes, wanted.labels, told, clip=wanted.clip)
 
 
 def _lines(path: Path, what: str) -> list[tuple[int, str]]:

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_vit.data.source import ImageItem, Wanted, spread
+import numpy as np
+
+from edge_vit.data.preprocess import UInt8Array
+from edge_vit.data.source import ImageItem, ImageSource, Wanted, spread
 from edge_vit.data.video_reader import (
     FrameDecoder,
     colour_of,
@@ -21,6 +24,7 @@ from edge_vit.errors import ImageError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
 from edge_vit.printable import one_line
+from edge_vit.spec import ClipSpec
 
 _LOG = logging.getLogger(__name__)
 _LOG_EVERY_S = 2.0
@@ -75,6 +79,23 @@ class VideoSource:
             "are gone"
         )
 
+    def read_clip(self, clip: ClipSpec) -> UInt8Array:
+        """Return the frames that `clip` reads, uint8 (frames, H, W, 3) RGB."""
+        indices = clip.indices(len(self._chosen))
+        wanted, found = set(indices), dict[int, UInt8Array]()
+        for place, frame in enumerate(self._frames()):
+            if place in wanted:
+                found[place] = to_rgb(frame, colour_of(frame))
+                if len(found) == len(wanted):
+                    break
+        sizes = {frame.shape for frame in found.values()}
+        if len(found) < len(wanted) or len(sizes) != 1:
+            raise ImageError(
+                f"video {self._path} cannot be read as a clip: its frames are of different sizes, "
+                "or some are gone since they were counted"
+            )
+        return np.stack([found[index] for index in indices])
+
     def _count_good(self) -> int:
         next_log_s, count = time.monotonic() + _LOG_EVERY_S, 0
         for count, _ in enumerate(self._frames(), 1):
@@ -106,6 +127,10 @@ class VideoSource:
             raise ImageError(f"video {self._path} cannot be read: {why}") from None
 
 
-def open_video(address: str, wanted: Wanted) -> VideoSource:
-    """Return the frames of a video file."""
+def open_video(address: str, wanted: Wanted) -> ImageSource:
+    """Return the frames of a video file; for a model of clips, the one clip in it."""
+    if wanted.clip is not None:
+        from edge_vit.data.images import FileSource  # which reads clips by this module
+
+        return FileSource([address], clip=wanted.clip)
     return VideoSource(address, wanted.limit)

@@ -69,7 +69,13 @@ def explain(
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
-    images, spec = open_image_source(source, has_truth=False), bundle.spec
+    spec = bundle.spec
+    if spec.preprocess.clip is not None:
+        raise SpecError(
+            f"{spec.name}: attention maps cannot be drawn: it reads clips of "
+            f"{spec.preprocess.clip.frames} frames, and maps are drawn on single images"
+        )
+    images = open_image_source(source, has_truth=False)
     view = find_view(onnx.load_from_string(bundle.read_graph()), spec)
     with (
         _open(bundle, REFERENCE, view, options) as reference,

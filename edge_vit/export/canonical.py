@@ -28,6 +28,7 @@ from edge_vit.export.rewrites.constants import (
 from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
 from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
 from edge_vit.export.rewrites.linear import (
+    merge_consecutive,
     merge_linears,
     shape_biases,
     split_gemms,
@@ -81,10 +82,11 @@ def make_canonical(
     """Return `proto` in canonical form.
 
     `proto` has one input, normalised float32 (batch, 3, height, width), or with `is_contract`
-    ``images`` uint8 (batch, height, width, 3). Its first output is (batch, classes or channels);
-    with the names of `outputs` they may have more axes. `settle` returns what the output means, by
-    the end that the graph was found to have; without it the end stays. `shapes` are those that the
-    outputs were seen to have, without the batch, where the graph does not tell.
+    ``images`` uint8 (batch, height, width, 3); of clips the frames are behind the batch. Its first
+    output is (batch, classes or channels); with the names of `outputs` they may have more axes.
+    `settle` returns what the output means, by the end that the graph was found to have; without it
+    the end stays. `shapes` are those that the outputs were seen to have, without the batch, where
+    the graph does not tell.
 
     Raises:
         SpecError: the graph has another input or output, does not run, or is larger than 2 GiB.
@@ -113,6 +115,8 @@ def make_canonical(
     _infer_shapes(model)
     unflatten_linears(graph)
     passes.RemoveUnusedNodesPass()(model)
+    merge_consecutive(graph)
+    passes.RemoveUnusedNodesPass()(model)
     notes = (*write_grid_samples(model), *rewrite_attentions(model))
     passes.RemoveUnusedNodesPass()(model)
     for block in find_blocks(graph):
@@ -127,7 +131,7 @@ def make_canonical(
     meaning = settle(ending) if settle else Meaning(task, task_named(task).default_activation)
     if meaning.stripped is not None:
         strip_ending(graph, meaning.stripped)
-    images = image_input(preprocess.image_size, batch)
+    images = image_input(preprocess.image_size, batch, preprocess.clip)
     if is_contract:
         graph.inputs[0].name = images.name
     else:
@@ -165,7 +169,7 @@ def _add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec
     """Put ``(images - 255 mean) / (255 std)`` and NHWC to NCHW in front of `graph`.
 
     The old input, float32 (batch, 3, height, width), becomes an inner value; the new one is
-    `tensor`: uint8 (batch, height, width, 3) RGB.
+    `tensor`: uint8 (batch, height, width, 3) RGB. Clips have their frames behind the batch.
     """
     old = graph.inputs[0]
     kind, shape = ir.TensorType(ir.DataType.UINT8), ir.Shape(tensor.shape)
@@ -175,7 +179,8 @@ def _add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec
     pixels = build.one("Cast", images, to=int(ir.DataType.FLOAT))
     centred = build.one("Sub", pixels, build.constant(mean.astype(np.float32)))
     scaled = build.one("Mul", centred, build.constant((1 / std).astype(np.float32)))
-    normalised = build.one("Transpose", scaled, perm=(0, 3, 1, 2))
+    *outer, height, width, channels = range(len(tensor.shape))
+    normalised = build.one("Transpose", scaled, perm=(*outer, channels, height, width))
     graph.inputs[0] = images
     replace_value(old, normalised)
 

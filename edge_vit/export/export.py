@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from edge_vit.export.sources.onnx_file import fix_batch, refuse_quantized
 from edge_vit.export.trace import trace_module
 from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import ModelSpec, image_input
+from edge_vit.spec import ClipSpec, ModelSpec, image_input
 
 _TOOLS = {
     "onnx": (),
@@ -48,11 +48,11 @@ class Exported:
     record: ExportRecord
     """How it was made and proven."""
     images: npt.NDArray[np.uint8]
-    """(5, height, width, 3): what it was proven on, preprocessed."""
+    """(5, height, width, 3), clips (5, frames, ...): what it was proven on, preprocessed."""
     outputs: npt.NDArray[np.float32]
     """(5, ...): the graph's first output for each."""
     decoded: tuple[npt.NDArray[np.uint8], ...]
-    """The same images as they came, of any size; empty where the sample photographs were used."""
+    """The same images or clips as they came, of any size; empty where sample photographs served."""
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """The graph's other outputs by name."""
 
@@ -61,13 +61,13 @@ def export_model(
     request: SourceRequest,
     *,
     static_batch: int | None = None,
-    images: ImageSource | None = None,
+    images: ImageSource | Callable[[ClipSpec | None], ImageSource] | None = None,
     progress: Progress = SILENT,
 ) -> Exported:
     """Return the model that `request` asks for as a canonical fp32 graph.
 
-    `static_batch` fixes the batch size. It is proven on `images`, on sample photographs where there
-    are none.
+    `static_batch` fixes the batch size. It is proven on `images`, or on what that opens once it is
+    known which clips the model reads; on sample photographs where there are none.
 
     Raises:
         SpecError: the model cannot be found, built, traced or brought into the canonical form.
@@ -79,8 +79,10 @@ def export_model(
     batch = static_batch
     if isinstance(source, OnnxSource):
         batch = fix_batch(source.model, source.address, static_batch)
-    size = source.preprocess.image_size
+    size, clip = source.preprocess.image_size, source.preprocess.clip
     with progress.step("running the model"):
+        if callable(images):
+            images = images(clip)
         decoded = () if images is None else tuple(i.pixels for i in choose_golden(images))
         name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
         seen = sample_photos(source.preprocess, NUM_GOLDEN)
@@ -92,7 +94,7 @@ def export_model(
     is_contract = False
     if isinstance(source, TorchSource):
         with progress.step("tracing"):
-            proto = trace_module(source.module, size, batch)
+            proto = trace_module(source.module, size, batch, clip.frames if clip else None)
             refuse_quantized(proto, source.address)
             if not source.outputs:
                 refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
@@ -121,7 +123,7 @@ def export_model(
         source=source.address,
         task=meaning.task,
         labels=source.labels,
-        inputs=(image_input(size, canonical.batch),),
+        inputs=(image_input(size, canonical.batch, clip),),
         outputs=canonical.outputs,
         preprocess=source.preprocess,
         depth=canonical.depth,
@@ -153,7 +155,7 @@ def write_export(bundle: Bundle, exported: Exported) -> Bundle:
     bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=installed_versions(*used))
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
     for index, pixels in enumerate(exported.decoded):
-        if pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
+        if pixels.ndim == 3 and pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
             files[f"golden/{index}.png"] = buffer.getvalue()

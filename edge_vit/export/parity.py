@@ -82,7 +82,8 @@ def _refuse_useless(source: Source, outputs: Outputs, wanted: Outputs, images: s
 def sample_photos(spec: PreprocessSpec, count: int = 5) -> Images:
     """Return `count` different crops of two real photographs, uint8 (count, height, width, 3).
 
-    They are the ones that scikit-learn ships.
+    They are the ones that scikit-learn ships. For a model of clips (count, frames, height, width,
+    3): the crop moves over the photograph.
     """
     datasets = require("sklearn.datasets", "parity on real photographs")
     photos = datasets.load_sample_images().images
@@ -93,7 +94,12 @@ def sample_photos(spec: PreprocessSpec, count: int = 5) -> Images:
         side = min(height, width) * (count - index // 2) // count
         top = (height - side) * (index % 3) // 2
         left = (width - side) * (index % 4) // 3
-        crops.append(preprocess(photo[top : top + side, left : left + side], spec))
+        crop = photo[top : top + side, left : left + side]
+        if spec.clip is not None:
+            ends = (left, 0 if index % 2 else width - side)
+            lefts = np.linspace(*ends, spec.clip.frames).astype(int)
+            crop = np.stack([photo[top : top + side, x : x + side] for x in lefts])
+        crops.append(preprocess(crop, spec))
     return np.stack(crops)
 
 

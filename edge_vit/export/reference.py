@@ -54,7 +54,9 @@ class Reference:
 
     name: str  # what ran it, such as ``torch 2.14.1``
     images_name: str  # for the record
-    images: Images  # (count, height, width, 3): those given, then unlike ones to stand beside them
+    # (count, height, width, 3), clips (count, frames, height, width, 3): those given, then unlike
+    # ones to stand beside them
+    images: Images
     num_given: int
     batches: tuple[int, ...]  # sizes of the runs
     runs: tuple[ReferenceRun, ...]
@@ -111,10 +113,13 @@ def observe_reference(
 
 
 def normalise(images: Images, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
-    """Return ``(x / 255 - mean) / std``, float32 (batch, 3, height, width), as torchvision does."""
+    """Return ``(x / 255 - mean) / std``, float32 (batch, 3, height, width), as torchvision does.
+
+    Of clips the frames stay behind the batch.
+    """
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
     normalised = (images.astype(np.float32) / np.float32(255) - mean) / std
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(np.moveaxis(normalised, -1, -3))
 
 
 def reason(error: Exception) -> str:

@@ -23,14 +23,17 @@ _TRACE_BATCH = 2  # with 1, exporters write the batch size into the graph
 
 
 def trace_module(
-    module: torch.nn.Module, image_size: tuple[int, int], batch: int | None = None
+    module: torch.nn.Module,
+    image_size: tuple[int, int],
+    batch: int | None = None,
+    frames: int | None = None,
 ) -> onnx.ModelProto:
     """Return `module` as an ONNX graph of opset 19.
 
-    It is in eval mode, takes float32 (batch, 3, height, width), returns one or more tensors. The
-    batch size is fixed to `batch`, or dynamic.
+    It is in eval mode, takes float32 (batch, 3, height, width), of clips (batch, frames, 3, height,
+    width), returns one or more tensors. The batch size is fixed to `batch`, or dynamic.
     """
-    shape = (batch or _TRACE_BATCH, 3, *image_size)
+    shape = (batch or _TRACE_BATCH, *(() if frames is None else (frames,)), 3, *image_size)
     images = torch.zeros(shape, dtype=torch.float32, device="cpu")  # whatever the user's defaults
     dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
     try:

@@ -3,12 +3,13 @@
 Nothing here looks at a node's name. A block is a self-attention (a softmax between two products of
 activations, fed by linear layers that share one input), the linear layer that its result goes
 through, and the two linear layers of the MLP that follows. An attention whose queries are not made
-from the same tokens as its keys, such as the attention pooling of SigLIP, is no block.
+from the same tokens as its keys, such as the attention pooling of SigLIP, is no block. Where two
+attentions share one MLP, as time before space in video models, the first is a block without one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,15 +85,14 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
     Linear layers must be MatMul, with or without Add; weights must be constant.
     """
     linears, attentions = walk.find_linears(graph), tuple(find_attentions(graph))
-    projections = {
-        node
-        for attention in attentions
-        for operand in attention.operands
-        for node in _linears_above(operand, linears)
-    }
+    made_by = [
+        {node for operand in each.operands for node in _linears_above(operand, linears)}
+        for each in attentions
+    ]
+    projections = set[ir.Node]().union(*made_by)
     blocks: list[Block] = []
     for attention in attentions:
-        block = _find_block(len(blocks), attention, linears, projections)
+        block = _find_block(len(blocks), attention, linears, projections, made_by)
         if block is not None:
             blocks.append(block)
     return tuple(blocks)
@@ -135,11 +135,16 @@ def _product_below(value: ir.Value) -> ir.Node | None:
 
 
 def _find_block(
-    index: int, attention: Attention, linears: Linears, projections: Set[ir.Node]
+    index: int,
+    attention: Attention,
+    linears: Linears,
+    projections: Set[ir.Node],
+    attentions: Sequence[Set[ir.Node]],
 ) -> Block | None:
     """Return the block around `attention`.
 
-    No MLP begins with one of `projections`, which make any attention's queries, keys and values.
+    No MLP begins with one of `projections`, which make any attention's queries, keys and values;
+    `attentions` holds those of each.
     """
     qkv: Linears = {}
     for operand in attention.operands:
@@ -153,7 +158,7 @@ def _find_block(
         return None
     residual = _residual_below(next(iter(proj.values())).output)
     fc1, fc2 = _find_mlp(residual, walk.movement_root(root), linears, projections)
-    if not fc1 or not fc2:
+    if not (fc1 and fc2) and not _leads_to_attention(residual, linears, attentions):
         return None
     roles: dict[Role, Linears] = {"qkv": qkv, "proj": proj, "fc1": fc1, "fc2": fc2}
     sites = tuple(
@@ -212,6 +217,20 @@ def _find_mlp(
         if fc1 and len(fc2) == 1:
             return fc1, fc2
     return {}, {}
+
+
+def _leads_to_attention(
+    residual: ir.Value | None, linears: Linears, attentions: Sequence[Set[ir.Node]]
+) -> bool:
+    """Return whether what comes next is another self-attention, as with time before space.
+
+    Then the attention shares that one's MLP. All of the next queries, keys and values are made of
+    the residual stream, with or without a class token beside it.
+    """
+    if residual is None:
+        return False
+    found = _linears_below(residual, linears, lambda n: n.op_type == "Concat" or _normalises(n))
+    return any(nodes and nodes <= found.keys() for nodes in attentions)
 
 
 def _linears_above(value: ir.Value, linears: Linears) -> Linears:

@@ -53,7 +53,13 @@ def benchmark(
     precision = precision or bundle.smallest_precision
     spec, source, pixels = bundle.spec, None, None
     if images is not None:
-        source = open_image_source(images, limit=NUM_TIMED_IMAGES, has_truth=False, max_bad=max_bad)
+        source = open_image_source(
+            images,
+            limit=NUM_TIMED_IMAGES,
+            has_truth=False,
+            max_bad=max_bad,
+            clip=spec.preprocess.clip,
+        )
         with noted(source, progress):
             pixels = timed_images(source, spec)
     batch_size = plan.batch_size or spec.static_batch or 1

@@ -58,6 +58,7 @@ class Evaluator:
             has_truth=task.reads_class_folders,
             truth=task.truth_files(bundle.spec),
             max_bad=what.max_bad,
+            clip=bundle.spec.preprocess.clip,
         )
         table = bundle.read_table() if bundle.has(TABLE) else None
         self._calibrated_on = CalibrationImages.of(table)

@@ -77,6 +77,7 @@ def verify(
         has_truth=task_of(spec).reads_class_folders,
         truth=task_of(spec).truth_files(spec),
         max_bad=max_bad,
+        clip=spec.preprocess.clip,
     )
     table = bundle.read_table() if bundle.has(TABLE) else None
     history = LookHistory() if look else read_history(bundle)

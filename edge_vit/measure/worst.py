@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from edge_vit.data.clips import strip_of
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.measure.results import Disagreement
 
@@ -73,9 +74,14 @@ def worst_of(kept: Iterable[Kept], size: int) -> tuple[Kept, ...]:
 
 
 def thumbnail_png(pixels: UInt8Array) -> str:
-    """Return uint8 (height, width, 3) RGB as PNG in base64, at most `THUMBNAIL_PIXELS` a side."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    """Return uint8 (height, width, 3) RGB as PNG in base64, at most `THUMBNAIL_PIXELS` a side.
+
+    Of a clip it is a strip of frames, each of them at most so large.
+    """
+    strip = strip_of(pixels)
+    image = Image.fromarray(np.ascontiguousarray(strip))
+    across = strip.shape[1] // pixels.shape[-2]
+    image.thumbnail((THUMBNAIL_PIXELS * across, THUMBNAIL_PIXELS))
     return png_of(image)
 
 

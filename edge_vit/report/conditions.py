@@ -103,5 +103,6 @@ def preprocess_grid(spec: ModelSpec) -> Grid:
         ("crop_mode", preprocess.crop_mode),
         ("mean", ", ".join(f"{value:g}" for value in preprocess.mean)),
         ("std", ", ".join(f"{value:g}" for value in preprocess.std)),
+        *((("clip", str(preprocess.clip)),) if preprocess.clip else ()),
     )
     return Grid("Preprocessing", ("option", "value"), rows, 2)

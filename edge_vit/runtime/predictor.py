@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_vit.bundle import Bundle
-from edge_vit.data.images import ImageSource, load_image, open_image_source
+from edge_vit.data.images import ImageSource, load_pixels, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError
 from edge_vit.progress import SILENT, Progress
@@ -49,6 +49,7 @@ class Predictor:
     def predict(self, image: Path | str | UInt8Array, top: int | None = None) -> Prediction:
         """Return the prediction for one image: a file, or uint8 (H, W, 3) RGB pixels of any size.
 
+        Of a model of clips it is a video, a folder of frames, or uint8 (frames, H, W, 3).
         It has `top` entries, at least 1; as many as is usual for the task where that is None.
 
         Raises:
@@ -58,7 +59,8 @@ class Predictor:
             BackendError: the model failed, or its output is not finite.
         """
         if isinstance(image, str | Path):
-            return self._predict(str(image), load_image(image), top)
+            pixels = load_pixels(image, self.spec.preprocess.clip)
+            return self._predict(str(image), pixels, top)
         return self._predict("array", image, top)
 
     def predict_many(
@@ -69,7 +71,7 @@ class Predictor:
         Raises:
             ImageError: there are no images, at once; or one cannot be read, when its turn comes.
         """
-        images = open_image_source(source, has_truth=False)
+        images = open_image_source(source, has_truth=False, clip=self.spec.preprocess.clip)
         return (self._predict(item.name, item.pixels, top) for item in images)
 
     def close(self) -> None:
@@ -85,7 +87,7 @@ class Predictor:
     def _predict(self, name: str, pixels: UInt8Array, top: int | None) -> Prediction:
         model_input = preprocess(pixels, self.spec.preprocess)
         outputs = run_images(self.session, model_input[None])
-        size = (pixels.shape[0], pixels.shape[1])
+        size = (pixels.shape[-3], pixels.shape[-2])
         return interpret(name, outputs, self.spec, self.session.precision, top, size)
 
 

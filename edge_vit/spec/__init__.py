@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from edge_vit.errors import SpecError
 from edge_vit.formats import Precision as Precision
+from edge_vit.spec.clip import ClipSpec as ClipSpec
 from edge_vit.values import WRITTEN_IF_SET
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class PreprocessSpec:
     crop_mode: CropMode = "center"
     mean: tuple[float, float, float] = IMAGENET_MEAN  # per channel R, G, B, of values from 0 to 1
     std: tuple[float, float, float] = IMAGENET_STD  # per channel R, G, B, of values from 0 to 1
+    # Frames that make one input; None for a model of single images
+    clip: ClipSpec | None = field(default=None, metadata=WRITTEN_IF_SET)
 
     def __post_init__(self) -> None:
         if len(self.image_size) != 2 or min(self.image_size) < 1:
@@ -74,6 +77,12 @@ class PreprocessSpec:
                 raise SpecError(f"{name}: got {values}, expected three finite numbers (R, G, B)")
         if min(self.std) <= 0:
             raise SpecError(f"std: got {self.std}, expected three numbers above 0")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (height, width, 3), of clips (frames, height, width, 3)."""
+        frames = () if self.clip is None else (self.clip.frames,)
+        return (*frames, *self.image_size, 3)
 
     @property
     def resize_size(self) -> tuple[int, int]:
@@ -155,7 +164,8 @@ class ModelSpec:
     task: TaskName  # what the output means
     # Names of the classes, labels or scores by index; empty for features or where none are known
     labels: tuple[str, ...]
-    inputs: tuple[TensorSpec, ...]  # one tensor, images: uint8 (batch, height, width, 3) RGB
+    # One tensor, images: uint8 (batch, height, width, 3) RGB, of clips (batch, frames, ...)
+    inputs: tuple[TensorSpec, ...]
     # As the task names them, float32, batch first; the first one's last axis holds classes, scores
     # or channels, or it is a map (batch, height, width) or (batch, channels, height, width)
     outputs: tuple[TensorSpec, ...]
@@ -218,9 +228,15 @@ class ModelSpec:
         return self.labels[index] if self.labels else str(index)
 
 
-def image_input(image_size: tuple[int, int], batch: int | None = None) -> TensorSpec:
-    """Return the one input that every edge-vit graph has: uint8 (batch, height, width, 3) RGB."""
-    return TensorSpec("images", "uint8", (batch or "batch", *image_size, 3))
+def image_input(
+    image_size: tuple[int, int], batch: int | None = None, clip: ClipSpec | None = None
+) -> TensorSpec:
+    """Return the one input that every edge-vit graph has: uint8 (batch, height, width, 3) RGB.
+
+    Of a model of clips it is (batch, frames, height, width, 3).
+    """
+    frames = () if clip is None else (clip.frames,)
+    return TensorSpec("images", "uint8", (batch or "batch", *frames, *image_size, 3))
 
 
 def task_output(

@@ -198,7 +198,6 @@ NOT_IMAGES = {
     "gray": (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\)"),
     "rgba": (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)"),
     "channels_first": (np.zeros((3, 8, 8), np.uint8), r"uint8 \(3, 8, 8\)"),
-    "batch": (np.zeros((1, 8, 8, 3), np.uint8), r"uint8 \(1, 8, 8, 3\)"),
     "empty": (np.zeros((0, 8, 3), np.uint8), r"uint8 \(0, 8, 3\)"),
     "list": ([[[1, 2, 3]]], r"list \(1, 1, 3\)"),
 }
@@ -209,6 +208,11 @@ NOT_IMAGES = {
 def test_refuses_what_is_no_image(function, pixels, got):
     with pytest.raises(ShapeError, match=f"image: got {got}, expected uint8"):
         function(pixels)
+
+
+def test_an_image_model_refuses_a_clip():
+    with pytest.raises(ShapeError, match=r"image: got uint8 \(1, 8, 8, 3\), expected uint8"):
+        preprocess(np.zeros((1, 8, 8, 3), np.uint8), PreprocessSpec((8, 8)))
 
 
 def test_digest_tells_pixels_and_shape_apart():

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, add_constant, replace_value
+from edge_vit.graph.stream_steps import keeps_last_axis
 from edge_vit.graph.walk import Linear
 
 _ROWWISE = frozenset(
@@ -122,6 +123,37 @@ def _is_free_reshape(node: ir.Node) -> bool:
     if node.op_type != "Reshape" or not walk.is_constant(node.inputs[1]):
         return False
     return bool(walk.array_of(node.inputs[1]).all())
+
+
+def merge_consecutive(graph: ir.Graph) -> None:
+    """Turn two square linear layers, with nothing but moves of tokens between them, into one.
+
+    TimeSformer has a layer behind the output layer of its attention in time.
+    """
+    linears = {linear.output: linear for linear in walk.find_linears(graph).values()}
+    for second in linears.values():
+        value = second.input
+        while (node := walk.made_by(value, "Reshape", "Transpose")) and walk.is_read_once(value):
+            if not walk.is_movement(node) or not keeps_last_axis(node):
+                break
+            value = walk.data_input(node)
+        first = linears.get(value)
+        is_square = len({*second.shape, *(first.shape if first else ())}) == 1
+        if first is None or not is_square or not walk.is_read_once(value):
+            continue
+        weight, bias = second.weight.astype(np.float64), second.bias.astype(np.float64)
+        bias += first.bias.astype(np.float64) @ weight
+        weight = first.weight.astype(np.float64) @ weight
+        build = Builder(graph, first.matmul)
+        rank = len(walk.dims_of(value))
+        merged = build.linear(
+            first.input,
+            weight.astype(np.float32),
+            bias.astype(np.float32),
+            is_flat=rank != 3,
+        )
+        replace_value(second.output, second.input)
+        replace_value(value, merged)
 
 
 def shape_biases(graph: ir.Graph) -> None:

@@ -90,7 +90,8 @@ def _find_places(graph: ir.Graph, blocks: tuple[Block, ...]) -> dict[ir.Node, st
 def _tail(block: Block) -> list[ir.Node]:
     """Return the nodes from the block's last linear layer to its residual addition."""
     tail: list[ir.Node] = []
-    values = [linear.matmul.outputs[0] for linear in block.linears("fc2")]
+    last = block.sites[-1].role  # fc2; proj of an attention without an MLP behind it
+    values = [linear.matmul.outputs[0] for linear in block.linears(last)]
     while values:
         for node in consumers(values.pop()):
             if node in tail:

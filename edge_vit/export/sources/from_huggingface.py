@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +28,7 @@ from edge_vit.export.sources.huggingface_images import read_preprocess
 from edge_vit.export.sources.huggingface_models import (
     DETECTORS,
     FAMILIES,
+    Family,
     attend,
     attention_of,
     choose_class,
@@ -59,6 +60,8 @@ _ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the answer.
 _UNUSED = ("pooler.", "mask_token")
 _TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
+# The same of V-JEPA 2, whose classifier reads what it pools
+_UNUSED_OF = {"vjepa2": ("predictor.", "mask_token")}
 
 
 def open_huggingface(request: SourceRequest) -> TorchSource:
@@ -76,9 +79,11 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         contextlib.nullcontext() if is_local else hub_access(),
     ):
         config = _read_config(transformers, request, place, is_local)
+        family = FAMILIES.get(config.model_type)
+        clip = family.clip(config) if family else None
         segmenter = choose_segmenter(config, request.task, request.address)
         usual = usual_size(config) if segmenter else None
-        preprocess = read_preprocess(transformers, request, place, is_local, usual)
+        preprocess = read_preprocess(transformers, request, place, is_local, clip, usual)
         if segmenter is not None:
             choice = segmenter
             preprocess = whole_image(request, preprocess)  # a crop would lose pixels
@@ -93,13 +98,13 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
             choice = choose_class(config, request.classes, request.address)
         model_class = getattr(transformers, choice.class_name)
         model, weights = _create(transformers, request, model_class, choice.config, place)
-    family = FAMILIES.get(config.model_type)
     sizes = family.sizes if family else "free"  # detectors interpolate by themselves
     # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
     if sizes == "interpolated" and (request.image_size or config.model_type.startswith("dinov2")):
         _fix_positions(model, preprocess.image_size)
     elif sizes == "fixed":
-        _refuse_other_size(request, model, preprocess.image_size)
+        assert family is not None
+        _refuse_other_size(request, model, preprocess.image_size, family)
     elif sizes == "patches":
         fix_grid(model, preprocess.image_size, request.address)
     text = None
@@ -237,9 +242,10 @@ def _create(
         raise no_pretrained(request.address, "they could not be downloaded") from None
     except Exception as error:  # a damaged or hostile weight file can raise anything
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
-    unused = (*_UNUSED, *(() if request.prompts else _TEXT_TOWER))
+    unused = _UNUSED_OF.get(config.model_type, _UNUSED)
+    unused = (*unused, *(() if request.prompts else _TEXT_TOWER))
     if request.classes == 0:
-        unused = (*unused, "classifier.")
+        unused = (*unused, "classifier.", "pooler.")
     _read_report(report, model, unused).refuse(where, model)
     return model, taken
 
@@ -273,7 +279,7 @@ def _read_report(report: Mapping[str, Any], model: nn.Module, unused: tuple[str,
     )
 
 
-def _has_any(name: str, parts: tuple[str, ...]) -> bool:
+def _has_any(name: str, parts: Sequence[str]) -> bool:
     return any(part in name for part in parts)
 
 
@@ -321,13 +327,16 @@ def _fix_positions(model: Any, image_size: tuple[int, int]) -> None:
     embeddings.interpolate_pos_encoding = lambda *_: embeddings.position_embeddings
 
 
-def _refuse_other_size(request: SourceRequest, model: Any, image_size: tuple[int, int]) -> None:
-    config = getattr(model.config, "vision_config", model.config)
-    if image_size != (config.image_size, config.image_size):
+def _refuse_other_size(
+    request: SourceRequest, model: Any, image_size: tuple[int, int], family: Family
+) -> None:
+    own = _pair(getattr(getattr(model.config, "vision_config", model.config), family.size))
+    if image_size != own:
+        side = own[0] if own[0] == own[1] else f"{own[0]},{own[1]}"
         raise SpecError(
             f"{request.address}: got images of {image_size[0]} x {image_size[1]} pixels, but "
-            f"positions of {model.config.model_type} are for {config.image_size} alone. "
-            f"Add --image-size {config.image_size}"
+            f"positions of {model.config.model_type} are for {side} alone. "
+            f"Add --image-size {side}"
         )
 
 

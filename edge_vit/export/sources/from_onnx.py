@@ -21,12 +21,21 @@ from edge_vit.export.sources.onnx_detector import (
 )
 from edge_vit.export.sources.onnx_file import read_graph, refuse_quantized, widen
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.export.sources.values import GRAY_REMARK, LUMINANCE, OnnxSource, check_classes
-from edge_vit.spec import Activation, PreprocessSpec, TensorSpec
+from edge_vit.export.sources.values import (
+    CHANNELS_REMARK,
+    GRAY_REMARK,
+    LUMINANCE,
+    OnnxSource,
+    check_classes,
+)
+from edge_vit.spec import Activation, ClipSpec, PreprocessSpec, TensorSpec
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DETECTION, task_of_head
 
-_WANTED = "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3)"
+_WANTED = (
+    "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3), "
+    "for clips with the frames behind the batch or, in float32, behind the channels"
+)
 _CHOOSES = frozenset({"TopK", "ArgMax", "ArgMin", "NonMaxSuppression"})
 _PASSED = frozenset(
     {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
@@ -54,15 +63,19 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     if is_gray:
         _take_colour(model)
     model, size_input = take_sizes(model)
+    remarks = ((GRAY_REMARK,) if is_gray else ()) + _put_frames_first(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
-    sizes = (*preprocess.image_size, 3) if is_contract else (3, *preprocess.image_size)
+    sizes: tuple[int, ...] = preprocess.image_size
+    sizes = (*sizes, 3) if is_contract else (3, *sizes)
+    if preprocess.clip is not None:
+        sizes = (preprocess.clip.frames, *sizes)
+        remarks += (f"of a video it reads {preprocess.clip}",)
     dims = model.graph.input[0].type.tensor_type.shape.dim
     for dim, size in zip(list(dims)[1:], sizes, strict=True):  # the exporter may leave them open
         dim.dim_value = size
     del model.graph.value_info[:]
-    remarks: tuple[str, ...] = (GRAY_REMARK,) if is_gray else ()
     activation: Activation | None = None
     outputs: tuple[str, ...] = ()
     if is_detector(model):
@@ -144,15 +157,41 @@ def _take_colour(model: ModelProto) -> None:
     onnx.checker.check_model(model)
 
 
+def _put_frames_first(model: ModelProto) -> tuple[str, ...]:
+    """Let a graph of one input (batch, 3, frames, height, width) take the frames before channels.
+
+    Return a sentence about it, or nothing.
+    """
+    graph = model.graph
+    image = _describe(graph.input[0]) if len(graph.input) == 1 else None
+    if image is None or image.dtype != "float32" or len(image.shape) != 5 or image.shape[1] != 3:
+        return ()
+    if image.shape[2] == 3:  # three frames: which is which cannot be seen
+        return ()
+    swapped = f"{image.name}/channels_first"
+    for node in graph.node:
+        node.input[:] = [swapped if name == image.name else name for name in node.input]
+    graph.node.insert(
+        0, helper.make_node("Transpose", [image.name], [swapped], perm=(0, 2, 1, 3, 4))
+    )
+    batch, channels, frames, *size = image.shape
+    shape = [batch, frames, channels, *size]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.FLOAT, shape))
+    return (CHANNELS_REMARK,)
+
+
 def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:
-    """Return the graph's only input: normalised float32 (N, 3, H, W) or uint8 (N, H, W, 3)."""
+    """Return the graph's only input: normalised float32 (N, 3, H, W) or uint8 (N, H, W, 3).
+
+    Of clips the frames come second.
+    """
     inputs = [_describe(value) for value in graph.input]
     if len(inputs) != 1:
         found = ", ".join(f"{spec.name}: {spec}" for spec in inputs) or "none"
         raise SpecError(f"{request.address} has {len(inputs)} inputs ({found}), {_WANTED}")
     image = inputs[0]
-    axis = {"float32": 1, "uint8": 3}.get(image.dtype)
-    channels = image.shape[axis] if axis is not None and len(image.shape) == 4 else 0
+    axis = {"float32": -3, "uint8": -1}.get(image.dtype)
+    channels = image.shape[axis] if axis is not None and len(image.shape) in (4, 5) else 0
     if channels != 3 and not isinstance(channels, str):  # a name: left open by the exporter
         raise SpecError(f"{request.address}: input {image.name!r}: got {image}, {_WANTED}")
     return image
@@ -171,7 +210,15 @@ def _describe(value: ValueInfoProto) -> TensorSpec:
 def _find_preprocess(
     request: SourceRequest, image: TensorSpec, *, is_contract: bool
 ) -> PreprocessSpec:
-    height, width = image.shape[1:3] if is_contract else image.shape[2:]
+    height, width = image.shape[-3:-1] if is_contract else image.shape[-2:]
+    frames = image.shape[1] if len(image.shape) == 5 else None
+    if isinstance(frames, str):
+        frames = request.frames
+        if frames is None:
+            raise SpecError(
+                f"{request.address}: input {image.name!r} is {image}, which does not tell how many "
+                "frames a clip has. Add --frames N"
+            )
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     if fixed and request.image_size not in (None, fixed):
         raise SpecError(
@@ -180,8 +227,10 @@ def _find_preprocess(
     size = request.image_size or fixed
     if is_contract and size:
         # The graph normalises by itself: to everything outside of it, nothing is left to do.
-        return request.refine(PreprocessSpec(size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
-    return request.whole_preprocess(fixed)
+        clip = ClipSpec(frames) if frames is not None else None
+        halves = PreprocessSpec(size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), clip=clip)
+        return request.refine(halves)
+    return request.whole_preprocess(fixed, frames)
 
 
 def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:

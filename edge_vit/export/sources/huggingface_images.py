@@ -1,15 +1,16 @@
-"""A transformers image processor in timm's words."""
+"""A transformers image or video processor in timm's words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from edge_vit.errors import SpecError
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.spec import CropMode, Interpolation, PreprocessSpec
+from edge_vit.spec import ClipSpec, CropMode, Interpolation, PreprocessSpec
 
 # Pillow's numbers, which preprocessor_config.json stores
 _INTERPOLATIONS: tuple[Interpolation, ...] = (
@@ -22,20 +23,30 @@ def read_preprocess(
     request: SourceRequest,
     place: str,
     is_local: bool,
+    clip: ClipSpec | None = None,
     usual: tuple[int, int] | None = None,
 ) -> PreprocessSpec:
     """Return what the model's preprocessor_config.json tells, with the user's overrides.
 
-    `usual` is the (height, width) where a model of maps keeps the shape of each image.
+    A model of clips, which reads `clip`, has a video processor, or an image processor in older
+    files. `usual` is the (height, width) where a model of maps keeps the shape of each image.
     """
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            place, trust_remote_code=False, local_files_only=is_local
-        )
-    except (OSError, ValueError):  # no such file, or for no image processor
-        return request.whole_preprocess()
-    size = request.image_size or usual
-    return request.refine(translate(processor.to_dict(), request.address, size))
+    readers = [transformers.AutoImageProcessor]
+    if clip is not None:
+        readers.insert(0, transformers.AutoVideoProcessor)
+    for reader in readers:
+        try:
+            processor = reader.from_pretrained(
+                place, trust_remote_code=False, local_files_only=is_local
+            )
+        except (OSError, ValueError):  # no such file, or for no processor of this kind
+            continue
+        facts = processor.to_dict()
+        own = translate(facts, request.address, request.image_size or usual)
+        if clip is not None and facts.get("do_sample_frames"):
+            clip = replace(clip, sampling="spread")
+        return request.refine(replace(own, clip=clip))
+    return replace(request.whole_preprocess(), clip=request.refine_clip(clip))
 
 
 def translate(
@@ -101,12 +112,15 @@ def _read_normalisation(
 
     transformers computes ``(pixel * factor - mean) / std``, edge-vit ``(pixel / 255 - mean') /
     std'``: both are the same where ``mean' = mean / (255 factor)`` and ``std' = std / (255
-    factor)``.
+    factor)``. ViViT's processors subtract 1 before that.
     """
     factor = facts.get("rescale_factor") or 1 / 255 if facts.get("do_rescale", True) else 1.0
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if facts.get("do_normalize"):
         mean, std = tuple(facts["image_mean"]), tuple(facts["image_std"])
+    is_vivit = facts.get("video_processor_type") == "VivitVideoProcessor"
+    if facts.get("do_rescale", True) and facts.get("offset", is_vivit):
+        mean = (mean[0] + 1, mean[1] + 1, mean[2] + 1)
     if abs(factor * 255 - 1) < 1e-9:
         return mean, std  # the usual case, kept free of rounding
     unit = 255 * factor

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import Activation, TaskName
+from edge_vit.spec import Activation, ClipSpec, TaskName
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DETECTION, FEATURES, task_of_problem
 
@@ -27,7 +27,7 @@ Feature = Literal["class token", "mean token", "pooler_output", "image_embeds", 
 and ``image_embeds`` are transformers' words; ``tower`` is the image tower of a model of two.
 """
 
-_HEAD = "ForImageClassification"
+_HEAD, _VIDEO_HEAD = "ForImageClassification", "ForVideoClassification"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Family:
     pair: Activation | None = None
     # Whether the image tower with the projection of that class is a class too
     has_half: bool = True
+    head: str = _HEAD  # what the class with a head ends with
+    frames: str = ""  # the config's name for the number of frames of a clip; empty for images
+    stride: int = 1  # of those frames, as its authors trained on Kinetics
+    size: str = "image_size"  # the config's name for the side of an image
+
+    def clip(self, config: Any) -> ClipSpec | None:
+        """Return which frames of a video a model of `config` reads; None for one of images."""
+        return ClipSpec(getattr(config, self.frames), self.stride) if self.frames else None
 
 
 _POOLED: Any = {"base": "VisionModel", "feature": "pooler_output"}
@@ -59,6 +67,11 @@ _ALTCLIP, _CHINESE_CLIP = (
     Family(name, **_POOLED, has_classifier=False, sizes="fixed", pair="softmax", has_half=False)
     for name in ("AltCLIP", "ChineseCLIP")
 )
+
+
+def _video(name: str, *, frames: str = "num_frames", **said: Any) -> Family:
+    return Family(name, sizes="fixed", head=_VIDEO_HEAD, frames=frames, **said)
+
 
 FAMILIES: Mapping[str, Family] = {
     "vit": Family("ViT"),
@@ -83,6 +96,12 @@ FAMILIES: Mapping[str, Family] = {
     "altclip_vision_model": _ALTCLIP,
     "chinese_clip": _CHINESE_CLIP,
     "chinese_clip_vision_model": _CHINESE_CLIP,
+    "timesformer": _video("Timesformer", stride=32),
+    "videomae": _video("VideoMAE", stride=4, feature="mean token"),
+    "vivit": _video("Vivit", stride=2),
+    "vjepa2": _video(
+        "VJEPA2", stride=4, feature="mean token", frames="frames_per_clip", size="crop_size"
+    ),
 }
 """By the config's ``model_type``."""
 
@@ -168,14 +187,14 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
             f"{config.model_type!r} model. Add --task with what it is, such as --task segmentation"
         )
     family = FAMILIES[config.model_type]
-    bare, head = family.name + family.base, family.name + _HEAD
+    bare, head = family.name + family.base, family.name + family.head
     named = next(iter(config.architectures or ()), bare)
     if num_classes and not family.has_classifier:
         raise SpecError(
             f"{address}: {config.model_type} models have no classifier in transformers. "
             "Export it with --num-classes 0, as features"
         )
-    if num_classes == 0 or (num_classes is None and _HEAD not in named):
+    if num_classes == 0 or (num_classes is None and family.head not in named):
         image_config = getattr(config, "vision_config", config)
         both = f"{family.name}Model"
         if named == both and not family.has_half:
@@ -193,14 +212,15 @@ class _Wrapper(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.input_name = str(getattr(model, "main_input_name", "pixel_values"))
 
 
 class Logits(_Wrapper):
     """A transformers classifier that returns its logits as one tensor."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, classes) of `images` (B, 3, H, W)."""
-        logits: Tensor = self.model(pixel_values=images).logits
+        """Return logits (B, classes) of `images` (B, 3, H, W), or clips (B, frames, 3, H, W)."""
+        logits: Tensor = self.model(**{self.input_name: images}).logits
         return logits
 
 
@@ -210,10 +230,12 @@ class Features(_Wrapper):
     def __init__(self, model: nn.Module, feature: Feature) -> None:
         super().__init__(model)
         self.feature = feature
+        # V-JEPA 2's predictor, which fills in what is masked, has no part in features
+        self.options = {"skip_predictor": True} if hasattr(model, "predictor") else {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, channels) of `images` (B, 3, H, W)."""
-        outputs = self.model(pixel_values=images)
+        """Return features (B, channels) of `images` (B, 3, H, W), or clips (B, frames, 3, H, W)."""
+        outputs = self.model(**{self.input_name: images}, **self.options)
         if self.feature in ("pooler_output", "image_embeds"):
             pooled: Tensor = outputs[self.feature]
             return pooled

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_vit.errors import SpecError, did_you_mean
-from edge_vit.spec import Activation, CropMode, Interpolation, PreprocessSpec, TaskName
+from edge_vit.spec import (
+    Activation,
+    ClipSpec,
+    CropMode,
+    Interpolation,
+    PreprocessSpec,
+    TaskName,
+)
+from edge_vit.spec.clip import Sampling
 from edge_vit.tasks import task_named
 
 _OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
@@ -47,6 +55,9 @@ class SourceRequest:
     interpolation: Interpolation | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    frames: int | None = None  # of a clip, as in `ClipSpec`, and so are the two below
+    stride: int | None = None
+    sampling: Sampling | None = None
     weights_key: str | None = None
     checkpoint_size: tuple[int, int] | None = None
     task: TaskName | None = None
@@ -154,11 +165,31 @@ class SourceRequest:
     def refine(self, preprocess: PreprocessSpec) -> PreprocessSpec:
         """Return the model's own `preprocess` with the user's options put over it."""
         given: dict[str, Any] = {name: getattr(self, name) for name in _OVERRIDES}
+        given["clip"] = self.refine_clip(preprocess.clip)
         changes = {name: value for name, value in given.items() if value is not None}
         return replace(preprocess, **changes)
 
-    def whole_preprocess(self, image_size: tuple[int, int] | None = None) -> PreprocessSpec:
-        """Return the preprocessing of a model that tells nothing of it, or its `image_size`."""
+    def refine_clip(self, own: ClipSpec | None) -> ClipSpec | None:
+        """Return which frames a model of clips reads, with the user's options put over its own."""
+        if own is None:
+            self.refuse_options("reads single images", "frames", "stride", "sampling")
+            return None
+        if self.frames not in (None, own.frames):
+            raise SpecError(
+                f"--frames: got {self.frames}, but {self.address} reads clips of {own.frames}. "
+                "Leave it out"
+            )
+        stride, sampling = self.stride or own.stride, self.sampling or own.sampling
+        return ClipSpec(own.frames, stride, sampling)
+
+    def whole_preprocess(
+        self, image_size: tuple[int, int] | None = None, frames: int | None = None
+    ) -> PreprocessSpec:
+        """Return the preprocessing of a model that tells nothing of it, or its `image_size`.
+
+        One of clips tells how many `frames`, or the user does.
+        """
+        frames = frames or self.frames
         image_size = self.image_size or image_size
         examples = {
             "--image-size 224": image_size,
@@ -171,7 +202,7 @@ class SourceRequest:
                 f"{self.address} does not say how its images are prepared. Add {' '.join(missing)} "
                 "(these are ImageNet's; many ViTs were trained with 0.5,0.5,0.5 for mean and std)"
             )
-        return self.refine(PreprocessSpec(image_size))
+        return self.refine(PreprocessSpec(image_size, clip=ClipSpec(frames) if frames else None))
 
 
 def parse_model_args(texts: Iterable[str]) -> dict[str, object]:

@@ -28,6 +28,8 @@ GRAY_REMARK = (
     "(0.299 R + 0.587 G + 0.114 B)"
 )
 
+CHANNELS_REMARK = "the model takes the channels of a clip before its frames: swapped in the graph"
+
 _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolution|divisible")
 """Words of an error that comes of images of another size."""
 
@@ -60,8 +62,8 @@ class Source:
 class TorchSource(Source):
     """A torch model that is ready to be traced: in eval mode, float32, on the CPU.
 
-    It takes normalised float32 images (B, 3, H, W) and returns one tensor, logits (B, classes) or
-    features (B, channels), or a tuple of `outputs`.
+    It takes normalised float32 images (B, 3, H, W), or clips (B, frames, 3, H, W), and returns one
+    tensor, logits (B, classes) or features (B, channels), or a tuple of `outputs`.
     """
 
     module: nn.Module
@@ -72,7 +74,7 @@ class OnnxSource(Source):
     """A graph that another program exported: one input; one float32 output, or the `outputs`.
 
     The input is normalised float32 (N, 3, H, W), or with `is_contract` edge-vit's own, uint8
-    (N, H, W, 3), with the normalisation in the graph.
+    (N, H, W, 3), with the normalisation in the graph; of clips the frames come second.
     """
 
     model: onnx.ModelProto
@@ -104,7 +106,7 @@ def torch_source(
     # Buffers are not asked: an attention mask may hold -inf.
     refuse_nonfinite(dict(module.named_parameters()), request.address)
     remarks: tuple[str, ...] = ()
-    if _takes_gray(module, preprocess.image_size):
+    if preprocess.clip is None and _takes_gray(module, preprocess):
         module, remarks = GrayImages(module), (GRAY_REMARK,)
     if text is not None:
         prompts = f"{len(text.prompts)} prompt{'s' if len(text.prompts) > 1 else ''}"
@@ -112,7 +114,11 @@ def torch_source(
             f"{len(request.labels)} labels in {prompts}, read once by the text tower: it is not in "
             "the graph",
         )
-    output = _run_once(request.address, module, preprocess.image_size)
+    if preprocess.clip is not None:
+        remarks = (f"of a video it reads {preprocess.clip}",)
+        if not _runs(module, preprocess) and _runs(ChannelsFirst(module), preprocess):
+            module, remarks = ChannelsFirst(module), (*remarks, CHANNELS_REMARK)
+    output = _run_once(request.address, module, preprocess)
     if outputs:
         columns = _columns(request.address, output, outputs, task)
         columns = task_named(task).num_labels(columns, activation)
@@ -123,7 +129,7 @@ def torch_source(
         module, taken = _take_output(module, output)
         remarks += taken
         if isinstance(module, OneOutput):
-            output = _run_once(request.address, module, preprocess.image_size)
+            output = _run_once(request.address, module, preprocess)
         columns = _width(request.address, output)
     return TorchSource(
         module=module,
@@ -160,16 +166,19 @@ def check_classes(
     return request.labels or (own_labels if len(own_labels) == num_outputs else ())
 
 
-def _black(channels: int, image_size: tuple[int, int]) -> Tensor:
+def _black(preprocess: PreprocessSpec, channels: int = 3) -> Tensor:
+    frames = () if preprocess.clip is None else (preprocess.clip.frames,)
+    shape = (1, *frames, channels, *preprocess.image_size)
     # whatever the user's default type and device
-    return torch.zeros(1, channels, *image_size, dtype=torch.float32, device="cpu")
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
-def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> object:
-    """Return what `module` returns for one black image."""
+def _run_once(address: str, module: nn.Module, preprocess: PreprocessSpec) -> object:
+    """Return what `module` returns for one black image or clip."""
+    black = _black(preprocess)
     try:
         with torch.no_grad():
-            output: object = module(_black(3, image_size))
+            output: object = module(black)
     except (Exception, SystemExit) as error:  # somebody else's forward can raise anything
         channels, advice = _num_channels(module), ""
         if channels not in (None, 3):
@@ -180,7 +189,7 @@ def _run_once(address: str, module: nn.Module, image_size: tuple[int, int]) -> o
         elif _OF_SIZE.search(str(error)):
             advice = ". Add --image-size with the size it was made for"
         raise SpecError(
-            f"{address} does not take float32 images (1, 3, {image_size[0]}, {image_size[1]}): "
+            f"{address} does not take float32 images {tuple(black.shape)}: "
             f"{type(error).__name__}: {first_line(error)}{advice}"
         ) from error
     return output
@@ -242,18 +251,33 @@ def _num_channels(module: nn.Module) -> int | None:
     return next((int(layer.in_channels) for layer in layers), None)
 
 
-def _takes_gray(module: nn.Module, image_size: tuple[int, int]) -> bool:
+def _takes_gray(module: nn.Module, preprocess: PreprocessSpec) -> bool:
     """Return whether `module` runs on one channel and not on three."""
+    is_candidate = _num_channels(module) in (None, 1)
+    return is_candidate and not _runs(module, preprocess) and _runs(module, preprocess, 1)
 
-    def runs(channels: int) -> bool:
-        try:
-            with torch.no_grad():
-                module(_black(channels, image_size))
-        except (Exception, SystemExit):  # somebody else's forward can raise anything
-            return False
-        return True
 
-    return _num_channels(module) in (None, 1) and not runs(3) and runs(1)
+def _runs(module: nn.Module, preprocess: PreprocessSpec, channels: int = 3) -> bool:
+    """Return whether `module` takes a black image or clip of so many channels."""
+    try:
+        with torch.no_grad():
+            module(_black(preprocess, channels))
+    except (Exception, SystemExit):  # somebody else's forward can raise anything
+        return False
+    return True
+
+
+class ChannelsFirst(nn.Module):
+    """A model of clips (batch, 3, frames, height, width) that takes the frames before channels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return what the model gives for `clips` (batch, frames, 3, height, width)."""
+        output: Tensor = self.model(clips.transpose(1, 2))
+        return output
 
 
 class OneOutput(nn.Module):
