@@ -6,6 +6,7 @@ quantized at once, image by image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,24 +36,25 @@ class Contender:
 
 def choose_plan(
     plans: Mapping[str, Plans],
-    measure: Callable[[Plans], OutputError],
+    measure: Callable[[Plans, float], OutputError],
     progress: Progress = SILENT,
 ) -> tuple[Contender, ...]:
     """Return the plans, measured, the best first.
 
     A simpler one comes before the first where it is better by more than chance. Plans that are the
-    same are measured once.
+    same are measured once, and one that cannot win any more not to its end.
 
-    `measure`: how far the outputs are off.
+    `measure`: how far the outputs are off, on some images alone where it is more than a number.
     """
     distinct: dict[str, Plans] = {}
     for name, plan in plans.items():
         if not any(_are_same(plan, other) for other in distinct.values()):
             distinct[name] = plan
-    found = []
+    found, most = list[Contender](), math.inf
     with progress.step(f"comparing {len(distinct)} plans", len(distinct)) as advance:
         for name, plan in distinct.items():
-            found.append(Contender(name, measure(plan)))
+            found.append(Contender(name, measure(plan, most)))
+            most = min(_MIN_GAIN * found[0].error.mean, most, found[-1].error.mean)
             advance(1)
     finished = found[0]
     # The mean is of energies, so that the images that are worst weigh most in it.
@@ -69,10 +71,14 @@ def measure_table(
     images: Sequence[Array],
     exact: Sequence[Outputs],
     threads: int | None = None,
+    most: float = math.inf,
 ) -> OutputError:
-    """Return how far the INT8 that `table` makes of `model` is off."""
+    """Return how far the INT8 that `table` makes of `model` is off.
+
+    Images are run until the mean over all will be above `most`, whatever the others come to.
+    """
     got = run_outputs(write_qdq(model, table), spec, images, threads)
-    return OutputError.of(exact, got, spec)
+    return OutputError.until(exact, got, spec, most)
 
 
 def _are_same(first: Plans, second: Plans) -> bool:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from edge_vit.graph.walk import Array
 
-_CHUNK = 2048  # rows whose products are summed in float32; the sums of chunks are float64
+CHUNK = 2048  # rows whose products are summed in float32; the sums of chunks are float64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Gram:
     """Weighted sums over the rows of an activation (rows, K); they add up over images."""
 
@@ -24,24 +24,24 @@ class Gram:
     @classmethod
     def of(cls, rows: Array, weights: Array | None = None) -> Gram:
         """Return the sums over `rows`, float32 (R, K), each times its weight, (R,)."""
-        if weights is None:
-            weights = np.ones(len(rows), np.float32)
-        width = rows.shape[1]
-        matrix, roots = np.zeros((width, width)), np.sqrt(weights, dtype=np.float32)
-        for start in range(0, len(rows), _CHUNK):
-            part = rows[start : start + _CHUNK] * roots[start : start + _CHUNK, None]
-            matrix += part.T @ part
-        total = weights @ rows.astype(np.float64)
-        return cls(len(rows), float(weights.sum()), total, matrix)
+        gram = cls.empty(rows.shape[1])
+        gram.add(rows, np.ones(len(rows), np.float32) if weights is None else weights)
+        return gram
 
-    def merge(self, other: Gram) -> Gram:
-        """Return the sums over the rows of both."""
-        return Gram(
-            self.num_rows + other.num_rows,
-            self.mass + other.mass,
-            self.total + other.total,
-            self.matrix + other.matrix,
-        )
+    @classmethod
+    def empty(cls, width: int) -> Gram:
+        """Return the sums over no rows."""
+        return cls(0, 0.0, np.zeros(width), np.zeros((width, width)))
+
+    def add(self, rows: Array, weights: Array) -> None:
+        """Add `rows` to the sums; a few thousand at a time take the least time and memory."""
+        self.num_rows += len(rows)
+        self.mass += float(weights.sum())
+        for start in range(0, len(rows), CHUNK):
+            part, counts = rows[start : start + CHUNK], weights[start : start + CHUNK]
+            self.total += counts.astype(np.float64) @ part
+            part = part * np.sqrt(counts[:, None], dtype=np.float32)
+            self.matrix += part.T @ part
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:

@@ -91,7 +91,8 @@ class GraphRun:
         )
         for note in say_diversity(seen):
             progress.note(note)
-        exact = run_outputs(model, spec, seen.held_out, threads) if recipe.search_tokens else []
+        outputs = run_outputs(model, spec, seen.held_out, threads)
+        exact = list(outputs) if recipe.search_tokens else []
         return cls(model, spec, recipe, digest, threads, progress, seen, exact)
 
     def rotated(self, model: onnx.ModelProto, sites: Collection[str]) -> GraphRun:
@@ -131,10 +132,14 @@ class GraphRun:
     @functools.cached_property
     def fp32_nodes(self) -> Mapping[str, str]:
         """Nodes of the graph that FP16 would overflow, with the reason."""
+        return choose_fp32_nodes(self.model, self.amax)
+
+    @functools.cached_property
+    def amax(self) -> Mapping[str, float]:
+        """The largest |x| of each value of the graph, on a few images."""
         some = _choose_for_overflow(self.seen)
         with self.progress.step(f"looking for FP16 overflow on {len(some)} images"):
-            amax = observe_amax(self.model, self.spec, some, self.threads)
-        return choose_fp32_nodes(self.model, amax)
+            return observe_amax(self.model, self.spec, some, self.threads)
 
     def _judge(self, errors: Mapping[str, float], nearest: tuple[str, ...]) -> _Judge:
         draft = CalibrationTable(
@@ -254,13 +259,16 @@ class _Judge:
         }
         return replace(self.draft, sites=sites).with_levels(levels)
 
-    def measure(self, plans: Plans) -> OutputError:
-        """Return how far INT8 is off on the images held out, every layer as planned."""
-        return self._measure(self._table(plans))
+    def measure(self, plans: Plans, most: float = math.inf) -> OutputError:
+        """Return how far INT8 is off on the images held out, every layer as planned.
 
-    def _measure(self, table: CalibrationTable) -> OutputError:
+        `most`: see `measure_table`.
+        """
+        return self._measure(self._table(plans), most)
+
+    def _measure(self, table: CalibrationTable, most: float = math.inf) -> OutputError:
         images = self.seen.held_out
-        return measure_table(self.model, self.spec, table, images, self.exact, self.threads)
+        return measure_table(self.model, self.spec, table, images, self.exact, self.threads, most)
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all

@@ -85,6 +85,7 @@ class HeldOut:
         """Take the next image in."""
         if digest in self.kept:
             return
+        self.__dict__.pop("split", None)
         self.kept[digest] = image
         if len(self.kept) > self._num_candidates:
             digest = max(self.kept)
@@ -94,7 +95,7 @@ class HeldOut:
             if len(self.others) > self._num_shaping:
                 del self.others[max(self.others)]
 
-    @property
+    @functools.cached_property
     def split(self) -> tuple[list[str], list[str]]:
         """Digests of the images held out, and of those that shape the plan; sorted."""
         candidates = sorted(self.kept)

@@ -19,7 +19,9 @@ from edge_vit.calibration.steps import (
 )
 from edge_vit.spec.table import Recipe, sqnr_of
 
-MIN_GAIN = 0.97  # of the output's error: less is chance
+MIN_GAIN = 0.97
+"""Of the output's error: less is chance. Where the layer's own rows do not gain as much, the output
+is not asked."""
 
 MAX_NARROWED = 0.25
 """Share of the layer's error that a narrower range may leave. Units that cancel leave far less; on
@@ -54,6 +56,8 @@ class Search:
         error = self._ask(best)
         for other in smoothings(self._layer, choice, self._recipe):
             plan = self._make(other)
+            if self._judge.mean_square(plan) > MIN_GAIN * self._judge.mean_square(best):
+                continue
             if is_better(new := self._ask(plan), error):
                 choice, best, error = other, plan, new
         if best.levels is not None and not self._is_compensation_sound(best):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_vit.graph.exact import feed_image, open_exact_session
+from edge_vit.graph.exact import feed_image, open_exact_session, return_memory
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import sqnr_of
@@ -41,6 +41,24 @@ class OutputError:
                 wanted, mine = task_of(spec).aligned(spec, _as_row(wanted), _as_row(mine))
             noise.append([_energy(mine[name] - value) for name, value in wanted.items()])
             signal.append([_energy(value) for value in wanted.values()])
+        return cls(np.array(noise), np.array(signal))
+
+    @classmethod
+    def until(
+        cls, exact: Sequence[Outputs], got: Iterable[Outputs], spec: ModelSpec, most: float
+    ) -> OutputError:
+        """Return the same of the first images, which leave a mean over all above `most`, or of all.
+
+        No more than those are taken from `got`.
+        """
+        total = cls.of(exact, exact).signal.sum(axis=0)
+        noise, signal = [], []
+        for wanted, mine in zip(exact, got, strict=False):
+            here = cls.of([wanted], [mine], spec)
+            noise.append(here.noise[0])
+            signal.append(here.signal[0])
+            if _relative(np.sum(noise, axis=0), total) > most:
+                break
         return cls(np.array(noise), np.array(signal))
 
     @property
@@ -80,14 +98,15 @@ class OutputError:
 
 def run_outputs(
     model: onnx.ModelProto, spec: ModelSpec, images: Sequence[Array], threads: int | None = None
-) -> list[Outputs]:
-    """Return the outputs of `model`, of one image after the other."""
+) -> Iterator[Outputs]:
+    """Yield the outputs of `model`, of one image after the other."""
+    return_memory()
     session = open_exact_session(model, threads)
+    del model  # the session has what it needs
     names = [output.name for output in spec.outputs]
-    return [
-        {name: value[0] for name, value in zip(names, session.run(names, feeds), strict=True)}
-        for feeds in (feed_image(spec, image) for image in images)
-    ]
+    for image in images:
+        values = session.run(names, feed_image(spec, image))
+        yield {name: value[0] for name, value in zip(names, values, strict=True)}
 
 
 def _as_row(outputs: Outputs) -> Outputs:

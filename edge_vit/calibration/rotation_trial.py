@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx
@@ -12,11 +12,9 @@ from edge_vit.calibration.graph_run import GraphRun
 from edge_vit.graph.exact import map_weights
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Refusal, Stream, find_stream
-from edge_vit.graph.walk import Array
-from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
+from edge_vit.lowering.fp16_ranges import choose_fp32_nodes
 from edge_vit.lowering.rotation import rotate
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
 
 SEED = 0
@@ -24,8 +22,6 @@ SEED = 0
 
 _MIN_GAIN = 0.1
 """In dB: by how much the rotated graph has to be better."""
-
-_NUM_IMAGES = 4  # to find the largest values of the stream
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,15 @@ class HalfEffect:
         )
 
 
-def measure_half(
-    model: onnx.ModelProto,
-    rotated: onnx.ModelProto,
-    spec: ModelSpec,
-    images: Sequence[Array],
-    threads: int | None = None,
-) -> HalfEffect:
-    """Return how large the stream's values are before and after a rotation."""
+def compare_half(*graphs: tuple[onnx.ModelProto, Mapping[str, float]]) -> HalfEffect:
+    """Return how large the stream's values are before and after a rotation.
+
+    `graphs`: both, with the largest |x| of each value.
+    """
     largest, nodes = list[float](), list[int]()
-    for graph in (model, rotated):
+    for graph, amax in graphs:
         stream = find_stream(ir.from_proto(graph).graph)
         assert isinstance(stream, Stream)
-        amax = observe_amax(graph, spec, images, threads)
         largest.append(max(amax.get(value.name or "", 0.0) for value in stream.values))
         nodes.append(len(choose_fp32_nodes(graph, amax)))
     return HalfEffect((largest[0], largest[1]), (nodes[0], nodes[1]))
@@ -76,19 +68,17 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
     reads = {matmul.name for matmul, _ in stream.reads}
     readers = {s.name for s in find_sites(graph_ir) if s.linear.matmul.name in reads}
     with progress.step("rotating the residual stream"):
-        data = rotate(model, SEED).SerializeToString()
-    with map_weights(data) as graph:
-        del data
+        turned = rotate(model, SEED)
+    with map_weights(turned) as graph:
+        del turned
         rotated = plain.rotated(graph, readers)
         before, after = plain.smoothed.sqnr, rotated.smoothed.sqnr
         found = f"smoothing alone comes to {after:.1f} dB rotated, {before:.1f} dB as it is"
         if after < before + _MIN_GAIN:
             progress.note(f"the residual stream is not rotated: {found}")
             return _beside(plain.settle(), "rotated, smoothing alone", after)
-        some = plain.seen.held_out[:_NUM_IMAGES]
-        with progress.step(f"looking at the rotated stream on {len(some)} images"):
-            effect = measure_half(model, graph, plain.spec, some, plain.threads)
-        progress.note(f"the residual stream is rotated: {found}. On {len(some)} images {effect}")
+        effect = compare_half((model, plain.amax), (graph, rotated.amax))
+        progress.note(f"the residual stream is rotated: {found}. On a few images {effect}")
         table = _beside(rotated.settle(), "not rotated, smoothing alone", before)
         if _sqnr(table) < before:
             other = plain.settle()

@@ -103,8 +103,9 @@ def _sum_squares(rows: npt.NDArray[np.float32], amax: float) -> int:
     """Return the sum of squares in units of 2**-320; 0 where something is not finite."""
     if not 0 < amax < math.inf:
         return 0
-    ratios = rows / np.float32(amax)  # so that float32 neither overflows nor loses small ones
-    return int(math.ldexp(float(np.vdot(ratios, ratios)) * amax**2, -_SQUARE_UNIT))
+    unit = 1.0 if 1e-6 < amax < 1e6 else amax  # float32 neither overflows nor loses small ones
+    ratios = rows if unit == 1 else rows / np.float32(unit)
+    return int(math.ldexp(float(np.vdot(ratios, ratios)) * unit**2, -_SQUARE_UNIT))
 
 
 def _count(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

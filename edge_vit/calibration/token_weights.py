@@ -44,21 +44,30 @@ def first_token_weights(
     """Return by layer what its first token weighs, and any other.
 
     Layers whose rows are no tokens of one sequence, as in windowed attention, weigh all alike.
+    Attention mixes tokens, so that those in front of it are asked about apart from those behind,
+    which share what the first of them comes to.
     """
-    found = {}
+    found, known = dict[str, TokenWeights](), dict[bool, TokenWeights]()
     for layer, plan in plans:
-        tokens = probe.num_tokens(layer.name)
-        found[layer.name] = TokenWeights()
-        if tokens is None:
-            continue
-        error = LayerRows(layer, probe.inputs[layer.name]).output_error(plan)
-        is_first = (np.arange(len(error)) % tokens == 0)[:, None]
-        costs = []
-        for part in (error * is_first, error * ~is_first):
-            energy = float(np.vdot(part, part))
-            cost = probe.error_of(layer.name, part, _NUM_IMAGES).mean
-            costs.append(cost / energy if energy else 0.0)
-        if most := max(costs):
-            first, other = (max(LEAST, cost / most) for cost in costs)
-            found[layer.name] = TokenWeights(tokens, first, other)
+        is_mixed = "/qkv" in layer.name
+        if is_mixed not in known:
+            known[is_mixed] = _ask(layer, plan, probe)
+        found[layer.name] = known[is_mixed]
     return found
+
+
+def _ask(layer: Layer, plan: Plan, probe: BlockProbe) -> TokenWeights:
+    tokens = probe.num_tokens(layer.name)
+    if tokens is None:
+        return TokenWeights()
+    error = LayerRows(layer, probe.inputs[layer.name]).output_error(plan)
+    is_first = (np.arange(len(error)) % tokens == 0)[:, None]
+    costs = []
+    for part in (error * is_first, error * ~is_first):
+        energy = float(np.vdot(part, part))
+        cost = probe.error_of(layer.name, part, _NUM_IMAGES).mean
+        costs.append(cost / energy if energy else 0.0)
+    if not (most := max(costs)):
+        return TokenWeights()
+    first, other = (max(LEAST, cost / most) for cost in costs)
+    return TokenWeights(tokens, first, other)

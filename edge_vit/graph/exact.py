@@ -7,6 +7,8 @@ the graph and each session would hold them once more: a file that all of them ma
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,17 @@ def open_exact_session(
     return _open(data, options)
 
 
+def return_memory() -> None:
+    """Give memory that is not in use back to the system.
+
+    A graph refers to itself, so that its weights stay until they are collected, and glibc keeps
+    what was freed in pieces.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _options(threads: int | None, *, as_written: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -86,8 +99,10 @@ def _open(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
 
 
 @contextlib.contextmanager
-def map_weights(model: bytes) -> Iterator[onnx.ModelProto]:
-    """Yield a serialized graph with its weights in a temporary file, named by absolute paths.
+def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
+    """Yield a graph with its weights in a temporary file, named by absolute paths.
+
+    A `model` that is not serialized loses them.
 
     Copies and parts of the graph find their weights as long as the block lasts;
     `open_exact_session` takes them.
@@ -95,12 +110,15 @@ def map_weights(model: bytes) -> Iterator[onnx.ModelProto]:
     Raises:
         ArtifactError: the file cannot be written.
     """
+    proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+    num_bytes = proto.ByteSize()
+    del model
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-vit-"))
             path = Path(folder).resolve() / "graph.onnx"
             onnx.save(
-                onnx.load_from_string(model),
+                proto,
                 path,
                 save_as_external_data=True,
                 location=_FILE_NAME,
@@ -108,10 +126,11 @@ def map_weights(model: bytes) -> Iterator[onnx.ModelProto]:
             )
         except OSError as error:
             raise ArtifactError(
-                f"{tempfile.gettempdir()}: cannot keep {len(model):,} bytes of weights there: "
+                f"{tempfile.gettempdir()}: cannot keep {num_bytes:,} bytes of weights there: "
                 f"{error.strerror or error}. Set TMPDIR to a folder with room"
             ) from None
-        del model  # the file holds it now; this frame would until the end
+        del proto  # the file holds it now; this frame would until the end
+        return_memory()
         mapped = onnx.load(path, load_external_data=False)
         for entry in _locations(mapped):
             entry.value = str(path.with_name(_FILE_NAME))

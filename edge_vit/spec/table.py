@@ -195,7 +195,8 @@ class Forecast:
     sqnr: float
     worst: float  # of the image that is off most, in dB
     plan: str  # which of the plans that were compared this is
-    # SQNR of the other plans, in dB, every layer in INT8.
+    # SQNR of the other plans, in dB, every layer in INT8; of some of the images, where a plan could
+    # not win any more.
     others: Mapping[str, float] = field(default_factory=dict)
     # Over all of them, in dB; None in tables of earlier versions.
     measured: float | None = None

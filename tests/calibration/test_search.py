@@ -158,7 +158,7 @@ def test_the_forecast_is_what_other_images_show(vit):
 
 def test_a_probe_sees_each_layer_alone(vit):
     random, images = np.random.default_rng(0), list(random_images(2))
-    exact = run_outputs(vit.model, vit.spec, images)
+    exact = list(run_outputs(vit.model, vit.spec, images))
     for block, states in walk_blocks(vit.model, vit.spec, images):
         probe = BlockProbe(vit.model, block, list(states), exact)
         for name, inputs in probe.inputs.items():
