@@ -52,4 +52,6 @@ class Gram:
         """Return the mean of ``x^T x``, (K, K), of rows that their mean was taken from or not."""
         mean = self.mean
         moments: npt.NDArray[np.float64] = self.matrix / (self.mass or 1.0)
-        return moments - np.outer(mean, mean) if is_centered else moments
+        if is_centered:
+            moments -= np.outer(mean, mean)
+        return moments

@@ -44,6 +44,10 @@ _FEWEST_OTHERS = 4  # images beside the golden ones, so that these can be left o
 SHARE_HELD_OUT = 4  # one image in so many, at most
 _MOST_HELD_OUT = 32  # what a forecast rests on
 
+_SHOWN = 0.5
+"""Share of what layers in FP16 are to gain that shows on the images held out: few images tell it to
+a decibel or so."""
+
 _FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
 """Images and tokens that tell how channels vary together: more of them change little."""
 
@@ -215,6 +219,7 @@ class _Judge:
         if said := str(proof) if proof.is_collapsed else note_unforeseen(proof, error.foreseen):
             progress.note(said)
         table = self._table(chosen, in_half)
+        table = table.with_levels(table.levels)
         return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
 
     def _keep_worthy(
@@ -226,7 +231,7 @@ class _Judge:
     ) -> tuple[tuple[str, ...], OutputError]:
         """Return the layers that FP16 gains much at for little work, and the error with them.
 
-        They are chosen by what each costs alone; all together have to gain as much end to end.
+        They are chosen by what each costs alone; all together have to gain end to end, too.
         """
         recipe, share_of = self.draft.recipe, {point.site: point.share for point in curve}
         if not recipe.min_worth:
@@ -234,7 +239,7 @@ class _Judge:
         chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback)
         while chosen:
             new, share = self._measure(self._table(plans, chosen)), share_of[chosen[-1]]
-            if new.sqnr - error.sqnr >= recipe.min_worth * 100 * share:
+            if new.sqnr - error.sqnr >= _SHOWN * recipe.min_worth * 100 * share:
                 progress.note(
                     f"{', '.join(chosen)} stay in FP16, {share:.1%} of the layers' multiply-adds: "
                     f"INT8 costs the output out of proportion there ({error.sqnr:.1f} dB on "
@@ -257,7 +262,7 @@ class _Judge:
             for name, plan in plans.items()
             if plan.levels is not None and name not in in_half
         }
-        return replace(self.draft, sites=sites).with_levels(levels)
+        return replace(self.draft, sites=sites, levels=levels)
 
     def measure(self, plans: Plans, most: float = math.inf) -> OutputError:
         """Return how far INT8 is off on the images held out, every layer as planned.

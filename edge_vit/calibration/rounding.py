@@ -47,7 +47,9 @@ class Compensator:
         if gram.num_rows <= len(reference):
             return None
         scale = 1 / np.asarray(reference, np.float64)
-        moments = gram.moments(is_centered=is_centered) * scale[:, None] * scale
+        moments = gram.moments(is_centered=is_centered)  # in place from here on: it may be large
+        moments *= scale[:, None]
+        moments *= scale
         diagonal = np.diagonal(moments).copy()
         dead = ~(diagonal > 1e-12 * max(diagonal.max(initial=0), 1e-30))
         if dead.all() or not np.isfinite(diagonal).all():
@@ -62,6 +64,7 @@ class Compensator:
             return None
         moments[np.diag_indices_from(moments)] += DAMPING * typical
         lower = np.linalg.cholesky(moments[::-1, ::-1])
+        del moments
         upper = _invert_lower(lower)[::-1, ::-1]  # upper^T upper is the inverse of the moments
         shares = (upper / np.diagonal(upper)[:, None]).astype(np.float32)
         return cls(order, np.ascontiguousarray(shares), np.asarray(reference, np.float32))
@@ -93,9 +96,10 @@ class Compensator:
 
 def _num_dependent(moments: Array) -> int:
     """Return how many channels are a combination of the ones before them."""
-    diagonal = np.diagonal(moments)
+    diagonal, raised = np.diagonal(moments), moments.copy()
+    raised[np.diag_indices_from(raised)] += _TINY * diagonal
     try:
-        lower = np.linalg.cholesky(moments + np.diag(_TINY * diagonal))
+        lower = np.linalg.cholesky(raised)
     except np.linalg.LinAlgError:
         return len(moments)
     return int((np.square(np.diagonal(lower)) < 3 * _TINY * diagonal).sum())

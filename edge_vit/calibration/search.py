@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
 from edge_vit.calibration.block_walk import walk_blocks
+from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.inputs import InputSample, sample_inputs
 from edge_vit.calibration.layer import Layer, Plan
@@ -97,6 +97,7 @@ def search_plans(
             errors |= here.errors
             nearest += here.nearest
             probe.close()
+            del here, samples  # or the next block's would be in memory beside them
             advance(1)
     return Found(found, errors, tuple(nearest))
 
@@ -178,18 +179,19 @@ class _Rounding:
 
     def __init__(self, samples: Mapping[str, InputSample]) -> None:
         self._samples = samples
-        self._known = functools.cache(self._factorize)
+        self._known = dict[tuple[str, bool], Compensator | None]()
 
     def give(self, site: Site, layer: Layer) -> Layer:
         """Return `layer` with what rounds its weight."""
-        name, has_bias = site.linear.input.name or "", layer.has_bias
-        return replace(
-            layer, compensator=self._known(name, has_bias), mean=self._samples[name].gram.mean
-        )
-
-    def _factorize(self, name: str, is_centered: bool) -> Compensator | None:
+        key = name, is_centered = site.linear.input.name or "", layer.has_bias
         gram = self._samples[name].gram
-        variance = np.diagonal(gram.moments(is_centered=is_centered))
+        if key not in self._known:
+            self._known[key] = self._factorize(gram, is_centered)
+        return replace(layer, compensator=self._known[key], mean=gram.mean)
+
+    @staticmethod
+    def _factorize(gram: Gram, is_centered: bool) -> Compensator | None:
+        variance = np.diagonal(gram.moments(is_centered=is_centered)).copy()
         spread = np.sqrt(np.maximum(variance, 0.0))  # of a constant channel, rounding leaves less
         reference = np.where(spread > 0, spread, 1.0) ** 0.5
         return Compensator.of(gram, reference, is_centered=is_centered)
