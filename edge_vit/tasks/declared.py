@@ -6,8 +6,11 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import TASKS, task_named
 
-CLASSES, FEATURES, DETECTION, DENSE = "classification", "features", "detection", "dense"
-"""The task of a model with a head by default, of one without, of a detector, of a map."""
+CLASSES, FEATURES, DETECTION = "classification", "features", "detection"
+"""The task of a model with a head by default, of one without, of a detector."""
+
+DENSE, DEPTH = "dense", "depth"
+"""The task of a map by default, and of one of distances."""
 
 SEGMENTATION, INSTANCES, PANOPTIC = (
     *("segmentation", "instance_segmentation", "panoptic_segmentation"),

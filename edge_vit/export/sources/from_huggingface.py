@@ -24,6 +24,7 @@ from edge_vit.export.checkpoint.misfit import Misfit
 from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.stored import WEIGHT_FILES, find_shards
 from edge_vit.export.sources.from_timm import open_timm_folder
+from edge_vit.export.sources.huggingface_depth import DEPTHS, choose_map_class, fix_neck
 from edge_vit.export.sources.huggingface_images import read_preprocess
 from edge_vit.export.sources.huggingface_models import (
     DETECTORS,
@@ -84,8 +85,9 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         segmenter = choose_segmenter(config, request.task, request.address)
         usual = usual_size(config) if segmenter else None
         preprocess = read_preprocess(transformers, request, place, is_local, clip, usual)
-        if segmenter is not None:
-            choice = segmenter
+        mapped = segmenter or choose_map_class(config, request.task, request.address)
+        if mapped is not None:
+            choice = mapped
             preprocess = whole_image(request, preprocess)  # a crop would lose pixels
         elif request.prompts:
             choice = choose_pair(config, request.address)
@@ -107,6 +109,11 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         _refuse_other_size(request, model, preprocess.image_size, family)
     elif sizes == "patches":
         fix_grid(model, preprocess.image_size, request.address)
+    if config.model_type in DEPTHS:
+        backbone = getattr(model, "backbone", None)
+        if backbone is not None and backbone.config.model_type.startswith("dinov2"):
+            _fix_positions(backbone, preprocess.image_size)
+        fix_neck(model, preprocess.image_size)
     text = None
     if request.prompts:
         with quiet("transformers", "huggingface_hub"):
@@ -192,7 +199,7 @@ def _read_config(
         raise SpecError(
             f"{request.address} is a model of timm. Export it as timm:hf-hub:{request.target}"
         )
-    known = dict.fromkeys((*FAMILIES, *DETECTORS, *SEGMENTERS))
+    known = dict.fromkeys((*FAMILIES, *DETECTORS, *SEGMENTERS, *DEPTHS))
     if config.model_type not in known:
         raise SpecError(
             f"{request.address} is a {config.model_type!r} model, expected one of "
@@ -211,7 +218,7 @@ def _create(
     if request.random_weights:
         torch.manual_seed(0)
         model = model_class._from_config(**options)
-        if config.model_type in (*DETECTORS, *SEGMENTERS):
+        if config.model_type in (*DETECTORS, *SEGMENTERS, *DEPTHS):
             _keep_image_visible(model)
         return model, ""
     taken = ""
@@ -242,7 +249,7 @@ def _create(
         raise no_pretrained(request.address, "they could not be downloaded") from None
     except Exception as error:  # a damaged or hostile weight file can raise anything
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
-    unused = _UNUSED_OF.get(config.model_type, _UNUSED)
+    unused: tuple[str, ...] = _UNUSED_OF.get(config.model_type, _UNUSED)
     unused = (*unused, *(() if request.prompts else _TEXT_TOWER))
     if request.classes == 0:
         unused = (*unused, "classifier.", "pooler.")
