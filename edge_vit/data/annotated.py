@@ -23,9 +23,14 @@ class AnnotatedSource(FileSource):
     """Images of files, each with its truth, which `read` returns."""
 
     def __init__(
-        self, paths: Sequence[Path], names: Sequence[str], read: ReadTruth, labels: Sequence[str]
+        self,
+        paths: Sequence[Path],
+        names: Sequence[str],
+        read: ReadTruth,
+        labels: Sequence[str],
+        notes: Sequence[str] = (),
     ) -> None:
-        super().__init__(paths, names=names, labels=labels)
+        super().__init__(paths, names=names, labels=labels, notes=notes)
         self._read = read
 
     def item(self, index: int) -> ImageItem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
 from edge_vit.spec import ClipSpec
 from edge_vit.tasks.base import TruthFiles
+from edge_vit.tasks.label_sets import LabelSet
 
 _KEY_BYTES = 4096
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -141,7 +142,7 @@ class ArraySource(NotedSource):
     """Images in memory, uint8 (N, H, W, 3) RGB, or N arrays (H, W, 3) of any sizes; not copied.
 
     Clips have their frames behind the first axis.
-    `image_labels` holds the index of each image's class.
+    `image_labels` holds the index of each image's class, `truth` what else is true of each.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class ArraySource(NotedSource):
         image_labels: Sequence[int] | None = None,
         labels: Sequence[str] = (),
         notes: Sequence[str] = (),
+        truth: Sequence[object] | None = None,
     ) -> None:
         for index, pixels in enumerate(images):
             check_pixels(pixels, f"images[{index}]")
@@ -158,7 +160,7 @@ class ArraySource(NotedSource):
                 f"image_labels: got {len(image_labels)}, expected {len(images)}, one per image"
             )
         super().__init__(labels, image_labels is not None, notes)
-        self._images, self._image_labels = images, image_labels
+        self._images, self._image_labels, self._truth = images, image_labels, truth
 
     def __len__(self) -> int:
         return len(self._images)
@@ -169,7 +171,8 @@ class ArraySource(NotedSource):
     def item(self, index: int) -> ImageItem:
         """Return one image."""
         label = None if self._image_labels is None else int(self._image_labels[index])
-        return ImageItem(self.name(index), self._images[index], label)
+        truth = None if self._truth is None else self._truth[index]
+        return ImageItem(self.name(index), self._images[index], label, truth)
 
     def name(self, index: int) -> str:
         """Return the name of one image: its place."""
@@ -188,6 +191,7 @@ def open_image_source(
     num_classes: int | None = None,
     has_truth: bool = True,
     truth: TruthFiles | None = None,
+    has_label_sets: bool = False,
     max_bad: MaxBad | None = None,
     clip: ClipSpec | None = None,
 ) -> ImageSource:
@@ -201,6 +205,7 @@ def open_image_source(
         num_classes: of the model.
         has_truth: whether classes are wanted.
         truth: files with the truth of each image, where they are wanted.
+        has_label_sets: whether any number of labels for each image is wanted, of a table.
         max_bad: how many images may be left out because they cannot be read; None to refuse the
             first, when its turn comes.
         clip: the frames that make one input, for a model of clips.
@@ -217,7 +222,7 @@ def open_image_source(
                 f"source {hide_user(address)} is {kind.help}, and images are wanted. Keep some of "
                 "its frames: edgevit calibrate BUNDLE --from-camera ADDRESS --keep-frames DIR"
             )
-        wanted = Wanted(tuple(labels), num_classes, limit, has_truth, truth, clip)
+        wanted = Wanted(tuple(labels), num_classes, limit, has_truth, truth, clip, has_label_sets)
         source = cast(
             ImageSource, import_target(kind.images)(address.removeprefix("file://"), wanted)
         )
@@ -295,6 +300,10 @@ def open_array(address: str, wanted: Wanted) -> ArraySource:
         raise ImageError(f"image array {path}: got {got}, expected uint8 (N, {axes}H, W, 3) RGB")
     if labels is None:
         return ArraySource(images, labels=wanted.labels)
+    if wanted.has_label_sets and labels.ndim == 2:
+        return ArraySource(
+            images, labels=wanted.labels, truth=_label_sets(path, len(images), labels, wanted)
+        )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ImageError(
             f"image array {path}: labels are {labels.dtype} {labels.shape}, "
@@ -306,6 +315,17 @@ def open_array(address: str, wanted: Wanted) -> ArraySource:
             f"indices of the model, 0 to {num_classes - 1}"
         )
     return ArraySource(images, [int(label) for label in labels], wanted.labels)
+
+
+def _label_sets(path: Path, count: int, labels: Any, wanted: Wanted) -> list[LabelSet]:
+    """The labels that are on in each row of `labels`, (N, labels) of 0 and 1."""
+    width = len(wanted.labels) or wanted.num_classes
+    if labels.shape != (count, width) or not np.isin(labels, (0, 1)).all():
+        raise ImageError(
+            f"image array {path}: labels are {labels.dtype} {labels.shape}, expected 0 or 1 for "
+            f"each of {count} images and of the {width} labels of the model"
+        )
+    return [LabelSet(frozenset(np.flatnonzero(row).tolist())) for row in labels]
 
 
 def archive_error(path: Path) -> ImageError:

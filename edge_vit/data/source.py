@@ -36,6 +36,7 @@ class Wanted:
     has_truth: bool = True
     truth: TruthFiles | None = None  # files of the model's task, where they are wanted
     clip: ClipSpec | None = None  # the frames that make one input, for a model of clips
+    has_label_sets: bool = False  # whether a table tells any number of labels for each image
 
 
 @runtime_checkable

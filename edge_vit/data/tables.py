@@ -6,11 +6,11 @@ import csv
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vit.data.class_names import Matched, Naming, as_index, match_names
 from edge_vit.data.images import FileSource
+from edge_vit.data.label_sets import Row, read_label_sets
 from edge_vit.data.registry import LIST_SUFFIX
 from edge_vit.data.source import Wanted
 from edge_vit.data.text_lines import read_text, shorten, split_lines
@@ -26,19 +26,11 @@ _SAMPLE = 20  # rows that tell how a table is laid out
 _WANTED = "Write one image a line: path,label"
 
 
-@dataclass(frozen=True)
-class _Row:
-    number: int
-    cells: list[str]
-
-    def cell(self, place: int) -> str:
-        return self.cells[place] if place < len(self.cells) else ""
-
-
 def open_table(address: str, wanted: Wanted) -> FileSource:
     """Return the images in a list, ``.txt``, or a table, ``.csv``, ``.tsv`` or ``.txt``.
 
-    A list has a path a line; empty lines and ``#`` lines are left out. A table has a path and, if
+    Where several labels are wanted for each image, see `read_label_sets`; else of one class each:
+    a list has a path a line; empty lines and ``#`` lines are left out. A table has a path and, if
     it is known, a class, separated by commas, semicolons, tabs or bars, with or without a line of
     headers. Relative paths start at the file's folder; backslashes separate folders too.
 
@@ -50,13 +42,15 @@ def open_table(address: str, wanted: Wanted) -> FileSource:
     what = f"image {'list' if path.suffix.lower() == LIST_SUFFIX else 'table'} {path}"
     lines = _lines(path, what)
     if path.suffix.lower() == LIST_SUFFIX and _is_list(path.parent, lines):
-        tables = [[_Row(number, [line]) for number, line in lines]]
+        tables = [[Row(number, [line]) for number, line in lines]]
     else:
         tables = [rows for delimiter in _DELIMITERS if (rows := _parse(lines, delimiter))]
     if not tables:
         raise ImageError(f"{what} cannot be read: a line is too long. {_WANTED}")
     rows, header = _best_of(path.parent, tables)
     place, columns, notes = _find_columns(path.parent, what, rows, header, wanted)
+    if wanted.has_label_sets and rows:
+        return _with_label_sets(path.parent, what, rows, header, place, wanted)
     width = len(header) if header else 2
     for row in rows:
         if len(row.cells) > width and wanted.has_truth:
@@ -75,6 +69,25 @@ def open_table(address: str, wanted: Wanted) -> FileSource:
     classes = [matched.indices[word] for word in column]
     told = (*notes, *matched.notes)
     return FileSource(paths, classes, wanted.labels, told, clip=wanted.clip)
+
+
+def _with_label_sets(
+    folder: Path,
+    what: str,
+    rows: Sequence[Row],
+    header: Sequence[str] | None,
+    place: int,
+    wanted: Wanted,
+) -> FileSource:
+    """The images of a table with any number of labels each."""
+    from edge_vit.data.annotated import AnnotatedSource
+
+    paths = [_need(folder, what, row.number, row.cell(place)) for row in rows]
+    sets, notes = read_label_sets(what, rows, header, place, wanted)
+    if not sets:
+        return FileSource(paths, notes=notes)
+    names = [row.cell(place) for row in rows]
+    return AnnotatedSource(paths, names, lambda index, _: sets[index], wanted.labels, notes)
 
 
 def _lines(path: Path, what: str) -> list[tuple[int, str]]:
@@ -105,7 +118,7 @@ def _is_list(folder: Path, lines: Sequence[tuple[int, str]]) -> bool:
     return not any(delimiter in line for line in some for delimiter in _DELIMITERS)
 
 
-def _parse(lines: Sequence[tuple[int, str]], delimiter: str) -> list[_Row]:
+def _parse(lines: Sequence[tuple[int, str]], delimiter: str) -> list[Row]:
     """The rows of a table; none where it cannot be read so."""
     reader = csv.reader((line for _, line in lines), delimiter=delimiter)
     rows = []
@@ -115,16 +128,16 @@ def _parse(lines: Sequence[tuple[int, str]], delimiter: str) -> list[_Row]:
             while len(cells) > 1 and not cells[-1]:  # spreadsheets fill rows up with delimiters
                 cells.pop()
             if any(cells):
-                rows.append(_Row(lines[reader.line_num - 1][0], cells))
+                rows.append(Row(lines[reader.line_num - 1][0], cells))
     except csv.Error:
         return []
     return rows
 
 
-def _best_of(folder: Path, tables: Sequence[list[_Row]]) -> tuple[list[_Row], Sequence[str] | None]:
+def _best_of(folder: Path, tables: Sequence[list[Row]]) -> tuple[list[Row], Sequence[str] | None]:
     """The rows of the table that names most files, and its headers if it has them."""
 
-    def files(rows: Sequence[_Row]) -> int:
+    def files(rows: Sequence[Row]) -> int:
         return sum(bool(_find_file(folder, c)) for row in rows[:_SAMPLE] for c in row.cells)
 
     rows = max(tables, key=lambda rows: (files(rows), min(2, len(rows[0].cells))))
@@ -138,7 +151,7 @@ def _header_key(cell: str) -> str:
 
 
 def _find_columns(
-    folder: Path, what: str, rows: Sequence[_Row], header: Sequence[str] | None, wanted: Wanted
+    folder: Path, what: str, rows: Sequence[Row], header: Sequence[str] | None, wanted: Wanted
 ) -> tuple[int, list[int], tuple[str, ...]]:
     """The column of the paths, those that may hold the classes, and notes about the others."""
     some = rows[:_SAMPLE]
@@ -166,7 +179,7 @@ def _find_columns(
 
 
 def _match(
-    what: str, rows: Sequence[_Row], columns: Sequence[Sequence[str]], wanted: Wanted
+    what: str, rows: Sequence[Row], columns: Sequence[Sequence[str]], wanted: Wanted
 ) -> tuple[Matched, Sequence[str]]:
     """The classes by the column that is of the model's; names are tried before numbers."""
     errors = []

@@ -57,6 +57,7 @@ class Evaluator:
             num_classes=task.num_classes(bundle.spec),
             has_truth=task.reads_class_folders,
             truth=task.truth_files(bundle.spec),
+            has_label_sets=task.has_label_sets,
             max_bad=what.max_bad,
             clip=bundle.spec.preprocess.clip,
         )

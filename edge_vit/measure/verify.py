@@ -76,6 +76,7 @@ def verify(
         num_classes=task_of(spec).num_classes(spec),
         has_truth=task_of(spec).reads_class_folders,
         truth=task_of(spec).truth_files(spec),
+        has_label_sets=task_of(spec).has_label_sets,
         max_bad=max_bad,
         clip=spec.preprocess.clip,
     )

@@ -77,6 +77,7 @@ class Task(ABC):
     has_head: bool = True  # whether the model ends in a head; without one it gives features
     # Whether an image's class folder has to do with its output
     reads_class_folders: bool = False
+    has_label_sets: bool = False  # whether any number of labels is true of an image
     has_direction: bool = True  # whether the cosine of two outputs is a measure
     # Whether images are judged by each other, so that parts do not add up
     needs_all_images: bool = False
@@ -156,7 +157,7 @@ class Task(ABC):
 
     def num_classes(self, spec: ModelSpec) -> int | None:
         """Return how many classes the labels of images may be one of; None where they are none."""
-        return spec.num_outputs if self.has_classes else None
+        return spec.num_outputs if self.has_classes or self.has_label_sets else None
 
     def truth_files(self, spec: ModelSpec) -> TruthFiles | None:
         """Return where the truth of a model of this task lies; None where it has no such files."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
+from edge_vit.tasks.label_sets import MAP_DROP, MEASURES
 from edge_vit.tasks.measures import Judge, Measure, divergence
 from edge_vit.tasks.numerics import (
     BoolArray,
@@ -165,7 +166,10 @@ class MultiLabel(NamedTask):
     default_activation: Activation = "sigmoid"
     default_threshold = 0.5
     has_threshold = True
+    has_label_sets = True
+    loss_measure = MAP_DROP
     measures = (
+        *MEASURES,
         Measure("label_agreement", "each label", compare=_same_labels, unit="share", has_row=False),
         Measure("kl", "KL (nats)", compare=divergence, has_row=False),
     )
