@@ -35,6 +35,9 @@ def test_no_file_beside_them_is_forgotten():
 def run_example(folder, monkeypatch, capfd):
     """Return a function that runs an example in this process and returns what it printed."""
 
+    # `auto` is ONNX Runtime, which opens a session in a fraction of OpenVINO's time.
+    monkeypatch.setattr("edge_vit.runtime.backends.has_vnni", lambda: False)
+
     def run(path: Path) -> str:
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(path.parent)

@@ -37,6 +37,8 @@ from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES, FallbackPoint, Recipe
 
+pytestmark = pytest.mark.uncounted
+
 IMAGES = random_images(24)
 BALANCED = RECIPES["balanced"]
 

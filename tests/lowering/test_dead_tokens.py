@@ -19,6 +19,8 @@ from edge_vit.lowering.dead_tokens import drop_dead_tokens, find_single_token_la
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.spec.table import RECIPES
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.fixture(params=["fp32", "int8"])
 def model(request, either_vit) -> onnx.ModelProto:
@@ -105,7 +107,6 @@ def test_a_pick_of_a_list_of_one_stays_one(model):
     np.testing.assert_allclose(run_onnx(ir.to_proto(opened), images), expected, atol=2e-5)
 
 
-@pytest.mark.uncounted
 @pytest.mark.parametrize("name", ["rms norm, gated", "gated, packed"])
 def test_sees_through_the_norm_and_the_gate_of_newer_models(name):
     module = small_vits.ARCHITECTURES[name]()

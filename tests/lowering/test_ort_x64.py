@@ -23,6 +23,8 @@ from edge_vit.runtime import cpu
 from edge_vit.runtime import ort as runtime_ort
 from edge_vit.spec.table import DEFAULT_RECIPE
 
+pytestmark = pytest.mark.uncounted
+
 
 def finished(model: ir.Model) -> onnx.ModelProto:
     """Return `model` without what nobody reads any more, for ONNX Runtime."""
