@@ -35,7 +35,6 @@ SCENARIOS = ("saturated", "paced")
 @option("--duration S", "Least time of the timed runs.", params.AT_LEAST_0, 0.0, name="duration_s")
 @option("--warmup N", "Runs before them that do not count.", params.NOT_NEGATIVE, 10)
 @option("--image PATH", "Image or folder to time on, with decoding.  [default: noise]")
-@option("--cold-start/--no-cold-start", "Also time a new process.  [default: do]", default=True)
 @params.max_bad_option
 @params.precision_option
 @functools.partial(params.session_options, wait="spin")
@@ -49,7 +48,6 @@ def command(
     scenario: str,
     fps: float | None,
     image: Path | None,
-    cold_start: bool,
     max_bad: MaxBad,
     precision: Precision | None,
     backend: str,
@@ -76,7 +74,6 @@ def command(
             options,
             Plan(scenario, fps=fps or 30.0, **plan),
             images=image,
-            has_cold_start=cold_start,
             max_bad=max_bad,
             progress=progress,
         )

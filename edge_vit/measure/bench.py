@@ -1,4 +1,4 @@
-"""The latency of one precision of a bundle, with its parts, cold start and energy."""
+"""The latency of one precision of a bundle, with its parts and energy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.device import EnergyMeter, EnergyReport, open_telemetry
-from edge_vit.measure.cold_start import measure_cold_start
 from edge_vit.measure.latency import NUM_TIMED_IMAGES, Plan, time_session, timed_images
 from edge_vit.measure.recorder import stage_of
 from edge_vit.measure.results import Energy, LatencyReport, Stage, TimingWarning
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.backends import resolve_backend, runs_on_cpu
 from edge_vit.runtime.session import (
     DEFAULT_OPTIONS,
     Session,
@@ -44,11 +42,10 @@ def benchmark(
     plan: Plan = Plan(),  # noqa: B008  # frozen
     *,
     images: Path | str | ImageSource | None = None,
-    has_cold_start: bool = True,
     max_bad: MaxBad = DEFAULT_MAX_BAD,
     progress: Progress = SILENT,
 ) -> LatencyReport:
-    """Return the latency of one precision of `bundle`, its parts, cold start and energy."""
+    """Return the latency of one precision of `bundle`, its parts and energy."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
     spec, source, pixels = bundle.spec, None, None
@@ -64,15 +61,6 @@ def benchmark(
             pixels = timed_images(source, spec)
     batch_size = plan.batch_size or spec.static_batch or 1
     options = dataclasses.replace(options, batch_size=batch_size)
-    cold_start = None
-    if has_cold_start:
-        if not runs_on_cpu(resolve_backend(backend, options), options):
-            # Or the fresh process would build a missing engine, and count that as loading.
-            open_session(bundle, precision, backend, options, progress).close()
-        with progress.step("cold start"):
-            cold_start = measure_cold_start(
-                bundle.path, precision, backend, options, batch_size=spec.static_batch or 1
-            )
     with open_session(bundle, precision, backend, options, progress) as session:
         report = _time(session, plan, pixels, progress)
         stages = report.stages
@@ -80,7 +68,6 @@ def benchmark(
             stages = (*_time_stages(session, spec, source, progress), *stages)
     return dataclasses.replace(
         report,
-        cold_start=cold_start,
         stages=tuple(sorted(stages, key=lambda stage: _ORDER.index(stage.name))),
         timed_on="noise" if images is None else one_line(str(images)),
     )

@@ -90,7 +90,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Time to the first prediction of a fresh process, and the most memory that it held until then.
+    """Time to the first prediction of a fresh process, in reports of version 0.2.0 and before.
 
     `process_ms` is starting Python and importing edge-vit, `load_ms` importing the backend and
     loading the model.

@@ -37,7 +37,7 @@ COMMANDS = {
     "eval": ["--data"],
     "verify": ["--no-report", "--iterations", "3", "--backend", "ort", "--data"],
     "calibrate": ["--recipe", "minmax", "--threads", "1", "--calib"],
-    "bench": ["--iterations", "3", "--no-cold-start", "--image"],
+    "bench": ["--iterations", "3", "--image"],
 }
 
 

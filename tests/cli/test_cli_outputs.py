@@ -125,7 +125,7 @@ def test_what_was_measured_is_printed_though_it_cannot_be_written(
     measured = {
         "eval": ["eval", shared_bundle.path, "--data", held_out, *few, "-o", out, "--json"],
         "bench": [
-            *("bench", shared_bundle.path, "--iterations", 3, "--no-cold-start", "--threads", 1),
+            *("bench", shared_bundle.path, "--iterations", 3, "--threads", 1),
             *("-o", out, "--json"),
         ],
     }

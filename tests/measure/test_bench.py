@@ -1,10 +1,8 @@
-"""All that bench says of a real bundle: cold start, stages, energy."""
+"""All that bench says of a real bundle: stages, energy."""
 
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 from golden_reports import LATENCY
@@ -13,9 +11,8 @@ from tiny_graph import tiny_bundle
 
 from edge_vit.device import EnergyReport, TelemetryReader
 from edge_vit.device.telemetry import Telemetry
-from edge_vit.errors import BackendError, ImageError
+from edge_vit.errors import ImageError
 from edge_vit.measure.bench import add_energy, benchmark
-from edge_vit.measure.cold_start import measure_cold_start, read_memory_peak
 from edge_vit.measure.latency import Plan
 from edge_vit.runtime.session import SessionOptions
 
@@ -41,30 +38,8 @@ def test_measures_everything_that_a_cpu_tells(bundle, image):
     assert list(stages) == ["decode", "preprocess", "run", "end-to-end"]
     assert all(0 < stage.p50_ms <= stage.p90_ms for stage in stages.values())
     assert stages["end-to-end"].p50_ms > stages["preprocess"].p50_ms
-    cold = report.cold_start
-    assert min(cold.process_ms, cold.load_ms, cold.first_run_ms) > 0
-    assert 20 < cold.memory_peak_mib < 2000
     assert report.timed_on == str(image)
     assert report.label
-
-
-def test_cold_start_is_that_of_a_fresh_process(bundle, monkeypatch):
-    run, started = subprocess.run, []
-
-    def counted(command, **options):
-        started.append(command[0])
-        return run(command, **options)
-
-    monkeypatch.setattr(subprocess, "run", counted)
-    for _ in range(2):  # nothing is kept from the first
-        cold = measure_cold_start(bundle.path, "fp32", "ort", ONE)
-    assert started == [sys.executable] * 2
-    assert 20 < cold.memory_peak_mib <= 2 * read_memory_peak()
-
-
-def test_cold_start_says_why_it_failed(tmp_path):
-    with pytest.raises(BackendError, match=r"the cold start of .*none failed: .*none"):
-        measure_cold_start(tmp_path / "none", "fp32")
 
 
 def test_refuses_an_image_that_is_none(bundle, tmp_path):
@@ -80,11 +55,10 @@ def test_energy_is_measured_where_power_is_told(bundle, monkeypatch):
     times = iter(range(1000))
     monkeypatch.setattr(TelemetryReader, "read", lambda self: _reading(float(next(times)), 8.0))
     plan = Plan(iterations=10, warmup=1)
-    report = benchmark(bundle, "fp32", "ort", ONE, plan, has_cold_start=False)
+    report = benchmark(bundle, "fp32", "ort", ONE, plan)
     assert report.energy.source == "VDD_IN"
     assert report.energy.mean_w == pytest.approx(8)
     assert report.energy.joules_per_image >= 0.8  # a second of the script at least, for 10 images
-    assert report.cold_start is None
 
 
 MEASURED = EnergyReport(
