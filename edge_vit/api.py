@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edge_vit.bundle import TABLE, Bundle, draft_bundle, refuse_existing
 from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, bad_of, notes_of
 from edge_vit.data.images import ImageSource, open_image_source
+from edge_vit.data.samples import holds_samples
 from edge_vit.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_vit.files import refuse_unwritable_folder
 from edge_vit.formats import REFERENCE, all_formats, find_format
@@ -84,7 +85,7 @@ def export_bundle(
     refuse_unwritable_folder(output)
     request = SourceRequest(request) if isinstance(request, str) else request
     read: Callable[[ClipSpec | None], ImageSource] | None = None
-    if calibration is not None:
+    if calibration is not None and not holds_samples(calibration):
         read = functools.cache(functools.partial(_open_images, calibration, num_images, max_bad))
         if not (isinstance(calibration, str | Path) and Path(calibration).exists()):
             read(None)  # what is not there is refused before the model is opened
@@ -99,6 +100,8 @@ def export_bundle(
         output, exported.spec, force=force, progress=progress, lock_timeout=lock_timeout
     ) as bundle:
         bundle = write_export(bundle, exported)
+        if calibration is not None and images is None:
+            images = _open_images(calibration, num_images, max_bad, None, bundle)
         if wanted.needs_images and images is not None:
             from edge_vit.calibration.into_bundle import calibrate_bundle
 
@@ -147,7 +150,8 @@ def calibrate(
     from edge_vit.calibration.into_bundle import calibrate_bundle
 
     bundle = _open(bundle)
-    source = _open_images(images, num_images, max_bad, bundle.spec.preprocess.clip)
+    clip = bundle.spec.preprocess.clip
+    source = _open_images(images, num_images, max_bad, clip, bundle)
     with bundle.locked(progress=progress, lock_timeout=lock_timeout):
         bundle = _open(bundle)  # what was waited for may have changed it
         state_path = bundle.path / CALIBRATION_STATE
@@ -210,7 +214,8 @@ def check_coverage(
     from edge_vit.data.preprocess import UInt8Array, preprocess
 
     clip = bundle.spec.preprocess.clip
-    source, signatures = _open_images(images, num_images, MaxBad(1.0), clip), list[bytes]()
+    source = _open_images(images, num_images, MaxBad(1.0), clip, bundle)
+    signatures = list[bytes]()
 
     def read() -> Iterator[UInt8Array]:
         for item in source:
@@ -232,10 +237,24 @@ def check_coverage(
 
 
 def _open_images(
-    images: Images, limit: int | None, max_bad: MaxBad, clip: ClipSpec | None
+    images: Images,
+    limit: int | None,
+    max_bad: MaxBad,
+    clip: ClipSpec | None,
+    bundle: Bundle | None = None,
 ) -> ImageSource:
-    """Open images, or clips, whose classes, if they have some, are not asked for."""
-    return open_image_source(images, limit=limit, has_truth=False, max_bad=max_bad, clip=clip)
+    """Open images, or clips, whose classes, if they have some, are not asked for.
+
+    With a `bundle` whose model takes no images, seeds stand for all that it is fed for them.
+    """
+    spec, run = bundle.spec if bundle is not None else None, None
+    if bundle is not None and spec is not None and not spec.takes_images:
+        from edge_vit.graph.exact import runner_of_graph
+
+        run = runner_of_graph(bundle.read_graph(), spec)
+    return open_image_source(
+        *(images, (), limit), has_truth=False, max_bad=max_bad, clip=clip, spec=spec, run=run
+    )
 
 
 def _open(bundle: Bundle | Path | str) -> Bundle:

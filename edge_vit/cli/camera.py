@@ -29,6 +29,7 @@ from edge_vit.formats import REFERENCE
 from edge_vit.printable import one_line
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.spec import Precision
+from edge_vit.spec.samples import refuse_samples
 
 if TYPE_CHECKING:
     from edge_vit.camera.loop import CameraLoop
@@ -156,6 +157,7 @@ def command(
 
     makers = [source_maker(source, timeout_s=stale_after) for source in sources]
     opened = Bundle.open(bundle)
+    refuse_samples(opened.spec, "edgevit camera")
     if print_unit:
         echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
         return

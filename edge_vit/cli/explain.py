@@ -20,6 +20,7 @@ from edge_vit.formats import REFERENCE
 from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
+from edge_vit.spec.samples import refuse_samples
 
 if TYPE_CHECKING:
     from edge_vit.explain.values import Explanation
@@ -55,6 +56,7 @@ def command(
     from edge_vit.explain.explain import explain
 
     opened = Bundle.open(bundle)
+    refuse_samples(opened.spec, "edgevit explain")
     precision = precision or opened.smallest_precision
     if precision == REFERENCE:
         others = " or ".join(other for other in opened.precisions if other != REFERENCE)

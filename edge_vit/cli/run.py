@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import logging
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 from PIL import Image
@@ -16,15 +18,18 @@ from edge_vit.cli import params
 from edge_vit.cli.group import Failure
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import print_json, print_tables
-from edge_vit.cli.params import option
+from edge_vit.cli.params import PATH, option
+from edge_vit.cli.samples import refuse_sampling, sources_of
 from edge_vit.data.clips import find_clips
 from edge_vit.data.decoding import load_image
 from edge_vit.data.folder import expand_folders
+from edge_vit.data.images import ImageSource
 from edge_vit.data.registry import VIDEO_SUFFIXES
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision
+from edge_vit.spec.sampling import with_steps
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Task
 
@@ -33,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("run")
 @params.bundle_argument
-@params.images_argument
+@click.argument("images", metavar="[IMAGE...]", nargs=-1, type=PATH)
 @option("--top N", "Entries to show for each image.  [default: 5, of boxes 100]")
 @option(
     "--min-confidence SHARE",
@@ -50,6 +55,15 @@ _LOG = logging.getLogger(__name__)
     "Write boxes as COCO results; an image's id is the number in its name, or its place from 1.",
     params.ANY_FILE,
 )
+@option(
+    "--seed N",
+    "Of the noise that a diffusion model begins with; repeatable.  [default: 0]",
+    click.IntRange(min=0),
+    name="seeds",
+    multiple=True,
+)
+@option("--label N", "Index of the class to generate.  [default: by the seed]", click.INT)
+@option("--steps N", "Of sampling.  [default: as exported]", click.INT)
 @params.precision_option
 @params.session_options
 @params.json_option
@@ -62,6 +76,9 @@ def command(
     min_confidence: float | None,
     draw: Path | None,
     coco: Path | None,
+    seeds: tuple[int, ...],
+    label: int | None,
+    steps: int | None,
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
@@ -71,7 +88,8 @@ def command(
 
     IMAGE is a file, or a folder, all of whose images are taken. For a model of clips it is a video,
     a folder of frames, or a folder of both. An image that cannot be read is
-    named on stderr; the others are answered, and the exit status is 1.
+    named on stderr; the others are answered, and the exit status is 1. A model that generates
+    takes --seed, or in place of IMAGE seeds:0-31 or a .npz file of its inputs.
     """
     opened = Bundle.open(bundle)
     task = task_of(opened.spec)
@@ -82,14 +100,20 @@ def command(
         if asked is not None and not can:
             raise SpecError(f"{name}: {opened.spec.name} gives {what}. Leave {name} out")
     precision = precision or opened.smallest_precision
+    refuse_sampling(opened.spec, seeds, label, steps)
+    if not images and opened.spec.takes_images:
+        raise click.UsageError("Missing argument 'IMAGE...'.")
     predictions: list[Prediction] = []
     bad: list[str] = []
-    clip = opened.spec.preprocess.clip
-    paths, notes = expand_folders(images, find_clips if clip else None)
+    clip, takes_images = opened.spec.preprocess.clip, opened.spec.takes_images
+    paths, notes = expand_folders(images if takes_images else (), find_clips if clip else None)
+    sources: list[ImageSource] = []
+    if not takes_images:
+        sources = sources_of(with_steps(opened.spec, steps), images, seeds, label)
     with (
         log.progress() as progress,
         Predictor.open(opened, precision, backend, options, progress) as predictor,
-        progress.step(f"running {precision}", len(paths)) as advance,
+        progress.step(f"running {precision}", len(paths) + sum(map(len, sources))) as advance,
     ):
         for note in notes:
             progress.note(note)
@@ -103,6 +127,17 @@ def command(
                     _draw(draw, path, task, prediction)
             except ImageError as error:
                 bad.append(str(error) if clip else _explain(path, bundle, error))
+            advance(1)
+        predictor.spec = with_steps(predictor.spec, steps)
+        for prediction in itertools.chain.from_iterable(map(predictor.predict_many, sources)):
+            predictions.append(prediction)
+            if draw is not None:
+                _write(
+                    draw,
+                    Path(prediction.image.replace(" ", "-")),
+                    task.draw(None, prediction),
+                    prediction,
+                )
             advance(1)
     if coco is not None:
         entries = task.to_coco(predictions)
@@ -121,9 +156,14 @@ def command(
 
 
 def _draw(folder: Path, path: Path, task: Task, prediction: Prediction) -> None:
-    """Write the image at `path` with what `prediction` shows in it into `folder`, and its files."""
+    """Write the image at `path` with what `prediction` shows in it into `folder`."""
+    _write(folder, path, task.draw(Image.fromarray(load_image(path)), prediction), prediction)
+
+
+def _write(folder: Path, path: Path, shown: Any, prediction: Prediction) -> None:
+    """Write the picture `shown` into `folder`, called like `path`, and the prediction's files."""
     picture = io.BytesIO()
-    task.draw(Image.fromarray(load_image(path)), prediction).save(picture, "PNG")
+    shown.save(picture, "PNG")
     with refuse_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for ending, data in {"png": picture.getvalue(), **prediction.files()}.items():

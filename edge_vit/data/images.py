@@ -16,6 +16,7 @@ from edge_vit.data.decoding import load_image as load_image
 from edge_vit.data.folder import is_image_file, list_folder, match_folders
 from edge_vit.data.preprocess import UInt8Array, check_pixels
 from edge_vit.data.registry import IMAGE_SUFFIXES, TABLE_SUFFIXES, hide_user, kind_of
+from edge_vit.data.samples import open_samples, refuse_images
 from edge_vit.data.source import ImageItem as ImageItem
 from edge_vit.data.source import ImageSource as ImageSource
 from edge_vit.data.source import NotedSource, Wanted, limit_images
@@ -24,8 +25,8 @@ from edge_vit.errors import ImageError, ShapeError, SpecError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
-from edge_vit.spec import ClipSpec
-from edge_vit.tasks.base import TruthFiles
+from edge_vit.spec import ClipSpec, ModelSpec
+from edge_vit.tasks.base import Run, TruthFiles
 from edge_vit.tasks.label_sets import LabelSet
 
 _KEY_BYTES = 4096
@@ -194,6 +195,8 @@ def open_image_source(
     has_label_sets: bool = False,
     max_bad: MaxBad | None = None,
     clip: ClipSpec | None = None,
+    spec: ModelSpec | None = None,
+    run: Run | None = None,
 ) -> ImageSource:
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
@@ -209,6 +212,8 @@ def open_image_source(
         max_bad: how many images may be left out because they cannot be read; None to refuse the
             first, when its turn comes.
         clip: the frames that make one input, for a model of clips.
+        spec: of the model, where it may be one that takes no images.
+        run: as in `Wanted`.
 
     Raises:
         ImageError: there is nothing at the path, or it does not fit the model: see `FolderSource`.
@@ -222,7 +227,14 @@ def open_image_source(
                 f"source {hide_user(address)} is {kind.help}, and images are wanted. Keep some of "
                 "its frames: edgevit calibrate BUNDLE --from-camera ADDRESS --keep-frames DIR"
             )
-        wanted = Wanted(tuple(labels), num_classes, limit, has_truth, truth, clip, has_label_sets)
+        takes_images = spec is None or spec.takes_images
+        if not takes_images and not kind.holds_samples:
+            raise refuse_images(address, spec)
+        wanted = Wanted(
+            *(tuple(labels), num_classes, limit, has_truth, truth, clip, has_label_sets),
+            spec=None if takes_images else spec,
+            run=run,
+        )
         source = cast(
             ImageSource, import_target(kind.images)(address.removeprefix("file://"), wanted)
         )
@@ -271,13 +283,16 @@ def open_image(address: str, wanted: Wanted) -> FileSource:
     return FileSource([path])
 
 
-def open_array(address: str, wanted: Wanted) -> ArraySource:
+def open_array(address: str, wanted: Wanted) -> NotedSource:
     """Return the images of a ``.npy`` or ``.npz`` file, and their labels.
 
     A ``.npy`` file stays on the disk until an image's turn comes. A ``.npz`` file holds `images`,
-    uint8 (N, H, W, 3) RGB, and class indices `labels` (N,) where they are known.
+    uint8 (N, H, W, 3) RGB, and class indices `labels` (N,) where they are known; or, for a model
+    that takes no images, an array for each of its inputs.
     """
     path = Path(address)
+    if wanted.spec is not None:
+        return open_samples(path, wanted.spec)
     num_classes = (len(wanted.labels) or wanted.num_classes) if wanted.has_truth else None
     refuse_lfs_pointer(path, ImageError)
     try:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from edge_vit.data.clips import tiles_of
 from edge_vit.data.preprocess import UInt8Array
+from edge_vit.spec.samples import is_sample, picture_of
 
 _LUMA, _COLOUR, _BLOCKS = 16, 4, 4
 _CELLS = _LUMA * _LUMA
@@ -37,9 +38,10 @@ _Bytes = NDArray[np.uint8]
 def signature(pixels: UInt8Array) -> bytes:
     """Return the signature of a uint8 (height, width, 3) RGB image, `SIGNATURE_BYTES` bytes.
 
-    Of a clip it is that of four frames in two rows: two clips are alike where all of them are.
+    Of a clip it is that of four frames in two rows: two clips are alike where all of them are. Of a
+    sample it is that of the picture of its first field.
     """
-    pixels = tiles_of(pixels)
+    pixels = picture_of(pixels) if is_sample(pixels) else tiles_of(pixels)
     luma, *colours = Image.fromarray(np.ascontiguousarray(pixels)).convert("YCbCr").split()
     parts = [luma.resize((_LUMA, _LUMA), Image.Resampling.BOX)]
     parts += [c.resize((_COLOUR, _COLOUR), Image.Resampling.BOX) for c in colours]

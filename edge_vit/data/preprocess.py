@@ -15,6 +15,7 @@ from PIL import Image
 
 from edge_vit.errors import ShapeError
 from edge_vit.spec import ClipSpec, PreprocessSpec, center_window, resized_size
+from edge_vit.spec.samples import is_sample
 
 UInt8Array = NDArray[np.uint8]
 
@@ -26,8 +27,11 @@ def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
     """Return `pixels`, uint8 (H, W, 3) RGB, resized and cropped to the model's input.
 
     For a model of clips they are (frames, H, W, 3), each frame is prepared by itself, and of more
-    or fewer frames than it takes those that `spec.clip` reads.
+    or fewer frames than it takes those that `spec.clip` reads. A sample of other inputs is returned
+    as it is.
     """
+    if is_sample(pixels):
+        return pixels
     if spec.clip is None:
         check_image(pixels)
         return _prepare(pixels, spec)
@@ -54,7 +58,12 @@ def _prepare(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
 
 
 def digest(pixels: UInt8Array) -> str:
-    """Return the SHA-256 of shape and pixels of an image or a clip, as 64 hex digits."""
+    """Return the SHA-256 of shape and pixels of an image or a clip, as 64 hex digits.
+
+    Of a sample it is that of its fields' types and bytes.
+    """
+    if is_sample(pixels):
+        return hashlib.sha256(f"{pixels.dtype.descr}\n".encode() + pixels.tobytes()).hexdigest()
     check_pixels(pixels)
     shape = "x".join(map(str, pixels.shape))
     return hashlib.sha256(f"uint8 {shape}\n".encode() + pixels.tobytes()).hexdigest()

@@ -60,6 +60,7 @@ class SourceKind:
     # Sets of paths; a folder that holds all files of one set is this kind's
     layouts: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()  # names that may stand behind a # in the address
+    holds_samples: bool = False  # whether it may hold inputs that are no images
     is_live: bool = False  # whether it goes on by itself, so that the newest frame counts
     needs: str = ""  # the package that has to be installed for it
 
@@ -95,6 +96,13 @@ SHIPPED = (
         *("array", "FILE.npz or .npy", "images, and labels in a .npz"),
         images="edge_vit.data.images:open_array",
         suffixes=(".npy", ".npz"),
+        holds_samples=True,
+    ),
+    SourceKind(
+        *("seeds", "seeds:0-31", "noise by its seed, for models that generate"),
+        images="edge_vit.data.samples:open_seeds",
+        schemes=("seeds",),
+        holds_samples=True,
     ),
     SourceKind(
         *("video", "FILE.mp4", "frames of a video"),

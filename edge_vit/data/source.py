@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SpecError
 from edge_vit.printable import one_line
 from edge_vit.spec import ClipSpec
 from edge_vit.tasks.base import TruthFiles
+
+if TYPE_CHECKING:
+    from edge_vit.spec import ModelSpec
+    from edge_vit.tasks.base import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,10 @@ class Wanted:
     truth: TruthFiles | None = None  # files of the model's task, where they are wanted
     clip: ClipSpec | None = None  # the frames that make one input, for a model of clips
     has_label_sets: bool = False  # whether a table tells any number of labels for each image
+    # The model that the images are for, where its task takes no images; and what runs it in fp32,
+    # where all that it is fed while a seed is sampled is wanted, for calibration
+    spec: ModelSpec | None = None
+    run: Run | None = None
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -59,6 +59,7 @@ class CanonicalGraph:
     """
 
     model: onnx.ModelProto  # the graph
+    inputs: tuple[TensorSpec, ...]  # what it takes
     outputs: tuple[TensorSpec, ...]  # what it gives, the task's own name for each
     batch: int | None  # the batch size that it insists on, or None
     depth: int  # number of blocks
@@ -78,6 +79,7 @@ def make_canonical(
     settle: Callable[[Ending | None], Meaning] | None = None,
     outputs: Sequence[str] = (),
     shapes: Sequence[tuple[int, ...]] = (),
+    inputs: Sequence[TensorSpec] = (),
 ) -> CanonicalGraph:
     """Return `proto` in canonical form.
 
@@ -132,7 +134,9 @@ def make_canonical(
     if meaning.stripped is not None:
         strip_ending(graph, meaning.stripped)
     images = image_input(preprocess.image_size, batch, preprocess.clip)
-    if is_contract:
+    if inputs:
+        _set_inputs(graph, inputs, batch)
+    elif is_contract:
         graph.inputs[0].name = images.name
     else:
         _add_preprocessing(graph, preprocess, images)
@@ -151,7 +155,10 @@ def make_canonical(
     result = _finish(model)
     notes = (*notes, *_note_unplaced(graph, blocks))
     heads, tokens, width = _read_dimensions(find_blocks(graph))
-    return CanonicalGraph(result, given, batch, len(blocks), heads, width, tokens, notes, meaning)
+    taken = tuple(replace(t, shape=(batch or "batch", *t.shape[1:])) for t in inputs) or (images,)
+    return CanonicalGraph(
+        result, taken, given, batch, len(blocks), heads, width, tokens, notes, meaning
+    )
 
 
 def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
@@ -183,6 +190,16 @@ def _add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec
     normalised = build.one("Transpose", scaled, perm=(*outer, channels, height, width))
     graph.inputs[0] = images
     replace_value(old, normalised)
+
+
+def _set_inputs(graph: ir.Graph, tensors: Sequence[TensorSpec], batch: int | None) -> None:
+    """Let the inputs of `graph`, called like `tensors`, have their shapes, in their order."""
+    found = {value.name: value for value in graph.inputs}
+    del graph.inputs[:]
+    for tensor in tensors:
+        value = found[tensor.name]
+        value.shape = ir.Shape((batch or "batch", *tensor.shape[1:]))
+        graph.inputs.append(value)
 
 
 def _set_outputs(graph: ir.Graph, tensors: Sequence[TensorSpec]) -> None:

@@ -14,9 +14,11 @@ from edge_vit.bundle import GOLDEN, RECORD, Bundle, Golden
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.data.images import ImageSource
 from edge_vit.data.preprocess import preprocess
+from edge_vit.errors import SpecError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.golden import NUM_GOLDEN, choose_golden
 from edge_vit.export.meaning import settle_meaning
+from edge_vit.export.own_inputs import own_samples
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, TorchSource, open_source
@@ -25,7 +27,7 @@ from edge_vit.export.sources.onnx_file import fix_batch, refuse_quantized
 from edge_vit.export.trace import trace_module
 from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import ClipSpec, ModelSpec, image_input
+from edge_vit.spec import ClipSpec, ModelSpec
 
 _TOOLS = {
     "onnx": (),
@@ -76,6 +78,11 @@ def export_model(
     """
     with progress.step(f"opening {request.address}"):
         source = open_source(request)
+    if source.inputs and images is not None:
+        wanted = ", ".join(f"{tensor.name} {tensor}" for tensor in source.inputs)
+        raise SpecError(
+            f"{source.address} takes {wanted}, no images. Calibrate it with --calib seeds:0-31"
+        )
     batch = static_batch
     if isinstance(source, OnnxSource):
         batch = fix_batch(source.model, source.address, static_batch)
@@ -85,16 +92,20 @@ def export_model(
             images = images(clip)
         decoded = () if images is None else tuple(i.pixels for i in choose_golden(images))
         name = f"{len(decoded)} of the given images" if decoded else SAMPLE_PHOTOGRAPHS
-        seen = sample_photos(source.preprocess, NUM_GOLDEN)
-        if decoded:
+        if source.inputs:
+            name, seen = own_samples(source, NUM_GOLDEN)
+        elif decoded:
             seen = np.stack([preprocess(pixels, source.preprocess) for pixels in decoded])
+        else:
+            seen = sample_photos(source.preprocess, NUM_GOLDEN)
         reference = observe_reference(
             source, seen, name, batch, may_be_constant=request.random_weights
         )
     is_contract = False
     if isinstance(source, TorchSource):
         with progress.step("tracing"):
-            proto = trace_module(source.module, size, batch, clip.frames if clip else None)
+            frames = clip.frames if clip else None
+            proto = trace_module(source.module, size, batch, frames, source.inputs)
             refuse_quantized(proto, source.address)
             if not source.outputs:
                 refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
@@ -112,6 +123,7 @@ def export_model(
             ),
             outputs=source.outputs,
             shapes=[each.shape[1:] for each in reference.runs[0].outputs],
+            inputs=source.inputs,
         )
         meaning = canonical.meaning
         fp32 = canonical.model.SerializeToString()
@@ -123,7 +135,7 @@ def export_model(
         source=source.address,
         task=meaning.task,
         labels=source.labels,
-        inputs=(image_input(size, canonical.batch, clip),),
+        inputs=canonical.inputs,
         outputs=canonical.outputs,
         preprocess=source.preprocess,
         depth=canonical.depth,
@@ -135,6 +147,7 @@ def export_model(
         threshold=request.threshold,
         nms=request.nms,
         text=source.text,
+        sampling=source.sampling,
     )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
     remarks = (*source.remarks, *meaning.remarks)

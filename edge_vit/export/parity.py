@@ -13,7 +13,8 @@ from edge_vit.export.reference import MAX_ERROR, Images, Outputs, Reference, rea
 from edge_vit.export.sources import Source
 from edge_vit.graph.exact import open_graph
 from edge_vit.optional import require
-from edge_vit.spec import PreprocessSpec
+from edge_vit.spec import PreprocessSpec, TensorSpec
+from edge_vit.spec.samples import feeds_of
 from edge_vit.tasks import task_named
 from edge_vit.tasks.numerics import FloatArray
 
@@ -37,13 +38,13 @@ def check_parity(
         ParityError: cosine, error or a batch size is off; the message tells by how much.
     """
     session = open_graph(fp32)
-    input_name = session.get_inputs()[0].name
+    inputs = source.inputs or (TensorSpec(session.get_inputs()[0].name, "uint8", ("batch",)),)
     cosine, error = 1.0, 0.0
     found: list[dict[int, Outputs]] = [{} for _ in session.get_outputs()]
     for run in reference.runs:
         images = reference.images[list(run.indices)]
         try:
-            every = session.run(None, {input_name: images})
+            every = session.run(None, feeds_of(inputs, images))
         except Exception as failure:  # ONNX Runtime raises a class of its own for every status
             raise ParityError(
                 f"{source.name} does not run at batch size {len(images)}: {reason(failure)}"

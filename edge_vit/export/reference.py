@@ -22,6 +22,7 @@ from edge_vit.export.sources import OnnxSource, Source, TorchSource
 from edge_vit.export.sources.values import first_line
 from edge_vit.graph.exact import open_graph
 from edge_vit.spec import PreprocessSpec
+from edge_vit.spec.samples import Rows, feeds_of, is_sample
 
 PARITY_BATCHES = (1, 2, 5)
 MAX_ERROR = 1e-4
@@ -86,7 +87,7 @@ def observe_reference(
             are images, another output each time or beside other images, or always the same one.
         ParityError: it gives NaN, infinity or nothing but zeros.
     """
-    run, reference_name = _runner(source)
+    run, reference_name = runner_of(source)
     pool = np.concatenate([images, _unlike(images)])
     plan = list(_plan(len(images), batch))
     runs = tuple(ReferenceRun(some, _run(source, run, pool[list(some)], name)) for some in plan)
@@ -129,14 +130,16 @@ def reason(error: Exception) -> str:
     return f"{found[1]}: {found[2]}"[:200].rstrip(".") if found else first_line(error)
 
 
-def _runner(source: Source) -> tuple[RunModel, str]:
+def runner_of(source: Source) -> tuple[RunModel, str]:
     """Return a function from images to the source's own outputs, and what runs it."""
     if isinstance(source, TorchSource):
         module = source.module
 
         def run_torch(images: Images) -> tuple[Outputs, ...]:
+            given = feeds_of(source.inputs, images) if source.inputs else {}
+            fed = list(given.values()) or [normalise(images, source.preprocess)]
             with torch.no_grad():
-                outputs = module(torch.from_numpy(normalise(images, source.preprocess)))
+                outputs = module(*map(torch.from_numpy, fed))
             every = outputs if source.outputs else (outputs,)
             return tuple(np.asarray(output, np.float32) for output in every)
 
@@ -147,6 +150,8 @@ def _runner(source: Source) -> tuple[RunModel, str]:
     names = [value.name for value in graph.model.graph.output]
 
     def run_onnx(images: Images) -> tuple[Outputs, ...]:
+        if graph.inputs:
+            return tuple(session.run(names, feeds_of(graph.inputs, images)))
         feed = images if graph.is_contract else normalise(images, graph.preprocess)
         return tuple(session.run(names, {graph.input_name: feed}))
 
@@ -179,7 +184,16 @@ def _run(source: Source, run: RunModel, images: Images, name: str) -> tuple[Outp
 
 
 def _unlike(images: Images) -> Images:
-    """Return five images that are unlike the first of `images`, and unlike each other."""
+    """Return five images that are unlike the first of `images`, and unlike each other.
+
+    Samples differ so in their first field.
+    """
+    if is_sample(images):
+        rows: Rows = np.repeat(images[:1], 5)
+        first = rows[(rows.dtype.names or ())[0]]
+        one, made = first[0].copy(), np.random.default_rng(0).standard_normal(first.shape[1:])
+        first[:] = np.stack([-one, made, one[::-1], one / 2, made[..., ::-1] - one])
+        return rows
     noise = np.random.default_rng(0).integers(0, 256, images.shape[1:], dtype=np.uint8)
     first = images[0]
     return np.stack([255 - first, noise, first[::-1], 255 - first[:, ::-1], first // 2])

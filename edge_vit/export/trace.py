@@ -8,15 +8,17 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edge_vit.errors import SpecError
+from edge_vit.spec import TensorSpec
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TRACE_BATCH = 2  # with 1, exporters write the batch size into the graph
@@ -27,23 +29,29 @@ def trace_module(
     image_size: tuple[int, int],
     batch: int | None = None,
     frames: int | None = None,
+    inputs: Sequence[TensorSpec] = (),
 ) -> onnx.ModelProto:
     """Return `module` as an ONNX graph of opset 19.
 
     It is in eval mode, takes float32 (batch, 3, height, width), of clips (batch, frames, 3, height,
-    width), returns one or more tensors. The batch size is fixed to `batch`, or dynamic.
+    width), or what `inputs` say, and returns one or more tensors. The batch size is fixed to
+    `batch`, or dynamic.
     """
-    shape = (batch or _TRACE_BATCH, *(() if frames is None else (frames,)), 3, *image_size)
-    images = torch.zeros(shape, dtype=torch.float32, device="cpu")  # whatever the user's defaults
-    dynamic = None if batch else ({0: torch.export.Dim("batch", min=1)},)
+    shape = ("batch", *(() if frames is None else (frames,)), 3, *image_size)
+    given, count = inputs or (TensorSpec("x", "float32", shape),), batch or _TRACE_BATCH
+    examples = tuple(  # on the CPU, whatever the user's defaults
+        torch.from_numpy(np.zeros((count, *map(int, each.shape[1:])), each.dtype)) for each in given
+    )
+    size_of_batch = torch.export.Dim("batch", min=1)
+    dynamic = None if batch else tuple({0: size_of_batch} for _ in given)
     try:
         with torch.inference_mode(False), torch.no_grad(), _quiet(), _plain_attention():
             program = torch.onnx.export(
                 module,
-                (images,),
+                examples,
                 dynamo=True,
                 opset_version=19,
-                input_names=["x"],
+                input_names=[each.name for each in given],
                 dynamic_shapes=dynamic,
                 external_data=False,
                 verbose=False,

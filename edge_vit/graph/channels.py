@@ -73,6 +73,8 @@ def find_channel_source(
             rest = _above(walk.other_operand(node, constant), width, start)
             offset = mine if is_shiftable else None
             return rest and replace(rest, slices=(mine, *rest.slices), offset=offset)
+        if node.op_type == "Add" and len(walk.operands(node)) == 2:
+            return _modulated(node, width, start, is_shiftable)
     scaled = walk.scaled_by(node)
     if scaled is not None or node.op_type == "Relu":
         return _above(scaled[0] if scaled else walk.data_input(node), width, start)
@@ -85,9 +87,35 @@ def find_channel_source(
             return None
         start += sum(sizes[:place])
         return _above(walk.data_input(node), width, start, is_shiftable=is_shiftable)
+    if node.op_type == "Unsqueeze" and _keeps_last_axis(node):
+        return _above(walk.data_input(node), width, start, is_shiftable=is_shiftable)
     if node.op_type == "Slice":
         return _through_slice(node, width, start, is_shiftable)
     return _through_attention(node, width, start, is_shiftable)
+
+
+def _modulated(add: ir.Node, width: int, start: int, is_shiftable: bool) -> ChannelSource | None:
+    """Return the source of ``norm * (1 + scale) + shift``, where an image has its own two vectors.
+
+    Both summands are divided; the constant is taken from the one that is the same for all tokens.
+    """
+    tokens, shift = add.inputs
+    if walk.dims_of(walk.data_input(add))[-2:-1] == (1,):
+        tokens, shift = shift, tokens
+    if shift is None or walk.dims_of(shift)[-2:-1] != (1,):
+        return None
+    scaled = _above(tokens, width, start)
+    moved = _above(shift, width, start, is_shiftable=is_shiftable)
+    if scaled is None or moved is None:
+        return None
+    return ChannelSource((*scaled.slices, *moved.slices), moved.offset)
+
+
+def _keeps_last_axis(unsqueeze: ir.Node) -> bool:
+    """Return whether the new axes of an Unsqueeze lie before the last one."""
+    axes = unsqueeze.inputs[1] if len(unsqueeze.inputs) > 1 else None
+    rank = len(walk.dims_of(unsqueeze.outputs[0]))
+    return walk.is_constant(axes) and not {-1, rank - 1} & set(walk.array_of(axes).tolist())
 
 
 def _above(

@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import gc
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.graph.walk import Array
 from edge_vit.runtime.options import threads_of_ort
 from edge_vit.spec import ModelSpec
+from edge_vit.spec.samples import Rows, feeds_of
 
 MAX_BYTES = 2**31 - 2**20
 """What one protobuf file can hold."""
@@ -31,12 +32,29 @@ _MIN_BYTES = 1024  # smaller constants, shapes among them, stay in the graph
 
 
 def feed_image(spec: ModelSpec, image: Array) -> dict[str, Array]:
-    """Return what a session of the model is fed for `image`, uint8 (height, width, 3).
+    """Return what a session of the model is fed for `image`, uint8 (height, width, 3), or a sample.
 
     It is repeated to fill a static batch.
     """
     batch = np.broadcast_to(image, (spec.static_batch or 1, *image.shape))
-    return {spec.inputs[0].name: np.ascontiguousarray(batch)}
+    return feeds_of(spec.inputs, batch)
+
+
+def runner_of_graph(model: bytes, spec: ModelSpec) -> Callable[[Rows], dict[str, Array]]:
+    """Return a function from images or samples to the outputs of a float32 graph, by name."""
+    session, names = open_graph(model), [output.name for output in spec.outputs]
+
+    def run(rows: Rows) -> dict[str, Array]:
+        size = spec.static_batch or len(rows)
+        filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
+        found = [
+            session.run(names, feeds_of(spec.inputs, filled[start : start + size]))
+            for start in range(0, len(filled), size)
+        ]
+        each = (np.concatenate(parts)[: len(rows)] for parts in zip(*found, strict=True))
+        return dict(zip(names, each, strict=True))
+
+    return run
 
 
 def one_line(error: Exception) -> str:

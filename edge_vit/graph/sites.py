@@ -270,8 +270,15 @@ def _linears_below(value: ir.Value, linears: Linears, passes: Callable[[ir.Node]
 
 def _normalises(node: ir.Node) -> bool:
     if node.op_type == "Add":
-        return walk.constant_index(node) >= 0
+        # adaLN's shift is one vector for all tokens
+        return walk.constant_index(node) >= 0 or len(set(map(_is_per_image, node.inputs))) == 2
     return node.op_type in _NORMALISING or walk.is_movement(node)
+
+
+def _is_per_image(value: ir.Value | None) -> bool:
+    """Return whether `value` is the same for all tokens, (batch, 1, width)."""
+    dims = walk.dims_of(value) if value is not None else ()
+    return len(dims) == 3 and dims[1] == 1
 
 
 def _any_but_residual(node: ir.Node) -> bool:

@@ -31,6 +31,8 @@ def write_half(
 ) -> onnx.ModelProto:
     """Return a copy of `model` in float16, from behind the normalisation to the last output.
 
+    Float32 inputs are cast first, where there are no pixels.
+
     Input and output keep their types; integers and INT8 stay; the scales of Q/DQ nodes become
     float16, which they were rounded to from the start. LayerNormalization is one operator, whose
     inner sums TensorRT and ONNX Runtime keep in float32.
@@ -44,6 +46,7 @@ def write_half(
     floats: set[ir.Value | None] = {
         v for n in graph for v in n.outputs if v.dtype == ir.DataType.FLOAT
     }
+    floats |= {value for value in graph.inputs if value.dtype == ir.DataType.FLOAT}
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -55,9 +58,13 @@ def write_half(
         if node not in wide:
             _halve(graph, node)
         for index, source in enumerate(tuple(node.inputs)):
-            if source and source in floats and (source.producer() in wide) != (node in wide):
+            if source is None or source not in floats:
+                continue
+            is_wide = source.producer() in wide or source.is_graph_input()
+            if is_wide != (node in wide):
                 if source not in casts:
-                    name = "embed" if source is kept[-1].outputs[0] else source.name or ""
+                    is_image = bool(kept) and source is kept[-1].outputs[0]
+                    name = "embed" if is_image else source.name or ""
                     casts[source] = _cast(graph, source, name, is_half=node not in wide)
                 node.replace_input_with(index, casts[source])
     for index, output in enumerate(tuple(graph.outputs)):
@@ -71,11 +78,13 @@ def write_half(
 def _cast(graph: ir.Graph, value: ir.Value, place: str, *, is_half: bool) -> ir.Value:
     """Return `value` as float16, or as float32."""
     producer = value.producer()
-    assert producer is not None
     dtype = ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT
     name = f"{place}/{'to_half' if is_half else 'to_float'}"
     cast = new_node("Cast", name, [value], {"to": int(dtype)})
-    graph.insert_after(producer, cast)
+    if producer is None:  # an input
+        graph.insert_before(graph[0], cast)
+    else:
+        graph.insert_after(producer, cast)
     return cast.outputs[0]
 
 
@@ -112,7 +121,9 @@ def _leads_to_int8(node: ir.Node) -> bool:
 
 
 def _preprocessing(graph: ir.Graph) -> list[ir.Node]:
-    """Return the nodes that turn uint8 pixels into normalised ones, first to last."""
+    """Return the nodes that turn uint8 pixels into normalised ones, first to last, if there are."""
+    if graph.inputs[0].dtype != ir.DataType.UINT8:
+        return []
     first = [n for n in consumers(graph.inputs[0]) if n.op_type in _PREPROCESSING]
     nodes = first[:1] or [next(consumers(graph.inputs[0]))]
     while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -59,7 +59,23 @@ def choose_fp32_nodes(
         reasons = [unheld[name] for name in node.input if name in unheld]
         if reasons and node.op_type != "Add":  # a mask goes as low as float16 does
             found[node.name] = reasons[0]
-    return found
+    return found | dict.fromkeys(_angles(model.graph), "float16 has too few digits for its angle")
+
+
+def _angles(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the nodes that make a sine or cosine of an input, such as a timestep up to 1,000.
+
+    Behind 512 the numbers of float16 are half a radian apart.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    stack = [node for node in graph.node if node.op_type in ("Sin", "Cos")]
+    seen = set[str]()
+    while stack:
+        node = stack.pop()
+        if node.name not in seen:
+            seen.add(node.name)
+            yield node.name
+            stack.extend(makers[name] for name in node.input if name in makers)
 
 
 class HalfEmulator:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -157,11 +159,13 @@ def evaluate_part(
         if num_done:
             advance(num_done)
         for batch in _batches(positions(source, num_done, num_bad), spec, batch_size):
-            expected = _run(reference, batch)
+            expected, path = _run(reference, spec, batch)
             if task.needs_all_images:
                 gallery.append(expected)
             for session, comparison in zip(candidates, comparisons, strict=True):
-                outputs = expected if session is reference else _run(session, batch)
+                outputs = expected
+                if session is not reference:
+                    outputs, _ = _run(session, spec, batch, path)
                 comparison.add(batch, expected, outputs)
             records += _records(batch, expected, spec, calibrated_on)
             if save is not None and time.monotonic() - saved_at >= seconds_between_saves:
@@ -242,9 +246,12 @@ def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
     return SeenImage(index, item.name, pixels, label, digest(pixels), item.truth)
 
 
-def _run(session: Session, images: Sequence[SeenImage]) -> Outputs:
-    """The session's outputs, a row for each image, all of them finite."""
-    outputs = run_images(session, np.stack([image.pixels for image in images]))
+def _run(
+    session: Session, spec: ModelSpec, images: Sequence[SeenImage], path: Any = None
+) -> tuple[Outputs, Any]:
+    """The session's outputs, a row for each image, all of them finite, and what led to them."""
+    rows = np.stack([image.pixels for image in images])
+    outputs, path = task_of(spec).evaluate(spec, functools.partial(run_images, session), rows, path)
     finite = np.isfinite(flatten(outputs)).all(axis=1)
     if not finite.all():
         image = images[int(np.argmin(finite))]
@@ -252,4 +259,4 @@ def _run(session: Session, images: Sequence[SeenImage]) -> Outputs:
             f"image {image.name}: {session.precision} on {session.backend} gave NaN or infinity, "
             f"expected finite numbers. {find_format(session.precision).not_finite}"
         )
-    return outputs
+    return outputs, path

@@ -14,6 +14,7 @@ from edge_vit.measure.records import OUTCOME, Rows, unpack
 from edge_vit.measure.results import Disagreement
 from edge_vit.measure.worst import DRAWN_PIXELS, SeenImage, keep_worst, png_of, thumbnail_png
 from edge_vit.spec import ModelSpec
+from edge_vit.spec.samples import picture_of
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.numerics import FloatArray, IntArray, activate, cosine, in_top_k
@@ -108,8 +109,8 @@ class Comparison:
     def _picture(self, image: SeenImage, reference: Outputs, candidate: Outputs) -> str:
         """Return the image, with both predictions where they are drawn, as PNG in base64."""
         if not self._task.is_drawn:
-            return thumbnail_png(image.pixels)
-        large = Image.fromarray(image.pixels)
+            return thumbnail_png(picture_of(image.pixels))
+        large = Image.fromarray(picture_of(image.pixels))
         scale = DRAWN_PIXELS / max(large.size)
         large = large.resize([max(1, round(side * scale)) for side in large.size])
         return png_of(self._task.overlay(self._spec, large, reference, candidate))

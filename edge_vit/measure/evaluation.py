@@ -60,6 +60,7 @@ class Evaluator:
             has_label_sets=task.has_label_sets,
             max_bad=what.max_bad,
             clip=bundle.spec.preprocess.clip,
+            spec=bundle.spec,
         )
         table = bundle.read_table() if bundle.has(TABLE) else None
         self._calibrated_on = CalibrationImages.of(table)

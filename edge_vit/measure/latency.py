@@ -22,6 +22,7 @@ from edge_vit.measure.results import LatencyReport
 from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec, TensorSpec
+from edge_vit.spec.samples import feeds_of, noise_for
 
 SCENARIOS = {
     "saturated": "one run after another, as fast as they go",
@@ -205,9 +206,9 @@ class _Rounds:
     def __init__(
         self, sessions: Sequence[Session], batch_size: int, images: UInt8Array | None
     ) -> None:
-        tensor = sessions[0].inputs[0]
-        batches = _make_batches(tensor, batch_size, images)
-        self._feeds = itertools.cycle([{tensor.name: batch} for batch in batches])
+        inputs = sessions[0].inputs
+        batches = _make_batches(inputs, batch_size, images)
+        self._feeds = itertools.cycle([feeds_of(inputs, batch) for batch in batches])
         self._recorders = [Recorder() for _ in sessions]
 
     def run(
@@ -271,13 +272,12 @@ class _Rounds:
 
 
 def _make_batches(
-    tensor: TensorSpec, batch_size: int, images: UInt8Array | None
+    inputs: Sequence[TensorSpec], batch_size: int, images: UInt8Array | None
 ) -> list[UInt8Array]:
     """A few batches of `images`, of noise where there are none; they are taken round and round."""
     if images is None:
-        shape = tuple(map(int, tensor.shape[1:]))
         count = NUM_TIMED_IMAGES if batch_size == 1 else batch_size + NUM_TIMED_IMAGES
-        images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+        images = noise_for(inputs, count)
     if len(images) == 0:
         raise SpecError("images to time on: got none, expected at least 1")
     return [

@@ -79,6 +79,7 @@ def verify(
         has_label_sets=task_of(spec).has_label_sets,
         max_bad=max_bad,
         clip=spec.preprocess.clip,
+        spec=spec,
     )
     table = bundle.read_table() if bundle.has(TABLE) else None
     history = LookHistory() if look else read_history(bundle)

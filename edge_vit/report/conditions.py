@@ -8,6 +8,7 @@ from edge_vit.report.wording import MISSING, YES_NO, count, short_digest
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import CalibrationTable
 from edge_vit.tasks import task_of
+from edge_vit.values import to_json
 
 
 def conditions(report: VerifyReport, table: CalibrationTable | None) -> tuple[Grid, ...]:
@@ -94,7 +95,12 @@ def _text_rows(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
 
 
 def preprocess_grid(spec: ModelSpec) -> Grid:
-    """Return how an image becomes the model's input, in timm's words."""
+    """Return how an image becomes the model's input, in timm's words; or its other inputs."""
+    if not spec.takes_images:
+        inputs = [(tensor.name, str(tensor)) for tensor in spec.inputs]
+        sampling = [] if spec.sampling is None else to_json(spec.sampling).items()
+        facts = [(name.replace("_", " "), str(value)) for name, value in sampling]
+        return Grid("Inputs", ("input", "value"), (*inputs, *facts), 2)
     preprocess = spec.preprocess
     rows = (
         ("image_size", " × ".join(map(str, preprocess.image_size)) + " (height × width)"),

@@ -146,8 +146,11 @@ def score_error(report: AccuracyReport) -> float | None:
 
 def accuracy_conditions(report: AccuracyReport) -> str:
     """Return in words which images were compared, and what that can and cannot say."""
-    loss = report.measures.get(task_of_report(report).loss_measure)
-    judged = "with their truth" if loss and loss.value is not None else None
+    task = task_of_report(report)
+    loss, name = report.measures.get(task.loss_measure), task.loss_measure
+    needs_truth = all(each.compare is None for each in task.measures if each.name == name)
+    is_judged = loss is not None and loss.value is not None
+    judged = ("with their truth" if needs_truth else "without truth") if is_judged else None
     sentences = [
         f"{count(report.num_images, 'image')} of {report.data} "
         f"(digest {short_digest(report.data_digest)}), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from edge_vit.runtime.session import (
     run_images,
 )
 from edge_vit.spec import ModelSpec, Precision
+from edge_vit.spec.samples import is_sample
 from edge_vit.tasks import task_of
 from edge_vit.tasks.prediction import Prediction as Prediction
 
@@ -71,7 +73,9 @@ class Predictor:
         Raises:
             ImageError: there are no images, at once; or one cannot be read, when its turn comes.
         """
-        images = open_image_source(source, has_truth=False, clip=self.spec.preprocess.clip)
+        images = open_image_source(
+            source, has_truth=False, clip=self.spec.preprocess.clip, spec=self.spec
+        )
         return (self._predict(item.name, item.pixels, top) for item in images)
 
     def close(self) -> None:
@@ -86,8 +90,9 @@ class Predictor:
 
     def _predict(self, name: str, pixels: UInt8Array, top: int | None) -> Prediction:
         model_input = preprocess(pixels, self.spec.preprocess)
-        outputs = run_images(self.session, model_input[None])
-        size = (pixels.shape[-3], pixels.shape[-2])
+        run = functools.partial(run_images, self.session)
+        outputs, _ = task_of(self.spec).evaluate(self.spec, run, model_input[None])
+        size = (0, 0) if is_sample(pixels) else (pixels.shape[-3], pixels.shape[-2])
         return interpret(name, outputs, self.spec, self.session.precision, top, size)
 
 

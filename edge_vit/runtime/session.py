@@ -25,6 +25,7 @@ from edge_vit.runtime.options import DEFAULT_OPTIONS as DEFAULT_OPTIONS
 from edge_vit.runtime.options import SessionOptions as SessionOptions
 from edge_vit.runtime.options import num_cores as num_cores
 from edge_vit.spec import Precision, TensorSpec
+from edge_vit.spec.samples import feeds_of
 
 Array = npt.NDArray[Any]
 AnySession = TypeVar("AnySession", bound="Session")
@@ -249,8 +250,8 @@ def run_images(session: Session, images: Array) -> dict[str, Array]:
     """Return the outputs of `session` for any number of `images`, (count, ...) each, in order.
 
     Where the batch is limited the session runs as often as needed; a last batch that is too small
-    is filled up by repeating the last image, and what comes of the repetitions is cut off. The
-    graph has one input; images are uint8 (count, height, width, 3) RGB, as preprocessed.
+    is filled up by repeating the last image, and what comes of the repetitions is cut off. Images
+    are uint8 (count, height, width, 3) RGB, as preprocessed, or samples (edge_vit.spec.samples).
 
     Raises:
         ShapeError: the graph takes no such images, or an output has not a row for each.
@@ -269,7 +270,7 @@ def run_images(session: Session, images: Array) -> dict[str, Array]:
 
 def _run_rows(session: Session, images: Array) -> dict[str, Array]:
     """The outputs of one run, each with a row for each image."""
-    outputs = session.run({session.inputs[0].name: images})
+    outputs = session.run(feeds_of(session.inputs, images))
     for name, output in outputs.items():
         if output.shape[:1] != images.shape[:1]:
             raise ShapeError(

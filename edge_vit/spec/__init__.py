@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from edge_vit.errors import SpecError
 from edge_vit.formats import Precision as Precision
 from edge_vit.spec.clip import ClipSpec as ClipSpec
+from edge_vit.spec.sampling import SamplingSpec as SamplingSpec
 from edge_vit.values import WRITTEN_IF_SET
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ class ModelSpec:
     task: TaskName  # what the output means
     # Names of the classes, labels or scores by index; empty for features or where none are known
     labels: tuple[str, ...]
-    # One tensor, images: uint8 (batch, height, width, 3) RGB, of clips (batch, frames, ...)
+    # images: uint8 (batch, height, width, 3) RGB, of clips (batch, frames, ...); or what the task
+    # takes in place of images
     inputs: tuple[TensorSpec, ...]
     # As the task names them, float32, batch first; the first one's last axis holds classes, scores
     # or channels, or it is a map (batch, height, width) or (batch, channels, height, width)
@@ -187,6 +189,8 @@ class ModelSpec:
     nms: float | None = field(default=None, metadata=WRITTEN_IF_SET)
     # What a text tower made of the labels at export; None where the model has a head of its own
     text: BakedText | None = field(default=None, metadata=WRITTEN_IF_SET)
+    # How samples are drawn with the model; None where it is no step of diffusion
+    sampling: SamplingSpec | None = field(default=None, metadata=WRITTEN_IF_SET)
 
     def __post_init__(self) -> None:
         task = _task(self.task)
@@ -198,6 +202,11 @@ class ModelSpec:
         if not self.inputs or not self.outputs or not all(tensor.shape for tensor in tensors):
             raise SpecError(f"tensors of {self.name}: expected an input and an output with shapes")
         task.check(self)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the input is images, or samples of other inputs (edge_vit.spec.samples)."""
+        return _task(self.task).takes_images
 
     @property
     def gives_probabilities(self) -> bool:

@@ -27,6 +27,8 @@ TASKS: Registry[Task] = Registry(
         "panoptic_segmentation": "edge_vit.tasks.segmentation:PANOPTIC",
         "dense": "edge_vit.tasks.dense:TASK",
         "depth": "edge_vit.tasks.depth:TASK",
+        "denoising": "edge_vit.tasks.generation.task:DENOISING",
+        "decoding": "edge_vit.tasks.generation.task:DECODING",
         "features": "edge_vit.tasks.features:TASK",
     },
 )

@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
+from edge_vit.spec.samples import Rows
 from edge_vit.tasks.measures import Measure, MeasureValue
 from edge_vit.tasks.numerics import (
     BoolArray,
@@ -30,6 +31,9 @@ from edge_vit.tasks.prediction import Prediction
 
 Outputs = Mapping[str, FloatArray]
 """Outputs by name, a row for each image."""
+
+Run = Callable[[Rows], Outputs]
+"""A model: images or samples, (count, ...), to its outputs, a row for each."""
 
 Size = tuple[int, int]
 """(height, width) of an image in its own pixels."""
@@ -78,6 +82,7 @@ class Task(ABC):
     # Whether an image's class folder has to do with its output
     reads_class_folders: bool = False
     has_label_sets: bool = False  # whether any number of labels is true of an image
+    takes_images: bool = True  # whether inputs are images, or samples of inputs by name
     has_direction: bool = True  # whether the cosine of two outputs is a measure
     # Whether images are judged by each other, so that parts do not add up
     needs_all_images: bool = False
@@ -220,6 +225,23 @@ class Task(ABC):
     @abstractmethod
     def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
         """Return how far each row of `candidate` is from `reference`, (rows,), never negative."""
+
+    def evaluate(
+        self, spec: ModelSpec, run: Run, rows: Rows, path: Any = None
+    ) -> tuple[Outputs, Any]:
+        """Return the outputs of `rows` that are compared, and what led to them: here one run.
+
+        `path` is what the reference returned for the same rows, None for the reference itself.
+        """
+        return run(rows), None
+
+    def start(self, spec: ModelSpec, seed: int, label: int | None = None) -> Rows:
+        """Return the sample, (), that stands for `seed`, of a task that takes no images."""
+        raise NotImplementedError(f"{self.name} takes images")
+
+    def inputs_of(self, spec: ModelSpec, run: Run, seed: int) -> tuple[tuple[str, ...], Rows]:
+        """Return what a model is fed while it makes of `seed` what it makes, and names for it."""
+        return (f"seed {seed}",), self.start(spec, seed)[None]
 
     def aligned(
         self, spec: ModelSpec, reference: Outputs, candidate: Outputs

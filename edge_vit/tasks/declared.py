@@ -16,6 +16,8 @@ SEGMENTATION, INSTANCES, PANOPTIC = (
     *("segmentation", "instance_segmentation", "panoptic_segmentation"),
 )
 """The tasks of masks: a class for each pixel, objects, and both."""
+DENOISING, DECODING = "denoising", "decoding"
+"""The task of a step of diffusion; of a decoder of latents."""
 
 _REMARKS = {
     "multi_label": "its configuration says multi-label: each label is on or off by itself",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +87,10 @@ def _at_batch(model: ir.Model, batch: int) -> tuple[onnx.ModelProto, Weights]:
     """
     proto, weights = split_weights(model)
     del proto.graph.value_info[:]
-    first = proto.graph.input[0].type.tensor_type.shape.dim[0]
-    first.dim_value = first.dim_value or batch
+    for value in proto.graph.input:
+        if value.name not in weights:
+            first = value.type.tensor_type.shape.dim[0]
+            first.dim_value = first.dim_value or batch
     return proto, weights
 
 
@@ -117,15 +120,24 @@ def _run(
     proto: onnx.ModelProto, names: list[str], batch: int, weights: Weights
 ) -> dict[str, Array]:
     session = open_graph(proto.SerializeToString(), as_written=True)
-    image, *others = session.get_inputs()
-    shape = [batch if not isinstance(dim, int) else dim for dim in image.shape]
-    noise = np.random.default_rng(0).standard_normal(shape)
-    is_float = "float" in image.type
-    feed = noise.astype(np.float32) if is_float else (noise * 50 + 128).clip(0, 255).astype("u1")
-    given = {other.name: weights[other.name].numpy() for other in others}
+    feeds = {
+        value.name: weights[value.name].numpy() if value.name in weights else _noise(value, batch)
+        for value in session.get_inputs()
+    }
     try:
-        return dict(zip(names, session.run(names, {image.name: feed, **given}), strict=True))
+        return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:  # ONNX Runtime raises a class of its own for every status code
         raise SpecError(
             f"the graph does not run at batch size {batch}: {one_line(error)}"
         ) from None
+
+
+def _noise(value: Any, batch: int) -> Array:
+    """Return seeded noise for an input of ONNX Runtime's; of integers, but pixels, zeros."""
+    shape = [batch if not isinstance(dim, int) else dim for dim in value.shape]
+    noise = np.random.default_rng(0).standard_normal(shape)
+    if "float" in value.type:
+        return noise.astype(np.float32)
+    if "uint8" in value.type:
+        return (noise * 50 + 128).clip(0, 255).astype("u1")
+    return np.zeros(shape, np.int32 if "int32" in value.type else np.int64)

@@ -17,6 +17,7 @@ from torch import nn
 
 from edge_vit.errors import EdgeVitError, SpecError, did_you_mean
 from edge_vit.export.checkpoint import fill
+from edge_vit.export.sources.generation import generation_source, own_inputs
 from edge_vit.export.sources.map_outputs import whole_image
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
@@ -31,7 +32,8 @@ _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdli
 def open_python(request: SourceRequest) -> TorchSource:
     """Return the model that the user's factory makes when called with the model arguments.
 
-    A module may tell its preprocessing in an attribute `preprocess`, a `PreprocessSpec`.
+    A module may tell its preprocessing in an attribute `preprocess`, a `PreprocessSpec`; or one
+    that takes no images its `inputs`, `TensorSpec`s, and how it is sampled in `sampling`.
     """
     module_name, _, factory_name = request.target.partition(":")
     if not module_name or not factory_name:
@@ -49,6 +51,11 @@ def open_python(request: SourceRequest) -> TorchSource:
     weights = ""
     if request.checkpoint is not None:
         weights = fill(module, request.checkpoint, request.weights_key)
+    inputs, sampling = own_inputs(made, module)
+    if inputs:
+        return generation_source(
+            request, module, name=factory_name, inputs=inputs, sampling=sampling, weights=weights
+        )
     own = getattr(made, "preprocess", None) or getattr(module, "preprocess", None)
     is_own = isinstance(own, PreprocessSpec)
     source = torch_source(

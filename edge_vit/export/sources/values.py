@@ -17,7 +17,14 @@ from edge_vit.export.checkpoint import refuse_nonfinite
 from edge_vit.export.sources.map_outputs import MapModel, MapOutput, choose_map, name_map
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
-from edge_vit.spec import Activation, BakedText, PreprocessSpec, TaskName
+from edge_vit.spec import (
+    Activation,
+    BakedText,
+    PreprocessSpec,
+    SamplingSpec,
+    TaskName,
+    TensorSpec,
+)
 from edge_vit.tasks import task_named
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -56,14 +63,18 @@ class Source:
     outputs: tuple[str, ...] = ()
     activation: Activation | None = None  # of the scores, where the source knows it
     text: BakedText | None = None  # in its head, of a zero-shot model
+    # What the model takes in place of images, in its own order; empty where it takes images
+    inputs: tuple[TensorSpec, ...] = ()
+    sampling: SamplingSpec | None = None  # how samples are drawn with it
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchSource(Source):
     """A torch model that is ready to be traced: in eval mode, float32, on the CPU.
 
-    It takes normalised float32 images (B, 3, H, W), or clips (B, frames, 3, H, W), and returns one
-    tensor, logits (B, classes) or features (B, channels), or a tuple of `outputs`.
+    It takes normalised float32 images (B, 3, H, W), or clips (B, frames, 3, H, W), or its `inputs`
+    one after the other, and returns one tensor, logits (B, classes) or features (B, channels), or a
+    tuple of `outputs`.
     """
 
     module: nn.Module

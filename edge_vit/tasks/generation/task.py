@@ -1,0 +1,204 @@
+"""The tasks: a denoiser inside its sampling loop, and a decoder of latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_vit.errors import SpecError
+from edge_vit.spec import Activation, ModelSpec
+from edge_vit.spec.samples import Rows, as_picture
+from edge_vit.tasks.base import Outputs, Run, Size, Task, Wording
+from edge_vit.tasks.generation.loop import (
+    LABELS,
+    LATENTS,
+    TIMESTEPS,
+    noise,
+    predict,
+    sample,
+    sampling_of,
+    unlabelled,
+)
+from edge_vit.tasks.generation.measures import (
+    LOSS,
+    MEASURES,
+    SAMPLE,
+    STEP_MEASURES,
+    STEPS,
+    lost_energy,
+    sample_of,
+)
+from edge_vit.tasks.generation.prediction import SamplePrediction
+from edge_vit.tasks.measures import Measure
+from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray
+from edge_vit.tasks.prediction import Prediction
+
+MAX_LOST = 0.05
+"""Largest share of a sample's energy in which it may differ and still count as the same."""
+_GAP = 4  # pixels between two pictures
+_SAMPLES = (
+    "Left what fp32 makes of the seed, right what this precision makes of it; the pictures that "
+    "differ most come first."
+)
+
+
+class Generation(Task):
+    """What a denoiser and a decoder share: latents in, an image out."""
+
+    columns = ("shape", "smallest", "largest")
+    num_word_columns = 2
+    takes_images = False
+    has_labels = False
+    is_drawn = True
+    disagreement_is_loss = True
+    default_top = 1
+    measures: tuple[Measure, ...] = MEASURES
+    loss_measure = LOSS.name
+
+    def width_of(self, shape: tuple[int | str, ...]) -> int | str:
+        """Return the number of channels."""
+        return shape[1]
+
+    def values(self, spec: ModelSpec, outputs: Outputs) -> FloatArray:
+        """Return what sampling ended in, or the model's own output, a row for each sample."""
+        return sample_of(spec, outputs)
+
+    def predict(
+        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
+    ) -> Prediction:
+        """Return what was generated, whatever `top` is."""
+        return SamplePrediction(image, np.asarray(sample_of(spec, outputs), np.float32))
+
+    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
+        """Return whether the error has at most `MAX_LOST` of the energy of the reference."""
+        return self.divergence(spec, reference, candidate) <= MAX_LOST
+
+    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
+        """Return the energy of the error over that of the reference."""
+        return lost_energy(spec, reference, candidate)
+
+    def overlay(self, spec: ModelSpec, picture: Any, reference: Outputs, candidate: Outputs) -> Any:
+        """Return both samples side by side, the reference's first, as high as `picture` each."""
+        from PIL import Image
+
+        side = max(picture.size)
+        canvas = Image.new("RGB", (2 * side + _GAP, side), "white")
+        for index, outputs in enumerate((reference, candidate)):
+            shown = Image.fromarray(as_picture(sample_of(spec, outputs)[0]))
+            shown = shown.resize((side, side), Image.Resampling.BICUBIC)
+            canvas.paste(shown, (index * (side + _GAP), 0))
+        return canvas
+
+    def start(self, spec: ModelSpec, seed: int, label: int | None = None) -> Rows:
+        """Return the noise that belongs to `seed`."""
+        return noise(spec, seed, label)
+
+
+class Denoising(Generation):
+    """One step of diffusion: what of the latents is noise, or which way they move."""
+
+    name = "denoising"
+    wording = Wording(
+        subject="The sample",
+        agreement=(
+            f"Same answer: what sampling ends in differs from fp32's of the same seed by at most "
+            f"{MAX_LOST:.0%} of its energy."
+        ),
+        divergence="{} of the sample's energy",
+        loss="samples, by the energy of the error,",
+        pictures=_SAMPLES,
+    )
+    measures = (*MEASURES, *STEP_MEASURES)
+
+    def output_name(self, activation: Activation | None = None) -> str:
+        """Return ``predicted``; `SamplingSpec.prediction` has what that is."""
+        return "predicted"
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuse a model without latents and timesteps, or whose output is not like its latents."""
+        super().check(spec)
+        shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
+        latents, output = shapes.get(LATENTS, ()), spec.outputs[0].shape
+        wanted = {LATENTS: 4, TIMESTEPS: 1, LABELS: 1}
+        is_known = all(len(shape) == wanted.get(name) for name, shape in shapes.items())
+        if not is_known or next(iter(shapes), "") != LATENTS or TIMESTEPS not in shapes:
+            got = ", ".join(f"{tensor.name} {tensor}" for tensor in spec.inputs)
+            raise SpecError(
+                f"inputs of {spec.name}: got {got}, expected {LATENTS} float32 (batch, channels, "
+                f"height, width), {TIMESTEPS} (batch), and {LABELS} int64 (batch) where it takes "
+                "classes"
+            )
+        if (
+            len(output) != 4
+            or output[2:] != latents[2:]
+            or output[1]
+            not in (
+                latents[1],
+                2 * int(latents[1]),
+            )
+        ):
+            raise SpecError(
+                f"output of {spec.name}: got {spec.outputs[0]}, expected one like {LATENTS}, "
+                f"{spec.inputs[0]}, or twice as many channels, where it learns the variance too"
+            )
+        if spec.sampling is None:
+            raise SpecError(f"{spec.name} has no sampling: how noise is taken away step by step")
+
+    def evaluate(
+        self, spec: ModelSpec, run: Run, rows: Rows, path: Any = None
+    ) -> tuple[Outputs, Any]:
+        """Return what sampling from each of `rows` ends in, and what was predicted on the way.
+
+        Predictions are compared at the latents of the reference's own `path`.
+        """
+        taken = [sample(spec, run, rows[index, ...]) for index in range(len(rows))]
+        path = path or taken
+        steps = [
+            own.predicted if own is given else predict(spec, run, given.rows)
+            for own, given in zip(taken, path, strict=True)
+        ]
+        return {SAMPLE: np.stack([each.latents for each in taken]), STEPS: np.stack(steps)}, path
+
+    def inputs_of(self, spec: ModelSpec, run: Run, seed: int) -> tuple[tuple[str, ...], Rows]:
+        """Return what the model is fed while `seed` is sampled, (steps,), with a name for each."""
+        rows = sample(spec, run, noise(spec, seed)).rows
+        names = tuple(f"seed {seed}, timestep {row[TIMESTEPS]:g}" for row in rows)
+        if not sampling_of(spec).is_guided:
+            return names, rows
+        without = tuple(f"{name}, no label" for name in names)
+        return names + without, np.concatenate([rows, unlabelled(sampling_of(spec), rows)])
+
+
+class DecodingLatents(Generation):
+    """Latents of an image tokenizer to the image."""
+
+    name = "decoding"
+    wording = Wording(
+        subject="The image",
+        agreement=(
+            f"Same answer: the image differs from fp32's of the same latents by at most "
+            f"{MAX_LOST:.0%} of its energy."
+        ),
+        divergence="{} of the image's energy",
+        loss="images, by the energy of the error,",
+        pictures=_SAMPLES,
+    )
+
+    def output_name(self, activation: Activation | None = None) -> str:
+        """Return ``image``."""
+        return "image"
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuse a model that does not turn latents into one map of channels."""
+        super().check(spec)
+        ranks = [len(tensor.shape) for tensor in (*spec.inputs, *spec.outputs)]
+        if ranks != [4, 4] or spec.inputs[0].name != LATENTS:
+            got = ", ".join(f"{tensor.name} {tensor}" for tensor in (*spec.inputs, *spec.outputs))
+            raise SpecError(
+                f"{spec.name}: got {got}, expected {LATENTS} float32 (batch, channels, height, "
+                "width) and one output likewise"
+            )
+
+
+DENOISING, DECODING = Denoising(), DecodingLatents()
