@@ -12,7 +12,15 @@ from edge_vit.measure.measured import Columns, collect, join_columns
 from edge_vit.measure.partial import PartialAccuracy
 from edge_vit.measure.records import OUTCOME, Rows, unpack
 from edge_vit.measure.results import Disagreement
-from edge_vit.measure.worst import DRAWN_PIXELS, SeenImage, keep_worst, png_of, thumbnail_png
+from edge_vit.measure.worst import (
+    DRAWN_PIXELS,
+    NUM_COLOURS,
+    WIDE_PIXELS,
+    SeenImage,
+    keep_worst,
+    png_of,
+    thumbnail_png,
+)
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.samples import picture_of
 from edge_vit.tasks import task_of
@@ -113,7 +121,11 @@ class Comparison:
         large = Image.fromarray(picture_of(image.pixels))
         scale = DRAWN_PIXELS / max(large.size)
         large = large.resize([max(1, round(side * scale)) for side in large.size])
-        return png_of(self._task.overlay(self._spec, large, reference, candidate))
+        drawn = self._task.overlay(self._spec, large, reference, candidate)
+        if drawn.width > DRAWN_PIXELS:  # several side by side: a page holds 18 in two megabytes
+            drawn.thumbnail((WIDE_PIXELS, WIDE_PIXELS))
+            drawn = drawn.quantize(NUM_COLOURS)
+        return png_of(drawn)
 
 
 def labels_of(images: Sequence[SeenImage]) -> IntArray:

@@ -20,6 +20,9 @@ THUMBNAIL_PIXELS = 128
 DRAWN_PIXELS = 256
 """Longest side of a picture in which predictions are drawn."""
 
+WIDE_PIXELS, NUM_COLOURS = 584, 128
+"""Longest side of pictures that stand side by side in one, and how many colours they have."""
+
 
 @dataclass(frozen=True, eq=False)
 class SeenImage:

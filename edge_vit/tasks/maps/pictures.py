@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vit.tasks.numerics import Float64Array, FloatArray
+from edge_vit.tasks.numerics import FloatArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +30,10 @@ _STOPS = np.array(
     np.float64,
 )
 """Ten colours of viridis (CC0), from the lowest value to the highest."""
+
+_AT = np.linspace(0, len(_STOPS) - 1, 256)
+_TABLE = np.stack([np.interp(_AT, np.arange(len(_STOPS)), each) for each in _STOPS.T], axis=-1)
+_TABLE = _TABLE.round().astype(np.uint8)
 
 
 def to_png16(values: FloatArray, low: float | None = None, high: float | None = None) -> bytes:
@@ -71,32 +75,29 @@ def from_png16(source: Path | bytes) -> FloatArray:
 
 def scaled(
     values: FloatArray, low: float | None = None, high: float | None = None
-) -> tuple[Float64Array, float, float]:
+) -> tuple[FloatArray, float, float]:
     """Return `values` so that `low` is 0 and `high` 1, clipped, and both; NaN stays."""
     known = values[np.isfinite(values)]
     low = float(known.min()) if low is None and known.size else low or 0.0
     high = float(known.max()) if high is None and known.size else high or 0.0
     span = high - low if high > low else 1.0
-    shares: Float64Array = np.clip((np.asarray(values, np.float64) - low) / span, 0, 1)
+    shares: FloatArray = np.clip((values - low) / span, 0, 1)
     return shares, low, high
 
 
 def colours(shares: FloatArray) -> NDArray[np.uint8]:
     """Return `shares`, 0 to 1, as colours, uint8 (..., 3): dark blue to yellow."""
-    at = np.nan_to_num(np.asarray(shares, np.float64)) * (len(_STOPS) - 1)
-    places = np.arange(len(_STOPS))
-    found = [np.interp(at, places, channel) for channel in _STOPS.T]
-    levels: NDArray[np.uint8] = np.stack(found, axis=-1).round().astype(np.uint8)
-    return levels
+    found: NDArray[np.uint8] = _TABLE[(np.nan_to_num(shares) * 255).round().astype(np.uint8)]
+    return found
 
 
 def blend(picture: Image, shown: NDArray[np.uint8], known: NDArray[np.bool_]) -> Image:
     """Return `picture` with `shown`, uint8 (height, width, 3), over it where it is `known`."""
     from PIL import Image
 
-    ground = np.asarray(picture.convert("RGB"), np.float64)
-    share = np.where(known, _OPACITY, 0.0)[..., None]
-    return Image.fromarray((ground * (1 - share) + shown * share).round().astype(np.uint8))
+    ground = picture.convert("RGB")
+    mixed = Image.blend(ground, Image.fromarray(shown), _OPACITY)
+    return mixed if known.all() else Image.composite(mixed, ground, Image.fromarray(known))
 
 
 def beside(pictures: Sequence[Image]) -> Image:

@@ -109,6 +109,12 @@ function drawAnswer(answer) {
     return;
   }
   if (answer.features) { put("best", "features"); put("kind", "this model has no classes"); return; }
+  if (answer.map) {
+    const [low, high, mean] = ["low", "high", "mean"].map((name) => Number(answer.map[name].toPrecision(3)));
+    put("best", `${answer.map.name} ${low} to ${high}`);
+    put("kind", `mean ${mean}; the map lies over the picture`);
+    return;
+  }
   const on = answer.smoothed_labels_on || answer.labels_on;
   put("best", on ? on.slice(0, 3).join(", ") || "no label" : bestOf(list));
   $("best").classList.toggle("unsure", !answer.is_confident);
