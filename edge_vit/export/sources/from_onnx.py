@@ -1,4 +1,4 @@
-"""``onnx:FILE``: a classifier, feature extractor, detector or map that another program exported."""
+"""``onnx:FILE``: a model that another program exported: of classes, features, boxes or maps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from edge_vit.export.sources.onnx_detector import (
     take_sizes,
 )
 from edge_vit.export.sources.onnx_file import read_graph, refuse_quantized, widen
+from edge_vit.export.sources.onnx_masks import OUTPUTS as QUERIES
+from edge_vit.export.sources.onnx_masks import take_queries
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import (
     CHANNELS_REMARK,
@@ -78,9 +80,15 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     del model.graph.value_info[:]
     activation: Activation | None = None
     outputs: tuple[str, ...] = ()
-    if is_detector(model):
-        detector = as_detector(request.address, model, size_input, preprocess.image_size)
+    queries = take_queries(request, model)
+    if queries is not None:
         preprocess = whole_image(request, preprocess)  # a crop would lose objects
+        task, model, outputs = queries.task, queries.model, QUERIES
+        labels, activation = check_classes(request, task, queries.num_classes), queries.activation
+        remarks += queries.remarks
+    elif is_detector(model):
+        detector = as_detector(request.address, model, size_input, preprocess.image_size)
+        preprocess = whole_image(request, preprocess)
         task, model, outputs = DETECTION, detector.model, OUTPUTS
         labels, activation = _settle_classes(request, detector)
         remarks += detector.remarks
