@@ -7,10 +7,16 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
+NEEDS_NETWORK = ("08_segmentation", "09_depth")
+"""Their backbone comes from a package index."""
 DETECTOR = ROOT / "examples" / "07_detector.py"
 
 
@@ -51,7 +57,12 @@ def run_example(folder, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem) for p in EXAMPLES if p.stem != DETECTOR.stem]
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=pytest.mark.network if p.stem in NEEDS_NETWORK else ())
+        for p in EXAMPLES
+        if p.stem != DETECTOR.stem
+    ],
 )
 @pytest.mark.uncounted
 def test_runs(path, run_example):
@@ -76,3 +87,43 @@ def test_the_trained_detector_finds_digits_in_each_precision(share, run_example,
     }
     assert found["fp32"][1] >= 0.7
     assert found["int8"][0] >= found["fp32"][0] - (0.005 if share == 1 else 0.05)
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    """Return the module that makes rooms."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    return importlib.import_module("rooms.scenes")
+
+
+def test_rooms_have_true_masks_and_depths(rooms, tmp_path):
+    folder = rooms.write_scenes(tmp_path / "rooms", "test", count=2, side=64, seed=0)
+    again = rooms.write_scenes(tmp_path / "again", "test", count=2, side=64, seed=0)
+    for name in ("images", "masks", "instances", "depth"):
+        for number in ("0001", "0002"):
+            first, second = ((f / name / f"{number}.png").read_bytes() for f in (folder, again))
+            assert first == second
+    classes, objects, depth = (
+        np.asarray(Image.open(folder / name / "0001.png"))
+        for name in ("masks", "instances", "depth")
+    )
+    assert set(np.unique(classes)) <= set(range(len(rooms.LABELS)))
+    assert ((classes > 0) == (objects > 0)).all()
+    assert classes.any()
+    for number in set(np.unique(objects)) - {0}:  # of one class and one distance each
+        assert len(np.unique(classes[objects == number])) == 1
+        assert len(np.unique(depth[objects == number])) == 1
+    below = depth[objects == 0]
+    assert 1000 < below.min() < below.max() < 8000
+    column = np.ma.masked_array(depth[:, 0].astype(int), objects[:, 0] > 0).compressed()
+    assert (np.diff(column) <= 0).all(), "the floor comes nearer towards the lower edge"
+
+
+def test_the_heads_beside_the_rooms_fit(rooms):
+    model = importlib.import_module("rooms.model")
+    for name, channels in (("segmentation", len(rooms.LABELS)), ("depth", 1)):
+        head = model.Head(channels)
+        weights = load_file(ROOT / "examples" / "rooms" / f"{name}.safetensors")
+        head.load_state_dict({key: value.float() for key, value in weights.items()})
+        found = head(torch.zeros(1, 4 * model.WIDTH, model.GRID, model.GRID))
+        assert found.shape == (1, channels, 64, 64)
