@@ -59,11 +59,6 @@ _ALL = "all"
     "Most workspace of a kernel.  [default: half of what is free]",
     name="memory_mib",
 )
-@option(
-    "--timing-cache FILE",
-    "What earlier builds measured; read and written.  [default: one in the user's cache]",
-    click.Path(dir_okay=False, path_type=Path),
-)
 @option("--force", "Build even what is there already.")
 @params.lock_timeout_option
 @params.json_option
@@ -80,7 +75,6 @@ def command(
     optimization_level: int | None,
     targets: tuple[str, ...],
     memory_mib: int | None,
-    timing_cache: Path | None,
     force: bool,
     lock_timeout: float | None,
     as_json: bool,
@@ -109,7 +103,6 @@ def command(
                 builder.backend,
                 options,
                 memory_mib=memory_mib,
-                timing_cache=timing_cache,
                 lock_timeout=lock_timeout,
                 builder=builder,
                 force=force,

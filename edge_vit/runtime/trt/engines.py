@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_vit.bundle import Bundle, digest_of
-from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, SpecError
+from edge_vit.errors import ArtifactError, BackendError, SpecError
 from edge_vit.files import refuse_os_errors
 from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.locks import LOCK, locked
@@ -137,7 +137,6 @@ def build_engine(
     options: EngineOptions = DEFAULT_OPTIONS,
     *,
     memory_mib: int | None = None,
-    timing_cache: Path | None = None,
     lock_timeout: float | None = None,
     builder: Builder | None = None,
     force: bool = False,
@@ -152,7 +151,6 @@ def build_engine(
             ``auto`` for the first of them that can.
         options: batches and the like.
         memory_mib: of workspace; None for what is free.
-        timing_cache: file that makes the next build quicker; None for one in the user's cache.
         lock_timeout: seconds to wait for another build of the same bundle; None for ever.
         builder: the TensorRT and the GPU that are here; None to let a child process look.
         force: build it in any case.
@@ -183,7 +181,7 @@ def build_engine(
         for engine in _candidates(bundle, precision, builder.backend) if not force else ():
             if _unfit(engine, wanted) is None:
                 return engine
-        built = _build(bundle, folder, wanted, builder, memory_mib, timing_cache, progress)
+        built = _build(bundle, folder, wanted, builder, memory_mib, progress)
         for engine in list_engines(folder):
             if engine.path != built.path and _is_superseded(engine.sidecar.identity, wanted):
                 remove_engine(engine)
@@ -298,7 +296,6 @@ def _build(
     wanted: EngineIdentity,
     builder: Builder,
     memory_mib: int | None,
-    timing_cache: Path | None,
     progress: Progress,
 ) -> Engine:
     onnx = bundle.graph(wanted.precision, "tensorrt")
@@ -316,7 +313,7 @@ def _build(
             batches=wanted.batches,
             optimization_level=wanted.optimization_level,
             targets=wanted.targets if builder.backend == "rtx" else (),
-            timing_cache=_timing_cache(builder, timing_cache),
+            timing_cache=_timing_cache(builder),
         )
         report = build_plan(builder, request, asked, what, progress, memory_mib)
         audit = report.audit
@@ -355,19 +352,14 @@ def _free_path(folder: Path, identity: EngineIdentity) -> Path:
     return next(path for path in paths if not sidecar_path(path).exists())
 
 
-def _timing_cache(builder: Builder, chosen: Path | None) -> str:
-    """The file that a build reads and writes; by GPU, version and CUDA where none was chosen."""
+def _timing_cache(builder: Builder) -> str:
+    """The file that a build reads and writes, by GPU, version and CUDA; empty for none."""
     if not builder.takes_timing_cache:
-        if chosen is not None:
-            raise EdgeVitError(
-                f"{builder.title} takes no timing cache: it times nothing when it builds. "
-                "Leave --timing-cache out"
-            )
         return ""
     hardware = builder.hardware
     gpu = re.sub(r"[^A-Za-z0-9]+", "-", hardware.gpu).strip("-")
     name = f"{gpu}-{builder.backend}{builder.version}-cuda{hardware.cuda}.cache"
-    return str(chosen or cache_folder() / "timing" / name)
+    return str(cache_folder() / "timing" / name)
 
 
 def _refuse_a_full_disk(folder: Path, num_bytes: int) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edge_vit.bundle import Bundle
-from edge_vit.errors import ArtifactError, EdgeVitError, GateFailed, SpecError
+from edge_vit.errors import ArtifactError, GateFailed, SpecError
 from edge_vit.progress import Silent
 from edge_vit.runtime.trt import store
 from edge_vit.runtime.trt.engines import build_engine, find_engine
@@ -370,9 +370,3 @@ def test_an_edited_graph_reaches_no_builder(bundle, real_builder):
 def test_impossible_targets_say_what_to_do(bundle, builder, options, words):
     with pytest.raises(SpecError, match=words):
         build_engine(bundle, "int8", builder.backend, options, builder=builder)
-
-
-def test_rtx_takes_no_timing_cache(bundle, tmp_path):
-    limits = {"timing_cache": tmp_path / "cache"}
-    with pytest.raises(EdgeVitError, match="takes no timing cache"):
-        build_engine(bundle, "int8", "rtx", SM86, builder=RTX, **limits)

@@ -17,7 +17,13 @@ from edge_vit.runtime.trt.api import TrtApi
 from edge_vit.runtime.trt.engines import build_engine, find_engine
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.runtime.trt.store import TrustRecord, find_record, keep_record, list_engines
+from edge_vit.runtime.trt.store import (
+    TrustRecord,
+    cache_folder,
+    find_record,
+    keep_record,
+    list_engines,
+)
 from edge_vit.spec import image_input
 from tests.runtime.trt.bundles import ORIN
 from tests.runtime.trt.fake_trt import Severity, fake_trt
@@ -151,18 +157,18 @@ def test_a_stale_engine_is_replaced_by_its_like(old_device, bundle):
     assert again.sidecar.identity.options == options
 
 
-def test_the_timing_cache_is_read_again(old_device, bundle, tmp_path):
-    limits = {"timing_cache": tmp_path / "my.cache"}
+def test_the_timing_cache_is_read_again(old_device, bundle):
     for _ in range(2):
-        build_engine(bundle, "int8", "trt", **limits, builder=old_device.builder, force=True)
+        build_engine(bundle, "int8", "trt", builder=old_device.builder, force=True)
     assert old_device.calls("create_timing_cache") == [(b"",), (b"timed",)]
-    assert limits["timing_cache"].read_bytes() == b"timed"
+    (cache,) = (cache_folder() / "timing").iterdir()
+    assert cache.read_bytes() == b"timed"
 
 
-def test_a_timing_cache_that_cannot_be_written_loses_no_engine(old_device, bundle, tmp_path):
-    (tmp_path / "file").write_text("")
-    limits = {"timing_cache": tmp_path / "file" / "my.cache"}
-    engine = build_engine(bundle, "int8", "trt", **limits, builder=old_device.builder)
+def test_a_timing_cache_that_cannot_be_written_loses_no_engine(old_device, bundle):
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    (cache_folder() / "timing").write_text("")
+    engine = build_engine(bundle, "int8", "trt", builder=old_device.builder)
     (warning,) = engine.sidecar.warnings
     assert warning.startswith("the timing cache is lost: cannot write ")
 
