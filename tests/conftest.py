@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -57,6 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first: short ones at the end keep all workers busy."""
     long = {item.path for item in items if item.get_closest_marker("uncounted")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the libraries hold out of garbage collections, which go through all of it."""
+    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_vit.graph.exact import feed_image, open_exact_session, return_memory
+from edge_vit.graph.exact import feed_image, open_exact_session, return_memory, size_of
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import sqnr_of
@@ -100,7 +100,7 @@ def run_outputs(
     model: onnx.ModelProto, spec: ModelSpec, images: Sequence[Array], threads: int | None = None
 ) -> Iterator[Outputs]:
     """Yield the outputs of `model`, of one image after the other."""
-    return_memory()
+    return_memory(size_of(model))
     session = open_exact_session(model, threads)
     del model  # the session has what it needs
     names = [output.name for output in spec.outputs]

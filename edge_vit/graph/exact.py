@@ -29,6 +29,7 @@ MAX_BYTES = 2**31 - 2**20
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FILE_NAME = "weights"
 _MIN_BYTES = 1024  # smaller constants, shapes among them, stay in the graph
+_MIN_RETURNED = 32 << 20  # smaller graphs are not worth the time of a collection
 
 
 def feed_image(spec: ModelSpec, image: Array) -> dict[str, Array]:
@@ -92,12 +93,14 @@ def open_exact_session(
     return _open(data, options)
 
 
-def return_memory() -> None:
-    """Give memory that is not in use back to the system.
+def return_memory(num_bytes: int) -> None:
+    """Give memory that is not in use back to the system, where graphs have `num_bytes` or more.
 
     A graph refers to itself, so that its weights stay until they are collected, and glibc keeps
     what was freed in pieces.
     """
+    if num_bytes < _MIN_RETURNED:
+        return
     gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
         ctypes.CDLL(None).malloc_trim(0)
@@ -148,7 +151,7 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
                 f"{error.strerror or error}. Set TMPDIR to a folder with room"
             ) from None
         del proto  # the file holds it now; this frame would until the end
-        return_memory()
+        return_memory(num_bytes)
         mapped = onnx.load(path, load_external_data=False)
         for entry in _locations(mapped):
             entry.value = str(path.with_name(_FILE_NAME))
@@ -171,6 +174,15 @@ def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
     return copy.SerializeToString(), str(place.parent)
 
 
+def size_of(model: onnx.ModelProto) -> int:
+    """Return the bytes of a graph, those of its weights in another file included."""
+    return model.ByteSize() + sum(int(entry.value) for entry in _entries(model, "length"))
+
+
 def _locations(model: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
+    return _entries(model, "location")
+
+
+def _entries(model: onnx.ModelProto, key: str) -> Iterator[onnx.StringStringEntryProto]:
     for tensor in model.graph.initializer:
-        yield from (entry for entry in tensor.external_data if entry.key == "location")
+        yield from (entry for entry in tensor.external_data if entry.key == key)

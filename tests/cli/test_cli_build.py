@@ -77,7 +77,7 @@ def test_builds_shows_and_finds_again(edgevit, vit):
         (["--target", "sm_86", "--min", 8, "--max", 4], "batch sizes: got min 8, opt 4, max 4", 1),
         (["--target", "sm_86", "--memory", 4], "memory: got 4 MiB, expected at least 16", 1),
     ],
-    ids=["orin", "word", "trt", "no gpu", "auto", "precision", "batch", "range", "memory", "cache"],
+    ids=["orin", "word", "trt", "no gpu", "auto", "precision", "batch", "range", "memory"],
 )
 def test_one_line_for_what_cannot_be(refused, vit, arguments, line, status):
     assert line in refused("build", vit.path, *arguments, status=status)
