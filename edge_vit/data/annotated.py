@@ -11,12 +11,17 @@ from edge_vit.data.images import FileSource, ImageItem
 from edge_vit.data.source import Wanted
 from edge_vit.errors import ImageError
 from edge_vit.tasks import TASKS, task_named
+from edge_vit.tasks.base import TruthFiles
 from edge_vit.tasks.detection.truth import Objects, read_coco, read_yolo
 
 ReadTruth = Callable[[int, ImageItem], object]
 """(index, decoded image) -> its objects, or what else is true of it."""
 
 IMAGES = "images"
+IMAGE_FOLDERS = (IMAGES, "leftImg8bit", "img_dir")
+"""Names of the folder of the images beside their truth, the last two of Cityscapes and mmseg."""
+
+_CITYSCAPES = "_leftImg8bit"  # end of the names of its images, that its masks do not have
 
 
 class AnnotatedSource(FileSource):
@@ -95,32 +100,58 @@ def open_yolo(address: str, wanted: Wanted) -> AnnotatedSource:
     return AnnotatedSource(paths, names, read, wanted.labels)
 
 
-def has_truth_files(folder: Path) -> bool:
-    """Return whether `folder` holds ``images``, and beside it the truth of a task in files."""
-    names = {name for task in TASKS.shipped for name in task_named(task).truth_folders}
-    return (folder / IMAGES).is_dir() and any((folder / name).is_dir() for name in names)
+def has_pairs(folder: Path, truth: TruthFiles | None) -> bool:
+    """Return whether `folder` holds images, and beside them the truth of a task in files.
+
+    Where a `truth` is wanted, the folder of the images may be given as well.
+    """
+    if truth is not None and find_truth(folder, truth.folders) is not None:
+        return True
+    names = [name for task in TASKS.shipped for name in task_named(task).truth_folders]
+    found = find_truth(folder, names)
+    return found is not None and found[0] != folder
+
+
+def find_truth(folder: Path, names: Sequence[str]) -> tuple[Path, Path] | None:
+    """Return the folder of the images, and that of their truth, one of `names`; None without one.
+
+    `folder` holds both, or it is that of the images or one in it, such as ``images/validation``.
+    """
+    for above in (folder, folder.parent, folder.parent.parent):
+        for images in IMAGE_FOLDERS:
+            inside = above == folder or folder.is_relative_to(above / images)
+            if not inside or not (above / images).is_dir():
+                continue
+            begin = above / images if above == folder else folder
+            rest = begin.relative_to(above / images)
+            places = (above / name / rest for name in names)
+            place = next((each for each in places if each.is_dir()), None)
+            if place is not None:
+                return begin, place
+    return None
 
 
 def open_pairs(address: str, wanted: Wanted) -> FileSource:
-    """Return the images in ``images``, each with the file of its name in the folder of the truth.
+    """Return the images beside which lies their truth, each with the file of its name.
 
     Without the truth that is wanted they are images alone.
     """
     root, truth = Path(address), wanted.truth
-    names = [path.as_posix() for path in list_folder(root / IMAGES).paths]
-    paths = [root / IMAGES / name for name in names]
-    folder = next((root / n for n in truth.folders if (root / n).is_dir()), None) if truth else None
-    if truth is None or folder is None:
+    pair = find_truth(root, truth.folders) if truth else None
+    images = pair[0] if pair else next(root / n for n in IMAGE_FOLDERS if (root / n).is_dir())
+    names = [path.as_posix() for path in list_folder(images).paths]
+    paths = [images / name for name in names]
+    if truth is None or pair is None:
         return FileSource(paths, names=names, labels=wanted.labels)
-    reader, place = truth, folder
+    reader, place = truth, pair[1]
 
     def read(index: int, item: ImageItem) -> object:
-        stem = (place / names[index]).with_suffix("")
+        stem = str((place / names[index]).with_suffix("")).removesuffix(_CITYSCAPES)
         found = [path for end in reader.suffixes if (path := Path(f"{stem}{end}")).is_file()]
         if not found:
             raise ImageError(
-                f"{item.name}: {place} holds no {stem.name}{' or '.join(reader.suffixes)} for it. "
-                "Give each image its file, or take those without one out"
+                f"{item.name}: {place} holds no {Path(stem).name}{' or '.join(reader.suffixes)} "
+                "for it. Give each image its file, or take those without one out"
             )
         height, width = item.pixels.shape[:2]
         return reader.read(found[0], (height, width))

@@ -255,7 +255,7 @@ def open_folder(address: str, wanted: Wanted) -> FileSource:
     """
     from edge_vit.data import annotated  # which makes sources of files, as this module does
 
-    if wanted.clip is None and annotated.has_truth_files(Path(address)):
+    if wanted.clip is None and annotated.has_pairs(Path(address), wanted.truth):
         return annotated.open_pairs(address, wanted)
     if wanted.clip is None and annotated.is_yolo(Path(address)):
         return annotated.open_yolo(address, wanted)

@@ -173,6 +173,31 @@ def test_masks_of_ade20k_begin_with_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("images", "masks", "image", "mask", "given"),
+    [
+        ("images", "annotations", "validation/a.jpg", "validation/a.png", "images/validation"),
+        ("img_dir", "ann_dir", "val/a.png", "val/a.png", "."),
+        ("img_dir", "ann_dir", "val/a.png", "val/a.png", "img_dir/val"),
+        (
+            *("leftImg8bit", "gtFine", "val/ulm/ulm_0_leftImg8bit.png"),
+            *("val/ulm/ulm_0_gtFine_labelTrainIds.png", "leftImg8bit/val"),
+        ),
+    ],
+)
+def test_layouts_of_other_tools(tmp_path, images, masks, image, mask, given):
+    pixels, classes = scene(0)
+    offset = int(masks == "annotations")
+    for place, array in ((images, pixels), (masks, classes + offset)):
+        path = tmp_path / place / (image if place == images else mask)
+        path.parent.mkdir(parents=True)
+        Image.fromarray(array).save(path)
+    source = open_with_truth(tmp_path / given)
+    assert len(source) == 1
+    assert (source.item(0).truth.classes == classes).all()
+    assert open_image_source(tmp_path / given, has_truth=False).item(0).truth is None
+
+
+@pytest.mark.parametrize(
     ("mask", "error", "message"),
     [
         (np.full(SIZE, 3, np.uint8), ImageError, "got level 3, but the model has 3 classes"),

@@ -74,7 +74,8 @@ class Segmentation(Task):
     default_top = 100
     loss_measure = DROP
     unlabelled_loss = LOST
-    truth_folders = ("masks", FROM_ONE)
+    truth_folders = ("masks", FROM_ONE, "gtFine", "ann_dir")
+    truth_suffixes = (".png", "_gtFine_labelTrainIds.png")
 
     def __init__(self) -> None:
         self.measures = self._measures()
