@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import cut_below, expose, keep_needed
-from edge_vit.graph.sites import Block, find_blocks
+from edge_vit.graph.sites import Unit, find_units
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
 
@@ -20,14 +20,14 @@ State = dict[str, Array]
 
 def walk_blocks(
     model: onnx.ModelProto, spec: ModelSpec, pixels: Sequence[Array], threads: int | None = None
-) -> Iterator[tuple[Block, Iterator[State]]]:
+) -> Iterator[tuple[Unit, Iterator[State]]]:
     """Yield each block, first to last, with what it reads and what its linear layers read.
 
     The inner iterator yields the values of one image after the other, in the order of `pixels`: all
     that flows into the graph below the block's root, and the input of each linear layer. What is
     left of it is run before the next block comes.
     """
-    blocks = find_blocks(ir.from_proto(model).graph)
+    blocks = find_units(ir.from_proto(model).graph)
     outputs = [output.name for output in model.graph.output]
     feeds, made = list[set[str]](), list[set[str]]()
     for block in blocks:
@@ -52,7 +52,8 @@ def walk_blocks(
         inputs = {site.linear.input.name or "" for site in block.sites}
         wanted = sorted((inputs | later - made[index + 1]) & made[index])
         cut = cut_below(model, [block.root.name or ""], (), wanted, only_needed=True)
-        session = open_exact_session(cut.model, threads)
+        # A unit of one layer, beside others, has all that it reads already.
+        session = open_exact_session(cut.model, threads) if wanted else None
         runs = _run(session, cut.feeds, wanted, states, later)
         del session
         yield block, runs
@@ -61,14 +62,15 @@ def walk_blocks(
 
 
 def _run(
-    session: ort.InferenceSession,
+    session: ort.InferenceSession | None,
     feeds: Sequence[str],
     wanted: Sequence[str],
     states: list[State],
     later: set[str],
 ) -> Iterator[State]:
     for index, state in enumerate(states):
-        made = session.run(wanted, {name: state[name] for name in feeds})
-        state |= dict(zip(wanted, made, strict=True))
+        if session is not None:
+            made = session.run(wanted, {name: state[name] for name in feeds})
+            state |= dict(zip(wanted, made, strict=True))
         yield dict(state)
         states[index] = {name: value for name, value in state.items() if name in later}

@@ -39,7 +39,7 @@ def calibrate_model(
     `observe`.
 
     Raises:
-        SpecError: there are no images, or the graph has no transformer block.
+        SpecError: there are no images, or the graph has no linear layer to quantize.
         BackendError: an activation is NaN or infinite.
     """
     if not len(images):

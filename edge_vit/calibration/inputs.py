@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_vit.calibration.block_walk import State
 from edge_vit.calibration.gram import CHUNK, Gram
 from edge_vit.calibration.token_weights import TokenWeights
-from edge_vit.graph.sites import Block
+from edge_vit.graph.sites import Unit
 from edge_vit.graph.walk import Array
 
 NUM_ROWS = 1024
@@ -28,7 +28,7 @@ class InputSample:
 
 
 def sample_inputs(
-    block: Block,
+    block: Unit,
     states: Iterable[State],
     num_images: int,
     token_weights: Mapping[str, TokenWeights],

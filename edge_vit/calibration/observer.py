@@ -71,14 +71,15 @@ def observe(
     no use.
 
     Raises:
-        SpecError: the graph has no transformer block.
+        SpecError: the graph has no linear layer that can be quantized.
         BackendError: an activation is NaN or infinite; the message names site and image.
     """
     sites = find_sites(ir.from_proto(model).graph)
     inputs = {site.name: site.linear.input.name or "" for site in sites}
     if not inputs:
         raise SpecError(
-            f"{spec.name} has no transformer block that edge-vit can find, nothing to quantize"
+            f"{spec.name} has no transformer block and no linear layer on tokens that edge-vit "
+            "finds: INT8 has nothing to quantize. Take FP16: edgevit export ... --precision fp16"
         )
     names = list(dict.fromkeys(inputs.values()))
     last = next((site for site in reversed(sites) if site.role == "qkv"), sites[-1])

@@ -11,7 +11,7 @@ from edge_vit.calibration.block_walk import State
 from edge_vit.calibration.output_error import OutputError, Outputs
 from edge_vit.graph.exact import open_exact_session
 from edge_vit.graph.expose import cut_below
-from edge_vit.graph.sites import Block
+from edge_vit.graph.sites import Unit
 from edge_vit.graph.walk import Array
 from edge_vit.spec import ModelSpec
 
@@ -29,7 +29,7 @@ class BlockProbe:
     def __init__(
         self,
         model: onnx.ModelProto,
-        block: Block,
+        block: Unit,
         states: Sequence[State],
         exact: Sequence[Outputs],
         threads: int | None = None,

@@ -23,8 +23,8 @@ from edge_vit.calibration.probe import BlockProbe
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import Choice, correct_bias, make_plan
 from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
-from edge_vit.graph.sites import Block, Site, find_blocks
-from edge_vit.lowering.smoothing import SMOOTHING_ORDER, find_smoothing_targets
+from edge_vit.graph.sites import Site, Unit, find_units
+from edge_vit.lowering.smoothing import find_smoothing_targets, smoothing_order
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import Recipe
@@ -83,7 +83,7 @@ def search_plans(
     if len(exact) < FEWEST_HELD_OUT:
         recipe = replace(recipe, steps=(), strengths=())
     images = [*seen.held_out[: len(exact)], *shaping]
-    blocks = find_blocks(ir.from_proto(model).graph)
+    blocks = find_units(ir.from_proto(model).graph)
     title = f"searching scales on {len(exact)} images, by block"
     # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.
     with threadpool_limits(1, "blas"), progress.step(title, len(blocks)) as advance:
@@ -105,7 +105,7 @@ def search_plans(
 def plan_alike(model: onnx.ModelProto, seen: Observation, recipe: Recipe) -> Plans:
     """Return plans that make the same choice for every layer: smoothing alone, nothing searched."""
     plans = dict[str, Plan]()
-    for block in find_blocks(ir.from_proto(model).graph):
+    for block in find_units(ir.from_proto(model).graph):
         plans |= _Family(block, seen, recipe).plan(Choice(recipe.fold_strength))
     return plans
 
@@ -113,7 +113,7 @@ def plan_alike(model: onnx.ModelProto, seen: Observation, recipe: Recipe) -> Pla
 class _Family:
     """One way to smooth a block, and the layers as it leaves them."""
 
-    def __init__(self, block: Block, seen: Observation, recipe: Recipe) -> None:
+    def __init__(self, block: Unit, seen: Observation, recipe: Recipe) -> None:
         self._block, self._seen, self._recipe = block, seen, recipe
         self._targets = {s.name: t for t in find_smoothing_targets(block) for s in t.sites}
         # By MatMul, what the columns are divided by: V -> proj and the like go first.
@@ -126,7 +126,7 @@ class _Family:
 
     def layers(self, samples: _Rounding | None = None) -> Iterator[Layer]:
         """Yield each layer, in the order of smoothing; `settle` it before the next."""
-        for site in sorted(self._block.sites, key=lambda site: SMOOTHING_ORDER.index(site.role)):
+        for site in smoothing_order(self._block):
             target, columns = self._targets.get(site.name), self._factors[site.linear.matmul]
             first, *others = (site,) if target is None else target.sites
             has_given = site is not first and first.name in self._firsts
@@ -202,7 +202,7 @@ class _BlockSearch:
 
     def __init__(
         self,
-        block: Block,
+        block: Unit,
         seen: Observation,
         recipe: Recipe,
         samples: Mapping[str, InputSample],
@@ -268,7 +268,7 @@ class _BlockSearch:
         return found
 
 
-def _examples(block: Block, seen: Observation, recipe: Recipe) -> Iterator[tuple[Layer, Plan]]:
+def _examples(block: Unit, seen: Observation, recipe: Recipe) -> Iterator[tuple[Layer, Plan]]:
     """Yield each layer of `block` with a plan that asks for nothing."""
     family = _Family(block, seen, recipe)
     for layer in family.layers():

@@ -36,9 +36,10 @@ from edge_vit.export.rewrites.linear import (
 )
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.operators import spell_out_newer, write_grid_samples
+from edge_vit.graph.beside import choose_beside, describe_rest
 from edge_vit.graph.edit import Builder, replace_value
 from edge_vit.graph.exact import MAX_BYTES, one_line
-from edge_vit.graph.sites import Block, find_attentions, find_blocks
+from edge_vit.graph.sites import Block, find_blocks, find_units
 from edge_vit.graph.walk import dims_of
 from edge_vit.graph.weightless import without_weights
 from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec, image_input, task_output
@@ -149,7 +150,7 @@ def make_canonical(
     passes.RemoveUnusedNodesPass()(model)
     graph.sort()
     blocks = find_blocks(graph)
-    name_by_place(graph, blocks)
+    name_by_place(graph, blocks, choose_beside(graph, blocks))
     _infer_shapes(model)
     graph.name = "edge-vit"
     result = _finish(model)
@@ -162,14 +163,19 @@ def make_canonical(
 
 
 def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
-    """Return a sentence where attention is in no block; one that pools needs none."""
-    if not blocks:
-        return ("no transformer block was found, nothing can be quantized",)
-    placed = {block.attention.softmax for block in blocks}
-    others = sum(attention.softmax not in placed for attention in find_attentions(graph))
-    if others < 2:
+    """Return a sentence where linear layers are beside the blocks, or there are none at all."""
+    units = find_units(graph)
+    beside = [site for unit in units if not isinstance(unit, Block) for site in unit.sites]
+    rest = describe_rest(graph, units)
+    if not units:
+        return (
+            f"no transformer block and no linear layer on tokens was found ({rest or 'no product'})"
+            ": INT8 has nothing to quantize, --precision fp16 works",
+        )
+    if not beside:
         return ()
-    return (f"{others} attentions beside the blocks: linear layers around them are not quantized",)
+    where = "beside the blocks" if blocks else "in no block that is known"
+    return (f"{len(beside)} linear layers {where}, each quantized by itself; in float: {rest}",)
 
 
 def _add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec) -> None:

@@ -5,10 +5,13 @@ activations, fed by linear layers that share one input), the linear layer that i
 through, and the two linear layers of the MLP that follows. An attention whose queries are not made
 from the same tokens as its keys, such as the attention pooling of SigLIP, is no block. Where two
 attentions share one MLP, as time before space in video models, the first is a block without one.
+Other linear layers on tokens were chosen when the graph was made canonical: their names tell.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +21,7 @@ import onnx_ir as ir
 from edge_vit.graph import walk
 from edge_vit.graph.walk import Linear
 
-Role = Literal["qkv", "proj", "fc1", "fc2"]
+Role = Literal["qkv", "proj", "fc1", "fc2", "linear"]
 Linears = dict[ir.Node, Linear]
 
 _NORMALISING = frozenset(
@@ -26,6 +29,8 @@ _NORMALISING = frozenset(
     | {"Reciprocal", "Sub"}
 )
 """What a norm is made of; RMSNorm has no operator of its own in opset 19."""
+
+_BESIDE_BLOCKS = re.compile(r"layers(\d+)/linear\d*")
 
 _BESIDE_SOFTMAX = frozenset({"Mul", "Div", "Add", "Sub", "Where", "Cast", "Identity", "Reshape"})
 
@@ -53,7 +58,7 @@ class Site:
     """A linear layer that quantization may touch, named by place, such as ``block3/fc1``.
 
     Where a block has several layers of a role (queries, keys and values apart, a gated MLP), their
-    names end in a number.
+    names end in a number. One beside the blocks is called ``layers0/linear1``.
     """
 
     name: str
@@ -62,17 +67,27 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Block:
+class Unit:
+    """Linear layers that are calibrated together: those of a block, or some beside the blocks.
+
+    All of them are below `root`. A layer beside the blocks is in one unit with what it shares its
+    input with, and with the layer that its input can be smoothed by; the order is the graph's.
+    """
+
+    index: int  # among the blocks, or among those beside them
+    root: ir.Value
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True)
+class Block(Unit):
     """One transformer block.
 
     `root` is the value that queries, keys and values are made from, (batch, tokens, width); of
     another rank where attention is within windows. `sites` are in the order qkv, proj, fc1, fc2.
     """
 
-    index: int
     attention: Attention
-    root: ir.Value
-    sites: tuple[Site, ...]
 
     def linears(self, role: Role) -> tuple[Linear, ...]:
         """Return the linear layers that play `role`."""
@@ -86,7 +101,7 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
     """
     linears, attentions = walk.find_linears(graph), tuple(find_attentions(graph))
     made_by = [
-        {node for operand in each.operands for node in _linears_above(operand, linears)}
+        {node for operand in each.operands for node in linears_above(operand, linears)}
         for each in attentions
     ]
     projections = set[ir.Node]().union(*made_by)
@@ -98,9 +113,21 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def find_units(graph: ir.Graph) -> tuple[Unit, ...]:
+    """Return the blocks of `graph` and its other units of linear layers, first to last."""
+    groups = defaultdict[int, list[Site]](list)
+    for node, linear in walk.find_linears(graph).items():
+        if found := _BESIDE_BLOCKS.fullmatch(node.name or ""):
+            groups[int(found[1])].append(Site(found[0], "linear", linear))
+    units: list[Unit] = [*find_blocks(graph)]
+    units += [Unit(i, sites[0].linear.input, tuple(sites)) for i, sites in groups.items()]
+    order = {node: place for place, node in enumerate(graph)} if groups else {}
+    return tuple(sorted(units, key=lambda unit: order.get(unit.sites[0].linear.matmul, 0)))
+
+
 def find_sites(graph: ir.Graph) -> tuple[Site, ...]:
-    """Return the linear layers of every block of `graph`, first to last."""
-    return tuple(site for block in find_blocks(graph) for site in block.sites)
+    """Return the linear layers of every unit of `graph`, first to last."""
+    return tuple(site for unit in find_units(graph) for site in unit.sites)
 
 
 def find_attentions(graph: ir.Graph) -> Iterator[Attention]:
@@ -148,7 +175,7 @@ def _find_block(
     """
     qkv: Linears = {}
     for operand in attention.operands:
-        found = _linears_above(operand, linears)
+        found = linears_above(operand, linears)
         if not found:
             return None  # made from a constant, as a learned query is
         qkv.update(found)
@@ -166,7 +193,7 @@ def _find_block(
         for role, group in roles.items()
         for number, linear in enumerate(group.values())
     )
-    return Block(index, attention, root, sites)
+    return Block(index, root, sites, attention)
 
 
 def _find_root(linears: list[Linear]) -> ir.Value | None:
@@ -233,7 +260,7 @@ def _leads_to_attention(
     return any(nodes and nodes <= found.keys() for nodes in attentions)
 
 
-def _linears_above(value: ir.Value, linears: Linears) -> Linears:
+def linears_above(value: ir.Value, linears: Linears) -> Linears:
     """Return the nearest linear layers that `value` is made from."""
     found: Linears = {}
     seen: set[ir.Value] = set()

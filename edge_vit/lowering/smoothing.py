@@ -28,7 +28,7 @@ from edge_vit.errors import ArtifactError
 from edge_vit.graph import walk
 from edge_vit.graph.channels import ChannelSource, find_channel_source
 from edge_vit.graph.edit import add_constant, replace_input
-from edge_vit.graph.sites import Block, Role, Site, find_blocks
+from edge_vit.graph.sites import Block, Role, Site, Unit, find_units
 from edge_vit.graph.walk import Array, Linear
 from edge_vit.spec.table import SiteScales
 
@@ -70,8 +70,8 @@ def smooth_layers(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
     Its weights change; its function does too only by the corrections, which are for the mean error
     of INT8: a layer that stays in floating point takes none.
     """
-    blocks = find_blocks(graph)
-    targets = [target for block in blocks for target in find_smoothing_targets(block)]
+    units = find_units(graph)
+    targets = [target for unit in units for target in find_smoothing_targets(unit)]
     found = {site.name for target in targets for site in target.sites}
     for name in {name for name, s in sites.items() if s.divisors} - found:
         raise _misfit(name, "smooths")
@@ -84,7 +84,7 @@ def smooth_layers(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
             if len(first.divisors) != target.width:
                 raise _misfit(target.sites[0].name, "smooths")
             smooth(graph, target, np.array(first.divisors), np.array(first.offsets))
-    for site in (site for block in blocks for site in block.sites):
+    for site in (site for unit in units for site in unit.sites):
         correction = np.array(sites[site.name].correction, np.float32)
         if len(correction) and sites[site.name].is_quantized:
             if site.linear.add is None or len(correction) != len(site.linear.bias):
@@ -92,10 +92,17 @@ def smooth_layers(graph: ir.Graph, sites: Mapping[str, SiteScales]) -> None:
             replace_bias(graph, site.linear, site.linear.bias + correction)
 
 
-def find_smoothing_targets(block: Block) -> tuple[SmoothingTarget, ...]:
-    """Return where `block` can be smoothed, in the order in which that has to happen."""
+def smoothing_order(unit: Unit) -> list[Site]:
+    """Return the layers of `unit` in the order in which they are smoothed."""
+    if isinstance(unit, Block):
+        return sorted(unit.sites, key=lambda site: SMOOTHING_ORDER.index(site.role))
+    return list(reversed(unit.sites))
+
+
+def find_smoothing_targets(unit: Unit) -> tuple[SmoothingTarget, ...]:
+    """Return where `unit` can be smoothed, in the order in which that has to happen."""
     groups: dict[ir.Value, list[Site]] = {}
-    for site in sorted(block.sites, key=lambda site: SMOOTHING_ORDER.index(site.role)):
+    for site in smoothing_order(unit):
         groups.setdefault(site.linear.input, []).append(site)
     targets = (_find_target(value, tuple(sites)) for value, sites in groups.items())
     return tuple(target for target in targets if target is not None)

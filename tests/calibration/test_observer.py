@@ -163,7 +163,7 @@ def test_refuses_a_graph_without_blocks(vit):
     logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["b", 32, 32, 3])
     cast = onnx.helper.make_node("Cast", ["images"], ["logits"], to=onnx.TensorProto.FLOAT)
     model = onnx.helper.make_model(onnx.helper.make_graph([cast], "no_blocks", [images], [logits]))
-    with pytest.raises(SpecError, match="seeded has no transformer block that edge-vit can find"):
+    with pytest.raises(SpecError, match="no transformer block and no linear layer on tokens"):
         look(Seeded(model, vit.spec), random_images(1))
 
 

@@ -30,8 +30,21 @@ WINDOWS = (
     "attention of block 2-3: tokens come as (2, 7, 7, 48), not (batch, tokens, width)",
 )
 PVT = {"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 32, 48], "num_heads": [1, 1, 2, 3]}
-REDUCED = ("3 attentions beside the blocks: linear layers around them are not quantized",)
-NO_BLOCK = ("no transformer block was found, nothing can be quantized",)
+XCIT = {"depth": 2, "cls_attn_layers": 1, "embed_dim": 48, "num_heads": 4, "img_size": 64}
+
+
+def one_by_one(count: int, where: str, rest: str) -> tuple[str]:
+    return (f"{count} linear layers {where}, each quantized by itself; in float: {rest}",)
+
+
+NOWHERE = "in no block that is known"
+REDUCED = one_by_one(10, "beside the blocks", "3 attentions, 11 convolutions, 6 other products")
+PARALLEL = one_by_one(16, NOWHERE, "4 attentions, 1 convolution, 1 other product")
+CHANNELS = one_by_one(10, NOWHERE, "3 attentions, 8 convolutions, 5 other products")
+NO_BLOCK = (
+    "no transformer block and no linear layer on tokens was found (16 convolutions, 1 other "
+    "product): INT8 has nothing to quantize, --precision fp16 works",
+)
 
 
 def trace(source):
@@ -52,7 +65,8 @@ def trace(source):
         ("vit_base_patch16_clip_quickgelu_224", TINY, export_legacy, 2, ()),
         ("vit_so150m2_patch16_reg1_gap_256", TINY, export_legacy, 2, ()),
         ("pvt_v2_b0", PVT, export_legacy, 1, REDUCED),
-        ("vit_small_patch16_18x2_224", TINY, trace, 0, NO_BLOCK),  # attentions side by side
+        ("vit_small_patch16_18x2_224", TINY, trace, 0, PARALLEL),  # attentions side by side
+        ("xcit_nano_12_p16_224", XCIT, trace, 0, CHANNELS),  # attention over channels
         ("convnext_atto", CONVNEXT, export_legacy, 0, NO_BLOCK),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from edge_vit.graph.sites import Block
-from edge_vit.graph.walk import constant_index, consumers, is_constant
+from edge_vit.graph.walk import Linear, constant_index, consumers, is_constant
 
 
 def forget_names(graph: ir.Graph, place: str = "source") -> None:
@@ -33,13 +34,22 @@ def forget_names(graph: ir.Graph, place: str = "source") -> None:
                 forget_names(attribute.as_graph(), f"{node.name}/{attribute.name}")
 
 
-def name_by_place(graph: ir.Graph, blocks: tuple[Block, ...]) -> None:
+def name_by_place(
+    graph: ir.Graph, blocks: tuple[Block, ...], beside: Sequence[Sequence[Linear]] = ()
+) -> None:
     """Rename every node, value and initializer: ``embed/…``, ``block3/fc1``, ``head/…``.
 
-    `graph` must be in topological order.
+    `graph` must be in topological order. `beside`: linear layers beside the blocks, by unit, which
+    become ``layers0/linear1`` and the like.
     """
     places = _find_places(graph, blocks)
     used: Counter[str] = Counter()
+    for index, group in enumerate(beside):
+        for number, linear in enumerate(group):
+            name = f"layers{index}/linear{number if len(group) > 1 else ''}"
+            places[linear.matmul] = name
+            if linear.add is not None:
+                places[linear.add] = f"{name}/bias"
     for block in blocks:
         attention = block.attention
         for name in ("scores", "softmax", "context"):

@@ -117,7 +117,13 @@ def _make(
     own = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg}
     try:
         with hub_access() if pretrained else contextlib.nullcontext():
-            module: nn.Module = make("timm", timm.create_model, name, arguments, **own)
+            try:
+                module: nn.Module = make("timm", timm.create_model, name, arguments, **own)
+            except SpecError as error:
+                if "unexpected keyword argument 'img_size'" not in str(error):
+                    raise
+                del arguments["img_size"]  # a model without positions, which runs at any size
+                module = make("timm", timm.create_model, name, arguments, **own)
     except OSError:
         raise no_pretrained(request.address, "they could not be downloaded") from None
     return module
