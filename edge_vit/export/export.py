@@ -37,6 +37,7 @@ _TOOLS = {
 }
 """Scheme of the source -> what makes its graph, where that is more or less than torch alone."""
 
+_MAX_GOLDEN_BYTES, _FEWEST_GOLDEN = 32 << 20, 2  # of outputs, and images where they are larger
 _MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, not as decoded
 
 
@@ -160,14 +161,23 @@ def export_model(
     return Exported(fp32, spec, record, seen, first, decoded, further)
 
 
+def golden_of(exported: Exported) -> Golden:
+    """Return the images and their outputs for the self-test: of large maps as many as fit."""
+    every = (exported.outputs, *exported.further.values())
+    num_bytes = sum(output[0].nbytes for output in every)
+    count = max(_FEWEST_GOLDEN, _MAX_GOLDEN_BYTES // num_bytes)
+    further = {name: output[:count] for name, output in exported.further.items()}
+    return Golden(exported.images[:count], exported.outputs[:count], further)
+
+
 def write_export(bundle: Bundle, exported: Exported) -> Bundle:
     """Add the reference graph, its record and the golden images to `bundle`; return it."""
-    golden = Golden(exported.images, exported.outputs, exported.further)
+    golden = golden_of(exported)
     scheme = exported.spec.source.partition(":")[0]
     used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
     bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=installed_versions(*used))
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
-    for index, pixels in enumerate(exported.decoded):
+    for index, pixels in enumerate(exported.decoded[: len(golden.images)]):
         if pixels.ndim == 3 and pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 
@@ -12,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
-from edge_vit.export.export import export_model
+from edge_vit.export.export import export_model, golden_of
 from edge_vit.export.sources import SourceRequest
 from edge_vit.export.sources.map_outputs import is_map
 from edge_vit.graph.exact import open_graph
@@ -116,6 +117,15 @@ def test_a_stated_map_that_is_none_is_refused(tmp_path):
 )
 def test_sides_like_those_of_the_image_make_a_map(shape, is_one):
     assert is_map(shape, SIZE) is is_one
+
+
+@pytest.mark.parametrize(("side", "count"), [(64, 5), (1024, 4), (2048, 2)])
+def test_large_maps_of_few_images_stay_in_the_bundle(tmp_path, side, count):
+    small = exported(f"onnx:{write_onnx(tmp_path / 'tiny.onnx')}")
+    first, second = np.zeros((2, 5, 1, side, side), np.float32)
+    found = golden_of(dataclasses.replace(small, outputs=first, further={"second": second}))
+    kept = (found.images, found.outputs, found.further["second"])
+    assert {len(each) for each in kept} == {count}
 
 
 class Depths(torch.nn.Module):
