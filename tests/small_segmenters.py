@@ -88,10 +88,10 @@ def _beit(name: str) -> Any:
     return getattr(transformers, f"{name}ForSemanticSegmentation")(config)
 
 
-def _eomt() -> Any:
-    from transformers import EomtConfig, EomtForUniversalSegmentation
+def _eomt(name: str = "Eomt") -> Any:
+    import transformers
 
-    config = EomtConfig(
+    config = getattr(transformers, f"{name}Config")(
         hidden_size=32,
         num_hidden_layers=4,
         num_attention_heads=2,
@@ -103,7 +103,7 @@ def _eomt() -> Any:
         num_upscale_blocks=2,
         **_labels(),
     )
-    return EomtForUniversalSegmentation(config)
+    return getattr(transformers, f"{name}ForUniversalSegmentation")(config)
 
 
 def _swin() -> Any:
@@ -169,6 +169,47 @@ def _rf_detr() -> Any:
     return RfDetrForInstanceSegmentation(rf_detr_config())
 
 
+def _upernet() -> Any:
+    from transformers import UperNetConfig, UperNetForSemanticSegmentation
+
+    config = UperNetConfig(
+        backbone_config=_swin(),
+        hidden_size=16,
+        pool_scales=[1, 2],
+        use_auxiliary_head=False,
+        **_labels(),
+    )
+    return UperNetForSemanticSegmentation(config)
+
+
+def _mobilevit_v2() -> Any:
+    from transformers import MobileViTV2Config, MobileViTV2ForSemanticSegmentation
+
+    config = MobileViTV2Config(
+        image_size=SIDE,
+        width_multiplier=0.25,
+        n_attn_blocks=[1, 1, 1],
+        aspp_out_channels=16,
+        **_labels(),
+    )
+    return MobileViTV2ForSemanticSegmentation(config)
+
+
+def _mobilevit() -> Any:
+    from transformers import MobileViTConfig, MobileViTForSemanticSegmentation
+
+    config = MobileViTConfig(
+        image_size=SIDE,
+        hidden_sizes=[16, 24, 32],
+        neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32],
+        num_attention_heads=2,
+        expand_ratio=2.0,
+        aspp_out_channels=16,
+        **_labels(),
+    )
+    return MobileViTForSemanticSegmentation(config)
+
+
 _MAKERS: Mapping[str, Callable[[], Any]] = {
     "segformer": _segformer,
     "dpt": _dpt,
@@ -178,6 +219,10 @@ _MAKERS: Mapping[str, Callable[[], Any]] = {
     "mask2former": _mask2former,
     "maskformer": _maskformer,
     "rf_detr": _rf_detr,
+    "upernet": _upernet,
+    "mobilevit": _mobilevit,
+    "mobilevitv2": _mobilevit_v2,
+    "eomt_dinov3": lambda: _eomt("EomtDinov3"),
 }
 SEGMENTERS = tuple(_MAKERS)
 

@@ -119,8 +119,11 @@ def _accuracy_column(report: AccuracyReport) -> dict[str, str]:
         cells["each label (%)"] = f"{100 * report.label_agreement:.2f}"
     if not agreement_can_fail(report):
         cells["same answer"] = cells["95 % interval (%)"] = MISSING
-    if not task_of_report(report).has_direction:
+    task = task_of_report(report)
+    if not task.has_direction:
         cells["cosine, mean"] = cells["cosine, least"] = MISSING
+    if task.is_drawn:  # its divergence is of boxes or pixels
+        cells["KL (nats)"] = MISSING
     return cells
 
 

@@ -21,7 +21,7 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 QUICK = ("eomt", "dpt")  # masks of queries; logits of a grid
-OF_QUERIES = ("eomt", "mask2former", "maskformer", "rf_detr")
+OF_QUERIES = ("eomt", "eomt_dinov3", "mask2former", "maskformer", "rf_detr")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_exports_with_parity_of_every_output(folder, model_type):
         assert list(shapes) == ["logits"]
         assert shapes["logits"][0] == small.NUM_CLASSES
     assert exported.record.parity.max_error < 1e-4
-    assert spec.depth > 0
+    assert (spec.depth > 0) is (model_type != "mobilevitv2")  # whose attention has no softmax
 
 
 @pytest.mark.parametrize("model_type", ["segformer", "mask2former"])

@@ -116,6 +116,20 @@ def test_a_prediction_is_in_the_images_own_pixels():
     assert np.mean((drawn == pixels).all(axis=2)[ground]) > 0.5
 
 
+def test_both_masks_stand_side_by_side():
+    pixels = scene(0)[0]
+    images = {"images": np.asarray(Image.fromarray(pixels).resize((48, 32)))[None]}
+    outputs = [Painter(SPEC, "int8", noise).run(images) for noise in (0, 0, 3)]
+    picture = Image.fromarray(pixels)
+    same = np.asarray(task_of(SPEC).overlay(SPEC, picture, *outputs[:2]))
+    left, right = same[:, :96], same[:, -96:]
+    assert (left == right).all()
+    other = np.asarray(task_of(SPEC).overlay(SPEC, picture, *outputs[1:]))[:, -96:]
+    white = (other == 255).all(axis=2)
+    assert 0 < white.mean() < 0.5
+    assert not (right == 255).all(axis=2).any()
+
+
 def test_measures_with_truth(tmp_path):
     source = open_with_truth(write(tmp_path, 40))
     report = evaluated(source, 0.5)

@@ -46,10 +46,14 @@ def shades(classes: ClassMap, spec: ModelSpec) -> tuple[NDArray[np.uint8], NDArr
     return PALETTE[(np.maximum(classes, 0) + (not has_ground)) % 256], shown
 
 
-def draw_classes(picture: Image, classes: ClassMap, spec: ModelSpec) -> Any:
+def draw_classes(
+    picture: Image, classes: ClassMap, spec: ModelSpec, *, is_named: bool = True
+) -> Any:
     """Return `picture` with the colours of `classes` over it, and the names of what is shown."""
     colours, shown = shades(classes, spec)
     canvas = blend(picture, colours, shown)
+    if not is_named:
+        return canvas
     listed, counts = np.unique(classes[shown], return_counts=True)
     for index in listed[np.argsort(-counts, kind="stable")][:_MOST_NAMES].tolist():
         rows, columns = np.nonzero((classes == index) & shown)
@@ -59,17 +63,30 @@ def draw_classes(picture: Image, classes: ClassMap, spec: ModelSpec) -> Any:
     return canvas
 
 
-def draw_segments(picture: Image, segments: Sequence[Segment], spec: ModelSpec) -> Any:
+def draw_segments(
+    picture: Image, segments: Sequence[Segment], spec: ModelSpec, *, is_named: bool = True
+) -> Any:
     """Return `picture` with the colour of each of `segments` over it, its name and its score."""
     size = (picture.height, picture.width)
     numbers = painted(segments, size, by_class=False)
     canvas = blend(picture, PALETTE[np.maximum(numbers, 0) % 256], numbers != NOTHING)
+    if not is_named:
+        return canvas
     for number, segment in reversed(list(enumerate(segments, 1))):
         rows, columns = np.nonzero(segment.mask)
         text = f"{spec.label(segment.index)} {segment.score:.2f}"
         corner = float(columns.min()), float(rows.min())
         _name(canvas, corner, text, PALETTE[number % 256].tolist())
     return canvas
+
+
+def paint(picture: Image, where: NDArray[np.bool_]) -> Image:
+    """Return `picture` with white pixels at `where`, (height, width)."""
+    from PIL import Image
+
+    pixels = np.asarray(picture.convert("RGB")).copy()
+    pixels[where] = 255
+    return Image.fromarray(pixels)
 
 
 def _name(canvas: Image, at: tuple[float, float], text: str, ground: Sequence[int]) -> None:

@@ -29,7 +29,7 @@ from edge_vit.tasks.segmentation.decoding import (
     panoptic,
     semantic_map,
 )
-from edge_vit.tasks.segmentation.drawing import draw_classes, draw_segments
+from edge_vit.tasks.segmentation.drawing import draw_classes, draw_segments, paint
 from edge_vit.tasks.segmentation.measures import DROP, LOST, measures_of
 from edge_vit.tasks.segmentation.prediction import MaskPrediction, SegmentsPrediction
 from edge_vit.tasks.segmentation.segment_measures import (
@@ -45,8 +45,8 @@ MIN_ROUGH_AGREEMENT = 0.9
 """The same where a precision is compared in the field."""
 
 _PICTURES = (
-    "From left to right: the image, the reference's mask over it, this precision's mask in the "
-    "same colours."
+    "Left the reference's mask over the image, right this precision's, the pixels of another class "
+    "in white."
 )
 FROM_ONE = "annotations"
 """Name of the folder of masks in which level 0 stands for no class, as in ADE20K."""
@@ -164,13 +164,19 @@ class Segmentation(Task):
         )
 
     def overlay(self, spec: ModelSpec, picture: Any, reference: Outputs, candidate: Outputs) -> Any:
-        """Return `picture`, then with the mask of the reference and with that of the candidate."""
-        size = (picture.height, picture.width)
-        masks = (self._shown(spec, picture, each, size) for each in (reference, candidate))
-        return beside([picture.convert("RGB"), *masks])
+        """Return `picture` with the mask of the reference, and beside it with the candidate's.
 
-    def _shown(self, spec: ModelSpec, picture: Any, outputs: Outputs, size: Size) -> Any:
-        return draw_classes(picture, self._decode(spec, _row(outputs, 0), size, None), spec)
+        In the second one the pixels whose class differs are white.
+        """
+        size = (picture.height, picture.width)
+        ours, theirs = (_row(each, 0) for each in (reference, candidate))
+        differs = self._decode(spec, ours, size, None) != self._decode(spec, theirs, size, None)
+        first, second = (self._shown(spec, picture, each) for each in (ours, theirs))
+        return beside([first, paint(second, differs)])
+
+    def _shown(self, spec: ModelSpec, picture: Any, own: Outputs) -> Any:
+        classes = self._decode(spec, own, (picture.height, picture.width), None)
+        return draw_classes(picture, classes, spec, is_named=False)
 
     def _decode(
         self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
@@ -306,8 +312,9 @@ class InstanceSegmentation(Segmentation):
     def _segments(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
         return self._every(spec, outputs)[row]
 
-    def _shown(self, spec: ModelSpec, picture: Any, outputs: Outputs, size: Size) -> Any:
-        return draw_segments(picture, self._find(spec, _row(outputs, 0), size, None), spec)
+    def _shown(self, spec: ModelSpec, picture: Any, own: Outputs) -> Any:
+        segments = self._find(spec, own, (picture.height, picture.width), None)
+        return draw_segments(picture, segments, spec, is_named=False)
 
     def _pairs(
         self, spec: ModelSpec, reference: Outputs, candidate: Outputs
