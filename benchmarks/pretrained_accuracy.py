@@ -67,7 +67,12 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=5000, help="with --weights")
     parser.add_argument("--way", action="append", help="only this way; repeatable")
     parser.add_argument("--peers", action="store_true", help="the other tools as well")
-    parser.add_argument("--variants", action="store_true", help="outlier variants as well")
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        choices=VARIANTS[1:],
+        help="outlier variants as well: these, or all of them",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     if arguments.weights and not (arguments.calib and arguments.data):
@@ -87,7 +92,7 @@ def main() -> None:
         makers = [MAKERS[arguments.only]] if arguments.only else MAKERS.values()
         found = (make(photographs, arguments.sources, models) for make in makers)
     ways = tuple(arguments.way or (*PRESETS, *(PEERS if arguments.peers else ())))
-    changed = VARIANTS[1:] if arguments.variants else ()
+    changed = VARIANTS[1:] if arguments.variants == [] else arguments.variants or ()
     ways_on = {AS_TRAINED: ways, **dict.fromkeys(changed, CHANGED)}
     rows = [row for model in found for row in measure(model, arguments.num_images, ways_on)]
     if arguments.way:
