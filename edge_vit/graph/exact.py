@@ -134,6 +134,7 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
     num_bytes = proto.ByteSize()
     del model
+    return_memory()
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-vit-"))
