@@ -23,7 +23,7 @@ from edge_vit.calibration.probe import BlockProbe
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.calibration.steps import Choice, correct_bias, make_plan
 from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
-from edge_vit.graph.exact import return_memory
+from edge_vit.graph.exact import return_memory, size_of
 from edge_vit.graph.sites import Site, Unit, find_units
 from edge_vit.lowering.smoothing import find_smoothing_targets, smoothing_order
 from edge_vit.progress import SILENT, Progress
@@ -99,7 +99,7 @@ def search_plans(
             nearest += here.nearest
             probe.close()
             del here, samples, weights, probe  # or the next block's would be in memory beside them
-            return_memory()
+            return_memory(size_of(model))
             advance(1)
     return Found(found, errors, tuple(nearest))
 

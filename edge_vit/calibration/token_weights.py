@@ -20,6 +20,7 @@ from edge_vit.calibration.probe import BlockProbe
 LEAST = 0.01
 """Weight of a token that does not matter: it still tells how channels vary."""
 
+_BEHIND_ATTENTION = ("proj", "fc1", "fc2")
 _NUM_IMAGES = 2  # that are asked: one number of each kind is looked for
 
 
@@ -44,15 +45,14 @@ def first_token_weights(
     """Return by layer what its first token weighs, and any other.
 
     Layers whose rows are no tokens of one sequence, as in windowed attention, weigh all alike.
-    Attention mixes tokens, so that those in front of it are asked about apart from those behind,
-    which share what the first of them comes to.
+    Layers of a block behind its attention share what the first of them comes to.
     """
-    found, known = dict[str, TokenWeights](), dict[bool, TokenWeights]()
+    found, behind = dict[str, TokenWeights](), None
     for layer, plan in plans:
-        is_mixed = "/qkv" in layer.name
-        if is_mixed not in known:
-            known[is_mixed] = _ask(layer, plan, probe)
-        found[layer.name] = known[is_mixed]
+        if not layer.name.partition("/")[2].startswith(_BEHIND_ATTENTION):
+            found[layer.name] = _ask(layer, plan, probe)
+        else:
+            found[layer.name] = behind = behind or _ask(layer, plan, probe)
     return found
 
 

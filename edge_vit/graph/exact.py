@@ -29,7 +29,7 @@ MAX_BYTES = 2**31 - 2**20
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FILE_NAME = "weights"
 _MIN_BYTES = 1024  # smaller constants, shapes among them, stay in the graph
-_MIN_RETURNED = 32 << 20  # smaller graphs are not worth the time of a collection
+_MIN_RETURNED = 8 << 20  # smaller graphs are not worth the time of a collection
 
 
 def feed_image(spec: ModelSpec, image: Array) -> dict[str, Array]:
@@ -134,7 +134,7 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
     num_bytes = proto.ByteSize()
     del model
-    return_memory()
+    return_memory(num_bytes)
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-vit-"))
@@ -177,7 +177,7 @@ def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
 
 def size_of(model: onnx.ModelProto) -> int:
     """Return the bytes of a graph, those of its weights in another file included."""
-    return model.ByteSize() + sum(int(entry.value) for entry in _entries(model, "length"))
+    return int(model.ByteSize()) + sum(int(entry.value) for entry in _entries(model, "length"))
 
 
 def _locations(model: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
