@@ -19,6 +19,8 @@ from edge_vit.tasks import task_of
 BROKEN = 1e6
 """Relative error of an output that is not finite, or as bad."""
 
+_MOST_VALUES = 1 << 20
+
 Outputs = Mapping[str, Array]
 """One image's outputs by name."""
 
@@ -99,14 +101,25 @@ class OutputError:
 def run_outputs(
     model: onnx.ModelProto, spec: ModelSpec, images: Sequence[Array], threads: int | None = None
 ) -> Iterator[Outputs]:
-    """Yield the outputs of `model`, of one image after the other."""
+    """Yield the outputs of `model`, of one image after the other; see `thinned`."""
     return_memory(size_of(model))
     session = open_exact_session(model, threads)
     del model  # the session has what it needs
     names = [output.name for output in spec.outputs]
     for image in images:
         values = session.run(names, feed_image(spec, image))
-        yield {name: value[0] for name, value in zip(names, values, strict=True)}
+        yield {name: thinned(value[0]) for name, value in zip(names, values, strict=True)}
+
+
+def thinned(value: Array) -> Array:
+    """Return evenly spread rows and columns of a map of more than a million values, else all.
+
+    Those of many images are kept, and the error of such a map is that of its cells.
+    """
+    if value.size <= _MOST_VALUES or value.ndim < 2:
+        return value
+    step = math.ceil(math.sqrt(value.size / _MOST_VALUES))
+    return value[..., ::step, ::step].copy()
 
 
 def _as_row(outputs: Outputs) -> Outputs:

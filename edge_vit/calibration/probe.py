@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from edge_vit.calibration.block_walk import State
-from edge_vit.calibration.output_error import OutputError, Outputs
+from edge_vit.calibration.output_error import OutputError, Outputs, thinned
 from edge_vit.graph.exact import open_exact_session
 from edge_vit.graph.expose import cut_below
 from edge_vit.graph.sites import Unit
@@ -69,7 +69,7 @@ class BlockProbe:
             feeds = {name: state[name] for name in self._cut.feeds}
             feeds |= dict.fromkeys(self._cut.errors.values(), _NO_ERROR)
             feeds[disturbed] = part.reshape(*leading, -1)
-            outputs = (value[0] for value in self._session.run(self._made, feeds))
+            outputs = (thinned(value[0]) for value in self._session.run(self._made, feeds))
             got.append({**exact, **dict(zip(self._made, outputs, strict=True))})
         return OutputError.of([exact for *_, exact in images], got, self._spec)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_vit.calibration.held_out import ChannelRange, HeldOut, Kept, group_related
-from edge_vit.calibration.output_error import OutputError
+from edge_vit.calibration.output_error import OutputError, thinned
 
 
 def kept(value: float, feature=(0.0,)) -> Kept:
@@ -103,3 +103,17 @@ def test_few_images_foresee_less_than_they_show():
     kept_promise = np.mean([each.foreseen < whole.sqnr + 0.5 for each in few])
     assert kept_promise > 0.9
     assert np.mean([each.sqnr < whole.sqnr + 0.5 for each in few]) < 0.8
+
+
+def test_of_large_maps_a_share_of_the_cells_tells_the_error():
+    random = np.random.default_rng(0)
+    exact = random.standard_normal((4, 600, 900)).astype(np.float32)
+    got = exact + random.normal(scale=0.1, size=exact.shape).astype(np.float32)
+    few = thinned(exact)
+    assert few.shape == (4, 300, 450) and np.array_equal(few, exact[:, ::2, ::2])
+    errors = [
+        OutputError.of([{"map": a}], [{"map": b}]).mean
+        for a, b in ((exact, got), (few, thinned(got)))
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+    assert thinned(exact[0]).shape == (600, 900)
