@@ -47,13 +47,13 @@ class OutputError:
 
     @classmethod
     def until(
-        cls, exact: Sequence[Outputs], got: Iterable[Outputs], spec: ModelSpec, most: float
+        cls, exact: Sequence[Outputs], got: Iterable[Outputs], spec: ModelSpec | None, most: float
     ) -> OutputError:
         """Return the same of the first images, which leave a mean over all above `most`, or of all.
 
         No more than those are taken from `got`.
         """
-        total = cls.of(exact, exact).signal.sum(axis=0)
+        total = cls.of(exact, exact, spec).signal.sum(axis=0)
         noise, signal = [], []
         for wanted, mine in zip(exact, got, strict=False):
             here = cls.of([wanted], [mine], spec)
