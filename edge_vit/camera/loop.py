@@ -234,7 +234,14 @@ class CameraLoop:
         for error in errors:
             if error is not None:
                 raise error
+        clip = self._spec.preprocess.clip
         for source in self.summary().sources:
+            counts = source.counts
+            if clip and not source.is_live and counts.captured == counts.gathered > 0:
+                raise SourceError(
+                    f"{source.name}: it has {counts.captured} frames, and the first clip takes "
+                    f"{clip.span}. Take a longer video, or: edgevit run BUNDLE {source.name}"
+                )
             if not source.is_live and source.counts.failed and not self._is_stopping:
                 why = f" ({source.left_out})" if source.undecoded else ""
                 raise SourceError(

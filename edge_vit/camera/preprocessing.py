@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -41,7 +42,7 @@ class Preprocessing:
         if name != "auto" and name not in BACKENDS:
             known = ", ".join(BACKENDS)
             raise SpecError(f"preprocess: got {name!r}, expected one of auto, {known}")
-        self._spec, self._name = spec, name
+        self._spec, self._name = replace(spec, clip=None), name  # clips are made of prepared frames
         self._candidates = [each for each in BACKENDS if name in ("auto", each)]
         self._chosen: dict[tuple[int, ...], str] = {}  # by a frame's shape; "" before any detail
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vit.camera.capture import RetryPolicy
+from edge_vit.camera.clips import ClipRing
 from edge_vit.camera.latest_queue import LatestQueue
 from edge_vit.camera.summary import LoopMetrics
 from edge_vit.camera.threads import (
@@ -49,11 +50,12 @@ class LoopOptions:
     """How the loop runs.
 
     Attributes:
-        batch_size: frames that one run takes at most; 1 for the lowest latency.
+        batch_size: frames, or clips, that one run takes at most; 1 for the lowest latency.
         deadline_ms: how long a run waits for more frames once it has one.
         top: entries of a prediction.
         prediction_timeout_s: how long no prediction may come while a live source is read, and how
             long one run may take; then the process is to be started anew. 0 for any time.
+        every: frames from one prediction to the next, of a model of clips; its stride where None.
     """
 
     batch_size: int = 1
@@ -61,10 +63,12 @@ class LoopOptions:
     top: int = 5
     prediction_timeout_s: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "top"):
-            if getattr(self, name) < 1:
+        for name in ("batch_size", "top", "every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise SpecError(f"{name}: got {getattr(self, name)}, expected at least 1")
         for name in ("deadline_ms", "prediction_timeout_s"):
             if not 0 <= getattr(self, name) < float("inf"):
@@ -95,6 +99,7 @@ class FrameCounts:
         self._answered = [0] * num_sources
         self._dropped = [0] * num_sources
         self._failed = [0] * num_sources
+        self._gathered = [0] * num_sources
         self._reported = [0] * num_sources  # drops that a prediction has reported
         self.last_reason = ""  # why the last frame failed
         self._warnings = RateLimitedWarnings(_LOG)
@@ -112,6 +117,11 @@ class FrameCounts:
             self.last_reason = reason
         self._warnings.warn(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
 
+    def gather(self, place: int) -> None:
+        """Count a frame of the source at `place` as one of a clip that ends with another."""
+        with self._lock:
+            self._gathered[place] += 1
+
     def finish(self, work: Work) -> None:
         """Count `work` as answered."""
         with self._lock:
@@ -128,9 +138,10 @@ class FrameCounts:
         """Return the counts of one source."""
         with self._lock:
             answered, dropped = self._answered[place], self._dropped[place]
-            failed = self._failed[place] + undecoded
-        in_flight = max(0, captured - answered - dropped - failed)
-        return Counts(answered + dropped + failed + in_flight, answered, dropped, failed, in_flight)
+            failed, gathered = self._failed[place] + undecoded, self._gathered[place]
+        known = answered + dropped + failed + gathered
+        in_flight = max(0, captured - known)
+        return Counts(known + in_flight, answered, dropped, failed, in_flight, gathered)
 
 
 class Stages:
@@ -162,6 +173,8 @@ class Stages:
         window = 4 * batch_size + _SINK_FRAMES
         # A file is held back where it enters: behind that no stage waits for a file's sake.
         self._windows = [None if live else threading.Semaphore(window) for live in is_live]
+        clip = spec.preprocess.clip
+        self._rings = [ClipRing(clip, options.every) if clip else None for _ in is_live]
         self._is_cleared = False
         self.captured: LatestQueue[Work] = LatestQueue(depth, clock, file_depth=window)
         self._ready: LatestQueue[Work] = LatestQueue(depth, clock, file_depth=window)
@@ -189,6 +202,9 @@ class Stages:
         Waits for a file while too many of its frames are on their way.
         """
         work = Work(place, frame)
+        if (ring := self._rings[place]) is not None and not ring.takes(frame.number):
+            self._counts.gather(place)
+            return
         if (window := self._windows[place]) is not None:
             window.acquire()
         is_late = self._is_cleared
@@ -247,6 +263,13 @@ class Stages:
             start_ns = self._clock.now_ns()
             try:
                 model_input = self._prepare_pixels(work.frame.pixels)
+                if (ring := self._rings[work.place]) is not None:
+                    clip = ring.add(work.frame, model_input)
+                    if clip is None:
+                        self._counts.gather(work.place)
+                        self._leave(work.place)
+                        continue
+                    model_input = clip
             except BaseException as error:
                 self._fail_frame(work, error)
                 continue

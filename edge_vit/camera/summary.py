@@ -159,6 +159,7 @@ def summary_lines(summary: CameraSummary) -> list[str]:
     lines = [
         f"{counts.answered} of {counts.captured} frames answered, {counts.dropped} dropped, "
         f"{counts.failed} failed, in {summary.seconds:.1f} s: {summary.fps:.1f} a second"
+        + (f"; {counts.gathered} more are part of clips" if counts.gathered else "")
     ]
     if counts.answered:
         clocks = " and ".join(_CLOCKS[clock] for clock in summary.clocks)

@@ -107,7 +107,8 @@ class Counts:
     """What became of a source's frames: `captured` is the sum of the others.
 
     `answered` have a prediction; `dropped` were replaced by a newer frame, or still waited when the
-    loop ended; `failed` could not be decoded, preprocessed or run.
+    loop ended; `failed` could not be decoded, preprocessed or run. `gathered`, of a model of clips,
+    are part of clips that end with other frames, or lie between the frames of clips.
     """
 
     captured: int = 0
@@ -115,6 +116,7 @@ class Counts:
     dropped: int = 0
     failed: int = 0
     in_flight: int = 0
+    gathered: int = 0
 
 
 SourceState = Literal["opening", "running", "stale", "waiting", "ended"]

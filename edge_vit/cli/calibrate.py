@@ -15,6 +15,7 @@ from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import echo
 from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
+from edge_vit.errors import SpecError
 from edge_vit.files import refuse_unwritable_folder
 from edge_vit.progress import Progress
 from edge_vit.spec.table import DEFAULT_RECIPE, find_recipe
@@ -65,7 +66,12 @@ def command(
         raise click.UsageError("expected either --calib DIR or --from-camera ADDRESS")
     if keep_frames is not None and (camera is None or keep_frames.exists()):
         raise click.UsageError("--keep-frames wants --from-camera, and a folder that is not there")
-    Bundle.open(bundle)  # before minutes of taking pictures
+    spec = Bundle.open(bundle).spec  # before minutes of taking pictures
+    if camera is not None and spec.preprocess.clip is not None:
+        raise SpecError(
+            f"--from-camera: {spec.name} reads clips of {spec.preprocess.clip.frames} frames, and "
+            "single images are kept. Record videos, and pass their folder as --calib DIR"
+        )
     refuse_unwritable_folder(bundle)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(log.progress())

@@ -76,6 +76,7 @@ class _KeepsArguments(click.Command):
     required=True,
 )
 @option("--top N", "Entries of an answer.  [default: 5, of boxes 100]")
+@option("--every N", "Of a model of clips: answer each Nth frame.  [default: the clip's stride]")
 @option("--batch N", "Frames that one run takes at most.", default=1, name="batch_size")
 @option("--deadline MS", "How long a run waits for more frames.", name="deadline_ms", default=0.0)
 @option(
@@ -117,6 +118,7 @@ def command(
     bundle: Path,
     sources: tuple[str, ...],
     top: int | None,
+    every: int | None,
     batch_size: int,
     deadline_ms: float,
     preprocess: str,
@@ -140,7 +142,8 @@ def command(
     The camera may be a stream or a file too.
 
     Of a live source old frames are dropped and counted; of files and folders every frame is
-    answered, in order. A source that is lost is opened anew. SIGTERM ends the loop with status 0.
+    answered, in order. A model of clips answers the newest clip. A source that is lost is opened
+    anew. SIGTERM ends the loop with status 0.
     """
     from edge_vit.camera.capture import RetryPolicy
     from edge_vit.camera.disagreements import DisagreementSink
@@ -158,6 +161,14 @@ def command(
     makers = [source_maker(source, timeout_s=stale_after) for source in sources]
     opened = Bundle.open(bundle)
     refuse_samples(opened.spec, "edgevit camera")
+    clip = opened.spec.preprocess.clip
+    for flag, given, fits in (
+        ("--every", every, clip is not None),
+        ("--record-disagreements", record_disagreements, clip is None),
+    ):
+        if given is not None and not fits:
+            reads = "single images" if clip is None else f"clips of {clip.frames} frames"
+            raise SpecError(f"{flag}: {opened.spec.name} reads {reads}. Leave {flag} out")
     if print_unit:
         echo(_unit_of(opened, click.get_current_context().meta[_ARGUMENTS]), nl=False)
         return
@@ -197,7 +208,7 @@ def command(
             sinks=sinks,
             steps=steps,
             prepare=Preprocessing(opened.spec.preprocess, preprocess),
-            options=LoopOptions(batch_size, deadline_ms, top, answer_timeout, retry),
+            options=LoopOptions(batch_size, deadline_ms, top, answer_timeout, retry, every),
             notifier=Notifier.from_environment(),
         )
         signals.stop_loop = loop.stop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 import threading
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from edge_vit.spec import Precision, TensorSpec
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 # Without VNNI the INT8 kernels of x86 saturate in 16 bits. Left as Q/DQ in float32 they are exact.
 _NO_INT8_KERNELS = {"LP_TRANSFORMS_MODE": "NO"}
+_LOG = logging.getLogger(__name__)
 _FAILURES = Failures(
     "OpenVINO",
     noise=re.compile(r"Exception from \S+:\d+:\s*"),
@@ -66,20 +68,20 @@ class OpenVinoSession(Session):
             **({} if has_vnni() else _NO_INT8_KERNELS),
         }
         self._lock = threading.Lock()
+        self._several: _Compiled | None = None
         try:
             self._core = _shared_core()
             self._graph: Any = self._core.read_model(model)
             inputs = tuple(map(_tensor_spec, self._graph.inputs))
             outputs = tuple(map(_tensor_spec, self._graph.outputs))
             self._is_dynamic = inputs[0].shape[0] == "batch"
-            self._single = self._compile(_fix_batch(self._graph) if self._is_dynamic else None)
+            self._single = self._compile_single()
         except Exception as error:
             raise _FAILURES.loading(error, name, self._version) from error
         around = str(self._single.model.get_property("INFERENCE_PRECISION_HINT").to_string())
         if find_format(precision).is_quantized and around == "bf16":
             title = find_format(precision).title
             self.remark = f"OpenVINO computes what is not {title} in bfloat16 on this processor."
-        self._several: _Compiled | None = None if self._is_dynamic else self._single
         super().__init__(
             precision=precision, inputs=inputs, outputs=outputs, threads=options.num_threads
         )
@@ -110,6 +112,19 @@ class OpenVinoSession(Session):
                 except Exception as error:
                     raise _FAILURES.loading(error, self._name, self._version) from error
             return self._several
+
+    def _compile_single(self) -> _Compiled:
+        """Compile the graph for one image; for any number where OpenVINO cannot do it for one.
+
+        Its passes on INT8 take a mean over frames, as TimeSformer has it, for a reshape that fails.
+        """
+        if self._is_dynamic:
+            try:
+                return self._compile(_fix_batch(self._graph))
+            except RuntimeError:
+                _LOG.debug("%s: not compiled for a batch of one", self._name, exc_info=True)
+        self._several = self._compile()
+        return self._several
 
     def _compile(self, graph: Any = None) -> _Compiled:
         """Compile `graph`, or the whole one where that is None."""

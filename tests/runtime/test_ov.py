@@ -45,6 +45,18 @@ def test_computes_what_the_graph_says(batch):
     np.testing.assert_allclose(logits, tiny_outputs(images), rtol=1e-5, atol=1e-5)
 
 
+def test_a_graph_that_cannot_be_compiled_for_one_image_is_compiled_for_any_number(monkeypatch):
+    def broken(graph):
+        raise RuntimeError("Shape inference input shapes {[1,4,48],[3]}")
+
+    monkeypatch.setattr(runtime_ov, "_fix_batch", broken)
+    images = tiny_images(3)
+    with OpenVinoSession(tiny_onnx(), "fp32") as session:
+        for some in (images[:1], images):
+            found = session.run({"images": some})["logits"]
+            np.testing.assert_allclose(found, tiny_outputs(some), rtol=1e-5, atol=1e-5)
+
+
 def test_computes_in_float32_where_the_processor_would_rather_not():
     with OpenVinoSession(tiny_onnx(), "fp32") as session:
         precision = session._single.model.get_property("INFERENCE_PRECISION_HINT")
