@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 NEEDS_NETWORK = ("08_segmentation", "09_depth")
 """Their backbone comes from a package index."""
+LONG = ("12_generation",)
+"""They sample for a minute; tests of the command line go the same way with a smaller model."""
 DETECTOR = ROOT / "examples" / "07_detector.py"
 
 
@@ -59,7 +61,14 @@ def run_example(folder, monkeypatch, capfd):
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(p, id=p.stem, marks=pytest.mark.network if p.stem in NEEDS_NETWORK else ())
+        pytest.param(
+            p,
+            id=p.stem,
+            marks=[
+                *([pytest.mark.network] if p.stem in NEEDS_NETWORK else []),
+                *([pytest.mark.full] if p.stem in LONG else []),
+            ],
+        )
         for p in EXAMPLES
         if p.stem != DETECTOR.stem
     ],

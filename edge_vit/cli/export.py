@@ -183,9 +183,12 @@ def _sides(size: tuple[int, ...] | None) -> tuple[int, int] | None:
 
 
 def _next_step(bundle: Bundle) -> str:
+    takes_images = bundle.spec.takes_images
     if names_below(bundle.precisions):
-        return f"Next, let it be judged: edgevit verify {bundle.path} --data DIR"
+        data = "DIR" if takes_images else "seeds:1000-1063"
+        return f"Next, let it be judged: edgevit verify {bundle.path} --data {data}"
+    given, calib = ("IMAGE", "DIR") if takes_images else ("--seed 0 --draw DIR", "seeds:0-31")
     return (
-        f"Next, try it: edgevit run {bundle.path} IMAGE. "
-        f"To make it INT8: edgevit calibrate {bundle.path} --calib DIR"
+        f"Next, try it: edgevit run {bundle.path} {given}. "
+        f"To make it INT8: edgevit calibrate {bundle.path} --calib {calib}"
     )

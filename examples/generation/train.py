@@ -3,7 +3,8 @@
     python examples/generation/train.py --minutes 15
 
 It learns from the 1,197 digits that `edgevit quickstart` trains its classifier on. One label in ten
-is dropped, for guidance without a classifier (Ho and Salimans 2022).
+is dropped, for guidance without a classifier (Ho and Salimans 2022). The weights that lie here are
+those after 1,800 steps, about ten minutes of one thread, of a run that was to take 14.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dit import CLASSES, DiT
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from edge_vit.training.datasets import load_digits as split_digits
 
-BATCH, STEPS_OF_NOISE = 128, 1000
+BATCH, STEPS_OF_NOISE, CLASSES = 128, 1000, 10
 
 
 def training_digits() -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("dit.safetensors"))
     options = parser.parse_args()
+    from dit import DiT  # beside this file
+
     torch.set_num_threads(1)
     torch.manual_seed(0)
     images, labels = training_digits()
