@@ -89,7 +89,7 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
     columns = []
     for report in reports:
         interval = report.drop_interval
-        has_direction = task_of_report(report).has_direction
+        task = task_of_report(report)
         cells = {
             "drop (points)": MISSING if report.drop is None else number(100 * report.drop, 2),
             "95 % interval of it": MISSING
@@ -99,8 +99,11 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
             "drop at most, without labels": percent(report.most_drop),
             "calibration error (ECE)": percent(report.ece),
             "ECE of the reference": percent(report.reference_ece),
-            "KL, 99th percentile (nats)": significant(report.kl_p99),
-            "cosine, 1st percentile": number(report.cosine_p1, 6) if has_direction else MISSING,
+            # of boxes or pixels the divergence is no KL
+            "KL, 99th percentile (nats)": MISSING if task.is_drawn else significant(report.kl_p99),
+            "cosine, 1st percentile": number(report.cosine_p1, 6)
+            if task.has_direction
+            else MISSING,
         }
         columns.append((place_of(report), cells))
     note = (
