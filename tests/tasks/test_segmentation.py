@@ -313,3 +313,23 @@ def test_a_model_of_other_outputs_is_refused():
             (TensorSpec("logits", "float32", ("batch", 4, *GRID)),),
             PREPROCESS,
         )
+
+
+def test_masks_as_supervision_takes_them(monkeypatch):
+    import sys
+    from types import ModuleType
+
+    module = ModuleType("supervision")
+    module.Detections = lambda **fields: fields
+    monkeypatch.setitem(sys.modules, "supervision", module)
+    outputs = queries_for([(1, 0, 0, 4, 4), (2, 4, 6, 8, 12)])
+    (objects,) = task_of(QUERIES).decode(QUERIES, outputs, ["a.png"], [SIZE])
+    found = objects.to_supervision()
+    assert found["mask"].shape == (2, *SIZE)
+    assert found["class_id"].tolist() == [2, 1]
+    assert found["xyxy"].tolist() == [entry["box"] for entry in objects.entries()]
+    images = {"images": np.asarray(Image.fromarray(scene(0)[0]).resize((48, 32)))[None]}
+    (classes,) = task_of(SPEC).decode(SPEC, Painter(SPEC).run(images), ["a.png"], [SIZE])
+    found = classes.to_supervision()
+    assert found["mask"].sum() == SIZE[0] * SIZE[1]
+    assert found["confidence"] is None
