@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "Draw attention maps of fp32 and the quantized model.",
     "inspect": "Show what is inside a bundle.",
     "report": "Write the HTML report of the latest verdict again.",
+    "models": "List the models that were measured, and how each came out.",
     "finetune": "Train a Vision Transformer on labelled images.",
     "doctor": "Show this machine, what works on it, and how to repair the rest.",
 }

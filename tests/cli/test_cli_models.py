@@ -1,0 +1,86 @@
+"""The table of models: what ships, what the page and the command show is the committed evidence."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_vit.report.models import ModelEvidence, find_models, models_grid, read_models
+from edge_vit.values import from_json, to_json
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "results" / "models").glob("*.json"))
+EVIDENCE = [from_json(ModelEvidence, json.loads(p.read_text()), p.name) for p in FILES]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Return benchmarks/models.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield importlib.import_module("models")
+    for name in ("models", "model_rows", "real_models", "saving"):
+        sys.modules.pop(name, None)
+
+
+def test_what_ships_is_the_committed_evidence():
+    shipped = {model.name: to_json(model) for model in read_models()}
+    assert shipped == {model.name: to_json(model) for model in EVIDENCE}
+
+
+def test_the_page_has_a_row_for_each_model():
+    page = (ROOT / "docs" / "models.md").read_text()
+    for model, row in zip(EVIDENCE, models_grid(EVIDENCE).rows, strict=True):
+        assert f"| {' | '.join((model.family, *row))} |" in page
+
+
+@pytest.mark.parametrize("model", EVIDENCE, ids=lambda model: model.name)
+def test_evidence_holds_what_the_table_claims(model):
+    assert model.parity_error < 1e-4
+    assert 0 <= model.quantized_layers <= model.linear_layers
+    assert set(model.engines) == ({"fp16", "int8"} if model.quantized_layers else {"fp16"})
+    assert model.quality["fp16 ort"].sqnr_db > 40
+    if model.quantized_layers:
+        for backend in ("ort", "openvino"):
+            assert model.quality[f"int8 {backend}"].sqnr_db > 20
+    if model.decoding_error is not None:
+        assert model.decoded_by
+
+
+def test_models_are_found_by_words_and_task():
+    names = [model.name for model in find_models(EVIDENCE, ["DINO", "timm"], "")]
+    assert names
+    assert all("timm:" in name and "dino" in name for name in names)
+    found = find_models(EVIDENCE, [], "features")
+    assert {model.task for model in found} == {"features"}
+
+
+def test_the_command_lists_filters_and_refuses(edgevit):
+    listed = json.loads(edgevit("models", "--json").stdout)
+    assert len(listed) == len(EVIDENCE)
+    assert {"name", "task", "parity_error", "engines", "quality"} <= listed[0].keys()
+    one = edgevit("models", "deit3")
+    assert "deit3_small" in one.stdout
+    assert "xcit" not in one.stdout
+    assert edgevit("models", "nothing-like-it").exit_code == 1
+    refused = edgevit("models", "--task", "cooking")
+    assert refused.exit_code == 1
+    assert "classification" in refused.stderr
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("model", EVIDENCE, ids=lambda model: model.name)
+def test_the_evidence_is_made_again(model, benchmark, tmp_path):
+    (row,) = [row for row in benchmark.ROWS if row.name == model.name]
+    again = benchmark.measure(row, tmp_path)
+    assert again.parity_error < 1e-4
+    assert (again.blocks, again.linear_layers) == (model.blocks, model.linear_layers)
+    assert again.quantized_layers == model.quantized_layers
+    for key, quality in model.quality.items():
+        assert again.quality[key].sqnr_db == pytest.approx(quality.sqnr_db, abs=3)
+    for precision, engine in model.engines.items():
+        assert bool(again.engines[precision].refused) == bool(engine.refused)
