@@ -56,7 +56,7 @@ def choose_map_class(config: Any, task: TaskName | None, address: str) -> Choice
 
 
 def fix_neck(model: Any, image_size: tuple[int, int]) -> None:
-    """Let the neck of a depth model take the grid of images that are not square.
+    """Let the neck of a DPT take the grid of images that are not square.
 
     Of a model without a backbone of its own transformers takes every grid for a square.
     """
@@ -66,7 +66,7 @@ def fix_neck(model: Any, image_size: tuple[int, int]) -> None:
     rows, columns = (side // config.patch_size for side in image_size)
     forward = model.neck.forward
     model.neck.forward = functools.wraps(forward)(
-        lambda states, *_, **__: forward(states, rows, columns)
+        lambda hidden_states, *_, **__: forward(hidden_states, rows, columns)
     )
 
 
