@@ -129,9 +129,12 @@ def test_a_prediction_has_pictures_files_and_a_record():
     outputs = {"heat": RANDOM.uniform(size=(1, 14, 21)).astype(np.float32)}
     (found,) = task_of(spec).decode(spec, outputs, ["a.jpg"], [(56, 84)])
     assert isinstance(found, MapPrediction)
-    (name, data), *rest = found.files().items()
-    assert (name, rest) == ("heat.png", [])
-    assert from_png16(data) == pytest.approx(found.whole(), abs=1e-4)
+    files = found.files()
+    assert set(files) == {"heat.png", "heat.colours.png"}
+    shown = np.asarray(Image.open(io.BytesIO(files["heat.colours.png"])), int)
+    brightest = np.unravel_index(found.whole().argmax(), (56, 84))
+    assert shown[brightest][1] > 180 > shown[brightest][2]  # green to yellow
+    assert from_png16(files["heat.png"]) == pytest.approx(found.whole(), abs=1e-4)
     record = json.loads(json.dumps(found.record()))["map"]
     assert record["shape"] == [1, 14, 21] and np.shape(record["coarse"]) == (14, 16)
     assert np.mean(record["coarse"]) == pytest.approx(outputs["heat"].mean(), abs=0.02)

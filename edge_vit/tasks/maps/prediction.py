@@ -72,12 +72,20 @@ class MapPrediction(Prediction):
         return blend(picture, *self.shades((picture.height, picture.width)))
 
     def files(self) -> Mapping[str, bytes]:
-        """Return the map as a 16-bit PNG in the image's pixels; of several channels as ``.npy``."""
+        """Return the map as a 16-bit PNG in the image's pixels, and as colours alone.
+
+        Values of several channels are a ``.npy`` file, on the model's grid.
+        """
+        from PIL import Image
+
+        colours = io.BytesIO()
+        Image.fromarray(self.shades()[0]).save(colours, "PNG")
+        files = {f"{self.name}.colours.png": colours.getvalue()}
         if len(self.values) == 1:
-            return {f"{self.name}.png": to_png16(self.whole())}
-        buffer = io.BytesIO()
-        np.save(buffer, self.values)
-        return {f"{self.name}.npy": buffer.getvalue()}
+            return {f"{self.name}.png": to_png16(self.whole()), **files}
+        values = io.BytesIO()
+        np.save(values, self.values)
+        return {f"{self.name}.npy": values.getvalue(), **files}
 
     @property
     def headline(self) -> str | None:
