@@ -34,7 +34,8 @@ def test_the_graph_is_in_canonical_form(exported):
     assert (spec.task, spec.outputs[0].name, spec.depth) == ("depth", "depth", 4)
     assert spec.inputs[0].shape == ("batch", *SIDE, 3)
     assert spec.num_tokens == 1 + 4 * 6
-    assert not found.record.notes
+    # DPT's neck has linear layers of its own; nothing else is left in another form.
+    assert all("linear layers beside the blocks" in note for note in found.record.notes)
     assert found.record.parity.max_error < 1e-4
 
 
