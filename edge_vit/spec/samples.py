@@ -23,7 +23,8 @@ Rows = NDArray[Any]
 
 def is_sample(array: Rows) -> bool:
     """Return whether `array` holds samples with fields, and not pixels."""
-    return array.dtype.names is not None
+    # What is no array at all is refused where pixels are checked.
+    return getattr(getattr(array, "dtype", None), "names", None) is not None
 
 
 def pack(inputs: Sequence[TensorSpec], arrays: Mapping[str, Any], what: str = "inputs") -> Rows:

@@ -15,6 +15,7 @@ OTHER_WORDS = {
     "edge_vit/calibration/seen.py": "keys of a file that holds the vectors of images",
     "edge_vit/optional.py": "names of extras",
     "edge_vit/export/sources/from_edgevit.py": "the number of blocks, in a checkpoint",
+    "edge_vit/report/models.py": "the head of a column",
     "edge_vit/training/vit.py": "the number of blocks, in a configuration",
 }
 """File -> what a name of a task means there."""
