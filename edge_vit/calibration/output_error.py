@@ -119,7 +119,8 @@ def thinned(value: Array) -> Array:
     if value.size <= _MOST_VALUES or value.ndim < 2:
         return value
     step = math.ceil(math.sqrt(value.size / _MOST_VALUES))
-    return value[..., ::step, ::step].copy()
+    kept: Array = value[..., ::step, ::step].copy()
+    return kept
 
 
 def _as_row(outputs: Outputs) -> Outputs:
