@@ -23,6 +23,9 @@ NEEDS_NETWORK = ("08_segmentation", "09_depth")
 LONG = ("12_generation",)
 """They sample for a minute; tests of the command line go the same way with a smaller model."""
 DETECTOR = ROOT / "examples" / "07_detector.py"
+ZERO_SHOT = ROOT / "examples" / "11_zero_shot.py"
+CHECKED = (DETECTOR.stem, ZERO_SHOT.stem)
+"""Examples whose figures are checked too, each by a test of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def run_example(folder, monkeypatch, capfd):
             ],
         )
         for p in EXAMPLES
-        if p.stem != DETECTOR.stem
+        if p.stem not in CHECKED
     ],
 )
 @pytest.mark.uncounted
@@ -157,3 +160,26 @@ def test_clips_of_moving_digits_show_what_their_class_says(tmp_path, monkeypatch
     made = sorted(clip.label for clip, _ in zip(same, range(6), strict=False))
     assert sorted(item.label for item in source) == made
     assert {item.pixels.shape for item in source} == {(5, 32, 32, 3)}
+
+
+@pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.uncounted
+def test_labels_that_training_never_saw_are_found_in_each_precision(
+    share, run_example, monkeypatch
+):
+    """On one in `share` of the example's images."""
+    monkeypatch.syspath_prepend(ZERO_SHOT.parent)
+    scenes = importlib.import_module("zero_shot.scenes")
+    write = scenes.write_folders
+    monkeypatch.setattr(
+        scenes,
+        "write_folders",
+        lambda *args, count, **more: write(*args, count=count // share, **more),
+    )
+    found = {
+        line[:4]: [float(value) for value in re.findall(r"([0-9.]+)%", line)]
+        for line in run_example(ZERO_SHOT).splitlines()
+    }
+    assert found["fp32"][0] >= 60
+    assert found["fp32"][1] >= 35, "a tenth are right by guessing"
+    assert found["int8"][0] >= found["fp32"][0] - (1 if share == 1 else 3)
