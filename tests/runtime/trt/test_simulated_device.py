@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 
 import pytest
 
@@ -56,7 +55,7 @@ class Device:
 
         operations = {"build": worker._build, "load": worker._load, "describe": worker._describe}
         operation = operations[request["operation"]]
-        answer = operation(request, send, threading.Event())
+        answer = operation(request, send)
         return json.loads(json.dumps(answer))
 
     @property
