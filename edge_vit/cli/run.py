@@ -91,6 +91,8 @@ def command(
     named on stderr; the others are answered, and the exit status is 1. A model that generates
     takes --seed, or in place of IMAGE seeds:0-31 or a .npz file of its inputs.
     """
+    if not images and not seeds and label is None and steps is None:
+        raise click.UsageError("Missing argument 'IMAGE...'. A model that generates takes --seed N")
     opened = Bundle.open(bundle)
     task = task_of(opened.spec)
     for name, asked, can, what in (
@@ -101,8 +103,6 @@ def command(
             raise SpecError(f"{name}: {opened.spec.name} gives {what}. Leave {name} out")
     precision = precision or opened.smallest_precision
     refuse_sampling(opened.spec, seeds, label, steps)
-    if not images and opened.spec.takes_images:
-        raise click.UsageError("Missing argument 'IMAGE...'.")
     predictions: list[Prediction] = []
     bad: list[str] = []
     clip, takes_images = opened.spec.preprocess.clip, opened.spec.takes_images
