@@ -27,6 +27,8 @@ def choose_beside(graph: ir.Graph, blocks: Collection[Block]) -> tuple[tuple[Lin
 
     The graph is in topological order, and the shapes of its values are known.
     """
+    if any(node.op_type == "TopK" for node in graph):
+        return ()  # queries are picked by scores, which an error in front of them moves
     linears = walk.find_linears(graph)
     placed = {site.linear.matmul for block in blocks for site in block.sites}
     excluded = placed | _for_queries(graph, linears) | _smoothed_by(blocks)
