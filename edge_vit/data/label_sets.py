@@ -12,7 +12,9 @@ from edge_vit.data.text_lines import shorten
 from edge_vit.errors import ImageError
 from edge_vit.tasks.label_sets import LabelSet
 
-_HEADER = re.compile("(ground )?truth|y|(label|class|target|categor(y|ie)|tag)( names?)?(s|es)?")
+_HEADER = re.compile(
+    "(ground )?truth|y|(label|class|target|category|categories|tag)( names?)?(s|es)?"
+)
 _ON = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _UNKNOWN = ("", "-1", "?", "nan")
 _WANTED = (
