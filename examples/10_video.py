@@ -33,7 +33,7 @@ report = edge_vit.verify(
     test,
     edge_vit.Limits(max_drop=1),
     options=edge_vit.SessionOptions(1),
-    iterations=50,
+    iterations=500,
 )
 for accuracy in report.accuracy:
     right = "not known" if accuracy.top1 is None else f"{accuracy.top1:.1%}"

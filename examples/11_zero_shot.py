@@ -37,7 +37,7 @@ with edge_vit.Predictor.open(bundle, "int8") as predictor:
         print(f"{image.parent.name}? {answer.label} {answer.score:.0%}")
 
 report = edge_vit.verify(
-    bundle, truth, edge_vit.Limits(max_drop=1), options=edge_vit.SessionOptions(1), iterations=50
+    bundle, truth, edge_vit.Limits(max_drop=1), options=edge_vit.SessionOptions(1), iterations=500
 )
 for accuracy in report.accuracy:
     new = [each.top1 for each in accuracy.per_class if each.index < 5]

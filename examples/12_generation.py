@@ -49,7 +49,7 @@ report = edge_vit.verify(
     bundle,
     "seeds:1000-1063",
     options=edge_vit.SessionOptions(1),
-    iterations=50,
+    iterations=500,
 )
 for accuracy in report.accuracy:
     found = accuracy.measures

@@ -255,9 +255,10 @@ def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust
     elif report.deciding.num_images < MIN_IMAGES:
         outcome, why = "undecided", f" {MIN_IMAGES} images are the fewest that decide."
     title = next(measure.title for measure in task.measures if measure.name == name)
+    what = f"{title[0].upper()}{title[1:]}"
     shown, least, most = (f"{round(each, 2) + 0:.2f}" for each in (drop, low, high))
     sentence = (
-        f"{title}: {shown} points on {_counted(report, report.deciding.num_images)}, {least} to "
+        f"{what}: {shown} points on {_counted(report, report.deciding.num_images)}, {least} to "
         f"{most} with 95 % confidence, {limit:g} allowed.{why}"
     )
     return gate_of(

@@ -135,6 +135,8 @@ def _measured(report: AccuracyReport, measures: Sequence[Measure], which: str) -
         if measure.unit == "share":
             words = MISSING if value is None else f"{100 * value:.2f}"
             cells[f"{measure.title} (%)"] = words
+        elif measure.unit == "count":
+            cells[measure.title] = number(value, 0)
         else:
             cells[measure.title] = significant(value)
     return cells

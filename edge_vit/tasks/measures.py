@@ -63,8 +63,8 @@ class Measure:
     title: str  # head of its row in a table, with its unit
     compare: Compare | None = None  # of the candidate against the reference
     judge: Judge | None = None  # of each of the two against the truth; a number, or what JSON takes
-    # A share is shown in percent, a number with three digits
-    unit: Literal["share", "number"] = "number"
+    # A share is shown in percent, a number with three digits, a count without decimals
+    unit: Literal["share", "number", "count"] = "number"
     # Whether a table shows it; False where the report has a row for it already
     has_row: bool = True
     # Over all images; None for the mean of those that have a number

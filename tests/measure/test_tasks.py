@@ -240,6 +240,16 @@ def test_the_gate_of_a_detector_is_the_average_precision_lost(
     assert "with their truth" in accuracy_grid([report]).note
 
 
+def test_measures_are_named_and_counted_in_words_of_their_kind(make_accuracy):
+    lost = {"sample_error": MeasureValue(0.0001, 0.0, 0.0003), "worst_step": MeasureValue(20.0)}
+    report = make_accuracy(task="denoising", labelled=0, measures=lost)
+    gate = judge_accuracy(report, max_drop=0.5, max_error=5.0)
+    assert gate.sentence.startswith("Energy of the error of samples: 0.01 points on 1,000")
+    grid = accuracy_grid([report])
+    assert "without truth" in grid.note
+    assert next(row for row in grid.rows if row[0] == "the worst step, from 1")[-1] == "20"
+
+
 def test_without_truth_the_gate_of_a_detector_is_the_boxes_that_differ(make_accuracy):
     unknown = {"AP": MeasureValue(None), "AP_drop": MeasureValue(None)}
     report = make_accuracy(task="detection", labelled=0, differing=200, measures=unknown)

@@ -84,5 +84,10 @@ STEP_MEASURES = (
     Measure(
         *("worst_step_sqnr", "SQNR of the worst step, dB"), summarize=sum_steps, of="step_sqnr"
     ),
-    Measure(*("worst_step", "the worst step, from 1"), summarize=sum_steps, of="step_sqnr"),
+    Measure(
+        *("worst_step", "the worst step, from 1"),
+        unit="count",
+        summarize=sum_steps,
+        of="step_sqnr",
+    ),
 )
