@@ -2,287 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-import edge_vit
-from edge_vit.data.preprocess import preprocess
-from edge_vit.export.reference import normalise
-from edge_vit.export.sources import SourceRequest, TorchSource, open_source
-from edge_vit.runtime.session import SessionOptions, open_session
-from edge_vit.tasks import task_of
-from edge_vit.tasks.detection.decoding import find_boxes
-from edge_vit.tasks.segmentation.decoding import semantic_map
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-
-from reseed import reseed
-
-Photo = npt.NDArray[np.uint8]
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model with its weights, as the library has it and as edge-vit is asked for it."""
-
-    request: SourceRequest
-    source: TorchSource
-    # Photographs to what the model takes, as the library does it
-    pixels: Callable[[Photo], Any]
-    processor: Any = None  # of transformers
-
-
-Decode = Callable[[Made, edge_vit.Bundle, Sequence[Photo]], tuple[str, float]]
-"""Returns what the decoding was compared with, and the largest difference."""
-
-
-@dataclass(frozen=True)
-class ModelRow:
-    """A row of the table. `arguments` make the model smaller; `make` takes an empty folder."""
-
-    name: str
-    family: str
-    library: str
-    make: Callable[[Path], Made]
-    decode: Decode | None
-    arguments: Mapping[str, object] = field(default_factory=dict)
-    weights: str = "seeded"
-
-
-def compare_outputs(
-    made: Made, bundle: edge_vit.Bundle, photos: Sequence[Photo]
-) -> tuple[str, float]:
-    """Compare the outputs for photographs as they are, preprocessing included."""
-    import torch
-
-    spec, differences = bundle.spec, []
-    with open_session(bundle, "fp32", "ort", SessionOptions(1)) as session:
-        for photo in photos:
-            with torch.no_grad():
-                wanted = np.asarray(made.source.module(made.pixels(photo)))
-            feeds = {spec.inputs[0].name: preprocess(photo, spec.preprocess)[None]}
-            got = session.run(feeds)[spec.outputs[0].name]
-            differences.append(np.abs(got - wanted).max() / np.abs(wanted).max())
-    return "preprocessing and outputs of the library", float(max(differences))
-
-
-def compare_boxes(
-    made: Made, bundle: edge_vit.Bundle, photos: Sequence[Photo]
-) -> tuple[str, float]:
-    """Compare the boxes with those of transformers' own post-processing, in shares of the side."""
-    import torch
-    from transformers.modeling_outputs import ModelOutput
-
-    largest, side = 0.0, 64
-    images = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, side, side), "f4"))
-    with torch.no_grad():
-        logits, boxes = made.source.module(images)
-    post_process = made.processor.post_process_object_detection
-    more = {}
-    if "top_k" in inspect.signature(post_process).parameters:
-        more["top_k"] = logits.shape[1]
-    for size in ((480, 640), (333, 200)):
-        found = ModelOutput(logits=logits, pred_boxes=boxes)
-        (wanted,) = post_process(found, threshold=0.001, target_sizes=[size], **more)
-        outputs = {"logits": logits[0].numpy(), "boxes": boxes[0].numpy()}
-        ours = find_boxes(bundle.spec, outputs, size, min_score=0.001, clip=False)
-        order = np.lexsort((wanted["boxes"][:, 0].numpy(), wanted["labels"].numpy()))
-        again = np.lexsort((ours.boxes[:, 0], ours.classes))
-        difference = np.abs(ours.boxes[again] - wanted["boxes"].numpy()[order]).max()
-        largest = max(largest, float(difference) / max(size))
-    return "post_process_object_detection of transformers", largest
-
-
-def compare_masks(
-    made: Made, bundle: edge_vit.Bundle, photos: Sequence[Photo]
-) -> tuple[str, float]:
-    """Compare the classes of pixels with those of transformers' own post-processing: a share."""
-    import torch
-    from transformers import Mask2FormerImageProcessor, SegformerImageProcessor
-
-    spec, source, size = bundle.spec, made.source, (100, 150)
-    height, width = spec.preprocess.image_size
-    noise = np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)
-    with torch.no_grad():
-        outputs = source.module(torch.from_numpy(noise))
-    if len(outputs) == 1:
-        processor, given = SegformerImageProcessor(), SimpleNamespace(logits=outputs[0])
-    else:
-        processor = Mask2FormerImageProcessor()
-        given = SimpleNamespace(class_queries_logits=outputs[0], masks_queries_logits=outputs[1])
-    (wanted,) = processor.post_process_semantic_segmentation(given, target_sizes=[size])
-    rows = {name: part[0].numpy() for name, part in zip(source.outputs, outputs, strict=True)}
-    found = semantic_map(spec, rows, size, spec.preprocess)
-    differing = float(np.mean(found != wanted.numpy()))
-    return (
-        "post_process_semantic_segmentation of transformers, on noise: share of pixels",
-        differing,
-    )
-
-
-def compare_depths(
-    made: Made, bundle: edge_vit.Bundle, photos: Sequence[Photo]
-) -> tuple[str, float]:
-    """Compare depths in the photograph's pixels with transformers' own, over the largest."""
-    import torch
-    from transformers import DPTImageProcessor
-
-    spec, photo = bundle.spec, photos[0]
-    size = (photo.shape[0] // 4, photo.shape[1] // 4)
-    pixels = preprocess(photo, spec.preprocess)
-    with torch.no_grad():
-        outputs = made.source.module(torch.from_numpy(normalise(pixels[None], spec.preprocess)))
-    depth = outputs[0] if isinstance(outputs, tuple) else outputs
-    given = SimpleNamespace(predicted_depth=depth)
-    (theirs,) = DPTImageProcessor().post_process_depth_estimation(given, target_sizes=[size])
-    wanted = theirs["predicted_depth"].numpy()
-    (ours,) = task_of(spec).decode(spec, {"depth": depth.numpy()}, sizes=[size])
-    difference = float(np.abs(ours.whole() - wanted).max() / wanted.max())
-    return "post_process_depth_estimation of transformers", difference
-
-
-def timm_row(name: str, family: str, size: int | None = None, **arguments: object) -> ModelRow:
-    """Return the row of a model of timm, at `size` pixels."""
-
-    def make(folder: Path) -> Made:
-        import timm
-        from safetensors.torch import save_file
-
-        image_size = (size, size) if size else None
-        stated = {"model_args": arguments, "image_size": image_size}
-        source = open_source(SourceRequest(f"timm:{name}", random_weights=True, **stated))
-        reseed(source.module)
-        path = folder / "model.safetensors"
-        save_file(source.module.state_dict(), path)
-        facts = timm.data.resolve_model_data_config(source.module)
-        facts["input_size"] = (3, *source.preprocess.image_size)
-        transform = timm.data.create_transform(**facts, is_training=False)
-        request = SourceRequest(f"timm:{name}", checkpoint=path, **stated)
-        return Made(request, source, lambda photo: transform(Image.fromarray(photo))[None])
-
-    return ModelRow(f"timm:{name}", family, "timm", make, compare_outputs, arguments)
-
-
-def torchvision_row(name: str, family: str) -> ModelRow:
-    """Return the row of a whole model of torchvision."""
-
-    def make(folder: Path) -> Made:
-        import torch
-        from torchvision.models import get_model_weights
-
-        source = open_source(SourceRequest(f"torchvision:{name}", random_weights=True))
-        reseed(source.module)
-        path = folder / "model.pth"
-        torch.save(source.module.state_dict(), path)
-        transform = get_model_weights(name).DEFAULT.transforms()
-        request = SourceRequest(f"torchvision:{name}", checkpoint=path)
-        return Made(request, source, lambda photo: transform(Image.fromarray(photo))[None])
-
-    return ModelRow(f"torchvision:{name}", family, "torchvision", make, compare_outputs)
-
-
-def edgevit_row(name: str) -> ModelRow:
-    """Return the row of a model of our own."""
-
-    def make(folder: Path) -> Made:
-        request = SourceRequest(f"edgevit:{name}", random_weights=True)
-        return Made(request, open_source(request), lambda photo: None)
-
-    return ModelRow(f"edgevit:{name}", "ViT", "torch", make, None)
-
-
-def hf_row(
-    name: str,
-    family: str,
-    processor: str = "ViTImageProcessor",
-    size: int = 64,
-    decode: Decode | None = compare_outputs,
-    **config: Any,
-) -> ModelRow:
-    """Return the row of a class of transformers, made small by `config`."""
-
-    def make(folder: Path) -> Made:
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        model_class = getattr(transformers, name)
-        model = model_class(model_class.config_class(**config)).eval()
-        reseed(model)
-        return from_folder(model, folder, processor, size)
-
-    return ModelRow(f"hf:{name}", family, "transformers", make, decode, config)
-
-
-def detector_row(model_type: str, name: str, family: str, processor: str) -> ModelRow:
-    """Return the row of a small detector of transformers: see tests/small_detectors.py."""
-
-    def make(folder: Path) -> Made:
-        from small_detectors import make_detector
-
-        return from_folder(make_detector(model_type), folder, processor, 64)
-
-    return ModelRow(f"hf:{name}", family, "transformers", make, compare_boxes)
-
-
-def segmenter_row(model_type: str, name: str, family: str) -> ModelRow:
-    """Return the row of a small segmentation model: see tests/small_segmenters.py."""
-
-    def make(folder: Path) -> Made:
-        from small_segmenters import make_segmenter
-
-        return from_folder(make_segmenter(model_type), folder, "SegformerImageProcessor", 64)
-
-    return ModelRow(f"hf:{name}", family, "transformers", make, compare_masks)
-
-
-def depth_row(kind: str, name: str, family: str) -> ModelRow:
-    """Return the row of a small depth model: see tests/small_depths.py."""
-
-    def make(folder: Path) -> Made:
-        from small_depths import save_depth_model
-
-        path = folder / "model"
-        path.mkdir()
-        request = SourceRequest(f"hf:{save_depth_model(kind, path)}")
-        return Made(request, open_source(request), lambda photo: None)
-
-    return ModelRow(f"hf:{name}", family, "transformers", make, compare_depths)
-
-
-def from_folder(model: Any, folder: Path, processor: str, size: int) -> Made:
-    """Return `model` of transformers, saved to a folder as the hub would give it."""
-    import transformers
-
-    path = folder / "model"
-    model.save_pretrained(path)
-    facts = {"image_processor_type": processor, "size": {"height": size, "width": size}}
-    facts |= {"do_resize": True, "do_center_crop": False, **IMAGENET}
-    (path / "preprocessor_config.json").write_text(json.dumps(facts))
-    own = getattr(transformers, processor).from_pretrained(path)
-    request = SourceRequest(f"hf:{path}")
-
-    def pixels(photo: Photo) -> Any:
-        return own(Image.fromarray(photo), return_tensors="pt")["pixel_values"]
-
-    return Made(request, open_source(request), pixels, own)
-
-
+from model_decoding import compare_samples, compare_squares
+from model_makers import (
+    HF_SMALL,
+    ModelRow,
+    clip_row,
+    dense_row,
+    depth_row,
+    detector_row,
+    edgevit_row,
+    hf_row,
+    pair_row,
+    python_row,
+    segmenter_row,
+    timm_row,
+    torchvision_row,
+)
+
+_WIDE = {"hidden_size": 48, "num_attention_heads": 4}
 _TWO = {"depth": 2}
 _ONES = (1, 1, 1, 1)
-_HF = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-_HF |= {"intermediate_size": 128, "image_size": 64, "patch_size": 16}
-
 ROWS: tuple[ModelRow, ...] = (
     edgevit_row("vit_digits"),
     torchvision_row("vit_b_32", "ViT"),
@@ -369,17 +108,17 @@ ROWS: tuple[ModelRow, ...] = (
     timm_row("focalnet_tiny_srf", "FocalNet", 64, depths=_ONES),
     timm_row("swiftformer_xs", "SwiftFormer", 64),
     timm_row("convnext_atto", "ConvNeXt", 64, depths=_ONES),
-    hf_row("ViTForImageClassification", "ViT", **_HF),
-    hf_row("DeiTForImageClassification", "DeiT", "DeiTImageProcessor", **_HF),
-    hf_row("BeitForImageClassification", "BEiT", "BeitImageProcessor", **_HF),
-    hf_row("ViTMSNForImageClassification", "MSN", **_HF),
-    hf_row("Dinov2Model", "DINOv2", "BitImageProcessor", **_HF),
-    hf_row("Dinov2WithRegistersModel", "DINOv2", "BitImageProcessor", **_HF),
-    hf_row("Dinov2ForImageClassification", "DINOv2", "BitImageProcessor", **_HF),
-    hf_row("DINOv3ViTModel", "DINOv3", "DINOv3ViTImageProcessor", **_HF),
-    hf_row("IJepaModel", "I-JEPA", **_HF),
-    hf_row("SiglipVisionModel", "SigLIP", "SiglipImageProcessor", **_HF),
-    hf_row("CLIPVisionModelWithProjection", "CLIP", "CLIPImageProcessor", **_HF),
+    hf_row("ViTForImageClassification", "ViT", **HF_SMALL),
+    hf_row("DeiTForImageClassification", "DeiT", "DeiTImageProcessor", **HF_SMALL),
+    hf_row("BeitForImageClassification", "BEiT", "BeitImageProcessor", **HF_SMALL),
+    hf_row("ViTMSNForImageClassification", "MSN", **HF_SMALL),
+    hf_row("Dinov2Model", "DINOv2", "BitImageProcessor", **HF_SMALL),
+    hf_row("Dinov2WithRegistersModel", "DINOv2", "BitImageProcessor", **HF_SMALL),
+    hf_row("Dinov2ForImageClassification", "DINOv2", "BitImageProcessor", **HF_SMALL),
+    hf_row("DINOv3ViTModel", "DINOv3", "DINOv3ViTImageProcessor", **HF_SMALL),
+    hf_row("IJepaModel", "I-JEPA", **HF_SMALL),
+    hf_row("SiglipVisionModel", "SigLIP", "SiglipImageProcessor", **HF_SMALL),
+    hf_row("CLIPVisionModelWithProjection", "CLIP", "CLIPImageProcessor", **HF_SMALL),
     hf_row(
         "SwinForImageClassification",
         "Swin",
@@ -401,8 +140,31 @@ ROWS: tuple[ModelRow, ...] = (
     segmenter_row("data2vec-vision", "Data2VecVisionForSemanticSegmentation", "Data2Vec"),
     segmenter_row("eomt", "EomtForUniversalSegmentation", "EoMT"),
     segmenter_row("mask2former", "Mask2FormerForUniversalSegmentation", "Mask2Former"),
+    segmenter_row("eomt_dinov3", "EomtDinov3ForUniversalSegmentation", "EoMT"),
+    segmenter_row("mobilevit", "MobileViTForSemanticSegmentation", "MobileViT"),
+    segmenter_row("mobilevitv2", "MobileViTV2ForSemanticSegmentation", "MobileViT v2"),
+    segmenter_row("upernet", "UperNetForSemanticSegmentation", "UPerNet on Swin"),
     segmenter_row("maskformer", "MaskFormerForInstanceSegmentation", "MaskFormer"),
     depth_row("depth_anything", "DepthAnythingForDepthEstimation", "Depth Anything"),
     depth_row("dpt", "DPTForDepthEstimation", "DPT"),
     depth_row("dpt of DINOv2", "DPTForDepthEstimation of DINOv2", "DPT"),
+    dense_row("Dinov2Model", "DINOv2"),
+    dense_row("Dinov2WithRegistersModel", "DINOv2"),
+    dense_row("DINOv3ViTModel", "DINOv3", "DINOv3ViTImageProcessor"),
+    clip_row("timesformer", "TimesformerForVideoClassification", "TimeSformer", **_WIDE),
+    clip_row("timesformer", "TimesformerModel", "TimeSformer", **_WIDE),
+    clip_row("videomae", "VideoMAEForVideoClassification", "VideoMAE", **_WIDE),
+    clip_row("videomae", "VideoMAEModel", "VideoMAE", **_WIDE),
+    clip_row("vivit", "VivitForVideoClassification", "ViViT", **_WIDE),
+    clip_row("vivit", "VivitModel", "ViViT", **_WIDE),
+    clip_row("vjepa2", "VJEPA2ForVideoClassification", "V-JEPA 2", **_WIDE),
+    clip_row("vjepa2", "VJEPA2Model", "V-JEPA 2", **_WIDE),
+    pair_row("CLIP", "CLIP, zero-shot"),
+    pair_row("Siglip", "SigLIP, zero-shot"),
+    pair_row("Siglip2", "SigLIP 2, zero-shot", compare_squares, max_position_embeddings=40),
+    pair_row("MetaClip2", "MetaCLIP 2, zero-shot"),
+    pair_row("AltCLIP", "AltCLIP, zero-shot", project_dim=12),
+    pair_row("ChineseCLIP", "Chinese CLIP, zero-shot"),
+    python_row("small_dit:make_dit", "DiT", compare_samples),
+    python_row("small_dit:make_decoder", "decoder of latents", None),
 )

@@ -13,11 +13,12 @@ import contextlib
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from edge_vit.runtime.session import SessionOptions, open_session
 from edge_vit.runtime.trt.build import choose_builder
 from edge_vit.runtime.trt.engines import build_engine
 from edge_vit.runtime.trt.identity import EngineOptions
+from edge_vit.spec import ClipSpec
+from edge_vit.spec.samples import feeds_of, noise_for
 from edge_vit.spec.table import RECIPES, sqnr_of
 from edge_vit.values import from_json, to_json
 
@@ -55,9 +58,11 @@ TARGET, BATCHES = "sm_89", (1, 1, 8)
 def measure(row: ModelRow, folder: Path) -> ModelEvidence:
     """Return what comes of one model."""
     source = row.make(folder)
-    calibration, _ = cut_crops(128, NUM_CALIBRATION, is_held_out=False, seed=1)
+    clip = source.source.preprocess.clip
+    crops, _ = cut_crops(128, NUM_CALIBRATION, is_held_out=False, seed=1)
+    images = "seeds:0-7" if source.source.inputs else ArraySource(as_inputs(crops, clip))
     try:
-        bundle = export(source.request, folder, "int8", ArraySource(calibration))
+        bundle = export(source.request, folder, "int8", images)
     except EdgeVitError as error:
         if "nothing to quantize" not in str(error):
             raise
@@ -65,7 +70,8 @@ def measure(row: ModelRow, folder: Path) -> ModelEvidence:
     spec, record = bundle.spec, ExportRecord.from_bytes(bundle.read(RECORD))
     graph = ir.from_proto(onnx.load_from_string(bundle.read_graph())).graph
     table = bundle.read_table() if "int8" in bundle.precisions else None
-    decoding = row.decode(source, bundle, load_photos()[4:6]) if row.decode else None
+    photos = as_inputs(load_photos()[4:6], clip)
+    decoding = row.decode(source, bundle, photos) if row.decode else None
     return ModelEvidence(
         name=row.name,
         family=row.family,
@@ -87,21 +93,63 @@ def measure(row: ModelRow, folder: Path) -> ModelEvidence:
         decoded_by=decoding[0] if decoding else "",
         decoding_error=decoding[1] if decoding else None,
         notes=record.notes,
-        versions=installed_versions("torch", "onnxruntime", "openvino", "tensorrt-rtx-cu13"),
+        versions=installed_versions("torch", "onnxruntime", "openvino", "tensorrt-rtx-cu13")
+        | revision(),
     )
+
+
+def revision() -> dict[str, str]:
+    """Return the commit that last changed the package, with a ``+`` where it was changed since."""
+    package = SHIPPED.parents[1]
+    files = ("--", ".", f":!{SHIPPED.relative_to(package)}")
+    try:
+        commit, changed = (
+            subprocess.check_output(("git", *words, *files), cwd=package, text=True).strip()
+            for words in (("log", "-1", "--format=%h"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"edge-vit commit": commit + "+" * bool(changed)} if commit else {}
 
 
 def export(request: Any, folder: Path, precision: str, images: Any) -> edge_vit.Bundle:
     """Return the bundle of `request`."""
     recipe = RECIPES[RECIPE]
     path, more = folder / "model.edgevit", {"recipe": recipe, "calibration": images}
-    return edge_vit.export_bundle(request, path, precision=precision, force=True, threads=1, **more)
+    return edge_vit.export_bundle(
+        request,
+        path,
+        precision=precision,
+        num_images=NUM_CALIBRATION,
+        force=True,
+        threads=1,
+        **more,
+    )
+
+
+def as_inputs(photos: Sequence[Any], clip: ClipSpec | None) -> list[Any]:
+    """Return `photos` as they are, or for a model of clips what a window sees that moves over each.
+
+    It moves by a hundredth of the width from frame to frame.
+    """
+    if clip is None:
+        return list(photos)
+    return [
+        np.stack([photo[:, place:][:, : photo.shape[1] * 3 // 4] for place in places])
+        for photo in photos
+        for places in [[frame * photo.shape[1] // 100 for frame in range(clip.frames)]]
+    ]
 
 
 def judge(bundle: edge_vit.Bundle) -> Iterator[tuple[str, OutputQuality]]:
     """Yield how close each precision of each CPU backend is to fp32, on photographs of its own."""
-    crops, _ = cut_crops(128, NUM_JUDGED, is_held_out=True, seed=2)
-    images = np.stack([preprocess(crop, bundle.spec.preprocess) for crop in crops])
+    spec = bundle.spec
+    if spec.takes_images:
+        crops, _ = cut_crops(128, NUM_JUDGED, is_held_out=True, seed=2)
+        clips = as_inputs(crops, spec.preprocess.clip)
+        images = np.stack([preprocess(clip, spec.preprocess) for clip in clips])
+    else:
+        images = noise_for(spec.inputs, NUM_JUDGED)
     exact = outputs_of(bundle, "fp32", "ort", images)
     for backend in ("ort", "openvino"):
         for precision in bundle.precisions:
@@ -117,9 +165,9 @@ def outputs_of(
     bundle: edge_vit.Bundle, precision: str, backend: str, images: Any
 ) -> list[dict[str, Any]]:
     """Return the outputs of each image by name."""
-    name = bundle.spec.inputs[0].name
     with open_session(bundle, precision, backend, SessionOptions(1)) as session:
-        runs = [session.run({name: image[None]}) for image in images]
+        inputs = bundle.spec.inputs
+        runs = [session.run(feeds_of(inputs, images[[i]])) for i in range(len(images))]
     return [{key: np.array(value[0]) for key, value in run.items()} for run in runs]
 
 

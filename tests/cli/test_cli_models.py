@@ -23,7 +23,7 @@ def benchmark():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         yield importlib.import_module("models")
-    for name in ("models", "model_rows", "real_models", "saving"):
+    for name in ("models", "model_rows", "model_makers", "model_decoding", "real_models", "saving"):
         sys.modules.pop(name, None)
 
 
