@@ -76,7 +76,7 @@ def measure(row: ModelRow, folder: Path) -> ModelEvidence:
         name=row.name,
         family=row.family,
         task=spec.task,
-        library=" ".join([row.library, *installed_versions(row.library).values()]),
+        library=f"{row.library} {installed_versions(row.library)[row.library]}",
         arguments=row.arguments,
         image_size=spec.preprocess.image_size,
         weights=row.weights,

@@ -73,6 +73,12 @@ def test_the_command_lists_filters_and_refuses(edgevit):
     assert "classification" in refused.stderr
 
 
+def test_each_model_has_one_row_that_makes_it(benchmark):
+    names = [row.name for row in benchmark.ROWS]
+    assert len(set(names)) == len(names)
+    assert {model.name for model in EVIDENCE} <= set(names)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("model", EVIDENCE, ids=lambda model: model.name)
 def test_the_evidence_is_made_again(model, benchmark, tmp_path):

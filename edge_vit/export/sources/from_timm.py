@@ -120,7 +120,8 @@ def _make(
             try:
                 module: nn.Module = make("timm", timm.create_model, name, arguments, **own)
             except SpecError as error:
-                if "unexpected keyword argument 'img_size'" not in str(error):
+                text = str(error)
+                if "unexpected keyword argument" not in text or "'img_size'" not in text:
                     raise
                 del arguments["img_size"]  # a model without positions, which runs at any size
                 module = make("timm", timm.create_model, name, arguments, **own)
