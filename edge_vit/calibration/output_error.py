@@ -108,15 +108,23 @@ def run_outputs(
     names = [output.name for output in spec.outputs]
     for image in images:
         values = session.run(names, feed_image(spec, image))
-        yield {name: thinned(value[0]) for name, value in zip(names, values, strict=True)}
+        rows = {name: value[0] for name, value in zip(names, values, strict=True)}
+        yield thinned(rows, len(names))
 
 
-def thinned(value: Array) -> Array:
-    """Return evenly spread rows and columns of a map of more than a million values, else all.
+def thinned(outputs: Outputs, num_outputs: int) -> Outputs:
+    """Return some of one image's `num_outputs` outputs, of large maps some of their cells.
 
-    Those of many images are kept, and the error of such a map is that of its cells.
+    They are evenly spread rows and columns, of more than a million values: outputs of many images
+    are kept, and the error of such a map is that of its cells. Beside other outputs a table, such
+    as the classes of queries, stays whole, so that queries can be paired.
     """
-    if value.size <= _MOST_VALUES or value.ndim < 2:
+    least = 2 if num_outputs == 1 else 3
+    return {n: _thin(v) if v.ndim >= least else v for n, v in outputs.items()}
+
+
+def _thin(value: Array) -> Array:
+    if value.size <= _MOST_VALUES:
         return value
     step = math.ceil(math.sqrt(value.size / _MOST_VALUES))
     kept: Array = value[..., ::step, ::step].copy()

@@ -69,8 +69,9 @@ class BlockProbe:
             feeds = {name: state[name] for name in self._cut.feeds}
             feeds |= dict.fromkeys(self._cut.errors.values(), _NO_ERROR)
             feeds[disturbed] = part.reshape(*leading, -1)
-            outputs = (thinned(value[0]) for value in self._session.run(self._made, feeds))
-            got.append({**exact, **dict(zip(self._made, outputs, strict=True))})
+            outputs = (value[0] for value in self._session.run(self._made, feeds))
+            made = dict(zip(self._made, outputs, strict=True))
+            got.append({**exact, **thinned(made, len(exact))})
         return OutputError.of([exact for *_, exact in images], got, self._spec)
 
 

@@ -15,6 +15,11 @@ def kept(value: float, feature=(0.0,)) -> Kept:
     return Kept(reach, {"x": ChannelRange(reach, reach)}, np.array(feature, np.float32))
 
 
+def thin(value):
+    """The only output of a model."""
+    return thinned({"map": value}, 1)["map"]
+
+
 def scenes(num_scenes: int, num_frames: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Features of frames by digest, which starts at random and ends in the scene's number."""
     random = np.random.default_rng(seed)
@@ -109,11 +114,22 @@ def test_of_large_maps_a_share_of_the_cells_tells_the_error():
     random = np.random.default_rng(0)
     exact = random.standard_normal((4, 600, 900)).astype(np.float32)
     got = exact + random.normal(scale=0.1, size=exact.shape).astype(np.float32)
-    few = thinned(exact)
+    few = thin(exact)
     assert few.shape == (4, 300, 450) and np.array_equal(few, exact[:, ::2, ::2])
     errors = [
-        OutputError.of([{"map": a}], [{"map": b}]).mean
-        for a, b in ((exact, got), (few, thinned(got)))
+        OutputError.of([{"map": a}], [{"map": b}]).mean for a, b in ((exact, got), (few, thin(got)))
     ]
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
-    assert thinned(exact[0]).shape == (600, 900)
+    assert thin(exact[0]).shape == (600, 900)
+
+
+def test_the_classes_of_many_queries_stay_whole():
+    """Each query keeps its classes beside its box or mask."""
+    outputs = {
+        "class_logits": np.zeros((900, 1203), np.float32),
+        "mask_logits": np.zeros((900, 48, 48), np.float32),
+    }
+    found = thinned(outputs, 2)
+    assert found["class_logits"].shape == (900, 1203)
+    assert found["mask_logits"].shape == (900, 24, 24)
+    assert thin(np.zeros((1203, 900), np.float32)).shape == (602, 450)  # a map of one channel
