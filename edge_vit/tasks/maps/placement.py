@@ -6,6 +6,7 @@ with ``align_corners=False``. An image that was only resized gets what that func
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArra
 Kernel = Literal["nearest", "bilinear", "bicubic"]
 
 _CUBIC = -0.75  # as PyTorch has it; Pillow takes -0.5
-_MAX_VALUES = 8_000_000  # of a strip
+_MAX_VALUES = 2_000_000  # of a strip
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,10 @@ class _Taps:
     cells: IntArray
     weights: Float64Array
     is_seen: BoolArray  # whether the model saw the pixel, (pixels,)
+
+    def part(self, pixels: slice) -> _Taps:
+        """Return those of some pixels."""
+        return _Taps(self.cells[pixels], self.weights[pixels], self.is_seen[pixels])
 
     def along(self, values: FloatArray, axis: int) -> FloatArray:
         """Return float32 `values`, whose `axis` holds cells, with pixels there."""
@@ -89,10 +94,25 @@ class Placed:
         count = max(1, _MAX_VALUES // (width * int(np.prod(values.shape[:-2], dtype=int))))
         for start in range(0, height, count):
             rows = slice(start, min(start + count, height))
-            taps = self._rows
-            part = _Taps(taps.cells[rows], taps.weights[rows], taps.is_seen[rows])
-            along = part.along(np.asarray(values, np.float32), -2)
-            yield rows, self._columns.along(along, -1)
+            yield rows, self.part(rows, slice(None)).whole(values)
+
+    def part(self, rows: slice, columns: slice) -> Placed:
+        """Return the places of some rows and columns of the image's pixels."""
+        found = copy.copy(self)
+        found._rows, found._columns = self._rows.part(rows), self._columns.part(columns)
+        found.size = len(found._rows.cells), len(found._columns.cells)
+        return found
+
+    def reach(self, cells: BoolArray) -> tuple[slice, slice]:
+        """Return the rows and the columns of pixels that are made of any of `cells`, or more.
+
+        `cells` are (rows, columns) of the map; both are empty where there is none.
+        """
+        found = []
+        for taps, axis in ((self._rows, 1), (self._columns, 0)):
+            pixels = np.flatnonzero(cells.any(axis=axis)[taps.cells].any(axis=1))
+            found.append(slice(int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else slice(0))
+        return found[0], found[1]
 
 
 def to_image(

@@ -63,9 +63,10 @@ def semantic_map(
     if MASKS not in outputs:
         logits = np.asarray(outputs[spec.outputs[0].name], np.float32)
     else:
-        masks = _masks_in_input(spec, outputs[MASKS])
-        shares = activate("softmax", outputs[CLASSES])[:, :-1].astype(np.float32)
-        logits = np.tensordot(shares.T, _shares(masks), 1)
+        shares = activate("softmax", outputs[CLASSES])[:, :-1].astype(np.float32).T
+        logits = np.empty((len(shares), *spec.preprocess.image_size), np.float32)
+        for part, masks in _in_input(spec, outputs[MASKS]).strips(outputs[MASKS]):
+            logits[:, part] = np.tensordot(shares, _shares(masks), 1)
     rows, columns = logits.shape[-2:]
     placed = Placed((rows, columns), size, preprocess)
     possible = _can_win(logits)
@@ -93,12 +94,16 @@ def instances(
     placed, grids = _place_masks(spec, outputs[MASKS][queries], size, preprocess)
     found = []
     for index, score, grid in zip(classes.tolist(), scores.tolist(), grids, strict=True):
-        logits = placed.whole(grid)
-        mask = (logits > 0) & placed.seen
-        if not mask.any():
+        rows, columns = placed.reach(grid > 0)
+        part = placed.part(rows, columns)
+        logits = part.whole(grid)
+        inside = (logits > 0) & part.seen
+        if not inside.any():
             continue
         if is_softmax:
-            score *= float(sigmoid(logits[mask]).mean())
+            score *= float(sigmoid(logits[inside]).mean())
+        mask = np.zeros(size, bool)
+        mask[rows, columns] = inside
         if score >= threshold:
             found.append(Segment(index, score, mask))
     return sorted(found, key=lambda each: -each.score)
@@ -122,16 +127,21 @@ def panoptic(
     if not len(queries):
         return []
     placed, grids = _place_masks(spec, outputs[MASKS][queries], size, preprocess)
-    shares = _shares(placed.whole(grids))
-    owner = (shares * scores.astype(np.float32)[:, None, None]).argmax(axis=0)
-    found = []
-    for place, (index, score) in enumerate(zip(classes.tolist(), scores.tolist(), strict=True)):
-        whole = shares[place] >= 0.5
-        mine = (owner == place) & whole & placed.seen
-        area = int(whole.sum())
-        if mine.any() and mine.sum() > MIN_KEPT * area:
-            found.append(Segment(index, score, mine))
-    return found
+    owner = np.empty(size, np.int32)
+    areas = np.zeros(len(queries), np.int64)
+    factors = scores.astype(np.float32)[:, None, None]
+    for rows, values in placed.strips(grids):
+        shares = _shares(values)
+        best = (shares * factors).argmax(axis=0)
+        is_mine = np.take_along_axis(shares, best[None], 0)[0] >= 0.5
+        owner[rows] = np.where(is_mine, best, NOTHING)
+        areas += (shares >= 0.5).sum(axis=(1, 2))
+    owner[~placed.seen] = NOTHING
+    counts = np.bincount(owner[owner != NOTHING], minlength=len(queries))
+    return [
+        Segment(int(classes[place]), float(scores[place]), owner == place)
+        for place in np.flatnonzero(counts > MIN_KEPT * areas).tolist()
+    ]
 
 
 def painted(
@@ -156,8 +166,12 @@ def _place_masks(
 
 def _masks_in_input(spec: ModelSpec, masks: FloatArray) -> FloatArray:
     """Return mask logits (queries, rows, columns) in the pixels of the model's input."""
+    return _in_input(spec, masks).whole(masks)
+
+
+def _in_input(spec: ModelSpec, masks: FloatArray) -> Placed:
     rows, columns = masks.shape[-2:]
-    return Placed((rows, columns), spec.preprocess.image_size, None).whole(masks)
+    return Placed((rows, columns), spec.preprocess.image_size, None)
 
 
 def _shares(logits: FloatArray) -> FloatArray:
