@@ -89,9 +89,11 @@ function drawView(names, answer) {
   document.documentElement.style.setProperty("--shape", `${answer.width} / ${answer.height}`);
 }
 
-// The first class; of boxes, how many there are of each class.
+// The first class; of masks the largest with their share, of objects how many there are of each class.
 function bestOf(list) {
   if (!list.length) return "no object";
+  if (!list[0].box && list[0].score === undefined)
+    return list.slice(0, 3).map((one) => `${one.label} ${(one.share * 100).toFixed(0)} %`).join(", ");
   if (!list[0].box) return list[0].label;
   const counts = new Map();
   for (const one of list) counts.set(one.label, (counts.get(one.label) || 0) + 1);
@@ -118,7 +120,9 @@ function drawAnswer(answer) {
   const on = answer.smoothed_labels_on || answer.labels_on;
   put("best", on ? on.slice(0, 3).join(", ") || "no label" : bestOf(list));
   $("best").classList.toggle("unsure", !answer.is_confident);
-  const smooth = answer.smoothed ? "smoothed; the mark is the raw score" : "as the model says it";
+  const isOfPixels = list.length > 0 && list[0].score === undefined;
+  const plain = isOfPixels ? "shares of the pixels" : "as the model says it";
+  const smooth = answer.smoothed ? "smoothed; the mark is the raw score" : plain;
   put("kind", answer.is_confident ? smooth : `not confident · ${smooth}`);
   const bars = $("bars");
   while (bars.children.length > list.length) bars.lastChild.remove();
@@ -132,8 +136,9 @@ function drawAnswer(answer) {
       bars.append(bar);
     }
     bar.children[0].textContent = one.label;
-    bar.children[1].textContent = `${(one.score * 100).toFixed(1)} %`;
-    bar.children[2].firstChild.style.width = `${(one.score * 100).toFixed(1)}%`;
+    const percent = ((one.score ?? one.share) * 100).toFixed(1);
+    bar.children[1].textContent = `${percent} %`;
+    bar.children[2].firstChild.style.width = `${percent}%`;
     const mark = bar.children[2].lastChild;
     mark.hidden = !answer.smoothed || !raw.has(one.index);
     mark.style.left = `${((raw.get(one.index) || 0) * 100).toFixed(1)}%`;
