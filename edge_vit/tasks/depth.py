@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vit.errors import ArtifactError, ImageError
+from edge_vit.errors import ArtifactError, ImageError, SpecError
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Wording
 from edge_vit.tasks.maps.measures import AGAINST_REFERENCE, loss_measure
@@ -131,6 +131,15 @@ class Depth(MapTask):
     def output_name(self, activation: Activation | None = None) -> str:
         """Return ``depth``."""
         return "depth"
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuse a model that gives several values for each cell."""
+        super().check(spec)
+        if spec.num_outputs != 1:
+            raise SpecError(
+                f"output of {spec.name}: got {spec.outputs[0]}, expected one depth for each cell, "
+                "(batch, height, width) or (batch, 1, height, width). Take --task dense for others"
+            )
 
     def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> FloatArray:
         """Return true distances (height, width) in any unit, NaN where they are not known.

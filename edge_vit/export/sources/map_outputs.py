@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
@@ -37,12 +37,12 @@ class MapOutput:
 def is_map(shape: tuple[int, ...], image_size: tuple[int, int]) -> bool:
     """Return whether an output of `shape`, batch first, is a grid over an image.
 
-    Its sides, the last two of three or four, are as those of the image, to a cell.
+    Its sides, the last two of three or four, are as those of the image, to a cell of either.
     """
     if len(shape) not in (3, 4):
         return False
     (rows, columns), (height, width) = shape[-2:], image_size
-    fits = abs(rows * width - columns * height) < width
+    fits = abs(rows * width - columns * height) < max(height, width)
     return fits and max(rows, columns) > 1 and rows <= _MOST_SCALE * height
 
 
@@ -99,6 +99,15 @@ def take_map(
     ]
     if not _wants_map(request) and not any(rank in (3, 4) for rank in ranks):
         return None
+    if not floats:
+        got = ", ".join(
+            f"{value.name} {helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name}"
+            for value in model.graph.output
+        )
+        raise SpecError(
+            f"{request.address} gives {got}, expected a map of floats. Export it without what "
+            "chooses the class of each pixel, such as an ArgMax, and state --task segmentation"
+        )
     found = run_once(model, None)
     shapes = {name: tuple(found[name].shape) for name in floats}
     name = choose_map(request, shapes, image_size)
