@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edge_vit.data.folder import list_folder
 from edge_vit.data.images import FileSource, ImageItem
-from edge_vit.data.source import Wanted
+from edge_vit.data.source import Wanted, spread
 from edge_vit.errors import ImageError
 from edge_vit.tasks import TASKS, task_named
 from edge_vit.tasks.base import TruthFiles
@@ -21,6 +23,7 @@ IMAGES = "images"
 IMAGE_FOLDERS = (IMAGES, "leftImg8bit", "img_dir")
 """Names of the folder of the images beside their truth, the last two of Cityscapes and mmseg."""
 
+_LOOKED_AT = 8  # files of truth, to say how they are read
 _CITYSCAPES = "_leftImg8bit"  # end of the names of its images, that its masks do not have
 
 
@@ -145,15 +148,23 @@ def open_pairs(address: str, wanted: Wanted) -> FileSource:
         return FileSource(paths, names=names, labels=wanted.labels)
     reader, place = truth, pair[1]
 
-    def read(index: int, item: ImageItem) -> object:
-        stem = str((place / names[index]).with_suffix("")).removesuffix(_CITYSCAPES)
+    def file_of(name: str) -> Path:
+        stem = str((place / name).with_suffix("")).removesuffix(_CITYSCAPES)
         found = [path for end in reader.suffixes if (path := Path(f"{stem}{end}")).is_file()]
         if not found:
             raise ImageError(
-                f"{item.name}: {place} holds no {Path(stem).name}{' or '.join(reader.suffixes)} "
+                f"{name}: {place} holds no {Path(stem).name}{' or '.join(reader.suffixes)} "
                 "for it. Give each image its file, or take those without one out"
             )
-        height, width = item.pixels.shape[:2]
-        return reader.read(found[0], (height, width))
+        return found[0]
 
-    return AnnotatedSource(paths, names, read, wanted.labels)
+    def read(index: int, item: ImageItem) -> object:
+        height, width = item.pixels.shape[:2]
+        return reader.read(file_of(names[index]), (height, width))
+
+    some = []
+    for name in itertools.compress(names, spread(len(names), _LOOKED_AT)):
+        with contextlib.suppress(ImageError):  # it is named when its turn comes
+            some.append(file_of(name))
+    note = reader.describe(some) if some else ""
+    return AnnotatedSource(paths, names, read, wanted.labels, [note] if note else [])

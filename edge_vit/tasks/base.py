@@ -47,6 +47,8 @@ class TruthFiles:
     suffixes: tuple[str, ...]  # of its files, in lower case
     # (path, (height, width) of the image) -> what is true of it
     read: Callable[[Path, Size], Any]
+    # (some of the files) -> how they are read, where a user has to know it
+    describe: Callable[[Sequence[Path]], str] = lambda paths: ""
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,16 @@ class Task(ABC):
             self.truth_folders,
             self.truth_suffixes,
             lambda path, size: self.read_truth(spec, path, size),
+            self.describe_truth,
         )
 
     def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> Any:
         """Return what the file at `path` says of an image of `size`."""
         raise NotImplementedError(f"{self.name} has no files of truth")
+
+    def describe_truth(self, paths: Sequence[Path]) -> str:
+        """Return in a sentence how such files are read, of some; empty where that is plain."""
+        return ""
 
     # What outputs stand for.
 

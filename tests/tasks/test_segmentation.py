@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,14 @@ from edge_vit.measure.partial import merge_partials
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
+from edge_vit.tasks.segmentation.decoding import NOTHING
 from edge_vit.tasks.segmentation.measures import (
     boundary_agreement,
     confusion,
     summarize_truth,
 )
+from edge_vit.tasks.segmentation.prediction import mask_png
+from edge_vit.tasks.segmentation.truth import read_mask
 
 INPUT, SIZE, GRID = (32, 48), (64, 96), (8, 12)
 LABELS = ("background", "left", "right")
@@ -74,7 +78,7 @@ def scene(seed):
 
 def write(folder, count, masks="masks", offset=0):
     for name in ("images", masks):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     for index in range(count):
         pixels, mask = scene(index)
         Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
@@ -184,6 +188,66 @@ def test_masks_of_ade20k_begin_with_one(tmp_path):
     assert (source.item(0).truth.classes == scene(0)[1]).all()
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "annotations" / "0.png")
     assert source.item(0).truth.ignored.all()
+
+
+def test_the_folder_of_masks_tells_how_levels_are_read_not_one_above_it(tmp_path):
+    source = open_with_truth(write(tmp_path / "annotations" / "v2", 1))
+    assert (source.item(0).truth.classes == scene(0)[1]).all()
+    assert source.notes == ()
+
+
+@pytest.mark.parametrize(("offset", "found"), [(0, "33.3% of the pixels"), (1, "none")])
+def test_how_masks_of_ade20k_are_read_is_said(tmp_path, offset, found):
+    (note,) = open_with_truth(write(tmp_path, 1, "annotations", offset)).notes
+    assert note.startswith(f"annotations: level 0, {found} in 1 masks looked at, is no class")
+
+
+def test_masks_in_black_and_white_are_named(tmp_path):
+    write(tmp_path, 2)
+    for index in range(2):
+        mask = (scene(index)[1] > 0) * np.uint8(255)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{index}.png")
+    (note,) = open_with_truth(tmp_path).notes
+    assert "levels 0 and 255 alone, and 255 is left out" in note
+
+
+def test_masks_of_two_levels_may_have_one_bit(tmp_path):
+    source = open_with_truth(write(tmp_path, 1))
+    mask = scene(0)[1] > 0
+    Image.fromarray(mask).save(tmp_path / "masks" / "0.png")
+    assert (source.item(0).truth.classes == mask).all()
+
+
+def test_written_masks_of_many_classes_are_read_again(tmp_path):
+    classes = np.array([[0, 254, 255, 256], [299, NOTHING, 300, 1]], np.int32)
+    (tmp_path / "wide.png").write_bytes(mask_png(classes))
+    truth = read_mask(tmp_path / "wide.png", classes.shape, 301, offset=0)
+    assert (truth.ignored == (classes == NOTHING)).all()
+    assert (truth.classes == classes)[~truth.ignored].all()
+    narrow = np.minimum(classes, 254)
+    (tmp_path / "narrow.png").write_bytes(mask_png(narrow))
+    truth = read_mask(tmp_path / "narrow.png", classes.shape, 301, offset=0)
+    assert (truth.ignored == (classes == NOTHING)).all()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "message"),
+    [
+        ((("logits", (1, *GRID)),), "softmax", "got one class, .* Take --task dense"),
+        (
+            (("class_logits", (4, 2)), ("mask_logits", (4, *GRID))),
+            *("softmax", "Take --task instance_segmentation"),
+        ),
+        (
+            (("class_logits", (4, 4)), ("mask_logits", (4, *GRID))),
+            *("sigmoid", "activation of tiny: got sigmoid, expected softmax"),
+        ),
+    ],
+)
+def test_what_no_class_of_each_pixel_follows_from_is_refused(outputs, activation, message):
+    tensors = tuple(TensorSpec(name, "float32", ("batch", *shape)) for name, shape in outputs)
+    with pytest.raises(SpecError, match=message):
+        replace(SPEC, outputs=tensors, labels=(), activation=activation)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def draw_classes(
     listed, counts = np.unique(classes[shown], return_counts=True)
     for index in listed[np.argsort(-counts, kind="stable")][:_MOST_NAMES].tolist():
         rows, columns = np.nonzero((classes == index) & shown)
-        place = np.argsort(rows, kind="stable")[len(rows) // 2]
+        place = len(rows) // 2  # of pixels row by row
         middle = float(columns[place]), float(rows[place])
         _name(canvas, middle, spec.label(index), colours[rows[place], columns[place]].tolist())
     return canvas

@@ -27,6 +27,8 @@ from edge_vit.tasks.segmentation.decoding import (
 IGNORED = 255
 """The level in a mask file of a pixel that shows no class, and in one of the truth of one that does
 not count."""
+IGNORED_WIDE = 65535
+"""The same in a file of 16 bits."""
 
 _SHOWN = 3  # classes in a headline
 _LEAST = 0.05  # share of the pixels from which a class makes two predictions differ
@@ -241,7 +243,7 @@ def mask_png(classes: ClassMap) -> bytes:
 
     buffer = io.BytesIO()
     is_wide = classes.max(initial=0) >= IGNORED
-    none = np.iinfo(np.uint16).max if is_wide else IGNORED
+    none = IGNORED_WIDE if is_wide else IGNORED
     levels = np.where(classes == NOTHING, none, classes)
     picture = Image.fromarray(levels.astype(np.uint16 if is_wide else np.uint8))
     if not is_wide:

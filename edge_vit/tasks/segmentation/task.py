@@ -37,7 +37,7 @@ from edge_vit.tasks.segmentation.segment_measures import (
     match_segments,
     segment_measures,
 )
-from edge_vit.tasks.segmentation.truth import TrueMask, read_mask
+from edge_vit.tasks.segmentation.truth import TrueMask, describe, read_mask
 
 MIN_AGREEMENT = 0.98
 """Least share of equal pixels in two masks that count as the same prediction."""
@@ -109,7 +109,23 @@ class Segmentation(Task):
         if not self._has_logits(shapes) and not _has_masks(shapes):
             got = ", ".join(f"{output.name} {output}" for output in spec.outputs)
             raise SpecError(f"outputs of {spec.name}: got {got}, expected {self._wanted}")
+        self._check_classes(spec)
         super().check(spec)
+
+    def _check_classes(self, spec: ModelSpec) -> None:
+        """Refuse one class, which every pixel would be of, and queries that softmax is not for."""
+        has_queries = spec.outputs[0].name == CLASSES
+        if self.width_of(spec.outputs[0].shape) == 1:
+            other = "instance_segmentation" if has_queries else "dense, for its values"
+            raise SpecError(
+                f"output of {spec.name}: got one class, which each pixel would be of, expected at "
+                f"least two. Take --task {other}"
+            )
+        if has_queries and spec.activation != "softmax":
+            raise SpecError(
+                f"activation of {spec.name}: got {spec.activation}, expected softmax, in which the "
+                "last class of a query is none of them"
+            )
 
     _wanted = (
         "logits (batch, classes, rows, columns), or class_logits (batch, queries, classes) and "
@@ -122,7 +138,16 @@ class Segmentation(Task):
     def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> TrueMask:
         """Return the mask in a file of class indices; below `FROM_ONE` they begin with 1."""
         num_classes = self.num_labels(spec.num_outputs, spec.activation)
-        return read_mask(path, size, num_classes, offset=int(FROM_ONE in path.parts))
+        return read_mask(path, size, num_classes, self._offset(path))
+
+    def describe_truth(self, paths: Sequence[Path]) -> str:
+        """Return how masks are read where that may be wrong."""
+        return describe(paths, self._offset(paths[0]))
+
+    def _offset(self, path: Path) -> int:
+        """Return what a level in the file at `path` is above its class."""
+        folders = [part for part in path.parts if part in self.truth_folders]
+        return int(folders[-1:] == [FROM_ONE])
 
     # What outputs stand for.
 
@@ -257,6 +282,9 @@ class InstanceSegmentation(Segmentation):
 
     def _has_logits(self, shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
         return False
+
+    def _check_classes(self, spec: ModelSpec) -> None:
+        """Objects may be of one class, and of several by sigmoid."""
 
     def predict(
         self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
