@@ -73,7 +73,8 @@ def feeds_of(inputs: Sequence[TensorSpec], rows: Rows) -> dict[str, Rows]:
     if set(names) != {tensor.name for tensor in inputs}:
         wanted = ", ".join(f"{tensor.name} {tensor}" for tensor in inputs)
         raise ShapeError(f"inputs: got {', '.join(names)}, expected {wanted}")
-    return {tensor.name: np.ascontiguousarray(rows[tensor.name]) for tensor in inputs}
+    # A field keeps the stride of whole samples, of one sample too, which numpy calls contiguous
+    return {tensor.name: rows[tensor.name].copy() for tensor in inputs}
 
 
 def refuse_samples(spec: ModelSpec, what: str) -> None:
