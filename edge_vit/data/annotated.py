@@ -12,6 +12,7 @@ from edge_vit.data.folder import list_folder
 from edge_vit.data.images import FileSource, ImageItem
 from edge_vit.data.source import Wanted, spread
 from edge_vit.errors import ImageError
+from edge_vit.spec import ClipSpec
 from edge_vit.tasks import TASKS, task_named
 from edge_vit.tasks.base import TruthFiles
 from edge_vit.tasks.detection.truth import Objects, read_coco, read_yolo
@@ -37,8 +38,9 @@ class AnnotatedSource(FileSource):
         read: ReadTruth,
         labels: Sequence[str],
         notes: Sequence[str] = (),
+        clip: ClipSpec | None = None,
     ) -> None:
-        super().__init__(paths, names=names, labels=labels, notes=notes)
+        super().__init__(paths, names=names, labels=labels, notes=notes, clip=clip)
         self._read = read
 
     def item(self, index: int) -> ImageItem:

@@ -84,6 +84,10 @@ def _read_array(path: Path, clip: ClipSpec) -> UInt8Array:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # what is read was made elsewhere, and may be anything
         raise ImageError(f"clip {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(frames, np.ndarray):  # what it holds tells np.load, not its name
+        raise ImageError(
+            f"clip {path} holds an .npz archive, expected one array as numpy.save writes it"
+        )
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         got = f"{frames.dtype} {frames.shape}"
         raise ImageError(f"clip {path}: got {got}, expected uint8 (frames, height, width, 3) RGB")
@@ -105,7 +109,9 @@ def _check_size(where: Path, frame: UInt8Array, first: UInt8Array) -> None:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return a sort key by which frame_2 comes before frame_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
 
 
 def find_clips(folder: Path) -> Found:

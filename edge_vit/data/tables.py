@@ -58,7 +58,7 @@ def open_table(address: str, wanted: Wanted) -> FileSource:
                 f"{what}, line {row.number}: got {len(row.cells)} cells, expected at most {width}. "
                 f"{_WANTED}"
             )
-    paths = [_need(path.parent, what, row.number, row.cell(place)) for row in rows]
+    paths = [_need(path.parent, what, row, place, wanted) for row in rows]
     if not paths:
         raise ImageError(f"{what} names no image. {_WANTED}")
     words = [[row.cell(column) for row in rows] for column in columns]
@@ -82,12 +82,14 @@ def _with_label_sets(
     """The images of a table with any number of labels each."""
     from edge_vit.data.annotated import AnnotatedSource
 
-    paths = [_need(folder, what, row.number, row.cell(place)) for row in rows]
+    paths = [_need(folder, what, row, place, wanted) for row in rows]
     sets, notes = read_label_sets(what, rows, header, place, wanted)
     if not sets:
-        return FileSource(paths, notes=notes)
+        return FileSource(paths, notes=notes, clip=wanted.clip)
     names = [row.cell(place) for row in rows]
-    return AnnotatedSource(paths, names, lambda index, _: sets[index], wanted.labels, notes)
+    return AnnotatedSource(
+        paths, names, lambda index, _: sets[index], wanted.labels, notes, wanted.clip
+    )
 
 
 def _lines(path: Path, what: str) -> list[tuple[int, str]]:
@@ -209,21 +211,23 @@ def _are_indices(words: Iterable[str]) -> bool:
     return all(as_index(word) is not None for word in words)
 
 
-def _need(folder: Path, what: str, number: int, text: str) -> Path:
-    found = _find_file(folder, text)
+def _need(folder: Path, what: str, row: Row, place: int, wanted: Wanted) -> Path:
+    """Return the image, or the clip, that a row names in the column `place`."""
+    text, has_clips = row.cell(place), wanted.clip is not None
+    found = _find_file(folder, text, or_folder=has_clips)
     if found is not None:
         return found
     name = text.strip().replace("\\", "/")
     hint = "Paths start at the folder of this file"
-    if name and not Path(name).is_absolute() and _find_file(Path(), name):
+    if name and not Path(name).is_absolute() and _find_file(Path(), name, or_folder=has_clips):
         hint += f", and this one is found from {Path.cwd()}: move the file there"
     raise ImageError(
-        f"{what}, line {number}: {shorten(str(folder / name))} does not exist or is no file. {hint}"
+        f"{what}, line {row.number}: {shorten(str(folder / name))} does not exist or is no file. {hint}"
     )
 
 
-def _find_file(folder: Path, text: str) -> Path | None:
-    """Return the file in `folder` that is called `text`; None where there is none.
+def _find_file(folder: Path, text: str, *, or_folder: bool = False) -> Path | None:
+    """Return the file, or folder, in `folder` that is called `text`; None where there is none.
 
     As it is written; else with its backslashes as slashes, or in another composition of Unicode: a
     Mac writes é as two characters.
@@ -232,8 +236,9 @@ def _find_file(folder: Path, text: str) -> Path | None:
     slashed = name.replace("\\", "/")
     for form in (text, name, slashed, *(unicodedata.normalize(f, slashed) for f in ("NFC", "NFD"))):
         try:
-            if form and (folder / form).is_file():
-                return folder / form
+            found = folder / form
+            if form and (found.is_file() or (or_folder and found.is_dir())):
+                return found
         except (OSError, ValueError):  # too long, or with a null in it
             continue
     return None

@@ -98,6 +98,21 @@ def test_tables_and_single_videos_are_clips(tmp_path):
     assert grays(item.pixels) == grays(single.pixels) == READ
 
 
+@pytest.mark.parametrize("has_label_sets", [False, True])
+def test_tables_name_folders_of_frames(has_label_sets, tmp_path):
+    for name in ("v1", "down"):  # the second is called like a class, too
+        write_frames(tmp_path / name)
+    (tmp_path / "list.csv").write_text("path,label\nv1,down\ndown,up\n")
+    wanted = {"has_label_sets": has_label_sets, "has_truth": not has_label_sets}
+    labels = ("up", "down")
+    items = list(open_image_source(tmp_path / "list.csv", labels, clip=CLIP, **wanted))
+    assert [grays(item.pixels) for item in items] == [READ, READ]
+    truth = [item.truth.on if has_label_sets else {item.label} for item in items]
+    assert truth == [{1}, {0}]
+    with pytest.raises(ImageError, match="v1 does not exist or is no file"):
+        open_image_source(tmp_path / "list.csv", labels, **wanted)
+
+
 def test_an_array_of_clips_has_its_labels(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.stack([frames(), frames()]), labels=[1, 0])
     source = open_image_source(tmp_path / "a.npz", ("up", "down"), clip=CLIP)
@@ -121,6 +136,10 @@ def test_what_is_no_clip_is_refused_in_one_line(tmp_path):
     np.save(tmp_path / "flat.npy", frames()[0])
     with pytest.raises(ImageError, match=r"got uint8 \(16, 24, 3\), expected uint8 \(frames, "):
         read_clip(tmp_path / "flat.npy", CLIP)
+    np.savez(tmp_path / "several.npz", frames())
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    with pytest.raises(ImageError, match=r"several.npy holds an .npz archive, expected one array"):
+        read_clip(tmp_path / "several.npy", CLIP)
     write_frames(tmp_path / "mixed")
     Image.fromarray(frames()[0, :8]).save(tmp_path / "mixed" / "frame_8.png")
     with pytest.raises(ImageError, match="of different sizes, 24 x 16 and 24 x 8 pixels"):
@@ -142,3 +161,9 @@ def test_clips_of_one_scene_that_move_otherwise_are_different_clips():
     assert index.find(signature(left)) is None
     assert digest(left) != digest(right)
     assert strip_of(right).shape == (64, 256, 3)
+
+
+def test_digits_that_are_no_numbers_order_frames_as_text(tmp_path):
+    for name in ("²1.png", "²2.png", "²10.png"):
+        Image.fromarray(np.full((16, 24, 3), int(name[1:-4]), np.uint8)).save(tmp_path / name)
+    assert grays(read_clip(tmp_path, ClipSpec(3))) == [1, 2, 10]
