@@ -21,7 +21,7 @@ from edge_vit.spec import Activation, Precision, TaskName
 from edge_vit.values import from_json, parse_json, to_json
 
 PARTIAL_FORMAT = 4
-"""What this version reads and writes; earlier ones held totals in place of each image's outcome."""
+"""What this version reads and writes. Parts of other formats are evaluated again."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ def read_partial(path: Path, what: str = "part", hint: str = _HOW_TO_MAKE) -> Pa
         data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != PARTIAL_FORMAT:
             found = data.get("format") if isinstance(data, dict) else None
+            if isinstance(found, int) and 0 < found < PARTIAL_FORMAT:
+                raise ArtifactError(
+                    f"{what} {path} is of an older edge-vit (format {found}, this one reads "
+                    f"{PARTIAL_FORMAT}): evaluate its images again. {hint}"
+                )
             raise SpecError(f"format {found} of a part, this edge-vit reads {PARTIAL_FORMAT}")
         return from_json(PartialAccuracy, data, str(path))
     except OSError as error:

@@ -312,6 +312,10 @@ DAMAGED = {
     "truncated": (lambda data: data[:-30], "is no part of an evaluation"),
     "no object": (lambda data: b"[]", "format None of a part"),
     "other format": (lambda data: data.replace(b'"format": 4', b'"format": 9'), "format 9"),
+    "older format": (
+        lambda data: data.replace(b'"format": 4', b'"format": 3'),
+        "is of an older edge-vit",
+    ),
     "wrong type": (lambda data: data.replace(b'"num_bad": ', b'"num_bad": "x", "y": '), "y"),
 }
 
