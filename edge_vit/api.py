@@ -253,7 +253,7 @@ def _open_images(
 
         run = runner_of_graph(bundle.read_graph(), spec)
     return open_image_source(
-        *(images, (), limit), has_truth=False, max_bad=max_bad, clip=clip, spec=spec, run=run
+        images, limit=limit, has_truth=False, max_bad=max_bad, clip=clip, spec=spec, run=run
     )
 
 

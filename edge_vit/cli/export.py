@@ -187,7 +187,8 @@ def _next_step(bundle: Bundle) -> str:
     if names_below(bundle.precisions):
         data = "DIR" if takes_images else "seeds:1000-1063"
         return f"Next, let it be judged: edgevit verify {bundle.path} --data {data}"
-    given, calib = ("IMAGE", "DIR") if takes_images else ("--seed 0 --draw DIR", "seeds:0-31")
+    image = "CLIP" if bundle.spec.preprocess.clip else "IMAGE"
+    given, calib = (image, "DIR") if takes_images else ("--seed 0 --draw DIR", "seeds:0-31")
     return (
         f"Next, try it: edgevit run {bundle.path} {given}. "
         f"To make it INT8: edgevit calibrate {bundle.path} --calib {calib}"

@@ -231,7 +231,13 @@ def open_image_source(
         if not takes_images and not kind.holds_samples:
             raise refuse_images(address, spec)
         wanted = Wanted(
-            *(tuple(labels), num_classes, limit, has_truth, truth, clip, has_label_sets),
+            tuple(labels),
+            num_classes,
+            limit,
+            has_truth=has_truth,
+            truth=truth,
+            clip=clip,
+            has_label_sets=has_label_sets,
             spec=None if takes_images else spec,
             run=run,
         )

@@ -221,9 +221,8 @@ def _need(folder: Path, what: str, row: Row, place: int, wanted: Wanted) -> Path
     hint = "Paths start at the folder of this file"
     if name and not Path(name).is_absolute() and _find_file(Path(), name, or_folder=has_clips):
         hint += f", and this one is found from {Path.cwd()}: move the file there"
-    raise ImageError(
-        f"{what}, line {row.number}: {shorten(str(folder / name))} does not exist or is no file. {hint}"
-    )
+    missing = f"{shorten(str(folder / name))} does not exist or is no file"
+    raise ImageError(f"{what}, line {row.number}: {missing}. {hint}")
 
 
 def _find_file(folder: Path, text: str, *, or_folder: bool = False) -> Path | None:

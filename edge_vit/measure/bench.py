@@ -51,7 +51,8 @@ def benchmark(
     spec, source, pixels = bundle.spec, None, None
     if images is not None:
         source = open_image_source(
-            *(images, (), NUM_TIMED_IMAGES),
+            images,
+            limit=NUM_TIMED_IMAGES,
             has_truth=False,
             max_bad=max_bad,
             clip=spec.preprocess.clip,

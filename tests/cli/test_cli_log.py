@@ -1,4 +1,4 @@
-"""What goes to stderr and to the log file, and what a rough terminal does to it."""
+"""What goes to stderr, and what a rough terminal does to it."""
 
 from __future__ import annotations
 

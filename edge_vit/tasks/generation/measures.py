@@ -82,10 +82,14 @@ MEASURES = (LOSS, PSNR)
 STEP_MEASURES = (
     Measure("step_sqnr", "SQNR over all steps, dB", step_errors, summarize=sum_steps),
     Measure(
-        *("worst_step_sqnr", "SQNR of the worst step, dB"), summarize=sum_steps, of="step_sqnr"
+        "worst_step_sqnr",
+        "SQNR of the worst step, dB",
+        summarize=sum_steps,
+        of="step_sqnr",
     ),
     Measure(
-        *("worst_step", "the worst step, from 1"),
+        "worst_step",
+        "the worst step, from 1",
         unit="count",
         summarize=sum_steps,
         of="step_sqnr",

@@ -40,7 +40,7 @@ def loss_measure(name: str, title: str, compare: Compare) -> Measure:
     def mean(candidate: Sequence[Any], reference: Sequence[Any]) -> Mapping[str, MeasureValue]:
         return {name: mean_value(candidate)}
 
-    return Measure(*(name, title, compare), unit="share", has_row=False, summarize=mean, of=name)
+    return Measure(name, title, compare, unit="share", has_row=False, summarize=mean, of=name)
 
 
 AGAINST_REFERENCE = (
