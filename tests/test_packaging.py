@@ -46,7 +46,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_package_folder_holds_only_what_ships():
     kinds = {path.suffix for path in (ROOT / "edge_vit").rglob("*") if path.is_file()}
-    assert kinds - {".pyc"} <= {".py", ".typed", ".html", ".css", ".js", ".svg"}
+    assert kinds - {".pyc"} <= {".py", ".typed", ".html", ".css", ".js", ".json", ".svg"}
 
 
 def test_wheel_says_that_it_is_typed(wheel):

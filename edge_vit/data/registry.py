@@ -198,14 +198,15 @@ def kind_of(address: str) -> SourceKind:
     return kind_of_scheme(found[1], hide_user(address)) if found else kind_named("folder")
 
 
-def kind_of_scheme(scheme: str, address: str) -> SourceKind:
-    """Return the kind whose addresses begin with `scheme`."""
-    for kind in SHIPPED:
+def kind_of_scheme(scheme: str, address: str, *, has_frames: bool = False) -> SourceKind:
+    """Return the kind whose addresses begin with `scheme`, of those with frames or of all."""
+    kinds = [kind for kind in SHIPPED if kind.frames or not has_frames]
+    for kind in kinds:
         if scheme in kind.schemes:
             return kind
     if scheme in PLUGINS:
         return PLUGINS.load(scheme)
-    schemes = [*(scheme for kind in SHIPPED for scheme in kind.schemes), *PLUGINS]
+    schemes = [*(scheme for kind in kinds for scheme in kind.schemes), *PLUGINS]
     near = difflib.get_close_matches(scheme, schemes, n=1)
     hint = (
         f"Did you mean {near[0]}:?"

@@ -175,7 +175,12 @@ def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...
     if not beside:
         return ()
     where = "beside the blocks" if blocks else "in no block that is known"
-    return (f"{len(beside)} linear layers {where}, each quantized by itself; in float: {rest}",)
+    layers = (
+        f"{len(beside)} linear layers {where}, each"
+        if len(beside) > 1
+        else f"1 linear layer {where},"
+    )
+    return (f"{layers} quantized by itself; in float: {rest}",)
 
 
 def _add_preprocessing(graph: ir.Graph, spec: PreprocessSpec, tensor: TensorSpec) -> None:

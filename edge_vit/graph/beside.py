@@ -80,7 +80,7 @@ def _for_queries(graph: ir.Graph, linears: Linears) -> set[ir.Node]:
     """Return the nodes that work for queries, and the layers that make keys and values for them."""
     starts = [value for node in graph if node.op_type in _PICKING for value in node.outputs]
     feeding: set[ir.Node] = set()
-    for attention in find_attentions(graph):
+    for attention in find_attentions(graph, has_constants=True):
         makers = [linears_above(value, linears) for value in attention.operands]
         queries, keys, _ = (
             {walk.movement_root(linear.input) for linear in found.values()} for found in makers

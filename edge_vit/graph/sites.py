@@ -130,23 +130,26 @@ def find_sites(graph: ir.Graph) -> tuple[Site, ...]:
     return tuple(site for unit in find_units(graph) for site in unit.sites)
 
 
-def find_attentions(graph: ir.Graph) -> Iterator[Attention]:
-    """Yield every softmax between two products of activations, self-attention or not."""
+def find_attentions(graph: ir.Graph, *, has_constants: bool = False) -> Iterator[Attention]:
+    """Yield every softmax between two products of activations, self-attention or not.
+
+    With `has_constants` the queries may be constants, as where a learned query pools all tokens.
+    """
     for node in graph:
         if node.op_type == "Softmax":
-            scores = _product_above(walk.data_input(node))
+            scores = _product_above(walk.data_input(node), 1 if has_constants else 2)
             context = _product_below(node.outputs[0])
             if scores is not None and context is not None:
                 yield Attention(scores, node, context)
 
 
-def _product_above(value: ir.Value) -> ir.Node | None:
+def _product_above(value: ir.Value, num_operands: int) -> ir.Node | None:
     node = walk.made_by(value, "MatMul", *_BESIDE_SOFTMAX)
     if node is None:
         return None
     if node.op_type == "MatMul":
-        return node if len(walk.operands(node)) == 2 else None
-    found = (_product_above(operand) for operand in walk.operands(node))
+        return node if len(walk.operands(node)) >= num_operands else None
+    found = (_product_above(operand, num_operands) for operand in walk.operands(node))
     return next((product for product in found if product is not None), None)
 
 

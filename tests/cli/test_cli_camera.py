@@ -71,6 +71,7 @@ def test_writes_a_report(edgevit, shared_bundle, pictures, tmp_path):
         "dropped": 0,
         "failed": 0,
         "in_flight": 0,
+        "gathered": 0,
     }
     assert report["summary"]["preprocessing"].startswith("auto")
     assert report["environment"]["packages"]["edge-vit"]

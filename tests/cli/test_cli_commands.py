@@ -53,6 +53,7 @@ def test_export_overrides_reach_the_bundle(edgevit, weights, tmp_path):
     assert (spec.depth, spec.static_batch) == (1, 3)
     assert dataclasses.astuple(spec.preprocess) == (
         *((16, 16), "bilinear", 0.5, "squash", (0.1, 0.2, 0.3), (1.0, 1.0, 2.0)),
+        None,
     )
 
 

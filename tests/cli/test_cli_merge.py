@@ -113,7 +113,7 @@ main(sys.argv[1:])
 
 def test_a_process_that_is_killed_loses_nothing(edgevit, shared_bundle, held_out, tmp_path):
     out = tmp_path / "out.json"
-    arguments = ["eval", shared_bundle.path, "--data", held_out, "--threads", 1, "-o", out]
+    arguments = ["eval", shared_bundle.path, "--data", held_out, "--backend", "ort", "-o", out]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, *map(str, arguments)],
         stdin=subprocess.PIPE,

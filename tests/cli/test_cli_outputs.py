@@ -52,12 +52,12 @@ COMMANDS = {
 @pytest.mark.parametrize("place", ["proc", "below a file", "read-only"])
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_a_place_that_cannot_be_written_is_found_first(
-    refused, tmp_path, monkeypatch, arguments, place
+    refused, tmp_path, monkeypatch, shared_bundle, arguments, place
 ):
     if arguments[0] == "camera" and "--sink" in arguments:
         monkeypatch.undo()  # sinks are made once the bundle is open
         monkeypatch.setattr("edge_vit.cli.camera.open_session", worked)
-        monkeypatch.setattr("edge_vit.bundle.Bundle.open", lambda path: None)
+        monkeypatch.setattr("edge_vit.bundle.Bundle.open", lambda path: shared_bundle)
     if place == "read-only":
         refuse = refusing(errno.EROFS)
         monkeypatch.setattr("tempfile.TemporaryFile", refuse)
@@ -80,11 +80,11 @@ def refusing(code):
 @pytest.mark.parametrize(
     "arguments", [c for c in COMMANDS.values() if c[-1].startswith("PATH.")], ids=" ".join
 )
-def test_a_folder_is_no_place_for_a_file(refused, tmp_path, monkeypatch, arguments):
+def test_a_folder_is_no_place_for_a_file(refused, tmp_path, monkeypatch, shared_bundle, arguments):
     if "--sink" in arguments:
         monkeypatch.undo()
         monkeypatch.setattr("edge_vit.cli.camera.open_session", worked)
-        monkeypatch.setattr("edge_vit.bundle.Bundle.open", lambda path: None)
+        monkeypatch.setattr("edge_vit.bundle.Bundle.open", lambda path: shared_bundle)
     path = tmp_path / arguments[-1].replace("PATH", "out")
     path.mkdir()
     assert refused(*arguments[:-1], path) == f"cannot write {path}: Is a directory"

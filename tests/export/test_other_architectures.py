@@ -28,6 +28,8 @@ CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
 WINDOWS = (
     "attention of block 0-1: tokens come as (2, 14, 14, 24), not (batch, tokens, width)",
     "attention of block 2-3: tokens come as (2, 7, 7, 48), not (batch, tokens, width)",
+    "1 linear layer beside the blocks, quantized by itself; in float: 1 convolution, 1 other "
+    "product",
 )
 PVT = {"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 32, 48], "num_heads": [1, 1, 2, 3]}
 XCIT = {"depth": 2, "cls_attn_layers": 1, "embed_dim": 48, "num_heads": 4, "img_size": 64}

@@ -107,7 +107,7 @@ def _split(base: str, text: str) -> SourceAddress:
         return SourceAddress("v4l2", device, f"v4l2://{device}")
     if scheme == "file":
         return _path_address(base)
-    kind = kind_of_scheme(scheme, hide_password(text))
+    kind = kind_of_scheme(scheme, hide_password(text), has_frames=True)
     if not kind.frames:
         raise SpecError(f"source {text} gives images and no frames, expected {frame_forms()}")
     if kind.name not in ("rtsp", "http"):

@@ -178,8 +178,9 @@ def _replace(
             batch = build.one("Shape", graph.inputs[0], start=0, end=1)
             shape = build.one("Concat", batch, build.constant(first[1:]), axis=0)
             use.node.replace_input_with(1, shape)
+    broadcasting = _BROADCASTING | ({"MatMul"} if first.ndim > 2 else set())
     is_broadcast = all(
-        node.op_type in _BROADCASTING and any(map(has_batch, node.inputs))
+        node.op_type in broadcasting and any(map(has_batch, node.inputs))
         for node in walk.consumers(value)
     )
     if is_broadcast and _repeat_along_batch(arrays, batches):

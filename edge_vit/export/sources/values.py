@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolu
 """Words of an error that comes of images of another size."""
 
 Key = str | int
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +350,10 @@ def _find_map(
     key = choose_map(request, shapes, image_size)
     if key is None:
         return None
+    if len(shapes) > 1:
+        _log.warning(
+            "%s returns %d outputs, of which %s is used", request.address, len(shapes), key
+        )
     return MapModel(module, None if is_single else key), name_map(request, key, shapes[key])
 
 
