@@ -174,7 +174,7 @@ def from_folder(model: Any, folder: Path, processor: str, size: int, task: Any =
     whole = source.module
     if task is not None:
         last = transformers.AutoConfig.from_pretrained(path).stage_names[-1]
-        backbone = transformers.AutoBackbone.from_pretrained(path, out_features=[last]).eval()
+        backbone = transformers.AutoBackbone.from_pretrained(str(path), out_features=[last]).eval()
 
         def whole(pixels: Any) -> Any:
             return backbone(pixels).feature_maps[0]

@@ -108,3 +108,33 @@ def test_rms_norm_over_the_last_axis_says_the_same(axis, expected):
     count, spelled = spell_out(model)
     assert count == expected
     np.testing.assert_allclose(run(spelled, shape), run(model, shape), atol=1e-5)
+
+
+def fold_model(**attributes) -> onnx.ModelProto:
+    """Return Col2Im of x, (b, 3 * 2 * 4, 6): pixels (4, 12) where blocks do not overlap."""
+    nodes = [helper.make_node("Col2Im", ["x", "picture", "block"], ["y"], **attributes)]
+    sizes = {"picture": np.array([4, 12]), "block": np.array([2, 4])}
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "fold",
+        [value("x", TensorProto.FLOAT, ["b", 24, 6])],
+        [value("y", TensorProto.FLOAT, ["b", 3, 4, 12])],
+        [numpy_helper.from_array(array, name) for name, array in sizes.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+
+
+def test_blocks_side_by_side_are_moved():
+    model = fold_model(strides=[2, 4])
+    count, spelled = spell_out(model)
+    assert count == 1
+    assert "Col2Im" not in {node.op_type for node in spelled.graph.node}
+    assert np.array_equal(run(spelled, (2, 24, 6)), run(model, (2, 24, 6)))
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"strides": [1, 4]}, {"strides": [2, 4], "pads": [0, 2, 0, 2]}]
+)
+def test_blocks_that_overlap_or_reach_out_stay(attributes):
+    assert spell_out(fold_model(**attributes))[0] == 0

@@ -101,6 +101,13 @@ def test_positions_are_interpolated_to_the_image_size_that_is_asked_for(tmp_path
     assert source.preprocess.image_size == (96, 96)
 
 
+def test_models_without_positions_take_any_size():
+    request = SourceRequest("timm:poolformer_s12", random_weights=True, image_size=(32, 64))
+    source = open_source(request)
+    assert source.preprocess.image_size == (32, 64)
+    assert source.module(torch.zeros(1, 3, 32, 64)).shape == (1, 1000)
+
+
 def test_refuses_a_checkpoint_of_another_image_size_that_nobody_asked_for(tmp_path):
     path, _ = save(tmp_path / "best.safetensors", img_size=64)
     with pytest.raises(ArtifactError, match=r"1 misshapen: pos_embed .*Add --image-size 64 "):

@@ -9,7 +9,14 @@ import onnx_ir as ir
 
 from edge_vit.export.rewrites.probe import find_shapes
 from edge_vit.graph.edit import Builder, replace_value
-from edge_vit.graph.walk import data_input, dims_of, is_over_last_axis
+from edge_vit.graph.walk import (
+    array_of,
+    array_shape,
+    data_input,
+    dims_of,
+    is_constant,
+    is_over_last_axis,
+)
 
 _PROBE_BATCH = 2
 
@@ -18,9 +25,14 @@ def spell_out_newer(graph: ir.Graph) -> int:
     """Turn Attention and RMSNormalization of opset 23 into what opset 19 has; return how many.
 
     An Attention that does more than attend (a cache, a causal mask, a cap, grouped heads) stays as
-    it is; the checker names it then.
+    it is; the checker names it then. Col2Im, which TensorRT does not read, becomes a Reshape where
+    its blocks do not overlap.
     """
-    spelled = {"Attention": _spell_attention, "RMSNormalization": _spell_rms_norm}
+    spelled = {
+        "Attention": _spell_attention,
+        "RMSNormalization": _spell_rms_norm,
+        "Col2Im": _spell_col2im,
+    }
     return sum(
         spelled[node.op_type](graph, node)
         for node in list(graph)
@@ -67,6 +79,25 @@ def _spell_rms_norm(graph: ir.Graph, node: ir.Node) -> bool:
     square = build.one("ReduceMean", build.one("Mul", x, x), build.ints(-1), keepdims=1)
     root = build.one("Sqrt", build.one("Add", square, eps))
     replace_value(node.outputs[0], build.one("Mul", build.one("Div", x, root), weight))
+    return True
+
+
+def _spell_col2im(graph: ir.Graph, node: ir.Node) -> bool:
+    """Put blocks side by side, (batch, channels * block, blocks), as a picture of them."""
+    sizes = node.inputs[1:3]
+    if not all(is_constant(size) and array_shape(size) == (2,) for size in sizes):
+        return False
+    (height, width), (rows, columns) = (map(int, array_of(size)) for size in sizes)
+    said = {name: node.attributes.get_ints(name, ()) for name in ("strides", "pads", "dilations")}
+    if tuple(said["strides"] or (1, 1)) != (rows, columns) or height % rows or width % columns:
+        return False
+    if any(said["pads"]) or any(step != 1 for step in said["dilations"]):
+        return False
+    build = Builder(graph, node)
+    apart = build.ints(0, -1, rows, columns, height // rows, width // columns)
+    blocks = build.one("Reshape", data_input(node), apart)
+    lines = build.one("Transpose", blocks, perm=(0, 1, 4, 2, 5, 3))
+    replace_value(node.outputs[0], build.one("Reshape", lines, build.ints(0, -1, height, width)))
     return True
 
 
