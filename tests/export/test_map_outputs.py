@@ -119,6 +119,23 @@ def test_sides_like_those_of_the_image_make_a_map(shape, is_one):
     assert is_map(shape, SIZE) is is_one
 
 
+def test_a_grid_whose_narrow_side_is_cut_off_is_a_map():
+    """Of 500 x 100 pixels in patches of 16, 4 columns are in none."""
+    assert is_map((1, 31, 6), (500, 100))
+
+
+def test_classes_that_are_chosen_in_the_file_are_refused(tmp_path):
+    write_onnx(tmp_path / "m.onnx", channels=4)
+    model = onnx.load(tmp_path / "m.onnx")
+    (output,) = model.graph.output
+    model.graph.node.append(helper.make_node("ArgMax", [output.name], ["mask"], axis=1, keepdims=0))
+    mask = helper.make_tensor_value_info("mask", TensorProto.INT64, ["batch", 24, 32])
+    model.graph.output[0].CopyFrom(mask)
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(SpecError, match=r"gives mask int64, expected a map of floats.*an ArgMax"):
+        exported(f"onnx:{tmp_path / 'm.onnx'}", task="segmentation")
+
+
 @pytest.mark.parametrize(("side", "count"), [(64, 5), (1024, 4), (2048, 2)])
 def test_large_maps_of_few_images_stay_in_the_bundle(tmp_path, side, count):
     small = exported(f"onnx:{write_onnx(tmp_path / 'tiny.onnx')}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from edge_vit.data.images import open_image_source
-from edge_vit.errors import ArtifactError, ImageError
+from edge_vit.errors import ArtifactError, ImageError, SpecError
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.gates import judge_accuracy
 from edge_vit.runtime.fake import FakeSession
@@ -47,6 +49,12 @@ def test_the_least_squares_are_those_of_numpy():
     columns = np.stack([values, np.ones(500)], axis=1)
     wanted = columns @ np.linalg.lstsq(columns, truth, rcond=None)[0]
     assert fit(values, truth) == pytest.approx(np.clip(wanted, truth.min(), truth.max()))
+
+
+def test_several_values_for_each_cell_are_no_depth():
+    outputs = (TensorSpec("depth", "float32", ("batch", 3, *INPUT)),)
+    with pytest.raises(SpecError, match=r"expected one depth for each cell.*Take --task dense"):
+        dataclasses.replace(SPEC, outputs=outputs)
 
 
 class Inverse(FakeSession):

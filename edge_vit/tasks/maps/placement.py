@@ -110,7 +110,8 @@ class Placed:
         """
         found = []
         for taps, axis in ((self._rows, 1), (self._columns, 0)):
-            pixels = np.flatnonzero(cells.any(axis=axis)[taps.cells].any(axis=1))
+            along: BoolArray = np.asarray(cells.any(axis=axis))
+            pixels = np.flatnonzero(along[taps.cells].any(axis=1))
             found.append(slice(int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else slice(0))
         return found[0], found[1]
 
