@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1: escape sequences
@@ -26,6 +27,16 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     r"""Return `text` printable and without line breaks and tabs, which become ``\n`` and ``\t``."""
     return printable(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def in_ascii(text: str) -> str:
+    """Return `text` in the letters that Pillow's own font has: accents are left off, the rest is ?.
+
+    Tür is Tur, and 2 × Tür 2 x Tur.
+    """
+    plain = unicodedata.normalize("NFKD", text.replace("×", "x").replace("ß", "ss"))
+    letters = (each for each in plain if not unicodedata.combining(each))
+    return _NOT_ASCII.sub("?", "".join(letters))
 
 
 def escape_json(text: str, *, ascii_only: bool = False) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vit.printable import escape_json, one_line, printable
+from edge_vit.printable import escape_json, in_ascii, one_line, printable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -55,3 +55,7 @@ def test_json_parses_to_what_can_be_written(ascii_only, value):
 
 def _without_halves(text):
     return "".join(printable(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def test_pictures_have_the_letters_of_their_font():
+    assert in_ascii("2 × Tür, Straße, 木") == "2 x Tur, Strasse, ?"

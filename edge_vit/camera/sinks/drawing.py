@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edge_vit.camera.values import CameraPrediction
 from edge_vit.data.preprocess import UInt8Array
+from edge_vit.printable import in_ascii
 
 JPEG_QUALITY = 80
 _CONFIDENT, _UNSURE, _BACK = (255, 255, 255), (255, 190, 90), (16, 18, 22)
@@ -29,7 +30,7 @@ def draw_prediction(prediction: CameraPrediction) -> Image.Image:
     size = max(10, image.height // _SHARE_OF_HEIGHT)
     font, margin = _font(size), size // 2
     mark = "" if prediction.is_confident else "? "
-    text = f"{mark}{headline}"
+    text = in_ascii(f"{mark}{headline}")
     image = image.copy()
     pen = ImageDraw.Draw(image, "RGBA")
     top = image.height - size - 2 * margin

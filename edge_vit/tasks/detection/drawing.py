@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edge_vit.printable import in_ascii
 from edge_vit.tasks.detection.prediction import Box
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def write_label(
     ground: tuple[int, int, int],
     ink: str,
 ) -> None:
-    """Write `text` on a ground of its own, whose upper left corner is `at`."""
+    """Write `text`, in ASCII, on a ground of its own, whose upper left corner is `at`."""
+    text = in_ascii(text)
     (x, y), (left, top, right, bottom) = at, pen.textbbox((0, 0), text, font=font)
     pen.rectangle((x, y, x + right - left + 2 * padding, y + bottom - top + 2 * padding), ground)
     pen.text((x + padding - left, y + padding - top), text, fill=ink, font=font)

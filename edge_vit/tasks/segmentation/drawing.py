@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vit.printable import in_ascii
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.detection.drawing import write_label
 from edge_vit.tasks.maps.pictures import blend
@@ -56,10 +57,8 @@ def draw_classes(
         return canvas
     listed, counts = np.unique(classes[shown], return_counts=True)
     for index in listed[np.argsort(-counts, kind="stable")][:_MOST_NAMES].tolist():
-        rows, columns = np.nonzero((classes == index) & shown)
-        place = len(rows) // 2  # of pixels row by row
-        middle = float(columns[place]), float(rows[place])
-        _name(canvas, middle, spec.label(index), colours[rows[place], columns[place]].tolist())
+        x, y = _middle((classes == index) & shown)
+        _name(canvas, (x, y), spec.label(index), colours[y, x].tolist())
     return canvas
 
 
@@ -73,10 +72,8 @@ def draw_segments(
     if not is_named:
         return canvas
     for number, segment in reversed(list(enumerate(segments, 1))):
-        rows, columns = np.nonzero(segment.mask)
         text = f"{spec.label(segment.index)} {segment.score:.2f}"
-        corner = float(columns.min()), float(rows.min())
-        _name(canvas, corner, text, PALETTE[number % 256].tolist())
+        _name(canvas, _middle(segment.mask), text, PALETTE[number % 256].tolist())
     return canvas
 
 
@@ -89,10 +86,16 @@ def paint(picture: Image, where: NDArray[np.bool_]) -> Image:
     return Image.fromarray(pixels)
 
 
+def _middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the column and the row of the pixel that half of those of `mask` lie before."""
+    rows, columns = np.nonzero(mask)
+    return int(columns[len(columns) // 2]), int(rows[len(rows) // 2])
+
+
 def _name(canvas: Image, at: tuple[float, float], text: str, ground: Sequence[int]) -> None:
     from PIL import ImageDraw, ImageFont
 
-    pen = ImageDraw.Draw(canvas)
+    pen, text = ImageDraw.Draw(canvas), in_ascii(text)
     font = ImageFont.load_default(max(9, min(canvas.size) // 30))
     _, _, right, bottom = pen.textbbox((0, 0), text, font=font)
     most = canvas.width - right - 2, canvas.height - bottom - 2
