@@ -109,6 +109,8 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
     note = (
         "McNemar's p: the chance of a split of lost and gained images this uneven if neither were "
         "better."
+        if any(report.mcnemar_p is not None for report in reports)
+        else ""
     )
     return side_by_side("The drop and its uncertainty", columns, note)
 

@@ -139,6 +139,7 @@ def _make_page(
     details = [engines_grid(engines)] if engines else []
     if table and table.sites:
         details.insert(0, recipe_grid(table))
+    task, preprocess = task_of(report.model), report.model.preprocess
     accuracy = None
     if not all(map(is_reference, report.accuracy)):
         caption = "Dot: measured share of the images. Bar: its 95 % interval (Wilson)."
@@ -146,9 +147,9 @@ def _make_page(
         accuracy = Figure("Same answers?", plot, caption, grid)
     return {
         "created": report.created.replace("T", " ").replace("+00:00", " UTC"),
-        "is_pixelated": max(report.model.preprocess.image_size) <= 64,
-        "about_pictures": task_of(report.model).wording.pictures,
-        "has_drawings": task_of(report.model).is_drawn,
+        "is_pixelated": not task.is_drawn and max(preprocess.image_size) <= 64,
+        "about_pictures": task.wording.pictures,
+        "is_wide": task.is_drawn or preprocess.clip is not None,  # several pictures side by side
         "key_figures": _key_figures(report),
         "gates": _gates_figure(report),
         "latency": _latency_figures(report.latency),

@@ -18,6 +18,7 @@ from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.measure.results import VerifyReport
 from edge_vit.report.conditions import conditions
 from edge_vit.report.html import render_html, write_html
+from edge_vit.spec import ClipSpec
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -137,6 +138,14 @@ def test_keeps_pictures_of_other_precisions_few_and_says_how_many_are_left_out(r
     page = render_html(dataclasses.replace(report, accuracy=(other, report.accuracy[-1])))
     assert len(Outline(page).all("img")) == 12 + 6
     assert "6 more are in the JSON report" in Outline(page).text
+
+
+def test_strips_of_clips_take_the_width_of_their_cards(report, page, quick_plots):
+    preprocess = dataclasses.replace(report.model.preprocess, clip=ClipSpec(8))
+    model = dataclasses.replace(report.model, preprocess=preprocess)
+    clips = render_html(dataclasses.replace(report, model=model))
+    assert re.search(r'<ul class="pictures wide', clips)
+    assert not re.search(r'<ul class="pictures wide', page)
 
 
 def test_every_plot_has_words_for_those_who_cannot_see_it_and_a_table(page):
