@@ -1,6 +1,6 @@
 """Train a small TimeSformer on moving digits, and write it as transformers stores models.
 
-    PYTHONPATH=examples python examples/video/train.py --minutes 4
+    PYTHONPATH=examples python examples/video/train.py --minutes 6
 
 Its attention looks along time at one place, then along the picture at one time: divided attention.
 So that it learns in minutes on a CPU, its first block is also asked which patches lie in the digit,
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=4, help="of CPU time")
+    parser.add_argument("--minutes", type=float, default=6, help="of CPU time")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "digits-in-motion")
     options = parser.parse_args()
