@@ -31,7 +31,6 @@ from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.spec.sampling import with_steps
 from edge_vit.tasks import task_of
-from edge_vit.tasks.base import Task
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,6 +104,7 @@ def command(
     refuse_sampling(opened.spec, seeds, label, steps)
     predictions: list[Prediction] = []
     bad: list[str] = []
+    written: set[str] = set()
     clip, takes_images = opened.spec.preprocess.clip, opened.spec.takes_images
     paths, notes = expand_folders(images if takes_images else (), find_clips if clip else None)
     sources: list[ImageSource] = []
@@ -124,7 +124,8 @@ def command(
                 prediction = predictor.predict(path, top).at_least(min_confidence or 0.0)
                 predictions.append(prediction)
                 if draw is not None:
-                    _draw(draw, path, task, prediction)
+                    shown = task.draw(Image.fromarray(load_image(path)), prediction)
+                    _write(draw, free_name(path.stem, written), shown, prediction)
             except ImageError as error:
                 bad.append(str(error) if clip else _explain(path, bundle, error))
             advance(1)
@@ -132,12 +133,8 @@ def command(
         for prediction in itertools.chain.from_iterable(map(predictor.predict_many, sources)):
             predictions.append(prediction)
             if draw is not None:
-                _write(
-                    draw,
-                    Path(prediction.image.replace(" ", "-")),
-                    task.draw(None, prediction),
-                    prediction,
-                )
+                name = free_name(prediction.image.replace(" ", "-"), written)
+                _write(draw, name, task.draw(None, prediction), prediction)
             advance(1)
     if coco is not None:
         entries = task.to_coco(predictions)
@@ -155,19 +152,25 @@ def command(
         raise Failure(bad[-1], 1)
 
 
-def _draw(folder: Path, path: Path, task: Task, prediction: Prediction) -> None:
-    """Write the image at `path` with what `prediction` shows in it into `folder`."""
-    _write(folder, path, task.draw(Image.fromarray(load_image(path)), prediction), prediction)
+def free_name(name: str, taken: set[str]) -> str:
+    """Return `name`, numbered where it is in `taken`, and add it there.
+
+    Images in two folders may be called alike: neither picture replaces the other.
+    """
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    free = next(each for each in names if each not in taken)
+    taken.add(free)
+    return free
 
 
-def _write(folder: Path, path: Path, shown: Any, prediction: Prediction) -> None:
-    """Write the picture `shown` into `folder`, called like `path`, and the prediction's files."""
+def _write(folder: Path, name: str, shown: Any, prediction: Prediction) -> None:
+    """Write the picture `shown` into `folder`, called `name`, and the prediction's files."""
     picture = io.BytesIO()
     shown.save(picture, "PNG")
     with refuse_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for ending, data in {"png": picture.getvalue(), **prediction.files()}.items():
-        write_atomically(folder / f"{path.stem}.{ending}", data)
+        write_atomically(folder / f"{name}.{ending}", data)
 
 
 def _explain(path: Path, bundle: Path, error: ImageError) -> str:
