@@ -204,11 +204,11 @@ def check_coverage(
             return ()
         require("onnxruntime", "checking ranges")
         require("onnx_ir", "checking ranges")
-        table, fp32 = bundle.read_table(), bundle.read_graph()
+        from edge_vit.graph.large import read_graph
+
+        table, fp32 = bundle.read_table(), read_graph(bundle)
     except (MissingDependencyError, ArtifactError) as error:  # no reason to lose what was measured
         return (f"Whether the images stay within the calibrated ranges was not checked: {error}",)
-    import onnx
-
     from edge_vit.calibration.coverage import find_overshoots, say_overshoots, say_unlike
     from edge_vit.data.perceptual import signature
     from edge_vit.data.preprocess import UInt8Array, preprocess
@@ -225,7 +225,7 @@ def check_coverage(
 
     with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:
         found = find_overshoots(
-            onnx.load_from_string(fp32),
+            fp32,
             bundle.spec,
             table,
             read(),
@@ -250,8 +250,9 @@ def _open_images(
     spec, run = bundle.spec if bundle is not None else None, None
     if bundle is not None and spec is not None and not spec.takes_images:
         from edge_vit.graph.exact import runner_of_graph
+        from edge_vit.graph.large import read_graph
 
-        run = runner_of_graph(bundle.read_graph(), spec)
+        run = runner_of_graph(read_graph(bundle), spec)
     return open_image_source(
         images, limit=limit, has_truth=False, max_bad=max_bad, clip=clip, spec=spec, run=run
     )

@@ -10,7 +10,9 @@ from edge_vit.bundle.manifest import MANIFEST as MANIFEST
 from edge_vit.bundle.manifest import RECORD as RECORD
 from edge_vit.bundle.manifest import ROUNDED as ROUNDED
 from edge_vit.bundle.manifest import TABLE as TABLE
+from edge_vit.bundle.manifest import WEIGHTS as WEIGHTS
 from edge_vit.bundle.manifest import Artifact as Artifact
 from edge_vit.bundle.manifest import Manifest as Manifest
 from edge_vit.bundle.manifest import digest_of as digest_of
+from edge_vit.bundle.manifest import digest_of_file as digest_of_file
 from edge_vit.bundle.record import Golden as Golden

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from edge_vit.bundle.manifest import (
     MANIFEST,
     ROUNDED,
     TABLE,
+    WEIGHTS,
     Artifact,
     Manifest,
     check_name,
     digest_of,
+    digest_of_file,
 )
 from edge_vit.bundle.record import Golden
 from edge_vit.errors import ArtifactError
@@ -114,17 +116,30 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file `name`; an ArtifactError where its digest is another."""
+        return self._find(name, _read_bytes)[1]
+
+    def find_weights(self, graph: str) -> Path | None:
+        """Return the file of the weights of `graph`; None where the graph holds them itself.
+
+        It is read where it lies, as it is large. Raises an ArtifactError where its digest is
+        another.
+        """
+        name = graph + WEIGHTS
+        return self._find(name, _digest)[0] if self.has(name) else None
+
+    def _find(self, name: str, load: Callable[[Path], _Loaded]) -> tuple[Path, bytes]:
+        """Return where the file `name` is whole, and its bytes as `load` gives them."""
         artifact = self.artifact(name)
         problem = ""
         for path in file_paths(self.path, name):
             try:
-                data = path.read_bytes()
+                data, digest, num_bytes = load(path)
             except OSError as error:
                 problem = problem or f"cannot be read: {error.strerror}"
                 continue
-            if len(data) == artifact.num_bytes and digest_of(data) == artifact.sha256:
-                return data
-            problem = problem or _difference(data, artifact)
+            if num_bytes == artifact.num_bytes and digest == artifact.sha256:
+                return path, data
+            problem = problem or _difference(data, num_bytes, artifact)
         if self.digest and digest_of(_read_manifest(self.path)) != self.digest:
             raise ArtifactError(
                 f"{self.path / name} was changed by another command since {self.path} was opened. "
@@ -140,7 +155,7 @@ class Bundle:
         """Check the digest of every file, and that each was made from those that are there."""
         present = {artifact.sha256 for artifact in self.manifest.artifacts.values()}
         for name, artifact in self.manifest.artifacts.items():
-            self.read(name)
+            self.check_file(name)
             if not present.issuperset(artifact.parents):
                 raise ArtifactError(
                     f"{self.path / name} was made from a file that the bundle no longer holds. "
@@ -148,6 +163,10 @@ class Bundle:
                 )
         if self.has(TABLE):
             self.read_table()
+
+    def check_file(self, name: str) -> None:
+        """Check the digest of the file `name`, which may be large."""
+        self._find(name, _digest)
 
     def read_table(self, *, with_weights: bool = False) -> CalibrationTable:
         """Return the calibration table of this fp32 graph, `with_weights` that it has rounded."""
@@ -191,7 +210,7 @@ class Bundle:
 
     def add(
         self,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | Path],
         *,
         parents: tuple[str, ...] = (),
         made_by: Mapping[str, str] | None = None,
@@ -223,12 +242,14 @@ class Change:
 
     def add(
         self,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | Path],
         *,
         parents: tuple[str, ...] = (),
         made_by: Mapping[str, str] | None = None,
     ) -> None:
         """Add `files`, by path inside the bundle, or replace those of their names.
+
+        A large one may be given as the path of what is copied.
 
         `parents` are the names of the files that these were made from, added ones included;
         `made_by` holds name and version of each tool that took part.
@@ -242,7 +263,12 @@ class Change:
             check_name(name)
             with refuse_os_errors(self.before.path / name):
                 stage_file(self.before.path / STAGED, name, data)
-            self._artifacts[name] = Artifact(digest_of(data), len(data), digests, made_by or {})
+            found = (
+                digest_of_file(self.before.path / STAGED / name)
+                if isinstance(data, Path)
+                else (digest_of(data), len(data))
+            )
+            self._artifacts[name] = Artifact(*found, digests, made_by or {})
             self._added.add(name)
 
     def drop(self, *names: str) -> None:
@@ -276,11 +302,26 @@ class Change:
         return digest
 
 
-def _difference(data: bytes, artifact: Artifact) -> str:
+_HEAD = 64
+_Loaded = tuple[bytes, str, int]  # bytes of the file, its digest, their number
+
+
+def _read_bytes(path: Path) -> _Loaded:
+    data = path.read_bytes()
+    return data, digest_of(data), len(data)
+
+
+def _digest(path: Path) -> _Loaded:
+    """Return the first bytes alone: the file may be large."""
+    with path.open("rb") as file:
+        return file.read(_HEAD), *digest_of_file(path)
+
+
+def _difference(data: bytes, num_bytes: int, artifact: Artifact) -> str:
     if is_lfs_pointer(data):
         return f"is a {LFS_POINTER}"
-    if len(data) != artifact.num_bytes:
-        return f"is truncated or edited: {len(data)} bytes, the manifest says {artifact.num_bytes}"
+    if num_bytes != artifact.num_bytes:
+        return f"is truncated or edited: {num_bytes} bytes, the manifest says {artifact.num_bytes}"
     return "was edited: its SHA-256 is not the manifest's"
 
 
@@ -301,6 +342,7 @@ def _read_manifest(path: Path) -> bytes:
 def _how_to_make(name: str, path: Path) -> str:
     if name in (TABLE, ROUNDED):
         return f"Run: edgevit calibrate {path} --calib DIR"
-    if any(name == v.file for f in all_formats() if not f.is_reference for v in f.variants):
+    graph = name.removesuffix(WEIGHTS)
+    if any(graph == v.file for f in all_formats() if not f.is_reference for v in f.variants):
         return f"Run: edgevit quantize {path} (after: edgevit calibrate {path} --calib DIR)"
     return f"Run: edgevit export MODEL -o {path} --force"

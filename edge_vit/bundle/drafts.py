@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_vit.bundle.bundle import Bundle
 from edge_vit.bundle.journal import STAGED, commit, manifest_paths, stage_file, sync_tree, tidy
-from edge_vit.bundle.manifest import BUNDLE_FORMAT, MANIFEST, TABLE, Artifact, Manifest
+from edge_vit.bundle.manifest import BUNDLE_FORMAT, MANIFEST, TABLE, WEIGHTS, Artifact, Manifest
 from edge_vit.errors import ArtifactError
 from edge_vit.files import refuse_os_errors, sync_folder
 from edge_vit.formats import all_formats
@@ -23,7 +23,8 @@ from edge_vit.spec import ModelSpec
 
 def _derived_files() -> list[str]:
     """Return the files that are made from others of the bundle, parents before children."""
-    return [TABLE, *(f for each in all_formats() if not each.is_reference for f in each.files)]
+    files = [f for each in all_formats() if not each.is_reference for f in each.files]
+    return [TABLE, *files, *(f + WEIGHTS for f in files)]
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -143,6 +144,6 @@ def _fitting(old: Bundle, new: Manifest) -> dict[str, Artifact]:
         known = {each.sha256 for each in (*new.artifacts.values(), *kept.values())}
         if artifact.parents and known.issuperset(artifact.parents):
             with contextlib.suppress(ArtifactError):
-                old.read(name)
+                old.check_file(name)
                 kept[name] = artifact
     return kept

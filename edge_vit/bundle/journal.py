@@ -35,12 +35,19 @@ def file_paths(folder: Path, name: str) -> tuple[Path, ...]:
     return folder / name, folder / NEXT / name, folder / name
 
 
-def stage_file(folder: Path, name: str, data: bytes) -> None:
-    """Write `data` below `folder`, a change that is not committed yet, and flush it to the disk."""
+def stage_file(folder: Path, name: str, data: bytes | Path) -> None:
+    """Write `data`, or a copy of that file, below `folder`, and flush it to the disk.
+
+    It belongs to a change that is not committed yet.
+    """
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        file.write(data)
+        if isinstance(data, Path):
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+        else:
+            file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_vit.errors import ArtifactError, SpecError
@@ -27,6 +27,8 @@ ROUNDED = "calibration.weights.npz"
 
 RECORD = "export.json"
 GOLDEN = "golden/golden.npz"
+WEIGHTS = ".data"
+"""Behind the name of a graph: the file of its weights, where it does not hold them."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,16 @@ class Manifest:
 def digest_of(data: bytes) -> str:
     """Return the SHA-256 of `data`, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_of_file(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 of the file at `path`, hexadecimal, and its bytes: it may be large."""
+    digest, count = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            count += len(block)
+    return digest.hexdigest(), count
 
 
 def check_name(name: str) -> None:

@@ -21,7 +21,9 @@ from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import SpecError
 from edge_vit.explain.values import AttentionMap, Explanation
 from edge_vit.formats import REFERENCE
+from edge_vit.graph.exact import read_with_weights
 from edge_vit.graph.expose import expose
+from edge_vit.graph.large import read_graph
 from edge_vit.graph.reading import Layout, Reading, find_layout, find_reading
 from edge_vit.graph.sites import find_blocks
 from edge_vit.progress import SILENT, Progress
@@ -76,7 +78,7 @@ def explain(
             f"{spec.preprocess.clip.frames} frames, and maps are drawn on single images"
         )
     images = open_image_source(source, has_truth=False)
-    view = find_view(onnx.load_from_string(bundle.read_graph()), spec)
+    view = find_view(read_graph(bundle), spec)
     with (
         _open(bundle, REFERENCE, view, options) as reference,
         _open(bundle, precision, view, options) as candidate,
@@ -121,7 +123,7 @@ def find_view(model: onnx.ModelProto, spec: ModelSpec) -> View:
 def _open(bundle: Bundle, precision: Precision, view: View, options: SessionOptions) -> OrtSession:
     """Open the portable graph of `precision`, its attention among the outputs."""
     name = bundle.graph(precision, "explain")
-    model = onnx.load_from_string(bundle.read(name))
+    model = read_graph(bundle, name)
     made = {output for node in model.graph.node for output in node.output}
     wanted = [*view.attentions, *([view.reading.pool] if view.reading.pool else [])]
     if missing := [value for value in wanted if value not in made]:
@@ -129,8 +131,8 @@ def _open(bundle: Bundle, precision: Precision, view: View, options: SessionOpti
             f"{bundle.path / name} has no value {missing[0]}, which fp32 has. "
             f"Run: edgevit quantize {bundle.path}"
         )
-    exposed = expose(model, wanted).SerializeToString()
-    return OrtSession(exposed, precision, options, name=str(bundle.path / name))
+    exposed, weights = read_with_weights(expose(model, wanted))
+    return OrtSession(exposed, precision, options, name=str(bundle.path / name), weights=weights)
 
 
 def _attention_map(

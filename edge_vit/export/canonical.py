@@ -38,7 +38,8 @@ from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.operators import spell_out_newer, write_grid_samples
 from edge_vit.graph.beside import choose_beside, describe_rest
 from edge_vit.graph.edit import Builder, replace_value
-from edge_vit.graph.exact import MAX_BYTES, one_line
+from edge_vit.graph.exact import one_line
+from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Block, find_blocks, find_units
 from edge_vit.graph.walk import dims_of
 from edge_vit.graph.weightless import without_weights
@@ -81,6 +82,7 @@ def make_canonical(
     outputs: Sequence[str] = (),
     shapes: Sequence[tuple[int, ...]] = (),
     inputs: Sequence[TensorSpec] = (),
+    spill: Spill | None = None,
 ) -> CanonicalGraph:
     """Return `proto` in canonical form.
 
@@ -89,16 +91,11 @@ def make_canonical(
     output is (batch, classes or channels); with the names of `outputs` they may have more axes.
     `settle` returns what the output means, by the end that the graph was found to have; without it
     the end stays. `shapes` are those that the outputs were seen to have, without the batch, where
-    the graph does not tell.
+    the graph does not tell. The weights of a large one go to `spill`, where they stay.
 
     Raises:
-        SpecError: the graph has another input or output, does not run, or is larger than 2 GiB.
+        SpecError: the graph has another input or output, or does not run.
     """
-    if proto.ByteSize() > MAX_BYTES:
-        raise SpecError(
-            f"the graph holds {proto.ByteSize() / 2**30:.1f} GiB of weights, at most 2 GiB fit "
-            "into one ONNX file. Models of this size are not supported yet"
-        )
     own = onnx.ModelProto()
     own.CopyFrom(proto)  # what the rewrites rename is shared with the proto that it came from
     model = ir.from_proto(_set_opset(resolve_branches(own)))
@@ -153,7 +150,7 @@ def make_canonical(
     name_by_place(graph, blocks, choose_beside(graph, blocks))
     _infer_shapes(model)
     graph.name = "edge-vit"
-    result = _finish(model)
+    result = _finish(model, spill)
     notes = (*notes, *_note_unplaced(graph, blocks))
     heads, tokens, width = _read_dimensions(find_blocks(graph))
     taken = tuple(replace(t, shape=(batch or "batch", *t.shape[1:])) for t in inputs) or (images,)
@@ -286,7 +283,7 @@ def _only_number(found: set[object]) -> int:
     return number if isinstance(number, int) and not others else 0
 
 
-def _finish(model: ir.Model) -> onnx.ModelProto:
+def _finish(model: ir.Model, spill: Spill | None) -> onnx.ModelProto:
     """Return the model as it is written: opset, IR version, checked."""
     if foreign := sorted({f"{node.domain}.{node.op_type}" for node in model.graph if node.domain}):
         raise SpecError(
@@ -297,7 +294,7 @@ def _finish(model: ir.Model) -> onnx.ModelProto:
     model.opset_imports[""] = OPSET
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "edge-vit", ""
-    proto = ir.to_proto(model)
+    proto = to_proto(model, spill)
     try:
         onnx.checker.check_model(without_weights(proto), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

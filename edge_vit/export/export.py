@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_vit.bundle import GOLDEN, RECORD, Bundle, Golden
+from edge_vit.bundle import GOLDEN, RECORD, WEIGHTS, Bundle, Golden
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord
 from edge_vit.data.images import ImageSource
 from edge_vit.data.preprocess import preprocess
@@ -25,6 +26,8 @@ from edge_vit.export.sources import OnnxSource, SourceRequest, TorchSource, open
 from edge_vit.export.sources.from_onnx import refuse_choice
 from edge_vit.export.sources.onnx_file import fix_batch, refuse_quantized
 from edge_vit.export.trace import trace_module
+from edge_vit.formats import REFERENCE, find_format
+from edge_vit.graph.large import Spill, serialize
 from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ClipSpec, ModelSpec
@@ -46,7 +49,7 @@ class Exported:
     """An exported model, before it is written."""
 
     fp32: bytes
-    """The canonical graph."""
+    """The canonical graph, as its file in the bundle."""
     spec: ModelSpec
     record: ExportRecord
     """How it was made and proven."""
@@ -58,6 +61,10 @@ class Exported:
     """The same images or clips as they came, of any size; empty where sample photographs served."""
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """The graph's other outputs by name."""
+    weights: Path | None = None
+    """Their file, where the graph does not hold them."""
+    spill: Spill = field(default_factory=Spill, repr=False, compare=False)
+    """The folder of that file."""
 
 
 def export_model(
@@ -102,11 +109,11 @@ def export_model(
         reference = observe_reference(
             source, seen, name, batch, may_be_constant=request.random_weights
         )
-    is_contract = False
+    is_contract, spill = False, Spill()
     if isinstance(source, TorchSource):
         with progress.step("tracing"):
             frames = clip.frames if clip else None
-            proto = trace_module(source.module, size, batch, frames, source.inputs)
+            proto = trace_module(source.module, size, batch, frames, source.inputs, spill)
             refuse_quantized(proto, source.address)
             if not source.outputs:
                 refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
@@ -125,12 +132,15 @@ def export_model(
             outputs=source.outputs,
             shapes=[each.shape[1:] for each in reference.runs[0].outputs],
             inputs=source.inputs,
+            spill=spill,
         )
         meaning = canonical.meaning
-        fp32 = canonical.model.SerializeToString()
+        fp32, weights = serialize(canonical.model, find_format(REFERENCE).file, spill)
     with progress.step("proving parity"):
         restore = meaning.stripped.restore if meaning.stripped else None
-        parity, outputs = check_parity(source, fp32, reference, restore)
+        parity, outputs = check_parity(
+            source, canonical.model if weights else fp32, reference, restore
+        )
     spec = ModelSpec(
         name=source.name,
         source=source.address,
@@ -158,7 +168,7 @@ def export_model(
     first, *others = outputs
     names = [output.name for output in canonical.outputs[1:]]
     further = dict(zip(names, others, strict=True))
-    return Exported(fp32, spec, record, seen, first, decoded, further)
+    return Exported(fp32, spec, record, seen, first, decoded, further, weights, spill)
 
 
 def golden_of(exported: Exported) -> Golden:
@@ -175,7 +185,10 @@ def write_export(bundle: Bundle, exported: Exported) -> Bundle:
     golden = golden_of(exported)
     scheme = exported.spec.source.partition(":")[0]
     used = ("onnx", "onnx-ir", "onnxruntime", *_TOOLS.get(scheme, ("torch", "onnxscript")))
-    bundle = bundle.add({bundle.graph(): exported.fp32}, made_by=installed_versions(*used))
+    graph: dict[str, bytes | Path] = {bundle.graph(): exported.fp32}
+    if exported.weights is not None:
+        graph[bundle.graph() + WEIGHTS] = exported.weights
+    bundle = bundle.add(graph, made_by=installed_versions(*used))
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
     for index, pixels in enumerate(exported.decoded[: len(golden.images)]):
         if pixels.ndim == 3 and pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:

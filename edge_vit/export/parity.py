@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 
 from edge_vit.bundle.record import Parity
 from edge_vit.data.preprocess import preprocess
@@ -23,7 +24,7 @@ MIN_COSINE = 0.99999
 
 def check_parity(
     source: Source,
-    fp32: bytes,
+    fp32: bytes | onnx.ModelProto,
     reference: Reference,
     restore: Callable[[Outputs], FloatArray] | None = None,
 ) -> tuple[Parity, tuple[Outputs, ...]]:

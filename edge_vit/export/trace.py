@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_vit.errors import SpecError
+from edge_vit.graph.large import Spill, to_proto
 from edge_vit.spec import TensorSpec
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -30,12 +31,13 @@ def trace_module(
     batch: int | None = None,
     frames: int | None = None,
     inputs: Sequence[TensorSpec] = (),
+    spill: Spill | None = None,
 ) -> onnx.ModelProto:
     """Return `module` as an ONNX graph of opset 19.
 
     It is in eval mode, takes float32 (batch, 3, height, width), of clips (batch, frames, 3, height,
     width), or what `inputs` say, and returns one or more tensors. The batch size is fixed to
-    `batch`, or dynamic.
+    `batch`, or dynamic. The weights of a large graph go to `spill`, where they stay.
     """
     shape = ("batch", *(() if frames is None else (frames,)), 3, *image_size)
     given, count = inputs or (TensorSpec("x", "float32", shape),), batch or _TRACE_BATCH
@@ -66,7 +68,7 @@ def trace_module(
             f"{' '.join(_COLOUR.sub('', str(cause)).split())[:300]}"
         ) from None
     assert program is not None
-    proto = program.model_proto
+    proto = to_proto(program.model, spill)
     size = proto.graph.input[0].type.tensor_type.shape.dim[0]
     if batch is None and size.HasField("dim_value"):  # the exporter's own, silent way out
         raise SpecError(

@@ -20,13 +20,10 @@ import onnxruntime as ort
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.graph.walk import Array
 from edge_vit.runtime.options import threads_of_ort
+from edge_vit.runtime.ort import WEIGHTS_FOLDER
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.samples import Rows, feeds_of
 
-MAX_BYTES = 2**31 - 2**20
-"""What one protobuf file can hold."""
-
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FILE_NAME = "weights"
 _MIN_BYTES = 1024  # smaller constants, shapes among them, stay in the graph
 _MIN_RETURNED = 8 << 20  # smaller graphs are not worth the time of a collection
@@ -41,7 +38,9 @@ def feed_image(spec: ModelSpec, image: Array) -> dict[str, Array]:
     return feeds_of(spec.inputs, batch)
 
 
-def runner_of_graph(model: bytes, spec: ModelSpec) -> Callable[[Rows], dict[str, Array]]:
+def runner_of_graph(
+    model: bytes | onnx.ModelProto, spec: ModelSpec
+) -> Callable[[Rows], dict[str, Array]]:
     """Return a function from images or samples to the outputs of a float32 graph, by name."""
     session, names = open_graph(model), [output.name for output in spec.outputs]
 
@@ -63,13 +62,17 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def open_graph(model: bytes, *, as_written: bool = False) -> ort.InferenceSession:
-    """Return ONNX Runtime on a serialized graph, on the CPU.
+def open_graph(model: bytes | onnx.ModelProto, *, as_written: bool = False) -> ort.InferenceSession:
+    """Return ONNX Runtime on a graph, on the CPU; it has all weights inside, or in one other file.
 
     With `as_written` it runs node by node; fusing nodes costs up to 3e-4 of the largest output.
     """
     try:
-        return _open(model, _options(None, as_written=as_written))
+        data, weights = (model, "") if isinstance(model, bytes) else read_with_weights(model)
+        options = _options(None, as_written=as_written)
+        if weights:
+            options.add_session_config_entry(WEIGHTS_FOLDER, weights)
+        return _open(data, options)
     except Exception as error:  # ONNX Runtime raises a class of its own for every status code
         raise SpecError(f"ONNX Runtime refuses the graph: {one_line(error)}") from None
 
@@ -85,7 +88,7 @@ def open_exact_session(
     del model  # where the caller has let go of it too, the session has its memory
     options = _options(threads, as_written=as_written)
     if weights:
-        options.add_session_config_entry(_WEIGHTS_FOLDER, weights)
+        options.add_session_config_entry(WEIGHTS_FOLDER, weights)
     # One image's activations are freed before the next: the arena would keep the largest of each.
     options.enable_cpu_mem_arena = False
     # Each value is read as soon as it is there, so that it can be freed: measured 360 MiB for 630.
@@ -154,7 +157,7 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
         del proto  # the file holds it now; this frame would until the end
         return_memory(num_bytes)
         mapped = onnx.load(path, load_external_data=False)
-        for entry in _locations(mapped):
+        for entry in locations_of(mapped):
             entry.value = str(path.with_name(_FILE_NAME))
         yield mapped
 
@@ -164,13 +167,13 @@ def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
 
     ONNX Runtime wants their place relative to that folder.
     """
-    places = {entry.value for entry in _locations(model)}
+    places = {entry.value for entry in locations_of(model)}
     if not places:
         return model.SerializeToString(), ""
     (place,) = map(Path, places)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for entry in _locations(copy):
+    for entry in locations_of(copy):
         entry.value = place.name
     return copy.SerializeToString(), str(place.parent)
 
@@ -180,7 +183,8 @@ def size_of(model: onnx.ModelProto) -> int:
     return int(model.ByteSize()) + sum(int(entry.value) for entry in _entries(model, "length"))
 
 
-def _locations(model: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
+def locations_of(model: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:
+    """Yield the entry of each weight in another file that says which."""
     return _entries(model, "location")
 
 

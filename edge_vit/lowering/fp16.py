@@ -12,6 +12,7 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
 from edge_vit.graph.edit import add_constant, new_node
+from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.walk import array_of, consumers, data_input, is_constant
 
 HALF_MAX = 65504.0
@@ -27,7 +28,9 @@ _TYPED_BY_ATTRIBUTE = frozenset(
 
 
 def write_half(
-    model: onnx.ModelProto, fp32_nodes: Mapping[str, str] | None = None
+    model: onnx.ModelProto,
+    fp32_nodes: Mapping[str, str] | None = None,
+    spill: Spill | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of `model` in float16, from behind the normalisation to the last output.
 
@@ -38,7 +41,8 @@ def write_half(
     inner sums TensorRT and ONNX Runtime keep in float32.
 
     Nodes of `fp32_nodes` stay in float32, with casts at their borders. A quantizer takes the type
-    of what it reads, a dequantizer that of what it feeds, so that products stay INT8.
+    of what it reads, a dequantizer that of what it feeds, so that products stay INT8. The weights
+    of a large graph go to `spill`, where they stay.
     """
     half = ir.from_proto(model)
     graph = half.graph
@@ -72,7 +76,7 @@ def write_half(
             _cast_output(graph, index, output)
     passes.RemoveUnusedNodesPass()(half)
     passes.ShapeInferencePass(check_type=False, strict_mode=False)(half)
-    return ir.to_proto(half)
+    return to_proto(half, spill)
 
 
 def _cast(graph: ir.Graph, value: ir.Value, place: str, *, is_half: bool) -> ir.Value:

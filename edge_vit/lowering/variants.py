@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -18,6 +19,7 @@ from edge_vit.bundle.record import (
 from edge_vit.formats import NumberFormat
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
+from edge_vit.graph.large import Spill, files_of, read_graph
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
 from edge_vit.lowering.ort_x64 import write_ort_x64
@@ -43,10 +45,11 @@ class Request:
     table: CalibrationTable | None = None  # with its rounded weights
     proofs: Mapping[Precision, Any] = field(default_factory=dict)  # of the wider formats
     progress: Progress = SILENT
+    spill: Spill = field(default_factory=Spill)  # for graphs over the limit
 
     def read_model(self) -> onnx.ModelProto:
         """Return the reference graph, read anew: it is the caller's to change or to free."""
-        return onnx.load_from_string(self.bundle.read_graph())
+        return read_graph(self.bundle)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ class Request:
 class Lowered:
     """The files of one format."""
 
-    files: Mapping[str, bytes]  # by path inside the bundle
+    files: Mapping[str, bytes | Path]  # by path inside the bundle
     parents: tuple[str, ...]  # names of the files that they were made from
     tools: tuple[str, ...] = ("onnx", "onnx-ir")  # distributions that took part
     notes: tuple[str, ...] = ()  # for the user
@@ -83,7 +86,8 @@ def write_formats(
     """
     proofs: dict[Precision, object] = {}
     for each in formats:
-        lowered = import_target(each.lower)(Request(bundle, table, proofs, progress))
+        request = Request(bundle, table, proofs, progress)
+        lowered = import_target(each.lower)(request)
         proofs[each.name] = lowered.proof
         made_by = installed_versions(*lowered.tools)
         change.add(lowered.files, parents=lowered.parents, made_by=made_by)
@@ -100,14 +104,14 @@ def lower_fp16(request: Request) -> Lowered:
         else:
             amax = observe_amax(model, bundle.spec, list(golden.images))
             fp32_nodes = choose_fp32_nodes(model, amax)
-        half = write_half(model, fp32_nodes)
+        half = write_half(model, fp32_nodes, request.spill)
         del model  # the proof needs its memory
         proof = prove_half(half, bundle.spec, golden, len(fp32_nodes))
     note = (
         f"FP16, each node rounded: cosine {proof.cosine_min:.6f} with fp32 on the golden images, "
         f"nothing overflows; {_name_some(fp32_nodes)}"
     )
-    files = {FP16.file: half.SerializeToString(), FP16.proof: proof.to_bytes()}
+    files = files_of(half, FP16.file, request.spill) | {FP16.proof: proof.to_bytes()}
     return Lowered(files, request.parents, ("onnx", "onnx-ir", "onnxruntime"), (note,), proof)
 
 
@@ -120,7 +124,9 @@ def lower_int8(request: Request) -> Lowered:
         portable = write_qdq(model, table)
         half = write_half(write_qdq(model, table, is_symmetric=True), table.int8_fp32_nodes)
         graphs = {"tensorrt": half, "ort-x64": write_ort_x64(portable), "cpu": portable}
-        files = {v.file: graphs[v.target].SerializeToString() for v in INT8.variants}
+        files: dict[str, bytes | Path] = {}
+        for each in INT8.variants:
+            files |= files_of(graphs[each.target], each.file, request.spill)
         del graphs, model
     with request.progress.step(f"trying {INT8.title} on the golden images"):
         golden = bundle.read_golden()

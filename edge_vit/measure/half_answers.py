@@ -30,12 +30,14 @@ def emulate_half(session: Session, bundle: Bundle, options: SessionOptions) -> S
             "than a GPU's. To have those emulated run: pip install 'edge-vit[export]'"
         )
         return session
-    import onnx
+    from edge_vit.graph.exact import read_with_weights
+    from edge_vit.graph.large import read_graph
 
-    graph, _ = import_target(found.emulate)(onnx.load_from_string(bundle.read(found.file)))
+    graph, _ = import_target(found.emulate)(read_graph(bundle, found.file))
+    data, weights = read_with_weights(graph)
     name = f"{bundle.path / found.file}, emulated"
     options = dataclasses.replace(options, provider="cpu")
-    emulated = OrtSession(graph.SerializeToString(), found.name, options, name=name)
+    emulated = OrtSession(data, found.name, options, name=name, weights=weights)
     emulated.backend, emulated.degraded = session.backend, session.degraded
     emulated.remark = (
         f"{found.title}'s answers are those of a GPU, emulated: the output of each node rounded to "

@@ -34,6 +34,8 @@ _NAMES: Mapping[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
 }
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Option of a session: where the weights lie that are not in its graph."""
 _RECORD = "session.record_ep_graph_assignment_info"
 # Arithmetic on shapes, which ONNX Runtime leaves on the CPU on purpose.
 _SHAPE_OPS = frozenset(
@@ -73,7 +75,14 @@ def open_backend(
     On a GPU it passed the self-test, unless `options` leave that out.
     """
     name = choose_graph(bundle, precision, is_on_gpu=options.provider != "cpu")
-    session = OrtSession(bundle.read(name), precision, options, name=str(bundle.path / name))
+    model, weights = bundle.read(name), bundle.find_weights(name)
+    session = OrtSession(
+        model,
+        precision,
+        options,
+        name=str(bundle.path / name),
+        weights=str(weights.resolve().parent) if weights else "",
+    )
     if session.is_on_gpu and options.self_test:
         try:
             with progress.step(f"testing {precision} on the golden images"):
@@ -94,7 +103,7 @@ def choose_graph(bundle: Bundle, precision: Precision, *, is_on_gpu: bool = Fals
 
 
 class OrtSession(Session):
-    """An ONNX graph in memory, run by ONNX Runtime.
+    """An ONNX graph in memory, run by ONNX Runtime; `weights` is the folder of others that it has.
 
     The graph alone decides how it is computed; `precision` and `name` are for figures and messages.
     """
@@ -108,10 +117,13 @@ class OrtSession(Session):
         options: SessionOptions = DEFAULT_OPTIONS,
         *,
         name: str = "the graph",
+        weights: str = "",
     ) -> None:
         ort = require("onnxruntime", "running with ONNX Runtime")
         self.provider, self.is_on_gpu = options.provider, options.provider != "cpu"
         native = _native_options(ort, options)
+        if weights:
+            native.add_session_config_entry(WEIGHTS_FOLDER, weights)
         if find_format(precision).is_quantized:
             native.add_session_config_entry(_APPROXIMATE_GELU, "1")
         extra: dict[str, Any] = {"disabled_optimizers": _SLOWER}

@@ -7,9 +7,10 @@ import logging
 import re
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edge_vit.bundle import Bundle
+from edge_vit.bundle import WEIGHTS, Bundle
 from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
@@ -37,11 +38,14 @@ def open_backend(
 ) -> OpenVinoSession:
     """Return a session that runs the portable `precision` graph of `bundle`."""
     name = bundle.graph(precision, "openvino")
-    return OpenVinoSession(bundle.read(name), precision, options, name=str(bundle.path / name))
+    model: bytes | Path = bundle.read(name)
+    if weights := bundle.find_weights(name):  # it looks for them beside the graph
+        model = weights.with_name(weights.name.removesuffix(WEIGHTS))
+    return OpenVinoSession(model, precision, options, name=str(bundle.path / name))
 
 
 class OpenVinoSession(Session):
-    """An ONNX graph in memory, run by OpenVINO on the CPU.
+    """An ONNX graph, in memory or at a path, run by OpenVINO on the CPU.
 
     A graph whose batch is dynamic is compiled twice: for a single image, which is what a camera
     brings and a tenth faster with its shape fixed, and for any number when that is first needed.
@@ -53,7 +57,7 @@ class OpenVinoSession(Session):
 
     def __init__(
         self,
-        model: bytes,
+        model: bytes | Path,
         precision: Precision,
         options: SessionOptions = DEFAULT_OPTIONS,
         *,

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources.values import first_line
 from edge_vit.git_lfs import refuse_lfs_pointer
-from edge_vit.graph.exact import MAX_BYTES
+from edge_vit.graph.large import LIMIT
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -46,8 +46,8 @@ def read_graph(path: Path) -> ModelProto:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
     size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ArtifactError(f"{path} has {size} bytes, expected at most {MAX_BYTES}")
+    if size > LIMIT:
+        raise ArtifactError(f"{path} has {size} bytes, expected at most {LIMIT}")
     refuse_lfs_pointer(path)
     try:
         model = onnx.load(path, load_external_data=False)
@@ -148,10 +148,10 @@ def _load_external_data(path: Path, model: ModelProto) -> None:
     folders = (path.parent.resolve(), path.resolve().parent)
     kept = [t for t in _tensors_of(model.graph) if t.data_location == TensorProto.EXTERNAL]
     total = sum(map(_num_bytes, kept))
-    if total > MAX_BYTES:
+    if total > LIMIT:
         raise ArtifactError(
-            f"{path} keeps {total / 2**30:.1f} GiB of weights beside it, at most 2 GiB fit into "
-            "one ONNX file. Models of this size are not supported yet"
+            f"{path} keeps {total / 2**30:.1f} GiB of weights beside it, at most 2 GiB are read "
+            "of an ONNX file. Export the model that it was made of"
         )
     for tensor in kept:
         entries = {entry.key: entry.value for entry in tensor.external_data}

@@ -71,14 +71,17 @@ class TrtApi:
         name = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}.get(self.package)
         return f"{name or self.package} {self.version}"
 
-    def parse(self, onnx: bytes) -> ParsedNetwork:
-        """Return the strongly typed network of the ONNX file `onnx`, or name the refused node."""
+    def parse(self, onnx: bytes, path: str = "") -> ParsedNetwork:
+        """Return the strongly typed network of the ONNX file `onnx`, or name the refused node.
+
+        Weights that it does not hold lie beside its `path`.
+        """
         if not self.can_build:
             raise BackendError(
                 f"{self.title} runs engines and builds none. Install the full TensorRT, or build "
                 "on another machine with the same GPU and version"
             )
-        return parse_network(self._module, self._logger, self.complaints, self.title, onnx)
+        return parse_network(self._module, self._logger, self.complaints, self.title, onnx, path)
 
     def load(self, plan: bytes) -> LoadedEngine:
         """Return the engine in `plan`, which must be trusted: a plan can run code when it loads.

@@ -63,6 +63,7 @@ class PlanRequest:
     targets: tuple[str, ...]
     timing_cache: str = ""
     workspace_bytes: int | None = None
+    has_weights_beside: bool = False
 
 
 @dataclass(frozen=True)

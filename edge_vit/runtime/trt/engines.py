@@ -299,7 +299,9 @@ def _build(
     progress: Progress,
 ) -> Engine:
     onnx = bundle.graph(wanted.precision, "tensorrt")
-    _refuse_a_full_disk(folder, bundle.artifact(onnx).num_bytes)
+    weights = bundle.find_weights(onnx)
+    num_bytes = bundle.artifact(onnx).num_bytes + (weights.stat().st_size if weights else 0)
+    _refuse_a_full_disk(folder, num_bytes)
     what = f"{wanted.precision} engine"
     asked = what_was_asked(bundle, wanted.precision)
     path = _free_path(folder, wanted)
@@ -309,6 +311,7 @@ def _build(
             device=builder.device,
             onnx_path=str(bundle.locate(onnx)),
             onnx_digest=wanted.onnx_digest,
+            has_weights_beside=weights is not None,
             plan_path=str(plan_path),
             batches=wanted.batches,
             optimization_level=wanted.optimization_level,

@@ -164,9 +164,12 @@ class ParsedNetwork:
 
 
 def parse_network(
-    trt: Any, logger: Any, complaints: Complaints, title: str, onnx: bytes
+    trt: Any, logger: Any, complaints: Complaints, title: str, onnx: bytes, path: str
 ) -> ParsedNetwork:
-    """Return the strongly typed network that the parser of `trt` makes of `onnx`."""
+    """Return the strongly typed network that the parser of `trt` makes of `onnx`.
+
+    Weights that it does not hold lie beside its `path`; "" where it holds all of them.
+    """
     complaints.clear()
     builder = trt.Builder(logger)
     if builder is None:
@@ -175,7 +178,7 @@ def parse_network(
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(onnx):
+    if not (parser.parse(onnx, path) if path else parser.parse(onnx)):
         errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
         raise BackendError(f"{title} cannot read the graph: {'; '.join(errors[:3])}")
     return ParsedNetwork(trt, builder, network, parser, complaints, title)

@@ -92,7 +92,8 @@ def _build(request: Mapping[str, Any], send: Send) -> Answer:
     wanted = from_json(PlanRequest, {k: request[k] for k in request if k != "operation"})
     find_hardware(wanted.device)
     api = open_api(wanted.backend)
-    network = api.parse(_read(Path(wanted.onnx_path), wanted.onnx_digest))
+    onnx = _read(Path(wanted.onnx_path), wanted.onnx_digest)
+    network = api.parse(onnx, wanted.onnx_path if wanted.has_weights_beside else "")
     cache_path = wanted.timing_cache if api.takes_timing_cache else ""
     cache = Path(cache_path).read_bytes() if cache_path and Path(cache_path).exists() else b""
     settings = BuilderSettings(
