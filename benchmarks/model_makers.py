@@ -173,8 +173,8 @@ def from_folder(model: Any, folder: Path, processor: str, size: int, task: Any =
     source = open_source(request)
     whole = source.module
     if task is not None:
-        last = transformers.AutoConfig.from_pretrained(path).stage_names[-1]
-        backbone = transformers.AutoBackbone.from_pretrained(str(path), out_features=[last]).eval()
+        kind = getattr(transformers, type(model).__name__.removesuffix("Model") + "Backbone")
+        backbone = kind.from_pretrained(path, out_features=model.config.stage_names[-1:]).eval()
 
         def whole(pixels: Any) -> Any:
             return backbone(pixels).feature_maps[0]
