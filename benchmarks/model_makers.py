@@ -53,14 +53,14 @@ def timm_row(name: str, family: str, size: int | None = None, **arguments: objec
 
     def make(folder: Path) -> Made:
         import timm
-        from safetensors.torch import save_file
+        import torch
 
         image_size = (size, size) if size else None
         stated = {"model_args": arguments, "image_size": image_size}
         source = open_source(SourceRequest(f"timm:{name}", random_weights=True, **stated))
         reseed(source.module)
-        path = folder / "model.safetensors"
-        save_file(source.module.state_dict(), path)
+        path = folder / "model.pth"  # CoaT's layers share weights, which safetensors refuses
+        torch.save(source.module.state_dict(), path)
         facts = timm.data.resolve_model_data_config(source.module)
         facts["input_size"] = (3, *source.preprocess.image_size)
         transform = timm.data.create_transform(**facts, is_training=False)
