@@ -62,8 +62,11 @@ def without_numbers(monkeypatch):
     monkeypatch.setattr(export, "export_model", export_model)
     monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
     monkeypatch.setattr(variants, "write_qdq", lambda model, table, **options: graph_of(b"int8"))
-    monkeypatch.setattr(variants, "write_half", lambda model, nodes: graph_of(b"half"))
+    monkeypatch.setattr(variants, "write_half", lambda model, nodes, spill=None: graph_of(b"half"))
     monkeypatch.setattr(variants, "write_ort_x64", lambda model: graph_of(b"x64"))
+    monkeypatch.setattr(
+        variants, "files_of", lambda model, name, spill: {name: model.SerializeToString()}
+    )
     monkeypatch.setattr(variants, "prove_half", lambda *a: HalfProof(2, 1.0, 0))
     for name in ("prove_int8", "prove_int8_in_half"):
         monkeypatch.setattr(

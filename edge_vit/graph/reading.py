@@ -63,7 +63,8 @@ def find_reading(
     Of the `num_tokens` that attend to each other, `num_prefix` lie before the patches.
     """
     own = {block.attention.softmax for block in blocks}
-    pools = [found.softmax for found in find_attentions(graph) if found.softmax not in own]
+    attentions = find_attentions(graph, has_constants=True)
+    pools = [found.softmax for found in attentions if found.softmax not in own]
     if pools:
         return Reading((), pools[-1].outputs[0].name or "", "attention pooling")
     last = blocks[-1].linears("fc2")[-1].output

@@ -169,7 +169,7 @@ def test_merge_refuses_what_is_no_whole(edgevit, refused, shared_bundle, calibra
 
 
 def test_a_damaged_state_is_refused(refused, shared_bundle, held_out, tmp_path):
-    (tmp_path / "out.json.state").write_text('{"format": 1}')
+    (tmp_path / "out.json.state").write_text('{"format": 99}')
     line = refused(
         "eval", shared_bundle.path, "--data", held_out, "-o", tmp_path / "out.json", "--resume"
     )
