@@ -56,8 +56,9 @@ def describe_rest(graph: ir.Graph, units: Collection[Unit]) -> str:
     """Return what of `graph` is in no unit, such as ``3 attentions, 21 convolutions``."""
     mine = {site.linear.matmul for unit in units for site in unit.sites}
     placed = {unit.attention.softmax for unit in units if isinstance(unit, Block)}
-    attentions = [a for a in find_attentions(graph) if a.softmax not in placed]
-    products = {node for a in find_attentions(graph) for node in (a.scores, a.context)}
+    every = tuple(find_attentions(graph))
+    attentions = [a for a in every if a.softmax not in placed]
+    products = {node for a in every for node in (a.scores, a.context)}
     others = [n for n in graph if n.op_type == "MatMul" and n not in mine and n not in products]
     counts = {
         "attention": len(attentions),

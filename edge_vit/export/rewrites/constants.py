@@ -56,8 +56,9 @@ def fold_constants(model: ir.Model) -> None:
         runs = [run_values(model, derived, batch) for batch in batches]
         for node in inferring:
             _fix_target(graph, node, [np.array(shape[node.outputs[0]]) for shape in shapes])
+        known = frozenset(derived)
         for value in derived:
-            _replace(graph, value, [run[value.name or ""] for run in runs], batches, set(derived))
+            _replace(graph, value, [run[value.name or ""] for run in runs], batches, known)
     for node in list(graph):
         # Dropout too passes its input on, as ONNX Runtime takes it.
         is_masked = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
