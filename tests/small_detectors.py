@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +34,17 @@ def make_detector(model_type: str) -> Any:
             elif parameter.ndim > 1 and "embed_positions" not in name:
                 parameter.mul_(1.5)
     return model
+
+
+def save_with_processor(model: Any, path: Path, processor: str) -> None:
+    """Write a model's folder, with facts of a processor that resizes images to `SIDE`."""
+    model.save_pretrained(path)
+    facts = {
+        "image_processor_type": processor,
+        "do_resize": True,
+        "size": {"height": SIDE, "width": SIDE},
+    }
+    (path / "preprocessor_config.json").write_text(json.dumps(facts))
 
 
 def _labels() -> dict[str, Any]:

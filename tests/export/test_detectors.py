@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 
 import numpy as np
 import onnx
@@ -41,13 +40,8 @@ def folder(tmp_path_factory):
     def get(model_type):
         path = root / model_type
         if not path.exists():
-            small.make_detector(model_type).save_pretrained(path)
-            facts = {
-                "image_processor_type": PROCESSORS[model_type],
-                "do_resize": True,
-                "size": {"height": small.SIDE, "width": small.SIDE},
-            }
-            (path / "preprocessor_config.json").write_text(json.dumps(facts))
+            model = small.make_detector(model_type)
+            small.save_with_processor(model, path, PROCESSORS[model_type])
         return path
 
     return get

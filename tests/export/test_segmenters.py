@@ -10,6 +10,7 @@ import pytest
 import small_segmenters as small
 import torch
 import transformers
+from small_detectors import save_with_processor
 
 from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model
@@ -32,13 +33,8 @@ def folder(tmp_path_factory):
     def get(model_type):
         path = root / model_type
         if not path.exists():
-            small.make_segmenter(model_type).save_pretrained(path)
-            facts = {
-                "image_processor_type": "SegformerImageProcessor",
-                "do_resize": True,
-                "size": {"height": small.SIDE, "width": small.SIDE},
-            }
-            (path / "preprocessor_config.json").write_text(json.dumps(facts))
+            model = small.make_segmenter(model_type)
+            save_with_processor(model, path, "SegformerImageProcessor")
         return path
 
     return get
