@@ -1,8 +1,7 @@
-"""The tasks: a class for each pixel, objects with masks, and both at once."""
+"""The task of a class for each pixel."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, PreprocessSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
-from edge_vit.tasks.detection.matching import align, pair_queries
+from edge_vit.tasks.detection.matching import align
 from edge_vit.tasks.maps.pictures import beside
 from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, relative_rms
 from edge_vit.tasks.prediction import Prediction
@@ -22,21 +21,12 @@ from edge_vit.tasks.segmentation.decoding import (
     LOGITS,
     MASKS,
     ClassMap,
-    Segment,
-    instances,
     mask_distances,
-    painted,
-    panoptic,
     semantic_map,
 )
-from edge_vit.tasks.segmentation.drawing import draw_classes, draw_segments, paint
+from edge_vit.tasks.segmentation.drawing import draw_classes, paint
 from edge_vit.tasks.segmentation.measures import DROP, LOST, measures_of
-from edge_vit.tasks.segmentation.prediction import MaskPrediction, SegmentsPrediction
-from edge_vit.tasks.segmentation.segment_measures import (
-    MATCHED,
-    match_segments,
-    segment_measures,
-)
+from edge_vit.tasks.segmentation.prediction import MaskPrediction
 from edge_vit.tasks.segmentation.truth import TrueMask, describe, read_mask
 
 MIN_AGREEMENT = 0.98
@@ -44,7 +34,7 @@ MIN_AGREEMENT = 0.98
 MIN_ROUGH_AGREEMENT = 0.9
 """The same where a precision is compared in the field."""
 
-_PICTURES = (
+PICTURES = (
     "Left the reference's mask over the image, right this precision's, the pixels of another class "
     "in white."
 )
@@ -62,7 +52,7 @@ class Segmentation(Task):
         subject="The mask",
         agreement=f"Same answer: at least {MIN_AGREEMENT:.0%} of the pixels are of the same class.",
         divergence="other pixels {}",
-        pictures=_PICTURES,
+        pictures=PICTURES,
     )
     columns: tuple[str, ...] = ("class", "index", "share of the pixels")
     default_activation: Activation = "softmax"
@@ -227,143 +217,6 @@ class Segmentation(Task):
         return found
 
 
-class InstanceSegmentation(Segmentation):
-    """Objects, each with a class, a score and a mask."""
-
-    name = "instance_segmentation"
-    wording = Wording(
-        subject="The set of segments",
-        agreement=(
-            "Same answer: every segment above the threshold has a partner of its class with an IoU "
-            "of at least 0.5, and none is left over."
-        ),
-        divergence="1 − shared IoU {}",
-        pictures=_PICTURES,
-    )
-    columns = ("class", "index", "score", "box", "share of the pixels")
-    default_threshold = 0.5
-    gives_map = False
-    has_threshold = True
-    shown_measure = MATCHED
-    is_panoptic = False
-
-    _wanted = (
-        "class_logits (batch, queries, classes) and mask_logits (batch, queries, rows, columns)"
-    )
-
-    def _measures(self) -> tuple[Any, ...]:
-        return (*super()._measures(), *segment_measures(self._segments))
-
-    def outputs(
-        self, size: int, batch: int | None = None, activation: Activation | None = None
-    ) -> tuple[TensorSpec, ...]:
-        """Return class logits (batch, queries, size) and mask logits (batch, queries, …)."""
-        shape = (batch or "batch", "queries")
-        return (
-            TensorSpec(CLASSES, "float32", (*shape, size)),
-            TensorSpec(MASKS, "float32", (*shape, "rows", "columns")),
-        )
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``class_logits``."""
-        return CLASSES
-
-    def width_of(self, shape: tuple[int | str, ...]) -> int | str:
-        """Return the number of columns of the class logits."""
-        return shape[-1]
-
-    def num_labels(self, columns: int, activation: Activation | None) -> int:
-        """Return the classes: with softmax the last column stands for none of them."""
-        return columns - (activation == "softmax")
-
-    def refuse_threshold(self, threshold: float) -> str:
-        """Return what a score may be where `threshold` is none."""
-        return "" if 0 <= threshold < 1 else "at least 0 and less than 1"
-
-    def _has_logits(self, shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
-        return False
-
-    def _check_classes(self, spec: ModelSpec) -> None:
-        """Objects may be of one class, and of several by sigmoid."""
-
-    def predict(
-        self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
-    ) -> Prediction:
-        """Return the segments above the model's threshold, made when they are asked for."""
-        return SegmentsPrediction(image, spec, outputs, size, top, is_panoptic=self.is_panoptic)
-
-    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether every segment has its partner, and none is left over."""
-        return np.array([n == m == k for n, m, k, _ in self._pairs(spec, reference, candidate)])
-
-    same_roughly = same
-
-    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-        """Return 1 - the IoU of pairs over all segments, 0 where there are none."""
-        return np.array(
-            [
-                1 - shared / (n + m - k) if n + m else 0.0
-                for n, m, k, shared in self._pairs(spec, reference, candidate)
-            ]
-        )
-
-    def paired(
-        self, reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
-    ) -> Sequence[FloatArray]:
-        """Return `candidate` with each query beside the one of `reference` that it stands for."""
-        return pair_queries(reference, candidate)
-
-    def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
-        """Return `spec` with that threshold."""
-        return dataclasses.replace(spec, threshold=share)
-
-    def _find(
-        self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
-    ) -> list[Segment]:
-        decode = panoptic if self.is_panoptic else instances
-        return decode(spec, outputs, size, preprocess)
-
-    def _decode(
-        self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
-    ) -> ClassMap:
-        return painted(self._find(spec, outputs, size, preprocess), size)
-
-    def _class_maps(self, spec: ModelSpec, outputs: Outputs) -> Sequence[ClassMap]:
-        size = spec.preprocess.image_size
-        return [painted(each, size) for each in self._every(spec, outputs)]
-
-    def _every(self, spec: ModelSpec, outputs: Outputs) -> Sequence[list[Segment]]:
-        """Return the segments of each row in the pixels of the model's input."""
-        size = spec.preprocess.image_size
-        return self._kept(spec, outputs, lambda own: self._find(spec, own, size, None))
-
-    def _segments(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
-        return self._every(spec, outputs)[row]
-
-    def _shown(self, spec: ModelSpec, picture: Any, own: Outputs) -> Any:
-        segments = self._find(spec, own, (picture.height, picture.width), None)
-        return draw_segments(picture, segments, spec, is_named=False)
-
-    def _pairs(
-        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
-    ) -> list[tuple[int, int, int, float]]:
-        """Return of each row: segments of the reference, of the candidate, pairs, their IoU."""
-        counts = []
-        every = zip(self._every(spec, reference), self._every(spec, candidate), strict=True)
-        for ours, theirs in every:
-            pairs = match_segments(ours, theirs)
-            shared = sum(overlap for _, _, overlap in pairs)
-            counts.append((len(ours), len(theirs), len(pairs), shared))
-        return counts
-
-
-class PanopticSegmentation(InstanceSegmentation):
-    """Objects and regions, each pixel in one at most."""
-
-    name = "panoptic_segmentation"
-    is_panoptic = True
-
-
 def _has_masks(shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
     """Return whether the outputs are classes and masks of as many queries."""
     classes, masks = shapes.get(CLASSES, ()), shapes.get(MASKS, ())
@@ -385,6 +238,3 @@ def _by_cell(values: FloatArray) -> FloatArray:
     if values.ndim == 4:
         return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
     return values.reshape(-1, values.shape[-1])
-
-
-TASK, INSTANCES, PANOPTIC = Segmentation(), InstanceSegmentation(), PanopticSegmentation()
