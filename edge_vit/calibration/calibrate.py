@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import onnx
+
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.graph_run import SHARE_HELD_OUT, GraphRun
 from edge_vit.calibration.rotation_trial import choose_rotation
@@ -22,11 +24,12 @@ FEW_IMAGES = 64
 
 
 def calibrate_model(
-    fp32: bytes,
+    fp32: bytes | onnx.ModelProto,
     spec: ModelSpec,
     images: ImageSource,
     recipe: Recipe,
     *,
+    digest: str = "",
     exclude: Collection[str] = (),
     threads: int | None = None,
     state_path: Path | None = None,
@@ -34,7 +37,8 @@ def calibrate_model(
 ) -> CalibrationTable:
     """Return the table that `recipe` makes of `images`.
 
-    `fp32`: the graph in canonical form, as the bundle holds it. `exclude`: digests of images that
+    `fp32`: the graph in canonical form, as the bundle holds it, or read, with the `digest` of its
+    file; one that is read and has its weights inside loses them. `exclude`: digests of images that
     INT8 is tried on later: where enough others are left, they take no part. `state_path`: see
     `observe`.
 
@@ -51,7 +55,7 @@ def calibrate_model(
             f"{len(images)} calibration images are few: below {FEW_IMAGES} the ranges may miss "
             f"what the field will bring{more if len(images) < fewest else ''}"
         )
-    digest = digest_of(fp32)
+    digest = digest_of(fp32) if isinstance(fp32, bytes) else digest
     with map_weights(fp32) as model:
         del fp32  # where the caller has let go of it too, its memory is free from here on
         if recipe.scales_hidden:

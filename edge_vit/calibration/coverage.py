@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edge_vit.data.perceptual import luma_and_colours, signature_from_text
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import add_extremes, read_amax
+from edge_vit.graph.large import Spill
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.rotation import as_calibrated
@@ -53,7 +54,8 @@ def find_overshoots(
     advance: Advance = lambda count: None,
 ) -> tuple[Overshoot, ...]:
     """Return the INT8 layers that `images` drive beyond their ranges, the worst first."""
-    model = as_calibrated(table, model)
+    spill = Spill()
+    model = as_calibrated(table, model, spill)
     inputs = {
         site.name: site.linear.input.name or ""
         for site in find_sites(ir.from_proto(model).graph)

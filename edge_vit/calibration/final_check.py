@@ -14,6 +14,7 @@ import onnx
 
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
+from edge_vit.graph.large import Spill
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.progress import SILENT, Progress
@@ -77,7 +78,8 @@ def measure_table(
 
     Images are run until the mean over all will be above `most`, whatever the others come to.
     """
-    got = run_outputs(write_qdq(model, table), spec, images, threads)
+    spill = Spill()
+    got = run_outputs(write_qdq(model, table, spill=spill), spec, images, threads)
     return OutputError.until(exact, got, spec, most)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from edge_vit.bundle import GOLDEN, ROUNDED, TABLE, WEIGHTS, Bundle
+from edge_vit.bundle import GOLDEN, ROUNDED, TABLE, Bundle
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.data.bad_images import noted
 from edge_vit.data.images import ImageSource
-from edge_vit.errors import SpecError
+from edge_vit.graph.large import read_graph
 from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec.table import Recipe
@@ -26,22 +26,16 @@ def calibrate_bundle(
 ) -> Bundle:
     """Calibrate a bundle that is locked on `images`, and return it with its table.
 
-    `state_path`: file for what was seen so far, from which the same call goes on.
-
-    Raises:
-        SpecError: the graph's weights are in a file beside it; and what `calibrate_model` raises.
+    `state_path`: file for what was seen so far, from which the same call goes on. Raises what
+    `calibrate_model` does.
     """
-    if bundle.has(bundle.graph() + WEIGHTS):
-        raise SpecError(
-            f"{bundle.name} has more than 2 GiB of weights, which INT8 does not take yet: "
-            "--precision fp16 does"
-        )
     with noted(images, progress):
         table = calibrate_model(
-            bundle.read_graph(),
+            read_graph(bundle),
             bundle.spec,
             images,
             recipe,
+            digest=bundle.artifact(bundle.graph()).sha256,
             exclude=bundle.read_golden().digests if bundle.has(GOLDEN) else (),
             threads=threads,
             state_path=state_path,

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edge_vit.calibration.graph_run import GraphRun
 from edge_vit.graph.exact import map_weights, return_memory, size_of
+from edge_vit.graph.large import Spill
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Refusal, Stream, find_stream
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes
@@ -67,9 +68,10 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
         return plain.settle()
     reads = {matmul.name for matmul, _ in stream.reads}
     readers = {s.name for s in find_sites(graph_ir) if s.linear.matmul.name in reads}
+    spill = Spill()
     with progress.step("rotating the residual stream"):
         return_memory(size_of(model))
-        turned = rotate(model, SEED)
+        turned = rotate(model, SEED, spill)
     with map_weights(turned) as graph:
         del turned
         rotated = plain.rotated(graph, readers)

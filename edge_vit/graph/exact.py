@@ -126,7 +126,7 @@ def _open(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
 def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
     """Yield a graph with its weights in a temporary file, named by absolute paths.
 
-    A `model` that is not serialized loses them.
+    A `model` that is not serialized loses them; one whose weights lie in a file keeps it.
 
     Copies and parts of the graph find their weights as long as the block lasts;
     `open_exact_session` takes them.
@@ -135,6 +135,9 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
         ArtifactError: the file cannot be written.
     """
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+    if any(locations_of(proto)):
+        yield proto
+        return
     num_bytes = proto.ByteSize()
     del model
     return_memory(num_bytes)

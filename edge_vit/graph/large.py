@@ -46,17 +46,21 @@ class Spill:
         return self._folder / f"{self._count}.data"
 
 
-def to_proto(model: ir.Model, spill: Spill | None) -> onnx.ModelProto:
+def to_proto(model: ir.Model, spill: Spill | None, *, is_whole: bool = False) -> onnx.ModelProto:
     """Return `model` as a protobuf, its weights in a file of `spill` where they are too many.
+
+    Those in a file already stay there; with `is_whole` they come along.
 
     Raises:
         SpecError: they are too many, and there is no `spill`.
         ArtifactError: the file cannot be written.
     """
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value]
-    inside = [tensor for tensor in tensors if not isinstance(tensor, ir.ExternalTensor)]
-    if sum(tensor.nbytes for tensor in inside) > LIMIT:
+    moved = [t for t in tensors if is_whole or not isinstance(t, ir.ExternalTensor)]
+    if sum(tensor.nbytes for tensor in moved) > LIMIT:
         _move_weights(model, spill)
+    elif is_whole:
+        ir.external_data.load_to_model(model)
     return ir.to_proto(model)
 
 
@@ -108,8 +112,10 @@ def _move_weights(model: ir.Model, spill: Spill | None) -> Path:
         value
         for value in model.graph.initializers.values()
         if value.const_value is not None
-        and value.const_value.nbytes >= _MIN_BYTES
-        and value.const_value.dtype not in _INSIDE
+        and (
+            isinstance(value.const_value, ir.ExternalTensor)
+            or (value.const_value.nbytes >= _MIN_BYTES and value.const_value.dtype not in _INSIDE)
+        )
     ]
     if spill is None:
         total = sum(value.const_value.nbytes for value in values if value.const_value)

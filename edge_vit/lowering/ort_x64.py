@@ -23,6 +23,7 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.graph import walk
 from edge_vit.graph.edit import add_constant, new_node
+from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Attention, find_attentions
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
@@ -39,10 +40,11 @@ _WEIGHT, _SCALE, _SCALES, _ZERO, _BIAS = 1, 2, 3, 4, 6  # inputs of MatMulIntege
 _TO_HEADS, _TO_KEYS = (0, 2, 1, 3), (0, 2, 3, 1)
 
 
-def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
+def write_ort_x64(portable: onnx.ModelProto, spill: Spill | None = None) -> onnx.ModelProto:
     """Return a copy of the graph that `write_qdq` wrote, its INT8 products in the faster form.
 
-    From the tokens on, the outputs agree up to the rounding of float32 sums.
+    From the tokens on, the outputs agree up to the rounding of float32 sums. The weights of a large
+    graph go to `spill`, where they stay.
     """
     model = ir.from_proto(portable)
     graph = model.graph
@@ -60,7 +62,7 @@ def write_ort_x64(portable: onnx.ModelProto) -> onnx.ModelProto:
     fuse_qkv(graph)
     passes.RemoveUnusedNodesPass()(model)
     model.opset_imports[DOMAIN] = 1
-    return ir.to_proto(model)
+    return to_proto(model, spill)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.errors import ArtifactError
 from edge_vit.graph.edit import add_constant, new_node, replace_input
+from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
@@ -43,15 +44,19 @@ def quantize_weight(weight: Array, scales: Array) -> npt.NDArray[np.int8]:
 
 
 def write_qdq(
-    model: onnx.ModelProto, table: CalibrationTable, *, is_symmetric: bool = False
+    model: onnx.ModelProto,
+    table: CalibrationTable,
+    *,
+    is_symmetric: bool = False,
+    spill: Spill | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of `model` whose linear layers are quantized as `table` says, float32 around.
 
     With `is_symmetric`, for TensorRT, ``Sub`` stands in place of zero points; the levels are the
     same. Each layer has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where
-    several share one QuantizeLinear.
+    several share one QuantizeLinear. The weights of a large graph go to `spill`, where they stay.
     """
-    quantized = ir.from_proto(as_calibrated(table, model))
+    quantized = ir.from_proto(as_calibrated(table, model, spill))
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
     smooth_layers(quantized.graph, table.sites)
@@ -64,7 +69,7 @@ def write_qdq(
             levels = table.levels.get(name)
             _quantize(quantized.graph, site, table.sites[name], levels, is_symmetric)
     passes.RemoveUnusedNodesPass()(quantized)
-    return ir.to_proto(quantized)
+    return to_proto(quantized, spill)
 
 
 def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:

@@ -21,6 +21,7 @@ from edge_vit.errors import ArtifactError
 from edge_vit.graph import walk
 from edge_vit.graph.channels import find_channel_source
 from edge_vit.graph.edit import add_constant, new_node, replace_input
+from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Entry, Exit, Gains, Refusal, Stream, Written, find_stream
 from edge_vit.graph.stream_steps import Norm
@@ -30,9 +31,11 @@ from edge_vit.spec.table import CalibrationTable
 Matrix = npt.NDArray[np.float64]
 
 
-def as_calibrated(table: CalibrationTable, model: onnx.ModelProto) -> onnx.ModelProto:
+def as_calibrated(
+    table: CalibrationTable, model: onnx.ModelProto, spill: Spill | None = None
+) -> onnx.ModelProto:
     """Return `model` in the form that `table` was calibrated in: rotated, scaled, or as it is."""
-    rotated = model if table.rotation is None else rotate(model, table.rotation)
+    rotated = model if table.rotation is None else rotate(model, table.rotation, spill)
     return scale_hidden(rotated) if table.recipe.scales_hidden else rotated
 
 
@@ -74,8 +77,11 @@ def make_rotation(width: int, seed: int) -> Matrix:
     return inner
 
 
-def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """Return `model` with its residual stream turned and its weights inside; the same function."""
+def rotate(model: onnx.ModelProto, seed: int, spill: Spill | None = None) -> onnx.ModelProto:
+    """Return `model` with its residual stream turned; the same function.
+
+    Its weights are inside, those of a large graph in a file of `spill`.
+    """
     turned = ir.from_proto(model)
     stream = find_stream(turned.graph)
     if isinstance(stream, Refusal):
@@ -85,7 +91,7 @@ def rotate(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         )
     rotate_stream(turned.graph, stream, make_rotation(stream.width, seed))
     # Those that stay as they are would else point into the file of the graph that they came from.
-    return ir.to_proto(ir.external_data.load_to_model(turned))
+    return to_proto(turned, spill, is_whole=True)
 
 
 def rotate_stream(graph: ir.Graph, stream: Stream, rotation: Matrix) -> None:

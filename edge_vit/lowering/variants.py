@@ -120,14 +120,16 @@ def lower_int8(request: Request) -> Lowered:
     bundle, table = request.bundle, request.table
     assert table is not None, "INT8 is written from a table"
     with request.progress.step(f"writing {INT8.title}"):
-        model = request.read_model()
-        portable = write_qdq(model, table)
-        half = write_half(write_qdq(model, table, is_symmetric=True), table.int8_fp32_nodes)
-        graphs = {"tensorrt": half, "ort-x64": write_ort_x64(portable), "cpu": portable}
+        model, spill = request.read_model(), request.spill
+        portable = write_qdq(model, table, spill=spill)
+        symmetric = write_qdq(model, table, is_symmetric=True, spill=spill)
+        half = write_half(symmetric, table.int8_fp32_nodes, spill)
+        del model, symmetric
+        graphs = {"tensorrt": half, "ort-x64": write_ort_x64(portable, spill), "cpu": portable}
         files: dict[str, bytes | Path] = {}
         for each in INT8.variants:
-            files |= files_of(graphs[each.target], each.file, request.spill)
-        del graphs, model
+            files |= files_of(graphs[each.target], each.file, spill)
+        del graphs
     with request.progress.step(f"trying {INT8.title} on the golden images"):
         golden = bundle.read_golden()
         proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))

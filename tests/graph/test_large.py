@@ -10,12 +10,14 @@ import onnx
 import pytest
 from graph_files import FP16, FP32
 from rtx import HAS_RTX
+from seeded import random_images
 
 from edge_vit import api
 from edge_vit.bundle import WEIGHTS, Bundle
 from edge_vit.data.images import ArraySource
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.errors import ArtifactError
 from edge_vit.export.sources import SourceRequest
+from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.graph import large
 from edge_vit.graph.large import Spill, read_graph, serialize, to_proto
 from edge_vit.measure.half_answers import emulate_half
@@ -128,7 +130,41 @@ def test_the_temporary_folder_goes_with_its_spill():
     assert not folder.exists()
 
 
-def test_int8_is_refused_with_what_works(split):
-    images = ArraySource(split.read_golden().images)
-    with pytest.raises(SpecError, match="INT8 does not take yet: --precision fp16 does"):
-        api.calibrate(split, images)
+@pytest.fixture(scope="module")
+def calibrated(made, tmp_path_factory):
+    """Both bundles with INT8 of a rotated graph; the graphs of the second over the limit."""
+    folder, found = tmp_path_factory.mktemp("int8"), []
+    images = ArraySource(random_images(24, size=28))
+    for bundle, limit in zip(made, (large.LIMIT, 20_000), strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(large, "LIMIT", limit)
+            copy = shutil.copytree(bundle.path, folder / bundle.path.name)
+            api.calibrate(copy, images, threads=1)
+            found.append(api.quantize(copy))
+            assert api.check_coverage(found[-1], images, threads=1) == ()
+    return found
+
+
+def test_int8_is_calibrated_and_written_beside_its_graphs(calibrated):
+    tables = [bundle.read_table(with_weights=True) for bundle in calibrated]
+    assert tables[0].rotation is not None
+    assert tables[0].sites == tables[1].sites
+    whole, split = calibrated
+    for variant in INT8.variants:
+        assert not whole.has(variant.file + WEIGHTS)
+        assert split.artifact(variant.file).num_bytes < whole.artifact(variant.file).num_bytes / 5
+    split.check()
+
+
+@pytest.mark.parametrize("backend", ["ort", "openvino"])
+def test_int8_runs_as_the_whole_graph_does(calibrated, backend):
+    whole, split = (outputs_of(bundle, "int8", backend) for bundle in calibrated)
+    np.testing.assert_allclose(split, whole, rtol=0, atol=1e-6 * np.abs(whole).max())
+
+
+@pytest.mark.skipif(not HAS_RTX, reason="TensorRT for RTX is not installed here")
+def test_tensorrt_parses_int8_with_its_weights_beside(calibrated):
+    split, name = calibrated[1], INT8.file
+    assert split.find_weights(name)
+    network = open_api("rtx").parse(split.read(name), str(split.locate(name)))
+    assert len(tuple(network.layers)) > 20
