@@ -38,11 +38,11 @@ from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.operators import spell_out_newer, write_grid_samples
 from edge_vit.graph.beside import choose_beside, describe_rest
 from edge_vit.graph.edit import Builder, replace_value
-from edge_vit.graph.exact import one_line
+from edge_vit.graph.exact import locations_of, one_line
 from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Block, find_blocks, find_units
 from edge_vit.graph.walk import dims_of
-from edge_vit.graph.weightless import without_weights
+from edge_vit.graph.weightless import give_weights, without_weights
 from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec, image_input, task_output
 from edge_vit.tasks import task_named
 
@@ -231,13 +231,17 @@ def _set_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
     if opset >= OPSET:
         return proto
+    is_outside = any(locations_of(proto))  # the converter reads no files
     try:
-        return onnx.version_converter.convert_version(proto, OPSET)
+        converted = onnx.version_converter.convert_version(
+            without_weights(proto) if is_outside else proto, OPSET
+        )
     except Exception as error:  # the converter raises whatever its adapters raise
         raise SpecError(
             f"the graph is of opset {opset} and cannot be brought to {OPSET}: "
             f"{one_line(error)[:200]}. Export it again with opset {OPSET}"
         ) from None
+    return give_weights(converted, proto) if is_outside else converted
 
 
 def _infer_shapes(model: ir.Model) -> None:

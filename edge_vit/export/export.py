@@ -109,7 +109,7 @@ def export_model(
         reference = observe_reference(
             source, seen, name, batch, may_be_constant=request.random_weights
         )
-    is_contract, spill = False, Spill()
+    is_contract, spill = False, source.spill if isinstance(source, OnnxSource) else Spill()
     if isinstance(source, TorchSource):
         with progress.step("tracing"):
             frames = clip.frames if clip else None

@@ -146,7 +146,7 @@ def runner_of(source: Source) -> tuple[RunModel, str]:
         return run_torch, f"torch {version('torch')}"
     assert isinstance(source, OnnxSource)
     graph = source
-    session = open_graph(graph.model.SerializeToString(), as_written=True)
+    session = open_graph(graph.model, as_written=True)
     names = [value.name for value in graph.model.graph.output]
 
     def run_onnx(images: Images) -> tuple[Outputs, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def one_line(error: Exception) -> str:
 
 
 def open_graph(model: bytes | onnx.ModelProto, *, as_written: bool = False) -> ort.InferenceSession:
-    """Return ONNX Runtime on a graph, on the CPU; it has all weights inside, or in one other file.
+    """Return ONNX Runtime on a graph, on the CPU; it has all weights inside, or in other files.
 
     With `as_written` it runs node by node; fusing nodes costs up to 3e-4 of the largest output.
     """
@@ -168,17 +169,17 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
 def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
     """Return what ONNX Runtime reads of `model`, and the folder of its weights; "" without one.
 
-    ONNX Runtime wants their place relative to that folder.
+    ONNX Runtime wants their places relative to that folder.
     """
-    places = {entry.value for entry in locations_of(model)}
-    if not places:
+    folders = {str(Path(entry.value).parent) for entry in locations_of(model)}
+    if not folders:
         return model.SerializeToString(), ""
-    (place,) = map(Path, places)
+    folder = os.path.commonpath(folders)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for entry in locations_of(copy):
-        entry.value = place.name
-    return copy.SerializeToString(), str(place.parent)
+        entry.value = Path(entry.value).relative_to(folder).as_posix()
+    return copy.SerializeToString(), folder
 
 
 def size_of(model: onnx.ModelProto) -> int:

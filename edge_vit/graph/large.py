@@ -23,7 +23,9 @@ LIMIT = 2**31 - 2**24
 """Bytes of weights that are kept inside a graph; the rest of the two GiB is for its nodes."""
 
 _DIGEST = "weights_sha256"  # in the graph, so that its own digest tells its weights too
-_MIN_BYTES = 1024
+MIN_BYTES = 1024
+"""Smaller weights stay in the graph."""
+
 _INSIDE = (ir.DataType.INT64, ir.DataType.BOOL)  # shapes and indices, which decide what follows
 
 
@@ -62,6 +64,12 @@ def to_proto(model: ir.Model, spill: Spill | None, *, is_whole: bool = False) ->
     elif is_whole:
         ir.external_data.load_to_model(model)
     return ir.to_proto(model)
+
+
+def spilled(model: onnx.ModelProto, spill: Spill) -> onnx.ModelProto:
+    """Return `model`, the weights inside it in a file of `spill` where they are too many."""
+    held = (len(tensor.raw_data) for tensor in model.graph.initializer)
+    return to_proto(ir.from_proto(model), spill) if sum(held) > LIMIT else model
 
 
 def serialize(model: onnx.ModelProto, name: str, spill: Spill | None) -> tuple[bytes, Path | None]:
@@ -114,7 +122,7 @@ def _move_weights(model: ir.Model, spill: Spill | None) -> Path:
         if value.const_value is not None
         and (
             isinstance(value.const_value, ir.ExternalTensor)
-            or (value.const_value.nbytes >= _MIN_BYTES and value.const_value.dtype not in _INSIDE)
+            or (value.const_value.nbytes >= MIN_BYTES and value.const_value.dtype not in _INSIDE)
         )
     ]
     if spill is None:

@@ -16,7 +16,10 @@ _MIN_ELEMENTS = 256  # smaller constants, shapes among them, decide what shapes 
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model` whose large float32 initializers are inputs behind its own."""
+    """Return a copy of `model` whose large float32 initializers are inputs behind its own.
+
+    So are those that lie in a file.
+    """
     graph = model.graph
     light = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
     light.opset_import.extend(model.opset_import)
@@ -25,12 +28,25 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         getattr(light.graph, part).extend(getattr(graph, part))
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        if not _is_weight(tensor.data_type, math.prod(tensor.dims)):
+        is_outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if not is_outside and not _is_weight(tensor.data_type, math.prod(tensor.dims)):
             light.graph.initializer.append(tensor)
         elif tensor.name not in given:
             light.graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
+    return light
+
+
+def give_weights(light: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `light`, what `without_weights` made of `model`, with those weights again."""
+    inputs = [
+        value for value in light.graph.input if value.name in {v.name for v in model.graph.input}
+    ]
+    held = {tensor.name for tensor in light.graph.initializer}
+    del light.graph.input[:]
+    light.graph.input.extend(inputs)
+    light.graph.initializer.extend(t for t in model.graph.initializer if t.name not in held)
     return light
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,6 +32,8 @@ from edge_vit.export.export import export_model
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import SourceRequest
+from edge_vit.graph import large
+from edge_vit.graph.exact import locations_of
 from edge_vit.graph.sites import find_sites
 from edge_vit.spec import IMAGENET_MEAN, IMAGENET_STD
 
@@ -205,6 +208,47 @@ def test_a_float16_file_is_exported_with_all_its_sites(source, tmp_path):
     assert count_sites(exported) == SITES
     np.testing.assert_allclose(exported.outputs, whole.outputs, rtol=0.1, atol=0.05)
     assert (exported.outputs != whole.outputs).any()  # the weights are the file's, rounded
+
+
+def in_one_file(model: onnx.ModelProto, path: Path) -> None:
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+
+def in_a_file_each(model: onnx.ModelProto, path: Path) -> None:
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=False)
+
+
+def in_a_folder_below(model: onnx.ModelProto, path: Path) -> None:
+    in_one_file(model, path)
+    (path.parent / "weights").mkdir()
+    (path.parent / "weights.bin").rename(path.parent / "weights" / "weights.bin")
+    for entry in locations_of(model := onnx.load(path, load_external_data=False)):
+        entry.value = "weights/weights.bin"
+    onnx.save(model, path)
+
+
+def in_float16(model: onnx.ModelProto, path: Path) -> None:
+    onnx.save(halve(model), path)
+
+
+def in_float16_outside(model: onnx.ModelProto, path: Path) -> None:
+    in_one_file(halve(model), path)
+
+
+@pytest.mark.parametrize(
+    "save", [in_one_file, in_a_file_each, in_a_folder_below, in_float16, in_float16_outside]
+)
+def test_a_file_over_the_limit_keeps_its_weights_outside(source, tmp_path, monkeypatch, save):
+    path, size = tmp_path / "vit.onnx", (SIZE, SIZE)
+    save(export_legacy(source, 17), path)
+    request = SourceRequest(f"onnx:{path}", image_size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    whole = export_model(request)
+    monkeypatch.setattr(large, "LIMIT", path.stat().st_size + 1000)
+    exported = export_model(request)
+    assert exported.weights is not None
+    assert len(exported.fp32) < len(whole.fp32) / 5
+    assert exported.spec == whole.spec
+    np.testing.assert_array_equal(exported.outputs, whole.outputs)
 
 
 def test_refuses_a_graph_of_other_types_in_one_line(source):

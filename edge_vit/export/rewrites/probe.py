@@ -70,7 +70,7 @@ def runner_of(
     graph = onnx.helper.make_graph(protos, "part", [first], [last], constants)
     opset = [onnx.helper.make_opsetid("", 19)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
-    session = open_graph(model.SerializeToString(), as_written=True)
+    session = open_graph(model, as_written=True)
     names, name = [end.name or ""], source.name or ""
 
     def run(array: Array) -> Array:
@@ -119,7 +119,7 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> N
 def _run(
     proto: onnx.ModelProto, names: list[str], batch: int, weights: Weights
 ) -> dict[str, Array]:
-    session = open_graph(proto.SerializeToString(), as_written=True)
+    session = open_graph(proto, as_written=True)
     feeds = {
         value.name: weights[value.name].numpy() if value.name in weights else _noise(value, batch)
         for value in session.get_inputs()

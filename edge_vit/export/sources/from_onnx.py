@@ -30,6 +30,8 @@ from edge_vit.export.sources.values import (
     OnnxSource,
     check_classes,
 )
+from edge_vit.graph.large import Spill
+from edge_vit.graph.weightless import without_weights
 from edge_vit.spec import Activation, ClipSpec, PreprocessSpec, TensorSpec
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DETECTION, task_of_head
@@ -54,7 +56,9 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     path = Path(request.target)
     model = read_graph(path)
     refuse_quantized(model, request.address)
-    if num_widened := widen(model):
+    spill = Spill()
+    model, num_widened = widen(model, spill)
+    if num_widened:
         _log.warning(
             "%s: %d weights are float16 or bfloat16; fp32 is made of them as they are, and that is "
             "what everything is compared with",
@@ -119,6 +123,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         remarks=remarks,
         outputs=outputs,
         activation=activation,
+        spill=spill,
     )
 
 
@@ -162,7 +167,7 @@ def _take_colour(model: ModelProto) -> None:
     graph.node.insert(0, helper.make_node("Mul", [image.name, weights], [scaled]))
     graph.node.insert(1, reduce)
     image.type.tensor_type.shape.dim[1].dim_value = 3
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(without_weights(model))
 
 
 def _put_frames_first(model: ModelProto) -> tuple[str, ...]:

@@ -166,7 +166,7 @@ def run_once(
         size = np.array(_TRIED_SIZE, helper.tensor_dtype_to_np_dtype(of_sizes.elem_type))
         feed[sizes.name] = np.tile(size, (batch or 1, 1)) if len(of_sizes.shape.dim) == 2 else size
     shown = expose(whole, names)
-    session = open_graph(shown.SerializeToString(), as_written=True)
+    session = open_graph(shown, as_written=True)
     wanted = [output.name for output in session.get_outputs()]
     return dict(zip(wanted, session.run(wanted, feed), strict=True))
 

@@ -6,16 +6,22 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources.values import first_line
 from edge_vit.git_lfs import refuse_lfs_pointer
-from edge_vit.graph.large import LIMIT
+from edge_vit.graph import large
+from edge_vit.graph.exact import locations_of
+from edge_vit.graph.large import Spill
+from edge_vit.graph.weightless import without_weights
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -39,6 +45,8 @@ _NARROW = {
 def read_graph(path: Path) -> ModelProto:
     """Return the valid model in the file at `path`, with its weights in it.
 
+    Too many of them stay in the files beside it, which are named by absolute paths then.
+
     Raises:
         ArtifactError: the file is missing, too large or damaged, names weights outside its own
             folder, or holds NaN.
@@ -46,18 +54,22 @@ def read_graph(path: Path) -> ModelProto:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
     size = path.stat().st_size
-    if size > LIMIT:
-        raise ArtifactError(f"{path} has {size} bytes, expected at most {LIMIT}")
+    if size > large.LIMIT:
+        raise ArtifactError(
+            f"{path} has {size / 2**30:.1f} GiB, and a graph ends at 2. Save it with its weights "
+            "beside it: onnx.save(model, FILE, save_as_external_data=True)"
+        )
     refuse_lfs_pointer(path)
     try:
         model = onnx.load(path, load_external_data=False)
         _load_external_data(path, model)
-        onnx.checker.check_model(model)
+        is_outside = any(locations_of(model))
+        onnx.checker.check_model(without_weights(model) if is_outside else model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
     for tensor in model.graph.initializer:  # infinity passes: attention masks hold it
         if tensor.data_type in _FLOATS:
-            count = int(np.isnan(numpy_helper.to_array(tensor)).sum())
+            count = int(np.isnan(_array_of(tensor)).sum())
             if count:
                 raise ArtifactError(f"{path} holds NaN: {count} values of {tensor.name}")
     for graph in _graphs_in(model.graph):
@@ -91,8 +103,10 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
     return own or batch
 
 
-def widen(model: ModelProto) -> int:
-    """Let everything that is float16 or bfloat16 in `model` be float32; return how many weights.
+def widen(model: ModelProto, spill: Spill) -> tuple[ModelProto, int]:
+    """Let everything that is float16 or bfloat16 in `model` be float32.
+
+    Return it, its weights in a file of `spill` where they are too many by that, and how many were.
 
     Every weight keeps its value. What the graph rounded to 16 bits between two operators is not
     rounded any more, so its outputs are those that the file's author trained, or closer to them.
@@ -100,7 +114,7 @@ def widen(model: ModelProto) -> int:
     count = 0
     for tensor in _tensors_of(model.graph):
         if tensor.data_type in _HALVES:
-            array = numpy_helper.to_array(tensor).astype(np.float32)
+            array = _array_of(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
             count += 1
     for graph in _graphs_in(model.graph):
@@ -110,7 +124,7 @@ def widen(model: ModelProto) -> int:
         for attribute in (attribute for node in graph.node for attribute in node.attribute):
             if attribute.name in ("to", "dtype") and attribute.i in _HALVES:
                 attribute.i = TensorProto.FLOAT
-    return count
+    return (large.spilled(model, spill) if count else model), count
 
 
 def refuse_quantized(model: ModelProto, address: str) -> None:
@@ -135,11 +149,18 @@ def _is_quantized(tensor: TensorProto) -> bool:
         return False
     if tensor.data_type != TensorProto.UINT8:
         return True
-    return bool(np.unique(numpy_helper.to_array(tensor)).size > 2)
+    return bool(np.unique(_array_of(tensor)).size > 2)
+
+
+def _array_of(tensor: TensorProto) -> npt.NDArray[Any]:
+    """Return the numbers of a tensor, mapped where they are in a file."""
+    return ir.serde.deserialize_tensor(tensor).numpy()
 
 
 def _load_external_data(path: Path, model: ModelProto) -> None:
     """Read the weights that `model`, the file at `path`, keeps in other files, into it.
+
+    Where they are too many in float32, those of the graph itself stay where they are.
 
     They must lie in the file's folder, or, where the file is a link as in the cache of Hugging
     Face's hub, in the folder of what it leads to. Links to anywhere else are refused: a model must
@@ -147,12 +168,11 @@ def _load_external_data(path: Path, model: ModelProto) -> None:
     """
     folders = (path.parent.resolve(), path.resolve().parent)
     kept = [t for t in _tensors_of(model.graph) if t.data_location == TensorProto.EXTERNAL]
-    total = sum(map(_num_bytes, kept))
-    if total > LIMIT:
-        raise ArtifactError(
-            f"{path} keeps {total / 2**30:.1f} GiB of weights beside it, at most 2 GiB are read "
-            "of an ONNX file. Export the model that it was made of"
-        )
+    total = path.stat().st_size
+    total += sum(_num_bytes(t) * (1 + (t.data_type in _HALVES)) for t in kept)
+    outside = set[str]()
+    if total > large.LIMIT:
+        outside = {t.name for t in model.graph.initializer if t.data_type in (*_FLOATS, *_HALVES)}
     for tensor in kept:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location, wanted = entries.get("location", ""), _num_bytes(tensor)
@@ -167,17 +187,21 @@ def _load_external_data(path: Path, model: ModelProto) -> None:
                 f"{where} at {entries.get('offset', 0)}, {entries.get('length')} bytes long, "
                 f"expected {wanted}: the file is damaged"
             )
-        with target.open("rb") as file:
-            file.seek(offset)
-            data = file.read(wanted)
-        if len(data) < wanted:
+        if target.stat().st_size < offset + wanted:
             raise ArtifactError(
                 f"{where}, which ends before it: {target.stat().st_size} bytes, expected "
                 f"{offset + wanted}. Fetch it again"
             )
-        tensor.raw_data = data
-        tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+        if tensor.name in outside and wanted >= large.MIN_BYTES:
+            place = {"location": target, "offset": offset, "length": wanted}
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+            continue
+        with target.open("rb") as file:
+            file.seek(offset)
+            tensor.raw_data = file.read(wanted)
+        tensor.data_location = TensorProto.DEFAULT
 
 
 def _resolve(path: Path, folders: tuple[Path, Path], where: str, location: str) -> Path:

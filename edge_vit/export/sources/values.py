@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -18,6 +18,7 @@ from edge_vit.export.checkpoint import refuse_nonfinite
 from edge_vit.export.sources.map_outputs import MapModel, MapOutput, choose_map, name_map
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
+from edge_vit.graph.large import Spill
 from edge_vit.spec import (
     Activation,
     BakedText,
@@ -94,6 +95,8 @@ class OnnxSource(Source):
     model: onnx.ModelProto
     input_name: str
     is_contract: bool = False
+    # holds weights of it that no file beside it does
+    spill: Spill = field(default_factory=Spill, repr=False, compare=False)
 
 
 def torch_source(
