@@ -38,7 +38,7 @@ SCENARIOS = ("saturated", "paced")
 @params.max_bad_option
 @params.precision_option
 @functools.partial(params.session_options, wait="spin")
-@option("-o, --output FILE", "Write JSON for edgevit compare, too.", params.ANY_FILE)
+@params.outputs_option("Write JSON for edgevit compare, too.")
 @params.json_option
 @click.pass_obj
 def command(
@@ -52,7 +52,7 @@ def command(
     precision: Precision | None,
     backend: str,
     options: SessionOptions,
-    output: Path | None,
+    outputs: tuple[Path, ...],
     as_json: bool,
     **plan: Any,
 ) -> None:
@@ -79,7 +79,7 @@ def command(
         )
     deliver(
         lambda: _print(report, as_json=as_json),
-        lambda: write_json(report, output) if output else None,
+        *(functools.partial(write_json, report, path) for path in outputs),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("reports", metavar="REPORT...", nargs=-1, required=True, type=params.PATH)
 @option("--strict", "Refuse reports whose conditions are unlike, with exit status 1.")
-@option("-o, --output FILE", "An .html, .md or .json report, too.", params.REPORT_FILE)
+@params.outputs_option("An .html, .md or .json report, too.", params.REPORT_FILE)
 @params.json_option
-def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_json: bool) -> None:
+def command(
+    reports: tuple[Path, ...], strict: bool, outputs: tuple[Path, ...], as_json: bool
+) -> None:
     """Put reports side by side: like with like, and what differs.
 
     REPORT is a .json report of verify, bench or eval, or a bundle, whose latest verdict counts. The
@@ -45,7 +48,7 @@ def command(reports: tuple[Path, ...], strict: bool, output: Path | None, as_jso
         )
     deliver(
         lambda: _print(comparison, as_json=as_json),
-        lambda: write_file(_rendered(comparison, output.suffix), output) if output else None,
+        *(functools.partial(_write, comparison, path) for path in outputs),
     )
 
 
@@ -57,6 +60,10 @@ def _print(comparison: Comparison, *, as_json: bool) -> None:
     from edge_vit.report.terminal import grid_table
 
     print_tables(*map(grid_table, all_grids(comparison)))
+
+
+def _write(comparison: Comparison, path: Path) -> None:
+    write_file(_rendered(comparison, path.suffix), path)
 
 
 def _rendered(comparison: Comparison, suffix: str) -> str:

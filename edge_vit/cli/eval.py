@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def _parse_part(text: str) -> Part:
 @option(
     "--shard I/N", "Evaluate part I of N, for edgevit merge.", params.Parsed("I/N", _parse_part)
 )
-@option("-o, --output FILE", "Write JSON; meanwhile FILE.state, to resume from.", params.ANY_FILE)
+@params.outputs_option("Write JSON; meanwhile FILE.state of the first, to resume from.")
 @option(
     "--ray N", "Evaluate in N parts on a Ray cluster: RAY_ADDRESS, or here.", name="num_ray_parts"
 )
@@ -54,7 +55,7 @@ def command(
     backend: str,
     options: SessionOptions,
     shard: Part | None,
-    output: Path | None,
+    outputs: tuple[Path, ...],
     num_ray_parts: int | None,
     is_resumed: bool,
     as_json: bool,
@@ -66,7 +67,7 @@ def command(
     -o part1.json, and so on, then edgevit merge part*.json. Which part an image belongs to follows
     from its content.
     """
-    if output is None and (shard or is_resumed):
+    if not outputs and (shard or is_resumed):
         raise click.UsageError(f"{'--shard' if shard else '--resume'} needs -o FILE, got none")
     if num_ray_parts is not None and (shard or is_resumed):
         raise click.UsageError("--ray makes all the parts: it goes without --shard and --resume")
@@ -75,7 +76,7 @@ def command(
     from edge_vit.measure.evaluation import Evaluation, Evaluator, state_path_of
 
     what = Evaluation(str(bundle), str(data), precision, backend, options, num_images, max_bad)
-    state_path = None if output is None else state_path_of(output)
+    state_path = state_path_of(outputs[0]) if outputs else None
     with log.progress() as progress:
         if num_ray_parts is not None:
             from edge_vit.cluster import evaluate_on_ray
@@ -98,16 +99,16 @@ def command(
         report = report_of(totals)
         deliver(
             lambda: print_accuracy(report, as_json=as_json),
-            lambda: write_json(report, output) if output else None,
+            *(functools.partial(write_json, report, path) for path in outputs),
         )
     else:
-        assert output is not None, "checked above"
-        totals.write(output)
         (index, count), num_images = totals.part, totals.num_images
+        for output in outputs:
+            totals.write(output)
         if as_json:
-            print_json({"file": str(output), "part": totals.part, "num_images": num_images})
+            print_json({"file": str(outputs[0]), "part": totals.part, "num_images": num_images})
         else:
-            echo(f"{output}: part {index} of {count}, {num_images:,} images")
+            echo(f"{outputs[0]}: part {index} of {count}, {num_images:,} images")
             _LOG.info("When all %d are there: edgevit merge FILE...", count)
     if state_path is not None:
         state_path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from edge_vit.bundle import Bundle
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import deliver, json_text, print_json, print_tables, write_file
-from edge_vit.cli.params import option
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 @params.images_argument
 @params.precision_option
 @params.threads_option
-@option(
-    "-o, --output FILE",
+@params.outputs_option(
     "Maps over the images, as an .html page; .json has the numbers.",
     params.OutputFile(".html", ".json", html_needs=("jinja2",)),
 )
@@ -44,7 +43,7 @@ def command(
     images: tuple[Path, ...],
     precision: Precision | None,
     threads: int | None,
-    output: Path | None,
+    outputs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Draw attention maps of fp32 and the quantized model.
@@ -76,7 +75,7 @@ def command(
     name = opened.spec.name
     deliver(
         lambda: _print(found, as_json=as_json),
-        lambda: write_file(_rendered(found, name, output.suffix), output) if output else None,
+        *(functools.partial(_write, found, name, path) for path in outputs),
     )
 
 
@@ -88,6 +87,10 @@ def _print(found: Sequence[Explanation], *, as_json: bool) -> None:
     from edge_vit.report.terminal import grid_table
 
     print_tables(grid_table(attention_grid(found)))
+
+
+def _write(found: Sequence[Explanation], name: str, path: Path) -> None:
+    write_file(_rendered(found, name, path.suffix), path)
 
 
 def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:

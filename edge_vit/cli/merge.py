@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import click
 
 from edge_vit.cli import params
 from edge_vit.cli.output import deliver, write_json
-from edge_vit.cli.params import option
 from edge_vit.cli.reports import print_accuracy
 
 _LOG = logging.getLogger(__name__)
@@ -17,9 +17,9 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("merge")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=params.PATH)
-@option("-o, --output FILE", "Write the result as JSON to FILE too.", params.ANY_FILE)
+@params.outputs_option("Write the result as JSON to FILE too.")
 @params.json_option
-def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+def command(files: tuple[Path, ...], outputs: tuple[Path, ...], as_json: bool) -> None:
     """Put the parts of an evaluation together.
 
     FILE... are all that edgevit eval --shard 1/N to N/N wrote with -o, in any order. The result is
@@ -33,5 +33,5 @@ def command(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None
         _LOG.info("%s", note)
     deliver(
         lambda: print_accuracy(report, as_json=as_json),
-        lambda: write_json(report, output) if output else None,
+        *(functools.partial(write_json, report, path) for path in outputs),
     )

@@ -172,6 +172,11 @@ def option(
     return click.option(*names, metavar=metavar, type=kind, help=text, **settings)
 
 
+def outputs_option(text: str, kind: OutputFile = ANY_FILE) -> Decorator:
+    """Return ``-o FILE``, which may be given several times, as `outputs`."""
+    return option("-o, --output FILE", f"{text} Repeatable.", kind, name="outputs", multiple=True)
+
+
 bundle_argument = click.argument("bundle", metavar="BUNDLE", type=PATH)
 images_argument = click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 

@@ -15,20 +15,20 @@ from edge_vit.cli.reports import VERIFY_HTML, newest_report, write_report
 
 @click.command("report")
 @params.bundle_argument
-@option(
-    "-o, --output FILE",
+@params.outputs_option(
     f"Where to write it, .html, .md or .json.  [default: BUNDLE/reports/{VERIFY_HTML}]",
     params.REPORT_FILE,
 )
 @option("--open", "Show it in the browser.", name="opens")
-def command(bundle: Path, output: Path | None, opens: bool) -> None:
+def command(bundle: Path, outputs: tuple[Path, ...], opens: bool) -> None:
     """Write the HTML report of the latest verdict again.
 
     Measures nothing: the params.numbers are those that edgevit verify saved in the bundle.
     """
     opened = Bundle.open(bundle)
-    output = output or opened.reports_path / VERIFY_HTML
-    write_report(newest_report(opened), opened, output)
-    echo(output)
-    if opens:
-        click.launch(output.absolute().as_uri())
+    report = newest_report(opened)
+    for output in outputs or (opened.reports_path / VERIFY_HTML,):
+        write_report(report, opened, output)
+        echo(output)
+        if opens:
+            click.launch(output.absolute().as_uri())

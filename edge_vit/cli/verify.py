@@ -59,7 +59,7 @@ from edge_vit.runtime import SessionOptions
     "Keep the report in the bundle's reports/.  [default: keep]",
     default=True,
 )
-@option("-o, --output FILE", "An .html, .md or .json report, too.", params.REPORT_FILE)
+@params.outputs_option("An .html, .md or .json report, too.", params.REPORT_FILE)
 @option("--junit FILE", "Write the gates as JUnit XML, for a CI.", params.ANY_FILE)
 @option("--markdown FILE", "Append the report as Markdown, for a CI.", params.ANY_FILE)
 @params.json_option
@@ -77,7 +77,7 @@ def command(
     backend: str,
     options: SessionOptions,
     report: bool,
-    output: Path | None,
+    outputs: tuple[Path, ...],
     junit: Path | None,
     markdown: Path | None,
     as_json: bool,
@@ -123,7 +123,7 @@ def command(
     deliver(
         lambda: print_json(plain) if as_json else print_verdict(found),
         lambda: keep_reports(found, opened) if report else None,
-        lambda: write_report(found, opened, output) if output else None,
+        *(functools.partial(write_report, found, opened, path) for path in outputs),
         lambda: write_file(render_junit(found), junit) if junit else None,
         lambda: append_markdown(found, opened, markdown) if markdown else None,
     )

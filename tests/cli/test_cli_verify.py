@@ -138,12 +138,13 @@ def test_refuses_a_baseline_that_is_none_before_measuring(refused, bundle, held_
 
 
 def test_prints_tables_and_writes_the_report_where_it_was_told(edgevit, bundle, held_out, tmp_path):
-    out = tmp_path / "report.json"
-    arguments = ("verify", bundle.path, "--data", held_out, *FAST, "--no-report", "-o", out)
-    result = edgevit(*arguments)
+    out, page = tmp_path / "report.json", tmp_path / "report.md"
+    arguments = ("verify", bundle.path, "--data", held_out, *FAST, "--no-report")
+    result = edgevit(*arguments, "-o", page, "-o", out)
     assert all(word in result.stdout for word in ("Accuracy", "Latency", "min-speedup", "SHA-256"))
     assert read_json(out).verdict.exit_status == result.exit_code
-    assert f"Report: {out}" in result.stderr
+    assert all(f"Report: {path}" in result.stderr for path in (page, out))
+    assert "min-speedup" in page.read_text()
 
 
 def test_keeps_the_report_in_the_bundle(judged):
@@ -226,8 +227,10 @@ def test_report_rewrites_the_page(edgevit, judged, tmp_path):
     result = edgevit("report", judged.path)
     assert (result.exit_code, result.stdout) == (0, f"{page}\n")
     assert page.read_text() == before
-    out = tmp_path / "copy.json"
-    assert edgevit("report", judged.path, "-o", out).exit_code == 0
+    out, copy = tmp_path / "copy.json", tmp_path / "copy.html"
+    result = edgevit("report", judged.path, "-o", copy, "-o", out)
+    assert (result.exit_code, result.stdout) == (0, f"{copy}\n{out}\n")
+    assert copy.read_text() == before
     assert read_json(out) == read_json(judged.reports_path / "verify.json")
 
 
