@@ -73,8 +73,9 @@ def evaluated(source, noise, spec=SPEC, session=Painter):
     return evaluate(session(spec), [session(spec, "int8", noise)], spec, source)[0]
 
 
-def open_with_truth(folder):
-    return open_image_source(folder, LABELS, truth=task_of(SPEC).truth_files(SPEC))
+def open_with_truth(folder, max_bad=None):
+    truth = task_of(SPEC).truth_files(SPEC)
+    return open_image_source(folder, LABELS, truth=truth, max_bad=max_bad)
 
 
 def queries_for(boxes, *, sure=6.0):

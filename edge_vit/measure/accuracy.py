@@ -35,6 +35,7 @@ from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.memo import KeptOutputs
 
 Save = Callable[[tuple[PartialAccuracy, ...]], None]
 """Takes what is known so far, one for each candidate, after a whole number of batches."""
@@ -259,4 +260,4 @@ def _run(
             f"image {image.name}: {session.precision} on {session.backend} gave NaN or infinity, "
             f"expected finite numbers. {find_format(session.precision).not_finite}"
         )
-    return outputs, path
+    return KeptOutputs(outputs), path

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vit.errors import ArtifactError, ImageError, SpecError
+from edge_vit.errors import ImageError, SpecError
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Wording
 from edge_vit.tasks.maps.measures import AGAINST_REFERENCE, loss_measure
@@ -149,9 +149,9 @@ class Depth(MapTask):
         try:
             values = np.load(path) if path.suffix.lower() == ".npy" else from_png16(path)
         except Exception as error:  # a damaged file can raise anything
-            raise ArtifactError(f"depth {path} cannot be read: {error}") from None
+            raise ImageError(f"depth {path} cannot be read: {error}") from None
         if values.dtype.kind not in "uif" or values.ndim != 2:
-            raise ArtifactError(
+            raise ImageError(
                 f"depth {path}: got {values.dtype} {values.shape}, expected distances (height, "
                 "width), in a gray PNG of 16 bits or in a .npy file"
             )

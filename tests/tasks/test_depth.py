@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from edge_vit.data.images import open_image_source
-from edge_vit.errors import ArtifactError, ImageError, SpecError
+from edge_vit.errors import ImageError, SpecError
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.gates import judge_accuracy
 from edge_vit.runtime.fake import FakeSession
@@ -122,10 +122,10 @@ def test_a_file_that_does_not_fit_is_refused_by_name(scenes, tmp_path):
     with pytest.raises(ImageError, match="got 56 x 84 pixels, but its image has 5 x 5"):
         read(scenes / "depths/00.npy", (5, 5))
     Image.new("RGB", (84, 56)).save(tmp_path / "colours.png")
-    with pytest.raises(ArtifactError, match=r"expected distances \(height, width\)"):
+    with pytest.raises(ImageError, match=r"expected distances \(height, width\)"):
         read(tmp_path / "colours.png", SIZE)
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ArtifactError, match=r"torn\.png cannot be read"):
+    with pytest.raises(ImageError, match=r"torn\.png cannot be read"):
         read(tmp_path / "torn.png", SIZE)
 
 

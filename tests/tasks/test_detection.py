@@ -250,7 +250,7 @@ def test_reads_a_yolo_folder(coco):
     assert item.truth.boxes.tolist() == [[15, 15, 45, 25]]
     assert item.truth.classes.tolist() == [1]
     (root / "labels" / "a.txt").write_text("2 0.5 0.5 0.5 0.25")
-    with pytest.raises(ArtifactError, match=r"a\.txt:1: got class 2, but the model has 2 classes"):
+    with pytest.raises(ImageError, match=r"a\.txt:1: got class 2, but the model has 2 classes"):
         list(open_image_source(root, ("cat", "dog")))
 
 
@@ -258,7 +258,7 @@ def test_reads_a_yolo_folder(coco):
 def test_refuses_other_lines_of_yolo(tmp_path, line):
     path = tmp_path / "a.txt"
     path.write_text(line)
-    with pytest.raises(ArtifactError, match=r"a\.txt:1: got .* expected: class cx cy w h"):
+    with pytest.raises(ImageError, match=r"a\.txt:1: got .* expected: class cx cy w h"):
         read_yolo(path, (10, 10))
     assert len(read_yolo(tmp_path / "none.txt", (10, 10)).boxes) == 0
 

@@ -25,11 +25,13 @@ from small_masks import (
 
 from edge_vit.data.images import ArraySource
 from edge_vit.errors import SpecError
+from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.accuracy_report import report_of
 from edge_vit.measure.gates import judge_accuracy, judge_agreement
 from edge_vit.measure.partial import merge_partials
 from edge_vit.spec import ModelSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
+from edge_vit.tasks.segmentation import semantic
 from edge_vit.tasks.segmentation.measures import (
     boundary_agreement,
     summarize_truth,
@@ -108,6 +110,16 @@ def test_the_same_model_loses_nothing(tmp_path):
     assert report.measures["mIoU_drop"].value == 0
     assert report.measures["pixel_agreement"].value == 1
     assert report.measures["boundary_agreement"].value == 1
+
+
+def test_a_batch_is_decoded_once_for_all_its_measures(monkeypatch):
+    decoded = []
+    whole = semantic.semantic_map
+    monkeypatch.setattr(semantic, "semantic_map", lambda *a: decoded.append(a) or whole(*a))
+    source = ArraySource([scene(index)[0] for index in range(3)])
+    evaluate(Painter(SPEC), [Painter(SPEC, "int8", 0.5)], SPEC, source, num_worst=0)
+    assert len(decoded) == 6
+    assert vars(task_of(SPEC)) == {"measures": task_of(SPEC).measures}
 
 
 def test_shards_add_up(tmp_path):

@@ -7,13 +7,15 @@ import pytest
 from PIL import Image
 from small_masks import (
     SIZE,
+    evaluated,
     open_with_truth,
     scene,
     write,
 )
 
+from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.images import open_image_source
-from edge_vit.errors import ArtifactError, ImageError
+from edge_vit.errors import ImageError
 from edge_vit.tasks.segmentation.decoding import NOTHING
 from edge_vit.tasks.segmentation.measures import (
     confusion,
@@ -99,7 +101,7 @@ def test_layouts_of_other_tools(tmp_path, images, masks, image, mask, given):
     [
         (np.full(SIZE, 3, np.uint8), ImageError, "got level 3, but the model has 3 classes"),
         (np.zeros((5, 5), np.uint8), ImageError, "got 5 x 5 pixels, but its image has 64 x 96"),
-        (np.zeros((*SIZE, 3), np.uint8), ArtifactError, "got a picture in RGB, expected a PNG of"),
+        (np.zeros((*SIZE, 3), np.uint8), ImageError, "got a picture in RGB, expected a PNG of"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused(tmp_path, mask, error, message):
@@ -107,6 +109,20 @@ def test_a_mask_that_does_not_fit_is_refused(tmp_path, mask, error, message):
     Image.fromarray(mask).save(tmp_path / "masks" / "0.png")
     with pytest.raises(error, match=message):
         source.item(0)
+
+
+def test_a_damaged_mask_is_left_out_and_named(tmp_path):
+    write(tmp_path, 6)
+    torn = tmp_path / "masks" / "2.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    report = evaluated(open_with_truth(tmp_path, MaxBad()), 0.5)
+    assert report.num_images == 5
+    assert "mIoU" in report.measures
+    (note,) = report.notes
+    assert f"1 of 6 images cannot be read and were left out: mask {torn} cannot be read" in note
+    Image.new("L", (5, 5)).save(tmp_path / "masks" / "4.png")
+    with pytest.raises(ImageError, match=r"got 5 x 5 pixels, .* That is 2 bad of 6 images"):
+        evaluated(open_with_truth(tmp_path, MaxBad()), 0.5)
 
 
 def test_pixels_of_255_do_not_count(tmp_path):

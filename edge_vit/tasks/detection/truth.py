@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.errors import ArtifactError, ImageError, SpecError
 from edge_vit.tasks.detection.boxes import corners
 from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray
 
@@ -114,7 +114,7 @@ def read_yolo(path: Path, size: tuple[int, int], num_classes: int | None = None)
         num_classes: of the model.
 
     Raises:
-        ArtifactError: a line is something else; the message names it.
+        ImageError: a line is something else; the message names it.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
@@ -136,12 +136,12 @@ def _read_line(where: str, words: Sequence[str], num_classes: int | None) -> lis
         values = []
     is_box = len(values) == 5 and values[0] == int(values[0]) >= 0
     if not is_box or not all(0 <= value <= 1 for value in values[1:]):
-        raise ArtifactError(
+        raise ImageError(
             f"{where}: got {' '.join(words)[:60]!r}, expected: class cx cy w h, the last four from "
             "0 to 1"
         )
     if num_classes is not None and values[0] >= num_classes:
-        raise ArtifactError(
+        raise ImageError(
             f"{where}: got class {int(values[0])}, but the model has {num_classes} classes"
         )
     return values

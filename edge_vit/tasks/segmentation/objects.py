@@ -140,7 +140,7 @@ class InstanceSegmentation(Segmentation):
     def _every(self, spec: ModelSpec, outputs: Outputs) -> Sequence[list[Segment]]:
         """Return the segments of each row in the pixels of the model's input."""
         size = spec.preprocess.image_size
-        return self._kept(spec, outputs, lambda own: self._find(spec, own, size, None))
+        return self._each(spec, outputs, lambda own: self._find(spec, own, size, None))
 
     def _segments(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
         return self._every(spec, outputs)[row]

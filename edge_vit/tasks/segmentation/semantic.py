@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from edge_vit.spec import Activation, ModelSpec, PreprocessSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.detection.matching import align
 from edge_vit.tasks.maps.pictures import beside
+from edge_vit.tasks.memo import once
 from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, relative_rms
 from edge_vit.tasks.prediction import Prediction
 from edge_vit.tasks.segmentation.decoding import (
@@ -41,7 +41,7 @@ PICTURES = (
 FROM_ONE = "annotations"
 """Name of the folder of masks in which level 0 stands for no class, as in ADE20K."""
 
-_KEPT = 4  # batches of outputs whose masks are kept, for several measures of the same ones
+T = TypeVar("T")
 
 
 class Segmentation(Task):
@@ -69,7 +69,6 @@ class Segmentation(Task):
 
     def __init__(self) -> None:
         self.measures = self._measures()
-        self._recent: deque[tuple[FloatArray, ModelSpec, list[Any]]] = deque(maxlen=_KEPT)
 
     def _measures(self) -> tuple[Any, ...]:
         return measures_of(self._class_maps, self._class_map_at)
@@ -184,7 +183,7 @@ class Segmentation(Task):
         In the second one the pixels whose class differs are white.
         """
         size = (picture.height, picture.width)
-        ours, theirs = (_row(each, 0) for each in (reference, candidate))
+        ours, theirs = (row_of(each, 0) for each in (reference, candidate))
         differs = self._decode(spec, ours, size, None) != self._decode(spec, theirs, size, None)
         first, second = (self._shown(spec, picture, each) for each in (ours, theirs))
         return beside([first, paint(second, differs)])
@@ -201,20 +200,18 @@ class Segmentation(Task):
     def _class_maps(self, spec: ModelSpec, outputs: Outputs) -> Sequence[ClassMap]:
         """Return the classes of each row in the pixels of the model's input."""
         size = spec.preprocess.image_size
-        return self._kept(spec, outputs, lambda own: self._decode(spec, own, size, None))
+        return self._each(spec, outputs, lambda own: self._decode(spec, own, size, None))
 
     def _class_map_at(self, spec: ModelSpec, outputs: Outputs, row: int, size: Size) -> ClassMap:
-        return self._decode(spec, _row(outputs, row), size, spec.preprocess)
+        return self._decode(spec, row_of(outputs, row), size, spec.preprocess)
 
-    def _kept(self, spec: ModelSpec, outputs: Outputs, make: Any) -> Sequence[Any]:
-        """Return what `make` gives for each row; kept for the next measures of the same outputs."""
-        first = outputs[spec.outputs[0].name]
-        for of, own, found in tuple(self._recent):
-            if of is first and own is spec:
-                return found
-        found = [make(_row(outputs, row)) for row in range(len(first))]
-        self._recent.append((first, spec, found))
-        return found
+    def _each(self, spec: ModelSpec, outputs: Outputs, make: Callable[[Outputs], T]) -> list[T]:
+        """Return what `make` gives for each row: what most measures of this task begin with."""
+        count = len(outputs[spec.outputs[0].name])
+        return once(
+            *(outputs, (self.name, spec)),
+            lambda: [make(row_of(outputs, row)) for row in range(count)],
+        )
 
 
 def _has_masks(shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
@@ -228,7 +225,8 @@ def _has_masks(shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
     )
 
 
-def _row(outputs: Outputs, row: int) -> Outputs:
+def row_of(outputs: Outputs, row: int) -> Outputs:
+    """Return the outputs of one image, without the batch axis."""
     return {name: rows[row] for name, rows in outputs.items()}
 
 

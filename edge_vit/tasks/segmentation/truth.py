@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.errors import ArtifactError, ImageError
+from edge_vit.errors import ImageError
 from edge_vit.tasks.numerics import BoolArray
 from edge_vit.tasks.segmentation.decoding import ClassMap
 from edge_vit.tasks.segmentation.prediction import IGNORED, IGNORED_WIDE
@@ -40,8 +40,8 @@ def read_mask(path: Path, size: tuple[int, int], num_classes: int, offset: int) 
             of these 255 is a class where the model has more than 255.
 
     Raises:
-        ArtifactError: the file is none, or has colours in place of indices.
-        ImageError: it is of another size, or a level is no class of the model.
+        ImageError: the file is none, has colours in place of indices, is of another size, or a
+            level is no class of the model.
     """
     levels, is_wide = _read_levels(path)
     if levels.shape != tuple(size):
@@ -74,7 +74,7 @@ def describe(paths: Sequence[Path], offset: int) -> str:
     """
     counts = np.zeros(IGNORED_WIDE + 1, np.int64)
     for path in paths:
-        with contextlib.suppress(ArtifactError):
+        with contextlib.suppress(ImageError):
             counts += np.bincount(_read_levels(path)[0].reshape(-1), minlength=len(counts))
     if not counts.any():
         return ""
@@ -101,10 +101,11 @@ def _read_levels(path: Path) -> tuple[ClassMap, bool]:
     try:
         with Image.open(path) as image:
             mode, levels = image.mode, np.asarray(image)
-    except OSError as error:
-        raise ArtifactError(f"mask {path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a damaged file can raise anything
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"mask {path} cannot be read: {reason}") from None
     if levels.ndim != 2 or levels.dtype.kind not in "uib":
-        raise ArtifactError(
+        raise ImageError(
             f"mask {path}: got a picture in {mode}, expected a PNG of class indices, gray or with "
             "a palette"
         )
