@@ -102,7 +102,9 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         worst=tuple(entry.shown for entry in part.worst),
         environment=part.environment,
         agreement_interval=agreement,
-        most_drop=unlike.high if task.gives_probabilities else None,
+        most_drop=unlike.high
+        if task.gives_probabilities and not task.disagreement_is_loss
+        else None,
         drop=(lost - gained) / labelled if labelled else None,
         drop_interval=paired_drop_bounds(lost, gained, labelled, 0.975) if labelled else None,
         mcnemar_p=mcnemar_p(lost, gained) if labelled else None,

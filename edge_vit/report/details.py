@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_vit.measure.measured import task_of_report
+from edge_vit.measure.measured import measures_of, task_of_report
 from edge_vit.measure.results import AccuracyReport, ClassAccuracy, LatencyReport, Verdict
 from edge_vit.report.grids import (
     TOO_FEW,
@@ -88,15 +88,17 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
     """Return the drop of each precision with its interval and test, and calibration errors."""
     columns = []
     for report in reports:
-        interval = report.drop_interval
         task = task_of_report(report)
+        title, drop, interval = _loss_of(report)
         cells = {
-            "drop (points)": MISSING if report.drop is None else number(100 * report.drop, 2),
+            f"{title} (points)": MISSING if drop is None else number(100 * drop, 2),
             "95 % interval of it": MISSING
             if interval is None
             else f"{100 * interval[0]:.2f} – {100 * interval[1]:.2f}",
             "McNemar's p, exact": significant(report.mcnemar_p),
-            "drop at most, without labels": percent(report.most_drop),
+            "drop at most, without labels": MISSING
+            if task.disagreement_is_loss
+            else percent(report.most_drop),
             "calibration error (ECE)": percent(report.ece),
             "ECE of the reference": percent(report.reference_ece),
             # of boxes or pixels the divergence is no KL
@@ -113,6 +115,17 @@ def drops_grid(reports: Sequence[AccuracyReport]) -> Grid:
         else ""
     )
     return side_by_side("The drop and its uncertainty", columns, note)
+
+
+def _loss_of(report: AccuracyReport) -> tuple[str, float | None, tuple[float, float] | None]:
+    """Return title, value and interval of what the gate of the accuracy bounds."""
+    name = task_of_report(report).loss_of(report.measures)
+    if not name:
+        return "drop", report.drop, report.drop_interval
+    found, title = report.measures[name], measures_of(report.task)[name].title
+    if found.low is None or found.high is None:
+        return title, found.value, None
+    return title, found.value, (found.low, found.high)
 
 
 def _classes(report: AccuracyReport) -> Grid:

@@ -29,6 +29,7 @@ from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.accuracy_report import report_of
 from edge_vit.measure.gates import judge_accuracy, judge_agreement
 from edge_vit.measure.partial import merge_partials
+from edge_vit.report.details import drops_grid
 from edge_vit.spec import ModelSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
 from edge_vit.tasks.segmentation import semantic
@@ -102,6 +103,12 @@ def test_measures_without_truth(tmp_path):
     assert judge_accuracy(report, 60).outcome == "pass"
     assert judge_accuracy(report, 0.1).outcome == "fail"
     assert judge_agreement(report, 99).outcome == "fail"
+    assert report.most_drop is None
+    rows = dict(drops_grid([report]).rows)
+    lost = report.measures["pixels_lost"]
+    assert rows.pop("pixels of another class than fp32's (points)") == f"{100 * lost.value:.2f}"
+    assert rows.pop("95 % interval of it") == f"{100 * lost.low:.2f} – {100 * lost.high:.2f}"
+    assert not any("drop" in name for name in rows)
 
 
 def test_the_same_model_loses_nothing(tmp_path):
