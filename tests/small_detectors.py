@@ -52,14 +52,14 @@ def _labels() -> dict[str, Any]:
     return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
-def _resnet() -> Any:
+def _resnet(*stages: str) -> Any:
     from transformers import ResNetConfig
 
     return ResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 16, 16, 32],
         depths=[1, 1, 1, 1],
-        out_features=["stage4"],
+        out_features=list(stages or ("stage4",)),
     )
 
 
@@ -79,15 +79,14 @@ def _yolos() -> Any:
     return YolosForObjectDetection(config)
 
 
-def _detr() -> Any:
-    from transformers import DetrConfig, DetrForObjectDetection
+def _detr(name: str = "Detr", width: str = "d_model", *stages: str, **more: Any) -> Any:
+    import transformers
 
-    config = DetrConfig(
+    config = getattr(transformers, f"{name}Config")(
         use_timm_backbone=False,
         use_pretrained_backbone=False,
         backbone=None,
-        backbone_config=_resnet(),
-        d_model=32,
+        backbone_config=_resnet(*stages),
         encoder_layers=2,
         decoder_layers=2,
         encoder_attention_heads=2,
@@ -95,9 +94,17 @@ def _detr() -> Any:
         encoder_ffn_dim=64,
         decoder_ffn_dim=64,
         num_queries=NUM_QUERIES,
+        **{width: 32},
         **_labels(),
+        **more,
     )
-    return DetrForObjectDetection(config)
+    return getattr(transformers, f"{name}ForObjectDetection")(config)
+
+
+def _deformable(**more: Any) -> Any:
+    stages = ("stage2", "stage3", "stage4")
+    points = {"num_feature_levels": 3, "encoder_n_points": 2, "decoder_n_points": 2}
+    return _detr("DeformableDetr", "d_model", *stages, **points, **more)
 
 
 def _hybrid(name: str, **more: Any) -> Any:
@@ -199,8 +206,14 @@ def _lw_detr() -> Any:
 _MAKERS: Mapping[str, Callable[[], Any]] = {
     "yolos": _yolos,
     "detr": _detr,
+    "conditional_detr": lambda: _detr("ConditionalDetr"),
+    "dab-detr": lambda: _detr("DabDetr", "hidden_size"),
+    "deformable_detr": _deformable,
+    "table-transformer": lambda: _detr("TableTransformer"),
+    "rt_detr": lambda: _hybrid("RTDetr"),
     "rt_detr_v2": lambda: _hybrid("RTDetrV2"),
     "d_fine": lambda: _hybrid("DFine", num_feature_levels=3, decoder_n_points=[2, 2, 2]),
+    "deimv2": lambda: _hybrid("Deimv2", num_feature_levels=3, decoder_n_points=[2, 2, 2]),
     "rf_detr": _rf_detr,
     "lw_detr": _lw_detr,
 }

@@ -23,8 +23,14 @@ transformers.utils.logging.disable_progress_bar()
 PROCESSORS = {
     "yolos": "YolosImageProcessor",
     "detr": "DetrImageProcessor",
+    "conditional_detr": "ConditionalDetrImageProcessor",
+    "dab-detr": "ConditionalDetrImageProcessor",
+    "deformable_detr": "DeformableDetrImageProcessor",
+    "table-transformer": "DetrImageProcessor",
+    "rt_detr": "RTDetrImageProcessor",
     "rt_detr_v2": "RTDetrImageProcessor",
     "d_fine": "RTDetrImageProcessor",
+    "deimv2": "RTDetrImageProcessor",
     "rf_detr": "RfDetrImageProcessor",
     "lw_detr": "DeformableDetrImageProcessor",
 }

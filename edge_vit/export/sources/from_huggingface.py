@@ -24,6 +24,7 @@ from edge_vit.export.checkpoint.misfit import Misfit
 from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.stored import WEIGHT_FILES, find_shards
 from edge_vit.export.sources.from_timm import open_timm_folder
+from edge_vit.export.sources.huggingface_auto import find_family
 from edge_vit.export.sources.huggingface_depth import DEPTHS, choose_map_class, fix_neck
 from edge_vit.export.sources.huggingface_images import read_preprocess
 from edge_vit.export.sources.huggingface_models import (
@@ -80,7 +81,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         contextlib.nullcontext() if is_local else hub_access(),
     ):
         config = _read_config(transformers, request, place, is_local)
-        family = FAMILIES.get(config.model_type)
+        family = find_family(transformers, config)
         clip = family.clip(config) if family else None
         segmenter = choose_segmenter(config, request.task, request.address)
         usual = usual_size(config) if segmenter else None
@@ -97,7 +98,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
                 "Add --prompt 'a photo of a {}' for a text of each label"
             )
         else:
-            choice = choose_class(config, request.classes, request.address)
+            choice = choose_class(config, family, request.classes, request.address)
         model_class = getattr(transformers, choice.class_name)
         model, weights = _create(transformers, request, model_class, choice.config, place)
     sizes = family.sizes if family else "free"  # detectors interpolate by themselves
@@ -200,10 +201,10 @@ def _read_config(
             f"{request.address} is a model of timm. Export it as timm:hf-hub:{request.target}"
         )
     known = dict.fromkeys((*FAMILIES, *DETECTORS, *SEGMENTERS, *DEPTHS))
-    if config.model_type not in known:
+    if config.model_type not in known and find_family(transformers, config) is None:
         raise SpecError(
-            f"{request.address} is a {config.model_type!r} model, expected one of "
-            f"{', '.join(known)}"
+            f"{request.address} is a {config.model_type!r} model, expected one with a "
+            f"classifier or features of images in transformers, or of {', '.join(known)}"
         )
     return config
 

@@ -27,7 +27,7 @@ Feature = Literal["class token", "mean token", "pooler_output", "image_embeds", 
 and ``image_embeds`` are transformers' words; ``tower`` is the image tower of a model of two.
 """
 
-_HEAD, _VIDEO_HEAD = "ForImageClassification", "ForVideoClassification"
+HEAD, _VIDEO_HEAD = "ForImageClassification", "ForVideoClassification"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Family:
     pair: Activation | None = None
     # Whether the image tower with the projection of that class is a class too
     has_half: bool = True
-    head: str = _HEAD  # what the class with a head ends with
+    head: str = HEAD  # what the class with a head ends with
     frames: str = ""  # the config's name for the number of frames of a clip; empty for images
     stride: int = 1  # of those frames, as its authors trained on Kinetics
     size: str = "image_size"  # the config's name for the side of an image
@@ -108,13 +108,22 @@ FAMILIES: Mapping[str, Family] = {
 
 DETECTORS: Mapping[str, str] = {
     "detr": "DetrForObjectDetection",
+    "conditional_detr": "ConditionalDetrForObjectDetection",
+    "dab-detr": "DabDetrForObjectDetection",
+    "deformable_detr": "DeformableDetrForObjectDetection",
+    "table-transformer": "TableTransformerForObjectDetection",
     "yolos": "YolosForObjectDetection",
+    "rt_detr": "RTDetrForObjectDetection",
     "rt_detr_v2": "RTDetrV2ForObjectDetection",
     "d_fine": "DFineForObjectDetection",
+    "deimv2": "Deimv2ForObjectDetection",
     "rf_detr": "RfDetrForObjectDetection",
     "lw_detr": "LwDetrForObjectDetection",
 }
 """Class of each detector by the config's ``model_type``."""
+
+_WITH_NO_OBJECT = ("detr", "table-transformer", "yolos")
+"""Those trained with softmax, whose last class is "no object"."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,9 @@ def choose_pair(config: Any, address: str) -> Choice:
     return Choice(f"{family.name}Model", config, task, "tower", family.pair)
 
 
-def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
+def choose_class(
+    config: Any, family: Family | None, num_classes: int | None, address: str
+) -> Choice:
     """Return the class to make: the config's own classifier or detector, or the bare model.
 
     `num_classes` is what the user wants: 0 for features, None for what the config says.
@@ -170,7 +181,7 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
                 f"{address}: a detector gives boxes, not features. Leave --num-classes 0 out"
             )
         # softmax with "no object" last, or sigmoid of each class
-        is_focal = config.model_type not in ("detr", "yolos") and getattr(
+        is_focal = config.model_type not in _WITH_NO_OBJECT and getattr(
             config, "use_focal_loss", True
         )
         return Choice(
@@ -180,13 +191,12 @@ def choose_class(config: Any, num_classes: int | None, address: str) -> Choice:
             activation="sigmoid" if is_focal else "softmax",
             outputs=("logits", "boxes"),
         )
-    if config.model_type not in FAMILIES:
+    if family is None:
         named = next(iter(config.architectures or ()), "no class")
         raise SpecError(
             f"{address}: its config names {named}, which is not exported of a "
             f"{config.model_type!r} model. Add --task with what it is, such as --task segmentation"
         )
-    family = FAMILIES[config.model_type]
     bare, head = family.name + family.base, family.name + family.head
     named = next(iter(config.architectures or ()), bare)
     if num_classes and not family.has_classifier:
@@ -237,8 +247,8 @@ class Features(_Wrapper):
         """Return features (B, channels) of `images` (B, 3, H, W), or clips (B, frames, 3, H, W)."""
         outputs = self.model(**{self.input_name: images}, **self.options)
         if self.feature in ("pooler_output", "image_embeds"):
-            pooled: Tensor = outputs[self.feature]
-            return pooled
+            pooled: Tensor | None = getattr(outputs, self.feature, None)
+            return outputs.last_hidden_state if pooled is None else pooled
         tokens: Tensor = outputs.last_hidden_state
         return tokens[:, 0] if self.feature == "class token" else tokens.mean(dim=1)
 

@@ -236,9 +236,10 @@ def _width(address: str, output: object) -> int:
             "floating point. Leave out what chooses among them, such as argmax"
         )
     if output.ndim != 2:
+        advice = ". For features, pool its tokens in a module, and export that with python:"
         raise SpecError(
             f"{address} returns {tuple(output.shape)}, expected (batch, classes) or (batch, "
-            "channels)"
+            f"channels){advice if output.ndim == 3 else ''}"
         )
     return int(output.shape[1])
 
