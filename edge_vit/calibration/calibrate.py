@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+import gc
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import onnx
@@ -56,7 +58,7 @@ def calibrate_model(
             f"what the field will bring{more if len(images) < fewest else ''}"
         )
     digest = digest_of(fp32) if isinstance(fp32, bytes) else digest
-    with map_weights(fp32) as model:
+    with _quick_collections(), map_weights(fp32) as model:
         del fp32  # where the caller has let go of it too, its memory is free from here on
         if recipe.scales_hidden:
             model = scale_hidden(model)
@@ -66,3 +68,17 @@ def calibrate_model(
         if not recipe.tries_rotation or not run.seen.shaping:
             return run.settle()
         return choose_rotation(run, progress)
+
+
+@contextlib.contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Let collections of memory pass over what is there already: a third of a second each.
+
+    A calibration asks for dozens, since graphs refer to themselves.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -52,12 +52,24 @@ def choose_fallback(
 def choose_worthy(
     curve: tuple[FallbackPoint, ...], sqnr: float, min_worth: float, max_share: float
 ) -> tuple[str, ...]:
-    """Return the layers whose errors are out of all proportion to their work."""
-    chosen, share = list[str](), 0.0
+    """Return the layers whose errors are out of all proportion to their work.
+
+    They are as many as gain `min_worth` on average, in dB per 1 % of the work, each half as much at
+    least: errors of single layers, from a few images, are too rough for one of them to end it.
+    """
+    chosen, count, start = list[str](), 0, FallbackPoint("", 0.0, sqnr)
+    before = start
     for point in curve:
-        gain = point.sqnr - sqnr
-        if point.share > max_share or gain < min_worth * 100 * (point.share - share):
+        if point.share > max_share or _gain(before, point) < min_worth / 2:
             break
         chosen.append(point.site)
-        sqnr, share = point.sqnr, point.share
-    return tuple(chosen)
+        if _gain(start, point) >= min_worth:
+            count = len(chosen)
+        before = point
+    return tuple(chosen[:count])
+
+
+def _gain(start: FallbackPoint, end: FallbackPoint) -> float:
+    """Return what lies between two points, in dB per 1 % of the work."""
+    percent = 100 * (end.share - start.share)
+    return (end.sqnr - start.sqnr) / percent if percent > 0 else math.inf

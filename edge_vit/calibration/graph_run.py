@@ -45,8 +45,7 @@ SHARE_HELD_OUT = 4  # one image in so many, at most
 _MOST_HELD_OUT = 32  # what a forecast rests on
 
 _SHOWN = 0.5
-"""Share of what layers in FP16 are to gain that shows on the images held out: few images tell it to
-a decibel or so."""
+"""Share of what layers in FP16 are to gain that the images held out have to show, on average."""
 
 _FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
 """Images and tokens that tell how channels vary together: more of them change little."""
@@ -239,7 +238,8 @@ class _Judge:
         chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback)
         while chosen:
             new, share = self._measure(self._table(plans, chosen)), share_of[chosen[-1]]
-            if new.sqnr - error.sqnr >= _SHOWN * recipe.min_worth * 100 * share:
+            least = _SHOWN * recipe.min_worth * 100 * share
+            if new.mean < error.mean and new.gain_over(error) >= least:
                 progress.note(
                     f"{', '.join(chosen)} stay in FP16, {share:.1%} of the layers' multiply-adds: "
                     f"INT8 costs the output out of proportion there ({error.sqnr:.1f} dB on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,14 @@ class OutputError:
     def sqnr(self) -> float:
         """`mean` in dB."""
         return sqnr_of(self.mean)
+
+    def gain_over(self, other: OutputError) -> float:
+        """Return how many dB better an image comes out than in `other`, on average.
+
+        The images that are off most, which make most of `mean`, have no more say than any.
+        """
+        images = zip(self.by_image, other.by_image, strict=True)
+        return statistics.fmean(sqnr_of(mine) - sqnr_of(theirs) for mine, theirs in images)
 
     @property
     def foreseen(self) -> float:

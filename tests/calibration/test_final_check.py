@@ -55,3 +55,9 @@ def test_one_that_is_better_by_chance_is_not():
     counts, ranked = run_plans({"all steps": 0.1, "largest values": 0.0999})
     assert ranked[0].name == "all steps"
     assert counts["largest values"] == NUM_IMAGES
+
+
+def test_a_gain_over_images_counts_each_alike():
+    signal = np.ones((4, 1))
+    old, new = (np.array([[0.1], [0.1], [0.1], [worst]]) for worst in (10.0, 1.0))
+    assert OutputError(new, signal).gain_over(OutputError(old, signal)) == pytest.approx(2.5)

@@ -105,9 +105,9 @@ class Graph:
 @pytest.mark.parametrize(
     ("alone", "all_steps", "is_rotated", "settled"),
     [
-        (26.2, 28.0, True, (False, True)),  # in dB, rotated; 26 and 30 as it is
-        (26.05, 40.0, False, (True, False)),
-        (26.2, 25.0, False, (True, True)),
+        (25.8, 28.0, True, (False, True)),  # in dB, rotated; 26 and 30 as it is
+        (25.6, 40.0, False, (True, False)),
+        (25.8, 25.0, False, (True, True)),
     ],
 )
 def test_smoothing_alone_decides_which_graph_is_searched(

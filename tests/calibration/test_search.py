@@ -263,13 +263,19 @@ def test_fallback_is_as_small_as_the_wanted_accuracy_allows(min_sqnr, max_share,
     assert choose_fallback(curve, 21.5, min_sqnr, max_share) == expected
 
 
-def test_layers_stay_in_floating_point_while_each_gains_enough_for_its_work():
+def test_layers_stay_in_floating_point_while_they_gain_enough_for_their_work():
     curve = (FallbackPoint("a", 0.02, 31.0), FallbackPoint("b", 0.06, 32.0))
     curve = (*curve, FallbackPoint("c", 0.08, 32.1), FallbackPoint("d", 0.09, 34.0))
     assert choose_worthy(curve, 30.0, 0.2, 0.1) == ("a", "b")
-    assert choose_worthy(curve, 30.0, 0.3, 0.1) == ("a",)
+    assert choose_worthy(curve, 30.0, 0.4, 0.1) == ("a",)
     assert choose_worthy(curve, 30.0, 0.2, 0.05) == ("a",)
     assert choose_worthy(curve, 30.0, 0.6, 0.1) == ()
+
+
+def test_a_layer_just_below_what_is_asked_does_not_hide_the_next():
+    curve = (FallbackPoint("a", 0.03, 33.0), FallbackPoint("b", 0.06, 33.55))
+    curve = (*curve, FallbackPoint("c", 0.09, 34.2))
+    assert choose_worthy(curve, 31.7, 0.2, 0.1) == ("a", "b", "c")
 
 
 def test_a_layer_far_worse_than_all_others_stays_in_floating_point(vit):
