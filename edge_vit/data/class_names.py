@@ -104,9 +104,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SpecError(f"labels {path} cannot be read: {reason}") from None
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        got = "" if names else "got no name, "
         raise SpecError(
-            f'labels {path}: expected a list of names, or an object such as {{"0": "cat", "1": '
-            '"dog"}}, with a name for every index from 0 on'
+            f"labels {path}: {got}expected a name a line, a JSON list of names, or an object such "
+            'as {"0": "cat", "1": "dog"} with a name for every index from 0 on'
+        )
+    if path.suffix.lower() in (".csv", ".tsv") and all(re.search("[,;\\t]", n) for n in names):
+        raise SpecError(
+            f"labels {path}: it is a table, its first line {shorten(names[0])!r}, expected names "
+            "alone, one a line in the order of their index"
         )
     return tuple(names)
 

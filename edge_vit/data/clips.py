@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.data.decoding import is_image, load_image
+from edge_vit.data.decoding import is_image, load_frames, load_image
 from edge_vit.data.folder import Found, find_files, is_image_file
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.data.registry import VIDEO_SUFFIXES
@@ -24,8 +24,8 @@ STRIP_FRAMES = 4  # of a clip that are shown side by side, or make its signature
 def read_clip(path: str | Path, clip: ClipSpec) -> UInt8Array:
     """Return the frames that `clip` reads, uint8 (frames, H, W, 3) RGB.
 
-    `path` is a video, a ``.npy`` array (frames, H, W, 3), or a folder of frames in the order of
-    their names, numbers in them by value.
+    `path` is a video, an animated picture, a ``.npy`` array (frames, H, W, 3), or a folder of
+    frames in the order of their names, numbers in them by value.
 
     Raises:
         ImageError: there is no clip at the path, or it cannot be decoded.
@@ -36,6 +36,9 @@ def read_clip(path: str | Path, clip: ClipSpec) -> UInt8Array:
     if path.suffix.lower() == ".npy" and path.is_file():
         return _read_array(path, clip)
     if path.is_file() and is_image(path, with_bmp=True):
+        frames = load_frames(path, clip.indices)
+        if frames is not None:
+            return frames
         raise ImageError(
             f"{path} is a single image, and the model reads {clip}. Expected a video, a folder of "
             "frames, or a .npy array (frames, height, width, 3)"

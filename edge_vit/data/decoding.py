@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,34 @@ def load_image(path: str | Path) -> UInt8Array:
     """
     if not Path(path).is_file():
         raise ImageError(f"image {path} does not exist or is not a file. Check the path")
+    with _opened(path) as image:
+        return _to_rgb(image, _orientation(image, path))
+
+
+def load_frames(path: str | Path, choose: Callable[[int], Sequence[int]]) -> UInt8Array | None:
+    """Return frames of an animated PNG or WebP, uint8 (frames, H, W, 3); None of a still image.
+
+    `choose` returns which of so many frames are wanted.
+    """
+    with _opened(path) as image:
+        count = int(getattr(image, "n_frames", 1))
+        if count == 1:
+            return None
+        indices, found = choose(count), dict[int, UInt8Array]()
+        for index in sorted(set(indices)):
+            image.seek(index)
+            found[index] = _to_rgb(image, None)
+        return np.stack([found[index] for index in indices])
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open the image at `path`; whatever is wrong with it inside the block is an ImageError."""
     try:
         with _open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            return _to_rgb(image, _orientation(image, path))
+            yield image
     except Image.DecompressionBombError:
         raise ImageError(
             f"image {path} claims more than {MAX_PIXELS // 10**6} megapixels and was not decoded. "

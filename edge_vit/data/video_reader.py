@@ -243,7 +243,11 @@ def _upright(pixels: UInt8Array, frame: Any) -> UInt8Array:
 
     The matrix takes (x, y) to (ax + cy, bx + dy), see FFmpeg's ``libavutil/display.h``.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # side data of a kind that PyAV does not know, such as the EXIF of a JPEG
+        turned: UInt8Array = np.rot90(pixels, round(frame.rotation / 90))
+        return turned
     if data is None:
         return pixels
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), "<i4")[:9] / 65536

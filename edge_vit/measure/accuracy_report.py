@@ -20,7 +20,7 @@ from edge_vit.measure.records import (
     unpack,
     weigh,
 )
-from edge_vit.measure.reference import ReferenceFacts, question_reference
+from edge_vit.measure.reference import MIN_KAPPA, ReferenceFacts, question_reference
 from edge_vit.measure.results import (
     AccuracyReport,
     ClassAccuracy,
@@ -127,6 +127,7 @@ def report_of(part: PartialAccuracy) -> AccuracyReport:
         measures=measures,
         findings=(
             *nothing_shown(subject, measures),
+            *_blind(subject, measures),
             *question_reference(part.records, evidence, facts),
         ),
     )
@@ -142,6 +143,23 @@ def nothing_shown(subject: Subject, measures: Mapping[str, MeasureValue]) -> Ite
             f"{subject.reference} finds nothing above the model's threshold in any image, so that "
             "there is nothing to compare. Export the model with a lower --threshold, or evaluate "
             "on images that show what it knows.",
+        )
+
+
+def _blind(subject: Subject, measures: Mapping[str, MeasureValue]) -> Iterator[Finding]:
+    """Yield a finding where the reference is hardly better than a model that sees nothing."""
+    task = task_named(subject.task)
+    right, blind = (measures.get(name) for name in (task.right_measure, task.blind_measure))
+    if right is None or blind is None or right.reference is None or blind.value is None:
+        return
+    if right.reference <= blind.value + MIN_KAPPA * (1 - blind.value):
+        title = next(each.title for each in task.measures if each.name == task.blind_measure)
+        yield Finding(
+            "chance",
+            "undecided",
+            f"{subject.reference} reaches {100 * right.reference:.1f} %, which is not clearly more "
+            f"than the {100 * blind.value:.1f} % that is {title}. Check the truth, the weights and "
+            "the preprocessing.",
         )
 
 

@@ -111,6 +111,10 @@ class Task(ABC):
     # Name of a measure that has no value where the reference shows nothing in any image, so that
     # nothing can be compared
     shown_measure: str = ""
+    # Name of the measure, in shares, that says how right a model is by the truth; the reference has
+    # to be clearly above the same of a model that is blind to the image
+    right_measure: str = ""
+    blind_measure: str = ""
     default_top: int = 5  # number of entries of a prediction by default
 
     # What a model of the task is.

@@ -21,10 +21,14 @@ from edge_vit.tasks.numerics import Float64Array, FloatArray
 ABS_REL, DELTA, DROP = "abs_rel", "delta1", "delta1_drop"
 """Against the truth: mean relative error, share of pixels within a quarter; what is lost of it."""
 
+FLAT = "delta1_flat"
+"""Delta 1.25 of a map without any shape: the mean of the true distances in every pixel."""
+
 OF_FP32, LOST = "delta1_fp32", "delta1_lost"
 """Against the reference: share of cells within a quarter of its value, and the rest."""
 
 _WITHIN = 1.25
+_FEWEST = 16  # known distances of an image: scale and shift are fitted to them
 _FLOOR = 0.02  # of the largest value of the reference: what is smaller counts as that
 
 
@@ -51,7 +55,7 @@ def fit(values: FloatArray, truth: FloatArray) -> Float64Array:
 
 
 def _judged(spec: ModelSpec, outputs: Outputs, truth: Sequence[Any]) -> list[Any]:
-    """Return absolute relative error and delta 1.25 of each image; None without truth."""
+    """Return absolute relative error, delta 1.25 and that of a flat map; None without truth."""
     found: list[Any] = []
     for values, true in zip(TASK.values(spec, outputs), truth, strict=True):
         if not isinstance(true, np.ndarray):
@@ -60,13 +64,23 @@ def _judged(spec: ModelSpec, outputs: Outputs, truth: Sequence[Any]) -> list[Any
         size = (true.shape[0], true.shape[1])
         own = to_image(values.reshape(values.shape[-2:]), size, spec.preprocess, TASK.kernel)
         known = np.isfinite(true) & np.isfinite(own)
-        if not known.any():
+        wanted = true[known].astype(np.float64)
+        if _too_little(wanted):  # behind a crop
             found.append(None)
             continue
-        fitted, wanted = fit(own[known], true[known]), true[known].astype(np.float64)
+        fitted, flat = fit(own[known], wanted), np.full_like(wanted, wanted.mean())
         error = float((np.abs(fitted - wanted) / wanted).mean())
-        found.append([error, ratios_within(wanted, fitted)])
+        found.append([error, *(ratios_within(wanted, each) for each in (fitted, flat))])
     return found
+
+
+def _too_little(known: FloatArray) -> str:
+    """Return why the `known` distances of an image cannot tell a good map from another one."""
+    if known.size < _FEWEST:
+        return f"{known.size} of its pixels have a distance above 0, expected {_FEWEST} at least"
+    if np.ptp(known) == 0:
+        return f"all its distances are {known.flat[0]:g}, expected some that differ"
+    return ""
 
 
 def summarize_truth(
@@ -80,7 +94,8 @@ def summarize_truth(
         for of, name in enumerate((ABS_REL, DELTA))
     }
     lost = [b[1] - a[1] for a, b in zip(ours, theirs, strict=False)]
-    return {**found, DROP: mean_value(lost)}
+    flat = [each[2] for each in theirs if len(each) > 2]  # not in files of earlier versions
+    return {**found, DROP: mean_value(lost), FLAT: mean_value(flat)}
 
 
 def _within_fp32(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
@@ -110,7 +125,7 @@ class Depth(MapTask):
     )
     kernel: Kernel = "bicubic"  # as transformers' post-processing has it
     truth_folders = ("depths", "depth")
-    truth_suffixes = (".png", ".npy")
+    truth_suffixes = (".png", ".npy", ".tif", ".tiff", ".pfm")
     measures = (
         Measure(
             *(ABS_REL, "absolute relative error", None, _judged),
@@ -121,12 +136,21 @@ class Depth(MapTask):
             Measure(name, title, unit="share", summarize=summarize_truth, of=ABS_REL)
             for name, title in ((DELTA, "delta 1.25"), (DROP, "delta 1.25 lost"))
         ),
+        Measure(
+            *(FLAT, "delta 1.25 of a flat map"),
+            unit="share",
+            has_row=False,
+            summarize=summarize_truth,
+            of=ABS_REL,
+        ),
         Measure(OF_FP32, "delta 1.25 against fp32", _within_fp32, unit="share"),
         loss_measure(LOST, "delta 1.25 against fp32 lost", _lost),
         *AGAINST_REFERENCE,
     )
     loss_measure = DROP
     unlabelled_loss = LOST
+    right_measure = DELTA
+    blind_measure = FLAT
 
     def output_name(self, activation: Activation | None = None) -> str:
         """Return ``depth``."""
@@ -144,24 +168,34 @@ class Depth(MapTask):
     def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> FloatArray:
         """Return true distances (height, width) in any unit, NaN where they are not known.
 
-        Of a gray PNG file of 8 or 16 bits 0 is not known; of a ``.npy`` file what is not above 0.
+        Not known is what is not above 0. The file may have more or fewer pixels than its image,
+        which it shows whole.
         """
         try:
             values = np.load(path) if path.suffix.lower() == ".npy" else from_png16(path)
         except Exception as error:  # a damaged file can raise anything
             raise ImageError(f"depth {path} cannot be read: {error}") from None
-        if values.dtype.kind not in "uif" or values.ndim != 2:
+        shape, kind = values.shape, values.dtype
+        if values.ndim == 3 and 1 in (shape[0], shape[2]):
+            values = values[0] if shape[0] == 1 else values[..., 0]
+        if kind.kind not in "uif" or values.ndim != 2:
             raise ImageError(
-                f"depth {path}: got {values.dtype} {values.shape}, expected distances (height, "
-                "width), in a gray PNG of 16 bits or in a .npy file"
+                f"depth {path}: got {kind} {shape}, expected distances (height, width), in a gray "
+                "PNG of 16 bits, a TIFF, a .pfm or a .npy file"
             )
-        if values.shape != tuple(size):
+        (rows, columns), (height, width) = values.shape, size
+        if abs(rows * width - columns * height) > max(*size, *values.shape):
             raise ImageError(
-                f"depth {path}: got {values.shape[0]} x {values.shape[1]} pixels, but its image "
-                f"has {size[0]} x {size[1]}. Take the images that were measured"
+                f"depth {path}: got {rows} x {columns} pixels, but its image has {height} x "
+                f"{width}, another shape. Take the images that were measured"
             )
         wide = np.asarray(values, np.float32)
-        return np.where(np.isfinite(wide) & (wide > 0), wide, np.nan).astype(np.float32)
+        known = np.isfinite(wide) & (wide > 0)
+        if why := _too_little(wide[known]):
+            raise ImageError(
+                f"depth {path}: {why}. Give distances, larger farther, or leave the image out"
+            )
+        return np.where(known, wide, np.nan).astype(np.float32)
 
 
 TASK = Depth()

@@ -60,6 +60,16 @@ def test_reads_an_animated_gif(tmp_path):
     assert np.allclose(found, READ, atol=20)  # of eight shades of red and green, four of blue
 
 
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_reads_an_animated_picture(tmp_path, kind):
+    path, pictures = tmp_path / f"a.{kind}", [Image.fromarray(frame) for frame in frames()]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], lossless=True)
+    assert grays(read_clip(path, CLIP)) == READ
+    pictures[0].save(path)
+    with pytest.raises(ImageError, match="is a single image, and the model reads 3 frames"):
+        read_clip(path, CLIP)
+
+
 def test_an_array_of_as_many_frames_is_taken_as_sampled(tmp_path):
     np.save(tmp_path / "c.npy", frames(READ))
     assert grays(read_clip(tmp_path / "c.npy", CLIP)) == READ

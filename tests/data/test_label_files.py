@@ -38,14 +38,14 @@ def test_a_name_may_hold_what_is_a_line_break_elsewhere(tmp_path):
     ("content", "says"),
     [
         (b'{"0": "cat", "2": "dog"}', "a name for every index from 0 on"),
-        (b'["cat", 3]', "expected a list of names"),
+        (b'["cat", 3]', "a JSON list of names"),
         (b'["cat"', "cannot be read: Expecting"),
         (b"\xe9t\xe9\n", "cannot be read: byte 0 is no UTF-8"),
-        (b'["cat", ""]', "expected a list of names"),
+        (b'["cat", ""]', "a JSON list of names"),
         (b'{"cat": 0, "dog": 2}', "a name for every index from 0 on"),
         (b'{"cat": 0, "dog": true}', "a name for every index from 0 on"),
-        (b"", "expected a list of names"),
-        (b"[]", "expected a list of names"),
+        (b"", "got no name, expected a name a line"),
+        (b"[]", "a JSON list of names"),
     ],
     ids=[
         *("gap", "number", "broken", "not UTF-8", "no name", "gap by name", "bool"),
@@ -57,6 +57,14 @@ def test_refuses_what_does_not_name_every_class(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(SpecError, match=says):
         read_labels(path)
+
+
+def test_refuses_a_table_whose_lines_are_no_names(tmp_path):
+    (tmp_path / "labels.csv").write_text("id,name\n0,cat\n1,dog\n")
+    with pytest.raises(SpecError, match="is a table, its first line 'id,name', expected names"):
+        read_labels(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("cat\nred, blue bird\n")
+    assert read_labels(tmp_path / "labels.csv") == ("cat", "red, blue bird")
 
 
 def test_refuses_a_missing_file(tmp_path):

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.video import VideoSource
@@ -184,3 +185,17 @@ def test_a_long_search_for_good_frames_shows_its_progress(video, monkeypatch, ca
 def test_refuses_a_limit_below_one(video):
     with pytest.raises(SpecError, match="limit: got 0"):
         VideoSource(video, 0)
+
+
+def test_frames_with_exif_data_are_read_upright(tmp_path):
+    """JPEG frames of cameras have it; PyAV does not know this kind of side data."""
+    path, exif = tmp_path / "a.mjpeg", Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    photo = Image.fromarray(picture(3))
+    with path.open("wb") as file:
+        for _ in range(3):
+            photo.save(file, "JPEG", exif=exif, quality=95)
+    found = [item.pixels for item in VideoSource(path)]
+    wanted = np.asarray(photo.transpose(Image.Transpose.ROTATE_270), np.float64)
+    assert len(found) == 3 and found[0].shape == wanted.shape
+    assert abs(found[0] - wanted).mean() < 3

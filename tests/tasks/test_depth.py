@@ -119,7 +119,7 @@ def test_images_beside_their_truth_are_images_to_calibrate_on(scenes):
 
 def test_a_file_that_does_not_fit_is_refused_by_name(scenes, tmp_path):
     read = task_of(SPEC).truth_files(SPEC).read
-    with pytest.raises(ImageError, match="got 56 x 84 pixels, but its image has 5 x 5"):
+    with pytest.raises(ImageError, match="got 56 x 84 pixels, but its image has 5 x 5, another"):
         read(scenes / "depths/00.npy", (5, 5))
     Image.new("RGB", (84, 56)).save(tmp_path / "colours.png")
     with pytest.raises(ImageError, match=r"expected distances \(height, width\)"):
@@ -129,12 +129,56 @@ def test_a_file_that_does_not_fit_is_refused_by_name(scenes, tmp_path):
         read(tmp_path / "torn.png", SIZE)
 
 
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.full(SIZE, 2.0), "all its distances are 2, expected some that differ"),
+        (np.linspace(-9, -1, SIZE[0] * SIZE[1]).reshape(SIZE), "0 of its pixels have a distance"),
+        (np.full(SIZE, np.nan), "0 of its pixels have a distance above 0, expected 16 at least"),
+        (np.eye(*SIZE)[::-1] * (np.arange(SIZE[0]) < 9)[:, None], "9 of its pixels"),
+    ],
+)
+def test_distances_that_any_map_fits_are_no_truth(tmp_path, values, why):
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(ImageError, match=f"{why}.*Give distances, larger farther"):
+        task_of(SPEC).truth_files(SPEC).read(tmp_path / "a.npy", SIZE)
+
+
+def test_distances_come_in_any_usual_file_and_resolution(tmp_path):
+    distances = RANDOM.uniform(1, 9, (28, 42)).astype(np.float32)
+    np.save(tmp_path / "first.npy", distances[None])
+    np.save(tmp_path / "last.npy", distances[..., None])
+    Image.fromarray(distances).save(tmp_path / "a.tif")
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n42 28\n-1.0\n" + distances[::-1].tobytes())
+    read = task_of(SPEC).truth_files(SPEC).read
+    for path in tmp_path.iterdir():
+        assert np.array_equal(read(path, SIZE), distances), path
+
+
+class Flat(Inverse):
+    """A model whose map has nothing to do with the distances."""
+
+    def _run(self, feeds):
+        images = feeds[self.inputs[0].name]
+        noise = np.random.default_rng(images.sum()).standard_normal(images.shape[:3])
+        return {"depth": noise.astype(np.float32)}
+
+
+def test_a_reference_that_is_no_better_than_a_flat_map_decides_nothing(scenes):
+    source = open_image_source(scenes, truth=task_of(SPEC).truth_files(SPEC))
+    for reference, is_questioned in ((Flat, True), (Inverse, False)):
+        (report,) = evaluate(reference(SPEC), [reference(SPEC, "int8")], SPEC, source)
+        found = [each for each in report.findings if each.name == "chance"]
+        assert bool(found) is is_questioned
+    assert 0.2 < report.measures["delta1_flat"].value < 0.7
+
+
 def test_an_image_without_its_file_is_named(scenes, tmp_path):
     for name in ("images", "depths"):
         (tmp_path / name).mkdir()
     Image.new("RGB", (84, 56)).save(tmp_path / "images/lonely.png")
     source = open_image_source(tmp_path, truth=task_of(SPEC).truth_files(SPEC))
-    with pytest.raises(ImageError, match=r"holds no lonely\.png or \.npy"):
+    with pytest.raises(ImageError, match=r"holds no lonely\.png or \.npy or \.tif"):
         list(source)
 
 

@@ -60,7 +60,7 @@ def to_png16(values: FloatArray, low: float | None = None, high: float | None = 
 def from_png16(source: Path | bytes) -> FloatArray:
     """Return the values of what `to_png16` wrote, to a 65535th of their range, NaN where unknown.
 
-    Other gray PNG files, of 8 or 16 bits, give their levels.
+    Other gray pictures, such as a PNG of 8 or 16 bits or a TIFF of floats, give their levels.
     """
     from PIL import Image
 
