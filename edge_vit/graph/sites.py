@@ -11,9 +11,9 @@ Other linear layers on tokens were chosen when the graph was made canonical: the
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import onnx_ir as ir
@@ -72,11 +72,13 @@ class Unit:
 
     All of them are below `root`. A layer beside the blocks is in one unit with what it shares its
     input with, and with the layer that its input can be smoothed by; the order is the graph's.
+    `shared` are inputs that layers of another unit read as well.
     """
 
     index: int  # among the blocks, or among those beside them
     root: ir.Value
     sites: tuple[Site, ...]
+    shared: frozenset[ir.Value] = field(default=frozenset(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ def find_units(graph: ir.Graph) -> tuple[Unit, ...]:
             groups[int(found[1])].append(Site(found[0], "linear", linear))
     units: list[Unit] = [*find_blocks(graph)]
     units += [Unit(i, sites[0].linear.input, tuple(sites)) for i, sites in groups.items()]
+    inputs = Counter(v for unit in units for v in {site.linear.input for site in unit.sites})
+    if shared := frozenset(value for value, count in inputs.items() if count > 1):
+        units = [replace(unit, shared=shared) for unit in units]
     order = {node: place for place, node in enumerate(graph)} if groups else {}
     return tuple(sorted(units, key=lambda unit: order.get(unit.sites[0].linear.matmul, 0)))
 

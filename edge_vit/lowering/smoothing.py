@@ -100,10 +100,14 @@ def smoothing_order(unit: Unit) -> list[Site]:
 
 
 def find_smoothing_targets(unit: Unit) -> tuple[SmoothingTarget, ...]:
-    """Return where `unit` can be smoothed, in the order in which that has to happen."""
+    """Return where `unit` can be smoothed, in the order in which that has to happen.
+
+    An input that layers of two units read stays as it is: each would divide it for the other too.
+    """
     groups: dict[ir.Value, list[Site]] = {}
     for site in smoothing_order(unit):
-        groups.setdefault(site.linear.input, []).append(site)
+        if site.linear.input not in unit.shared:
+            groups.setdefault(site.linear.input, []).append(site)
     targets = (_find_target(value, tuple(sites)) for value, sites in groups.items())
     return tuple(target for target in targets if target is not None)
 

@@ -33,6 +33,19 @@ class SideBySide(small.Block):
         return x + self.mlp(y) + self.mlp2(y)
 
 
+class Expanding(small.Block):
+    """The residual goes through a linear layer of the norm, as where Hiera doubles its width."""
+
+    def __init__(self, attention, mlp, scale):
+        super().__init__(attention, mlp, scale)
+        self.expand = nn.Linear(small.WIDTH, small.WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = self.expand(y) + self.attention(y)
+        return x + self.mlp(self.norm2(x))
+
+
 class TokenMixer(nn.Module):
     """A linear layer over the tokens, as in MLP-Mixer."""
 
@@ -64,6 +77,7 @@ class Decoder(small.SmallViT):
 
 RELU = functools.partial(small.Mlp, F.relu)
 PARALLEL = functools.partial(small.SmallViT, block=SideBySide, mlp=RELU)
+EXPANDING = functools.partial(small.SmallViT, block=Expanding)
 MIXER = functools.partial(small.SmallViT, attention=TokenMixer)
 
 
@@ -110,6 +124,16 @@ def test_int8_of_all_of_them_is_close_to_fp32(make, recipe):
     assert levels == {f"{name}/quantize" for name in wanted}
     assert len(wanted) >= len(sites) / 2  # the search keeps what costs too much
     assert sqnr_db(exact, run_onnx(quantized, images)) > 25
+
+
+def test_a_norm_that_layers_of_two_units_read_is_not_smoothed_twice():
+    seeded = make_seeded(EXPANDING(), small.SIZE, small.CLASSES)
+    beside, block, *_ = find_units(ir.from_proto(seeded.model).graph)
+    assert beside.sites[0].linear.input is block.sites[0].linear.input in block.shared
+    table = seeded.calibrate(random_images(32, size=small.SIZE), ALL_INT8["fast"])
+    images = random_images(16, seed=1, size=small.SIZE)
+    quantized = write_qdq(seeded.model, table)
+    assert sqnr_db(run_onnx(seeded.model, images), run_onnx(quantized, images)) > 22
 
 
 def test_a_model_without_any_is_told_to_take_fp16():
