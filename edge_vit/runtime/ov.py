@@ -10,20 +10,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_vit.bundle import WEIGHTS, Bundle
 from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
-from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, Failures, Session, SessionOptions
+from edge_vit.runtime.self_test import foreseen_deviations
+from edge_vit.runtime.session import (
+    DEFAULT_OPTIONS,
+    Array,
+    Failures,
+    Session,
+    SessionOptions,
+    run_images,
+)
 from edge_vit.spec import Precision, TensorSpec
+from edge_vit.tasks import task_of
 
 # Processors with AMX or AVX512-BF16 compute in bfloat16 by default: 8 bits of mantissa, and
-# a reference that is none. Around INT8 it may stay: it takes a third off the time for an error near
-# that of INT8 itself, and a verdict judges what ran. docs/cpu.md has the figures.
+# a reference that is none. Around INT8 it takes a third off the time, for an error near that of
+# INT8 itself on most models: the golden images tell which. docs/cpu.md has the figures.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 # Without VNNI the INT8 kernels of x86 saturate in 16 bits. Left as Q/DQ in float32 they are exact.
 _NO_INT8_KERNELS = {"LP_TRANSFORMS_MODE": "NO"}
+_BFLOAT16_LIMIT, _BFLOAT16_MARGIN = 0.02, 2.0
+"""What bfloat16 around INT8 may deviate, and how many times as far as INT8 did when written."""
 _LOG = logging.getLogger(__name__)
 _FAILURES = Failures(
     "OpenVINO",
@@ -37,11 +50,44 @@ def open_backend(
     bundle: Bundle, precision: Precision, options: SessionOptions, progress: Progress = SILENT
 ) -> OpenVinoSession:
     """Return a session that runs the portable `precision` graph of `bundle`."""
-    name = bundle.graph(precision, "openvino")
-    model: bytes | Path = bundle.read(name)
-    if weights := bundle.find_weights(name):  # it looks for them beside the graph
+    file = bundle.graph(precision, "openvino")
+    model: bytes | Path = bundle.read(file)
+    if weights := bundle.find_weights(file):  # it looks for them beside the graph
         model = weights.with_name(weights.name.removesuffix(WEIGHTS))
-    return OpenVinoSession(model, precision, options, name=str(bundle.path / name))
+    name = str(bundle.path / file)
+    session = OpenVinoSession(model, precision, options, name=name)
+    if session.is_in_bfloat16 and (doubt := _doubt_bfloat16(session, bundle, progress)):
+        session.close()
+        session = OpenVinoSession(model, precision, options, name=name, is_exact=True)
+        title = find_format(precision).title
+        session.remark = f"OpenVINO computes what is not {title} in float32: {doubt}."
+    return session
+
+
+def _doubt_bfloat16(session: Session, bundle: Bundle, progress: Progress) -> str:
+    """Return why a quantized `session` is not to compute in bfloat16 on this processor, or ``""``.
+
+    Each golden image is run alone, as a camera's is: other kernels run for a batch.
+    """
+    foreseen = foreseen_deviations(bundle, session.precision)
+    if not foreseen:
+        return "the bundle has no golden images to test bfloat16 on. Export it again"
+    images, spec = bundle.read_golden().images, bundle.spec
+    with progress.step("testing bfloat16", len(images)) as advance:
+        runs = []
+        for index in range(len(images)):
+            runs.append(run_images(session, images[index : index + 1]))
+            advance(1)
+    outputs = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+    found = task_of(spec).deviations(spec, bundle.read_golden().named(spec), outputs)
+    limits = [max(_BFLOAT16_LIMIT, _BFLOAT16_MARGIN * each) for each in foreseen]
+    error, limit = max(zip(found, limits, strict=True), key=lambda pair: pair[0] / pair[1])
+    if error <= limit:
+        return ""
+    return (
+        "in bfloat16, which this processor would take, a golden image is off by "
+        f"{error:.2g} of the spread of the fp32 outputs, {limit:.2g} is allowed"
+    )
 
 
 class OpenVinoSession(Session):
@@ -50,7 +96,8 @@ class OpenVinoSession(Session):
     A graph whose batch is dynamic is compiled twice: for a single image, which is what a camera
     brings and a tenth faster with its shape fixed, and for any number when that is first needed.
     Runs at the same time have a request each, and take turns on the same threads. The rest of a
-    quantized graph is computed in bfloat16 where the processor has it; others in float32, FP16 too.
+    quantized graph is computed in bfloat16 where the processor has it, unless `is_exact`; others in
+    float32, FP16 too.
     """
 
     backend = "openvino"
@@ -62,13 +109,14 @@ class OpenVinoSession(Session):
         options: SessionOptions = DEFAULT_OPTIONS,
         *,
         name: str = "the graph",
+        is_exact: bool = False,
     ) -> None:
         openvino = require("openvino", "running with OpenVINO")
         self._name, self._version = name, f"OpenVINO {openvino.__version__.partition('-')[0]}"
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.num_threads,
-            **({} if find_format(precision).is_quantized else _EXACT),
+            **(_EXACT if is_exact or not find_format(precision).is_quantized else {}),
             **({} if has_vnni() else _NO_INT8_KERNELS),
         }
         self._lock = threading.Lock()
@@ -83,7 +131,8 @@ class OpenVinoSession(Session):
         except Exception as error:
             raise _FAILURES.loading(error, name, self._version) from error
         around = str(self._single.model.get_property("INFERENCE_PRECISION_HINT").to_string())
-        if find_format(precision).is_quantized and around == "bf16":
+        self.is_in_bfloat16 = find_format(precision).is_quantized and around == "bf16"
+        if self.is_in_bfloat16:
             title = find_format(precision).title
             self.remark = f"OpenVINO computes what is not {title} in bfloat16 on this processor."
         super().__init__(

@@ -12,6 +12,7 @@ from edge_vit.bundle.record import GoldenProof
 from edge_vit.errors import BackendError
 from edge_vit.formats import find_format
 from edge_vit.runtime.session import Session, run_images
+from edge_vit.spec import Precision
 from edge_vit.tasks import task_of
 
 _LOG = logging.getLogger(__name__)
@@ -52,18 +53,28 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     if not all(np.isfinite(output).all() for output in outputs.values()):
         return SelfTest(num_images, float("inf"), limit)
     task, exact = task_of(spec), golden.named(spec)
-    foreseen: tuple[float, ...] = ()
-    if precision.is_quantized and precision.proof and bundle.has(precision.proof):
-        data = bundle.read(precision.proof)
-        where = str(bundle.path / precision.proof)
-        foreseen = GoldenProof.from_bytes(data, where).deviations
-    if len(foreseen) != num_images:  # written before there was such a proof
+    foreseen = foreseen_deviations(bundle, session.precision)
+    if not foreseen:
         return SelfTest(num_images, task.deviation(spec, exact, outputs), limit)
     least = find_format(precision.around).self_test_limit if precision.around else 0.0
     limits = [min(MAX_LIMIT, max(least, MARGIN * each)) for each in foreseen]
     found = zip(task.deviations(spec, exact, outputs), limits, strict=True)
     error, limit = max(found, key=lambda pair: pair[0] / pair[1])
     return SelfTest(num_images, error, limit)
+
+
+def foreseen_deviations(bundle: Bundle, precision: Precision) -> tuple[float, ...]:
+    """Return how far each golden image of `bundle` was off when a quantized `precision` was written.
+
+    Nothing where the bundle has none, or was written before there was such a proof.
+    """
+    chosen = find_format(precision)
+    if not (chosen.is_quantized and chosen.proof and bundle.has(chosen.proof)):
+        return ()
+    where = str(bundle.path / chosen.proof)
+    found = GoldenProof.from_bytes(bundle.read(chosen.proof), where).deviations
+    is_whole = bundle.has(GOLDEN) and len(found) == len(bundle.read_golden().images)
+    return found if is_whole else ()
 
 
 def check_session(session: Session, bundle: Bundle, name: str) -> None:
