@@ -64,9 +64,9 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
 
 
 def foreseen_deviations(bundle: Bundle, precision: Precision) -> tuple[float, ...]:
-    """Return how far each golden image of `bundle` was off when a quantized `precision` was written.
+    """Return how far a quantized `precision` was off on each golden image when it was written.
 
-    Nothing where the bundle has none, or was written before there was such a proof.
+    Nothing where `bundle` has no golden images, or was written before there was such a proof.
     """
     chosen = find_format(precision)
     if not (chosen.is_quantized and chosen.proof and bundle.has(chosen.proof)):

@@ -10,9 +10,12 @@ import onnx
 import openvino
 import pytest
 from onnx import TensorProto, helper
-from tiny_graph import tiny_bundle, tiny_images, tiny_onnx, tiny_outputs
+from tiny_graph import golden_bundle, tiny_bundle, tiny_images, tiny_onnx, tiny_outputs
 
+from edge_vit.bundle import GOLDEN
+from edge_vit.bundle.record import GoldenProof
 from edge_vit.errors import ArtifactError, BackendError, MissingDependencyError
+from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.runtime import SessionOptions, open_session, run_batch
 from edge_vit.runtime import ov as runtime_ov
 from edge_vit.runtime.ov import OpenVinoSession
@@ -71,6 +74,46 @@ def test_around_int8_it_computes_as_the_processor_likes():
         assert session._single.model.get_property("INFERENCE_PRECISION_HINT") == native
         assert ("bfloat16" in session.remark) == (native.to_string() == "bf16")
     with OpenVinoSession(tiny_onnx(), "fp32") as session:
+        assert session.remark == ""
+
+
+class Coarse(OpenVinoSession):
+    """On a processor with bfloat16, whose kernels for a single image are off by `noise`."""
+
+    noise = 0.0
+
+    def __init__(self, model, precision, options, *, name, is_exact=False):
+        super().__init__(model, precision, options, name=name, is_exact=True)
+        self.is_in_bfloat16 = precision == "int8" and not is_exact
+
+    def _run(self, feeds):
+        logits = super()._run(feeds)["logits"]
+        if self.is_in_bfloat16 and len(logits) == 1:
+            logits = logits + self.noise * logits.std() * np.array([1, -1, 1, -1, 1], np.float32)
+        return {"logits": logits}
+
+
+@pytest.mark.parametrize(
+    ("foreseen", "noise", "doubt"),
+    [
+        (0.03, 0.01, ""),
+        (0.03, 0.3, "in bfloat16, which this processor would take, a golden image is off by 0."),
+        (None, 0.0, "the bundle has no golden images to test bfloat16 on. Export it again"),
+    ],
+)
+def test_bfloat16_is_taken_where_golden_images_allow_it(
+    tmp_path, monkeypatch, foreseen, noise, doubt
+):
+    bundle = golden_bundle(tmp_path / "tiny.edgevit")
+    if foreseen:
+        proof = GoldenProof((foreseen,) * 5).to_bytes()
+        bundle = bundle.add({INT8.proof: proof}, parents=(GOLDEN,))
+    monkeypatch.setattr(runtime_ov, "OpenVinoSession", Coarse)
+    monkeypatch.setattr(Coarse, "noise", noise)
+    with open_session(bundle, "int8", "openvino") as session:
+        assert session.is_in_bfloat16 == (not doubt)
+        assert doubt in session.remark
+    with open_session(bundle, "fp32", "openvino") as session:
         assert session.remark == ""
 
 
