@@ -21,6 +21,7 @@ from edge_vit.errors import SpecError
 from edge_vit.export.meaning import Meaning
 from edge_vit.export.rewrites.attention import rewrite_attentions
 from edge_vit.export.rewrites.constants import (
+    drop_idle_casts,
     fold_constants,
     keep_batch_dimension,
     resolve_branches,
@@ -105,6 +106,7 @@ def make_canonical(
     passes.ClearMetadataAndDocStringPass()(model)
     fold_constants(model)
     _infer_shapes(model)
+    drop_idle_casts(graph)
     if spell_out_newer(graph):
         passes.RemoveUnusedNodesPass()(model)
         _infer_shapes(model)

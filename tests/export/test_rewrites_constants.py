@@ -5,10 +5,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import numpy as np
+import onnx_ir.passes.common as passes
 import pytest
 from small_graphs import ops, parse, run
 
-from edge_vit.export.rewrites.constants import fold_constants, keep_batch_dimension
+from edge_vit.export.rewrites.constants import (
+    drop_idle_casts,
+    fold_constants,
+    keep_batch_dimension,
+)
 from edge_vit.graph.walk import array_of
 
 CLASS_TOKEN = np.arange(4.0).reshape(1, 1, 4)
@@ -293,3 +298,20 @@ def test_a_number_that_is_reshaped_has_no_batch_to_keep():
     )
     with same_numbers(model):
         keep_batch_dimension(model.graph)
+
+
+def test_casts_to_the_type_that_a_value_has_are_dropped_and_no_others():
+    model = parse(
+        """(float[n,3] x) => (float[n,3] y) {
+            same = Cast<to=1>(x)
+            half = Cast<to=10>(same)
+            whole = Cast<to=1>(half)
+            softmax = Softmax(whole)
+            as_before = Cast<to=1>(softmax)
+            y = Relu(as_before)
+        }"""
+    )
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    with same_numbers(model):
+        drop_idle_casts(model.graph)
+    assert ops(model) == {"Cast": 2, "Softmax": 1, "Relu": 1}

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_vit.export.rewrites.moves import Subgraph, move, trace_back
-from edge_vit.export.rewrites.probe import find_shapes
+from edge_vit.export.rewrites.probe import make_probes
 from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, replace_value
 from edge_vit.graph.sites import Block, find_blocks
@@ -65,7 +65,8 @@ def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:
         ends = [value for layer in layers for value in (layer.output, layer.input)]
         context = block.attention.context.outputs[0]
         wanted.update(dict.fromkeys([block.root, context, *block.attention.operands, *ends]))
-    shapes = find_shapes(model, list(wanted), _PROBE_BATCH)
+    (probe,) = make_probes(model, _PROBE_BATCH)
+    shapes = probe.shapes(list(wanted))
     left: dict[str, list[int]] = {}
     for block in blocks:
         try:

@@ -16,7 +16,7 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
 from edge_vit.export.rewrites.naming import forget_names
-from edge_vit.export.rewrites.probe import PROBE_BATCHES, find_shapes, run_values
+from edge_vit.export.rewrites.probe import PROBE_BATCHES, make_probes
 from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, add_constant, replace_value
 from edge_vit.graph.walk import Array
@@ -52,8 +52,9 @@ def fold_constants(model: ir.Model) -> None:
         inferring = _inferring_reshapes(derived)
         reshaped = [node.outputs[0] for node in inferring]
         batches = _find_batches(graph)
-        shapes = [find_shapes(model, reshaped, batch) for batch in batches if reshaped]
-        runs = [run_values(model, derived, batch) for batch in batches]
+        probes = make_probes(model, *batches)
+        shapes = [probe.shapes(reshaped) for probe in probes]
+        runs = [probe.arrays(derived) for probe in probes]
         for node in inferring:
             _fix_target(graph, node, [np.array(shape[node.outputs[0]]) for shape in shapes])
         known = frozenset(derived)
@@ -67,6 +68,20 @@ def fold_constants(model: ir.Model) -> None:
             node.outputs[0].replace_all_uses_with(walk.data_input(node))
     _drop_zero_additions(graph)
     passes.RemoveUnusedNodesPass()(model)
+
+
+def drop_idle_casts(graph: ir.Graph) -> None:
+    """Remove casts of values to the type that they have. Needs known types.
+
+    Exporters write one behind a softmax in float32, for models that run in half precision too.
+    """
+    for node in list(graph):
+        if node.op_type != "Cast" or node.outputs[0].is_graph_output():
+            continue
+        source = walk.data_input(node)
+        if source.dtype == ir.DataType(node.attributes["to"].as_int()):
+            node.outputs[0].replace_all_uses_with(source)
+            graph.remove(node, safe=True)
 
 
 def keep_batch_dimension(graph: ir.Graph) -> None:
@@ -280,7 +295,8 @@ def _condition(model: ir.Model, node: ir.Node, where: str) -> bool:
             f"{where} chooses between two branches by what is in the image. Export the model "
             "without that choice"
         )
-    runs = [run_values(model, [condition], batch) for batch in _find_batches(model.graph)]
+    probes = make_probes(model, *_find_batches(model.graph))
+    runs = [probe.arrays([condition]) for probe in probes]
     found = {bool(np.reshape(run[condition.name or ""], -1)[0]) for run in runs}
     if len(found) > 1:
         raise SpecError(

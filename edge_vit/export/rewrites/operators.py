@@ -7,7 +7,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
-from edge_vit.export.rewrites.probe import find_shapes
+from edge_vit.export.rewrites.probe import make_probes
 from edge_vit.graph.edit import Builder, replace_value
 from edge_vit.graph.walk import (
     array_of,
@@ -111,7 +111,8 @@ def write_grid_samples(model: ir.Model) -> tuple[str, ...]:
     if not nodes:
         return ()
     wanted = [value for node in nodes for value in node.inputs if value is not None]
-    shapes = find_shapes(model, wanted, _PROBE_BATCH)
+    (probe,) = make_probes(model, _PROBE_BATCH)
+    shapes = probe.shapes(wanted)
     left = Counter[str]()
     for node in nodes:
         why = _refusal(node, shapes[data_input(node)])

@@ -19,27 +19,60 @@ from edge_vit.graph.weightless import Weights, split_weights
 PROBE_BATCHES = (2, 3)  # not 1: what an exporter says of one image need not hold for more
 
 
-def run_values(model: ir.Model, values: Sequence[ir.Value], batch: int) -> dict[str, Array]:
-    """Return the arrays of `values`, by name, for one run of `batch` images of seeded noise."""
-    names = [value.name or "" for value in values]
-    proto, weights = _at_batch(model, batch)
-    _fix_shapes(proto.graph, _infer(proto))
-    return _run(keep_needed(expose(proto, names, only=True)), names, batch, weights)
+class Probe:
+    """A model for one batch size, whose values are looked at without a change to it."""
+
+    def __init__(self, proto: onnx.ModelProto, weights: Weights, batch: int) -> None:
+        """`proto`, whose inputs besides its own are the `weights`, may leave its batch open."""
+        self._proto, self._weights, self._batch = onnx.ModelProto(), weights, batch
+        self._proto.CopyFrom(proto)
+        for value in self._proto.graph.input:
+            if value.name not in weights:
+                first = value.type.tensor_type.shape.dim[0]
+                first.dim_value = first.dim_value or batch
+        self._inferred = _infer(self._proto)
+
+    def shapes(self, values: Sequence[ir.Value]) -> dict[ir.Value, tuple[int, ...]]:
+        """Return the shapes of `values`: inferred, or seen in a run."""
+        if all(value.name in self._inferred for value in values):
+            return {value: self._inferred[value.name or ""] for value in values}
+        names = {value: f"shape_of/{value.name}" for value in values}
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._proto)
+        for value, name in names.items():
+            proto.graph.node.append(onnx.helper.make_node("Shape", [value.name or ""], [name]))
+        found = self._run(expose(proto, names.values(), only=True), list(names.values()))
+        return {value: tuple(found[name].tolist()) for value, name in names.items()}
+
+    def arrays(self, values: Sequence[ir.Value]) -> dict[str, Array]:
+        """Return the arrays of `values`, by name, for one run of images of seeded noise."""
+        names = [value.name or "" for value in values]
+        proto = expose(self._proto, names, only=True)
+        _fix_shapes(proto.graph, self._inferred)
+        return self._run(keep_needed(proto), names)
+
+    def _run(self, proto: onnx.ModelProto, names: list[str]) -> dict[str, Array]:
+        session = open_graph(proto, as_written=True)
+        weights = self._weights
+        feeds = {
+            value.name: weights[value.name].numpy()
+            if value.name in weights
+            else _noise(value, self._batch)
+            for value in session.get_inputs()
+        }
+        try:
+            return dict(zip(names, session.run(names, feeds), strict=True))
+        except Exception as error:  # ONNX Runtime raises a class of its own for every status code
+            raise SpecError(
+                f"the graph does not run at batch size {self._batch}: {one_line(error)}"
+            ) from None
 
 
-def find_shapes(
-    model: ir.Model, values: Sequence[ir.Value], batch: int
-) -> dict[ir.Value, tuple[int, ...]]:
-    """Return the shapes of `values` for `batch` images: inferred, or seen in a run."""
-    proto, weights = _at_batch(model, batch)
-    found = _infer(proto)
-    if all(value.name in found for value in values):
-        return {value: found[value.name or ""] for value in values}
-    names = {value: f"shape_of/{value.name}" for value in values}
-    for value, name in names.items():
-        proto.graph.node.append(onnx.helper.make_node("Shape", [value.name or ""], [name]))
-    shapes = _run(expose(proto, names.values(), only=True), list(names.values()), batch, weights)
-    return {value: tuple(shapes[name].tolist()) for value, name in names.items()}
+def make_probes(model: ir.Model, *batches: int) -> list[Probe]:
+    """Return a probe of `model` for each of `batches`."""
+    proto, weights = split_weights(model)
+    del proto.graph.value_info[:]  # shapes that are noted in it hold for any batch
+    return [Probe(proto, weights, batch) for batch in batches]
 
 
 def runner_of(
@@ -80,20 +113,6 @@ def runner_of(
     return run
 
 
-def _at_batch(model: ir.Model, batch: int) -> tuple[onnx.ModelProto, Weights]:
-    """Return `model` for `batch` images, where it leaves that open, and its weights by themselves.
-
-    Shapes that are noted in it are left out.
-    """
-    proto, weights = split_weights(model)
-    del proto.graph.value_info[:]
-    for value in proto.graph.input:
-        if value.name not in weights:
-            first = value.type.tensor_type.shape.dim[0]
-            first.dim_value = first.dim_value or batch
-    return proto, weights
-
-
 def _infer(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the shape of each value that follows from the graph alone."""
     inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
@@ -114,22 +133,6 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> N
             shape = shapes[node.input[0]][bounds.get("start", 0) : bounds.get("end")]
             value = onnx.numpy_helper.from_array(np.array(shape, np.int64))
             node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=value))
-
-
-def _run(
-    proto: onnx.ModelProto, names: list[str], batch: int, weights: Weights
-) -> dict[str, Array]:
-    session = open_graph(proto, as_written=True)
-    feeds = {
-        value.name: weights[value.name].numpy() if value.name in weights else _noise(value, batch)
-        for value in session.get_inputs()
-    }
-    try:
-        return dict(zip(names, session.run(names, feeds), strict=True))
-    except Exception as error:  # ONNX Runtime raises a class of its own for every status code
-        raise SpecError(
-            f"the graph does not run at batch size {batch}: {one_line(error)}"
-        ) from None
 
 
 def _noise(value: Any, batch: int) -> Array:
