@@ -1,6 +1,7 @@
 """Every source and model that edge-vit promises: parity, sites, canonical form, quantized sites.
 
-`make test` cuts them to two blocks; `make test-full` takes them whole and records the parity.
+`make test` cuts them to two narrow blocks of few tokens; `make test-full` takes them whole and
+records the parity.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.runtime.cpu import has_vnni
 
 LAYER_SCALE = {"Mul": 2}
+CUT_DEPTH, CUT_HEADS, CUT_WIDTH = 2, 3, 96
+CUT_NAMES = {
+    "edgevit": ("depth", "num_heads", "embed_dim"),
+    "timm": ("depth", "num_heads", "embed_dim"),
+    "torchvision": ("num_layers", "num_heads", "hidden_dim"),
+    "hf": ("num_hidden_layers", "num_attention_heads", "hidden_size"),
+}
+"""What each library calls the blocks, heads and channels."""
 ROTARY = {"Mul": 4, "Add": 2, "Neg": 2, "Slice": 4, "Split": 2, "Concat": 4, "Transpose": 1}
 
 
@@ -43,11 +52,11 @@ class Case:
     """A model, and what is to be learnt of it.
 
     Attributes:
+        cut: image side and tokens of the cut model.
         more: operators of a block beside the usual ones.
-        shrunk: image side and tokens in the cut run, where the real ones take long.
         is_other_size: another size of a model in this table, by the same code: only taken whole.
-        has_own_code: whether no other case is of nearly the same class. Cut, the others come from
-            torch's older exporter, in a thirtieth of the time; whole, from the one in use.
+        has_own_code: whether no other case is exported alike. Cut, the others come from torch's
+            older exporter, in a thirtieth of the time; whole, from the one in use.
         config: of a transformers model, whose class is the target of the address.
     """
 
@@ -57,50 +66,52 @@ class Case:
     embed_dim: int
     num_tokens: int
     task: str = "classification"
+    cut: tuple[int, int] = (64, 17)
     more: Mapping[str, int] = field(default_factory=dict)
-    shrunk: tuple[int, int] | None = None
     is_other_size: bool = False
-    has_own_code: bool = True
+    has_own_code: bool = False
     config: Mapping[str, object] = field(default_factory=dict)
 
 
-def _dino(name: str, num_tokens: int, shrunk: tuple[int, int]) -> Case:
-    return Case(
-        *(f"timm:{name}", 12, 6, 384, num_tokens, "features", LAYER_SCALE, shrunk),
-        has_own_code=False,
-    )
-
-
-def _transformers(name: str, num_tokens: int, task="classification", more=None, **config) -> Case:
-    small = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
-    return Case(
-        *(f"hf:{name}", 12, 6, 384, num_tokens, task, more or {}),
-        has_own_code=name in ("ViTForImageClassification", "DINOv3ViTModel"),
-        config=small | config,
-    )
+def _transformers(name: str, num_tokens: int, task="classification", **said) -> Case:
+    config = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+    config |= said.pop("config", {})
+    return Case(f"hf:{name}", 12, 6, 384, num_tokens, task, config=config, **said)
 
 
 pytestmark = pytest.mark.uncounted
 
 CASES = (
-    Case("edgevit:vit_digits", 6, 3, 96, 17),
+    Case("edgevit:vit_digits", 6, 3, 96, 17, cut=(32, 17)),
     Case("edgevit:vit_tiny_patch16_224", 12, 3, 192, 197, is_other_size=True),
-    Case("timm:vit_tiny_patch16_224", 12, 3, 192, 197),
+    Case("timm:vit_tiny_patch16_224", 12, 3, 192, 197, has_own_code=True),
     Case("timm:vit_small_patch16_224", 12, 6, 384, 197, is_other_size=True),
     Case("timm:vit_base_patch16_224", 12, 12, 768, 197, is_other_size=True),
     Case("timm:vit_base_patch32_384", 12, 12, 768, 145, is_other_size=True),
-    Case("timm:deit3_small_patch16_224", 12, 6, 384, 197, more=LAYER_SCALE, has_own_code=False),
-    Case("timm:deit_tiny_distilled_patch16_224", 12, 3, 192, 198, has_own_code=False),
-    _dino("vit_small_patch14_dinov2", 1 + 37 * 37, shrunk=(126, 1 + 9 * 9)),
-    _dino("vit_small_patch14_reg4_dinov2", 1 + 4 + 37 * 37, shrunk=(126, 1 + 4 + 9 * 9)),
-    Case("timm:vit_base_patch16_siglip_224", 12, 12, 768, 196, "features"),
+    Case("timm:deit3_small_patch16_224", 12, 6, 384, 197, more=LAYER_SCALE),
+    Case("timm:deit_tiny_distilled_patch16_224", 12, 3, 192, 198, cut=(64, 18)),
+    *(
+        Case(f"timm:{name}", 12, 6, 384, extra + 37 * 37, "features", (56, extra + 16), LAYER_SCALE)
+        for name, extra in (
+            ("vit_small_patch14_dinov2", 1),
+            ("vit_small_patch14_reg4_dinov2", 1 + 4),
+        )
+    ),
+    Case("timm:vit_base_patch16_siglip_224", 12, 12, 768, 196, "features", cut=(64, 16)),
     Case("torchvision:vit_b_16", 12, 12, 768, 197, is_other_size=True),
-    Case("torchvision:vit_b_32", 12, 12, 768, 50),
+    Case("torchvision:vit_b_32", 12, 12, 768, 50, cut=(128, 17), has_own_code=True),
     Case("torchvision:vit_l_16", 24, 16, 1024, 197, is_other_size=True),
     _transformers("ViTForImageClassification", 197),
-    _transformers("DeiTForImageClassification", 198),
-    _transformers("Dinov2Model", 257, task="features", more=LAYER_SCALE, patch_size=14),
-    _transformers("DINOv3ViTModel", 197, task="features", more=ROTARY | {"Mul": 6}),
+    _transformers("DeiTForImageClassification", 198, cut=(64, 18)),
+    _transformers(
+        *("Dinov2Model", 257, "features"),
+        cut=(56, 17),
+        more=LAYER_SCALE,
+        config={"patch_size": 14},
+    ),
+    _transformers(
+        *("DINOv3ViTModel", 197, "features"), more=ROTARY | {"Mul": 6}, has_own_code=True
+    ),
 )
 """With the facts that each model's paper or config states."""
 
@@ -116,11 +127,11 @@ class Proven:
     parity: Parity
 
 
-def prove(case: Case, folder, depth: int | None = None) -> Proven:
-    """Export `case`, cut to `depth` blocks, or whole."""
-    source = open_case(case, folder, depth)
+def prove(case: Case, folder, *, is_cut: bool = False) -> Proven:
+    """Export `case`, cut or whole."""
+    source = open_case(case, folder, is_cut=is_cut)
     reseed(source.module)
-    trace = trace_module if depth is None or case.has_own_code else trace_small
+    trace = trace_small if is_cut and not case.has_own_code else trace_module
     proto = trace(source.module, source.preprocess.image_size)
     graph = make_canonical(proto, source.preprocess, source.task)
     images = sample_photos(source.preprocess)
@@ -130,36 +141,39 @@ def prove(case: Case, folder, depth: int | None = None) -> Proven:
     return Proven(case, source, graph, images, parity)
 
 
-def open_case(case: Case, folder, depth: int | None) -> TorchSource:
+def open_case(case: Case, folder, *, is_cut: bool = False) -> TorchSource:
     scheme = case.address.partition(":")[0]
-    address, arguments = case.address, {}
-    size = (case.shrunk[0], case.shrunk[0]) if depth and case.shrunk else None
+    address, names = case.address, CUT_NAMES[scheme]
+    cut = dict(zip(names, (CUT_DEPTH, CUT_HEADS, CUT_WIDTH), strict=True)) if is_cut else {}
+    size = (case.cut[0], case.cut[0]) if is_cut else None
     with pytest.MonkeyPatch.context() as patch:
-        if scheme == "torchvision" and depth:
-            make = vision_transformer._vision_transformer  # its builders fix the depth
+        if scheme == "torchvision" and is_cut:
+            make = vision_transformer._vision_transformer  # its builders fix what is cut
+            narrow = {**cut, "mlp_dim": 4 * CUT_WIDTH}
             patch.setattr(
                 vision_transformer,
                 "_vision_transformer",
-                lambda **said: make(**{**said, "num_layers": depth}),
+                lambda **said: make(**{**said, **narrow}),
             )
+            cut = {}
         elif scheme == "hf":
-            address = f"hf:{write_config(case, folder)}"
-            arguments = {"num_hidden_layers": depth} if depth else {}
-        elif depth:
-            arguments = {"depth": depth}
+            narrow = {**cut, "intermediate_size": 4 * CUT_WIDTH} if is_cut else {}
+            side = case.cut[0] if is_cut else 224
+            address = f"hf:{write_config(case, folder, side, narrow)}"
+            cut, size = {}, None
         return open_source(
-            SourceRequest(address, random_weights=True, model_args=arguments, image_size=size)
+            SourceRequest(address, random_weights=True, model_args=cut, image_size=size)
         )
 
 
-def write_config(case: Case, folder):
+def write_config(case: Case, folder, side: int, narrow: Mapping[str, object]):
     """Write the folder that the hub would give, without weights."""
     name = case.address.partition(":")[2]
-    config = getattr(transformers, name).config_class(architectures=[name], **case.config)
-    config.save_pretrained(folder)
+    config = {"image_size": side, **case.config, **narrow}
+    getattr(transformers, name).config_class(architectures=[name], **config).save_pretrained(folder)
     images = {
         "image_processor_type": "ViTImageProcessor",
-        "size": {"height": 224, "width": 224},
+        "size": {"height": side, "width": side},
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
@@ -194,7 +208,7 @@ CUT = tuple(case for case in CASES if not case.is_other_size)
 
 @pytest.fixture(scope="module", params=CUT, ids=lambda case: case.address)
 def cut(request, tmp_path_factory) -> Proven:
-    return prove(request.param, tmp_path_factory.mktemp("model"), depth=2)
+    return prove(request.param, tmp_path_factory.mktemp("model"), is_cut=True)
 
 
 def assert_looks_at_images(parity: Parity) -> None:
@@ -218,7 +232,7 @@ def test_has_the_canonical_form_and_four_sites_per_block(cut):
     assert cut.graph.notes == ()
     assert_canonical(
         cut.graph.model,
-        depth=2,
+        depth=CUT_DEPTH,
         image_size=cut.source.preprocess.image_size,
         output="logits" if cut.case.task == "classification" else "features",
         more=cut.case.more,
@@ -227,13 +241,13 @@ def test_has_the_canonical_form_and_four_sites_per_block(cut):
 
 def test_says_depth_heads_width_and_tokens(cut):
     graph, case = cut.graph, cut.case
-    assert (graph.depth, graph.num_heads, graph.embed_dim) == (2, case.num_heads, case.embed_dim)
-    assert graph.num_tokens == (case.shrunk[1] if case.shrunk else case.num_tokens)
+    found = (graph.depth, graph.num_heads, graph.embed_dim, graph.num_tokens)
+    assert found == (CUT_DEPTH, CUT_HEADS, CUT_WIDTH, case.cut[1])
     assert cut.source.task == case.task
 
 
 def test_exactly_the_sites_are_quantized(cut):
-    sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
+    sites = {f"block{index}/{role}" for index in range(CUT_DEPTH) for role in ROLES}
     assert quantized_sites(cut.graph.model) == sites
 
 
@@ -241,7 +255,7 @@ def test_exactly_the_sites_are_quantized(cut):
 def test_onnx_runtime_runs_every_site_in_int8(cut, write, tmp_path):
     model = write(kernels.quantize_blindly(cut.graph.model))
     products = kernels.onnx_runtime_products(model, tmp_path)
-    sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
+    sites = {f"block{index}/{role}" for index in range(CUT_DEPTH) for role in ROLES}
     assert products.int8 - {"embed/pixels"} == sites
     assert not products.floating & sites
 
@@ -249,7 +263,7 @@ def test_onnx_runtime_runs_every_site_in_int8(cut, write, tmp_path):
 @pytest.mark.skipif(not has_vnni(), reason="without VNNI, OpenVINO is told to compute in float")
 def test_openvino_runs_every_site_in_int8(cut):
     products = kernels.openvino_products(kernels.quantize_blindly(cut.graph.model))
-    sites = {f"block{index}/{role}" for index in range(2) for role in ROLES}
+    sites = {f"block{index}/{role}" for index in range(CUT_DEPTH) for role in ROLES}
     assert products.int8 == sites
     assert not products.floating & sites
 
@@ -257,7 +271,7 @@ def test_openvino_runs_every_site_in_int8(cut):
 @pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is for x86-64 Linux alone")
 def test_tensorrt_builds_fp16_and_int8(cut):
     """Strongly typed, with INT8 on both inputs of every site and float16 in all other products."""
-    assert_builds(cut.graph.model, 2)
+    assert_builds(cut.graph.model, CUT_DEPTH)
 
 
 def assert_builds(model: onnx.ModelProto, depth: int) -> None:
@@ -277,7 +291,7 @@ def assert_builds(model: onnx.ModelProto, depth: int) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.address)
 @pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is for x86-64 Linux alone")
 def test_tensorrt_builds_the_whole_model(case, batch, tmp_path):
-    source = open_case(case, tmp_path, None)
+    source = open_case(case, tmp_path)
     reseed(source.module)
     proto = trace_module(source.module, source.preprocess.image_size, batch)
     graph = make_canonical(proto, source.preprocess, source.task)
