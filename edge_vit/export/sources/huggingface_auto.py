@@ -21,7 +21,7 @@ def find_family(transformers: ModuleType, config: Any) -> Family | None:
     bare = tables.MODEL_FOR_IMAGE_MAPPING_NAMES.get(kind, tables.MODEL_MAPPING_NAMES.get(kind))
     if classifier is None:
         is_of_images = kind in tables.MODEL_FOR_IMAGE_MAPPING_NAMES
-        options = {"feature": "pooler_output", "has_classifier": False, "sizes": "free"}
+        options: Any = {"feature": "pooler_output", "has_classifier": False, "sizes": "free"}
         return Family(bare, base="", **options) if is_of_images else None
     first = classifier if isinstance(classifier, str) else classifier[0]
     name = first.partition(HEAD)[0]
