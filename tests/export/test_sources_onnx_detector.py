@@ -190,15 +190,26 @@ def test_a_graph_whose_decoding_is_another_is_refused(write, tmp_path):
         open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))
 
 
-def test_a_detector_by_other_names_is_told_what_is_known(write, tmp_path):
-    graph = onnx.load(write("named"))
+def rename(path, target, **names):
+    graph = onnx.load(path)
     for node in graph.graph.node:
-        node.output[:] = [name.replace("logits", "cls") for name in node.output]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
     for output in graph.graph.output:
-        output.name = output.name.replace("logits", "cls")
-    onnx.save(graph, tmp_path / "other.onnx")
-    with pytest.raises(SpecError, match=r"got 'pred_boxes' .*'cls' .*known as logits and pred_box"):
-        open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))
+        output.name = names.get(output.name, output.name)
+    onnx.save(graph, target)
+    return target
+
+
+def test_a_detector_by_other_names_is_known_by_its_shapes(write, tmp_path):
+    path = rename(write("named"), tmp_path / "1.onnx", logits="cls", pred_boxes="bbox_out")
+    source = open_source(SourceRequest(f"onnx:{path}", **SAID))
+    assert [output.name for output in source.model.graph.output] == ["cls", "bbox_out"]
+    path = rename(write("named"), tmp_path / "2.onnx", logits="a", pred_boxes="b")
+    with pytest.raises(SpecError, match=r"got 'b' .*'a' .*known as logits .* --task detection"):
+        open_source(SourceRequest(f"onnx:{path}", **SAID))
+    source = open_source(SourceRequest(f"onnx:{path}", **SAID, task="detection"))
+    assert [output.name for output in source.model.graph.output] == ["a", "b"]
 
 
 def test_an_iou_for_suppression_is_a_share(write):
@@ -206,17 +217,111 @@ def test_an_iou_for_suppression_is_a_share(write):
         export(write("named"), nms=1.0)
 
 
+def append(path, target, output, *nodes, **constants):
+    """Write the graph at `path` with `nodes` behind its `output`, which then reads ``inner``."""
+    rename(path, target, **{output: "inner"})
+    graph = onnx.load(target)
+    for name, array in constants.items():
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    for operator, inputs, outputs in nodes:
+        graph.graph.node.append(onnx.helper.make_node(operator, inputs, outputs))
+    place = [value.name for value in graph.graph.output].index("inner")
+    graph.graph.output[place].name = output
+    onnx.save(graph, target)
+    return target
+
+
+def outputs_of(model):
+    session = ort.InferenceSession(model if isinstance(model, bytes) else str(model))
+    pixels = np.random.default_rng(1).random((2, 3, SIDE, SIDE)).astype(np.float32)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {session.get_inputs()[0].name: pixels}), strict=True))
+
+
+_TO_CORNERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
+
+
 @pytest.mark.parametrize(
-    ("ending", "message"), [("Mul", "from .* to .*shares"), ("Add", "corners")]
+    ("matrix", "words"),
+    [
+        (np.eye(4) * SIDE, "centres and sizes in pixels of 32 x 32"),
+        (_TO_CORNERS, "corners in shares of the input"),
+        (_TO_CORNERS * SIDE, "corners in pixels of 32 x 32"),
+    ],
 )
-def test_boxes_in_pixels_or_as_corners_are_refused(write, tmp_path, ending, message):
-    graph = onnx.load(write("named"))
-    for node in graph.graph.node:
-        node.output[:] = [name.replace("pred_boxes", "inner") for name in node.output]
-    by = [640, 480, 640, 480] if ending == "Mul" else [0, 0, 1, 1]
-    values = onnx.numpy_helper.from_array(np.array(by, np.float32), "by")
-    graph.graph.initializer.append(values)
-    graph.graph.node.append(onnx.helper.make_node(ending, ["inner", "by"], ["pred_boxes"]))
-    onnx.save(graph, tmp_path / "other.onnx")
-    with pytest.raises(SpecError, match=f"output 'pred_boxes': got .*{message}"):
-        open_source(SourceRequest(f"onnx:{tmp_path / 'other.onnx'}", **SAID))
+def test_boxes_in_pixels_or_as_corners_become_shares(write, tmp_path, matrix, words):
+    plain = write("named")
+    form = ("MatMul", ["inner", "matrix"], ["pred_boxes"])
+    path = append(plain, tmp_path / "1.onnx", "pred_boxes", form, matrix=np.float32(matrix))
+    source = open_source(SourceRequest(f"onnx:{path}", **SAID))
+    assert source.outputs == ("logits", "boxes")
+    assert any(words in remark for remark in source.remarks)
+    found = outputs_of(source.model.SerializeToString())
+    wanted = outputs_of(plain)
+    np.testing.assert_allclose(found["pred_boxes/shares"], wanted["pred_boxes"], atol=1e-5)
+    np.testing.assert_array_equal(found["logits"], wanted["logits"])
+
+
+def test_boxes_of_no_unit_that_is_known_are_refused(write, tmp_path):
+    far = ("Mul", ["inner", "by"], ["pred_boxes"])
+    path = append(write("named"), tmp_path / "1.onnx", "pred_boxes", far, by=np.float32(640))
+    with pytest.raises(SpecError, match=r"'pred_boxes': got numbers from .* in pixels of 32 x 32"):
+        open_source(SourceRequest(f"onnx:{path}", **SAID))
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Softmax"])
+def test_probabilities_become_logits(write, tmp_path, operator):
+    end = (operator, ["inner"], ["logits"])
+    path = append(write("named"), tmp_path / "1.onnx", "logits", end)
+    source = open_source(SourceRequest(f"onnx:{path}", **SAID))
+    assert source.activation == operator.lower()
+    assert any(f"class scores end in {operator}" in remark for remark in source.remarks)
+    found = outputs_of(source.model.SerializeToString())
+    np.testing.assert_array_equal(found["inner"], outputs_of(write("named"))["logits"])
+
+
+def test_probabilities_without_logits_are_refused(write, tmp_path):
+    nodes = [("Sigmoid", ["inner"], ["between"]), ("Sqrt", ["between"], ["logits"])]
+    path = append(write("named"), tmp_path / "1.onnx", "logits", *nodes)
+    with pytest.raises(SpecError, match=r"'logits': got probabilities, .* without its sigmoid"):
+        open_source(SourceRequest(f"onnx:{path}", **SAID))
+
+
+def test_boxes_with_their_scores_beside_labels_are_cut_in_front_of_their_choice(write, tmp_path):
+    joined = onnx.load(write("plain"))
+    axis = onnx.numpy_helper.from_array(np.array([2]), "axis")
+    joined.graph.initializer.append(axis)
+    joined.graph.node.append(onnx.helper.make_node("Unsqueeze", ["scores", "axis"], ["column"]))
+    joined.graph.node.append(onnx.helper.make_node("Concat", ["boxes", "column"], ["dets"], axis=2))
+    labels = joined.graph.output[0]
+    del joined.graph.output[:]
+    dets = onnx.helper.make_tensor_value_info("dets", 1, ["N", QUERIES, 5])
+    joined.graph.output.extend([dets, labels])
+    onnx.save(joined, tmp_path / "1.onnx")
+    source = open_source(SourceRequest(f"onnx:{tmp_path / '1.onnx'}", **SAID))
+    plain = open_source(SourceRequest(f"onnx:{write('plain')}", **SAID))
+    ends = [[output.name for output in each.model.graph.output] for each in (source, plain)]
+    assert (source.activation, ends[0]) == ("sigmoid", ends[1])
+
+
+def test_lists_without_a_batch_are_refused(write, tmp_path):
+    """Non-maximum suppression gives as many as it finds, in one list."""
+    first = [("Gather", [f"{name}_all", "zero"], [name]) for name in ("labels", "boxes", "scores")]
+    path = rename(
+        write("plain"), tmp_path / "1.onnx", labels="labels_all", boxes="boxes_all",
+        scores="scores_all",
+    )  # fmt: skip
+    graph = onnx.load(path)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "zero"))
+    graph.graph.node.extend(onnx.helper.make_node(*each) for each in first)
+    kinds = {output.name: output.type.tensor_type.elem_type for output in graph.graph.output}
+    del graph.graph.output[:]
+    graph.graph.output.extend(
+        onnx.helper.make_tensor_value_info(
+            name.removesuffix("_all"), kind, ["n", 4][: 1 + ("boxes" in name)]
+        )
+        for name, kind in kinds.items()
+    )
+    onnx.save(graph, path)
+    with pytest.raises(SpecError, match=r"Export it without its post-processing"):
+        open_source(SourceRequest(f"onnx:{path}", **SAID))

@@ -90,8 +90,8 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         task, model, outputs = queries.task, queries.model, QUERIES
         labels, activation = check_classes(request, task, queries.num_classes), queries.activation
         remarks += queries.remarks
-    elif is_detector(model):
-        detector = as_detector(request.address, model, size_input, preprocess.image_size)
+    elif is_detector(model, request.task):
+        detector = as_detector(request, model, size_input, preprocess.image_size)
         preprocess = whole_image(request, preprocess)
         task, model, outputs = DETECTION, detector.model, OUTPUTS
         labels, activation = _settle_classes(request, detector)
