@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 
 from edge_vit.graph.edit import add_constant
@@ -58,7 +59,8 @@ def add_huge_pair(model: onnx.ModelProto, size: float = 60.0, seed: int = 0) -> 
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None  # the hidden width is another one now
-    return ir.to_proto(copy)
+    # As any graph in canonical form has them: without shapes a residual stream is not found.
+    return onnx.shape_inference.infer_shapes(ir.to_proto(copy), data_prop=True)
 
 
 def variants(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:

@@ -44,7 +44,7 @@ _FEWEST_OTHERS = 4  # images beside the golden ones, so that these can be left o
 SHARE_HELD_OUT = 4  # one image in so many, at most
 _MOST_HELD_OUT = 32  # what a forecast rests on
 
-_SHOWN = 0.5
+_SHOWN = 0.25
 """Share of what layers in FP16 are to gain that the images held out have to show, on average."""
 
 _FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
