@@ -76,6 +76,7 @@ def export_bundle(
     require("onnx_ir", "exporting a model")
     from edge_vit.export.export import export_model, export_notes, write_export
     from edge_vit.export.sources import SourceRequest
+    from edge_vit.graph.exact import return_memory
 
     wanted = find_format(precision)
     if wanted.needs_images and calibration is None:
@@ -90,6 +91,7 @@ def export_bundle(
         if not (isinstance(calibration, str | Path) and Path(calibration).exists()):
             read(None)  # what is not there is refused before the model is opened
     exported = export_model(request, static_batch=static_batch, images=read, progress=progress)
+    return_memory(len(exported.fp32))  # of the model that it was made of
     images = read(exported.spec.preprocess.clip) if read else None
     for note in () if wanted.needs_images else notes_of(images):  # else calibrating reports them
         progress.note(note)

@@ -69,6 +69,10 @@ def trace_module(
         ) from None
     assert program is not None
     proto = to_proto(program.model, spill)
+    # onnxscript's rules keep the graph that they saw last, and its inputs count what they were.
+    graph = program.model.graph
+    for value in (*graph.initializers.values(), *getattr(graph.inputs, "_ref_counter", ())):
+        value.const_value = None
     size = proto.graph.input[0].type.tensor_type.shape.dim[0]
     if batch is None and size.HasField("dim_value"):  # the exporter's own, silent way out
         raise SpecError(

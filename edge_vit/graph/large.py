@@ -26,16 +26,19 @@ _DIGEST = "weights_sha256"  # in the graph, so that its own digest tells its wei
 MIN_BYTES = 1024
 """Smaller weights stay in the graph."""
 
+_ALIGNMENT = 1 << 16  # of large weights in their file
 _INSIDE = (ir.DataType.INT64, ir.DataType.BOOL)  # shapes and indices, which decide what follows
 
 
 class Spill:
-    """A temporary folder, made when first needed, for the weights of graphs over `LIMIT`.
+    """A temporary folder, made when first needed, for the weights of graphs over a limit.
 
-    It lasts as long as this object.
+    It lasts as long as this object. `limit` is in bytes, `LIMIT` by default. It is 0 from the first
+    file on: what is made of a large graph keeps no weights in memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = LIMIT if limit is None else limit
         self._folder: Path | None = None
         self._count = 0
 
@@ -45,7 +48,19 @@ class Spill:
             self._folder = Path(tempfile.mkdtemp(prefix="edge-vit-")).resolve()
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._count += 1
+        self.limit = 0
         return self._folder / f"{self._count}.data"
+
+    def find_file(self, model: ir.Model) -> Path | None:
+        """Return the file that was written for `model` and holds all its large weights."""
+        tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value]
+        outside = [t for t in tensors if isinstance(t, ir.ExternalTensor)]
+        files = {Path(tensor.path) for tensor in outside}
+        if len(files) != 1 or any(map(_is_moved, set(tensors).difference(outside))):
+            return None
+        (path,) = files
+        most = sum(tensor.nbytes + _ALIGNMENT for tensor in outside)
+        return path if path.parent == self._folder and path.stat().st_size <= most else None
 
 
 def to_proto(model: ir.Model, spill: Spill | None, *, is_whole: bool = False) -> onnx.ModelProto:
@@ -59,7 +74,7 @@ def to_proto(model: ir.Model, spill: Spill | None, *, is_whole: bool = False) ->
     """
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value]
     moved = [t for t in tensors if is_whole or not isinstance(t, ir.ExternalTensor)]
-    if sum(tensor.nbytes for tensor in moved) > LIMIT:
+    if sum(tensor.nbytes for tensor in moved) > (spill.limit if spill else LIMIT):
         _move_weights(model, spill)
     elif is_whole:
         ir.external_data.load_to_model(model)
@@ -85,7 +100,7 @@ def serialize(model: onnx.ModelProto, name: str, spill: Spill | None) -> tuple[b
     own = ir.from_proto(model)
     if not is_large:
         return ir.to_proto(ir.external_data.load_to_model(own)).SerializeToString(), None
-    path = _move_weights(own, spill)
+    path = (spill.find_file(own) if spill else None) or _move_weights(own, spill)
     model = ir.to_proto(own)
     for entry in locations_of(model):
         entry.value = PurePosixPath(name + WEIGHTS).name
@@ -119,11 +134,7 @@ def _move_weights(model: ir.Model, spill: Spill | None) -> Path:
     values = [
         value
         for value in model.graph.initializers.values()
-        if value.const_value is not None
-        and (
-            isinstance(value.const_value, ir.ExternalTensor)
-            or (value.const_value.nbytes >= MIN_BYTES and value.const_value.dtype not in _INSIDE)
-        )
+        if value.const_value is not None and _is_moved(value.const_value)
     ]
     if spill is None:
         total = sum(value.const_value.nbytes for value in values if value.const_value)
@@ -150,3 +161,8 @@ def _move_weights(model: ir.Model, spill: Spill | None) -> Path:
             name=tensor.name,
         )
     return path
+
+
+def _is_moved(tensor: ir.TensorProtocol) -> bool:
+    is_large = tensor.nbytes >= MIN_BYTES and tensor.dtype not in _INSIDE
+    return is_large or isinstance(tensor, ir.ExternalTensor)

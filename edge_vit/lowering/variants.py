@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, Change
+from edge_vit.bundle import GOLDEN, RECORD, TABLE, WEIGHTS, Bundle, Change
 from edge_vit.bundle.record import (
     GOLDEN_IMAGES,
     SAMPLE_PHOTOGRAPHS,
@@ -19,6 +19,7 @@ from edge_vit.bundle.record import (
 from edge_vit.formats import NumberFormat
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
+from edge_vit.graph.exact import return_memory, size_of
 from edge_vit.graph.large import Spill, files_of, read_graph
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
@@ -85,8 +86,10 @@ def write_formats(
     is None where no format needs it.
     """
     proofs: dict[Precision, object] = {}
+    is_large = bundle.has(bundle.graph() + WEIGHTS)
     for each in formats:
-        request = Request(bundle, table, proofs, progress)
+        spill = Spill(0 if is_large else None)
+        request = Request(bundle, table, proofs, progress, spill)
         lowered = import_target(each.lower)(request)
         proofs[each.name] = lowered.proof
         made_by = installed_versions(*lowered.tools)
@@ -121,8 +124,11 @@ def lower_int8(request: Request) -> Lowered:
     assert table is not None, "INT8 is written from a table"
     with request.progress.step(f"writing {INT8.title}"):
         model, spill = request.read_model(), request.spill
+        num_bytes = size_of(model)
         portable = write_qdq(model, table, spill=spill)
+        return_memory(num_bytes)
         symmetric = write_qdq(model, table, is_symmetric=True, spill=spill)
+        return_memory(num_bytes)
         half = write_half(symmetric, table.int8_fp32_nodes, spill)
         del model, symmetric
         graphs = {"tensorrt": half, "ort-x64": write_ort_x64(portable, spill), "cpu": portable}
@@ -130,6 +136,7 @@ def lower_int8(request: Request) -> Lowered:
         for each in INT8.variants:
             files |= files_of(graphs[each.target], each.file, spill)
         del graphs
+        return_memory(num_bytes)
     with request.progress.step(f"trying {INT8.title} on the golden images"):
         golden = bundle.read_golden()
         proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))

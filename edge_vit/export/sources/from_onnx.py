@@ -30,6 +30,7 @@ from edge_vit.export.sources.values import (
     OnnxSource,
     check_classes,
 )
+from edge_vit.graph.exact import locations_of
 from edge_vit.graph.large import Spill
 from edge_vit.graph.weightless import without_weights
 from edge_vit.spec import Activation, ClipSpec, PreprocessSpec, TensorSpec
@@ -56,7 +57,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     path = Path(request.target)
     model = read_graph(path)
     refuse_quantized(model, request.address)
-    spill = Spill()
+    spill = Spill(0 if any(locations_of(model)) else None)
     model, num_widened = widen(model, spill)
     if num_widened:
         _log.warning(
