@@ -134,9 +134,23 @@ class FolderSource(FileSource):
             if matched.indices:
                 truth = [matched.indices[path.parts[0]] for path in listing.paths]
                 names = tuple(labels) or _names_by_index(matched.indices)
+        elif has_truth and clip is not None:
+            notes += _note_frames(folder, listing.paths)
         paths = [folder / path for path in listing.paths]
         shown = [path.as_posix() for path in listing.paths]
         super().__init__(paths, truth, names, notes, shown, clip)
+
+
+def _note_frames(folder: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return a sentence where clips are folders of images, which somebody may take for classes."""
+    own = [path.as_posix() for path in paths if (folder / path).is_dir() and path.name]
+    if not own:
+        return ()
+    shown = ", ".join(own[:3]) + (", ..." if len(own) > 3 else "")
+    return (
+        f"Each folder of images in {folder} ({shown}) is read as one clip, its images as frames. A "
+        "class folder holds videos instead, or a folder of frames for each clip.",
+    )
 
 
 class ArraySource(NotedSource):

@@ -95,6 +95,8 @@ def test_a_folder_of_frames_is_one_clip_and_folders_of_frames_are_clips_without_
     write_frames(tmp_path / "clips" / "b", LEVELS[::-1])
     source = open_image_source(tmp_path / "clips", ("a", "b"), clip=CLIP)
     assert [item.label for item in source] == [None, None]
+    (note,) = source.notes
+    assert "(a, b) is read as one clip, its images as frames" in note
     (only,) = open_image_source(tmp_path / "clips" / "b", clip=CLIP)
     assert grays(only.pixels) == READ[::-1]
 

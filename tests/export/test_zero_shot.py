@@ -51,6 +51,14 @@ def test_gives_the_logits_of_transformers(tmp_path, name, task):
     assert not [key for key in source.module.state_dict() if "text" in key]
 
 
+def test_positions_behind_the_padding_are_not_for_words(tmp_path):
+    make_pair(tmp_path, "AltCLIP", project_dim=12)
+    longest = "a photo of the red cat in snow"  # 11 tokens with "the" and both ends
+    assert open_source(ask(tmp_path, labels=("cat", longest), prompts=("the {}",))).text
+    with pytest.raises(SpecError, match=r"is 12 tokens, .* reads 11\. Shorten"):
+        open_source(ask(tmp_path, labels=("cat", f"{longest} the"), prompts=("the {}",)))
+
+
 def test_several_prompts_are_averaged_as_clip_does(clip):
     folder, model, tokenizer = clip
     pixels = torch.randn(2, 3, 32, 32)

@@ -30,7 +30,7 @@ def make_zero_shot(
         _refuse_single_labels(request, choice)
     tokenizer = _read_tokenizer(transformers, request, place)
     facts = model.config.text_config
-    longest = min(int(facts.max_position_embeddings), int(tokenizer.model_max_length))
+    longest = min(_num_positions(model, facts), int(tokenizer.model_max_length))
     padding: dict[str, object] = {"padding": True}
     if choice.activation == "sigmoid":  # SigLIP was trained on texts filled up, and reads the last
         padding = {"padding": "max_length", "max_length": longest}
@@ -57,6 +57,14 @@ def make_zero_shot(
     scale = float(model.logit_scale.detach().double().exp())
     bias = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
     return ZeroShot(ImageTower(model), matrix, scale, bias), baked(request.prompts, matrix)
+
+
+def _num_positions(model: nn.Module, facts: Any) -> int:
+    """Return how many tokens the text tower has positions for: RoBERTa's begin behind padding."""
+    tables = (m for n, m in model.named_modules() if n.endswith("position_embeddings"))
+    padding = (m.padding_idx for m in tables if isinstance(m, nn.Embedding))
+    skipped = next((index + 1 for index in padding if index is not None), 0)
+    return int(facts.max_position_embeddings) - skipped
 
 
 def _refuse_single_labels(request: SourceRequest, choice: Choice) -> None:
