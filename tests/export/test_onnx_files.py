@@ -26,14 +26,14 @@ from small_vits import (
 )
 from torch import nn
 
-from edge_vit.errors import ParityError, SpecError
+from edge_vit.errors import ArtifactError, ParityError, SpecError
 from edge_vit.export.canonical import make_canonical
 from edge_vit.export.export import export_model
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import SourceRequest
 from edge_vit.graph import large
-from edge_vit.graph.exact import locations_of
+from edge_vit.graph.exact import locations_of, open_graph
 from edge_vit.graph.sites import find_sites
 from edge_vit.spec import IMAGENET_MEAN, IMAGENET_STD
 
@@ -119,6 +119,98 @@ def test_exports_the_file_with_all_its_sites(source, tmp_path, opset, change):
     assert [value.name for value in graph.input] == ["images"]
     assert count_sites(exported) == SITES
     assert exported.record.parity.spread > 100 * exported.record.parity.max_error
+
+
+def behind(model: onnx.ModelProto, *nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """Put `nodes`, which make ``seen`` of ``given``, in front of a model; return it."""
+    name = model.graph.input[0].name
+    model.graph.input[0].name = "given"
+    for node in model.graph.node:
+        node.input[:] = ["seen" if each == name else each for each in node.input]
+    for index, node in enumerate(nodes):
+        model.graph.node.insert(index, node)
+    return model
+
+
+def set_input(model: onnx.ModelProto, kind: int, *shape: int | str) -> onnx.ModelProto:
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("given", kind, shape))
+    return model
+
+
+def take_channels_last(model: onnx.ModelProto) -> onnx.ModelProto:
+    node = helper.make_node("Transpose", ["given"], ["seen"], perm=(0, 3, 1, 2))
+    return set_input(behind(model, node), TensorProto.FLOAT, "batch", "h", "w", 3)
+
+
+def take_double(model: onnx.ModelProto) -> onnx.ModelProto:
+    node = helper.make_node("Cast", ["given"], ["seen"], to=TensorProto.FLOAT)
+    return set_input(behind(model, node), TensorProto.DOUBLE, "batch", 3, SIZE, SIZE)
+
+
+def cast_weights_like_activations(model: onnx.ModelProto) -> onnx.ModelProto:
+    weights = {weight.name for weight in model.graph.initializer}
+    for index, node in enumerate(list(model.graph.node)):
+        if node.op_type in ("MatMul", "Mul", "Div") and node.input[1] in weights:
+            cast = helper.make_node("CastLike", [node.input[1], node.input[0]], [f"cast{index}"])
+            node.input[1] = cast.output[0]
+            model.graph.node.insert(list(model.graph.node).index(node), cast)
+    return model
+
+
+def leave_shapes_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.ClearField("shape")
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [take_channels_last, take_double, cast_weights_like_activations, leave_shapes_out],
+)
+def test_what_other_exporters_write_gives_the_same(source, tmp_path, change):
+    plain = export_file(export_legacy(source, 17), tmp_path)
+    exported = export_file(change(export_legacy(source, 17)), tmp_path)
+    assert count_sites(exported) == SITES
+    assert exported.record.notes == ()
+    np.testing.assert_allclose(exported.outputs, plain.outputs, rtol=1e-5, atol=1e-5)
+
+
+def test_pixels_with_their_channels_first_are_taken(source, tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["given"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixels", "share"], ["seen"]),
+    ]
+    model = behind(export_legacy(source, 17), *nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1 / 255), "share"))
+    set_input(model, TensorProto.UINT8, "batch", 3, SIZE, SIZE)
+    onnx.save(model, tmp_path / "vit.onnx")
+    exported = export_model(SourceRequest(f"onnx:{tmp_path / 'vit.onnx'}"))
+    assert count_sites(exported) == SITES
+    assert "takes the channels of an image first" in exported.record.remarks[0]
+    session = open_graph(model)
+    wanted = session.run(None, {"given": exported.images.transpose(0, 3, 1, 2)})[0]
+    np.testing.assert_allclose(exported.outputs, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_names_the_operator_of_a_plug_in(source, tmp_path):
+    model = export_legacy(source, 17)
+    erf = next(node for node in model.graph.node if node.op_type == "Erf")
+    erf.op_type, erf.domain, erf.name = "FastErf", "my.plugins", "the one"
+    model.opset_import.append(helper.make_opsetid("my.plugins", 1))
+    line = r"node 'the one' is my\.plugins\.FastErf, an operator of a plug-in\. Export"
+    with pytest.raises(SpecError, match=line):
+        export_file(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [(b"", r"is empty\. Fetch it again"), (b"PK\3\4" + 99 * b"0", "it is cut off, or something")],
+)
+def test_a_file_that_is_no_model_is_named(tmp_path, data, line):
+    path = tmp_path / "vit.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=line):
+        export_model(SourceRequest(f"onnx:{path}"))
 
 
 def test_exports_attention_that_is_one_operator(tmp_path):

@@ -161,7 +161,7 @@ def test_float16_becomes_float32_with_the_same_weights_and_a_warning(tmp_path, c
     (weight,) = map(numpy_helper.to_array, source.model.graph.initializer)
     assert weight.dtype == np.float32
     assert (weight == bias).all()
-    assert "1 weights are float16 or bfloat16; fp32 is made of them" in caplog.text
+    assert "1 weights are float16; fp32 is made of them" in caplog.text
     onnx.checker.check_model(source.model, full_check=True)
 
 
@@ -250,9 +250,8 @@ TWO = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1,))]
 @pytest.mark.parametrize(
     ("graph", "said", "error", "message"),
     [
-        ({"shape": NHWC}, {}, SpecError, r"got float32 \(batch, 8, 8, 3\), expected one input"),
-        ({"dtype": TensorProto.DOUBLE}, {}, SpecError, r"got float64 \(batch, 3, 8, 8\)"),
-        ({"dtype": TensorProto.UINT8}, {}, SpecError, r"got uint8 \(batch, 3, 8, 8\), expected"),
+        ({"shape": ("batch", 8, 8, 4)}, {}, SpecError, r"got float32 \(batch, 8, 8, 4\), exp"),
+        ({"dtype": TensorProto.INT32}, {}, SpecError, r"got int32 \(batch, 3, 8, 8\)"),
         ({"shape": ("b", 2, 8, 8)}, {}, SpecError, r"got float32 \(b, 2, 8, 8\), expected"),
         ({"shape": ("b", 3, 8)}, {}, SpecError, r"got float32 \(b, 3, 8\), expected"),
         ({"more_inputs": TWO}, {}, SpecError, "has 2 inputs .pixels: float32.* mask: float32"),
@@ -289,7 +288,7 @@ def test_refuses_a_truncated_file(tmp_path, kept):
     path = make(tmp_path / "net.onnx")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ArtifactError, match=r"net.onnx is not a valid ONNX model"):
+    with pytest.raises(ArtifactError, match=r"net.onnx is (not a valid ONNX model|empty)"):
         open_file(path)
 
 

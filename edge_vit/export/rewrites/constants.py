@@ -123,6 +123,8 @@ def _derived_values(graph: ir.Graph) -> list[ir.Value]:
     open_shapes: set[ir.Value] = set()
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
+        if node.op_type == "CastLike":
+            inputs = inputs[:1]  # of the other the type alone is read
         unknown = [not walk.is_constant(value) and value not in derived for value in inputs]
         if _has_open_shape(node, unknown) or (
             node.op_type not in _SHAPE_OPS and not open_shapes.isdisjoint(inputs)

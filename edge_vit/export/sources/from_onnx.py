@@ -19,7 +19,12 @@ from edge_vit.export.sources.onnx_detector import (
     is_detector,
     take_sizes,
 )
-from edge_vit.export.sources.onnx_file import read_graph, refuse_quantized, widen
+from edge_vit.export.sources.onnx_file import (
+    read_graph,
+    refuse_foreign,
+    refuse_quantized,
+    to_float32,
+)
 from edge_vit.export.sources.onnx_masks import OUTPUTS as QUERIES
 from edge_vit.export.sources.onnx_masks import take_queries
 from edge_vit.export.sources.request import SourceRequest
@@ -41,6 +46,14 @@ _WANTED = (
     "expected one input, float32 (batch, 3, height, width) or uint8 (batch, height, width, 3), "
     "for clips with the frames behind the batch or, in float32, behind the channels"
 )
+_LAST = "the model takes the channels of an image last: swapped in the graph"
+_FIRST = "the model takes the channels of an image first: swapped in the graph"
+_ORDERS = (
+    # type, number of axes, where the channels are and should be, the order back, a remark
+    ("float32", 5, 1, 2, (0, 2, 1, 3, 4), CHANNELS_REMARK),
+    ("float32", 4, 3, 1, (0, 2, 3, 1), _LAST),
+    ("uint8", 4, 1, 3, (0, 3, 1, 2), _FIRST),
+)
 _CHOOSES = frozenset({"TopK", "ArgMax", "ArgMin", "NonMaxSuppression"})
 _PASSED = frozenset(
     {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
@@ -57,20 +70,16 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     path = Path(request.target)
     model = read_graph(path)
     refuse_quantized(model, request.address)
+    refuse_foreign(model, request.address)
     spill = Spill(0 if any(locations_of(model)) else None)
-    model, num_widened = widen(model, spill)
-    if num_widened:
-        _log.warning(
-            "%s: %d weights are float16 or bfloat16; fp32 is made of them as they are, and that is "
-            "what everything is compared with",
-            request.address,
-            num_widened,
-        )
+    model, remark = to_float32(model, spill)
+    if remark:
+        _log.warning("%s: %s", request.address, remark)
     is_gray = _takes_gray(model.graph)
     if is_gray:
         _take_colour(model)
     model, size_input = take_sizes(model)
-    remarks = ((GRAY_REMARK,) if is_gray else ()) + _put_frames_first(model)
+    remarks = ((GRAY_REMARK,) if is_gray else ()) + _order_axes(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
@@ -171,27 +180,29 @@ def _take_colour(model: ModelProto) -> None:
     onnx.checker.check_model(without_weights(model))
 
 
-def _put_frames_first(model: ModelProto) -> tuple[str, ...]:
-    """Let a graph of one input (batch, 3, frames, height, width) take the frames before channels.
+def _order_axes(model: ModelProto) -> tuple[str, ...]:
+    """Let a graph of one input take its axes in edge-vit's order, where it is in another one.
 
-    Return a sentence about it, or nothing.
+    That is float32 (batch, 3, height, width), of clips (batch, frames, 3, ...), or uint8 with the
+    channels last. Return a sentence about it, or nothing.
     """
     graph = model.graph
-    image = _describe(graph.input[0]) if len(graph.input) == 1 else None
-    if image is None or image.dtype != "float32" or len(image.shape) != 5 or image.shape[1] != 3:
+    if len(graph.input) != 1:
         return ()
-    if image.shape[2] == 3:  # three frames: which is which cannot be seen
+    image = _describe(graph.input[0])
+    orders = (each for each in _ORDERS if each[:2] == (image.dtype, len(image.shape)))
+    _, rank, given, ours, order, remark = next(orders, ("", 0, 0, 0, (), ""))
+    # Where both are 3, which is which cannot be seen.
+    if not rank or image.shape[given] != 3 or image.shape[ours] == 3:
         return ()
-    swapped = f"{image.name}/channels_first"
+    swapped = f"{image.name}/as_exported"
     for node in graph.node:
         node.input[:] = [swapped if name == image.name else name for name in node.input]
-    graph.node.insert(
-        0, helper.make_node("Transpose", [image.name], [swapped], perm=(0, 2, 1, 3, 4))
-    )
-    batch, channels, frames, *size = image.shape
-    shape = [batch, frames, channels, *size]
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.FLOAT, shape))
-    return (CHANNELS_REMARK,)
+    graph.node.insert(0, helper.make_node("Transpose", [image.name], [swapped], perm=order))
+    shape = [image.shape[order.index(axis)] for axis in range(rank)]
+    kind = graph.input[0].type.tensor_type.elem_type
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(image.name, kind, shape))
+    return (remark,)
 
 
 def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:
@@ -202,7 +213,10 @@ def _find_input(request: SourceRequest, graph: GraphProto) -> TensorSpec:
     inputs = [_describe(value) for value in graph.input]
     if len(inputs) != 1:
         found = ", ".join(f"{spec.name}: {spec}" for spec in inputs) or "none"
-        raise SpecError(f"{request.address} has {len(inputs)} inputs ({found}), {_WANTED}")
+        raise SpecError(
+            f"{request.address} has {len(inputs)} inputs ({found}), {_WANTED}. Write the values of "
+            "another input into the file, as an initializer of its name"
+        )
     image = inputs[0]
     axis = {"float32": -3, "uint8": -1}.get(image.dtype)
     channels = image.shape[axis] if axis is not None and len(image.shape) in (4, 5) else 0

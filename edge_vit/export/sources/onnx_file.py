@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.export.sources.values import first_line
@@ -25,6 +25,9 @@ from edge_vit.graph.weightless import without_weights
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+_RUNTIMES = ("com.microsoft", "ai.onnx.", "com.ms.")
+"""Beginnings of the domains whose operators ONNX Runtime runs; what is of no use is named later."""
 
 _QUANTIZING = re.compile(
     r"[Qq]uantize|Integer|QLinear|NBits|Bnb4|^Q(Attention|Gemm|MoE|Embed|Ordered)"
@@ -59,13 +62,20 @@ def read_graph(path: Path) -> ModelProto:
             f"{path} has {size / 2**30:.1f} GiB, and a graph ends at 2. Save it with its weights "
             "beside it: onnx.save(model, FILE, save_as_external_data=True)"
         )
+    if not size:
+        raise ArtifactError(f"{path} is empty. Fetch it again")
     refuse_lfs_pointer(path)
     try:
         model = onnx.load(path, load_external_data=False)
         _load_external_data(path, model)
+        _note_shapes(model)
         is_outside = any(locations_of(model))
         onnx.checker.check_model(without_weights(model) if is_outside else model)
-    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+    except DecodeError:
+        raise ArtifactError(
+            f"{path} is not a valid ONNX model: it is cut off, or something else. Fetch it again"
+        ) from None
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
     for tensor in model.graph.initializer:  # infinity passes: attention masks hold it
         if tensor.data_type in _FLOATS:
@@ -82,6 +92,21 @@ def read_graph(path: Path) -> ModelProto:
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
     return model
+
+
+def _note_shapes(model: ModelProto) -> None:
+    """Write shapes to inputs and outputs without one: an image's sides are open, outputs follow."""
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        if kind.elem_type and not kind.HasField("shape"):
+            for name in ("batch", "channels", "height", "width"):
+                kind.shape.dim.add(dim_param=name)
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph.output
+    for value, known in zip(model.graph.output, inferred, strict=True):
+        if not value.type.tensor_type.HasField("shape"):
+            value.CopyFrom(known)
 
 
 def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
@@ -103,28 +128,50 @@ def fix_batch(model: ModelProto, address: str, batch: int | None) -> int | None:
     return own or batch
 
 
-def widen(model: ModelProto, spill: Spill) -> tuple[ModelProto, int]:
-    """Let everything that is float16 or bfloat16 in `model` be float32.
+def to_float32(model: ModelProto, spill: Spill) -> tuple[ModelProto, str]:
+    """Let everything that is float16 or bfloat16 in `model` be float32; float64, if images are.
 
-    Return it, its weights in a file of `spill` where they are too many by that, and how many were.
+    Return it, its weights in a file of `spill` where they are too many by that, and a sentence
+    about them or nothing.
 
-    Every weight keeps its value. What the graph rounded to 16 bits between two operators is not
-    rounded any more, so its outputs are those that the file's author trained, or closer to them.
+    Narrower weights keep their value. What the graph rounded to 16 bits between two operators is
+    not rounded any more, so its outputs are those that the file's author trained, or closer to
+    them.
     """
-    count = 0
+    kinds = set(_HALVES)
+    if any(v.type.tensor_type.elem_type == TensorProto.DOUBLE for v in model.graph.input):
+        kinds.add(TensorProto.DOUBLE)
+    found = list[int]()
     for tensor in _tensors_of(model.graph):
-        if tensor.data_type in _HALVES:
+        if tensor.data_type in kinds:
+            found.append(tensor.data_type)
             array = _array_of(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-            count += 1
     for graph in _graphs_in(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
-            if value.type.tensor_type.elem_type in _HALVES:
+            if value.type.tensor_type.elem_type in kinds:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
         for attribute in (attribute for node in graph.node for attribute in node.attribute):
-            if attribute.name in ("to", "dtype") and attribute.i in _HALVES:
+            if attribute.name in ("to", "dtype") and attribute.i in kinds:
                 attribute.i = TensorProto.FLOAT
-    return (large.spilled(model, spill) if count else model), count
+    if not found:
+        return model, ""
+    names = " or ".join(helper.tensor_dtype_to_np_dtype(kind).name for kind in sorted(set(found)))
+    return large.spilled(model, spill), (
+        f"{len(found)} weights are {names}; fp32 is made of them as they are, and that is what "
+        "everything is compared with"
+    )
+
+
+def refuse_foreign(model: ModelProto, address: str) -> None:
+    """Refuse operators of a domain that neither ONNX Runtime knows nor the file defines."""
+    known = {"", "ai.onnx", *(function.domain for function in model.functions)}
+    for node in _nodes_of(model):
+        if node.domain not in known and not node.domain.startswith(_RUNTIMES):
+            raise SpecError(
+                f"{address}: node {node.name or node.output[0]!r} is {node.domain}.{node.op_type}, "
+                "an operator of a plug-in. Export the model with standard operators in its place"
+            )
 
 
 def refuse_quantized(model: ModelProto, address: str) -> None:
