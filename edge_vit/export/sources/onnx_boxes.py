@@ -47,7 +47,7 @@ def as_shares(
         index, factor, gathered, product = (
             f"{name}/{part}/{each}" for each in ("columns", "factors", "gathered", "scaled")
         )
-        given = {index: np.array(columns, np.int64), factor: np.float32(factors) / scale}
+        given = {index: np.array(columns, np.int64), factor: np.array(factors, np.float32) / scale}
         model.graph.initializer.extend(
             numpy_helper.from_array(array, each) for each, array in given.items()
         )
