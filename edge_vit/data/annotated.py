@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from edge_vit.data.class_names import key_of
 from edge_vit.data.folder import list_folder
 from edge_vit.data.images import FileSource, ImageItem
 from edge_vit.data.source import Wanted, spread
@@ -15,7 +19,7 @@ from edge_vit.errors import ImageError
 from edge_vit.spec import ClipSpec
 from edge_vit.tasks import TASKS, task_named
 from edge_vit.tasks.base import TruthFiles
-from edge_vit.tasks.detection.truth import Objects, read_coco, read_yolo
+from edge_vit.tasks.detection.truth import Objects, match_classes, read_coco, read_yolo
 
 ReadTruth = Callable[[int, ImageItem], object]
 """(index, decoded image) -> its objects, or what else is true of it."""
@@ -24,7 +28,14 @@ IMAGES = "images"
 IMAGE_FOLDERS = (IMAGES, "leftImg8bit", "img_dir")
 """Names of the folder of the images beside their truth, the last two of Cityscapes and mmseg."""
 
-_LOOKED_AT = 8  # files of truth, to say how they are read
+_LOOKED_AT = 8  # files of truth or of images, to say how they are read and where they lie
+_YAML = ("yaml", "yml")
+_LINE = r"[ \t]*(?:-|(?:\d+)[ \t]*:)[ \t]+.*(?:\n|$)"  # of a list, or a name by its index
+_NAMES = re.compile(
+    rf"^names:[ \t]*(?:[\[{{](?P<flow>[^\]}}]*)[\]}}]|(?:#.*)?\r?\n(?P<lines>(?:{_LINE})+))",
+    re.MULTILINE,
+)
+_NAME = re.compile(r"^\s*(?:-\s+|(?P<index>\d+)\s*:\s+)?(?P<name>.*?)\s*(?:\s#.*)?$")
 _CITYSCAPES = "_leftImg8bit"  # end of the names of its images, that its masks do not have
 
 
@@ -52,14 +63,16 @@ class AnnotatedSource(FileSource):
 def open_coco(address: str, wanted: Wanted) -> AnnotatedSource:
     """Return the images of a COCO annotation file, which lie beside it or in a folder near it."""
     path = Path(address)
-    objects = read_coco(path, wanted.labels)
+    objects = read_coco(path, wanted.labels, wanted.num_classes, key_of)
     if not objects:
         raise ImageError(f"{path} lists no images, expected a COCO annotation file with some")
-    folder = _folder_of(path, next(iter(objects)))
     names = list(objects)
+    folder = _folder_of(path, names)
 
     def read(index: int, item: ImageItem) -> Objects:
         found = objects[names[index]]
+        if found.size == (0, 0):
+            return replace(found, size=item.pixels.shape[:2])
         if found.size != item.pixels.shape[:2]:
             raise ImageError(
                 f"{item.name}: got {item.pixels.shape[0]} x {item.pixels.shape[1]} pixels, but "
@@ -71,17 +84,21 @@ def open_coco(address: str, wanted: Wanted) -> AnnotatedSource:
     return AnnotatedSource([folder / name for name in names], names, read, wanted.labels)
 
 
-def _folder_of(path: Path, name: str) -> Path:
-    """Return the folder in which the image `name` of the annotation file at `path` lies."""
+def _folder_of(path: Path, names: Sequence[str]) -> Path:
+    """Return the folder in which the images `names` of the annotation file at `path` lie.
+
+    The one that holds most of those looked at: some may be missing.
+    """
     split = path.stem.removeprefix("instances_")
     parents = (path.parent, path.parent.parent)
     below = (Path(), Path(split), Path(IMAGES), Path(IMAGES, split))
-    folders = [parent / folder for parent in parents for folder in below]
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder
+    folders = list(dict.fromkeys(parent / folder for parent in parents for folder in below))
+    some = list(itertools.compress(names, spread(len(names), _LOOKED_AT)))
+    counts = [sum((folder / name).is_file() for name in some) for folder in folders]
+    if max(counts):
+        return folders[counts.index(max(counts))]
     raise ImageError(
-        f"{path} lists {name}, which is in none of {', '.join(map(str, dict.fromkeys(folders)))}. "
+        f"{path} lists {some[0]}, which is in none of {', '.join(map(str, folders))}. "
         "Put the images, or a link to their folder, beside the file"
     )
 
@@ -92,17 +109,44 @@ def is_yolo(folder: Path) -> bool:
 
 
 def open_yolo(address: str, wanted: Wanted) -> AnnotatedSource:
-    """Return the images in ``images``, each with the objects of its text file in ``labels``."""
+    """Return the images in ``images``, each with the objects of its text file in ``labels``.
+
+    Classes are matched by the names in a ``data.yaml`` beside or above them, as of COCO's.
+    """
     root = Path(address)
     names = [path.as_posix() for path in list_folder(root / IMAGES).paths]
+    num_classes = wanted.num_classes or len(wanted.labels) or None
+    classes = dict[int, int]()
+    found = _find_names(root)
+    if found is not None:
+        path, own = found
+        classes = match_classes(path, own, wanted.labels, num_classes, key_of)
 
     def read(index: int, item: ImageItem) -> Objects:
         text = (root / "labels" / names[index]).with_suffix(".txt")
         height, width = item.pixels.shape[:2]
-        return read_yolo(text, (height, width), wanted.num_classes or len(wanted.labels) or None)
+        objects = read_yolo(text, (height, width), len(classes) or num_classes)
+        own = [classes.get(int(number), int(number)) for number in objects.classes]
+        return replace(objects, classes=np.array(own, np.int64))
 
     paths = [root / IMAGES / name for name in names]
     return AnnotatedSource(paths, names, read, wanted.labels)
+
+
+def _find_names(root: Path) -> tuple[Path, dict[int, str]] | None:
+    """Return the file of YOLO's that names the classes, and the names by index; None without."""
+    for path in (folder / f"data.{end}" for folder in (root, root.parent) for end in _YAML):
+        text = path.read_text("utf-8-sig", errors="replace") if path.is_file() else ""
+        block = _NAMES.search(text)
+        if block is None:
+            continue
+        listed = block["flow"].split(",") if block["flow"] else block["lines"].splitlines()
+        items = [item for each in listed if each.strip() and (item := _NAME.match(each))]
+        return path, {
+            int(item["index"] or place): item["name"].strip("'\"")
+            for place, item in enumerate(items)
+        }
+    return None
 
 
 def has_pairs(folder: Path, truth: TruthFiles | None) -> bool:

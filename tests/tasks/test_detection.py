@@ -225,7 +225,8 @@ def test_reads_coco_annotations_by_the_models_names(coco):
     [
         ({"categories": [{"id": 3, "name": "dog"}, {"id": 9, "name": "elk"}]}, SpecError, "'elk'"),
         ({"annotations": [{"image_id": 8}]}, ArtifactError, "no COCO annotation file"),
-        ({"images": []}, ArtifactError, "no COCO annotation file"),
+        ({"images": []}, ArtifactError, "annotation 1 has image_id 7, which the file does not"),
+        ({"categories": [{"id": 3, "name": "dog"}]}, ArtifactError, "1 has category_id 9, which"),
         ({"annotations": [], "images": []}, ImageError, "lists no images"),
     ],
 )
@@ -233,6 +234,32 @@ def test_refuses_annotations_that_cannot_be_meant(coco, change, error, message):
     coco.write_text(json.dumps({**COCO, **change}))
     with pytest.raises(error, match=message):
         open_image_source(coco, ("cat", "dog", "cow"))
+
+
+def test_categories_that_no_annotation_has_are_left_aside_and_case_does_not_count(coco):
+    categories = [{"id": 0, "name": "animals"}, {"id": 3, "name": "DOG"}, {"id": 9, "name": "Cat"}]
+    images = [{"id": 7, "file_name": "a.png"}]
+    coco.write_text(json.dumps({**COCO, "categories": categories, "images": images}))
+    (item,) = open_image_source(coco, ("cat", "dog", "cow"))
+    assert item.truth.classes.tolist() == [0, 1]
+    assert item.truth.size == (40, 60)
+
+
+def test_ids_beyond_the_classes_of_a_model_without_names_are_refused(coco):
+    with pytest.raises(SpecError, match="got category id 9, but the model has 5 classes"):
+        open_image_source(coco, num_classes=5)
+    (item,) = open_image_source(coco, num_classes=10)
+    assert item.truth.classes.tolist() == [9, 3]
+
+
+def test_an_image_that_is_missing_is_one_bad_image(coco):
+    first = {"id": 6, "file_name": "0.png", "height": 40, "width": 60}
+    coco.write_text(json.dumps({**COCO, "images": [first, *COCO["images"]]}))
+    source = open_image_source(coco, ("cat", "dog"))
+    assert len(source) == 2
+    with pytest.raises(ImageError, match=r"0\.png does not exist"):
+        source.item(0)
+    assert source.item(1).truth.classes.tolist() == [0, 1]
 
 
 def test_refuses_images_of_another_size_than_annotated(coco):
@@ -252,6 +279,27 @@ def test_reads_a_yolo_folder(coco):
     (root / "labels" / "a.txt").write_text("2 0.5 0.5 0.5 0.25")
     with pytest.raises(ImageError, match=r"a\.txt:1: got class 2, but the model has 2 classes"):
         list(open_image_source(root, ("cat", "dog")))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "[dog, 'Cat']",
+        "{0: dog, 1: cat}",
+        "\n  - dog\n- cat",
+        '\n  0: dog  # first\n  1: "cat"\nnc: 2',
+    ],
+)
+def test_classes_of_a_yolo_folder_are_matched_by_their_names(coco, names):
+    root = coco.parent
+    (root / "labels").mkdir()
+    (root / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.25\n0 0.5 0.5 0.5 0.25")
+    (root / "data.yaml").write_text(f"nc: 2\nnames: {names}\n")
+    (item,) = open_image_source(root, ("cat", "dog"))
+    assert item.truth.classes.tolist() == [0, 1]
+    (root / "data.yaml").write_text("names: [dog, elk]")
+    with pytest.raises(SpecError, match="category 'elk' is none of the model's classes"):
+        open_image_source(root, ("cat", "dog"))
 
 
 @pytest.mark.parametrize("line", ["1 2 3", "0.5 0.1 0.1 0.1 0.1", "0 1.2 0.1 0.1 0.1", "cat 1"])
