@@ -95,6 +95,9 @@ def export_model(
     if isinstance(source, OnnxSource):
         batch = fix_batch(source.model, source.address, static_batch)
     size, clip = source.preprocess.image_size, source.preprocess.clip
+    spill = Spill()
+    if isinstance(source, TorchSource):
+        spill.reserve(sum(tensor.nbytes for tensor in source.module.state_dict().values()))
     with progress.step("running the model"):
         if callable(images):
             images = images(clip)
@@ -109,7 +112,7 @@ def export_model(
         reference = observe_reference(
             source, seen, name, batch, may_be_constant=request.random_weights
         )
-    is_contract, spill = False, source.spill if isinstance(source, OnnxSource) else Spill()
+    is_contract = False
     if isinstance(source, TorchSource):
         with progress.step("tracing"):
             frames = clip.frames if clip else None
@@ -119,7 +122,7 @@ def export_model(
                 refuse_choice(proto.graph, source.address, proto.graph.output[0].name)
     else:
         assert isinstance(source, OnnxSource)
-        proto, is_contract = source.model, source.is_contract
+        proto, is_contract, spill = source.model, source.is_contract, source.spill
     with progress.step("bringing the graph into canonical form"):
         canonical = make_canonical(
             proto,

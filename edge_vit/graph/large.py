@@ -42,6 +42,19 @@ class Spill:
         self._folder: Path | None = None
         self._count = 0
 
+    def reserve(self, num_bytes: int) -> None:
+        """Refuse a place without room for weights of `num_bytes`, where they are over the limit.
+
+        They are written twice: as an exporter leaves them, and in canonical form.
+        """
+        place = tempfile.gettempdir()
+        free = shutil.disk_usage(place).free
+        if num_bytes > self.limit and free < 2 * num_bytes:
+            raise ArtifactError(
+                f"{place} has {free / 2**30:.1f} GiB left, and {num_bytes / 2**30:.1f} GiB of "
+                "weights are kept there twice for a while. Set TMPDIR to a folder with room"
+            )
+
     def next_path(self) -> Path:
         """Return the path of a new file in it."""
         if self._folder is None:

@@ -121,6 +121,14 @@ def test_other_weights_give_the_graph_another_digest(made):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_too_little_room_is_refused_before_the_export(monkeypatch, tmp_path):
+    monkeypatch.setattr(large, "LIMIT", 20_000)
+    usage = large.shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(large.shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(ArtifactError, match=r"has 0\.0 GiB left, .* Set TMPDIR to a folder with"):
+        api.export_bundle(REQUEST, tmp_path / "net.edgevit")
+
+
 def test_the_temporary_folder_goes_with_its_spill():
     spill = Spill()
     folder, gone = spill.next_path().parent, weakref.ref(spill)
