@@ -48,15 +48,9 @@ def draft_bundle(
 ) -> Iterator[Bundle]:
     """Give an empty bundle that appears at `path` when the block ends well, and not otherwise.
 
-    Over an old bundle it comes in one step: links lead to the new one, a process that is killed
-    leaves the old or the new, and files that were made from what did not change stay.
-
-    Args:
-        path: of the bundle.
-        spec: the model.
-        force: replace a bundle that is there.
-        progress: shows which other process is writing there, and which files stayed or went.
-        lock_timeout: seconds to wait for another writer; None for ever.
+    Over an old bundle, with `force`, it comes in one step: links lead to the new one, a process
+    that is killed leaves the old or the new, and files that were made from what did not change
+    stay. Another writer is waited for, `lock_timeout` seconds at most.
     """
     path = Path(path)
     refuse_existing(path, force=force)

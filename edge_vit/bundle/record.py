@@ -66,25 +66,16 @@ class Parity:
 
 @dataclass(frozen=True)
 class ExportRecord(_Record):
-    """How the fp32 graph was made.
-
-    Attributes:
-        address: of the source.
-        checkpoint: name of the weights' file, empty for the library's own or random ones.
-        parity: the proof.
-        notes: what edge-vit could not bring into its canonical form, one line each.
-        remarks: what was found of the model, and done to it, a sentence each.
-        weights: what was taken out of the checkpoint, in one line; empty without one.
-    """
+    """How the fp32 graph was made."""
 
     _file, _title = RECORD, "an export record"
 
-    address: str
-    checkpoint: str
+    address: str  # of the source
+    checkpoint: str  # name of the weights' file; empty for the library's own or random ones
     parity: Parity
-    notes: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
-    weights: str = ""
+    notes: tuple[str, ...]  # what could not be brought into canonical form, one line each
+    remarks: tuple[str, ...] = ()  # what was found of the model, and done to it, a sentence each
+    weights: str = ""  # what was taken out of the checkpoint, in one line
 
 
 @dataclass(frozen=True)
@@ -117,17 +108,11 @@ class GoldenProof(_Record):
 
 @dataclass(frozen=True)
 class Golden:
-    """A few images and their fp32 outputs: the model's own self-test.
+    """A few images and their fp32 outputs: the model's own self-test."""
 
-    Attributes:
-        images: uint8 (count, height, width, 3) RGB, as preprocessed.
-        outputs: float32 (count, ...): the first output.
-        further: the other named outputs, likewise.
-    """
-
-    images: npt.NDArray[np.uint8]
-    outputs: npt.NDArray[np.float32]
-    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    images: npt.NDArray[np.uint8]  # (count, height, width, 3) RGB, as preprocessed
+    outputs: npt.NDArray[np.float32]  # (count, ...): the first output
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)  # the others
 
     def named(self, spec: ModelSpec) -> dict[str, npt.NDArray[np.float32]]:
         """Return every output by the name that `spec` gives it."""

@@ -34,19 +34,15 @@ _MAX_HUNG = 4  # threads, each holding what it holds, before the process is left
 class RetryPolicy:
     """How long a live source may be silent, and when it is tried again.
 
-    Attributes:
-        stale_after_s: silence after which it is closed and opened anew.
-        open_timeout_s: what opening it, up to its first frame, may take.
-        first_retry_s: before the first try to open it anew; doubles with every try that fails.
-        max_retry_s: what that grows to. A source that ran for so long counts as well again.
-        jitter: share of a pause that chance takes away, so that many devices do not knock at once.
+    The pause before a try doubles with every try that fails, up to `max_retry_s`; a source that ran
+    for so long counts as well again.
     """
 
-    stale_after_s: float = 5.0
-    open_timeout_s: float = 15.0
+    stale_after_s: float = 5.0  # of silence, after which it is closed and opened anew
+    open_timeout_s: float = 15.0  # up to its first frame
     first_retry_s: float = 0.5
     max_retry_s: float = 30.0
-    jitter: float = 0.5
+    jitter: float = 0.5  # share of a pause that chance takes away: not all devices knock at once
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

@@ -49,21 +49,16 @@ Step = Callable[[CameraPrediction], CameraPrediction]
 class LoopOptions:
     """How the loop runs.
 
-    Attributes:
-        batch_size: frames, or clips, that one run takes at most; 1 for the lowest latency.
-        deadline_ms: how long a run waits for more frames once it has one.
-        top: entries of a prediction.
-        prediction_timeout_s: how long no prediction may come while a live source is read, and how
-            long one run may take; then the process is to be started anew. 0 for any time.
-        every: frames from one prediction to the next, of a model of clips; its stride where None.
+    Where no prediction comes for `prediction_timeout_s` while a live source is read, or one run
+    takes longer, the process is to be started anew; 0 for any time.
     """
 
-    batch_size: int = 1
-    deadline_ms: float = 0.0
-    top: int = 5
+    batch_size: int = 1  # frames, or clips, that one run takes at most; 1 for the lowest latency
+    deadline_ms: float = 0.0  # that a run waits for more frames once it has one
+    top: int = 5  # entries of a prediction
     prediction_timeout_s: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    every: int | None = None
+    every: int | None = None  # frames from one clip's prediction to the next; None for its stride
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "top", "every"):

@@ -41,40 +41,25 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class CameraSummary:
-    """What went in, what came out, how late, under which conditions.
-
-    Attributes:
-        threads: of one run of the model.
-        batch_size: frames that one run takes at most.
-        seconds: since the loop began.
-        fps: predictions a second over that time, of all sources together.
-        recent_fps: the same over the last seconds.
-        latency_ms: from capture to prediction.
-        age_ms: of the picture, when the model began with it.
-        interval_ms: between two predictions of one source.
-        stage_ms: the parts of the latency, by `edge_vit.camera.values.STAGES`.
-        clocks: what stamped the captures of `latency_ms` and `age_ms`.
-        degraded: why another session runs than the one that was asked for; else empty.
-        preprocessing: which backend makes the model's input, and why.
-    """
+    """What went in, what came out, how late, under which conditions."""
 
     model: str
     backend: str
     precision: Precision
-    threads: int
-    batch_size: int
-    seconds: float
-    fps: float
-    recent_fps: float
+    threads: int  # of one run of the model
+    batch_size: int  # frames that one run takes at most
+    seconds: float  # since the loop began
+    fps: float  # predictions a second over that time, of all sources together
+    recent_fps: float  # the same over the last seconds
     sources: tuple[SourceStatus, ...]
     sinks: tuple[SinkStatus, ...]
-    latency_ms: Percentiles
-    age_ms: Percentiles
-    interval_ms: Percentiles
-    stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)
-    clocks: tuple[CaptureClock, ...] = ()
-    degraded: str = ""
-    preprocessing: str = ""
+    latency_ms: Percentiles  # from capture to prediction
+    age_ms: Percentiles  # of the picture, when the model began with it
+    interval_ms: Percentiles  # between two predictions of one source
+    stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)  # by `STAGES`
+    clocks: tuple[CaptureClock, ...] = ()  # that stamped the captures
+    degraded: str = ""  # why another session runs than the one that was asked for
+    preprocessing: str = ""  # which backend makes the model's input, and why
 
     @property
     def counts(self) -> Counts:

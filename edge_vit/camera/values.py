@@ -62,39 +62,27 @@ class Stamps:
 class Frame:
     """One picture of a source.
 
-    Attributes:
-        number: counts the frames of its source from 0, those without a prediction included, and
-            goes on after the source was opened anew.
-        source: the source's name: its address without a password.
-        pixels: uint8 (height, width, 3) RGB; to be copied before it is drawn on.
-        is_live: whether the source goes on by itself, so that the newest frame counts.
+    `number` counts the frames of its source from 0, those without a prediction included, and goes
+    on after the source was opened anew.
     """
 
     number: int
-    source: str
-    pixels: UInt8Array
+    source: str  # its address without a password
+    pixels: UInt8Array  # uint8 (height, width, 3) RGB; to be copied before it is drawn on
     stamps: Stamps
-    is_live: bool = True
+    is_live: bool = True  # whether the source goes on by itself, so that the newest frame counts
 
 
 @dataclass(frozen=True, eq=False)
 class CameraPrediction:
-    """What the model predicts for one frame.
-
-    Attributes:
-        raw: of this frame alone, best first.
-        outputs: the model's outputs by name, one row each.
-        smoothed: over several frames, where a step of post-processing made it.
-        is_confident: whether it reaches the confidence floor; True where there is none.
-        num_dropped: frames of this source that were dropped since its last prediction.
-    """
+    """What the model predicts for one frame."""
 
     frame: Frame
-    raw: Prediction
-    outputs: Mapping[str, NDArray[np.float32]]
-    smoothed: Prediction | None = None
-    is_confident: bool = True
-    num_dropped: int = 0
+    raw: Prediction  # of this frame alone, best first
+    outputs: Mapping[str, NDArray[np.float32]]  # of the model by name, one row each
+    smoothed: Prediction | None = None  # over several frames, where a step made it
+    is_confident: bool = True  # whether it reaches the confidence floor; True without one
+    num_dropped: int = 0  # frames of this source since its last prediction
 
     @property
     def shown(self) -> Prediction:
@@ -137,23 +125,16 @@ class SourceFormat:
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """The state of one source.
-
-    Attributes:
-        format: of the last time it was open; None before the first.
-        num_reopened: times that it was opened anew after it had been lost.
-        last_error: why it was lost or could not be opened; empty where it never was.
-        undecoded: how many frames could not be decoded, by reason.
-    """
+    """The state of one source."""
 
     name: str
     state: SourceState
     is_live: bool
-    format: SourceFormat | None
+    format: SourceFormat | None  # of the last time it was open; None before the first
     counts: Counts
-    num_reopened: int = 0
-    last_error: str = ""
-    undecoded: Mapping[str, int] = field(default_factory=dict)
+    num_reopened: int = 0  # after it had been lost
+    last_error: str = ""  # why it was lost or could not be opened
+    undecoded: Mapping[str, int] = field(default_factory=dict)  # frames by reason
 
     @property
     def left_out(self) -> str:

@@ -43,14 +43,8 @@ def read_label_sets(
     A column for each label is known by headers that are labels, with 1 where the label is on, 0
     where not, -1 or nothing where it is not known. Else the labels stand in a column called labels,
     or behind the path, one a cell or several with ``;`` or ``|`` between them; none is none.
-    Nothing is returned for a table of paths alone.
-
-    Args:
-        what: the table in messages.
-        rows: without the header.
-        header: the names of the columns, where there are some.
-        place: the column of the paths.
-        wanted: has the labels of the model.
+    Nothing is returned for a table of paths alone. `what` is the table in messages, `place` the
+    column of the paths; the header is none of the rows.
     """
     others = [column for column in range(max(len(row.cells) for row in rows)) if column != place]
     if header is not None:

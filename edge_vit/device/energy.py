@@ -16,24 +16,16 @@ INTERVAL_S = 0.1
 
 @dataclass(frozen=True)
 class EnergyReport:
-    """Cost of a block of work; None where the machine does not tell.
-
-    Attributes:
-        measured_s: seconds of `duration_s` in which the power was known.
-        joules: power over time by the trapezoid rule, over `measured_s`.
-        power_source: the rails that the power is the sum of.
-        temperatures_max_c: of each zone.
-        throttling: every reason that was seen while it ran.
-    """
+    """Cost of a block of work; None where the machine does not tell."""
 
     duration_s: float
-    measured_s: float
-    joules: float | None
+    measured_s: float  # in which the power was known
+    joules: float | None  # power over `measured_s`, by the trapezoid rule
     mean_w: float | None
     max_w: float | None
-    power_source: str
-    temperatures_max_c: dict[str, float]
-    throttling: tuple[str, ...]
+    power_source: str  # the rails that the power is the sum of
+    temperatures_max_c: dict[str, float]  # of each zone
+    throttling: tuple[str, ...]  # every reason that was seen while it ran
     num_throttle_events: int
 
     @property

@@ -51,29 +51,18 @@ class Camera:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """Facts of this machine; "", None or () for what it does not tell.
+    """Facts of this machine; "", None or () for what it does not tell."""
 
-    Attributes:
-        model: the board or the processor in words.
-        module: NVIDIA's number of a Jetson module, such as ``p3767-0005``.
-        soc: such as ``tegra234``; "" on machines that are no Jetson.
-        l4t: release of Jetson Linux, such as ``36.4.3``.
-        driver: version of NVIDIA's kernel driver.
-        cuda: version of the CUDA toolkit.
-        cuda_of_driver: the newest CUDA that the driver runs, where NVML knows it.
-        tensorrt: version of the system's TensorRT library.
-    """
-
-    model: str
-    module: str
-    soc: str
-    l4t: str
+    model: str  # the board or the processor in words
+    module: str  # NVIDIA's number of a Jetson module, such as ``p3767-0005``
+    soc: str  # such as ``tegra234``; "" on machines that are no Jetson
+    l4t: str  # release of Jetson Linux, such as ``36.4.3``
     jetpack: str
     gpus: tuple[Gpu, ...]
-    driver: str
-    cuda: str
-    cuda_of_driver: str
-    tensorrt: str
+    driver: str  # version of NVIDIA's kernel driver
+    cuda: str  # version of the toolkit
+    cuda_of_driver: str  # the newest that the driver runs, where NVML knows it
+    tensorrt: str  # version of the system's library
     python: str
     power_mode: PowerMode | None
     power_modes: tuple[PowerMode, ...]

@@ -17,21 +17,15 @@ another model, whatever its accuracy on these images."""
 class Limits:
     """Limits of a verdict; what is None is not asked.
 
-    Attributes:
-        max_drop: of accuracy against fp32, in points (percent of the images).
-        min_speedup: median latency of the baseline over that of the candidate.
-        min_agreement: images with the same prediction as fp32, in percent.
-        max_p99_ms: 99th percentile of the latency, in milliseconds.
-        max_slowdown: median latency over that of an earlier report, where one is given.
-        max_error: of a regression model's scores against fp32: mean absolute difference, in percent
-            of the spread of fp32's values.
+    `max_error` is of a regression model's scores against fp32: the mean absolute difference, in
+    percent of the spread of fp32's values.
     """
 
-    max_drop: float = 0.5
-    min_speedup: float = 1.05
-    min_agreement: float | None = MIN_AGREEMENT
+    max_drop: float = 0.5  # of accuracy against fp32, in points (percent of the images)
+    min_speedup: float = 1.05  # median latency of the baseline over that of the candidate
+    min_agreement: float | None = MIN_AGREEMENT  # with fp32's prediction, percent of the images
     max_p99_ms: float | None = None
-    max_slowdown: float = 1.05
+    max_slowdown: float = 1.05  # median latency over that of an earlier report, where there is one
     max_error: float = MAX_ERROR
 
     def __post_init__(self) -> None:

@@ -21,14 +21,8 @@ class FakeSession(Session):
 
         reference, candidate = FakeSession(spec), FakeSession(spec, precision="int8", noise=0.1)
 
-    Args:
-        spec: of its inputs and outputs.
-        precision: that it passes for.
-        delay_ms: how long a run takes at least, whatever the batch.
-        noise: standard deviation of the error that is added to each value of an output; the same
-            image gets the same error again.
-        seed: of the errors.
-        threads: that it passes for using.
+    A run takes `delay_ms` at least, whatever the batch. `noise` is the standard deviation of the
+    error, drawn by `seed`, of each value of an output; the same image gets the same error again.
     """
 
     backend = "fake"

@@ -31,31 +31,20 @@ FALLBACKS: tuple[Fallback, ...] = get_args(Fallback)
 class SessionOptions:
     """How a session uses the machine; the command line gives it as `session_options`.
 
-    Attributes:
-        threads: of one run; None for as many as this process has cores, see `num_cores`.
-        device: number of the GPU.
-        provider: for backend ``ort``.
-        cuda_graph: launch a run of an engine as one CUDA graph.
-        may_build: build an engine that is missing or stale; else refuse.
-        trust_engine: load an engine that was not built here, which can run code of its maker.
-        fallback: what takes over where a GPU backend fails.
-        self_test: run the bundle's golden images through an engine before it is used.
-        batch_size: images that runs will mostly take: of several engines the one that is tuned
-            closest to it is taken, and a first one is built for it; None for one image.
-        memory: of an engine's tensors.
-        wait: how threads wait for the GPU.
+    Of several engines the one that is tuned closest to `batch_size` images is taken, and a first
+    one is built for it; None for one image.
     """
 
-    threads: int | None = None
-    device: int = 0
+    threads: int | None = None  # of one run; None for as many as `num_cores`
+    device: int = 0  # number of the GPU
     provider: Provider = "cpu"
-    cuda_graph: bool = True
-    may_build: bool = True
-    trust_engine: bool = False
+    cuda_graph: bool = True  # launch a run of an engine as one
+    may_build: bool = True  # an engine that is missing or stale; else refuse
+    trust_engine: bool = False  # load one that was not built here: it can run code of its maker
     fallback: Fallback = "none"
-    self_test: bool = True
+    self_test: bool = True  # by the golden images, before an engine is used
     batch_size: int | None = None
-    memory: Memory = "auto"
+    memory: Memory = "auto"  # of an engine's tensors
     wait: Wait = "block"
 
     def __post_init__(self) -> None:

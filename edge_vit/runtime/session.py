@@ -44,28 +44,15 @@ class Session(ABC):
     """A loaded model; a context manager that closes it.
 
     `run` may be called from several threads at once, `close` only when they are done.
-
-    Attributes:
-        backend: what runs it, such as ``ort``.
-        precision: of the bundle's graph that it runs.
-        inputs: of `run`.
-        outputs: of `run`.
-        threads: that one run may use.
-        is_on_gpu: whether a GPU runs it; FP16 is then real, and what INT8 has to beat.
-        provider: of ONNX Runtime, such as ``cuda``; empty elsewhere.
-        uses_graph: whether the last run was a CUDA graph; None where there are none.
-        last_latency_ms: time of the last `run`, checks and copies included; None before the first.
-        degraded: why this session runs in place of the one that was asked for; else empty.
-        remark: a sentence that a reader of its figures has to know; mostly empty.
     """
 
-    backend: str
-    is_on_gpu: bool = False
-    provider: str = ""
-    uses_graph: bool | None = None
-    last_latency_ms: float | None = None
-    degraded: str = ""
-    remark: str = ""
+    backend: str  # such as ``ort``
+    is_on_gpu: bool = False  # FP16 is then real, and what INT8 has to beat
+    provider: str = ""  # of ONNX Runtime, such as ``cuda``
+    uses_graph: bool | None = None  # whether the last run was a CUDA graph; None without any
+    last_latency_ms: float | None = None  # of the last `run`, checks and copies included
+    degraded: str = ""  # why it runs in place of the session that was asked for
+    remark: str = ""  # a sentence that a reader of its figures has to know
 
     def __init__(
         self,
@@ -194,15 +181,8 @@ def open_session(
 ) -> Session:
     """Return a session that runs the `precision` graph of `bundle`; close it when done.
 
-    Where a GPU backend fails and `options` allow a fallback, the session runs on the CPU and its
-    `degraded` is the reason.
-
-    Args:
-        bundle: an open bundle, or the path of one.
-        precision: which graph; None for the smallest that the bundle has.
-        backend: ``auto`` or the name of a backend.
-        options: threads and the like.
-        progress: follows what has to be built before the session can be opened.
+    Without a `precision` it is the smallest that the bundle has. Where a GPU backend fails and
+    `options` allow a fallback, the session runs on the CPU and its `degraded` is the reason.
 
     Raises:
         SpecError: there is no such precision or backend, or the options contradict it.

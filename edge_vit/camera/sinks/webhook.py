@@ -20,16 +20,12 @@ TIMEOUT_S = 5.0
 
 
 class WebhookSink(Sink):
-    """Posts predictions; redirects are not followed, replies are not read.
+    """Posts predictions to a `url`, which may hold ``user:password@``; redirects are not followed.
 
-    Args:
-        url: http:// or https://, with ``user:password@`` where the server wants that.
-        on: ``change``: when a source's prediction, a confident one, is another than the last that
-            arrived: its first class, the labels that are on, or the side of the threshold;
-            ``every``: any prediction.
-        interval_s: seconds between two posts of one source at least.
-        timeout_s: seconds that the server may take for each step.
-        clock: seconds, running forward.
+    On ``change`` it posts when a source's prediction, a confident one, is another than the last
+    that arrived: its first class, the labels that are on, or the side of the threshold; on
+    ``every`` any. Posts of one source are `interval_s` apart at least, and the server may take
+    `timeout_s` for each step.
     """
 
     def __init__(

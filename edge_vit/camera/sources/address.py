@@ -32,19 +32,12 @@ _SECRET = re.compile(r"(?i)((?:user|login|pass|pwd|pw|token|secret|auth|key)[\w-
 
 @dataclass(frozen=True)
 class SourceAddress:
-    """A source of frames, as it was asked for.
+    """A source of frames, as it was asked for."""
 
-    Attributes:
-        kind: name of its `SourceKind`.
-        target: camera number, device, URL, path or pipeline.
-        name: for people: the address without user name, password and options.
-        options: by name, as typed; numbers are positive.
-    """
-
-    kind: str
-    target: str
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    kind: str  # name of its `SourceKind`
+    target: str  # camera number, device, URL, path or pipeline
+    name: str  # for people: the address without user name, password and options
+    options: Mapping[str, str] = field(default_factory=dict)  # as typed; numbers are positive
 
     @property
     def is_live(self) -> bool:

@@ -192,11 +192,9 @@ def choose_memory(memory: Memory, facts: GpuFacts) -> Memory:
 
 
 class Buffer:
-    """Memory of one tensor; the CPU must not touch it while a stream uses it.
+    """Memory of one tensor, `host` to the CPU, which must not touch it while a stream uses it.
 
-    Attributes:
-        host: uint8 (num_bytes,): the CPU's view; gone once the buffer is freed.
-        device: the GPU's address of it.
+    `host` is uint8 (num_bytes,), and empty once the buffer is freed; `device` the GPU's address.
     """
 
     def __init__(self, cuda: Cuda, num_bytes: int, memory: Memory) -> None:

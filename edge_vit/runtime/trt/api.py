@@ -37,14 +37,10 @@ _TARGET = re.compile(r"SM(\d+)")
 class TrtApi:
     """One TensorRT package, such as ``tensorrt_lean``, ready to build or to run.
 
-    Attributes:
-        can_build: it has a builder and a parser; the lean and dispatch runtimes have none.
-        targets: compute capabilities that it builds for without having that GPU, such as ``sm_86``;
-            empty where it builds for the GPU at hand alone.
-        takes_timing_cache: a timing cache makes the next build quicker. RTX would only be forced to
-            have a GPU by it.
-        has_runtime_cache: kernels that were compiled when an engine first ran can be kept (RTX).
-        captures_graphs: contexts make CUDA graphs by themselves (RTX).
+    It can build with a builder and a parser, which the lean and dispatch runtimes lack. `targets`
+    are the compute capabilities that it builds for without having that GPU, such as ``sm_86``. A
+    timing cache makes the next build quicker; RTX would only be forced to have a GPU by it. RTX
+    alone keeps kernels that it compiled, and makes CUDA graphs by itself.
     """
 
     def __init__(self, backend: TrtBackend, module: Any) -> None:

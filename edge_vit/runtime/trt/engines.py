@@ -79,20 +79,10 @@ def find_engine(
 ) -> Engine:
     """Return an engine of `bundle` that fits this machine, checked; build one where none does.
 
-    One that fits and does not load all the same is built anew.
-
-    Args:
-        bundle: of the engine.
-        precision: of its graph.
-        backend: ``trt`` or ``rtx``.
-        builder: the TensorRT and the GPU that are here; None to let a child process look.
-        options: that it was built with; None for any; then a new one gets those of the first that
-            is stale, else the default for `batch_size`.
-        may_build: False to refuse where none fits, by an ArtifactError.
-        trusts: take an engine that was not built here, and remember that it is trusted.
-        batch_size: images that runs will mostly take; engines that take them come first, the one
-            that is tuned closest to it before the others.
-        progress: notes what is stale and why, and follows the build.
+    One that fits and does not load all the same is built anew; where none may be built it is an
+    ArtifactError. An engine that was not built here is taken with `trusts`, and trusted from then
+    on. Without `options` one of any will do, and a new one gets those of the first that is stale.
+    Engines that take `batch_size` images come first, the one tuned closest to it before others.
     """
     builder = builder or find_builder(backend)
     fixed = bundle.spec.static_batch
@@ -142,19 +132,11 @@ def build_engine(
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Engine:
-    """Return an engine of `bundle`; build it unless the very same one is there.
+    """Return an engine of `bundle`; build it unless the very same one is there, or with `force`.
 
-    Args:
-        bundle: an open bundle, or the path of one.
-        precision: of the graph; None for the smallest that the bundle has.
-        backend: ``trt`` for this machine's own GPU, ``rtx`` for any desktop GPU that it knows,
-            ``auto`` for the first of them that can.
-        options: batches and the like.
-        memory_mib: of workspace; None for what is free.
-        lock_timeout: seconds to wait for another build of the same bundle; None for ever.
-        builder: the TensorRT and the GPU that are here; None to let a child process look.
-        force: build it in any case.
-        progress: follows the build.
+    The backend ``trt`` builds for this machine's own GPU, ``rtx`` for any desktop GPU that it
+    knows, ``auto`` is the first of them that can. Another build of the same bundle is waited for,
+    `lock_timeout` seconds at most.
 
     Raises:
         SpecError: the target or the options are impossible.

@@ -79,12 +79,9 @@ def find_hardware(device: int = 0, *, must_exist: bool = False) -> Hardware:
 class EngineOptions:
     """Options of a build.
 
-    Attributes:
-        batches: smallest, usual and largest number of images in a run; None for one image, or for
-            the batch that is fixed in the graph. One number is best: the engine is tuned for it.
-        optimization_level: 0 (quick build) to 5 (fast engine); None for TensorRT's own, which is 3.
-        targets: compute capabilities to build for, such as ``sm_86``, without having that GPU; RTX
-            alone. Empty for the GPU that is here.
+    `batches` are the smallest, usual and largest number of images in a run; None for one image, or
+    for the batch that is fixed in the graph. The optimization level is 0 (quick build) to 5 (fast
+    engine), TensorRT's own 3. `targets` are for RTX alone, such as ``sm_86``; see `choose_targets`.
     """
 
     batches: Batches | None = None
