@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from edge_vit.errors import ImageError
 from edge_vit.spec import ClipSpec
 from edge_vit.tasks import TASKS, task_named
 from edge_vit.tasks.base import TruthFiles
-from edge_vit.tasks.detection.truth import Objects, match_classes, read_coco, read_yolo
+from edge_vit.tasks.coco import Annotated, match_classes, read_annotations, read_names
+from edge_vit.tasks.detection.truth import Objects, of_coco, read_yolo
 
 ReadTruth = Callable[[int, ImageItem], object]
 """(index, decoded image) -> its objects, or what else is true of it."""
@@ -60,28 +61,35 @@ class AnnotatedSource(FileSource):
         return replace(item, truth=self._read(index, item))
 
 
-def open_coco(address: str, wanted: Wanted) -> AnnotatedSource:
+def open_coco(address: str, wanted: Wanted) -> FileSource:
     """Return the images of a COCO annotation file, which lie beside it or in a folder near it."""
-    path = Path(address)
-    objects = read_coco(path, wanted.labels, wanted.num_classes, key_of)
-    if not objects:
+    path, truth = Path(address), wanted.truth
+    annotated: Mapping[str, Annotated] = {}
+    if truth is not None and truth.annotated is not None:
+        annotated = truth.annotated(path, key_of)
+    elif wanted.has_truth:
+        annotated = read_annotations(
+            path, wanted.labels, "bbox", of_coco, wanted.num_classes, key_of
+        )
+    names = list(annotated) or read_names(path)
+    if not names:
         raise ImageError(f"{path} lists no images, expected a COCO annotation file with some")
-    names = list(objects)
     folder = _folder_of(path, names)
+    paths = [folder / name for name in names]
+    if not annotated:
+        return FileSource(paths, names=names, labels=wanted.labels)
 
-    def read(index: int, item: ImageItem) -> Objects:
-        found = objects[names[index]]
-        if found.size == (0, 0):
-            return replace(found, size=item.pixels.shape[:2])
-        if found.size != item.pixels.shape[:2]:
+    def read(index: int, item: ImageItem) -> object:
+        found, (height, width) = annotated[names[index]], item.pixels.shape[:2]
+        if found.size not in ((0, 0), (height, width)):
             raise ImageError(
-                f"{item.name}: got {item.pixels.shape[0]} x {item.pixels.shape[1]} pixels, but "
-                f"{path.name} says {found.size[0]} x {found.size[1]}: its boxes do not fit. Take "
-                "the images that were annotated"
+                f"{item.name}: got {height} x {width} pixels, but {path.name} says "
+                f"{found.size[0]} x {found.size[1]}: what it says does not fit. Take the images "
+                "that were annotated"
             )
-        return found
+        return found.read((height, width))
 
-    return AnnotatedSource([folder / name for name in names], names, read, wanted.labels)
+    return AnnotatedSource(paths, names, read, wanted.labels)
 
 
 def _folder_of(path: Path, names: Sequence[str]) -> Path:
@@ -89,7 +97,7 @@ def _folder_of(path: Path, names: Sequence[str]) -> Path:
 
     The one that holds most of those looked at: some may be missing.
     """
-    split = path.stem.removeprefix("instances_")
+    split = path.stem.removeprefix("instances_").removeprefix("panoptic_")
     parents = (path.parent, path.parent.parent)
     below = (Path(), Path(split), Path(IMAGES), Path(IMAGES, split))
     folders = list(dict.fromkeys(parent / folder for parent in parents for folder in below))

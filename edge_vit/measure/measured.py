@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.measure.statistics import Z_TWO_SIDED, wilson_interval
+from edge_vit.measure.statistics import wilson_interval
 from edge_vit.spec import ModelSpec, TaskName
 from edge_vit.tasks import earliest_task, task_named, task_of
 from edge_vit.tasks.base import Outputs, Task
-from edge_vit.tasks.measures import Measure, MeasureValue, Summarize
+from edge_vit.tasks.measures import Measure, MeasureValue, Summarize, mean_value
 
 Columns = dict[str, Any]
 """Name of a measure -> two lists as JSON takes them: of the candidate, and of the reference."""
@@ -73,7 +73,7 @@ def sum_up(task: TaskName, columns: Columns) -> dict[str, MeasureValue]:
             key = (name, measure.summarize)
             if key not in sums:
                 sums[key] = measure.summarize(ours, theirs)
-            value = sums[key][measure.name]
+            value = sums[key].get(measure.name, MeasureValue(None))
         if value.value is not None:
             found[measure.name] = value
     return found
@@ -90,11 +90,8 @@ def mean_of(values: Sequence[Any], reference: Sequence[Any]) -> MeasureValue:
     count, mean = len(known), math.fsum(known) / len(known)
     if all(value in (0.0, 1.0) for value in known):
         low, high = wilson_interval(math.fsum(known), count)
-    else:
-        squares = math.fsum((value - mean) ** 2 for value in known)
-        half = Z_TWO_SIDED * math.sqrt(squares / max(count - 1, 1) / count)
-        low, high = mean - half, mean + half
-    return MeasureValue(mean, low, high, math.fsum(other) / len(other) if other else None)
+        return MeasureValue(mean, low, high, math.fsum(other) / len(other) if other else None)
+    return mean_value(known, other)
 
 
 def measures_of(task: TaskName | None) -> Mapping[str, Measure]:

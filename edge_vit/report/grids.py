@@ -152,9 +152,9 @@ def score_error(report: AccuracyReport) -> float | None:
 def accuracy_conditions(report: AccuracyReport) -> str:
     """Return in words which images were compared, and what that can and cannot say."""
     task = task_of_report(report)
-    loss, name = report.measures.get(task.loss_measure), task.loss_measure
+    name = task.loss_of(report.measures)
     needs_truth = all(each.compare is None for each in task.measures if each.name == name)
-    is_judged = loss is not None and loss.value is not None
+    is_judged = name not in ("", task.unlabelled_loss)
     judged = ("with their truth" if needs_truth else "without truth") if is_judged else None
     sentences = [
         f"{count(report.num_images, 'image')} of {report.data} "

@@ -199,9 +199,9 @@ def _key_figures(report: VerifyReport) -> list[dict[str, Any]]:
 
 def _judged(measured: AccuracyReport, *, of_reference: bool) -> list[tuple[str, str]]:
     """Return the measure of which the gate bounds the loss, where there is truth."""
-    known = measures_of(measured.task)
-    gated = known.get(task_of_report(measured).loss_measure)
-    if gated is None or gated.of not in measured.measures:
+    known, task = measures_of(measured.task), task_of_report(measured)
+    gated = known.get(task.loss_of(measured.measures))
+    if gated is None or gated.name == task.unlabelled_loss or gated.of not in measured.measures:
         return []
     found = measured.measures[gated.of]
     value = found.reference if of_reference else found.value

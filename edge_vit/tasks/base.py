@@ -18,6 +18,7 @@ import numpy as np
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
 from edge_vit.spec.samples import Rows
+from edge_vit.tasks.coco import Annotated, KeyOf, read_annotations
 from edge_vit.tasks.measures import Measure, MeasureValue
 from edge_vit.tasks.numerics import (
     BoolArray,
@@ -49,6 +50,8 @@ class TruthFiles:
     read: Callable[[Path, Size], Any]
     # (some of the files) -> how they are read, where a user has to know it
     describe: Callable[[Sequence[Path]], str] = lambda paths: ""
+    # (COCO annotation file, what tells names apart) -> what it says of each image, by file name
+    annotated: Callable[[Path, KeyOf], Mapping[str, Annotated]] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,9 @@ class Task(ABC):
     # to be clearly above the same of a model that is blind to the image
     right_measure: str = ""
     blind_measure: str = ""
+    # Largest divergence of outputs that count as the same; and of a precision in the field
+    most_apart: float = 0.0
+    most_roughly_apart: float | None = None
     default_top: int = 5  # number of entries of a prediction by default
 
     # What a model of the task is.
@@ -170,16 +176,23 @@ class Task(ABC):
         """Return how many classes the labels of images may be one of; None where they are none."""
         return spec.num_outputs if self.has_classes or self.has_label_sets else None
 
-    def truth_files(self, spec: ModelSpec) -> TruthFiles | None:
-        """Return where the truth of a model of this task lies; None where it has no such files."""
-        if not self.truth_folders:
-            return None
+    def truth_files(self, spec: ModelSpec) -> TruthFiles:
+        """Return where the truth of a model of this task lies."""
         return TruthFiles(
             self.truth_folders,
             self.truth_suffixes,
             lambda path, size: self.read_truth(spec, path, size),
             self.describe_truth,
+            lambda path, key_of: self.read_annotations(spec, path, key_of),
         )
+
+    def read_annotations(
+        self, spec: ModelSpec, path: Path, key_of: KeyOf
+    ) -> Mapping[str, Annotated]:
+        """Return what a COCO annotation file says of each image: here its boxes."""
+        from edge_vit.tasks.detection.truth import of_coco  # of a task, which has this base
+
+        return read_annotations(path, spec.labels, "bbox", of_coco, self.num_classes(spec), key_of)
 
     def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> Any:
         """Return what the file at `path` says of an image of `size`."""
@@ -229,9 +242,9 @@ class Task(ABC):
         `top` are wanted; equal ones are ordered by index.
         """
 
-    @abstractmethod
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether both outputs stand for the same prediction, (rows,)."""
+        return self.divergence(spec, reference, candidate) <= self.most_apart
 
     @abstractmethod
     def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
@@ -319,7 +332,9 @@ class Task(ABC):
 
     def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return for each row whether a precision in the field counts as unchanged, (rows,)."""
-        return self.same(spec, reference, candidate)
+        if self.most_roughly_apart is None:
+            return self.same(spec, reference, candidate)
+        return self.divergence(spec, reference, candidate) <= self.most_roughly_apart
 
     def loss_of(self, measures: Mapping[str, MeasureValue]) -> str:
         """Return the name of the measure that the gate bounds, the first that has a value."""

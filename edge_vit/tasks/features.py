@@ -8,7 +8,7 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.measures import Measure
-from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArray, cosine
+from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray, cosine
 from edge_vit.tasks.prediction import FeaturesPrediction, Prediction
 
 MIN_COSINE = 0.999
@@ -36,6 +36,7 @@ class Features(Task):
     reads_class_folders = True
     needs_all_images = True
     disagreement_is_loss = True
+    most_apart, most_roughly_apart = 1 - MIN_COSINE, 1 - MIN_ROUGH_COSINE
     measures = (Measure("cosine", "cosine, mean", compare=_cosine, has_row=False),)
 
     def output_name(self, activation: Activation | None = None) -> str:
@@ -48,14 +49,6 @@ class Features(Task):
         """Return the vector, whatever `top` is."""
         values = np.asarray(self.values(spec, outputs), np.float64)
         return FeaturesPrediction(image, tuple(values.tolist()))
-
-    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether the cosine is at least `MIN_COSINE`."""
-        return 1 - self.divergence(spec, reference, candidate) >= MIN_COSINE
-
-    def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether the cosine is at least `MIN_ROUGH_COSINE`."""
-        return 1 - self.divergence(spec, reference, candidate) >= MIN_ROUGH_COSINE
 
     def found_among(
         self, spec: ModelSpec, queries: Outputs, gallery: Outputs, own: IntArray

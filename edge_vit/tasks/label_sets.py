@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from edge_vit.spec import ModelSpec
+from edge_vit.tasks.bootstrap import bootstrap
 from edge_vit.tasks.detection.truth import Objects
-from edge_vit.tasks.measures import Measure, MeasureValue
+from edge_vit.tasks.measures import MeasureValue, summed
 from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray
 
 MAP, MAP_DROP = "mAP", "mAP_drop"
@@ -54,28 +55,14 @@ def summarize(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[str, M
         candidate: the record of each image; None where there is no truth.
         reference: the same of the reference, likewise.
     """
-    known = [index for index, record in enumerate(candidate) if record is not None]
-    if not known:
-        return dict.fromkeys((MAP, MAP_DROP), MeasureValue(None))
-    ours = _Table([candidate[index] for index in known])
-    theirs = _Table([reference[index] for index in known]) if reference else None
-    count = len(known)
-    random = np.random.default_rng(0)
-    resamples = _MOST_NUMBERS // (count * ours.scores.shape[1])
+    width = max((len(each["scores"]) for each in candidate if each is not None), default=1)
+    resamples = _MOST_NUMBERS // (max(len(candidate), 1) * width)
+
+    def numbers(records: Sequence[Any], weights: IntArray) -> Mapping[str, Float64Array]:
+        return {MAP: _Table(records).mean_average_precision(weights)}
+
     resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, resamples))
-    weights = random.multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights = np.concatenate((np.ones((1, count), np.int64), weights))
-    value, *values = ours.mean_average_precision(weights).tolist()
-    if np.isnan(value):
-        return dict.fromkeys((MAP, MAP_DROP), MeasureValue(None))
-    if theirs is None:
-        return {MAP: _measured(value, values, None), MAP_DROP: MeasureValue(None)}
-    before, *others = theirs.mean_average_precision(weights).tolist()
-    drops = [other - each for other, each in zip(others, values, strict=True)]
-    return {
-        MAP: _measured(value, values, before),
-        MAP_DROP: _measured(before - value, drops, None),
-    }
+    return bootstrap(candidate, reference, numbers, (MAP, MAP_DROP), resamples)
 
 
 class _Table:
@@ -127,15 +114,4 @@ def average_precision(scores: Float64Array, truth: Any, weights: IntArray) -> Fl
     return found
 
 
-def _measured(value: float, resampled: Sequence[float], reference: float | None) -> MeasureValue:
-    seen = [each for each in resampled if not np.isnan(each)]
-    low, high = np.percentile(seen, [2.5, 97.5]).tolist() if seen else (None, None)
-    return MeasureValue(value, low, high, reference)
-
-
-MEASURES = (
-    Measure(
-        MAP, "mean average precision", judge=records, unit="share", summarize=summarize, of=MAP
-    ),
-    Measure(MAP_DROP, "mAP lost", unit="share", summarize=summarize, of=MAP),
-)
+MEASURES = summed({MAP: "mean average precision", MAP_DROP: "mAP lost"}, records, summarize)

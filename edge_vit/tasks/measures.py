@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.numerics import Float64Array, FloatArray
 
-_Z_TWO_SIDED = 1.959964  # standard deviations that hold 95 %
+_Z_TWO_SIDED = 1.959963984540054  # standard deviations that hold 95 %
 
 Compare = Callable[[ModelSpec, Mapping[str, FloatArray], Mapping[str, FloatArray]], Any]
 """(spec, reference, candidate) -> a number for each image, NaN where there is none, (rows,)."""
@@ -70,3 +70,17 @@ class Measure:
     # Over all images; None for the mean of those that have a number
     summarize: Summarize | None = None
     of: str = ""  # name of the measure whose values by image it sums up in its own way
+
+
+def summed(titles: Mapping[str, str], judge: Judge, summarize: Summarize) -> tuple[Measure, ...]:
+    """Return measures in shares, by name with their titles, of what `judge` gives of each image."""
+    first = next(iter(titles))
+    return tuple(
+        Measure(
+            *(name, title, None, judge if name == first else None),
+            unit="share",
+            summarize=summarize,
+            of=first,
+        )
+        for name, title in titles.items()
+    )

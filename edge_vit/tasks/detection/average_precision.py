@@ -1,19 +1,18 @@
-"""COCO's average precision, computed by faster-coco-eval or pycocotools."""
+"""COCO's average precision, computed by faster-coco-eval."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edge_vit.errors import MissingDependencyError
 from edge_vit.optional import require
+from edge_vit.tasks.bootstrap import bootstrap
 from edge_vit.tasks.measures import MeasureValue
+from edge_vit.tasks.numerics import Float64Array, IntArray
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve numbers, in the order of its own summary; each from 0 to 1."""
@@ -23,7 +22,8 @@ AP_DROP = "AP_drop"
 
 Record = Mapping[str, Any]
 """One image: ``dt`` rows (class, score, x1, y1, x2, y2), ``gt`` rows (class, x1, y1, x2, y2, area,
-crowd), ``size`` (height, width)."""
+crowd), ``size`` (height, width). Of masks, whose overlaps are known: ``dt`` rows (class, score,
+area, pairs of the place of a ``gt`` row and the IoU with it), ``gt`` rows (class, area, crowd)."""
 
 _RESAMPLES = 100
 _MOST_IMAGES = 20_000  # evaluated in all resamples together: more images need fewer of them
@@ -34,16 +34,19 @@ def coco_numbers(records: Sequence[Record]) -> dict[str, float | None]:
     """Return the twelve numbers over all images; None where no object is of that size.
 
     Raises:
-        MissingDependencyError: neither library is installed.
+        MissingDependencyError: the library is not installed.
     """
     truth, found = _to_coco(records)
-    dataset_class, evaluator_class = _load()
+    library = _library()
+    evaluator_class = library.COCOeval_faster
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset = dataset_class()
+        dataset = library.COCO()
         dataset.dataset = truth
         dataset.createIndex()
         if not found:
             return dict.fromkeys(NAMES, 0.0 if truth["annotations"] else None)
+        if "overlaps" in found[0]:
+            evaluator_class = _with_overlaps(evaluator_class)
         evaluator = evaluator_class(dataset, dataset.loadRes(found), "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
@@ -52,50 +55,28 @@ def coco_numbers(records: Sequence[Record]) -> dict[str, float | None]:
     return {n: v if v >= 0 else None for n, v in zip(NAMES, values, strict=True)}
 
 
-def summarize_ap(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[str, MeasureValue]:
+def summarize_ap(
+    candidate: Sequence[Any], reference: Sequence[Any], prefix: str = ""
+) -> dict[str, MeasureValue]:
     """Return the twelve numbers and `AP_DROP`, each with its 95 % bootstrap interval over images.
 
     Args:
         candidate: the record of each image; None where there is no truth.
         reference: the same of the reference.
+        prefix: of the names.
     """
-    records = [record for record in candidate if record is not None]
-    others = [record for record in reference if record is not None]
-    if not records:
-        return dict.fromkeys((*NAMES, AP_DROP), MeasureValue(None))
-    values = coco_numbers(records)
-    baseline = coco_numbers(others) if others else dict.fromkeys(NAMES)
-    random = np.random.default_rng(0)
-    count = min(_RESAMPLES, max(_FEWEST_RESAMPLES, _MOST_IMAGES // len(records)))
-    resampled: list[dict[str, float | None]] = []
-    drops: list[float] = []
-    for _ in range(count if len(records) > 1 else 0):
-        chosen = random.integers(0, len(records), len(records))
-        resampled.append(coco_numbers([records[index] for index in chosen]))
-        if len(others) == len(records):
-            before = resampled[-1]
-            if others != records:  # as they are where the reference is held against itself
-                before = coco_numbers([others[index] for index in chosen])
-            drop = _drop(before, resampled[-1])
-            drops.extend([] if drop is None else [drop])
-    found = {}
-    for name, value in values.items():
-        seen = [each for numbers in resampled if (each := numbers[name]) is not None]
-        low, high = np.percentile(seen, [2.5, 97.5]).tolist() if seen else (None, None)
-        is_known = value is not None
-        found[name] = MeasureValue(
-            value, low if is_known else None, high if is_known else None, baseline[name]
-        )
-    low, high = np.percentile(drops, [2.5, 97.5]).tolist() if drops else (None, None)
-    found[AP_DROP] = MeasureValue(_drop(baseline, values), low, high)
-    return found
+
+    def numbers(records: Sequence[Record], weights: IntArray) -> Mapping[str, Float64Array]:
+        rows = [coco_numbers(_repeated(records, each)) for each in weights]
+        return {prefix + n: np.array([row[n] for row in rows], np.float64) for n in NAMES}
+
+    resamples = min(_RESAMPLES, max(_FEWEST_RESAMPLES, _MOST_IMAGES // max(len(candidate), 1)))
+    names = prefix + NAMES[0], prefix + AP_DROP
+    return bootstrap(candidate, reference, numbers, names, resamples)
 
 
-def _drop(
-    reference: Mapping[str, float | None], candidate: Mapping[str, float | None]
-) -> float | None:
-    before, after = reference[NAMES[0]], candidate[NAMES[0]]
-    return None if before is None or after is None else before - after
+def _repeated(records: Sequence[Record], counts: IntArray) -> list[Record]:
+    return [each for each, count in zip(records, counts, strict=True) for _ in range(count)]
 
 
 def _to_coco(records: Sequence[Record]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -104,33 +85,33 @@ def _to_coco(records: Sequence[Record]) -> tuple[dict[str, Any], list[dict[str, 
     results: list[dict[str, Any]] = []
     classes: set[int] = set()
     for number, record in enumerate(records, 1):
-        for index, x1, y1, x2, y2, area, crowd in record["gt"]:
+        first = len(annotations) + 1
+        for index, *box, area, crowd in record["gt"]:
             classes.add(int(index))
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": int(index),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "bbox": _sides(*box) if box else [0, 0, area, 1],
                     "area": area,
                     "iscrowd": int(crowd),
                 }
             )
-        for index, score, x1, y1, x2, y2 in record["dt"]:
+        for index, score, *box in record["dt"]:
             classes.add(int(index))
-            results.append(
-                {
-                    "image_id": number,
-                    "category_id": int(index),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
-            )
+            entry = {"image_id": number, "category_id": int(index), "score": score}
+            if len(box) == 4:
+                results.append({**entry, "bbox": _sides(*box)})
+            else:
+                area, overlaps = box
+                known = {first + place: value for place, value in overlaps}
+                results.append({**entry, "bbox": [0, 0, area, 1], "overlaps": known})
     truth = {
         "info": {},
         "images": [
-            {"id": number, "height": record["size"][0], "width": record["size"][1]}
-            for number, record in enumerate(records, 1)
+            {"id": number, "height": size[0], "width": size[1]}
+            for number, size in enumerate((each.get("size", (1, 1)) for each in records), 1)
         ],
         "categories": [{"id": index, "name": str(index)} for index in sorted(classes)],
         "annotations": annotations,
@@ -138,13 +119,30 @@ def _to_coco(records: Sequence[Record]) -> tuple[dict[str, Any], list[dict[str, 
     return truth, results
 
 
-def _load() -> tuple[Any, Any]:
-    """Return the dataset and the evaluator class of the library that is there."""
-    try:
-        module = require("faster_coco_eval", "COCO average precision")
-    except MissingDependencyError:
-        if importlib.util.find_spec("pycocotools") is None:
-            raise
-        coco = importlib.import_module("pycocotools.coco")
-        return coco.COCO, importlib.import_module("pycocotools.cocoeval").COCOeval
-    return module.COCO, module.COCOeval_faster
+def _sides(x1: float, y1: float, x2: float, y2: float) -> list[float]:
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _with_overlaps(evaluator_class: Any) -> Any:
+    """Return an evaluator that takes the overlaps of its results in place of computing them."""
+
+    class Evaluator(evaluator_class):  # type: ignore[misc]
+        def computeIoU(self, image: int, category: int) -> Any:  # noqa: N802
+            true, found = (
+                each.loadAnns(each.getAnnIds(imgIds=[image], catIds=[category]))
+                for each in (self.cocoGt, self.cocoDt)
+            )
+            best = sorted(found, key=lambda each: -each["score"])[: self.params.maxDets[-1]]
+            overlaps = [[each["overlaps"][one["id"]] for one in true] for each in best]
+            return np.array(overlaps, np.float64) if true and best else []
+
+    return Evaluator
+
+
+def mask_tools() -> Any:
+    """Return the module for masks in run lengths."""
+    return _library().mask
+
+
+def _library() -> Any:
+    return require("faster_coco_eval", "COCO average precision")

@@ -8,9 +8,8 @@ import numpy as np
 
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs
-from edge_vit.tasks.detection.boxes import iou
-from edge_vit.tasks.detection.decoding import BOXES, Found, probabilities
-from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray
+from edge_vit.tasks.detection.decoding import BOXES, probabilities
+from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArray
 
 MIN_IOU = 0.5
 """Least IoU of two boxes that can be the same object."""
@@ -25,23 +24,21 @@ _OTHER_QUERIES = 0.02
 """Most of an image's queries that may be others, one at least."""
 
 
-def match_boxes(
-    reference: Found, candidate: Found, min_iou: float = MIN_IOU
-) -> list[tuple[int, int, float]]:
-    """Return pairs of boxes of the same class and their IoU, the reference's best box first.
+def match(overlaps: Float64Array, is_same: BoolArray) -> list[tuple[int, int, float]]:
+    """Return pairs of objects of the same class, whose IoU is at least `MIN_IOU`, and that IoU.
 
-    Each box is in one pair at most: the candidate that overlaps most with it is taken.
+    The first row chooses first, the column that overlaps most with it; each is in one pair at most.
+
+    Args:
+        overlaps: IoU of each two, (reference, candidate).
+        is_same: whether they are of the same class, likewise.
     """
-    overlaps = iou(reference.boxes, candidate.boxes)
-    overlaps[reference.classes[:, None] != candidate.classes[None]] = 0
-    pairs: list[tuple[int, int, float]] = []
-    for index in range(len(reference)):
-        if not len(candidate):
-            break
-        other = int(overlaps[index].argmax())
-        if overlaps[index, other] >= min_iou:
-            pairs.append((index, other, float(overlaps[index, other])))
-            overlaps[:, other] = 0
+    left, pairs = np.where(is_same, overlaps, 0), []
+    for index in range(len(left) if left.size else 0):
+        other = int(left[index].argmax())
+        if left[index, other] >= MIN_IOU:
+            pairs.append((index, other, float(left[index, other])))
+            left[:, other] = 0
     return pairs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,19 @@ import numpy as np
 
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, TensorSpec
-from edge_vit.tasks.base import Outputs, Size, Task, Wording
+from edge_vit.tasks.base import Outputs, Size, Wording
 from edge_vit.tasks.detection.average_precision import AP_DROP
+from edge_vit.tasks.detection.boxes import iou
 from edge_vit.tasks.detection.decoding import BOXES, Found, find_boxes
-from edge_vit.tasks.detection.matching import align, match_boxes, pair_queries
+from edge_vit.tasks.detection.matched import MatchingTask
+from edge_vit.tasks.detection.matching import align
 from edge_vit.tasks.detection.measures import MEASURES
 from edge_vit.tasks.detection.prediction import Box, DetectionPrediction
-from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray
+from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray
 from edge_vit.tasks.prediction import Prediction
 
 
-class Detection(Task):
+class Detection(MatchingTask):
     """Objects in an image: a class, a score and a box each."""
 
     name = "detection"
@@ -39,15 +40,8 @@ class Detection(Task):
     )
     columns = ("class", "index", "score", "box")
     default_activation: Activation = "sigmoid"
-    default_threshold = 0.5
-    gives_probabilities = True
-    has_threshold = True
-    has_direction = False
-    disagreement_is_loss = True
     has_boxes = True
-    is_drawn = True
     shown_measure = "matched_boxes"
-    default_top = 100
     measures = MEASURES
     loss_measure = AP_DROP
 
@@ -72,10 +66,6 @@ class Detection(Task):
             f"applied. Add --activation {other} if the model was trained with that"
         )
 
-    def num_labels(self, columns: int, activation: Activation | None) -> int:
-        """Return the classes: with softmax the last column stands for "no object"."""
-        return columns - (activation == "softmax")
-
     def check(self, spec: ModelSpec) -> None:
         """Refuse a model without boxes, or with other numbers of boxes than of classes."""
         super().check(spec)
@@ -88,14 +78,18 @@ class Detection(Task):
                 "boxes (batch, queries, 4)"
             )
 
-    def refuse_threshold(self, threshold: float) -> str:
-        """Return what a score may be where `threshold` is none."""
-        return "" if 0 <= threshold < 1 else "at least 0 and less than 1"
-
     def found(self, spec: ModelSpec, outputs: Outputs, row: int) -> Found:
         """Return the boxes above the model's threshold in the image of `row`, in shares of it."""
         own = {output.name: outputs[output.name][row] for output in spec.outputs}
         return find_boxes(spec, own, min_score=spec.threshold or 0.0)
+
+    def facts(self, objects: Found) -> tuple[IntArray, Float64Array]:
+        """Return the classes and the scores of boxes."""
+        return objects.classes, objects.scores
+
+    def overlaps(self, reference: Found, candidate: Found) -> Float64Array:
+        """Return the IoU of each two boxes."""
+        return iou(reference.boxes, candidate.boxes)
 
     def predict(
         self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int
@@ -113,34 +107,11 @@ class Detection(Task):
             tuple(Box(index, spec.label(index), score, tuple(box)) for index, score, box in boxes),
         )
 
-    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether every box has its partner, and none is left over."""
-        return np.array([n == m == k for n, m, k, _ in self._pairs(spec, reference, candidate)])
-
-    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-        """Return 1 - the IoU of pairs over all objects, 0 where there are none."""
-        return np.array(
-            [
-                1 - shared / (n + m - k) if n + m else 0.0
-                for n, m, k, shared in self._pairs(spec, reference, candidate)
-            ]
-        )
-
     def aligned(
         self, spec: ModelSpec, reference: Outputs, candidate: Outputs
     ) -> tuple[Outputs, Outputs]:
         """Return both with visible queries paired and the others set to zero."""
         return align(spec, reference, candidate)
-
-    def paired(
-        self, reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
-    ) -> Sequence[FloatArray]:
-        """Return `candidate` with each query beside the one of `reference` that it stands for."""
-        return pair_queries(reference, candidate)
-
-    def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
-        """Return `spec` with that threshold."""
-        return dataclasses.replace(spec, threshold=share)
 
     def overlay(self, spec: ModelSpec, picture: Any, reference: Outputs, candidate: Outputs) -> Any:
         """Return `picture` with the boxes of both."""
@@ -163,18 +134,6 @@ class Detection(Task):
             stem = Path(prediction.image).stem
             entries += prediction.to_coco(int(stem) if stem.isdecimal() else place)
         return entries
-
-    def _pairs(
-        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
-    ) -> list[tuple[int, int, int, float]]:
-        """Return of each row: boxes of the reference, of the candidate, pairs, and their IoU."""
-        counts = []
-        for row in range(len(self.values(spec, reference))):
-            ours, theirs = (self.found(spec, each, row) for each in (reference, candidate))
-            pairs = match_boxes(ours, theirs)
-            shared = sum(overlap for _, _, overlap in pairs)
-            counts.append((len(ours), len(theirs), len(pairs), shared))
-        return counts
 
 
 TASK = Detection()

@@ -13,7 +13,7 @@ from edge_vit.tasks.maps.numerics import as_channels, correlation
 from edge_vit.tasks.maps.pictures import beside, blend
 from edge_vit.tasks.maps.placement import Kernel
 from edge_vit.tasks.maps.prediction import MapPrediction, Shading
-from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, relative_rms
+from edge_vit.tasks.numerics import Float64Array, FloatArray, relative_rms
 from edge_vit.tasks.prediction import Prediction
 
 MIN_CORRELATION = 0.99
@@ -32,6 +32,7 @@ class MapTask(Task):
     has_direction = False  # a map's level alone makes every cosine large
     columns = ("map", "grid", "least", "largest", "mean")
     num_word_columns = 3
+    most_apart, most_roughly_apart = 1 - MIN_CORRELATION, 1 - MIN_ROUGH_CORRELATION
     kernel: Kernel = "bilinear"  # between the cells of the map, in an image's pixels
 
     def output_name(self, activation: Activation | None = None) -> str:
@@ -59,14 +60,6 @@ class MapTask(Task):
         output = spec.outputs[0].name
         (values,) = as_channels(np.asarray(outputs[output], np.float32)[None])
         return MapPrediction(image, output, values, size, spec.preprocess, self.kernel)
-
-    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether the correlation is at least `MIN_CORRELATION`."""
-        return self.correlation(spec, reference, candidate) >= MIN_CORRELATION
-
-    def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether the correlation is at least `MIN_ROUGH_CORRELATION`."""
-        return self.correlation(spec, reference, candidate) >= MIN_ROUGH_CORRELATION
 
     def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
         """Return 1 - correlation."""

@@ -7,7 +7,7 @@ the image's own pixels, as transformers' post-processing does it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,13 +86,26 @@ def instances(
 ) -> list[Segment]:
     """Return the objects whose score reaches the model's threshold, best first; they may overlap.
 
+    Arguments as of `semantic_map`.
+    """
+    found = each_instance(spec, outputs, size, preprocess)
+    return sorted(found, key=lambda each: -each.score)
+
+
+def each_instance(
+    spec: ModelSpec,
+    outputs: Mapping[str, FloatArray],
+    size: tuple[int, int],
+    preprocess: PreprocessSpec | None,
+) -> Iterator[Segment]:
+    """Yield the objects of `instances` in the order of their classes' probabilities.
+
     With softmax, a score is the probability of the query's class times the mean probability of the
-    mask's pixels; with sigmoid it is that of the class alone. Arguments as of `semantic_map`.
+    mask's pixels; with sigmoid it is that of the class alone.
     """
     is_softmax, threshold = spec.activation == "softmax", spec.threshold or 0.0
     queries, classes, scores = rank_queries(spec, outputs, threshold)
     placed, grids = _place_masks(spec, outputs[MASKS][queries], size, preprocess)
-    found = []
     for index, score, grid in zip(classes.tolist(), scores.tolist(), grids, strict=True):
         rows, columns = placed.reach(grid > 0)
         part = placed.part(rows, columns)
@@ -102,11 +115,10 @@ def instances(
             continue
         if is_softmax:
             score *= float(sigmoid(logits[inside]).mean())
-        mask = np.zeros(size, bool)
-        mask[rows, columns] = inside
         if score >= threshold:
-            found.append(Segment(index, score, mask))
-    return sorted(found, key=lambda each: -each.score)
+            mask = np.zeros(size, bool)
+            mask[rows, columns] = inside
+            yield Segment(index, score, mask)
 
 
 def panoptic(

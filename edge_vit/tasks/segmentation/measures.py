@@ -9,8 +9,9 @@ import numpy as np
 
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs
+from edge_vit.tasks.bootstrap import bootstrap
 from edge_vit.tasks.measures import Measure, MeasureValue
-from edge_vit.tasks.numerics import BoolArray, Float64Array
+from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray
 from edge_vit.tasks.segmentation.decoding import ClassMap
 from edge_vit.tasks.segmentation.truth import TrueMask
 
@@ -20,7 +21,6 @@ MIOU, ACCURACY, DROP = "mIoU", "pixel_accuracy", "mIoU_drop"
 OF_FP32, AGREEMENT, LOST = "mIoU_fp32", "pixel_agreement", "pixels_lost"
 """Against the reference: mean IoU, and shares of pixels of the same and of another class."""
 
-_RESAMPLES = 400
 _NEAR = 0.01  # of the diagonal: how far a boundary may be from where it should be
 
 Decode = Callable[[ModelSpec, Outputs], Sequence[ClassMap]]
@@ -106,13 +106,6 @@ def _accuracy(counts: Float64Array) -> Float64Array:
     return np.where(total > 0, shares, np.nan)
 
 
-def _resampled(count: int) -> Float64Array:
-    """Return how often each of `count` images is drawn in each resample, (resamples, images)."""
-    random = np.random.default_rng(0)
-    counts = random.multinomial(count, np.full(count, 1 / count), _RESAMPLES)
-    return counts.astype(np.float64)
-
-
 def summarize_truth(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[str, MeasureValue]:
     """Return mean IoU, pixel accuracy and what is lost of the first, with bootstrap intervals.
 
@@ -120,47 +113,23 @@ def summarize_truth(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[
         candidate: the counts of each image, see `confusion`; None where there is no truth.
         reference: the same of the reference.
     """
-    found = dict.fromkeys((MIOU, ACCURACY, DROP), MeasureValue(None))
-    records = [each for each in candidate if each is not None]
-    if not records:
-        return found
-    counts = _total([*records, *(each for each in reference if each is not None)])
-    ours, theirs = counts[: len(records)], counts[len(records) :]
-    weights = _resampled(len(records))
-    drawn = np.tensordot(weights, ours, 1)
-    for name, of in ((MIOU, _mean_iou), (ACCURACY, _accuracy)):
-        before = float(of(theirs.sum(axis=0))) if len(theirs) else None
-        found[name] = _value(float(of(ours.sum(axis=0))), of(drawn), before)
-    if len(theirs) == len(ours):
-        drop = float(_mean_iou(theirs.sum(axis=0)) - _mean_iou(ours.sum(axis=0)))
-        drops = _mean_iou(np.tensordot(weights, theirs, 1)) - _mean_iou(drawn)
-        found[DROP] = _value(drop, drops)
-    return found
+
+    def numbers(records: Sequence[Any], weights: IntArray) -> Mapping[str, Float64Array]:
+        drawn = np.tensordot(weights, _total(records), 1)
+        return {MIOU: _mean_iou(drawn), ACCURACY: _accuracy(drawn)}
+
+    return bootstrap(candidate, reference, numbers, (MIOU, DROP))
 
 
 def summarize_fp32(candidate: Sequence[Any], _: Sequence[Any]) -> dict[str, MeasureValue]:
     """Return mean IoU against the reference, the share of equal pixels, and that of the others."""
-    if not candidate:
-        return dict.fromkeys((OF_FP32, AGREEMENT, LOST), MeasureValue(None))
-    counts = _total([record for _, record in candidate])
-    equal = np.array([share for share, _ in candidate])
-    weights = _resampled(len(candidate))
-    means = weights @ equal / len(candidate)
-    overlap = _value(
-        float(_mean_iou(counts.sum(axis=0))), _mean_iou(np.tensordot(weights, counts, 1))
-    )
-    return {
-        OF_FP32: overlap,
-        AGREEMENT: _value(float(equal.mean()), means),
-        LOST: _value(1 - float(equal.mean()), 1 - means),
-    }
 
+    def numbers(records: Sequence[Any], weights: IntArray) -> Mapping[str, Float64Array]:
+        drawn = np.tensordot(weights, _total([each for _, each in records]), 1)
+        equal = weights @ np.array([share for share, _ in records]) / len(records)
+        return {OF_FP32: _mean_iou(drawn), AGREEMENT: equal, LOST: 1 - equal}
 
-def _value(value: float, drawn: Float64Array, before: float | None = None) -> MeasureValue:
-    if np.isnan(value):
-        return MeasureValue(None)
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    return MeasureValue(value, low, high, before)
+    return bootstrap(candidate, (), numbers)
 
 
 def measures_of(decode: Decode, decode_at: DecodeAt) -> tuple[Measure, ...]:

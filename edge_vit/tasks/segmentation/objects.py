@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec, PreprocessSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Wording
-from edge_vit.tasks.detection.matching import pair_queries
-from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray
+from edge_vit.tasks.coco import Annotated, KeyOf, read_annotations
+from edge_vit.tasks.detection.matched import MatchingTask, pair_measures
+from edge_vit.tasks.measures import Measure, MeasureValue
+from edge_vit.tasks.memo import once
+from edge_vit.tasks.numerics import Float64Array, IntArray
 from edge_vit.tasks.prediction import Prediction
 from edge_vit.tasks.segmentation.decoding import (
     CLASSES,
@@ -23,16 +26,16 @@ from edge_vit.tasks.segmentation.decoding import (
     panoptic,
 )
 from edge_vit.tasks.segmentation.drawing import draw_segments
+from edge_vit.tasks.segmentation.mask_precision import MEASURES as MASK_PRECISION
+from edge_vit.tasks.segmentation.object_truth import of_coco
+from edge_vit.tasks.segmentation.panoptic_quality import quality_measures
 from edge_vit.tasks.segmentation.prediction import SegmentsPrediction
-from edge_vit.tasks.segmentation.segment_measures import (
-    MATCHED,
-    match_segments,
-    segment_measures,
-)
-from edge_vit.tasks.segmentation.semantic import PICTURES, Segmentation
+from edge_vit.tasks.segmentation.semantic import PICTURES, Segmentation, row_of
+
+PAIRED = pair_measures("segments", "mean_mask_iou", "segment_score_drift")
 
 
-class InstanceSegmentation(Segmentation):
+class InstanceSegmentation(MatchingTask, Segmentation):
     """Objects, each with a class, a score and a mask."""
 
     name = "instance_segmentation"
@@ -46,10 +49,8 @@ class InstanceSegmentation(Segmentation):
         pictures=PICTURES,
     )
     columns = ("class", "index", "score", "box", "share of the pixels")
-    default_threshold = 0.5
     gives_map = False
-    has_threshold = True
-    shown_measure = MATCHED
+    shown_measure = PAIRED[0].name
     is_panoptic = False
 
     _wanted = (
@@ -57,7 +58,25 @@ class InstanceSegmentation(Segmentation):
     )
 
     def _measures(self) -> tuple[Any, ...]:
-        return (*super()._measures(), *segment_measures(self._segments))
+        return (*self._judged(), *super()._measures(), *PAIRED)
+
+    def _judged(self) -> tuple[Measure, ...]:
+        """Return the measures of true objects."""
+        return MASK_PRECISION
+
+    def loss_of(self, measures: Mapping[str, MeasureValue]) -> str:
+        """Return the loss of true objects or segments, else that of pixels."""
+        judged = measures.get(self._judged()[-1].name, MeasureValue(None))
+        is_known = judged.value is not None
+        return self._judged()[-1].name if is_known else super().loss_of(measures)
+
+    def read_annotations(
+        self, spec: ModelSpec, path: Path, key_of: KeyOf
+    ) -> Mapping[str, Annotated]:
+        """Return the objects with masks of a COCO annotation file."""
+        return read_annotations(
+            *(path, spec.labels, "segmentation", of_coco, self._num_classes(spec), key_of)
+        )
 
     def outputs(
         self, size: int, batch: int | None = None, activation: Activation | None = None
@@ -77,14 +96,6 @@ class InstanceSegmentation(Segmentation):
         """Return the number of columns of the class logits."""
         return shape[-1]
 
-    def num_labels(self, columns: int, activation: Activation | None) -> int:
-        """Return the classes: with softmax the last column stands for none of them."""
-        return columns - (activation == "softmax")
-
-    def refuse_threshold(self, threshold: float) -> str:
-        """Return what a score may be where `threshold` is none."""
-        return "" if 0 <= threshold < 1 else "at least 0 and less than 1"
-
     def _has_logits(self, shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
         return False
 
@@ -96,31 +107,6 @@ class InstanceSegmentation(Segmentation):
     ) -> Prediction:
         """Return the segments above the model's threshold, made when they are asked for."""
         return SegmentsPrediction(image, spec, outputs, size, top, is_panoptic=self.is_panoptic)
-
-    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether every segment has its partner, and none is left over."""
-        return np.array([n == m == k for n, m, k, _ in self._pairs(spec, reference, candidate)])
-
-    same_roughly = same
-
-    def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
-        """Return 1 - the IoU of pairs over all segments, 0 where there are none."""
-        return np.array(
-            [
-                1 - shared / (n + m - k) if n + m else 0.0
-                for n, m, k, shared in self._pairs(spec, reference, candidate)
-            ]
-        )
-
-    def paired(
-        self, reference: Sequence[FloatArray], candidate: Sequence[FloatArray]
-    ) -> Sequence[FloatArray]:
-        """Return `candidate` with each query beside the one of `reference` that it stands for."""
-        return pair_queries(reference, candidate)
-
-    def shown_from(self, spec: ModelSpec, share: float) -> ModelSpec:
-        """Return `spec` with that threshold."""
-        return dataclasses.replace(spec, threshold=share)
 
     def _find(
         self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
@@ -142,24 +128,41 @@ class InstanceSegmentation(Segmentation):
         size = spec.preprocess.image_size
         return self._each(spec, outputs, lambda own: self._find(spec, own, size, None))
 
-    def _segments(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
+    def found(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
+        """Return the segments of one row in the pixels of the model's input."""
         return self._every(spec, outputs)[row]
+
+    def facts(self, objects: Sequence[Segment]) -> tuple[IntArray, Float64Array]:
+        """Return the classes and the scores of segments."""
+        classes, scores = ([getattr(o, of) for o in objects] for of in ("index", "score"))
+        return np.array(classes, np.int64), np.array(scores, np.float64)
+
+    def overlaps(self, reference: Sequence[Segment], candidate: Sequence[Segment]) -> Float64Array:
+        """Return the IoU of each two segments."""
+        if not reference or not candidate:
+            return np.zeros((len(reference), len(candidate)))
+        ours, theirs = (
+            np.stack([each.mask.reshape(-1) for each in side]).astype(np.float32)
+            for side in (reference, candidate)
+        )
+        shared = (ours @ theirs.T).astype(np.float64)
+        found: Float64Array = shared / (ours.sum(axis=1)[:, None] + theirs.sum(axis=1) - shared)
+        return found
+
+    def _segments_at(
+        self, spec: ModelSpec, outputs: Outputs, row: int, size: Size
+    ) -> Sequence[Segment]:
+        return once(
+            *(outputs, (self.name, spec, row, size)),
+            lambda: self._find(spec, row_of(outputs, row), size, spec.preprocess),
+        )
+
+    def _class_map_at(self, spec: ModelSpec, outputs: Outputs, row: int, size: Size) -> ClassMap:
+        return painted(self._segments_at(spec, outputs, row, size), size)
 
     def _shown(self, spec: ModelSpec, picture: Any, own: Outputs) -> Any:
         segments = self._find(spec, own, (picture.height, picture.width), None)
         return draw_segments(picture, segments, spec, is_named=False)
-
-    def _pairs(
-        self, spec: ModelSpec, reference: Outputs, candidate: Outputs
-    ) -> list[tuple[int, int, int, float]]:
-        """Return of each row: segments of the reference, of the candidate, pairs, their IoU."""
-        counts = []
-        every = zip(self._every(spec, reference), self._every(spec, candidate), strict=True)
-        for ours, theirs in every:
-            pairs = match_segments(ours, theirs)
-            shared = sum(overlap for _, _, overlap in pairs)
-            counts.append((len(ours), len(theirs), len(pairs), shared))
-        return counts
 
 
 class PanopticSegmentation(InstanceSegmentation):
@@ -167,3 +170,12 @@ class PanopticSegmentation(InstanceSegmentation):
 
     name = "panoptic_segmentation"
     is_panoptic = True
+
+    def _judged(self) -> tuple[Measure, ...]:
+        return quality_measures(self._segments_at)
+
+    def read_annotations(
+        self, spec: ModelSpec, path: Path, key_of: KeyOf
+    ) -> Mapping[str, Annotated]:
+        """Return the segments of a COCO panoptic annotation file."""
+        return Segmentation.read_annotations(self, spec, path, key_of)

@@ -11,10 +11,11 @@ import numpy as np
 from edge_vit.errors import SpecError
 from edge_vit.spec import Activation, ModelSpec, PreprocessSpec, TensorSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
+from edge_vit.tasks.coco import Annotated, KeyOf
 from edge_vit.tasks.detection.matching import align
 from edge_vit.tasks.maps.pictures import beside
 from edge_vit.tasks.memo import once
-from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, relative_rms
+from edge_vit.tasks.numerics import Float64Array, FloatArray, relative_rms
 from edge_vit.tasks.prediction import Prediction
 from edge_vit.tasks.segmentation.decoding import (
     CLASSES,
@@ -26,6 +27,7 @@ from edge_vit.tasks.segmentation.decoding import (
 )
 from edge_vit.tasks.segmentation.drawing import draw_classes, paint
 from edge_vit.tasks.segmentation.measures import DROP, LOST, measures_of
+from edge_vit.tasks.segmentation.panoptic_truth import read_panoptic
 from edge_vit.tasks.segmentation.prediction import MaskPrediction
 from edge_vit.tasks.segmentation.truth import TrueMask, describe, read_mask
 
@@ -62,6 +64,8 @@ class Segmentation(Task):
     has_direction = False
     disagreement_is_loss = True
     default_top = 100
+    most_apart = 1 - MIN_AGREEMENT
+    most_roughly_apart: float | None = 1 - MIN_ROUGH_AGREEMENT
     loss_measure = DROP
     unlabelled_loss = LOST
     truth_folders = ("masks", FROM_ONE, "gtFine", "ann_dir")
@@ -126,8 +130,16 @@ class Segmentation(Task):
 
     def read_truth(self, spec: ModelSpec, path: Path, size: Size) -> TrueMask:
         """Return the mask in a file of class indices; below `FROM_ONE` they begin with 1."""
-        num_classes = self.num_labels(spec.num_outputs, spec.activation)
-        return read_mask(path, size, num_classes, self._offset(path))
+        return read_mask(path, size, self._num_classes(spec), self._offset(path))
+
+    def read_annotations(
+        self, spec: ModelSpec, path: Path, key_of: KeyOf
+    ) -> Mapping[str, Annotated]:
+        """Return the segments of a COCO panoptic annotation file, whose classes count here."""
+        return read_panoptic(path, spec.labels, self._num_classes(spec), key_of)
+
+    def _num_classes(self, spec: ModelSpec) -> int:
+        return self.num_labels(spec.num_outputs, spec.activation)
 
     def describe_truth(self, paths: Sequence[Path]) -> str:
         """Return how masks are read where that may be wrong."""
@@ -145,14 +157,6 @@ class Segmentation(Task):
     ) -> Prediction:
         """Return the mask in the pixels of `size`, made when it is asked for."""
         return MaskPrediction(image, spec, outputs, size, top)
-
-    def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether at least `MIN_AGREEMENT` of the pixels are equal."""
-        return self.divergence(spec, reference, candidate) <= 1 - MIN_AGREEMENT
-
-    def same_roughly(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
-        """Return whether at least `MIN_ROUGH_AGREEMENT` of the pixels are equal."""
-        return self.divergence(spec, reference, candidate) <= 1 - MIN_ROUGH_AGREEMENT
 
     def divergence(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:
         """Return the share of the pixels whose classes differ."""

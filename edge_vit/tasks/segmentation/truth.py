@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vit.errors import ImageError
 from edge_vit.tasks.numerics import BoolArray
@@ -43,12 +45,7 @@ def read_mask(path: Path, size: tuple[int, int], num_classes: int, offset: int) 
         ImageError: the file is none, has colours in place of indices, is of another size, or a
             level is no class of the model.
     """
-    levels, is_wide = _read_levels(path)
-    if levels.shape != tuple(size):
-        raise ImageError(
-            f"mask {path}: got {levels.shape[0]} x {levels.shape[1]} pixels, but its image has "
-            f"{size[0]} x {size[1]}. Take the images that were annotated"
-        )
+    levels, is_wide = _read_classes(path, size)
     classes = levels - offset
     ignored = classes < 0
     if is_wide:
@@ -75,7 +72,7 @@ def describe(paths: Sequence[Path], offset: int) -> str:
     counts = np.zeros(IGNORED_WIDE + 1, np.int64)
     for path in paths:
         with contextlib.suppress(ImageError):
-            counts += np.bincount(_read_levels(path)[0].reshape(-1), minlength=len(counts))
+            counts += np.bincount(_read_classes(path)[0].reshape(-1), minlength=len(counts))
     if not counts.any():
         return ""
     if offset:
@@ -94,19 +91,33 @@ def describe(paths: Sequence[Path], offset: int) -> str:
     return ""
 
 
-def _read_levels(path: Path) -> tuple[ClassMap, bool]:
+def _read_classes(path: Path, size: tuple[int, int] | None = None) -> tuple[ClassMap, bool]:
     """Return the levels of a gray or indexed PNG, and whether they are of 16 bits."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, levels = image.mode, np.asarray(image)
-    except Exception as error:  # a damaged file can raise anything
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"mask {path} cannot be read: {reason}") from None
+    levels, mode = read_levels(path, size)
     if levels.ndim != 2 or levels.dtype.kind not in "uib":
         raise ImageError(
             f"mask {path}: got a picture in {mode}, expected a PNG of class indices, gray or with "
             "a palette"
         )
     return levels.astype(np.int32), levels.dtype.itemsize > 1
+
+
+def read_levels(path: Path, size: tuple[int, int] | None = None) -> tuple[NDArray[Any], str]:
+    """Return what is in an image file as it is, palettes left aside, and Pillow's mode of it.
+
+    Where a `size` is given, it has to be of that.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            levels, mode = np.asarray(image), image.mode
+    except Exception as error:  # a damaged file can raise anything
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"mask {path} cannot be read: {reason}") from None
+    if size is not None and levels.shape[:2] != tuple(size):
+        raise ImageError(
+            f"mask {path}: got {levels.shape[0]} x {levels.shape[1]} pixels, but its image has "
+            f"{size[0]} x {size[1]}. Take the images that were annotated"
+        )
+    return levels, mode
