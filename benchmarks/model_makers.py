@@ -24,7 +24,7 @@ from edge_vit.export.sources import SourceRequest, open_source
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from reseed import reseed
+from reseed import reseed, reseed_layers, settle_norms
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
@@ -59,6 +59,7 @@ def timm_row(name: str, family: str, size: int | None = None, **arguments: objec
         stated = {"model_args": arguments, "image_size": image_size}
         source = open_source(SourceRequest(f"timm:{name}", random_weights=True, **stated))
         reseed(source.module)
+        settle_norms(source.module, source.preprocess.image_size)
         path = folder / "model.pth"  # CoaT's layers share weights, which safetensors refuses
         torch.save(source.module.state_dict(), path)
         facts = timm.data.resolve_model_data_config(source.module)
@@ -79,6 +80,7 @@ def torchvision_row(name: str, family: str) -> ModelRow:
 
         source = open_source(SourceRequest(f"torchvision:{name}", random_weights=True))
         reseed(source.module)
+        settle_norms(source.module, source.preprocess.image_size)
         path = folder / "model.pth"
         torch.save(source.module.state_dict(), path)
         transform = get_model_weights(name).DEFAULT.transforms()
@@ -126,7 +128,9 @@ def detector_row(model_type: str, name: str, family: str, processor: str) -> Mod
     def make(folder: Path) -> Made:
         from small_detectors import make_detector
 
-        return from_folder(make_detector(model_type), folder, processor, 64)
+        model = make_detector(model_type)
+        reseed_layers(model)
+        return from_folder(model, folder, processor, 64)
 
     return ModelRow(f"hf:{name}", family, "transformers", make, compare_boxes)
 
@@ -137,7 +141,9 @@ def segmenter_row(model_type: str, name: str, family: str) -> ModelRow:
     def make(folder: Path) -> Made:
         from small_segmenters import make_segmenter
 
-        return from_folder(make_segmenter(model_type), folder, "SegformerImageProcessor", 64)
+        model = make_segmenter(model_type)
+        reseed_layers(model)
+        return from_folder(model, folder, "SegformerImageProcessor", 64)
 
     return ModelRow(f"hf:{name}", family, "transformers", make, compare_masks)
 

@@ -10,6 +10,8 @@ from edge_vit.cli.params import option
 from edge_vit.errors import SpecError
 from edge_vit.values import to_json
 
+_LEAST_WIDTH = 165  # that of the longest names beside all figures; a terminal wraps its lines
+
 
 @click.command("models")
 @click.argument("words", metavar="[WORD]...", nargs=-1)
@@ -37,4 +39,4 @@ def command(words: tuple[str, ...], task: str, as_json: bool) -> None:
     if as_json:
         print_json([to_json(model) for model in found])
         return
-    print_tables(grid_table(models_grid(found)))
+    print_tables(grid_table(models_grid(found)), least_width=_LEAST_WIDTH)

@@ -62,12 +62,13 @@ def echo(text: object, *, nl: bool = True, **style: Any) -> None:
         click.secho(printable(str(text)), nl=nl, **style)
 
 
-def print_tables(*renderables: RenderableType) -> None:
-    """Print rich renderables, as wide as the terminal."""
+def print_tables(*renderables: RenderableType, least_width: int = 0) -> None:
+    """Print rich renderables, as wide as the terminal and no narrower than `least_width`."""
     from edge_vit.cli.log import EscapingConsole
 
     is_sized = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = EscapingConsole(file=sys.stdout, width=None if is_sized else _WIDTH_OF_A_FILE)
+    console.width = max(console.width, least_width)
     with write_stdout():
         console.print(*renderables)
 
