@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 
 import numpy as np
 import onnx
@@ -13,11 +15,12 @@ from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 from edge_vit.api import calibrate, quantize
 from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, Golden, digest_of, draft_bundle
 from edge_vit.bundle.record import SAMPLE_PHOTOGRAPHS, ExportRecord, Parity
+from edge_vit.calibration import calibrate as calibrate_module
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.calibration.search import search_plans
 from edge_vit.data.images import ArraySource
 from edge_vit.data.preprocess import digest
-from edge_vit.errors import ArtifactError
+from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.spec.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
 
 
@@ -40,6 +43,19 @@ def test_table_says_how_each_site_is_quantized(vit, table):
         assert 1 < site.activation_crest < 50
         widths = {"qkv": 96, "proj": 32, "fc1": 128, "fc2": 32}
         assert len(site.weight_scales) == widths[name.split("/")[1]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_collections_of_memory_are_as_they_were_behind_a_calibration(vit, monkeypatch, fails):
+    def run(*arguments):
+        assert gc.get_freeze_count() > 0
+        raise SpecError("found nothing")
+
+    if fails:
+        monkeypatch.setattr(calibrate_module.GraphRun, "of", run)
+    with contextlib.suppress(SpecError):
+        vit.calibrate(random_images(4), RECIPES["minmax"])
+    assert gc.get_freeze_count() == 0
 
 
 def test_table_knows_its_parents(vit, table):

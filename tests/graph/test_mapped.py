@@ -74,3 +74,8 @@ def test_a_full_disk_is_one_line(vit, monkeypatch):
     line = r"No space left on device. Set TMPDIR to a folder"
     with pytest.raises(ArtifactError, match=line), map_weights(vit.model.SerializeToString()):
         pass
+
+
+def test_threads_that_wait_do_not_spin(vit):
+    options = open_exact_session(vit.model, 2).get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
