@@ -7,11 +7,9 @@ from typing import Any
 import onnx
 import timm
 from reseed import reseed
-from small_vits import export_legacy
+from traced import plain_attention, trace_small
 
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.sources import TorchSource
-from edge_vit.export.trace import trace_module
 from edge_vit.spec import PreprocessSpec
 
 _TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "num_classes": 7}
@@ -32,9 +30,6 @@ TURNABLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By family, the name of a model of timm and what makes it small."""
 
-_TRACED = ("vit_small_patch16_dinov3", "eva02_base_patch14_224")
-"""Rotary positions are beyond the older exporter, which is quicker."""
-
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "swin": ("swin_tiny_patch4_window7_224", {**_SWIN, **_WINDOWS}),
     "swinv2": ("swinv2_tiny_window8_256", {**_SWIN, **_WINDOWS}),
@@ -45,14 +40,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 def export_small(name: str, arguments: dict[str, Any]) -> onnx.ModelProto:
     """Return a reseeded model of timm in canonical form."""
-    module = timm.create_model(name, **arguments).eval()
+    with plain_attention():
+        module = timm.create_model(name, **arguments).eval()
     reseed(module)
     size = arguments["img_size"]
     preprocess = PreprocessSpec((size, size))
     task = "classification" if arguments["num_classes"] else "features"
-    if name in _TRACED:
-        return make_canonical(trace_module(module, (size, size)), preprocess, task).model
-    source = TorchSource(
-        module=module, name="small", address="python:small", task=task, preprocess=preprocess
-    )
-    return make_canonical(export_legacy(source), preprocess, task).model
+    return make_canonical(trace_small(module, (size, size)), preprocess, task).model
