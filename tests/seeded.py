@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 import onnx_ir as ir
+import small_vits
 import torch
 from reseed import reseed
 from traced import Tracer, trace_small
@@ -15,7 +16,6 @@ from traced import Tracer, trace_small
 from edge_vit.calibration.calibrate import calibrate_model
 from edge_vit.data.images import ArraySource
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
 from edge_vit.graph.sites import find_sites
 from edge_vit.progress import SILENT, Progress, Silent
 from edge_vit.runtime.ort import OrtSession
@@ -83,9 +83,15 @@ def make_seeded(
 
 @functools.cache
 def seeded_vit(batch: int | None = None) -> Seeded:
-    """Return the model of the session, to read only, as `trace_module` exports it."""
-    size, classes = CONFIG.image_size, CONFIG.num_classes
-    return make_seeded(VisionTransformer(CONFIG), size, classes, batch, trace_module)
+    """Return the model of the session, to read only."""
+    return make_seeded(VisionTransformer(CONFIG), CONFIG.image_size, CONFIG.num_classes, batch)
+
+
+@functools.cache
+def seeded_small(architecture: str) -> Seeded:
+    """Return a small ViT of another architecture, to read only."""
+    make = small_vits.ARCHITECTURES[architecture]
+    return make_seeded(make(), small_vits.SIZE, small_vits.CLASSES)
 
 
 def random_images(count: int, seed: int = 0, size: int = 32) -> np.ndarray:

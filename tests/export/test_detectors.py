@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ import pytest
 import small_detectors as small
 import torch
 import transformers
+from traced import older_exporter
 
 from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model
@@ -35,7 +37,15 @@ PROCESSORS = {
     "lw_detr": "DeformableDetrImageProcessor",
 }
 SIZES = [(480, 640), (333, 200)]
-QUICK = ("yolos", "lw_detr")  # plain attention; deformable attention and queries chosen by score
+QUICK = ("yolos", "detr", "lw_detr")  # two kinds of plain attention, and deformable attention
+EXPORTERS = [
+    *(pytest.param(name, older_exporter, id=f"{name}-older") for name in QUICK),
+    *(
+        pytest.param(n, nullcontext, marks=[] if n == "yolos" else pytest.mark.full, id=n)
+        for n in small.DETECTORS
+    ),
+]
+"""Some from torch's older exporter, in a fraction of the time; all from the one in use."""
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +64,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.uncounted
-@pytest.mark.parametrize(
-    "model_type",
-    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.full) for n in small.DETECTORS],
-)
-def test_exports_with_parity_of_both_outputs(folder, model_type):
-    exported = export_model(SourceRequest(f"hf:{folder(model_type)}"))
+@pytest.mark.parametrize(("model_type", "exporter"), EXPORTERS)
+def test_exports_with_parity_of_both_outputs(folder, model_type, exporter):
+    with exporter():
+        exported = export_model(SourceRequest(f"hf:{folder(model_type)}"))
     spec = exported.spec
     assert (spec.task, spec.labels[1]) == ("detection", "thing 1")
     columns = small.NUM_CLASSES + (spec.activation == "softmax")
@@ -75,6 +83,7 @@ def test_exports_with_parity_of_both_outputs(folder, model_type):
     assert exported.record.parity.max_error < 1e-4
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("model_type", small.DETECTORS)
 def test_decodes_as_transformers_own_post_processing(folder, model_type):
     source = open_source(SourceRequest(f"hf:{folder(model_type)}"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from canonical_form import assert_canonical
 from small_vits import CLASSES, SIZE, SPEC, export_legacy, small_source
+from traced import older_exporter
 
 from edge_vit.data.images import ArraySource
 from edge_vit.errors import ParityError, SpecError
@@ -50,10 +51,12 @@ def test_without_images_it_is_proven_on_photographs(exported):
     assert (exported.record.address, exported.record.notes) == (REQUEST.address, ())
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("count", [2, 7])
 def test_given_images_are_what_it_is_proven_on(count):
     pixels = np.random.default_rng(0).integers(0, 256, (count, 40, 48, 3), dtype=np.uint8)
-    exported = export_model(REQUEST, images=ArraySource(pixels))
+    with older_exporter():
+        exported = export_model(REQUEST, images=ArraySource(pixels))
     used = min(count, NUM_GOLDEN)
     assert exported.record.parity.images == f"{used} of the given images"
     assert len(exported.decoded) == len(exported.images) == len(exported.outputs) == used
@@ -61,6 +64,7 @@ def test_given_images_are_what_it_is_proven_on(count):
     assert len(np.unique(exported.outputs, axis=0)) == used
 
 
+@pytest.mark.uncounted
 def test_a_static_batch_is_in_spec_and_graph():
     exported = export_model(REQUEST, static_batch=3)
     assert exported.spec.static_batch == 3
@@ -105,10 +109,14 @@ def test_a_file_in_our_own_form_stays_what_it_is(tmp_path):
     np.testing.assert_allclose(exported.outputs, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.uncounted
 def test_what_is_not_proven_is_not_exported(monkeypatch):
     def wrong(proto, preprocess, task, **said):
         return make_canonical(proto, type(preprocess)(preprocess.image_size), task, **said)
 
     monkeypatch.setattr(room, "make_canonical", wrong)
-    with pytest.raises(ParityError, match="vit_digits: the exported graph is not the model"):
+    with (
+        older_exporter(),
+        pytest.raises(ParityError, match="vit_digits: the exported graph is not the model"),
+    ):
         export_model(REQUEST)

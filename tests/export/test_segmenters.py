@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import small_segmenters as small
 import torch
 import transformers
 from small_detectors import save_with_processor
+from traced import older_exporter
 
 from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model
@@ -21,7 +23,12 @@ from edge_vit.tasks.segmentation.decoding import semantic_map
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-QUICK = ("eomt", "dpt")  # masks of queries; logits of a grid
+QUICK = ("eomt", "dpt", "segformer")  # masks of queries; logits of a grid
+EXPORTERS = [
+    *(pytest.param(name, older_exporter, id=f"{name}-older") for name in QUICK),
+    *(pytest.param(n, nullcontext, marks=pytest.mark.full, id=n) for n in small.SEGMENTERS),
+]
+"""Some from torch's older exporter, in a fraction of the time; all from the one in use."""
 OF_QUERIES = ("eomt", "eomt_dinov3", "mask2former", "maskformer", "rf_detr")
 
 
@@ -41,12 +48,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.uncounted
-@pytest.mark.parametrize(
-    "model_type",
-    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.full) for n in small.SEGMENTERS],
-)
-def test_exports_with_parity_of_every_output(folder, model_type):
-    exported = export_model(SourceRequest(f"hf:{folder(model_type)}"))
+@pytest.mark.parametrize(("model_type", "exporter"), EXPORTERS)
+def test_exports_with_parity_of_every_output(folder, model_type, exporter):
+    with exporter():
+        exported = export_model(SourceRequest(f"hf:{folder(model_type)}"))
     spec = exported.spec
     assert spec.labels[1] == "thing 1"
     assert spec.preprocess.crop_mode == "squash"
