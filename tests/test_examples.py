@@ -22,10 +22,12 @@ NEEDS_NETWORK = ("08_segmentation", "09_depth")
 """Their backbone comes from a package index."""
 LONG = ("12_generation",)
 """They sample for a minute; tests of the command line go the same way with a smaller model."""
-DETECTOR = ROOT / "examples" / "07_detector.py"
-ZERO_SHOT = ROOT / "examples" / "11_zero_shot.py"
-CHECKED = (DETECTOR.stem, ZERO_SHOT.stem)
-"""Examples whose figures are checked too, each by a test of its own."""
+CHECKED = {
+    "07_detector": ("detector.scenes", "write_coco"),
+    "10_video": ("video.clips", "write_clips"),
+    "11_zero_shot": ("zero_shot.scenes", "write_folders"),
+}
+"""Examples whose figures are checked too, each by a test of its own; what writes their images."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,32 @@ def run_example(folder, monkeypatch, capfd):
     return run
 
 
+@pytest.fixture
+def run_checked(run_example, monkeypatch):
+    """Return a function that runs an example on one in `share` of its images."""
+
+    def run(name: str, share: int) -> str:
+        monkeypatch.syspath_prepend(ROOT / "examples")
+        module = importlib.import_module(CHECKED[name][0])
+        write = getattr(module, CHECKED[name][1])
+        monkeypatch.setattr(
+            module,
+            CHECKED[name][1],
+            lambda *args, count, **more: write(*args, count=count // share, **more),
+        )
+        return run_example(ROOT / "examples" / f"{name}.py")
+
+    return run
+
+
+def figures(printed: str, pattern: str) -> dict[str, list[float]]:
+    """Return by the first four characters of each line the numbers that `pattern` finds in it."""
+    return {
+        line[:4]: [float(value) for value in re.findall(pattern, line)]
+        for line in printed.splitlines()
+    }
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -83,24 +111,20 @@ def test_runs(path, run_example):
     run_example(path)
 
 
-@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.uncounted
-def test_the_trained_detector_finds_digits_in_each_precision(share, run_example, monkeypatch):
-    """On one in `share` of the example's scenes."""
-    monkeypatch.syspath_prepend(DETECTOR.parent)
-    scenes = importlib.import_module("detector.scenes")
-    write = scenes.write_coco
-    monkeypatch.setattr(
-        scenes,
-        "write_coco",
-        lambda *args, count, **more: write(*args, count=count // share, **more),
-    )
-    found = {
-        line[:4]: [float(value) for value in re.findall(r"AP\S* (\S+),", line)]
-        for line in run_example(DETECTOR).splitlines()
-    }
+def test_the_trained_detector_finds_digits_in_each_precision(share, run_checked):
+    found = figures(run_checked("07_detector", share), r"AP\S* (\S+),")
     assert found["fp32"][1] >= 0.7
     assert found["int8"][0] >= found["fp32"][0] - (0.005 if share == 1 else 0.05)
+
+
+@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.uncounted
+def test_the_ways_of_unseen_digits_are_told_in_each_precision(share, run_checked):
+    found = figures(run_checked("10_video", share), r"([0-9.]+)%")
+    assert found["fp32"][0] >= 90
+    assert found["int8"][0] >= found["fp32"][0] - (1 if share == 1 else 2)
 
 
 @pytest.fixture
@@ -162,24 +186,10 @@ def test_clips_of_moving_digits_show_what_their_class_says(tmp_path, monkeypatch
     assert {item.pixels.shape for item in source} == {(5, 32, 32, 3)}
 
 
-@pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.uncounted
-def test_labels_that_training_never_saw_are_found_in_each_precision(
-    share, run_example, monkeypatch
-):
-    """On one in `share` of the example's images."""
-    monkeypatch.syspath_prepend(ZERO_SHOT.parent)
-    scenes = importlib.import_module("zero_shot.scenes")
-    write = scenes.write_folders
-    monkeypatch.setattr(
-        scenes,
-        "write_folders",
-        lambda *args, count, **more: write(*args, count=count // share, **more),
-    )
-    found = {
-        line[:4]: [float(value) for value in re.findall(r"([0-9.]+)%", line)]
-        for line in run_example(ZERO_SHOT).splitlines()
-    }
+def test_labels_that_training_never_saw_are_found_in_each_precision(share, run_checked):
+    found = figures(run_checked("11_zero_shot", share), r"([0-9.]+)%")
     assert found["fp32"][0] >= 60
     assert found["fp32"][1] >= 35, "a tenth are right by guessing"
     assert found["int8"][0] >= found["fp32"][0] - (1 if share == 1 else 3)
