@@ -102,17 +102,14 @@ def test_what_queries_are_read_as_is_the_users_choice(folder):
         open_source(SourceRequest(place, task="classification"))
 
 
-def test_a_class_that_is_not_exported_is_named(folder, tmp_path):
+def test_a_model_without_its_head_gives_features(folder, tmp_path):
     config = json.loads((folder("dpt") / "config.json").read_text())
     config["architectures"] = ["DPTModel"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SpecError, match="its config names DPTModel, which is not exported"):
-        open_source(
-            SourceRequest(
-                f"hf:{tmp_path}",
-                image_size=(64, 64),
-                mean=(0.5,) * 3,
-                std=(0.5,) * 3,
-                random_weights=True,
-            )
-        )
+    halves = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    source = open_source(
+        SourceRequest(f"hf:{tmp_path}", image_size=(64, 64), random_weights=True, **halves)
+    )
+    assert (source.task, source.labels) == ("features", ())
+    width = config["hidden_size"]
+    assert source.module(torch.zeros(2, 3, 64, 64)).shape == (2, width)

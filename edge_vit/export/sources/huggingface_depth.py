@@ -60,12 +60,12 @@ def fix_neck(model: Any, image_size: tuple[int, int]) -> None:
 
     Of a model without a backbone of its own transformers takes every grid for a square.
     """
-    config = model.config
-    if getattr(config, "backbone_config", None) is not None or config.is_hybrid:
+    config, neck = model.config, getattr(model, "neck", None)
+    if neck is None or getattr(config, "backbone_config", None) is not None or config.is_hybrid:
         return
     rows, columns = (side // config.patch_size for side in image_size)
-    forward = model.neck.forward
-    model.neck.forward = functools.wraps(forward)(
+    forward = neck.forward
+    neck.forward = functools.wraps(forward)(
         lambda hidden_states, *_, **__: forward(hidden_states, rows, columns)
     )
 
