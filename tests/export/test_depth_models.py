@@ -13,7 +13,6 @@ from small_depths import MAKERS, SIDE, make_depth_model, save_depth_model
 from traced import older_exporter
 
 from edge_vit.data.preprocess import preprocess
-from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model
 from edge_vit.export.reference import normalise
 from edge_vit.export.sources import SourceRequest, open_source
@@ -93,12 +92,3 @@ def test_features_on_a_grid_are_those_of_transformers_backbone(tmp_path):
         (wanted,) = backbone.eval()(images).feature_maps
     assert found.shape == (2, 16, 4, 3)
     assert torch.allclose(found, wanted, atol=1e-5)
-
-
-def test_a_model_without_depth_is_named(tmp_path):
-    config = transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
-    config.save_pretrained(tmp_path)
-    said = {"image_size": (32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    request = SourceRequest(f"hf:{tmp_path}", task="depth", random_weights=True, **said)
-    with pytest.raises(SpecError, match=r"--task depth: .* is a vit, expected one of DepthAny"):
-        open_source(request)

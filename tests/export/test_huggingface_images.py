@@ -78,7 +78,7 @@ def test_a_detector_that_keeps_the_shape_of_images_gets_the_size_that_is_asked(p
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ({**VIT_IMAGES, "do_resize": False}, "says do_resize false, edge-vit always resizes"),
+        ({**VIT_IMAGES, "do_resize": False}, "do_resize false, but a graph has one input size"),
         (
             {**VIT_IMAGES, "image_processor_type": "BitImageProcessor", "do_center_crop": False,
              "size": {"shortest_edge": 32}},

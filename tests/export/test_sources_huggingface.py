@@ -107,7 +107,9 @@ def test_classes_without_an_entry_of_their_own_are_found_in_transformers_tables(
 
 
 def test_tokens_without_a_vector_for_the_image_are_refused(tmp_path):
-    make(tmp_path, "ViTMAEModel")
+    stages = {"depths": [1] * 4, "num_attention_heads": [1] * 4, "hidden_sizes": [8] * 4}
+    images = {**VIT_IMAGES, "size": {"height": 64, "width": 64}}
+    make(tmp_path, "PvtModel", images, **stages, image_size=64, patch_sizes=[4, 2, 2, 2])
     with pytest.raises(SpecError, match=r"returns \(1, \d+, \d+\), .* pool its tokens in a module"):
         open_folder(tmp_path)
 
@@ -298,7 +300,7 @@ def break_config(folder):
 
 
 def other_family(folder):
-    (folder / "config.json").write_text(json.dumps({"model_type": "convnext"}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
 
 
 def own_code(folder):
@@ -315,7 +317,7 @@ def own_code(folder):
         (lambda f: (f / "model.safetensors").unlink(), {}, ArtifactError, "no file named"),
         (break_config, {}, SpecError, "not a valid JSON"),
         (lambda f: (f / "config.json").unlink(), {}, SpecError, "config.json"),
-        (other_family, {}, SpecError, "'convnext' model, expected one of vit, deit, dinov2"),
+        (other_family, {}, SpecError, "names no class of a 'bert' model, expected one in"),
         (own_code, {}, SpecError, "mine|custom code"),
         (None, {"num_classes": 7}, ArtifactError, "2 misshapen: .*Add --num-classes 3$"),
         (None, {"model_args": {"dpth": 2}}, SpecError, "has no option 'dpth'"),

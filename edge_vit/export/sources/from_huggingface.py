@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,12 +25,17 @@ from edge_vit.export.checkpoint.misfit import Misfit
 from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.stored import WEIGHT_FILES, find_shards
 from edge_vit.export.sources.from_timm import open_timm_folder
-from edge_vit.export.sources.huggingface_auto import find_family
+from edge_vit.export.sources.huggingface_auto import (
+    NamedChoice,
+    choose_named,
+    explain_refusal,
+    find_family,
+)
 from edge_vit.export.sources.huggingface_depth import DEPTHS, choose_map_class, fix_neck
 from edge_vit.export.sources.huggingface_images import read_preprocess
 from edge_vit.export.sources.huggingface_models import (
     DETECTORS,
-    FAMILIES,
+    Choice,
     Family,
     attend,
     attention_of,
@@ -57,6 +63,8 @@ from edge_vit.export.sources.timm_folder import (
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
+from edge_vit.tasks import task_named
+from edge_vit.tasks.declared import CLASSES
 
 _ATTENTION = "edge_vit"
 # Parts of a checkpoint that no image passes through on its way to the answer.
@@ -84,23 +92,30 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         family = find_family(transformers, config)
         clip = family.clip(config) if family else None
         segmenter = choose_segmenter(config, request.task, request.address)
-        usual = usual_size(config) if segmenter else None
+        mapped = segmenter or choose_map_class(config, request.task)
+        named = None
+        if mapped is None:
+            named = choose_named(transformers, config, family, request.task, request.address)
+        is_map = mapped or (named is not None and task_named(named.task).gives_map)
+        usual = usual_size(config) if is_map else None
         preprocess = read_preprocess(transformers, request, place, is_local, clip, usual)
-        mapped = segmenter or choose_map_class(config, request.task, request.address)
         if mapped is not None:
             choice = mapped
-            preprocess = whole_image(request, preprocess)  # a crop would lose pixels
         elif request.prompts:
-            choice = choose_pair(config, request.address)
+            if named is not None and named.feature == "tower":
+                choice = replace(named, task=CLASSES, activation="softmax")
+            else:
+                choice = choose_pair(config, request.address)
         elif request.labels and request.wants_pretrained and is_pair(config):
             raise SpecError(
                 f"--labels: {request.address} has no classifier, it compares images with texts. "
                 "Add --prompt 'a photo of a {}' for a text of each label"
             )
         else:
-            choice = choose_class(config, family, request.classes, request.address)
-        model_class = getattr(transformers, choice.class_name)
-        model, weights = _create(transformers, request, model_class, choice.config, place)
+            choice = named or choose_class(config, family, request.classes, request.address)
+        if is_map:
+            preprocess = whole_image(request, preprocess)  # a crop would lose pixels
+        model, weights = _create(transformers, request, choice, place)
     sizes = family.sizes if family else "free"  # detectors interpolate by themselves
     # DINOv2 interpolates its positions to whatever image comes: done here, they are constant.
     if sizes == "interpolated" and (request.image_size or config.model_type.startswith("dinov2")):
@@ -110,7 +125,7 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
         _refuse_other_size(request, model, preprocess.image_size, family)
     elif sizes == "patches":
         fix_grid(model, preprocess.image_size, request.address)
-    if config.model_type in DEPTHS:
+    if config.model_type in DEPTHS and hasattr(model, "neck"):
         backbone = getattr(model, "backbone", None)
         if backbone is not None and backbone.config.model_type.startswith("dinov2"):
             _fix_positions(backbone, preprocess.image_size)
@@ -121,18 +136,25 @@ def open_huggingface(request: SourceRequest) -> TorchSource:
             module, text = make_zero_shot(transformers, request, model, choice, place)
     else:
         module = choice.traceable(model)
-    return torch_source(
-        request,
-        module,
-        name=Path(place).name,
-        task=choice.task,
-        preprocess=preprocess,
-        labels=_read_labels(config),
-        weights=weights,
-        outputs=choice.outputs,
-        activation=choice.activation,
-        text=text,
-    )
+    if named is not None and task_named(named.task).gives_map:
+        request = replace(request, task=named.task)
+    try:
+        return torch_source(
+            request,
+            module,
+            name=Path(place).name,
+            task=choice.task,
+            preprocess=preprocess,
+            labels=_read_labels(config),
+            weights=weights,
+            outputs=choice.outputs,
+            activation=choice.activation,
+            text=text,
+        )
+    except SpecError as error:
+        if named is None or error.__cause__ is None:
+            raise
+        raise SpecError(explain_refusal(model, request.address, error)) from None
 
 
 def _find_place(request: SourceRequest) -> tuple[str, bool]:
@@ -196,25 +218,25 @@ def _read_config(
         raise SpecError(
             f"{request.address} has no option {sorted(unknown)[0]!r}, see its config.json"
         )
+    if config.model_type == "vit_mae":  # a ViT, with a decoder for what is masked in pretraining
+        own = {**config.to_dict(), "model_type": "vit"}
+        return transformers.ViTConfig.from_dict(own)
     if config.model_type == "timm_wrapper":
         raise SpecError(
             f"{request.address} is a model of timm. Export it as timm:hf-hub:{request.target}"
-        )
-    known = dict.fromkeys((*FAMILIES, *DETECTORS, *SEGMENTERS, *DEPTHS))
-    if config.model_type not in known and find_family(transformers, config) is None:
-        raise SpecError(
-            f"{request.address} is a {config.model_type!r} model, expected one with a "
-            f"classifier or features of images in transformers, or of {', '.join(known)}"
         )
     return config
 
 
 def _create(
-    transformers: ModuleType, request: SourceRequest, model_class: Any, config: Any, place: str
+    transformers: ModuleType, request: SourceRequest, choice: Choice, place: str
 ) -> tuple[Any, str]:
-    """Return the model, and what was taken out of the user's checkpoint."""
+    """Return the model of `choice`, and what was taken out of the user's checkpoint."""
+    model_class, config = getattr(transformers, choice.class_name), choice.config
+    task = task_named(choice.task)
     transformers.AttentionInterface.register(_ATTENTION, attend)
-    attention = "eager" if config.model_type in OWN_ATTENTION else _ATTENTION
+    is_known = config.model_type not in OWN_ATTENTION and not isinstance(choice, NamedChoice)
+    attention = _ATTENTION if is_known else "eager"
     options = {"config": config, "attn_implementation": attention_of(config, attention)}
     if request.random_weights:
         torch.manual_seed(0)
@@ -251,9 +273,11 @@ def _create(
     except Exception as error:  # a damaged or hostile weight file can raise anything
         raise ArtifactError(f"{where} cannot be read: {first_line(error)}") from None
     unused: tuple[str, ...] = _UNUSED_OF.get(config.model_type, _UNUSED)
+    if not task.has_head:  # other heads, and the decoders of pretraining
+        unused = (*unused, *_other_parts(report, model))
     unused = (*unused, *(() if request.prompts else _TEXT_TOWER))
     if request.classes == 0:
-        unused = (*unused, "classifier.", "pooler.")
+        unused = (*unused, "pooler.")
     _read_report(report, model, unused).refuse(where, model)
     return model, taken
 
@@ -285,6 +309,14 @@ def _read_report(report: Mapping[str, Any], model: nn.Module, unused: tuple[str,
             name: (tuple(got), tuple(wanted)) for name, got, wanted in report["mismatched_keys"]
         },
     )
+
+
+def _other_parts(report: Mapping[str, Any], model: nn.Module) -> set[str]:
+    """Return what the names of weights begin with that lie in no part of `model`."""
+    own = {model.base_model_prefix, *(name for name, _ in model.named_children())}
+    return {
+        f"{root}." for name in report["unexpected_keys"] if (root := name.split(".")[0]) not in own
+    }
 
 
 def _has_any(name: str, parts: Sequence[str]) -> bool:

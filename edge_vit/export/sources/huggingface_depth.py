@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edge_vit.errors import SpecError
 from edge_vit.export.sources.huggingface_models import FAMILIES, Choice
-from edge_vit.export.sources.huggingface_segmentation import SegmenterChoice
 from edge_vit.spec import TaskName
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DENSE, DEPTH
@@ -30,7 +28,7 @@ class FeaturesChoice(Choice):
         return PatchFeatures(model)
 
 
-def choose_map_class(config: Any, task: TaskName | None, address: str) -> Choice | None:
+def choose_map_class(config: Any, task: TaskName | None) -> Choice | None:
     """Return the class of a model whose output is a map; None where no map is wanted of `config`.
 
     One is where the config names a depth model, or where the user wants depth, or features on a
@@ -40,14 +38,7 @@ def choose_map_class(config: Any, task: TaskName | None, address: str) -> Choice
     depth = DEPTHS.get(config.model_type)
     if depth is not None and (task == DEPTH or (task is None and named in ("", depth))):
         outputs = (task_named(DEPTH).output_name(),)
-        return SegmenterChoice(
-            depth, config, DEPTH, outputs=outputs, attributes=("predicted_depth",)
-        )
-    if task == DEPTH:
-        raise SpecError(
-            f"--task {task}: {address} is a {named or config.model_type}, expected one of "
-            f"{', '.join(DEPTHS.values())}"
-        )
+        return Choice(depth, config, DEPTH, outputs=outputs, attributes=("predicted_depth",))
     family = FAMILIES.get(config.model_type)
     if task != DENSE or family is None or family.clip(config) is not None:
         return None

@@ -81,9 +81,11 @@ def _read_geometry(
     shortest, height, width = (size.get(key) for key in ("shortest_edge", "height", "width"))
     crop = (facts.get("crop_size") or {}) if facts.get("do_center_crop") else {}
     if not facts.get("do_resize"):
+        if image_size:
+            return "squash", image_size, image_size[0]
         raise SpecError(
-            f"{address}: its preprocessor_config.json says do_resize false, edge-vit always "
-            'resizes. Set "do_resize": true and "size" there'
+            f"{address}: its preprocessor_config.json says do_resize false, but a graph has one "
+            "input size. Add --image-size, to which all images are resized"
         )
     if shortest and crop:
         return "center", (crop["height"], crop["width"]), shortest
@@ -99,9 +101,12 @@ def _read_geometry(
             "of each image, but a graph has one input size. Add --image-size, such as "
             f"--image-size {shortest}; --crop-mode border pads instead of stretching"
         )
+    if image_size and not crop:
+        return "squash", image_size, image_size[0]
     raise SpecError(
-        f"{address}: its preprocessor_config.json resizes to {dict(size)} and crops to "
-        f"{dict(crop) or 'nothing'}, expected height and width, or shortest_edge with a crop"
+        f"{address}: its preprocessor_config.json resizes to {dict(size) or 'no size'} and crops "
+        f"to {dict(crop) or 'nothing'}, expected height and width, or shortest_edge with a crop. "
+        "Add --image-size, to which all images are resized"
     )
 
 

@@ -136,11 +136,12 @@ class Choice:
     feature: Feature = "class token"  # which of its outputs that is, for `features`
     activation: Activation | None = None  # of the logits, where the class tells it
     outputs: tuple[str, ...] = ()  # names of several outputs; empty for a single one
+    attributes: tuple[str, ...] = ()  # of what the model returns, that hold them
 
     def traceable(self, model: nn.Module) -> nn.Module:
         """Return `model`, of the class, so that it returns tensors alone."""
-        if self.outputs:
-            return Detections(model)
+        if self.attributes:
+            return Outputs(model, self.attributes)
         if self.feature == "tower":
             return ImageTower(model)
         has_head = task_named(self.task).has_head
@@ -158,10 +159,11 @@ def choose_pair(config: Any, address: str) -> Choice:
     """Return the class of both towers, whose labels are texts."""
     family = FAMILIES.get(config.model_type)
     if family is None or family.pair is None or not hasattr(config, "text_config"):
+        named = next(iter(config.architectures or ()), config.model_type)
         known = ", ".join(sorted({each.name for each in FAMILIES.values() if each.pair}))
         raise SpecError(
-            f"--prompt: {address} is a {config.model_type!r} model, which has no text tower. Take "
-            f"one of {known} with both, or leave it out"
+            f"--prompt: {address} is a {named}, which has no text tower beside one for images. "
+            f"Take one that has both, such as {known}, or leave it out"
         )
     is_single = family.pair == "softmax"
     task = task_of_problem(None if is_single else "multi_label_classification")
@@ -190,13 +192,9 @@ def choose_class(
             DETECTION,
             activation="sigmoid" if is_focal else "softmax",
             outputs=("logits", "boxes"),
+            attributes=("logits", "pred_boxes"),
         )
-    if family is None:
-        named = next(iter(config.architectures or ()), "no class")
-        raise SpecError(
-            f"{address}: its config names {named}, which is not exported of a "
-            f"{config.model_type!r} model. Add --task with what it is, such as --task segmentation"
-        )
+    assert family is not None, "the class that the config names is chosen before"
     bare, head = family.name + family.base, family.name + family.head
     named = next(iter(config.architectures or ()), bare)
     if num_classes and not family.has_classifier:
@@ -218,14 +216,16 @@ def choose_class(
     return Choice(chosen, config, task_of_problem(config.problem_type), family.feature)
 
 
-class _Wrapper(nn.Module):
+class Wrapper(nn.Module):
+    """A transformers model behind its own name of its input."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.input_name = str(getattr(model, "main_input_name", "pixel_values"))
 
 
-class Logits(_Wrapper):
+class Logits(Wrapper):
     """A transformers classifier that returns its logits as one tensor."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ class Logits(_Wrapper):
         return logits
 
 
-class Features(_Wrapper):
+class Features(Wrapper):
     """A transformers model without a head that returns one vector for an image."""
 
     def __init__(self, model: nn.Module, feature: Feature) -> None:
@@ -253,7 +253,7 @@ class Features(_Wrapper):
         return tokens[:, 0] if self.feature == "class token" else tokens.mean(dim=1)
 
 
-class ImageTower(_Wrapper):
+class ImageTower(Wrapper):
     """The image half of a model of two towers; the text half is dropped."""
 
     def __init__(self, model: Any) -> None:
@@ -274,14 +274,22 @@ def embedding_in(output: Any) -> Tensor:
     return embedding
 
 
-class Detections(_Wrapper):
-    """A transformers detector that returns class logits and boxes."""
+class Outputs(Wrapper):
+    """A transformers model that returns some of its tensors, by their names in it, in a tuple."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, Q, C) and boxes (B, Q, 4), cxcywh from 0 to 1, of `images`."""
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__(model)
+        if isinstance(probabilities := getattr(model, "attn_mask_probs", None), Tensor):
+            # EoMT's, of training: as numbers, so that the graph does not ask for them
+            del model.attn_mask_probs
+            vars(model)["attn_mask_probs"] = probabilities.tolist()
+        self.names = names
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of `images`, (B, 3, H, W)."""
         with traceable_at_any_batch(sys.modules[type(self.model).__module__]):
-            outputs = self.model(pixel_values=images)
-        return outputs.logits, outputs.pred_boxes
+            outputs = self.model(**{self.input_name: images})
+        return tuple(getattr(outputs, name) for name in self.names)
 
 
 @contextlib.contextmanager

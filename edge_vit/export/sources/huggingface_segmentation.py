@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-
 from edge_vit.errors import SpecError
-from edge_vit.export.sources.huggingface_models import Choice, traceable_at_any_batch
+from edge_vit.export.sources.huggingface_models import Choice
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks.declared import INSTANCES, PANOPTIC, SEGMENTATION
 
@@ -63,17 +60,6 @@ OWN_ATTENTION = frozenset({"data2vec-vision"})
 """Types whose code has a table of its own of implementations of attention."""
 
 
-@dataclass(frozen=True)
-class SegmenterChoice(Choice):
-    """The class of a segmentation model to make of a config."""
-
-    attributes: tuple[str, ...] = ()  # of what it returns, that hold the outputs
-
-    def traceable(self, model: nn.Module) -> nn.Module:
-        """Return `model`, of the class, so that it returns the outputs in a tuple."""
-        return Masks(model, self.attributes)
-
-
 def choose_segmenter(config: Any, task: TaskName | None, address: str) -> Choice | None:
     """Return the segmentation model of a config, or None where it is for another kind of model.
 
@@ -90,7 +76,7 @@ def choose_segmenter(config: Any, task: TaskName | None, address: str) -> Choice
     if not is_named and task not in found.tasks:
         return None
     names, attributes = zip(*found.outputs, strict=True)
-    return SegmenterChoice(
+    return Choice(
         found.class_name,
         config,
         task or found.tasks[0],
@@ -106,22 +92,3 @@ def usual_size(config: Any) -> tuple[int, int] | None:
     if isinstance(side, int):
         return side, side
     return (int(side[0]), int(side[1])) if side else None
-
-
-class Masks(nn.Module):
-    """A transformers model that returns the tensors of a `Segmenter` in a tuple."""
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        if isinstance(probabilities := getattr(model, "attn_mask_probs", None), Tensor):
-            # EoMT's, of training: as numbers, so that the graph does not ask for them
-            del model.attn_mask_probs
-            vars(model)["attn_mask_probs"] = probabilities.tolist()
-        self.model = model
-        self.names = names
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of `images`, (B, 3, H, W)."""
-        with traceable_at_any_batch(sys.modules[type(self.model).__module__]):
-            outputs = self.model(pixel_values=images)
-        return tuple(getattr(outputs, name) for name in self.names)

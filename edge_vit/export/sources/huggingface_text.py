@@ -9,13 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
-from edge_vit.export.sources.huggingface_models import Choice, ImageTower, embedding_in
+from edge_vit.export.sources.huggingface_models import FAMILIES, Choice, ImageTower, embedding_in
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import first_line
-from edge_vit.export.sources.zero_shot import ZeroShot, baked, check_texts, embed_labels
+from edge_vit.export.sources.zero_shot import TextTower, ZeroShot, baked, check_texts, embed_labels
 from edge_vit.spec import BakedText
 
 
@@ -52,10 +53,17 @@ def make_zero_shot(
             return embedding_in(model.get_text_features(**taken))
 
     model.eval().float()
+    if not hasattr(model, "logit_scale"):
+        raise SpecError(
+            f"--prompt: a {type(model).__name__} does not scale cosines of images and texts, as "
+            "CLIP does. Leave it out for features"
+        )
     check_texts(request.labels, request.prompts, tokenize, longest, request.address)
     matrix = embed_labels(embed, request.labels, request.prompts, request.address)
     scale = float(model.logit_scale.detach().double().exp())
     bias = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
+    if model.config.model_type not in FAMILIES:
+        _check_logits(model, tokenizer, embed, scale, bias, request)
     return ZeroShot(ImageTower(model), matrix, scale, bias), baked(request.prompts, matrix)
 
 
@@ -65,6 +73,32 @@ def _num_positions(model: nn.Module, facts: Any) -> int:
     padding = (m.padding_idx for m in tables if isinstance(m, nn.Embedding))
     skipped = next((index + 1 for index in padding if index is not None), 0)
     return int(facts.max_position_embeddings) - skipped
+
+
+def _check_logits(
+    model: Any,
+    tokenizer: Any,
+    embed: TextTower,
+    scale: float,
+    bias: float,
+    request: SourceRequest,
+) -> None:
+    """Refuse a model whose logits are not scaled cosines of its two towers."""
+    texts = [request.prompts[0].replace("{}", label) for label in request.labels[:2]]
+    side = model.config.vision_config.image_size
+    images = torch.randn(2, 3, *((side, side) if isinstance(side, int) else side))
+    with torch.no_grad():
+        known = set(inspect.signature(model.forward).parameters)
+        tokens = tokenizer(texts, return_tensors="pt", padding=True)
+        taken = {name: tokens[name] for name in tokens if name in known}
+        wanted = model(pixel_values=images, **taken).logits_per_image
+        seen = embedding_in(model.get_image_features(pixel_values=images))
+        cosines = F.normalize(seen, dim=-1) @ F.normalize(embed(texts), dim=-1).T
+    if not torch.allclose(cosines * scale + bias, wanted, rtol=1e-3, atol=1e-4 * abs(scale)):
+        raise SpecError(
+            f"--prompt: the logits of {request.address} are not scaled cosines of its image and "
+            "text features, which alone can be written into a graph. Leave it out for features"
+        )
 
 
 def _refuse_single_labels(request: SourceRequest, choice: Choice) -> None:

@@ -93,11 +93,17 @@ function drawView(names, answer) {
 function bestOf(list) {
   if (!list.length) return "no object";
   if (!list[0].box && list[0].score === undefined)
-    return list.slice(0, 3).map((one) => `${one.label} ${(one.share * 100).toFixed(0)} %`).join(", ");
+    return list.slice(0, 2).map((one) => `${one.label} ${(one.share * 100).toFixed(0)}\u00a0%`).join(", ");
   if (!list[0].box) return list[0].label;
   const counts = new Map();
   for (const one of list) counts.set(one.label, (counts.get(one.label) || 0) + 1);
   return [...counts].slice(0, 3).map(([label, count]) => `${count} × ${label}`).join(", ");
+}
+
+// Three digits; what is very small or large by its power of ten.
+function figure(value) {
+  const size = Math.abs(value);
+  return value && (size < 0.001 || size >= 1e6) ? value.toExponential(1) : String(Number(value.toPrecision(3)));
 }
 
 function drawAnswer(answer) {
@@ -112,9 +118,12 @@ function drawAnswer(answer) {
   }
   if (answer.features) { put("best", "features"); put("kind", "this model has no classes"); return; }
   if (answer.map) {
-    const [low, high, mean] = ["low", "high", "mean"].map((name) => Number(answer.map[name].toPrecision(3)));
+    const [low, high, mean] = ["low", "high", "mean"].map((name) => figure(answer.map[name]));
     put("best", `${answer.map.name} ${low} to ${high}`);
     put("kind", `mean ${mean}; the map lies over the picture`);
+    $("scale").hidden = answer.map.shape[0] > 1;  // of several channels colours are directions
+    put("scale-low", low);
+    put("scale-high", high);
     return;
   }
   const on = answer.smoothed_labels_on || answer.labels_on;
@@ -196,7 +205,7 @@ function drawTiles(state, answer) {
 function drawSensor(id, value, note) {
   const known = value !== null && value !== undefined;
   put(id, known ? value.toFixed(1) : "–");
-  put(`${id}-note`, known ? note : "this machine has no sensor for it");
+  put(`${id}-note`, known ? note : "no sensor here");
   $(id).parentElement.classList.toggle("none", !known);
 }
 
