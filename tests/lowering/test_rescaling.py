@@ -11,7 +11,7 @@ import pytest
 import small_vits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seeded import Seeded, make_seeded, random_images, run_onnx, sqnr_db
+from seeded import Seeded, random_images, run_onnx, seeded_small, sqnr_db
 
 from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.qdq import write_qdq
@@ -73,17 +73,16 @@ SIDE = small_vits.SIZE
 SMALL_SEEN, SMALL_IMAGES = random_images(24, size=SIDE), random_images(32, seed=11, size=SIDE)
 
 
-@functools.cache
-def small(architecture: str) -> Seeded:
-    return make_seeded(small_vits.ARCHITECTURES[architecture](), SIDE, small_vits.CLASSES)
+FOLDED = [name for name in small_vits.ARCHITECTURES if name != "gated attention"]
+"""Where every norm can be folded: that one's is read by a block and by the gate beside it."""
 
 
 @functools.cache
 def small_quality(architecture: str, recipe: str) -> float:
-    return quality(small(architecture), recipe, SMALL_SEEN, SMALL_IMAGES)
+    return quality(seeded_small(architecture), recipe, SMALL_SEEN, SMALL_IMAGES)
 
 
-@pytest.mark.parametrize("architecture", small_vits.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", FOLDED)
 @settings(max_examples=2, deadline=None)
 @given(
     strengths=st.lists(st.sampled_from([1 / 100, 3, 30, 100]), min_size=1, max_size=3),
@@ -91,8 +90,8 @@ def small_quality(architecture: str, recipe: str) -> float:
     seed=st.integers(0, 1000),
 )
 def test_neither_does_it_in_other_architectures(architecture, strengths, num_channels, seed):
-    rescaled = rescale(small(architecture), strengths, num_channels, seed)
-    exact = run_onnx(small(architecture).model, SMALL_IMAGES)
+    rescaled = rescale(seeded_small(architecture), strengths, num_channels, seed)
+    exact = run_onnx(seeded_small(architecture).model, SMALL_IMAGES)
     off = np.abs(run_onnx(rescaled.model, SMALL_IMAGES) - exact).max()
     assert off < 1e-4 * np.abs(exact).max()
     found = quality(rescaled, "fast", SMALL_SEEN, SMALL_IMAGES)
@@ -101,6 +100,6 @@ def test_neither_does_it_in_other_architectures(architecture, strengths, num_cha
 
 @pytest.mark.parametrize("architecture", small_vits.ARCHITECTURES)
 def test_without_folds_it_costs_them_the_model(architecture):
-    rescaled = rescale(small(architecture), [100], 2, seed=0)
+    rescaled = rescale(seeded_small(architecture), [100], 2, seed=0)
     found = quality(rescaled, "minmax", SMALL_SEEN, SMALL_IMAGES)
     assert found < small_quality(architecture, "minmax") - 10

@@ -11,7 +11,16 @@ import pytest
 import small_attentions as ways
 import small_vits
 import torch
-from seeded import CONFIG, Seeded, make_seeded, random_images, run_onnx, seeded_vit, sqnr_db
+from seeded import (
+    CONFIG,
+    Seeded,
+    make_seeded,
+    random_images,
+    run_onnx,
+    seeded_small,
+    seeded_vit,
+    sqnr_db,
+)
 from small_vits import ARCHITECTURES as FORMS
 from small_vits import SmallViT as ViT
 from traced import trace_small
@@ -89,23 +98,33 @@ def test_folds_proj_qkv_and_fc1_of_every_block(plain):
 PROJ_FC2 = [["proj"], ["fc2"]]
 
 
+def seed(attention) -> Seeded:
+    return make_seeded(ViT(attention), small_vits.SIZE, small_vits.CLASSES)
+
+
 @pytest.mark.uncounted
 @pytest.mark.parametrize(
     ("make", "roles"),
     [
-        pytest.param(partial(ViT, ways.RotaryAttention), USUAL, id="rotary positions"),
-        pytest.param(partial(ViT, ways.NormedAttention), USUAL, id="normed queries"),
-        pytest.param(partial(ViT, ways.SubNormAttention), USUAL, id="norm before proj"),
-        pytest.param(partial(ViT, ways.GatedAttention), [["qkv"], ["fc1"]], id="gated attention"),
-        pytest.param(FORMS["rms norm"], USUAL, id="rms norm"),
-        pytest.param(FORMS["gated, packed"], [*PROJ_FC2, ["qkv"], ["fc1"]], id="gated, packed"),
-        pytest.param(FORMS["gated, apart"], [*PROJ_FC2, ["qkv"], ["fc1"]], id="gated, apart"),
-        pytest.param(FORMS["relu"], [*PROJ_FC2, ["qkv"], ["fc1"]], id="relu"),
-        pytest.param(FORMS["parallel"], [["proj"], ["qkv", "fc1"]], id="parallel"),
+        pytest.param(partial(seed, ways.RotaryAttention), USUAL, id="rotary positions"),
+        pytest.param(partial(seed, ways.NormedAttention), USUAL, id="normed queries"),
+        pytest.param(partial(seed, ways.SubNormAttention), USUAL, id="norm before proj"),
+        pytest.param(partial(seed, ways.GatedAttention), [["qkv"], ["fc1"]], id="gated attention"),
+        pytest.param(partial(seeded_small, "rms norm"), USUAL, id="rms norm"),
+        pytest.param(
+            partial(seeded_small, "gated, packed"),
+            [*PROJ_FC2, ["qkv"], ["fc1"]],
+            id="gated, packed",
+        ),
+        pytest.param(
+            partial(seeded_small, "gated, apart"), [*PROJ_FC2, ["qkv"], ["fc1"]], id="gated, apart"
+        ),
+        pytest.param(partial(seeded_small, "relu"), [*PROJ_FC2, ["qkv"], ["fc1"]], id="relu"),
+        pytest.param(partial(seeded_small, "parallel"), [["proj"], ["qkv", "fc1"]], id="parallel"),
     ],
 )
 def test_folds_other_architectures_as_well(make, roles):
-    seeded = make_seeded(make(), small_vits.SIZE, small_vits.CLASSES)
+    seeded = make()
     model, random = ir.from_proto(seeded.model), np.random.default_rng(0)
     blocks = find_blocks(model.graph)
     assert [roles_of(block) for block in blocks] == [roles] * len(blocks)
