@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from seeded import Seeded
 
+    from edge_vit.bundle import Bundle
     from edge_vit.spec.table import CalibrationTable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: more is slower for tiny models
@@ -36,6 +37,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tests")
+
+LONGEST = (
+    *("test_examples", "test_families", "test_model_zoo", "test_constructed", "test_architectures"),
+    *("test_cli_verify", "test_cli_generation", "test_partial", "test_robust", "test_kills"),
+)
+"""Files of more than ten seconds."""
 
 RECORDED = pytest.StashKey[dict[str, dict[str, object]]]()
 
@@ -57,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first: short ones at the end keep all workers busy."""
     long = {item.path for item in items if item.get_closest_marker("uncounted")}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, item.path not in long))
 
 
 def pytest_collection_finish() -> None:
@@ -90,9 +97,51 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Count no line of what a session shares: exports, trainings, calibrations."""
-    with uncounted(request.config, fixturedef.scope == "session"):
+    """Count no line of what tests share: exports, trainings, calibrations."""
+    with uncounted(request.config, fixturedef.scope != "function"):
         return (yield)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes a file or folder once for all processes of this run."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def make(name: str, write: Callable[[Path], object]) -> Path:
+        from edge_vit.locks import locked
+
+        path, made = folder / name, folder / f"{name}.made"
+        with locked(folder / f"{name}.lock"):
+            if not made.exists():
+                write(path)
+                made.touch()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weights(make_once: Callable[..., Path]) -> Path:
+    """Return the checkpoint of the tiny model, to read only."""
+    from tiny import train_tiny
+
+    return make_once("tiny.safetensors", train_tiny)
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(make_once: Callable[..., Path], weights: Path) -> Bundle:
+    """Return the bundle of the tiny model with every precision, to read only."""
+    from tiny import tiny_calibration
+
+    from edge_vit.api import export_bundle
+    from edge_vit.bundle import Bundle
+
+    def export(path: Path) -> None:
+        images = tiny_calibration()
+        export_bundle(f"edgevit:{weights}", path, precision="int8", calibration=images, threads=1)
+
+    return Bundle.open(make_once("tiny.edgevit", export))
 
 
 @pytest.fixture

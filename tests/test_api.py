@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from graph_files import FP16, FP32, INT8, INT8_CPU
-from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny
+from tiny import exported_as, tiny_calibration, tiny_digits
 
 from edge_vit.api import calibrate, check_coverage, export_bundle, quantize
 from edge_vit.bundle import GOLDEN, RECORD, TABLE, Bundle, digest_of
@@ -68,11 +68,6 @@ def reordered(source):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("stages")
-
-
-@pytest.fixture(scope="module")
-def weights(home):
-    return train_tiny(home / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

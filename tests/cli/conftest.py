@@ -8,9 +8,8 @@ import traceback
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tiny import exported_as, tiny_calibration, tiny_digits, train_tiny, write_held_out
+from tiny import exported_as, tiny_digits, write_held_out
 
-from edge_vit.api import export_bundle
 from edge_vit.bundle import Bundle
 from edge_vit.cli import main
 
@@ -59,12 +58,6 @@ def tiny_home(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def weights(tiny_home):
-    """Return the checkpoint of the tiny model."""
-    return train_tiny(tiny_home / "tiny.safetensors")
-
-
-@pytest.fixture(scope="session")
 def held_out(tiny_home):
     """Return a folder of class folders: 40 digits."""
     return write_held_out(tiny_home / "val")
@@ -78,18 +71,6 @@ def calibration(tiny_home):
     for index, pixels in enumerate(tiny_digits().train_images[::150]):
         Image.fromarray(pixels).save(folder / f"{index}.png")
     return folder
-
-
-@pytest.fixture(scope="session")
-def shared_bundle(tiny_home, weights):
-    """Return the bundle with every precision, to read only."""
-    return export_bundle(
-        f"edgevit:{weights}",
-        tiny_home / "tiny.edgevit",
-        precision="int8",
-        calibration=tiny_calibration(),
-        threads=1,
-    )
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_calibration, tiny_digits, train_tiny
-
-from edge_vit.api import export_bundle
-from edge_vit.spec.table import RECIPES
+from tiny import tiny_calibration, tiny_digits
 
 pytestmark = pytest.mark.uncounted
 
@@ -44,20 +41,11 @@ def benchmark(monkeypatch):
     return load
 
 
-def test_only_the_good_one_of_twelve_evaluations_passes(benchmark, tmp_path):
+def test_only_the_good_one_of_twelve_evaluations_passes(benchmark, shared_bundle, tmp_path):
     cases = benchmark("verdict_cases")
-    weights = train_tiny(tmp_path / "tiny.safetensors")
-    bundle = export_bundle(
-        f"edgevit:{weights}",
-        tmp_path / "tiny.edgevit",
-        precision="int8",
-        calibration=tiny_calibration(),
-        recipe=RECIPES["fast"],
-        threads=1,
-    )
     known = np.stack([item.pixels for item in tiny_calibration()])
     rows = {
-        case.name: cases.run_case(case, bundle, tmp_path)
+        case.name: cases.run_case(case, shared_bundle, tmp_path)
         for case in cases.cases(tiny_digits(), known)
     }
     good = rows.pop("a good one")
