@@ -23,6 +23,8 @@ from edge_vit.data.preprocess import digest
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.spec.table import MIN_SCALE, RECIPES, CalibrationTable, Recipe
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.fixture
 def bundle(vit, tmp_path) -> Bundle:

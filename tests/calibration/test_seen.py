@@ -58,6 +58,7 @@ def calibrate(vit, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("recipe", ["fast", "balanced"])
 def test_goes_on_after_an_interruption_to_the_same_byte(vit, calibrate, recipe):
     whole = vit.calibrate(IMAGES, RECIPES[recipe])

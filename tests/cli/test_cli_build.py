@@ -129,6 +129,7 @@ def test_ctrl_c_is_status_130_and_leaves_nothing(vit):
     assert list((vit.path / "engines").iterdir()) == []
 
 
+@pytest.mark.uncounted
 def test_force_builds_again(edgevit, vit, monkeypatch):
     built = []
     real = engines.build_plan

@@ -36,6 +36,7 @@ def test_export_writes_every_precision_and_says_what_is_next(
     assert "parity" in result.stderr
 
 
+@pytest.mark.uncounted
 def test_export_overrides_reach_the_bundle(edgevit, weights, tmp_path):
     out, labels = tmp_path / "out.edgevit", tmp_path / "labels.txt"
     labels.write_text("\n".join("abcdefghij"))
@@ -100,6 +101,7 @@ def test_run_takes_folders_and_prints_a_table(edgevit, shared_bundle, held_out, 
     assert result.stdout.count(".png") == len(list((held_out / "7").iterdir())) + 1
 
 
+@pytest.mark.uncounted
 def test_run_gives_features_where_there_is_no_head(edgevit, weights, image, tmp_path):
     out = tmp_path / "features.edgevit"
     assert edgevit("export", f"edgevit:{weights}", "--num-classes", 0, "-o", out).exit_code == 0
@@ -235,6 +237,7 @@ def test_finetune_keeps_what_is_there(refused, weights):
     assert weights.read_bytes() == before
 
 
+@pytest.mark.uncounted
 def test_images_that_were_calibrated_on_are_counted(edgevit, bundle, held_out, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()

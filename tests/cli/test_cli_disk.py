@@ -44,6 +44,7 @@ def check_after(bundle, monkeypatch):
     assert not leftovers(bundle.path)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["commit", "first file", "later file"])
 def test_a_disk_that_refuses(refused, bundle, full_disk, monkeypatch, code, number):
@@ -54,6 +55,7 @@ def test_a_disk_that_refuses(refused, bundle, full_disk, monkeypatch, code, numb
     check_after(bundle, monkeypatch)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_an_interrupted_write(refused, bundle, full_disk, monkeypatch, number):
     full_disk(number, error=KeyboardInterrupt())

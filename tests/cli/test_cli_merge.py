@@ -18,6 +18,7 @@ def _eval(edgevit, bundle, data, *more):
     return edgevit("eval", bundle.path, "--data", data, "--threads", 1, *more)
 
 
+@pytest.mark.uncounted
 def test_parts_merged_are_one_evaluation_to_the_last_byte(
     edgevit, shared_bundle, held_out, tmp_path
 ):
@@ -47,6 +48,7 @@ def test_says_what_a_part_holds_as_json(edgevit, shared_bundle, held_out, tmp_pa
     assert data == {"file": str(out), "part": [1, 1], "num_images": 12}
 
 
+@pytest.mark.uncounted
 def test_interrupted_and_resumed_is_the_same_to_the_last_byte(
     edgevit, refused, shared_bundle, held_out, tmp_path, monkeypatch
 ):

@@ -136,6 +136,7 @@ def test_what_was_measured_is_printed_though_it_cannot_be_written(
         assert f"Error: cannot write {out}: No space left on device" in result.stderr
 
 
+@pytest.mark.uncounted
 @pytest.mark.usefixtures("full_afterwards")
 def test_what_can_be_written_is_written_though_another_file_cannot(
     edgevit, bundle, held_out, tmp_path

@@ -36,6 +36,7 @@ def export(edgevit, folder, op, classes, *more):
     return out, result
 
 
+@pytest.mark.uncounted
 def test_a_score_is_printed_compared_and_judged(edgevit, photos, tmp_path):
     out, result = export(edgevit, tmp_path, "Identity", 1)
     assert "the model has 1 output, which is taken as a numeric score" in result.stderr

@@ -13,6 +13,8 @@ from edge_vit.measure import verify as verify_module
 from edge_vit.runtime.session import Session, open_session, run_batch
 from edge_vit.training.datasets import write_class_folders
 
+pytestmark = pytest.mark.uncounted
+
 NUM_IMAGES = 300
 LIMITS = ("--max-drop", 2, "--iterations", 30, "--threads", 1, "--backend", "ort")
 

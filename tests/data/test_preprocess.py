@@ -62,6 +62,7 @@ def test_equals_timm_for_every_interpolation_and_crop_mode(pixels, interpolation
         assert_same(preprocess(pixels, spec), timm_pixels(pixels, spec), spec)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("crop_mode", CROP_MODES)
 @pytest.mark.parametrize(
     ("image_size", "crop_pct"),

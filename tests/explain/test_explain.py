@@ -94,6 +94,7 @@ def test_fp32_against_itself_looks_at_the_same_place(make_bundle):
     assert (found.correlation, found.overlap) == (pytest.approx(1), 1)
 
 
+@pytest.mark.uncounted
 def test_a_fixed_batch_is_filled_up(make_bundle):
     model = seeded_vit(batch=2)
     model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, num_tokens=17))
@@ -119,6 +120,7 @@ class NoAttention(torch.nn.Module):
         return self.head(self.embed(x).flatten(2).mean(-1))
 
 
+@pytest.mark.uncounted
 def test_says_why_a_model_without_attention_cannot_be_drawn(make_bundle):
     spec = seeded_vit().spec
     model = NoAttention().eval()

@@ -21,6 +21,8 @@ from edge_vit.export.parity import check_parity
 from edge_vit.export.reference import observe_reference
 from edge_vit.graph.sites import find_blocks
 
+pytestmark = pytest.mark.uncounted
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, small.SIZE, small.SIZE, 3), dtype=np.uint8)
 TANH_GELU = {"Erf": -1, "Div": -1, "Tanh": 1, "Mul": 4, "Add": 1}
 NO_GELU = {"Erf": -1, "Div": -1, "Mul": -2, "Add": -1}
@@ -147,7 +149,6 @@ def test_every_attention_becomes_the_same(make, more):
     assert_form(prove(source, export_legacy(source)), more)
 
 
-@pytest.mark.uncounted
 @pytest.mark.parametrize(("make", "more"), MLPS.values(), ids=MLPS)
 @pytest.mark.parametrize("opset", [14, 20])
 def test_every_mlp_keeps_its_four_sites(make, more, opset):
@@ -155,7 +156,6 @@ def test_every_mlp_keeps_its_four_sites(make, more, opset):
     assert_form(prove(source, export_legacy(source, opset)), more)
 
 
-@pytest.mark.uncounted
 @pytest.mark.parametrize("name", ["unbind", "separate", "sequence-first", "multihead-attention"])
 @pytest.mark.parametrize(("opset", "batch"), [(14, 1), (20, 3)])
 def test_a_static_batch_stays_static(name, opset, batch):

@@ -199,6 +199,7 @@ FORMS = {
 }
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_ends_that_torch_writes_are_known(form):
     class Net(torch.nn.Module):

@@ -102,6 +102,7 @@ def use_the_names_of_places(model: onnx.ModelProto) -> onnx.ModelProto:
     return rename(model, dict(zip(reversed(weights), places, strict=False)))
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     ("opset", "change"),
     [

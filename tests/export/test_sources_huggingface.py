@@ -252,6 +252,7 @@ def test_the_problem_type_says_the_task(tmp_path, problem, num_labels, task):
     assert (source.task, source.labels) == (task, tuple(names.values()))
 
 
+@pytest.mark.uncounted
 def test_one_label_without_a_problem_type_is_a_score(tmp_path):
     make(tmp_path, num_labels=1, id2label={0: "LABEL_0"})
     exported = export_model(SourceRequest(f"hf:{tmp_path}"))

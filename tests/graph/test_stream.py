@@ -13,6 +13,7 @@ def stream_of(make):
     return find_stream(ir.from_proto(graph.model).graph)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     ("family", "reason"),
     [

@@ -191,6 +191,7 @@ def test_rounding_happens_at_every_node(vit):
     assert np.array_equal(emulated, emulated.astype(np.float16).astype(np.float32))
 
 
+@pytest.mark.uncounted
 @pytest.mark.skipif(
     not rtx.HAS_RTX, reason="tensorrt_rtx comes with the dev extra on x86-64 Linux alone"
 )
@@ -220,6 +221,7 @@ def test_nan_that_no_float16_node_makes_is_seen():
     assert emulator.run({"x": np.array([[1, -4, 9]], np.float32)})[1] == ("the output",)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("recipe", ["fast", "balanced"])
 def test_one_calibration_image_that_overflows_is_enough(vit, recipe):
     usual = np.stack([np.full((32, 32, 3), 90 + level, np.uint8) for level in range(60)])

@@ -139,6 +139,7 @@ def test_photographs_that_nobody_calibrated_on_are_no_reason_to_doubt_the_foreca
     assert "FP16 is the precision" not in collapsed
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("noise", [0.1, math.inf])
 def test_a_collapse_on_held_out_images_is_said_by_calibration(vit, monkeypatch, noise):
     error, said = OutputError(np.full((8, 1), noise), np.ones((8, 1))), Remembered()
@@ -149,6 +150,7 @@ def test_a_collapse_on_held_out_images_is_said_by_calibration(vit, monkeypatch, 
     assert "too little to predict as fp32 does" in note
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(("factor", "is_said"), [(1, False), (300, True)])
 def test_a_residual_stream_of_one_channel_is_said(factor, is_said):
     """Its norms then hang on the sign of that channel: images where it is near zero lose most."""

@@ -81,6 +81,7 @@ def fake_backend(monkeypatch, spec):
 FAST, SLOW = {"delay_ms": 0}, {"delay_ms": 8}
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     ("behaviour", "num_images", "exit_status", "recommended", "words"),
     [

@@ -185,6 +185,7 @@ def test_everything_that_was_measured_is_shown(report):
         assert words in text
 
 
+@pytest.mark.uncounted
 def test_a_calibration_that_looked_at_layers_is_drawn(report, table):
     sites = {
         name: dataclasses.replace(scales, output_error=1e-4 * (i + 1), steps=("fold", "range 0.8"))

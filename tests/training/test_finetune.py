@@ -40,6 +40,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.uncounted
 def test_learns_digits_that_it_has_not_seen(digits, tmp_path):
     digits = some_of(digits, every=3)
     out = tmp_path / "a.safetensors"

@@ -79,6 +79,7 @@ def damage_pickle(rng, archive):
     return out.getvalue()
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_one_line(tmp_path, name):
     rng, path = random.Random(name), tmp_path / "damaged.pth"

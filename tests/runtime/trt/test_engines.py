@@ -73,6 +73,7 @@ def test_builds_and_keeps_how(bundle, real_builder, watched, precision, macs):
     assert (again.is_new, again.path) == (False, engine.path)
 
 
+@pytest.mark.uncounted
 def test_a_graph_with_a_fixed_batch_has_no_profile(tmp_path, real_builder):
     fixed = write_bundle(tmp_path / "fixed.edgevit", batch=2)
     engine = build_engine(fixed, None, "rtx", SM86, builder=real_builder)

@@ -21,6 +21,7 @@ def test_passes_the_drill(part):
     part(simulated_engine)
 
 
+@pytest.mark.uncounted
 def test_ten_thousand_runs_take_no_memory():
     gpu = SimulatedCuda()
     images, expected = tiny_images(1), tiny_outputs(tiny_images(1))
