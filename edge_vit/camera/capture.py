@@ -184,7 +184,6 @@ class SourceCapture:
         )
 
     def _run(self, generation: int) -> None:
-        """Read the source until it ends, or another thread has taken over."""
         while self._is_mine(generation):
             try:
                 self._read_once(generation)
@@ -215,7 +214,6 @@ class SourceCapture:
         raise lost
 
     def _read_once(self, generation: int) -> None:
-        """Open the source and read it to its end."""
         source = self.maker.make()
         with self._changed:
             if not self._begin(generation, "opening"):
@@ -280,7 +278,6 @@ class SourceCapture:
         return generation == self._generation and not self._is_stopping
 
     def _pause(self, generation: int, lost: EdgeVitError) -> None:
-        """Wait before the next try, longer each time."""
         with self._changed:
             if not self._is_mine(generation):
                 return

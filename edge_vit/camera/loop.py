@@ -164,7 +164,6 @@ class CameraLoop:
             runner.stop()
 
     def _watch(self) -> None:
-        """Wait for the end, and check that nothing hangs."""
         while True:
             due_ns = self._check()
             with self._changed:

@@ -151,7 +151,6 @@ class SinkRunner:
             taken()
 
     def _count_failure(self, error: BaseException) -> None:
-        """Count a prediction that the sink raised on, and log why."""
         reason = describe(error)
         with self._changed:
             self._failed += 1

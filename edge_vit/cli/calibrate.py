@@ -103,7 +103,6 @@ def command(
 def _take_frames(
     address: str, folder: Path, num_images: int, interval_s: float, progress: Progress
 ) -> Path:
-    """Take frames of a live source into `folder`, and return it."""
     from edge_vit.camera.collect import collect_frames
     from edge_vit.camera.sources.address import source_maker
 

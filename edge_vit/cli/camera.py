@@ -217,7 +217,6 @@ def command(
 
 
 def _unit_of(bundle: Bundle, arguments: list[str]) -> str:
-    """The unit that runs this command, called with `arguments`."""
     from edge_vit.camera.systemd import systemd_unit
 
     program = shutil.which("edgevit")

@@ -88,16 +88,8 @@ def _requirements() -> list[str]:
 
 
 def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> list[Finding]:
+    from edge_vit.device import findings
     from edge_vit.device.facts import ROOT
-    from edge_vit.device.findings import (
-        build_memory_gib,
-        examine_cameras,
-        examine_cuda,
-        examine_engines,
-        examine_folders,
-        examine_machine,
-        examine_memory,
-    )
     from edge_vit.runtime.backends import BACKENDS
     from edge_vit.runtime.cudart.calls import load_cudart
     from edge_vit.runtime.trt.store import cache_folder, state_folder
@@ -108,13 +100,16 @@ def _examine(facts: DeviceFacts, reading: Telemetry, bundle: Bundle | None) -> l
         folders.append(bundle.path.resolve())
     cudart = load_cudart()
     has_gstreamer = shutil.which("gst-launch-1.0") is not None
+    has_tensorrt = any(BACKENDS[name].is_installed for name in ("trt", "rtx"))
     return [
-        *examine_machine(ROOT, facts, reading, sees_tensorrt=find_spec("tensorrt") is not None),
-        *examine_cuda(facts, ".".join(map(str, cudart.version)) if cudart else ""),
-        *examine_engines(facts, has_tensorrt=any(BACKENDS[b].is_installed for b in ("trt", "rtx"))),
-        *examine_memory(facts.memory, build_memory_gib(weights), is_jetson=facts.is_jetson),
-        *examine_folders(folders),
-        *examine_cameras(ROOT, facts, has_gstreamer=has_gstreamer),
+        *findings.examine_machine(
+            ROOT, facts, reading, sees_tensorrt=find_spec("tensorrt") is not None
+        ),
+        *findings.examine_cuda(facts, ".".join(map(str, cudart.version)) if cudart else ""),
+        *findings.examine_engines(facts, has_tensorrt=has_tensorrt),
+        *findings.examine_memory(facts, findings.build_memory_gib(weights)),
+        *findings.examine_folders(folders),
+        *findings.examine_cameras(ROOT, facts, has_gstreamer=has_gstreamer),
     ]
 
 

@@ -163,7 +163,6 @@ def _request(
     checkpoint_size: tuple[int, ...] | None,
     **said: Any,
 ) -> SourceRequest:
-    """Return the `SourceRequest` of what was typed."""
     from edge_vit.export.sources import SourceRequest, parse_model_args
 
     labels = read_labels(labels_file) if labels_file else ()
@@ -178,7 +177,6 @@ def _request(
 
 
 def _sides(size: tuple[int, ...] | None) -> tuple[int, int] | None:
-    """Return (height, width) of one number or two."""
     return (size[0], size[-1]) if size else None
 
 

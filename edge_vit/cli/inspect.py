@@ -48,7 +48,6 @@ def command(bundle: Path, check: bool, as_json: bool) -> None:
 
 
 def _check(bundle: Bundle) -> None:
-    """Check every file of the bundle and every engine in it, and log what came out."""
     bundle.check()
     _LOG.info("all %d files are as the manifest says", len(bundle.manifest.artifacts))
     engines = list(list_engines(bundle.path / "engines"))

@@ -117,7 +117,6 @@ def _run(
 def _train(
     folder: Path, digits: Dataset, options: FinetuneOptions, *, is_fresh: bool, progress: Progress
 ) -> Path:
-    """Return the trained weights, those of an earlier run where there was one."""
     from edge_vit.training.checkpoint import load_checkpoint
     from edge_vit.training.finetune import finetune, resume_path
 

@@ -73,7 +73,6 @@ def _read_flags(
     columns: dict[int, int],
     wanted: Wanted,
 ) -> tuple[list[LabelSet], tuple[str, ...]]:
-    """The labels of each row by a column for each label."""
     without = frozenset(range(len(wanted.labels))) - set(columns.values())
     found = []
     for row in rows:
@@ -101,7 +100,6 @@ def _read_flags(
 def _read_names(
     what: str, rows: Sequence[Row], columns: Sequence[int], wanted: Wanted
 ) -> tuple[list[LabelSet], tuple[str, ...]]:
-    """The labels of each row by their names in `columns`."""
     named = [list(_names_in((row.cell(column) for column in columns), wanted)) for row in rows]
     first: dict[str, int] = {}
     for row, names in zip(rows, named, strict=True):

@@ -79,7 +79,6 @@ def _with_label_sets(
     place: int,
     wanted: Wanted,
 ) -> FileSource:
-    """The images of a table with any number of labels each."""
     from edge_vit.data.annotated import AnnotatedSource
 
     paths = [_need(folder, what, row, place, wanted) for row in rows]

@@ -9,15 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vit.device.jetson import (
-    CAPABILITIES,
-    PowerMode,
-    read_board,
-    read_jetpack,
-    read_l4t,
-    read_power_mode,
-    read_power_modes,
-)
+from edge_vit.device import jetson
 from edge_vit.device.nvml import Gpu, Nvml, open_nvml
 from edge_vit.device.sensors import Clock, Fan, all_locked, find_clocks, read_fan
 from edge_vit.device.trees import list_paths, parse_number, read_text
@@ -64,8 +56,8 @@ class DeviceFacts:
     cuda_of_driver: str  # the newest that the driver runs, where NVML knows it
     tensorrt: str  # version of the system's library
     python: str
-    power_mode: PowerMode | None
-    power_modes: tuple[PowerMode, ...]
+    power_mode: jetson.PowerMode | None
+    power_modes: tuple[jetson.PowerMode, ...]
     clocks: tuple[Clock, ...]
     clocks_locked: bool | None
     memory: Memory
@@ -95,7 +87,7 @@ def read_device(root: Path = ROOT, nvml: Nvml | None = None) -> DeviceFacts:
 
 
 def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
-    model, module, soc = read_board(root)
+    model, module, soc = jetson.read_board(root)
     gpu = nvml.read() if nvml else None
     clocks = tuple(files.read() for files in find_clocks(root))
     if gpu and gpu.clock_mhz is not None and "gpu" not in {clock.name for clock in clocks}:
@@ -104,16 +96,16 @@ def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
         model=model or _processor(root),
         module=module,
         soc=soc,
-        l4t=read_l4t(root),
-        jetpack=read_jetpack(root),
+        l4t=jetson.read_l4t(root),
+        jetpack=jetson.read_jetpack(root),
         gpus=_gpus(root, nvml, soc),
         driver=_driver(root) or (nvml.driver() if nvml else ""),
         cuda=_cuda(root),
         cuda_of_driver=nvml.cuda() if nvml else "",
         tensorrt=_tensorrt(root),
         python=platform.python_version(),
-        power_mode=read_power_mode(root),
-        power_modes=read_power_modes(root),
+        power_mode=jetson.read_power_mode(root),
+        power_modes=jetson.read_power_modes(root),
         clocks=clocks,
         clocks_locked=all_locked(clocks),
         memory=read_memory(root),
@@ -144,8 +136,8 @@ def _cameras(root: Path) -> tuple[Camera, ...]:
 def _gpus(root: Path, nvml: Nvml | None, soc: str) -> tuple[Gpu, ...]:
     if nvml and (gpus := nvml.gpus()):
         return gpus
-    if soc in CAPABILITIES:
-        return (Gpu(f"{soc} GPU", compute_capability=CAPABILITIES[soc]),)
+    if soc in jetson.CAPABILITIES:
+        return (Gpu(f"{soc} GPU", compute_capability=jetson.CAPABILITIES[soc]),)
     listed = (
         re.search(r"^Model:\s*(.+)$", read_text(path), re.MULTILINE)
         for path in list_paths(root / "proc/driver/nvidia/gpus", "*/information")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from edge_vit.device.facts import DeviceFacts, Memory
+from edge_vit.device.facts import DeviceFacts
 from edge_vit.device.jetson import PowerMode
 from edge_vit.device.telemetry import Telemetry
 from edge_vit.device.trees import list_paths, read_text
@@ -87,19 +87,19 @@ def examine_engines(facts: DeviceFacts, *, has_tensorrt: bool) -> Iterator[Findi
         yield _advice("TensorRT", detail, "pip install 'edge-vit[rtx]'")
 
 
-def examine_memory(memory: Memory, needed_gib: float, *, is_jetson: bool) -> Iterator[Finding]:
+def examine_memory(facts: DeviceFacts, needed_gib: float) -> Iterator[Finding]:
     """Yield what is to do so that building an engine, which takes `needed_gib`, has room."""
-    free, swap = memory.free_gib, memory.swap_gib or 0
+    free, swap = facts.memory.free_gib, facts.memory.swap_gib or 0
     if free is None or free >= needed_gib:
         return
     remedy, command = "close other programs", ""
-    if is_jetson and swap < 4:
+    if facts.is_jetson and swap < 4:
         remedy = "swap would help"
         command = (
             "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && "
             "sudo mkswap /swapfile && sudo swapon /swapfile"
         )
-    elif is_jetson:
+    elif facts.is_jetson:
         remedy = "the desktop takes some of it"
         command = "sudo systemctl isolate multi-user.target"
     detail = f"{free:.1f} GiB are free, building an engine takes about {needed_gib:.1f} GiB"

@@ -8,17 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_vit.device import sensors
 from edge_vit.device.facts import ROOT
 from edge_vit.device.nvml import Nvml, open_nvml
-from edge_vit.device.sensors import (
-    find_alerts,
-    find_clocks,
-    find_event_counters,
-    find_rails,
-    find_zones,
-    read_celsius,
-    total_power,
-)
 from edge_vit.device.trees import read_number
 
 GPU_ON_A_DESK = "gpu (NVML)"
@@ -52,15 +44,15 @@ class TelemetryReader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nvml, self._clock = nvml, clock
-        self._rails, self._zones = find_rails(root), find_zones(root)
-        self._clocks, self._alerts = find_clocks(root), find_alerts(root)
-        self._counters = find_event_counters(root)
+        self._rails, self._zones = sensors.find_rails(root), sensors.find_zones(root)
+        self._clocks, self._alerts = sensors.find_clocks(root), sensors.find_alerts(root)
+        self._counters = sensors.find_event_counters(root)
 
     def read(self) -> Telemetry:
         """Return a reading of all sensors."""
         watts = {rail.name: rail.read_w() for rail in self._rails}
-        power, source = total_power(watts)
-        celsius = {name: read_celsius(path) for name, path in self._zones.items()}
+        power, source = sensors.total_power(watts)
+        celsius = {name: sensors.read_celsius(path) for name, path in self._zones.items()}
         clocks = {files.name: files.read_mhz() for files in self._clocks}
         slowed = [name for name, path in self._alerts if (read_number(path) or 0) > 0]
         gpu = self._nvml.read() if self._nvml else None

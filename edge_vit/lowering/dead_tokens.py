@@ -142,6 +142,5 @@ def _is_weight(value: ir.Value) -> bool:
 
 
 def _is_same_for_all(constant: ir.Value) -> bool:
-    """Return whether `constant` is broadcast over the tokens."""
     shape = constant.shape
     return shape is not None and (len(shape) < 2 or shape[-2] == 1)

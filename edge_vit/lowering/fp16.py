@@ -80,7 +80,6 @@ def write_half(
 
 
 def _cast(graph: ir.Graph, value: ir.Value, place: str, *, is_half: bool) -> ir.Value:
-    """Return `value` as float16, or as float32."""
     producer = value.producer()
     dtype = ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT
     name = f"{place}/{'to_half' if is_half else 'to_float'}"
@@ -186,7 +185,6 @@ def _half_types(op_type: str) -> tuple[Flags, Flags, Flags]:
 
 
 def _must_stay_float(node: ir.Node) -> bool:
-    """Return whether `node` cannot compute in float16, whatever its numbers are."""
     if node.domain or node.op_type in _TYPED_BY_ATTRIBUTE:
         return not node.domain
     inputs, _, outputs = _half_types(node.op_type)

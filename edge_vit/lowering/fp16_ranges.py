@@ -94,11 +94,6 @@ class HalfEmulator:
         emulated, self._rounded = round_as_half(model)
         return add_extremes(emulated, self._rounded)
 
-    def run(self, feeds: Mapping[str, Array]) -> tuple[Array, tuple[str, ...]]:
-        """Return the first output, and the names of `run_named`."""
-        outputs, overflowed = self.run_named(feeds)
-        return next(iter(outputs.values())), overflowed
-
     def run_named(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[str, ...]]:
         """Return the outputs, and the names of the nodes whose output is infinite or NaN."""
         values = self._session.run(None, dict(feeds))

@@ -27,8 +27,6 @@ _LOWER = 256  # levels of the lower half of a weight
 
 @dataclass(frozen=True)
 class _Embedding:
-    """What makes tokens of pixels."""
-
     mean: Array  # (C,), subtracted from the pixels
     factor: Array  # (C,), that they are multiplied with afterwards
     kernel: Array  # (width, C, patch, patch), of windows that lie side by side

@@ -151,7 +151,6 @@ def lower_int8(request: Request) -> Lowered:
 
 
 def _name_golden(bundle: Bundle) -> str:
-    """Return in words which images the golden ones are."""
     record = ExportRecord.from_bytes(bundle.read(RECORD)) if bundle.has(RECORD) else None
     is_sample = record is not None and record.parity.images == SAMPLE_PHOTOGRAPHS
     return SAMPLE_PHOTOGRAPHS if is_sample else GOLDEN_IMAGES

@@ -215,7 +215,6 @@ def _records(
     spec: ModelSpec,
     calibrated_on: CalibrationImages,
 ) -> bytes:
-    """The records of one batch."""
     digests, labels = [image.digest for image in images], labels_of(images)
     signatures = [signature(image.pixels) for image in images]
     seen = list(map(calibrated_on.include, digests, signatures))

@@ -77,7 +77,6 @@ def benchmark(
 def _time_stages(
     session: Session, spec: ModelSpec, source: ImageSource, progress: Progress
 ) -> tuple[Stage, ...]:
-    """Time the parts of the way from an image to its prediction, one image at a time."""
     items = itertools.chain.from_iterable(itertools.repeat(source))
     times: dict[str, list[float]] = {"decode": [], "preprocess": [], "end-to-end": []}
     with progress.step("timing from image to answer", _NUM_STAGE_RUNS) as advance:

@@ -92,11 +92,6 @@ class Comparison:
     changes: tuple[Change, ...]
     format: int = COMPARISON_FORMAT
 
-    @property
-    def is_alike(self) -> bool:
-        """Whether everything that was held against the first report could be."""
-        return not any(change.unlike for change in self.changes)
-
 
 def measured_of(report: VerifyReport, name: str) -> Measured:
     """Return what `report` says, under `name`."""

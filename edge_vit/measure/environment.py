@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 from edge_vit.device import read_device
+from edge_vit.device.trees import read_text
 from edge_vit.measure.results import Environment
 from edge_vit.optional import installed_versions
 from edge_vit.runtime.cpu import instruction_sets, read_cpu_info
@@ -23,10 +24,9 @@ _BOARD = Path("/proc/device-tree/model")  # what a Jetson or another board calls
 
 def read_environment() -> Environment:
     """Return the conditions here and now; a fact that the system does not tell is empty or 0."""
-    board = _read_text(_BOARD).strip("\0\n ")
     facts = read_device()
     return Environment(
-        device=read_cpu_info().get("model name") or board or platform.machine(),
+        device=read_cpu_info().get("model name") or read_text(_BOARD) or platform.machine(),
         instruction_sets=instruction_sets(),
         num_cores=num_cores(),
         memory_gib=round(_memory_bytes() / 2**30, 1),
@@ -42,13 +42,6 @@ def read_environment() -> Environment:
         power_mode=str(facts.power_mode or ""),
         clocks_locked=facts.clocks_locked,
     )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _memory_bytes() -> int:

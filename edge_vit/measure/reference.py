@@ -284,7 +284,6 @@ def permuted_classes(confusion: Confusion) -> tuple[tuple[int, int], ...]:
 
 
 def _sizes_of(confusion: Confusion) -> Counter[int]:
-    """The number of images of each true class."""
     sizes = Counter[int]()
     for (true, _), count in confusion.items():
         sizes[true] += count

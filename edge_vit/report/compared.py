@@ -160,7 +160,6 @@ def pareto_plot(comparison: Comparison) -> str | None:
 
 
 def _point(entry: Entry, axis: str) -> Point:
-    """Milliseconds and percent."""
     share = entry.top1 if axis == "top-1" else entry.agreement
     return entry.p50_ms or 0.0, 100 * (share or 0.0)
 

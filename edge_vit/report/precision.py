@@ -175,7 +175,6 @@ def sqnr_plot(sites: Sites) -> str | None:
 
 
 def _paint_sites(axes: Any, sites: Sites, kind: str, values: dict[str, float]) -> None:
-    """Draw the value of every layer of a kind over its block, by precision."""
     blocks = {block: i for i, block in enumerate(by_block(sites))}
     members = [site for site in sites if site.kind == kind and site.name in values]
     for each in all_formats():

@@ -180,7 +180,6 @@ class OpenVinoSession(Session):
         return self._several
 
     def _compile(self, graph: Any = None) -> _Compiled:
-        """Compile `graph`, or the whole one where that is None."""
         return _Compiled(
             self._core.compile_model(graph or self._graph, "CPU", self._properties), []
         )
@@ -214,7 +213,6 @@ class _Compiled:
 
 
 def _fix_batch(graph: Any) -> Any:
-    """Return a copy of `graph` for a batch of one."""
     single = graph.clone()
     single.reshape({port.get_any_name(): [1, *port.partial_shape[1:]] for port in single.inputs})
     return single

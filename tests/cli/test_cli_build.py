@@ -132,13 +132,13 @@ def test_ctrl_c_is_status_130_and_leaves_nothing(vit):
 @pytest.mark.uncounted
 def test_force_builds_again(edgevit, vit, monkeypatch):
     built = []
-    real = engines.build_plan
+    real = engines.build.build_plan
 
     def count(*args):
         built.append(args)
         return real(*args)
 
-    monkeypatch.setattr(engines, "build_plan", count)
+    monkeypatch.setattr(engines.build, "build_plan", count)
     for options in ([], [], ["--force"]):
         assert edgevit("build", vit.path, "--target", "sm_86", *options).exit_code == 0
     assert len(built) == 2

@@ -120,17 +120,18 @@ def test_a_machine_without_gpu_wants_no_cuda(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("memory", "is_jetson", "command"),
+    ("memory", "soc", "command"),
     [
-        (Memory(7.4, 3.0, 0.0), True, None),
-        (Memory(7.4, None, 0.0), True, None),
-        (Memory(7.4, 1.0, 3.7), True, "mkswap"),
-        (Memory(7.4, 1.0, 8.0), True, "isolate multi-user.target"),
-        (Memory(7.4, 1.0, 0.0), False, ""),
+        (Memory(7.4, 3.0, 0.0), "tegra234", None),
+        (Memory(7.4, None, 0.0), "tegra234", None),
+        (Memory(7.4, 1.0, 3.7), "tegra234", "mkswap"),
+        (Memory(7.4, 1.0, 8.0), "tegra234", "isolate multi-user.target"),
+        (Memory(7.4, 1.0, 0.0), "", ""),
     ],
 )
-def test_memory_for_a_build(memory, is_jetson, command):
-    found = [*examine_memory(memory, 2.0, is_jetson=is_jetson)]
+def test_memory_for_a_build(memory, soc, command, tmp_path):
+    facts = dataclasses.replace(read_device(tmp_path), memory=memory, soc=soc)
+    found = [*examine_memory(facts, 2.0)]
     assert [command in finding.command for finding in found] == [True] * (command is not None)
 
 

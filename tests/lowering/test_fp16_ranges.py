@@ -42,10 +42,15 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
     return float(((left * right).sum(axis=1) / norms).min())
 
 
+def run_as_half(graph):
+    outputs, overflowed = HalfEmulator(graph).run_named({"images": IMAGES})
+    return next(iter(outputs.values())), overflowed
+
+
 def test_an_ordinary_model_keeps_no_node_in_float32(vit):
     amax = observe_amax(vit.model, vit.spec, IMAGES)
     assert choose_fp32_nodes(vit.model, amax) == {}
-    output, overflowed = HalfEmulator(write_half(vit.model)).run({"images": IMAGES})
+    output, overflowed = run_as_half(write_half(vit.model))
     assert not overflowed
     assert cosine(output, run_onnx(vit.model, IMAGES)) > 0.9999
 
@@ -62,7 +67,7 @@ def test_a_residual_stream_of_five_thousand_is_left_in_float16(vit):
     amax = observe_amax(large.model, large.spec, IMAGES)
     assert amax["block0/Add_3:0"] > 4_990
     assert choose_fp32_nodes(large.model, amax) == {}
-    output, overflowed = HalfEmulator(write_half(large.model)).run({"images": IMAGES})
+    output, overflowed = run_as_half(write_half(large.model))
     assert not overflowed
     assert cosine(output, run_onnx(large.model, IMAGES)) > 0.999
 
@@ -79,7 +84,7 @@ def test_a_residual_stream_of_five_thousand_is_left_in_float16(vit):
 def test_what_overflows_stays_in_float32_and_nothing_else(vit, build, overflows):
     large = build(vit)
     exact = run_onnx(large.model, IMAGES)
-    blanket, overflowed = HalfEmulator(write_half(large.model)).run({"images": IMAGES})
+    blanket, overflowed = run_as_half(write_half(large.model))
     assert overflows in overflowed
     assert not cosine(blanket, exact) > 0.999  # NaN is not above it either
 
@@ -88,7 +93,7 @@ def test_what_overflows_stays_in_float32_and_nothing_else(vit, build, overflows)
     assert re.fullmatch(r"reaches \d[\d,]+, float16 ends at 65,504", chosen[overflows])
     half = write_half(large.model, chosen)
     onnx.checker.check_model(half, full_check=True)
-    output, overflowed = HalfEmulator(half).run({"images": IMAGES})
+    output, overflowed = run_as_half(half)
     assert not overflowed
     assert cosine(output, exact) > 0.999
     assert len(chosen) < len(large.model.graph.node) / 3
@@ -113,12 +118,12 @@ def test_five_thousand_overflow_a_norm_that_is_written_out(vit):
     written = decomposed(large.model)
     exact = run_onnx(large.model, IMAGES)
     np.testing.assert_allclose(run_onnx(written, IMAGES), exact, atol=1e-2)
-    output, overflowed = HalfEmulator(write_half(written)).run({"images": IMAGES})
+    output, overflowed = run_as_half(write_half(written))
     assert "block1/LayerNormalization/squares" in overflowed
     assert not cosine(output, exact) > 0.999
     amax = observe_amax(written, large.spec, IMAGES)
     half = write_half(written, choose_fp32_nodes(written, amax))
-    output, overflowed = HalfEmulator(half).run({"images": IMAGES})
+    output, overflowed = run_as_half(half)
     assert not overflowed
     assert cosine(output, exact) > 0.999
 
@@ -133,7 +138,7 @@ def test_near_dead_columns_hold(vit, quantize):
         scales = [s for site in table.sites.values() for s in site.weight_scales]
         assert min(scales) == MIN_SCALE >= 6.1e-5
         model = write_qdq(small.model, table)
-    output, overflowed = HalfEmulator(write_half(model)).run({"images": IMAGES})
+    output, overflowed = run_as_half(write_half(model))
     assert not overflowed
     assert cosine(output, exact) > (0.99 if quantize else 0.999)
 
@@ -161,7 +166,7 @@ def test_int8_layers_stay_int8_beside_float32(vit, build):
     for name in SITES:
         (site,) = [n for n in half.graph.node if n.name == name]
         assert [makers[i].op_type for i in site.input] == ["DequantizeLinear"] * 2
-    output, overflowed = HalfEmulator(half).run({"images": IMAGES})
+    output, overflowed = run_as_half(half)
     assert not overflowed
     assert cosine(output, run_onnx(portable, IMAGES)) > 0.999
 
@@ -185,7 +190,7 @@ def test_a_constant_that_float16_loses_keeps_its_node(vit):
 def test_rounding_happens_at_every_node(vit):
     """A float16 run that kept float32 between nodes would be closer to float32 than this."""
     exact = run_onnx(vit.model, IMAGES)
-    emulated, _ = HalfEmulator(write_half(vit.model)).run({"images": IMAGES})
+    emulated, _ = run_as_half(write_half(vit.model))
     error = np.abs(emulated - exact).max() / np.abs(exact).max()
     assert 1e-5 < error < 1e-2
     assert np.array_equal(emulated, emulated.astype(np.float16).astype(np.float32))

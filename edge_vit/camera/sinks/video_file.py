@@ -87,8 +87,6 @@ class VideoFileSink(Sink):
 
 
 class _Video:
-    """One file that is being written."""
-
     def __init__(self, av: ModuleType, path: Path, prediction: CameraPrediction) -> None:
         height, width = prediction.frame.pixels.shape[:2]
         self._av, self._path = av, path

@@ -175,7 +175,6 @@ class GStreamerSource(FrameSource):
         return now_ns, "arrival"
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        """Read the child's stderr to its end."""
         assert process.stderr is not None
         for line in process.stderr:
             text = line.decode("utf-8", "replace").strip()

@@ -11,15 +11,7 @@ from edge_vit.camera.sources.address import SourceAddress
 from edge_vit.camera.sources.source import PLAUSIBLE_NS, Capture, FrameSource
 from edge_vit.camera.threads import Clock
 from edge_vit.camera.values import CaptureClock, SourceFormat
-from edge_vit.data.video_reader import (
-    MAX_ERRORS,
-    Colour,
-    FrameDecoder,
-    colour_of,
-    explain_unreadable,
-    to_rgb,
-    video_stream,
-)
+from edge_vit.data import video_reader
 from edge_vit.errors import ImageError, SourceError
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.optional import require
@@ -36,7 +28,7 @@ class StreamSource(FrameSource):
         self._container: Any = None
         self._ready: deque[Capture] = deque()
         self._arrivals: dict[int, int] = {}  # presentation time -> when its packet arrived
-        self._colour: Colour | None = None
+        self._colour: video_reader.Colour | None = None
         self._is_aborted = self._is_ended = False
         self._num_corrupt = self._num_undecodable = 0  # that `read` has raised for
         self._num_bad = 0  # in a row
@@ -84,19 +76,19 @@ class StreamSource(FrameSource):
                 options=dict(stream_options(self._address)),
                 timeout=None if self._is_file else (self._timeout_s, self._timeout_s),
             )
-            self._stream: Any = video_stream(self._container)
+            self._stream: Any = video_reader.video_stream(self._container)
             if self._stream is None:
                 raise SourceError(f"source {self._address.name} has no pictures")
             # Threads for several frames at once hold some back, and lose good ones beside bad ones.
             self._stream.thread_type = "NONE" if self._is_file else "SLICE"
-            self._decoder = FrameDecoder(
+            self._decoder = video_reader.FrameDecoder(
                 self._av, self._container, self._stream, is_joined=not self._is_file
             )
             self._packets = self._decoder.packets()
         except self._av.error.FFmpegError as error:
             why = self._explain(error)
             if self._is_file:
-                why = explain_unreadable(Path(self._address.target), why)
+                why = video_reader.explain_unreadable(Path(self._address.target), why)
             raise SourceError(f"source {self._address.name} cannot be opened: {why}") from None
 
     def _decode_next(self) -> Capture | None:
@@ -121,7 +113,7 @@ class StreamSource(FrameSource):
                 ) from None
             self._num_bad = 0 if frames else self._num_bad + self._decoder.num_errors - num_errors
             # Before the first frame it is no error: it may have been joined in a long group.
-            if self._has_decoded and self._num_bad >= MAX_ERRORS and not self._is_file:
+            if self._has_decoded and self._num_bad >= video_reader.MAX_ERRORS and not self._is_file:
                 raise SourceError(
                     f"source {self._address.name}: {self._num_bad} frames in a row are damaged"
                 )
@@ -162,8 +154,8 @@ class StreamSource(FrameSource):
             del self._arrivals[next(iter(self._arrivals))]
 
     def _to_capture(self, frame: Any, arrived_ns: int) -> Capture:
-        self._colour = colour_of(frame)
-        pixels = to_rgb(frame, self._colour)
+        self._colour = video_reader.colour_of(frame)
+        pixels = video_reader.to_rgb(frame, self._colour)
         captured_ns = self._arrivals.pop(frame.pts, arrived_ns) if frame.pts is not None else None
         clock: CaptureClock = "arrival"
         if self._address.kind == "v4l2" and frame.pts is not None:

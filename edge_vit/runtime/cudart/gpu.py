@@ -147,7 +147,6 @@ class Cuda(CheckedCalls):
         return int(self.call("cudaDeviceGetAttribute", attribute, self.device)[0])
 
     def _check_device(self) -> None:
-        """Refuse a machine without a driver that works, or without that GPU."""
         status, count = self._calls.cudaGetDeviceCount()
         error = f"(cudaGetDeviceCount: {self._calls.error_name(status)})"
         if status in NO_DRIVER:

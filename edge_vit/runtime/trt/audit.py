@@ -203,7 +203,6 @@ def _precision(layer: NetworkLayer, makers: Mapping[str, NetworkLayer]) -> Preci
 
 
 def _of_type(tensor_type: str) -> Precision | None:
-    """The format of numbers that TensorRT calls `tensor_type`."""
     return next((f.name for f in all_formats() if tensor_type in f.tensor_types), None)
 
 

@@ -18,20 +18,9 @@ from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.locks import LOCK, locked
 from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
+from edge_vit.runtime.trt import build, store
 from edge_vit.runtime.trt.api import TrtBackend
 from edge_vit.runtime.trt.audit import check_audit, what_was_asked
-from edge_vit.runtime.trt.build import (
-    BuildBackend,
-    Builder,
-    PlanRequest,
-    audit_plan,
-    build_plan,
-    choose_builder,
-    choose_targets,
-    find_builder,
-    probe_plan,
-    was_loaded,
-)
 from edge_vit.runtime.trt.identity import (
     ONE_IMAGE,
     EngineIdentity,
@@ -40,24 +29,6 @@ from edge_vit.runtime.trt.identity import (
     batch_words,
 )
 from edge_vit.runtime.trt.network import OutOfMemoryError
-from edge_vit.runtime.trt.store import (
-    PLAN_SUFFIX,
-    SIDECAR_FORMAT,
-    Engine,
-    Sidecar,
-    TrustRecord,
-    cache_folder,
-    draft,
-    engine_folders,
-    find_record,
-    keep_record,
-    list_engines,
-    refuse_an_unwritable_state,
-    remove_engine,
-    sidecar_path,
-    writable_folder,
-    write_sidecar,
-)
 from edge_vit.spec import Precision
 from edge_vit.values import to_json
 
@@ -70,13 +41,13 @@ def find_engine(
     precision: Precision,
     backend: TrtBackend,
     *,
-    builder: Builder | None = None,
+    builder: build.Builder | None = None,
     options: EngineOptions | None = None,
     may_build: bool = True,
     trusts: bool = False,
     batch_size: int = 1,
     progress: Progress = SILENT,
-) -> Engine:
+) -> store.Engine:
     """Return an engine of `bundle` that fits this machine, checked; build one where none does.
 
     One that fits and does not load all the same is built anew; where none may be built it is an
@@ -84,7 +55,7 @@ def find_engine(
     on. Without `options` one of any will do, and a new one gets those of the first that is stale.
     Engines that take `batch_size` images come first, the one tuned closest to it before others.
     """
-    builder = builder or find_builder(backend)
+    builder = builder or build.find_builder(backend)
     fixed = bundle.spec.static_batch
     known = options or EngineOptions(None if fixed else (batch_size,) * 3)
     wanted = identify(bundle, precision, builder, known)
@@ -95,8 +66,10 @@ def find_engine(
         reason = _unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
         if reason is None:
             try:
-                if builder.hardware.is_here and not was_loaded(engine.sidecar.digest, builder):
-                    probe_plan(engine.path, engine.sidecar.digest, builder, progress)
+                if builder.hardware.is_here and not build.was_loaded(
+                    engine.sidecar.digest, builder
+                ):
+                    build.probe_plan(engine.path, engine.sidecar.digest, builder, progress)
                 return engine
             except OutOfMemoryError:
                 raise  # another engine would want as much
@@ -123,15 +96,15 @@ def find_engine(
 def build_engine(
     bundle: Bundle | Path | str,
     precision: Precision | None = None,
-    backend: BuildBackend = "auto",
+    backend: build.BuildBackend = "auto",
     options: EngineOptions = DEFAULT_OPTIONS,
     *,
     memory_mib: int | None = None,
     lock_timeout: float | None = None,
-    builder: Builder | None = None,
+    builder: build.Builder | None = None,
     force: bool = False,
     progress: Progress = SILENT,
-) -> Engine:
+) -> store.Engine:
     """Return an engine of `bundle`; build it unless the very same one is there, or with `force`.
 
     The backend ``trt`` builds for this machine's own GPU, ``rtx`` for any desktop GPU that it
@@ -149,7 +122,7 @@ def build_engine(
         bundle = Bundle.open(bundle)
     precision = precision or bundle.smallest_precision
     bundle.artifact(bundle.graph(precision, "tensorrt"))  # or say how to make it, before any work
-    builder = builder or choose_builder(backend, options.targets)
+    builder = builder or build.choose_builder(backend, options.targets)
     if not builder.can_build:
         raise BackendError(
             f"{builder.title} runs engines and builds none. Install the full TensorRT, or build on "
@@ -157,16 +130,16 @@ def build_engine(
         )
     refuse_hardware(find_format(precision), builder.hardware)
     wanted = identify(bundle, precision, builder, options)
-    refuse_an_unwritable_state()
-    folder = writable_folder(bundle, progress.note)
+    store.refuse_an_unwritable_state()
+    folder = store.writable_folder(bundle, progress.note)
     with locked(folder / LOCK, progress, lock_timeout):
         for engine in _candidates(bundle, precision, builder.backend) if not force else ():
             if _unfit(engine, wanted) is None:
                 return engine
         built = _build(bundle, folder, wanted, builder, memory_mib, progress)
-        for engine in list_engines(folder):
+        for engine in store.list_engines(folder):
             if engine.path != built.path and _is_superseded(engine.sidecar.identity, wanted):
-                remove_engine(engine)
+                store.remove_engine(engine)
     return built
 
 
@@ -177,11 +150,11 @@ def discard_outdated(bundle: Bundle, progress: Progress = SILENT) -> None:
         return
     present = {artifact.sha256 for artifact in bundle.manifest.artifacts.values()}
     with locked(folder / LOCK, progress), refuse_os_errors(folder):
-        for engine in list(list_engines(folder)):
+        for engine in list(store.list_engines(folder)):
             fits = engine.sidecar.identity.onnx_digest in present
             progress.note(f"{'kept' if fits else 'gone'}: engines/{engine.path.name}")
             if not fits:
-                remove_engine(engine)
+                store.remove_engine(engine)
 
 
 def refuse_hardware(wanted: NumberFormat, hardware: Hardware) -> None:
@@ -196,7 +169,7 @@ def refuse_hardware(wanted: NumberFormat, hardware: Hardware) -> None:
 
 
 def identify(
-    bundle: Bundle, precision: Precision, builder: Builder, options: EngineOptions
+    bundle: Bundle, precision: Precision, builder: build.Builder, options: EngineOptions
 ) -> EngineIdentity:
     """Return the identity of the engine that is wanted, or raise a SpecError."""
     fixed = bundle.spec.static_batch
@@ -213,7 +186,7 @@ def identify(
         backend=builder.backend,
         version=builder.version,
         gpu="" if is_rtx else hardware.gpu,
-        targets=choose_targets(builder, options.targets),
+        targets=build.choose_targets(builder, options.targets),
         driver="" if is_rtx else hardware.driver,
         cuda="" if is_rtx else hardware.cuda,
         batches=None if fixed else options.batches or ONE_IMAGE,
@@ -221,23 +194,29 @@ def identify(
     )
 
 
-def _candidates(bundle: Bundle, precision: Precision, backend: TrtBackend) -> Iterator[Engine]:
+def _candidates(
+    bundle: Bundle, precision: Precision, backend: TrtBackend
+) -> Iterator[store.Engine]:
     """Yield the engines of that precision and backend, those in the bundle first."""
-    for folder in engine_folders(bundle):
-        for engine in list_engines(folder):
+    for folder in store.engine_folders(bundle):
+        for engine in store.list_engines(folder):
             identity = engine.sidecar.identity
             if (identity.precision, identity.backend) == (precision, backend):
                 yield engine
 
 
-def _distance(engine: Engine, batch_size: int) -> tuple[bool, int]:
+def _distance(engine: store.Engine, batch_size: int) -> tuple[bool, int]:
     """Whether `engine` refuses `batch_size`, and how many images off it is tuned; for sorting."""
     least, usual, most = engine.sidecar.identity.batches or (batch_size,) * 3
     return not least <= batch_size <= most, abs(usual - batch_size)
 
 
 def _unfit(
-    engine: Engine, wanted: EngineIdentity, *, ignores_options: bool = False, trusts: bool = False
+    engine: store.Engine,
+    wanted: EngineIdentity,
+    *,
+    ignores_options: bool = False,
+    trusts: bool = False,
 ) -> str | None:
     """Return in words why `engine` will not do; None where it will.
 
@@ -255,14 +234,14 @@ def _unfit(
         engine.read()
     except ArtifactError as error:
         return str(error)
-    if find_record(engine.sidecar.digest) is not None:
+    if store.find_record(engine.sidecar.digest) is not None:
         return None
     if not trusts:
         return (
             "it was not built here, and an engine can run code when it loads. "
             "If you know where it is from: --trust-engine"
         )
-    keep_record(engine.sidecar.digest, TrustRecord())
+    store.keep_record(engine.sidecar.digest, store.TrustRecord())
     return None
 
 
@@ -276,10 +255,10 @@ def _build(
     bundle: Bundle,
     folder: Path,
     wanted: EngineIdentity,
-    builder: Builder,
+    builder: build.Builder,
     memory_mib: int | None,
     progress: Progress,
-) -> Engine:
+) -> store.Engine:
     onnx = bundle.graph(wanted.precision, "tensorrt")
     weights = bundle.find_weights(onnx)
     num_bytes = bundle.artifact(onnx).num_bytes + (weights.stat().st_size if weights else 0)
@@ -287,8 +266,8 @@ def _build(
     what = f"{wanted.precision} engine"
     asked = what_was_asked(bundle, wanted.precision)
     path = _free_path(folder, wanted)
-    with draft(folder, path.name) as plan_path:
-        request = PlanRequest(
+    with store.draft(folder, path.name) as plan_path:
+        request = build.PlanRequest(
             backend=builder.backend,
             device=builder.device,
             onnx_path=str(bundle.locate(onnx)),
@@ -300,15 +279,15 @@ def _build(
             targets=wanted.targets if builder.backend == "rtx" else (),
             timing_cache=_timing_cache(builder),
         )
-        report = build_plan(builder, request, asked, what, progress, memory_mib)
+        report = build.build_plan(builder, request, asked, what, progress, memory_mib)
         audit = report.audit
-        keep_record(report.digest, TrustRecord(built=_now()))
+        store.keep_record(report.digest, store.TrustRecord(built=_now()))
         if builder.hardware.is_here:
-            inspected = probe_plan(plan_path, report.digest, builder, progress)
-            audit = audit_plan(inspected, report.audit, progress)
+            inspected = build.probe_plan(plan_path, report.digest, builder, progress)
+            audit = build.audit_plan(inspected, report.audit, progress)
             check_audit(audit, asked, what)
-        sidecar = Sidecar(
-            format=SIDECAR_FORMAT,
+        sidecar = store.Sidecar(
+            format=store.SIDECAR_FORMAT,
             identity=wanted,
             digest=report.digest,
             num_bytes=report.num_bytes,
@@ -320,8 +299,8 @@ def _build(
         )
         with refuse_os_errors(path):
             plan_path.replace(path)
-        write_sidecar(path, sidecar)
-    return Engine(path, sidecar, is_new=True)
+        store.write_sidecar(path, sidecar)
+    return store.Engine(path, sidecar, is_new=True)
 
 
 def _free_path(folder: Path, identity: EngineIdentity) -> Path:
@@ -333,18 +312,18 @@ def _free_path(folder: Path, identity: EngineIdentity) -> Path:
     where = re.sub(r"[^A-Za-z0-9]+", "-", identity.gpu).strip("-") or "+".join(identity.targets)
     name = f"{identity.precision}-{identity.backend}{identity.version}-{where}-{key}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    paths = (folder / f"{each}{PLAN_SUFFIX}" for each in names)
-    return next(path for path in paths if not sidecar_path(path).exists())
+    paths = (folder / f"{each}{store.PLAN_SUFFIX}" for each in names)
+    return next(path for path in paths if not store.sidecar_path(path).exists())
 
 
-def _timing_cache(builder: Builder) -> str:
+def _timing_cache(builder: build.Builder) -> str:
     """The file that a build reads and writes, by GPU, version and CUDA; empty for none."""
     if not builder.takes_timing_cache:
         return ""
     hardware = builder.hardware
     gpu = re.sub(r"[^A-Za-z0-9]+", "-", hardware.gpu).strip("-")
     name = f"{gpu}-{builder.backend}{builder.version}-cuda{hardware.cuda}.cache"
-    return str(cache_folder() / "timing" / name)
+    return str(store.cache_folder() / "timing" / name)
 
 
 def _refuse_a_full_disk(folder: Path, num_bytes: int) -> None:

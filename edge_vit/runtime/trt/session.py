@@ -114,7 +114,6 @@ class TrtSession(Session):
         )
 
     def _check_profile(self, feeds: Mapping[str, Array]) -> None:
-        """Refuse shapes that the engine was not built for."""
         for name, array in feeds.items():
             profile = self._file.engine.tensors[name].profile
             if profile is None:

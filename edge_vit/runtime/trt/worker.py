@@ -55,10 +55,7 @@ def _open_pipe() -> Send:
     os.dup2(2, 1)
 
     def send(event: Mapping[str, Any]) -> None:
-        with (
-            lock,
-            contextlib.suppress(BrokenPipeError),
-        ):  # then this process ends soon
+        with lock, contextlib.suppress(BrokenPipeError):  # then this process ends soon
             pipe.write(json.dumps(event) + "\n")
             pipe.flush()
 
@@ -71,7 +68,6 @@ def _end_with_parent() -> None:
 
 
 def _describe(request: Mapping[str, Any], send: Send) -> Answer:
-    """Return the TensorRT and the GPU that are here."""
     device = request["device"]
     described: Answer = to_json(
         builder_of(open_api(request["backend"]), find_hardware(device), device)
@@ -80,7 +76,6 @@ def _describe(request: Mapping[str, Any], send: Send) -> Answer:
 
 
 def _load(request: Mapping[str, Any], send: Send) -> Answer:
-    """Load a plan and make a context; return the inspector's JSON."""
     find_hardware(request["device"], must_exist=True)
     engine = open_api(request["backend"]).load(_read(Path(request["plan_path"]), request["digest"]))
     engine.create_context()
@@ -110,7 +105,7 @@ def _build(request: Mapping[str, Any], send: Send) -> Answer:
     audit = audit_network(tuple(network.layers))
     send({"audit": to_json(audit)})
     start = time.monotonic()
-    built = network.build(settings, Phases(_reporter(send)))
+    built = network.build(settings, Phases(lambda share: send({"percent": int(100 * share)})))
     plan_path = Path(wanted.plan_path)
     with refuse_os_errors(plan_path.parent), plan_path.open("wb") as file:
         file.write(built.plan)
@@ -129,19 +124,6 @@ def _build(request: Mapping[str, Any], send: Send) -> Answer:
         "warnings": warnings,
         "audit": to_json(audit),
     }
-
-
-def _reporter(send: Send) -> Callable[[float], None]:
-    last = 0
-
-    def report(share: float) -> None:
-        nonlocal last
-        percent = int(100 * share)
-        if percent > last:
-            last = percent
-            send({"percent": percent})
-
-    return report
 
 
 def _read(path: Path, digest: str) -> bytes:

@@ -34,7 +34,7 @@ def plans(monkeypatch):
         return PlanReport(digest_of(words[0]), len(words[0]), 1.0, (), audit)
 
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(engines, "build_plan", build_plan)
+    monkeypatch.setattr(engines.build, "build_plan", build_plan)
     return words
 
 

@@ -11,7 +11,7 @@ import json
 import pytest
 
 from edge_vit.errors import ArtifactError, BackendError, EdgeVitError, GateFailed, SpecError
-from edge_vit.runtime.trt import build, engines, worker
+from edge_vit.runtime.trt import build, worker
 from edge_vit.runtime.trt.api import TrtApi
 from edge_vit.runtime.trt.engines import build_engine, find_engine
 from edge_vit.runtime.trt.identity import EngineOptions
@@ -226,14 +226,14 @@ def test_a_plan_of_another_version_is_built_again(old_device, bundle, watched):
 
 def fail_first_load(monkeypatch, error):
     """Let the next load of a plan in a child fail; those after it are as ever."""
-    errors = [error]
+    errors, probe_plan = [error], build.probe_plan
 
     def probe_or_fail(*arguments):
         if errors:
             raise errors.pop()
-        return build.probe_plan(*arguments)
+        return probe_plan(*arguments)
 
-    monkeypatch.setattr(engines, "probe_plan", probe_or_fail)
+    monkeypatch.setattr(build, "probe_plan", probe_or_fail)
 
 
 @pytest.mark.parametrize("may_build", [True, False])

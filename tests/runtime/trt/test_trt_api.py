@@ -190,8 +190,6 @@ def test_the_lean_runtime_builds_nothing():
     lean = TrtApi("trt", trt)
     assert not lean.can_build
     assert lean.load(b"plan").inspect() is None
-    with pytest.raises(BackendError, match="runs engines and builds none"):
-        lean.parse(b"graph")
 
 
 @pytest.mark.parametrize(
