@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from edge_vit.errors import SpecError
+from edge_vit.printable import escape_json
 
 T = TypeVar("T")
 
@@ -41,6 +42,12 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def json_file(value: Any) -> bytes:
+    """Return `value`, dataclasses included, as the content of a JSON file."""
+    text = json.dumps(to_json(value), indent=1, ensure_ascii=False)
+    return (escape_json(text) + "\n").encode()
 
 
 def parse_json(data: bytes | str) -> Any:

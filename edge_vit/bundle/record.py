@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -14,9 +13,8 @@ import numpy.typing as npt
 from edge_vit.bundle.manifest import GOLDEN, RECORD
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats.fp16 import FORMAT as FP16
-from edge_vit.printable import escape_json
 from edge_vit.spec import ModelSpec
-from edge_vit.values import from_json, parse_json, to_json
+from edge_vit.values import from_json, json_file, parse_json
 
 GOLDEN_IMAGES = "golden images"
 SAMPLE_PHOTOGRAPHS = "sample photographs"
@@ -34,8 +32,7 @@ class _Record:
 
     def to_bytes(self) -> bytes:
         """Return the value as JSON."""
-        text = json.dumps(to_json(self), indent=1, ensure_ascii=False)
-        return (escape_json(text) + "\n").encode()
+        return json_file(self)
 
     @classmethod
     def from_bytes(cls: type[_R], data: bytes, where: str = "") -> _R:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,9 @@ Prepare = Callable[[UInt8Array], UInt8Array]
 
 Emit = Callable[[CameraPrediction, Callable[[], None]], None]
 """Takes a prediction, and a function to call once every sink has taken or lost it."""
+
+Outcome = Literal["answered", "dropped", "failed", "gathered"]
+"""What became of a frame, as `Counts` has it."""
 
 Step = Callable[[CameraPrediction], CameraPrediction]
 """Post-processing: smoothing, a confidence floor."""
@@ -91,52 +95,36 @@ class FrameCounts:
 
     def __init__(self, num_sources: int) -> None:
         self._lock = threading.Lock()
-        self._answered = [0] * num_sources
-        self._dropped = [0] * num_sources
-        self._failed = [0] * num_sources
-        self._gathered = [0] * num_sources
+        self._counts = [Counter[Outcome]() for _ in range(num_sources)]
         self._reported = [0] * num_sources  # drops that a prediction has reported
         self.last_reason = ""  # why the last frame failed
         self._warnings = RateLimitedWarnings(_LOG)
 
-    def drop(self, work: Work) -> None:
-        """Count `work` as dropped."""
+    def add(self, place: int, outcome: Outcome) -> None:
+        """Count a frame of the source at `place`; a gathered one is of a clip of another frame."""
         with self._lock:
-            self._dropped[work.place] += 1
+            self._counts[place][outcome] += 1
 
     def fail(self, work: Work, error: BaseException) -> None:
         """Count `work` as failed, and log why."""
         reason = describe(error)
-        with self._lock:
-            self._failed[work.place] += 1
-            self.last_reason = reason
+        self.add(work.place, "failed")
+        self.last_reason = reason
         self._warnings.warn(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
-
-    def gather(self, place: int) -> None:
-        """Count a frame of the source at `place` as one of a clip that ends with another."""
-        with self._lock:
-            self._gathered[place] += 1
-
-    def finish(self, work: Work) -> None:
-        """Count `work` as answered."""
-        with self._lock:
-            self._answered[work.place] += 1
 
     def take_dropped(self, place: int) -> int:
         """Return how many frames of the source were dropped since the last call."""
         with self._lock:
-            fresh = self._dropped[place] - self._reported[place]
-            self._reported[place] = self._dropped[place]
+            dropped = self._counts[place]["dropped"]
+            fresh, self._reported[place] = dropped - self._reported[place], dropped
             return fresh
 
     def counts(self, place: int, captured: int, undecoded: int) -> Counts:
         """Return the counts of one source."""
         with self._lock:
-            answered, dropped = self._answered[place], self._dropped[place]
-            failed, gathered = self._failed[place] + undecoded, self._gathered[place]
-        known = answered + dropped + failed + gathered
-        in_flight = max(0, captured - known)
-        return Counts(known + in_flight, answered, dropped, failed, in_flight, gathered)
+            counted = self._counts[place] + Counter[Outcome](failed=undecoded)
+        in_flight = max(0, captured - counted.total())
+        return Counts(counted.total() + in_flight, in_flight=in_flight, **counted)
 
 
 class Stages:
@@ -198,7 +186,7 @@ class Stages:
         """
         work = Work(place, frame)
         if (ring := self._rings[place]) is not None and not ring.takes(frame.number):
-            self._counts.gather(place)
+            self._counts.add(place, "gathered")
             return
         if (window := self._windows[place]) is not None:
             window.acquire()
@@ -245,7 +233,7 @@ class Stages:
 
     def _drop(self, work: Work | None) -> None:
         if work is not None:
-            self._counts.drop(work)
+            self._counts.add(work.place, "dropped")
             self._leave(work.place)
 
     def _fail_frame(self, work: Work, error: BaseException) -> None:
@@ -261,7 +249,7 @@ class Stages:
                 if (ring := self._rings[work.place]) is not None:
                     clip = ring.add(work.frame, model_input)
                     if clip is None:
-                        self._counts.gather(work.place)
+                        self._counts.add(work.place, "gathered")
                         self._leave(work.place)
                         continue
                     model_input = clip
@@ -306,7 +294,7 @@ class Stages:
             except BaseException as error:
                 self._fail_frame(work, error)
                 continue
-            self._counts.finish(work)
+            self._counts.add(work.place, "answered")
             self.last_prediction_ns = stamps.predicted_ns
             self._emit(prediction, partial(self._leave, work.place))
 

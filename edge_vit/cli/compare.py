@@ -63,19 +63,17 @@ def _print(comparison: Comparison, *, as_json: bool) -> None:
 
 
 def _write(comparison: Comparison, path: Path) -> None:
-    write_file(_rendered(comparison, path.suffix), path)
-
-
-def _rendered(comparison: Comparison, suffix: str) -> str:
-    if suffix == ".json":
-        return f"{json_text(comparison)}\n"
-    if suffix == ".md":
+    if path.suffix == ".json":
+        text = f"{json_text(comparison)}\n"
+    elif path.suffix == ".md":
         from edge_vit.report.markdown import render_comparison_markdown
 
-        return render_comparison_markdown(comparison)
-    from edge_vit.report.html import render_comparison
+        text = render_comparison_markdown(comparison)
+    else:
+        from edge_vit.report.html import render_comparison
 
-    return render_comparison(comparison)
+        text = render_comparison(comparison)
+    write_file(text, path)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -17,7 +17,6 @@ from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
 from edge_vit.formats import REFERENCE
-from edge_vit.printable import printable
 from edge_vit.runtime import SessionOptions
 from edge_vit.spec import Precision
 from edge_vit.spec.samples import refuse_samples
@@ -90,12 +89,9 @@ def _print(found: Sequence[Explanation], *, as_json: bool) -> None:
 
 
 def _write(found: Sequence[Explanation], name: str, path: Path) -> None:
-    write_file(_rendered(found, name, path.suffix), path)
-
-
-def _rendered(found: Sequence[Explanation], name: str, suffix: str) -> bytes:
-    if suffix == ".json":
-        return f"{json_text(tuple(found))}\n".encode()
+    if path.suffix == ".json":
+        write_file(f"{json_text(tuple(found))}\n", path)
+        return
     from edge_vit.report.html import render_attention
 
-    return printable(render_attention(found, name)).encode()
+    write_file(render_attention(found, name), path)

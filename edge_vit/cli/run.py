@@ -7,10 +7,12 @@ import itertools
 import json
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from PIL import Image
 
 from edge_vit.bundle import Bundle
@@ -19,20 +21,21 @@ from edge_vit.cli.group import Failure
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import print_json, print_tables
 from edge_vit.cli.params import PATH, option
-from edge_vit.cli.samples import refuse_sampling, sources_of
 from edge_vit.data.clips import find_clips
 from edge_vit.data.decoding import load_image
 from edge_vit.data.folder import expand_folders
-from edge_vit.data.images import ImageSource
+from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.registry import VIDEO_SUFFIXES
+from edge_vit.data.samples import SampleSource
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.runtime import Prediction, Predictor, SessionOptions
-from edge_vit.spec import Precision
+from edge_vit.spec import ModelSpec, Precision
 from edge_vit.spec.sampling import with_steps
 from edge_vit.tasks import task_of
 
 _LOG = logging.getLogger(__name__)
+_DEFAULT_SEED = 0
 
 
 @click.command("run")
@@ -101,7 +104,7 @@ def command(
         if asked is not None and not can:
             raise SpecError(f"{name}: {opened.spec.name} gives {what}. Leave {name} out")
     precision = precision or opened.smallest_precision
-    refuse_sampling(opened.spec, seeds, label, steps)
+    _refuse_sampling(opened.spec, seeds, label, steps)
     predictions: list[Prediction] = []
     bad: list[str] = []
     written: set[str] = set()
@@ -109,7 +112,7 @@ def command(
     paths, notes = expand_folders(images if takes_images else (), find_clips if clip else None)
     sources: list[ImageSource] = []
     if not takes_images:
-        sources = sources_of(with_steps(opened.spec, steps), images, seeds, label)
+        sources = _sources_of(with_steps(opened.spec, steps), images, seeds, label)
     with (
         log.progress() as progress,
         Predictor.open(opened, precision, backend, options, progress) as predictor,
@@ -150,6 +153,33 @@ def command(
         Failure(line, 1).show()
     if bad:
         raise Failure(bad[-1], 1)
+
+
+def _sources_of(
+    spec: ModelSpec, addresses: Sequence[Path], seeds: Sequence[int], label: int | None
+) -> list[ImageSource]:
+    """Return the samples of files or ranges of seeds, and of `seeds` with one `label`.
+
+    Without either it is one sample.
+    """
+    if label is not None and addresses:
+        raise SpecError(f"--label {label} goes with --seed, got {addresses[0]}. Leave one out")
+    found = [open_image_source(str(address), has_truth=False, spec=spec) for address in addresses]
+    seeds = seeds or (() if addresses else (_DEFAULT_SEED,))
+    if seeds:
+        rows = [task_of(spec).start(spec, seed, label) for seed in seeds]
+        found.append(SampleSource(np.stack(rows), [f"seed {seed}" for seed in seeds]))
+    return found
+
+
+def _refuse_sampling(
+    spec: ModelSpec, seeds: Sequence[int], label: int | None, steps: int | None
+) -> None:
+    """Refuse options of sampling for a model that does not sample."""
+    asked = {"--seed": bool(seeds), "--label": label is not None, "--steps": steps is not None}
+    for name, is_asked in asked.items():
+        if is_asked and (spec.takes_images or (name != "--seed" and spec.sampling is None)):
+            raise SpecError(f"{name}: {spec.name} has no steps of sampling. Leave {name} out")
 
 
 def free_name(name: str, taken: set[str]) -> str:

@@ -26,6 +26,7 @@ from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
 from edge_vit.spec import ClipSpec, ModelSpec
+from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Run, TruthFiles
 from edge_vit.tasks.label_sets import LabelSet
 
@@ -214,20 +215,10 @@ def open_image_source(
 ) -> ImageSource:
     """Return the images of a folder, of a file, or of a source that was made elsewhere.
 
-    Args:
-        source: an address of any of `edge_vit.data.registry.SHIPPED`; or a source, whose own labels
-            are kept.
-        labels: as in `Wanted`, which the next four go into as well.
-        limit: of images.
-        num_classes: of the model.
-        has_truth: whether classes are wanted.
-        truth: files with the truth of each image, where they are wanted.
-        has_label_sets: whether any number of labels for each image is wanted, of a table.
-        max_bad: how many images may be left out because they cannot be read; None to refuse the
-            first, when its turn comes.
-        clip: the frames that make one input, for a model of clips.
-        spec: of the model, where it may be one that takes no images.
-        run: as in `Wanted`.
+    `source` is an address of any of `edge_vit.data.registry.SHIPPED`; or a source, whose own labels
+    are kept. The others are as in `Wanted`; with the `spec` of a model its labels, its clip and the
+    truth of its task need not be named. Without `max_bad` the first image that cannot be read is
+    refused, when its turn comes.
 
     Raises:
         ImageError: there is nothing at the path, or it does not fit the model: see `FolderSource`.
@@ -244,6 +235,13 @@ def open_image_source(
         takes_images = spec is None or spec.takes_images
         if not takes_images and not kind.holds_samples:
             raise refuse_images(address, spec)
+        if spec is not None:
+            clip = spec.preprocess.clip
+        if spec is not None and has_truth:
+            task = task_of(spec)
+            labels, num_classes = spec.labels, task.num_classes(spec)
+            truth, has_label_sets = task.truth_files(spec), task.has_label_sets
+            has_truth = task.reads_class_folders
         wanted = Wanted(
             tuple(labels),
             num_classes,

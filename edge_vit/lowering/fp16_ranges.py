@@ -94,7 +94,7 @@ class HalfEmulator:
         emulated, self._rounded = round_as_half(model)
         return add_extremes(emulated, self._rounded)
 
-    def run_named(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[str, ...]]:
+    def run(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[str, ...]]:
         """Return the outputs, and the names of the nodes whose output is infinite or NaN."""
         values = self._session.run(None, dict(feeds))
         outputs = dict(zip(self._names, values, strict=False))
@@ -112,7 +112,7 @@ def prove_half(
     lowest, emulator = 1.0, HalfEmulator(model)
     task, exact = task_of(spec), golden.named(spec)
     for index, image in enumerate(golden.images):
-        outputs, overflowed = emulator.run_named(feed_image(spec, image))
+        outputs, overflowed = emulator.run(feed_image(spec, image))
         if overflowed:
             raise BackendError(
                 f"FP16 overflows at {', '.join(overflowed[:3])} on a golden image, which the "

@@ -105,7 +105,7 @@ def prove_int8_in_half(graph: onnx.ModelProto, spec: ModelSpec, golden: Golden) 
     emulator = HalfEmulator(graph)
 
     def run(feeds: Feeds) -> Outputs:
-        outputs, overflowed = emulator.run_named(feeds)
+        outputs, overflowed = emulator.run(feeds)
         return {n: np.full_like(o, np.nan) if overflowed else o for n, o in outputs.items()}
 
     return _prove(run, spec, golden)

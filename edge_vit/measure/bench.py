@@ -51,12 +51,7 @@ def benchmark(
     spec, source, pixels = bundle.spec, None, None
     if images is not None:
         source = open_image_source(
-            images,
-            limit=NUM_TIMED_IMAGES,
-            has_truth=False,
-            max_bad=max_bad,
-            clip=spec.preprocess.clip,
-            spec=spec,
+            images, limit=NUM_TIMED_IMAGES, has_truth=False, max_bad=max_bad, spec=spec
         )
         with noted(source, progress):
             pixels = timed_images(source, spec)

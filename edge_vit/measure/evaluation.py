@@ -49,18 +49,8 @@ class Evaluator:
         self._data = one_line(what.data)
         bundle = Bundle.open(Path(what.bundle))
         self._spec = bundle.spec
-        task = task_of(bundle.spec)
         self._source = open_image_source(
-            what.data,
-            bundle.spec.labels,
-            what.num_images,
-            num_classes=task.num_classes(bundle.spec),
-            has_truth=task.reads_class_folders,
-            truth=task.truth_files(bundle.spec),
-            has_label_sets=task.has_label_sets,
-            max_bad=what.max_bad,
-            clip=bundle.spec.preprocess.clip,
-            spec=bundle.spec,
+            what.data, limit=what.num_images, max_bad=what.max_bad, spec=bundle.spec
         )
         table = bundle.read_table() if bundle.has(TABLE) else None
         self._calibrated_on = CalibrationImages.of(table)

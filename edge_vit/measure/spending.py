@@ -7,7 +7,6 @@ it, and each after the first is judged more strictly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.measure.results import Outcome, VerifyReport
 from edge_vit.measure.statistics import CONFIDENCE
-from edge_vit.values import from_json, parse_json, to_json
+from edge_vit.values import from_json, json_file, parse_json
 
 ERROR = 0.05
 """Chance that a model which loses more than the limit passes at any look, on any backend."""
@@ -149,5 +148,4 @@ def record_look(bundle: Bundle, report: VerifyReport) -> None:
         for each in read_history(bundle).looks
         if (each.bundle_digest, each.data_digest) != (look.bundle_digest, digest)
     )
-    text = json.dumps(to_json(LookHistory((*others, look))), indent=1)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, json_file(LookHistory((*others, look))))

@@ -30,7 +30,6 @@ from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec.table import CalibrationTable
-from edge_vit.tasks import task_of
 
 _WARMUP = 10
 
@@ -69,18 +68,7 @@ def verify(
     choose_candidate(bundle.precisions)
     bundle_digest = bundle.digest
     spec = bundle.spec
-    images = open_image_source(
-        source,
-        spec.labels,
-        num_images,
-        num_classes=task_of(spec).num_classes(spec),
-        has_truth=task_of(spec).reads_class_folders,
-        truth=task_of(spec).truth_files(spec),
-        has_label_sets=task_of(spec).has_label_sets,
-        max_bad=max_bad,
-        clip=spec.preprocess.clip,
-        spec=spec,
-    )
+    images = open_image_source(source, limit=num_images, max_bad=max_bad, spec=spec)
     table = bundle.read_table() if bundle.has(TABLE) else None
     history = LookHistory() if look else read_history(bundle)
     with contextlib.ExitStack() as stack:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ from edge_vit.measure.results import (
     LatencyReport,
     VerifyReport,
 )
-from edge_vit.printable import escape_json
-from edge_vit.values import from_json, parse_json, to_json
+from edge_vit.values import from_json, json_file, parse_json
 
 
 def write_json(report: VerifyReport, path: Path | str) -> None:
     """Write `report` to `path`, completely or not at all."""
-    text = json.dumps(to_json(report), indent=1, ensure_ascii=False)
-    write_atomically(Path(path), (escape_json(text) + "\n").encode())
+    write_atomically(Path(path), json_file(report))
 
 
 def read_json(path: Path | str) -> VerifyReport:

@@ -73,9 +73,7 @@ class Predictor:
         Raises:
             ImageError: there are no images, at once; or one cannot be read, when its turn comes.
         """
-        images = open_image_source(
-            source, has_truth=False, clip=self.spec.preprocess.clip, spec=self.spec
-        )
+        images = open_image_source(source, has_truth=False, spec=self.spec)
         return (self._predict(item.name, item.pixels, top) for item in images)
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def run_as_half(graph):
-    outputs, overflowed = HalfEmulator(graph).run_named({"images": IMAGES})
+    outputs, overflowed = HalfEmulator(graph).run({"images": IMAGES})
     return next(iter(outputs.values())), overflowed
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import tempfile
@@ -23,7 +22,7 @@ from edge_vit.files import refuse_os_errors, write_atomically
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.runtime.trt.audit import EngineAudit
 from edge_vit.runtime.trt.identity import EngineIdentity
-from edge_vit.values import from_json, parse_json, to_json
+from edge_vit.values import from_json, json_file, parse_json
 
 SIDECAR_FORMAT = 1
 PLAN_SUFFIX = ".engine"
@@ -80,7 +79,7 @@ def sidecar_path(plan: Path) -> Path:
 
 def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
     """Write `sidecar` beside `plan`."""
-    write_atomically(sidecar_path(plan), (json.dumps(to_json(sidecar), indent=1) + "\n").encode())
+    write_atomically(sidecar_path(plan), json_file(sidecar))
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -169,7 +168,7 @@ def find_record(digest: str) -> TrustRecord | None:
 
 def keep_record(digest: str, record: TrustRecord) -> None:
     """Keep `record` of the plan with SHA-256 `digest`."""
-    write_atomically(_record_path(digest), (json.dumps(to_json(record)) + "\n").encode())
+    write_atomically(_record_path(digest), json_file(record))
 
 
 def refuse_an_unwritable_state() -> None:
