@@ -163,10 +163,7 @@ def calibrate(
 
 
 def quantize(
-    bundle: Bundle | Path | str,
-    *,
-    lock_timeout: float | None = None,
-    progress: Progress = SILENT,
+    bundle: Bundle | Path | str, *, lock_timeout: float | None = None, progress: Progress = SILENT
 ) -> Bundle:
     """Write every format's graphs from the bundle's table, without images; return the bundle.
 
@@ -226,14 +223,7 @@ def check_coverage(
             yield pixels
 
     with progress.step(f"checking ranges on {len(source)} images", len(source)) as advance:
-        found = find_overshoots(
-            fp32,
-            bundle.spec,
-            table,
-            read(),
-            threads=threads,
-            advance=advance,
-        )
+        found = find_overshoots(fp32, bundle.spec, table, read(), threads=threads, advance=advance)
     overshoots = say_overshoots(found, len(source) - len(bad_of(source)))
     return (*overshoots, *say_unlike(table.image_signatures, signatures))
 

@@ -67,11 +67,7 @@ def read_label_sets(
 
 
 def _read_flags(
-    what: str,
-    rows: Sequence[Row],
-    header: Sequence[str],
-    columns: dict[int, int],
-    wanted: Wanted,
+    what: str, rows: Sequence[Row], header: Sequence[str], columns: dict[int, int], wanted: Wanted
 ) -> tuple[list[LabelSet], tuple[str, ...]]:
     without = frozenset(range(len(wanted.labels))) - set(columns.values())
     found = []

@@ -72,12 +72,7 @@ class FrameDecoder:
     """
 
     def __init__(
-        self,
-        av: ModuleType,
-        container: Any,
-        stream: Any,
-        *,
-        is_joined: bool = False,
+        self, av: ModuleType, container: Any, stream: Any, *, is_joined: bool = False
     ) -> None:
         self._av, self._container, self._stream = av, container, stream
         codec = stream.codec_context.name

@@ -7,14 +7,7 @@ import logging
 from collections.abc import Collection, Iterable
 
 from edge_vit.errors import SpecError
-from edge_vit.formats.format import (
-    REFERENCE,
-    UNKNOWN_LOOK,
-    Look,
-    NumberFormat,
-    Precision,
-    Variant,
-)
+from edge_vit.formats.format import REFERENCE, UNKNOWN_LOOK, Look, NumberFormat, Precision, Variant
 from edge_vit.plugins import Registry
 
 __all__ = [

@@ -28,9 +28,7 @@ _TYPED_BY_ATTRIBUTE = frozenset(
 
 
 def write_half(
-    model: onnx.ModelProto,
-    fp32_nodes: Mapping[str, str] | None = None,
-    spill: Spill | None = None,
+    model: onnx.ModelProto, fp32_nodes: Mapping[str, str] | None = None, spill: Spill | None = None
 ) -> onnx.ModelProto:
     """Return a copy of `model` in float16, from behind the normalisation to the last output.
 

@@ -10,12 +10,7 @@ from typing import Any
 import onnx
 
 from edge_vit.bundle import GOLDEN, RECORD, TABLE, WEIGHTS, Bundle, Change
-from edge_vit.bundle.record import (
-    GOLDEN_IMAGES,
-    SAMPLE_PHOTOGRAPHS,
-    ExportRecord,
-    GoldenProof,
-)
+from edge_vit.bundle.record import GOLDEN_IMAGES, SAMPLE_PHOTOGRAPHS, ExportRecord, GoldenProof
 from edge_vit.formats import NumberFormat
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8

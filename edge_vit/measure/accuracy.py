@@ -210,10 +210,7 @@ def subject_of(
 
 
 def _records(
-    images: Sequence[SeenImage],
-    outputs: Outputs,
-    spec: ModelSpec,
-    calibrated_on: CalibrationImages,
+    images: Sequence[SeenImage], outputs: Outputs, spec: ModelSpec, calibrated_on: CalibrationImages
 ) -> bytes:
     digests, labels = [image.digest for image in images], labels_of(images)
     signatures = [signature(image.pixels) for image in images]

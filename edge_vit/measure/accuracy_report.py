@@ -12,14 +12,7 @@ from edge_vit.data.bad_images import say_bad
 from edge_vit.errors import SpecError
 from edge_vit.measure.measured import LABELS_ON, SCORES, Columns, sum_up
 from edge_vit.measure.partial import PartialAccuracy, Subject
-from edge_vit.measure.records import (
-    OUTCOME,
-    RECORD,
-    count_true,
-    digest_of_images,
-    unpack,
-    weigh,
-)
+from edge_vit.measure.records import OUTCOME, RECORD, count_true, digest_of_images, unpack, weigh
 from edge_vit.measure.reference import MIN_KAPPA, ReferenceFacts, question_reference
 from edge_vit.measure.results import (
     AccuracyReport,
@@ -28,12 +21,7 @@ from edge_vit.measure.results import (
     LabelAgreement,
     ScoreError,
 )
-from edge_vit.measure.statistics import (
-    exact_bounds,
-    mcnemar_p,
-    paired_drop_bounds,
-    wilson_interval,
-)
+from edge_vit.measure.statistics import exact_bounds, mcnemar_p, paired_drop_bounds, wilson_interval
 from edge_vit.tasks import task_named
 from edge_vit.tasks.measures import MeasureValue
 from edge_vit.tasks.numerics import BoolArray, IntArray
@@ -213,11 +201,7 @@ def _per_class(
     )
     return tuple(
         ClassAccuracy(
-            index,
-            _name(names, index),
-            size,
-            right.get(index, 0) / size,
-            ours.get(index, 0) / size,
+            index, _name(names, index), size, right.get(index, 0) / size, ours.get(index, 0) / size
         )
         for index, size in sorted(sizes.items())
     )

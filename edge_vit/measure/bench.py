@@ -17,13 +17,8 @@ from edge_vit.measure.recorder import stage_of
 from edge_vit.measure.results import Energy, LatencyReport, Stage, TimingWarning
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.session import (
-    DEFAULT_OPTIONS,
-    Session,
-    SessionOptions,
-    open_session,
-    run_images,
-)
+from edge_vit.runtime.options import DEFAULT_OPTIONS, SessionOptions
+from edge_vit.runtime.session import Session, open_session, run_images
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
 

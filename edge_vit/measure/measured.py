@@ -25,11 +25,7 @@ _SHARED = {0.0: 0.0, 1.0: 1.0}
 
 
 def collect(
-    columns: Columns,
-    spec: ModelSpec,
-    reference: Outputs,
-    candidate: Outputs,
-    truth: Sequence[Any],
+    columns: Columns, spec: ModelSpec, reference: Outputs, candidate: Outputs, truth: Sequence[Any]
 ) -> None:
     """Add the images of one batch to `columns`; `truth` is None where it is not known."""
     task = task_of(spec)

@@ -8,14 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vit.measure.records import (
-    LOOKS,
-    RECORD,
-    Clusters,
-    Rows,
-    find_clusters,
-    unpack,
-)
+from edge_vit.measure.records import LOOKS, RECORD, Clusters, Rows, find_clusters, unpack
 from edge_vit.measure.results import Evidence, Finding
 from edge_vit.measure.statistics import exact_bounds
 from edge_vit.printable import one_line

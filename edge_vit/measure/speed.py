@@ -171,10 +171,7 @@ def judge_speed(
         )
     speedup = theirs / ours
     low, high = interval = median_ratio_interval(
-        baseline.samples_ms,
-        report.samples_ms,
-        stretches=report.num_openings,
-        confidence=confidence,
+        baseline.samples_ms, report.samples_ms, stretches=report.num_openings, confidence=confidence
     )
     outcome, needed = judge_ratio(interval, min_speedup), None
     name = name or baseline.precision.upper()

@@ -8,12 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from edge_vit.errors import SpecError
 from edge_vit.formats import REFERENCE, all_formats, find_format, is_wider, names_below, names_of
 from edge_vit.measure.earlier import judge_earlier
-from edge_vit.measure.gates import (
-    agreement_can_fail,
-    judge_accuracy,
-    judge_agreement,
-    judge_sqnr,
-)
+from edge_vit.measure.gates import agreement_can_fail, judge_accuracy, judge_agreement, judge_sqnr
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.results import (
     AccuracyReport,
@@ -38,10 +33,7 @@ _TAKEN_FOR_GRANTED = frozenset({"min-agreement", "min-sqnr"})
 """Gates that are in the recommendation only where they do not pass."""
 
 _ABOUT_LABELS = frozenset(
-    {
-        *("label-names", "labels-conflict", "one-class", "permuted-labels", "chance"),
-        "overconfident",
-    }
+    {*("label-names", "labels-conflict", "one-class", "permuted-labels", "chance"), "overconfident"}
 )
 """Findings after which no accuracy by these labels means anything, neither good nor bad."""
 

@@ -17,14 +17,7 @@ from edge_vit.report.sites import (
     sites_grid,
     sites_in_order,
 )
-from edge_vit.report.svg import (
-    PURPOSE,
-    Figure,
-    block_axes,
-    draw_plot,
-    format_color,
-    role_color,
-)
+from edge_vit.report.svg import PURPOSE, Figure, block_axes, draw_plot, format_color, role_color
 from edge_vit.report.wording import MISSING, count, number, percent, significant
 from edge_vit.spec.table import CalibrationTable, SiteScales, sqnr_of
 

@@ -9,12 +9,7 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.git_lfs import refuse_lfs_pointer
 from edge_vit.measure.compare import Measured, measured_of
-from edge_vit.measure.results import (
-    REPORT_FORMAT,
-    AccuracyReport,
-    LatencyReport,
-    VerifyReport,
-)
+from edge_vit.measure.results import REPORT_FORMAT, AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.values import from_json, json_file, parse_json
 
 

@@ -18,13 +18,7 @@ from edge_vit.printable import one_line
 from edge_vit.report.conditions import model_grid, preprocess_grid
 from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, recommendation, verdict_lines
 from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
-from edge_vit.report.wording import (
-    MISSING,
-    OUTCOME_WORDS,
-    listing,
-    megabytes,
-    short_digest,
-)
+from edge_vit.report.wording import MISSING, OUTCOME_WORDS, listing, megabytes, short_digest
 from edge_vit.tasks.base import Task
 from edge_vit.tasks.prediction import Prediction
 

@@ -16,24 +16,14 @@ from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import capabilities, has_vnni
-from edge_vit.runtime.options import Provider
+from edge_vit.runtime.options import DEFAULT_OPTIONS, Provider, SessionOptions
 from edge_vit.runtime.self_test import check_session
-from edge_vit.runtime.session import (
-    DEFAULT_OPTIONS,
-    Array,
-    Failures,
-    LatencySplit,
-    Session,
-    SessionOptions,
-)
+from edge_vit.runtime.session import Array, Failures, LatencySplit, Session
 from edge_vit.spec import Precision, TensorSpec
 
 _LOG = logging.getLogger(__name__)
 
-_NAMES: Mapping[Provider, str] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-}
+_NAMES: Mapping[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """Option of a session: where the weights lie that are not in its graph."""
 _RECORD = "session.record_ep_graph_assignment_info"

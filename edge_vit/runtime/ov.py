@@ -17,15 +17,9 @@ from edge_vit.formats import find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
+from edge_vit.runtime.options import DEFAULT_OPTIONS, SessionOptions
 from edge_vit.runtime.self_test import foreseen_deviations
-from edge_vit.runtime.session import (
-    DEFAULT_OPTIONS,
-    Array,
-    Failures,
-    Session,
-    SessionOptions,
-    run_images,
-)
+from edge_vit.runtime.session import Array, Failures, Session, run_images
 from edge_vit.spec import Precision, TensorSpec
 from edge_vit.tasks import task_of
 

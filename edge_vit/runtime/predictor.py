@@ -13,14 +13,8 @@ from edge_vit.data.images import ImageSource, load_pixels, open_image_source
 from edge_vit.data.preprocess import UInt8Array, preprocess
 from edge_vit.errors import BackendError
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.session import (
-    DEFAULT_OPTIONS,
-    Array,
-    Session,
-    SessionOptions,
-    open_session,
-    run_images,
-)
+from edge_vit.runtime.options import DEFAULT_OPTIONS, SessionOptions
+from edge_vit.runtime.session import Array, Session, open_session, run_images
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.spec.samples import is_sample
 from edge_vit.tasks import task_of
