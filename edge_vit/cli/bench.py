@@ -88,7 +88,8 @@ def _print(report: LatencyReport, *, as_json: bool) -> None:
         print_json(report)
         return
     from edge_vit.report.details import latency_details
-    from edge_vit.report.terminal import grid_table, latency_table
+    from edge_vit.report.grids import latency_grid
+    from edge_vit.report.terminal import grid_table
 
-    print_tables(latency_table([report]), *map(grid_table, latency_details([report])))
+    print_tables(*map(grid_table, (latency_grid([report]), *latency_details([report]))))
     echo(f"· {report.scenario}: {report.label}. Timed on {report.timed_on}.")

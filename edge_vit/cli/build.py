@@ -113,7 +113,7 @@ def command(
     if as_json:
         print_json([{"path": str(e.path), "is_new": e.is_new} | vars(e.sidecar) for e in engines])
         return
-    from edge_vit.report.engines import engines_grid
+    from edge_vit.report.machine import engines_grid
     from edge_vit.report.terminal import grid_table
 
     print_tables(grid_table(engines_grid(engines)))

@@ -41,7 +41,7 @@ def command(bundle: Path, check: bool, as_json: bool) -> None:
     print_tables(inspect_tables(opened))
     engines = _engines(opened)
     if engines:
-        from edge_vit.report.engines import engines_grid
+        from edge_vit.report.machine import engines_grid
         from edge_vit.report.terminal import grid_table
 
         print_tables(grid_table(engines_grid(engines)))

@@ -24,9 +24,11 @@ _LOG = logging.getLogger(__name__)
 
 def print_verdict(report: VerifyReport) -> None:
     """Print the measurements, notes on them, and the verdict."""
-    from edge_vit.report.terminal import accuracy_table, latency_table, verdict_panel
+    from edge_vit.report.grids import accuracy_grid, latency_grid
+    from edge_vit.report.terminal import grid_table, verdict_panel
 
-    print_tables(accuracy_table(report.accuracy), latency_table(report.latency))
+    grids = (accuracy_grid(report.accuracy), latency_grid(report.latency))
+    print_tables(*map(grid_table, grids))
     for note in report.notes:
         echo(f"· {one_line(note)}")
     print_tables(verdict_panel(report.verdict))
@@ -38,12 +40,13 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
         print_json(without_thumbnails([report])[0])
         return
     from edge_vit.report.details import drops_grid, task_grids
-    from edge_vit.report.grids import is_reference
-    from edge_vit.report.terminal import accuracy_table, grid_table
+    from edge_vit.report.grids import accuracy_grid, is_reference
+    from edge_vit.report.terminal import grid_table
     from edge_vit.report.wording import OUTCOME_WORDS
 
     grids = [] if is_reference(report) else [drops_grid([report]), *task_grids(report)]
-    print_tables(accuracy_table([report]), *(grid_table(grid) for grid in grids if grid.rows))
+    shown = (accuracy_grid([report]), *(grid for grid in grids if grid.rows))
+    print_tables(*map(grid_table, shown))
     for finding in report.findings:
         echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
 

@@ -19,7 +19,6 @@ from edge_vit.report.attention import attention_grid, attention_pictures
 from edge_vit.report.compared import letters, named_grids, pareto_plot
 from edge_vit.report.conditions import conditions
 from edge_vit.report.details import accuracy_details, latency_details
-from edge_vit.report.engines import engines_grid
 from edge_vit.report.grids import (
     accuracy_grid,
     gates_grid,
@@ -32,6 +31,7 @@ from edge_vit.report.grids import (
     speedup_over_fp32,
     verdict_lines,
 )
+from edge_vit.report.machine import engines_grid
 from edge_vit.report.plots import (
     accuracy_plot,
     distribution_plot,

@@ -13,10 +13,10 @@ from rich.text import Text
 from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.record import ExportRecord
 from edge_vit.formats import look_of
-from edge_vit.measure.results import AccuracyReport, FindingOutcome, LatencyReport, Outcome, Verdict
+from edge_vit.measure.results import FindingOutcome, Outcome, Verdict
 from edge_vit.printable import one_line
 from edge_vit.report.conditions import model_grid, preprocess_grid
-from edge_vit.report.grids import Grid, accuracy_grid, latency_grid, recommendation, verdict_lines
+from edge_vit.report.grids import Grid, recommendation, verdict_lines
 from edge_vit.report.sites import blocks_grid, precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import MISSING, OUTCOME_WORDS, listing, megabytes, short_digest
 from edge_vit.tasks.base import Task
@@ -70,16 +70,6 @@ def predictions_table(predictions: Sequence[Prediction], task: Task) -> Table:
     )
     columns = ("image", *task.columns)
     return grid_table(Grid("Predictions", columns, rows, task.num_word_columns))
-
-
-def accuracy_table(reports: Sequence[AccuracyReport]) -> Table:
-    """Return how the answers of each precision compare with the reference's."""
-    return grid_table(accuracy_grid(reports))
-
-
-def latency_table(reports: Sequence[LatencyReport]) -> Table:
-    """Return the latency of each precision, with its conditions below."""
-    return grid_table(latency_grid(reports))
 
 
 def verdict_panel(verdict: Verdict) -> Panel:

@@ -141,7 +141,7 @@ class OrtSession(Session):
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         try:
             if self.is_on_gpu:
-                results, self._last_split = run_bound(
+                results, self.last_split = run_bound(
                     self._ort, self._session, feeds, self._output_names, self._device
                 )
                 return results

@@ -51,6 +51,7 @@ class Session(ABC):
     provider: str = ""  # of ONNX Runtime, such as ``cuda``
     uses_graph: bool | None = None  # whether the last run was a CUDA graph; None without any
     last_latency_ms: float | None = None  # of the last `run`, checks and copies included
+    last_split: LatencySplit | None = None  # of the last `run`, where its parts are told apart
     degraded: str = ""  # why it runs in place of the session that was asked for
     remark: str = ""  # a sentence that a reader of its figures has to know
 
@@ -66,7 +67,6 @@ class Session(ABC):
         self.inputs = inputs
         self.outputs = outputs
         self.threads = threads
-        self._last_split: LatencySplit | None = None
         self._closed = False
 
     @property
@@ -74,11 +74,6 @@ class Session(ABC):
         """Smallest and largest batch that `run` takes; None where any will do."""
         batch = self.inputs[0].shape[0]
         return (batch, batch) if isinstance(batch, int) else None
-
-    @property
-    def last_split(self) -> LatencySplit | None:
-        """The parts of the last `run`; None where the backend does not tell them apart."""
-        return self._last_split
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs of `feeds`, both by name; the arrays belong to the caller.

@@ -49,7 +49,7 @@ class ScriptedSession(FakeSession):
     def _run(self, feeds):
         self._clock.now += round(MS * self._script[min(len(self.batches), len(self._script) - 1)])
         self.batches.append(len(feeds["images"]))
-        self._last_split = self._split
+        self.last_split = self._split
         return super()._run(feeds)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from edge_vit.report.engines import engines_grid
+from edge_vit.report.machine import engines_grid
 from edge_vit.runtime.trt.audit import EngineAudit, Product
 from edge_vit.runtime.trt.identity import EngineIdentity
 from edge_vit.runtime.trt.store import Engine, Sidecar

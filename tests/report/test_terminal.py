@@ -10,10 +10,10 @@ from graph_files import FP32
 from rich.console import Console
 
 from edge_vit.bundle import TABLE, Bundle, digest_of, draft_bundle
+from edge_vit.report.grids import accuracy_grid, latency_grid
 from edge_vit.report.terminal import (
-    accuracy_table,
+    grid_table,
     inspect_tables,
-    latency_table,
     predictions_table,
     verdict_panel,
 )
@@ -37,7 +37,7 @@ def words(renderable, width: int = 80) -> str:
 
 
 def test_accuracy_table_holds_the_reference_and_every_precision(report):
-    text = words(accuracy_table(report.accuracy))
+    text = words(grid_table(accuracy_grid(report.accuracy)))
     for expected in (
         *("fp32 ort fp16 ort int8 ort", "top-1 98.20 % 98.20 % 98.10 %"),
         *("same answer reference 100.00 % 99.60 %", "99.62 – 100.00 98.98 – 99.84"),
@@ -49,7 +49,7 @@ def test_accuracy_table_holds_the_reference_and_every_precision(report):
 def test_accuracy_table_without_labels_says_what_is_still_known(report):
     none = dict.fromkeys(("top1", "top5", "reference_top1", "reference_top5"))
     accuracy = [dataclasses.replace(a, num_labelled=0, **none) for a in report.accuracy]
-    text = words(accuracy_table(accuracy))
+    text = words(grid_table(accuracy_grid(accuracy)))
     assert "top-5" not in text
     assert "lost" not in text
     assert "drops by at most the share of other answers" in text
@@ -57,16 +57,16 @@ def test_accuracy_table_without_labels_says_what_is_still_known(report):
 
 def test_accuracy_table_warns_of_images_that_were_calibrated_on(report):
     accuracy = [dataclasses.replace(a, num_calibrated_on=7) for a in report.accuracy]
-    assert "7 images also served for calibration" in words(accuracy_table(accuracy))
+    assert "7 images also served for calibration" in words(grid_table(accuracy_grid(accuracy)))
 
 
 def test_outputs_that_are_equal_to_the_last_bit_are_called_equal(report):
     accuracy = [dataclasses.replace(report.accuracy[-1], sqnr_db=None)]
-    assert "SQNR (dB) – equal" in words(accuracy_table(accuracy))
+    assert "SQNR (dB) – equal" in words(grid_table(accuracy_grid(accuracy)))
 
 
 def test_latency_table_holds_percentiles_speedup_and_conditions(report):
-    text = words(latency_table(report.latency))
+    text = words(grid_table(latency_grid(report.latency)))
     for expected in (
         *("p50 (ms) 2.41 2.52 1.40", "speed-up over fp32 1.00× 0.95× 1.71×"),
         *(
@@ -81,7 +81,7 @@ def test_latency_table_holds_percentiles_speedup_and_conditions(report):
 
 def test_latency_of_one_precision_alone_claims_no_speedup(report):
     alone = dataclasses.replace(report.latency[2], interleaved_with=())
-    text = words(latency_table([alone]))
+    text = words(grid_table(latency_grid([alone])))
     assert "×" not in text
     assert "alone" in text
 

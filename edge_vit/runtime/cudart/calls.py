@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError
+from edge_vit.errors import BackendError
 
 SYSTEM_LIBRARIES = (
     "libcudart.so.13",
@@ -22,7 +22,7 @@ SUCCESS, OUT_OF_MEMORY, NO_DEVICE = 0, 2, 100
 NO_DRIVER = frozenset({34, 35})  # a stub in its place; missing or too old
 MIXED_DRIVER = frozenset({803, 804})  # kernel module and library do not fit
 
-_STICKY = frozenset({46, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 911, 999})
+STICKY = frozenset({46, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 911, 999})
 """Errors after which the context answers nothing else: illegal address, launch failure, ECC, lost
 device and the like. NVIDIA's own advice is to end the process."""
 
@@ -157,62 +157,3 @@ def _bind(function: Any, signature: str) -> Callable[..., tuple[Any, ...]]:
 
 class GpuMemoryError(BackendError):
     """There is less GPU or pinned memory than was wanted."""
-
-
-class CheckedCalls:
-    """CUDA's functions by name; a failure is an error of one line that names the function.
-
-    `is_lost` is set by an error after which nothing can be done but to end the process.
-    """
-
-    def __init__(self, calls: Any, device: int) -> None:
-        self._calls = calls
-        self.device = device
-        self.is_lost = False
-
-    def call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return the results of the function `name`, or raise its `failure`."""
-        status, *results = getattr(self._calls, name)(*arguments)
-        if status != SUCCESS:
-            raise self.failure(name, status)
-        return tuple(results)
-
-    def allocate(self, name: str, num_bytes: int, *arguments: Any) -> int:
-        """Return the pointer of `num_bytes` that the function `name` allocates."""
-        status, pointer = getattr(self._calls, name)(num_bytes, *arguments)
-        if status == OUT_OF_MEMORY:
-            self._calls.cudaGetLastError()
-            reason = self._calls.error_name(status)
-            failed, free, total = self._calls.cudaMemGetInfo()
-            if failed == SUCCESS:
-                reason += f", {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free"
-            raise GpuMemoryError(
-                f"{name} of {num_bytes / 2**20:.1f} MiB on GPU {self.device}: {reason}. "
-                "Use a smaller batch, or end what else uses the GPU"
-            )
-        if status != SUCCESS:
-            raise self.failure(name, status)
-        return int(pointer)
-
-    def release(self, name: str, handle: int) -> None:
-        """Free `handle` by the function `name`; a lost GPU has freed all."""
-        if not self.is_lost:
-            self.call(name, handle)
-
-    def take_error(self) -> None:
-        """Forget this thread's last error; raise where the GPU is lost."""
-        status = self._calls.cudaGetLastError()[0]
-        if status in _STICKY:
-            raise self.failure("cudaGetLastError", status)
-
-    def failure(self, name: str, status: int) -> EdgeVitError:
-        """Return the error of a function `name` that ended with `status`, which is forgotten."""
-        error = f"{name} on GPU {self.device}: {self._calls.error_name(status)}"
-        if status in _STICKY:
-            self.is_lost = True
-            return DeviceLostError(
-                f"{error}. The GPU is lost to this process: start it again, and look at: "
-                "sudo dmesg | grep -i -e nvrm -e xid"
-            )
-        self._calls.cudaGetLastError()
-        return BackendError(error)

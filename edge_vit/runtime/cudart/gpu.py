@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.errors import BackendError, MissingDependencyError, SpecError
+from edge_vit.errors import (
+    BackendError,
+    DeviceLostError,
+    EdgeVitError,
+    MissingDependencyError,
+    SpecError,
+)
 from edge_vit.runtime.cudart.calls import (
     MIXED_DRIVER,
     NO_DEVICE,
     NO_DRIVER,
+    OUT_OF_MEMORY,
+    STICKY,
     SUCCESS,
-    CheckedCalls,
+    GpuMemoryError,
     load_cudart,
     version_of,
 )
@@ -66,15 +74,17 @@ def open_cuda(device: int = 0, wait: Wait = "block") -> Cuda:
     return Cuda(calls, device, wait)
 
 
-class Cuda(CheckedCalls):
+class Cuda:
     """One GPU of this process, through the `calls` of a `CudartLibrary`.
 
-    Pointers, streams, events and graphs are plain numbers.
+    Pointers, streams, events and graphs are plain numbers. A call that fails is an error of one
+    line that names CUDA's function; `is_lost` is set by one after which nothing can be done but to
+    end the process.
     """
 
     def __init__(self, calls: Any, device: int = 0, wait: Wait = "block") -> None:
-        super().__init__(calls, device)
-        self.wait = wait
+        self._calls, self.device, self.wait = calls, device, wait
+        self.is_lost = False
         self._check_device()
         self.bind_thread()
         (status,) = calls.cudaSetDeviceFlags(_SCHEDULE[wait])
@@ -142,6 +152,53 @@ class Cuda(CheckedCalls):
     def launch(self, graph_exec: int, stream: int) -> None:
         """Enqueue all of a graph."""
         self.call("cudaGraphLaunch", graph_exec, stream)
+
+    def call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        """Return the results of the function `name`, or raise its `failure`."""
+        status, *results = getattr(self._calls, name)(*arguments)
+        if status != SUCCESS:
+            raise self.failure(name, status)
+        return tuple(results)
+
+    def allocate(self, name: str, num_bytes: int, *arguments: Any) -> int:
+        """Return the pointer of `num_bytes` that the function `name` allocates."""
+        status, pointer = getattr(self._calls, name)(num_bytes, *arguments)
+        if status == OUT_OF_MEMORY:
+            self._calls.cudaGetLastError()
+            reason = self._calls.error_name(status)
+            failed, free, total = self._calls.cudaMemGetInfo()
+            if failed == SUCCESS:
+                reason += f", {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free"
+            raise GpuMemoryError(
+                f"{name} of {num_bytes / 2**20:.1f} MiB on GPU {self.device}: {reason}. "
+                "Use a smaller batch, or end what else uses the GPU"
+            )
+        if status != SUCCESS:
+            raise self.failure(name, status)
+        return int(pointer)
+
+    def release(self, name: str, handle: int) -> None:
+        """Free `handle` by the function `name`; a lost GPU has freed all."""
+        if not self.is_lost:
+            self.call(name, handle)
+
+    def take_error(self) -> None:
+        """Forget this thread's last error; raise where the GPU is lost."""
+        status = self._calls.cudaGetLastError()[0]
+        if status in STICKY:
+            raise self.failure("cudaGetLastError", status)
+
+    def failure(self, name: str, status: int) -> EdgeVitError:
+        """Return the error of a function `name` that ended with `status`, which is forgotten."""
+        error = f"{name} on GPU {self.device}: {self._calls.error_name(status)}"
+        if status in STICKY:
+            self.is_lost = True
+            return DeviceLostError(
+                f"{error}. The GPU is lost to this process: start it again, and look at: "
+                "sudo dmesg | grep -i -e nvrm -e xid"
+            )
+        self._calls.cudaGetLastError()
+        return BackendError(error)
 
     def _attribute(self, attribute: int) -> int:
         return int(self.call("cudaDeviceGetAttribute", attribute, self.device)[0])

@@ -87,7 +87,7 @@ class TrtSession(Session):
             execution = self._execution or self._open_context()
             self._execution = None  # until it ends well: after a failure its stream is undefined
             try:
-                outputs, self._last_split = execution.run(feeds)
+                outputs, self.last_split = execution.run(feeds)
             except BaseException:
                 try:
                     execution.close()

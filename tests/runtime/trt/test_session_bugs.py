@@ -34,7 +34,7 @@ class Bug:
 
 
 RUN, SESSION = "trt.execution", "trt.session"
-GPU, CALLS = "cudart.gpu", "cudart.calls"
+GPU = "cudart.gpu"
 
 BUGS = (
     Bug(
@@ -204,7 +204,7 @@ BUGS = (
     Bug("captures what other threads do", GPU, "_THREAD_LOCAL = 1", "_THREAD_LOCAL = 0"),
     Bug(
         "swallows an error of CUDA",
-        CALLS,
+        GPU,
         "raise self.failure(name, status)\n        return t",
         "pass\n        return t",
     ),
