@@ -79,7 +79,7 @@ def observe(
     if not inputs:
         raise SpecError(
             f"{spec.name} has no transformer block and no linear layer on tokens that edge-vit "
-            "finds: INT8 has nothing to quantize. Take FP16: edgevit export ... --precision fp16"
+            "finds: INT8 has nothing to quantize. Take FP16: edgevit export ... --fp16"
         )
     names = list(dict.fromkeys(inputs.values()))
     last = next((site for site in reversed(sites) if site.role == "qkv"), sites[-1])

@@ -169,7 +169,7 @@ def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...
     if not units:
         return (
             f"no transformer block and no linear layer on tokens was found ({rest or 'no product'})"
-            ": INT8 has nothing to quantize, --precision fp16 works",
+            ": INT8 has nothing to quantize. Take --fp16 in place of --int8",
         )
     if not beside:
         return ()

@@ -25,7 +25,7 @@ TINY = {"depth": 2, "embed_dim": 48, "num_heads": 4, "img_size": 64}
 CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
 NO_BLOCK = (
     "no transformer block and no linear layer on tokens was found (16 convolutions, 1 other "
-    "product): INT8 has nothing to quantize, --precision fp16 works",
+    "product): INT8 has nothing to quantize. Take --fp16 in place of --int8",
 )
 
 

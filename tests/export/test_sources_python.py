@@ -49,6 +49,7 @@ class Kinds(Net):
         one = namedtuple("One", "scores")
         return {
             "logits": {"aux": logits * 2, "logits": logits},
+            "nested": {"hidden": logits * 2, "result": (one(logits), {"logits": logits})},
             "alone": {"pred": logits, "name": "net"},
             "list": [logits],
             "named": one(logits),
@@ -202,7 +203,7 @@ def test_what_the_users_code_prints_goes_to_stderr_and_our_arguments_are_not_its
     assert captured.err == "made with 4\nmaking\n"
 
 
-@pytest.mark.parametrize("kind", ["logits", "alone", "list", "named", "spread", "score"])
+@pytest.mark.parametrize("kind", ["logits", "nested", "alone", "list", "named", "spread", "score"])
 def test_the_one_tensor_that_is_meant_is_taken(kind):
     request = SourceRequest("python:user_models:returns", model_args={"kind": kind}, **SAID)
     source = open_source(request)

@@ -138,5 +138,5 @@ def test_a_norm_that_layers_of_two_units_read_is_not_smoothed_twice():
 
 def test_a_model_without_any_is_told_to_take_fp16():
     seeded = make_seeded(small.ConvNet(), small.SIZE, small.CLASSES)
-    with pytest.raises(SpecError, match=r"nothing to quantize\. Take FP16: .* --precision fp16"):
+    with pytest.raises(SpecError, match=r"nothing to quantize\. Take FP16: .* --fp16"):
         seeded.calibrate(random_images(4, size=small.SIZE))

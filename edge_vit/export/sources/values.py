@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,8 @@ _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolu
 """Words of an error that comes of images of another size."""
 
 Key = str | int
+
+_DEEPEST = 4  # containers in containers
 
 _log = logging.getLogger(__name__)
 
@@ -299,21 +301,21 @@ class ChannelsFirst(nn.Module):
 
 
 class OneOutput(nn.Module):
-    """A model whose output is taken out of a container, and flattened to (batch, classes).
+    """A model whose output is taken out of containers, and flattened to (batch, classes).
 
-    `key` is that of the tensor in what `model` returns; None where it returns one tensor.
+    `keys` lead to the tensor in what `model` returns; there are none where that is one tensor.
     """
 
-    def __init__(self, model: nn.Module, key: Key | None) -> None:
+    def __init__(self, model: nn.Module, keys: Sequence[Key] = ()) -> None:
         super().__init__()
         self.model = model
-        self.key = key
+        self.keys = tuple(keys)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the output (batch, classes) of `images`."""
         output = self.model(images)
-        if self.key is not None:
-            output = _entries(output)[self.key]
+        for key in self.keys:
+            output = _entries(output)[key]
         flat: Tensor = output.reshape(output.shape[0], -1)
         return flat
 
@@ -321,23 +323,28 @@ class OneOutput(nn.Module):
 def _take_output(module: nn.Module, output: object) -> tuple[nn.Module, tuple[str, ...]]:
     """Return `module` so that it returns one tensor (batch, classes), and a sentence about it.
 
-    Of a container it is the tensor called ``logits``, else the only one; of a tensor (batch,) or
-    (batch, classes, 1, 1) the same without the dimensions of one. Anything else is left as it is.
+    Of a container it is the tensor called ``logits``, in whatever lies in it too, else the only
+    one; of a tensor (batch,) or (batch, classes, 1, 1) the same without the dimensions of one.
+    Anything else is left as it is.
     """
-    key: Key | None = None
+    keys: tuple[Key, ...] = ()
     tensor = output
     if not isinstance(output, Tensor):
-        tensors = {name: v for name, v in _entries(output).items() if isinstance(v, Tensor)}
-        key = "logits" if "logits" in tensors or len(tensors) != 1 else next(iter(tensors))
-        tensor = tensors.get(key)
+        tensors = dict(_tensors_in(output))
+        own = [keys for keys in tensors if len(keys) == 1]
+        named = [keys for keys in tensors if keys[-1] == "logits"]
+        best = [keys for keys in named if len(keys) == 1] or named or own
+        keys = best[0] if len(best) == 1 else ()
+        tensor = tensors.get(keys)
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         return module, ()
     is_flat = tensor.ndim == 2
     if not is_flat and (tensor.ndim not in (1, 4) or tensor[0].numel() != max(tensor.shape)):
         return module, ()
-    if key is None:
-        return (module if is_flat else OneOutput(module, None)), ()
-    return OneOutput(module, key), (f"of what the model returns, {key!r} is taken",)
+    if not keys:
+        return (module if is_flat else OneOutput(module)), ()
+    name = repr(keys[0]) if len(keys) == 1 else repr(".".join(map(str, keys)))
+    return OneOutput(module, keys), (f"of what the model returns, {name} is taken",)
 
 
 def _find_map(
@@ -359,6 +366,18 @@ def _find_map(
             "%s returns %d outputs, of which %s is used", request.address, len(shapes), key
         )
     return MapModel(module, None if is_single else key), name_map(request, key, shapes[key])
+
+
+def _tensors_in(
+    output: object, outer: tuple[Key, ...] = ()
+) -> Iterator[tuple[tuple[Key, ...], Tensor]]:
+    """Yield each tensor in a container, at any depth, with the keys that lead to it."""
+    for key, value in _entries(output).items():
+        keys = (*outer, key)
+        if isinstance(value, Tensor):
+            yield keys, value
+        elif len(keys) < _DEEPEST:
+            yield from _tensors_in(value, keys)
 
 
 def _entries(output: object) -> Mapping[Any, Any]:
