@@ -65,3 +65,10 @@ def _write_out_as_json(match: re.Match[str]) -> str:
         return "\\" + _write_out(match)
     units = match[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a sort key by which frame_2 comes before frame_10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]

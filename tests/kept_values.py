@@ -64,7 +64,7 @@ def name_of_progress() -> str:
 
 
 def degraded_status() -> int:
-    from edge_vit.runtime.degraded import DEGRADED_STATUS
+    from edge_vit.runtime.options import DEGRADED_STATUS
 
     return DEGRADED_STATUS
 

@@ -56,7 +56,7 @@ PACKAGES = {
     ),
     "lowering": Package(8, frozenset({"numpy", "onnx", "onnx_ir"})),
     "explain": Package(8, frozenset({*_ARRAYS, "onnx", "onnx_ir"})),
-    "measure": Package(8, frozenset({*_ARRAYS, "onnx"})),  # onnx: for `half_answers` alone
+    "measure": Package(8, frozenset({*_ARRAYS, "onnx"})),  # onnx: for `emulate_half` alone
     "calibration": Package(9, frozenset({*_ARRAYS, *_ONNX, "onnxscript", "threadpoolctl"})),
     "camera": Package(10, frozenset({*_ARRAYS, "av", "paho"})),
     "cluster": Package(10, frozenset({"ray"})),

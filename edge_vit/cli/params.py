@@ -18,8 +18,14 @@ from edge_vit.formats import all_formats, names_of
 from edge_vit.optional import refuse_missing
 from edge_vit.plugins import Registry
 from edge_vit.runtime.backends import BACKENDS
-from edge_vit.runtime.degraded import DEGRADED_STATUS, collect_degraded
-from edge_vit.runtime.options import FALLBACKS, PROVIDERS, SessionOptions, Wait
+from edge_vit.runtime.options import (
+    DEGRADED_STATUS,
+    FALLBACKS,
+    PROVIDERS,
+    SessionOptions,
+    Wait,
+    collect_degraded,
+)
 from edge_vit.spec.table import DEFAULT_RECIPE, RECIPES
 
 PATH = click.Path(path_type=Path)

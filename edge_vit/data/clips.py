@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from edge_vit.data.preprocess import UInt8Array
 from edge_vit.data.registry import VIDEO_SUFFIXES
 from edge_vit.data.video import VideoSource
 from edge_vit.errors import ImageError
+from edge_vit.printable import natural_key
 from edge_vit.spec import ClipSpec
 
 CLIP_SUFFIXES = (*VIDEO_SUFFIXES, ".gif", ".npy")
@@ -72,7 +72,7 @@ def _read_frames(folder: Path, clip: ClipSpec) -> UInt8Array:
     files = [path for path in folder.iterdir() if is_image_file(path)]
     if not files:
         raise ImageError(f"clip {folder} is a folder without images, expected its frames")
-    files.sort(key=lambda path: _natural(path.name))
+    files.sort(key=lambda path: natural_key(path.name))
     frames: dict[int, UInt8Array] = {}
     indices = clip.indices(len(files))
     for index in indices:
@@ -108,13 +108,6 @@ def _check_size(where: Path, frame: UInt8Array, first: UInt8Array) -> None:
     if frame.shape != first.shape:
         sizes = " and ".join(f"{each.shape[1]} x {each.shape[0]}" for each in (first, frame))
         raise ImageError(f"clip {where}: its frames are of different sizes, {sizes} pixels")
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a sort key by which frame_2 comes before frame_10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
 
 
 def find_clips(folder: Path) -> Found:

@@ -19,7 +19,7 @@ from edge_vit.formats import find_format
 from edge_vit.measure.accuracy_report import report_of
 from edge_vit.measure.comparison import Comparison, flatten, join_outputs, labels_of, set_answers
 from edge_vit.measure.environment import read_environment
-from edge_vit.measure.partial import PartialAccuracy, Subject
+from edge_vit.measure.partial import PartialAccuracy, SeenImage, Subject
 from edge_vit.measure.records import (
     RECORD,
     CalibrationImages,
@@ -29,7 +29,6 @@ from edge_vit.measure.records import (
     unpack,
 )
 from edge_vit.measure.results import AccuracyReport
-from edge_vit.measure.worst import SeenImage
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec

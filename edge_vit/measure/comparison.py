@@ -9,18 +9,18 @@ import numpy as np
 from PIL import Image
 
 from edge_vit.measure.measured import Columns, collect, join_columns
-from edge_vit.measure.partial import PartialAccuracy
-from edge_vit.measure.records import OUTCOME, Rows, unpack
-from edge_vit.measure.results import Disagreement
-from edge_vit.measure.worst import (
+from edge_vit.measure.partial import (
     DRAWN_PIXELS,
     NUM_COLOURS,
     WIDE_PIXELS,
+    PartialAccuracy,
     SeenImage,
     keep_worst,
     png_of,
     thumbnail_png,
 )
+from edge_vit.measure.records import OUTCOME, Rows, unpack
+from edge_vit.measure.results import Disagreement
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.samples import picture_of
 from edge_vit.tasks import task_of

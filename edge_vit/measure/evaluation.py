@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from edge_vit.data.bad_images import DEFAULT_MAX_BAD, MaxBad, noted
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.parts import Part, fingerprint, take_part
 from edge_vit.errors import ArtifactError
-from edge_vit.formats import REFERENCE
+from edge_vit.formats import REFERENCE, find_format
 from edge_vit.measure.accuracy import Save, evaluate_part, subject_of
-from edge_vit.measure.half_answers import emulate_half
 from edge_vit.measure.partial import PartialAccuracy, find_mismatch, read_partial
 from edge_vit.measure.records import CalibrationImages
+from edge_vit.plugins import import_target
 from edge_vit.printable import one_line
 from edge_vit.progress import SILENT, Progress
-from edge_vit.runtime.session import DEFAULT_OPTIONS, SessionOptions, open_session
+from edge_vit.runtime.backends import BACKENDS
+from edge_vit.runtime.ort import OrtSession
+from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec import Precision
 from edge_vit.tasks import task_of
 
@@ -168,3 +171,37 @@ def _saver(path: Path, images: str, progress: Progress) -> Save:
             progress.note(f"an interruption would lose what is measured from here on: {error}")
 
     return save
+
+
+def emulate_half(session: Session, bundle: Bundle, options: SessionOptions) -> Session:
+    """Return a session that predicts as a GPU does, in place of `session`, which is then closed.
+
+    Both runtimes of a CPU keep float32 between the nodes of such a graph: better predictions than a
+    GPU's, and an overflow that stays hidden. On a GPU, or in a format that a CPU computes alike,
+    `session` is returned as it is.
+    """
+    is_on_cpu = session.backend in BACKENDS and not session.is_on_gpu
+    found = find_format(session.precision)
+    if not found.emulate or not is_on_cpu:
+        return session
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        session.remark = (
+            f"{found.title} keeps float32 between its nodes on a CPU: its answers here are better "
+            "than a GPU's. To have those emulated run: pip install 'edge-vit[export]'"
+        )
+        return session
+    from edge_vit.graph.exact import read_with_weights
+    from edge_vit.graph.large import read_graph
+
+    graph, _ = import_target(found.emulate)(read_graph(bundle, found.file))
+    data, weights = read_with_weights(graph)
+    name = f"{bundle.path / found.file}, emulated"
+    options = dataclasses.replace(options, provider="cpu")
+    emulated = OrtSession(data, found.name, options, name=name, weights=weights)
+    emulated.backend, emulated.degraded = session.backend, session.degraded
+    emulated.remark = (
+        f"{found.title}'s answers are those of a GPU, emulated: the output of each node rounded to "
+        "float16."
+    )
+    session.close()
+    return emulated

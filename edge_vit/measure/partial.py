@@ -2,23 +2,110 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from edge_vit.data.bad_images import NUM_NAMED
+from edge_vit.data.clips import strip_of
+from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.measure.measured import join_columns
 from edge_vit.measure.records import OUTCOME, join_packed, unpack
-from edge_vit.measure.results import Environment
-from edge_vit.measure.worst import Kept, worst_of
+from edge_vit.measure.results import Disagreement, Environment
 from edge_vit.spec import Activation, Precision, TaskName
 from edge_vit.values import from_json, parse_json, to_json
+
+THUMBNAIL_PIXELS = 128
+"""Longest side of a thumbnail."""
+
+DRAWN_PIXELS = 256
+"""Longest side of a picture in which predictions are drawn."""
+
+WIDE_PIXELS, NUM_COLOURS = 584, 128
+"""Longest side of pictures that stand side by side in one, and how many colours they have."""
+
+
+@dataclass(frozen=True, eq=False)
+class SeenImage:
+    """An image as the model saw it: uint8 (height, width, 3) RGB, preprocessed, and its digest.
+
+    `index` is its place in the data, `truth` what the data says beside a class, or instead of one.
+    """
+
+    index: int
+    name: str
+    pixels: UInt8Array
+    label: int | None
+    digest: str
+    truth: object = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An image that is among the worst so far, by its place in the data and its digest."""
+
+    index: int
+    digest: str
+    shown: Disagreement
+
+    @property
+    def rank(self) -> tuple[float, str, str]:
+        """Worst first, equal ones by what they are: whatever the order that they came in."""
+        return (-self.shown.divergence, self.digest, self.shown.image)
+
+
+def keep_worst(
+    kept: tuple[Kept, ...],
+    size: int,
+    divergence: float,
+    image: SeenImage,
+    show: Callable[[], Disagreement],
+) -> tuple[Kept, ...]:
+    """Return `kept` with an image if it is among the `size` worst, worst first.
+
+    Images without any divergence are left out; `show` is only called for what is kept.
+    """
+    if size == 0 or divergence <= 0:
+        return kept
+    if len(kept) == size and (-divergence, image.digest, image.name) >= kept[-1].rank:
+        return kept
+    return worst_of((*kept, Kept(image.index, image.digest, show())), size)
+
+
+def worst_of(kept: Iterable[Kept], size: int) -> tuple[Kept, ...]:
+    """Return the `size` worst of those that were kept in several parts, worst first."""
+    return tuple(sorted(kept, key=lambda entry: entry.rank)[:size])
+
+
+def thumbnail_png(pixels: UInt8Array) -> str:
+    """Return uint8 (height, width, 3) RGB as PNG in base64, at most `THUMBNAIL_PIXELS` a side.
+
+    Of a clip it is a strip of frames, each of them at most so large.
+    """
+    strip = strip_of(pixels)
+    image = Image.fromarray(np.ascontiguousarray(strip))
+    across = strip.shape[1] // pixels.shape[-2]
+    image.thumbnail((THUMBNAIL_PIXELS * across, THUMBNAIL_PIXELS))
+    return png_of(image)
+
+
+def png_of(image: Image.Image) -> str:
+    """Return `image` as PNG in base64."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
 
 PARTIAL_FORMAT = 4
 """What this version reads and writes. Parts of other formats are evaluated again."""

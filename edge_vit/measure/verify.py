@@ -17,7 +17,7 @@ from edge_vit.errors import BackendError, MissingDependencyError
 from edge_vit.formats import REFERENCE, NumberFormat, find_format
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.environment import read_environment
-from edge_vit.measure.half_answers import emulate_half
+from edge_vit.measure.evaluation import emulate_half
 from edge_vit.measure.latency import measure_reopened, timed_images
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.recorder import runs_needed

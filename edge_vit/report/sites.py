@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
+from edge_vit.printable import natural_key
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, count, listing, significant
 from edge_vit.spec.table import CalibrationTable, SiteScales
@@ -30,7 +30,7 @@ def sites_in_order(table: CalibrationTable) -> tuple[NamedSite, ...]:
     for name, scales in table.sites.items():
         block, _, kind = name.rpartition("/")
         sites.append(NamedSite(name, block, kind, scales))
-    return tuple(sorted(sites, key=lambda site: (_natural(site.block), _kind_rank(site.kind))))
+    return tuple(sorted(sites, key=lambda site: (natural_key(site.block), _kind_rank(site.kind))))
 
 
 def by_block(sites: tuple[NamedSite, ...]) -> dict[str, tuple[NamedSite, ...]]:
@@ -91,12 +91,6 @@ def blocks_grid(sites: tuple[NamedSite, ...]) -> Grid:
         *("largest scale", "largest crest"),
     )
     return Grid("Linear layers by block", columns, tuple(rows), 3)
-
-
-def _natural(text: str) -> tuple[tuple[int, str], ...]:
-    return tuple(
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)
-    )
 
 
 def _kind_rank(kind: str) -> tuple[int, str]:

@@ -20,10 +20,10 @@ from edge_vit.errors import BackendError, DeviceLostError, EdgeVitError, ShapeEr
 from edge_vit.formats import find_format
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import BACKENDS, choose_backend, resolve_backend, runs_on_cpu
-from edge_vit.runtime.degraded import report_degraded
 from edge_vit.runtime.options import DEFAULT_OPTIONS as DEFAULT_OPTIONS
 from edge_vit.runtime.options import SessionOptions as SessionOptions
 from edge_vit.runtime.options import num_cores as num_cores
+from edge_vit.runtime.options import report_degraded
 from edge_vit.spec import Precision, TensorSpec
 from edge_vit.spec.samples import feeds_of
 

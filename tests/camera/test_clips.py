@@ -9,9 +9,8 @@ import pytest
 from camera.scripted import Recorder, ScriptedClock, scripted_maker, tiny_spec
 from camera.scripted_loops import NEVER_SILENT, stop_after
 
-from edge_vit.camera.clips import ClipRing
 from edge_vit.camera.loop import CameraLoop
-from edge_vit.camera.stages import LoopOptions
+from edge_vit.camera.stages import ClipRing, LoopOptions
 from edge_vit.camera.summary import summary_lines
 from edge_vit.camera.values import Frame, Stamps
 from edge_vit.errors import SourceError, SpecError

@@ -20,7 +20,7 @@ from edge_vit.export.sources import SourceRequest
 from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.graph import large
 from edge_vit.graph.large import Spill, read_graph, serialize, to_proto
-from edge_vit.measure.half_answers import emulate_half
+from edge_vit.measure.evaluation import emulate_half
 from edge_vit.runtime import open_session
 from edge_vit.runtime.session import SessionOptions
 from edge_vit.runtime.trt.api import open_api

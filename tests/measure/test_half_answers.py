@@ -9,9 +9,8 @@ from onnx import TensorProto, helper
 from tiny_graph import CLASSES, SIZE, serialize_checked, tiny_bundle, tiny_images, tiny_spec
 
 from edge_vit.errors import BackendError
-from edge_vit.measure import half_answers
-from edge_vit.measure.evaluation import Evaluation, Evaluator
-from edge_vit.measure.half_answers import emulate_half
+from edge_vit.measure import evaluation
+from edge_vit.measure.evaluation import Evaluation, Evaluator, emulate_half
 from edge_vit.runtime import SessionOptions, open_session, run_batch
 from edge_vit.runtime.fake import FakeSession
 
@@ -100,10 +99,10 @@ def test_leaves_a_session_of_no_runtime_alone(make_bundle):
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_without_a_package_it_says_what_the_answers_are(make_bundle, monkeypatch, package):
-    bundle, find = make_bundle(1.0), half_answers.importlib.util.find_spec
+    bundle, find = make_bundle(1.0), evaluation.importlib.util.find_spec
     with open_session(bundle, "fp16", "openvino", ONE_THREAD) as session:
         monkeypatch.setattr(
-            half_answers.importlib.util, "find_spec", lambda n: None if n == package else find(n)
+            evaluation.importlib.util, "find_spec", lambda n: None if n == package else find(n)
         )
         assert emulate_half(session, bundle, ONE_THREAD) is session
         assert "better than a GPU's" in session.remark

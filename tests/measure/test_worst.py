@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_vit.measure.partial import SeenImage, keep_worst, thumbnail_png, worst_of
 from edge_vit.measure.results import Disagreement
-from edge_vit.measure.worst import SeenImage, keep_worst, thumbnail_png, worst_of
 
 
 def _offer_all(size, divergences, names="abcdefgh", kept=()):

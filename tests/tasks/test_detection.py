@@ -15,7 +15,7 @@ from edge_vit.data.images import open_image_source
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import ArtifactError, ImageError, SpecError
 from edge_vit.measure.comparison import Comparison
-from edge_vit.measure.worst import SeenImage
+from edge_vit.measure.partial import SeenImage
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
 from edge_vit.tasks.coco import read_annotations

@@ -16,7 +16,7 @@ from tiny_graph import golden_bundle, tiny_images, tiny_outputs
 from edge_vit.errors import ArtifactError, BackendError, DeviceLostError, SpecError
 from edge_vit.runtime import SessionOptions, open_session
 from edge_vit.runtime.cudart import Cuda
-from edge_vit.runtime.degraded import collect_degraded
+from edge_vit.runtime.options import collect_degraded
 from edge_vit.runtime.trt import opening
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.runtime.trt.session import EngineFile
