@@ -63,9 +63,10 @@ def collect_frames(
                     continue
                 seen.append(thumbnail)
                 due_ns = frame.stamps.received_ns + interval_ns
-                path = folder / f"{frame.number:08d}.png"
-                _write_png(path, frame.pixels)
-                paths.append(path)
+                paths.append(folder / f"{frame.number:08d}.png")
+                picture = io.BytesIO()
+                Image.fromarray(frame.pixels).save(picture, "PNG", compress_level=1)
+                write_atomically(paths[-1], picture.getvalue())
                 advance(1)
     finally:
         capture.stop()
@@ -119,9 +120,3 @@ class _Newest:
 def _thumbnail(pixels: UInt8Array) -> NDArray[np.float32]:
     small = Image.fromarray(pixels).resize(_THUMBNAIL, Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32)
-
-
-def _write_png(path: Path, pixels: UInt8Array) -> None:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", compress_level=1)
-    write_atomically(path, data.getvalue())

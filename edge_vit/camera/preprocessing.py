@@ -7,6 +7,7 @@ until the picture is at least twice as large as it shall be (Pillow's ``reducing
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -131,12 +132,8 @@ def _cropped(pixels: UInt8Array, spec: PreprocessSpec, gap: float | None = None)
     return canvas
 
 
-def _reduced(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
-    return _cropped(pixels, spec, _REDUCING_GAP)
-
-
 BACKENDS: Mapping[str, Callable[[UInt8Array, PreprocessSpec], UInt8Array]] = {
-    "reduced": _reduced,
+    "reduced": functools.partial(_cropped, gap=_REDUCING_GAP),
     "cropped": _cropped,
     REFERENCE: preprocess,
 }

@@ -34,19 +34,14 @@ _Waiting = tuple[CameraPrediction, Callable[[], None]]
 class Sink:
     """Takes predictions, in one thread of its own; any class with these members is one.
 
-    It may raise: that prediction counts as failed, the next one is offered all the same.
-
-    Attributes:
-        name: for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password.
-        queue_size: predictions of one live source that may wait; of more the oldest is dropped. Of
-            files and folders none is: they are read no faster than sinks take them.
-        needs_pixels: whether it uses the pictures. Else `Frame.pixels` is black, of the same shape,
-            so that a queue does not hold megabytes.
+    It may raise: that prediction counts as failed, the next one is offered all the same. Of more
+    than `queue_size` predictions of one live source that wait, the oldest is dropped. Of files and
+    folders none is: they are read no faster than sinks take them.
     """
 
-    name: str
+    name: str  # for people, such as ``stdout`` or ``mqtt://broker/topic``; without a password
     queue_size = 100
-    needs_pixels = False
+    needs_pixels = False  # else `Frame.pixels` is black, so that a queue does not hold megabytes
 
     def open(self, summarize: Summarize) -> None:
         """Get ready, before the first frame; `summarize` may be called later, in any thread."""

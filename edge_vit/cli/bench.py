@@ -10,7 +10,7 @@ import click
 
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import deliver, echo, print_json, print_tables, write_json
+from edge_vit.cli.output import deliver, echo, print_grids, print_json, write_json
 from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime.session import SessionOptions
@@ -89,7 +89,6 @@ def _print(report: LatencyReport, *, as_json: bool) -> None:
         return
     from edge_vit.report.details import latency_details
     from edge_vit.report.grids import latency_grid
-    from edge_vit.report.terminal import grid_table
 
-    print_tables(*map(grid_table, (latency_grid([report]), *latency_details([report]))))
+    print_grids(latency_grid([report]), *latency_details([report]))
     echo(f"· {report.scenario}: {report.label}. Timed on {report.timed_on}.")

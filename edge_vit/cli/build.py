@@ -12,7 +12,7 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import echo, print_json, print_tables
+from edge_vit.cli.output import echo, print_grids, print_json
 from edge_vit.cli.params import option
 from edge_vit.formats import all_formats, names_of
 from edge_vit.runtime.trt.build import BuildBackend
@@ -114,9 +114,8 @@ def command(
         print_json([{"path": str(e.path), "is_new": e.is_new} | vars(e.sidecar) for e in engines])
         return
     from edge_vit.report.machine import engines_grid
-    from edge_vit.report.terminal import grid_table
 
-    print_tables(grid_table(engines_grid(engines)))
+    print_grids(engines_grid(engines))
     for engine in engines:
         echo(engine.path)
     if builder.hardware.is_here:

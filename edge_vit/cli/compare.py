@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_vit.cli import params
-from edge_vit.cli.output import deliver, json_text, print_json, print_tables, write_file
+from edge_vit.cli.output import deliver, json_text, print_grids, print_json, write_file
 from edge_vit.cli.params import option
 from edge_vit.cli.reports import read_measured
 from edge_vit.errors import SpecError
@@ -57,9 +57,8 @@ def _print(comparison: Comparison, *, as_json: bool) -> None:
         print_json(comparison)
         return
     from edge_vit.report.compared import all_grids
-    from edge_vit.report.terminal import grid_table
 
-    print_tables(*map(grid_table, all_grids(comparison)))
+    print_grids(*all_grids(comparison))
 
 
 def _write(comparison: Comparison, path: Path) -> None:

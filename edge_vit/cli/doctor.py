@@ -15,7 +15,7 @@ import click
 
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import echo, print_json, print_tables
+from edge_vit.cli.output import echo, print_grids, print_json
 from edge_vit.errors import EdgeVitError
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def command(context: click.Context, bundle: Path | None, as_json: bool) -> None:
     from edge_vit.device.nvml import open_nvml
     from edge_vit.measure.environment import read_environment
     from edge_vit.report.machine import backends_grid, extras_grid, machine_grid
-    from edge_vit.report.terminal import grid_table
     from edge_vit.runtime.backends import available_backends, choose_backend
 
     log: CommandLog = context.obj
@@ -70,8 +69,7 @@ def command(context: click.Context, bundle: Path | None, as_json: bool) -> None:
             }
         )
     else:
-        grids = (machine_grid(facts, reading), backends_grid(backends), extras_grid(states))
-        print_tables(*map(grid_table, grids))
+        print_grids(machine_grid(facts, reading), backends_grid(backends), extras_grid(states))
         _print_findings(findings)
     if any(finding.state == "problem" for finding in findings):
         context.exit(1)

@@ -12,7 +12,7 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import deliver, json_text, print_json, print_tables, write_file
+from edge_vit.cli.output import deliver, json_text, print_grids, print_json, write_file
 from edge_vit.data.folder import expand_folders
 from edge_vit.data.images import FileSource
 from edge_vit.errors import SpecError
@@ -83,9 +83,8 @@ def _print(found: Sequence[Explanation], *, as_json: bool) -> None:
         print_json(found)
         return
     from edge_vit.report.attention import attention_grid
-    from edge_vit.report.terminal import grid_table
 
-    print_tables(grid_table(attention_grid(found)))
+    print_grids(attention_grid(found))
 
 
 def _write(found: Sequence[Explanation], name: str, path: Path) -> None:

@@ -12,7 +12,7 @@ import click
 from edge_vit.bundle import Bundle
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import print_tables
+from edge_vit.cli.output import print_grids
 from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.class_names import read_labels
@@ -139,9 +139,9 @@ def command(
 
 def print_artifacts(bundle: Bundle) -> None:
     """Print each file of `bundle` with its size."""
-    from edge_vit.report.terminal import artifacts_grid, grid_table
+    from edge_vit.report.terminal import artifacts_grid
 
-    print_tables(grid_table(artifacts_grid(bundle)))
+    print_grids(artifacts_grid(bundle))
 
 
 def _chosen_format(said: dict[str, Any]) -> NumberFormat:

@@ -12,7 +12,7 @@ from edge_vit.bundle import RECORD, TABLE, Bundle
 from edge_vit.bundle.journal import NEXT
 from edge_vit.bundle.record import ExportRecord
 from edge_vit.cli import params
-from edge_vit.cli.output import print_json, print_tables
+from edge_vit.cli.output import print_grids, print_json, print_tables
 from edge_vit.cli.params import option
 from edge_vit.formats import all_formats
 from edge_vit.runtime.trt.store import Engine, engine_folders, list_engines
@@ -42,9 +42,8 @@ def command(bundle: Path, check: bool, as_json: bool) -> None:
     engines = _engines(opened)
     if engines:
         from edge_vit.report.machine import engines_grid
-        from edge_vit.report.terminal import grid_table
 
-        print_tables(grid_table(engines_grid(engines)))
+        print_grids(engines_grid(engines))
 
 
 def _check(bundle: Bundle) -> None:

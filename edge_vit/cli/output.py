@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from edge_vit.measure.results import AccuracyReport
+    from edge_vit.report.grids import Grid
 
 _LOG = logging.getLogger(__name__)
 _WIDTH_OF_A_FILE = 140  # wide enough for every table
@@ -60,6 +61,13 @@ def echo(text: object, *, nl: bool = True, **style: Any) -> None:
     """Print `text`, and a newline unless `nl` is false; `style` is that of `click.style`."""
     with write_stdout():
         click.secho(printable(str(text)), nl=nl, **style)
+
+
+def print_grids(*grids: Grid) -> None:
+    """Print tables of words, as `print_tables` does."""
+    from edge_vit.report.terminal import grid_table
+
+    print_tables(*map(grid_table, grids))
 
 
 def print_tables(*renderables: RenderableType, least_width: int = 0) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.bundle import TABLE, Bundle
-from edge_vit.cli.output import echo, print_json, print_tables, without_thumbnails, write_file
+from edge_vit.cli.output import (
+    echo,
+    print_grids,
+    print_json,
+    print_tables,
+    without_thumbnails,
+    write_file,
+)
 from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.files import refuse_os_errors
 from edge_vit.printable import one_line, printable
@@ -25,10 +32,9 @@ _LOG = logging.getLogger(__name__)
 def print_verdict(report: VerifyReport) -> None:
     """Print the measurements, notes on them, and the verdict."""
     from edge_vit.report.grids import accuracy_grid, latency_grid
-    from edge_vit.report.terminal import grid_table, verdict_panel
+    from edge_vit.report.terminal import verdict_panel
 
-    grids = (accuracy_grid(report.accuracy), latency_grid(report.latency))
-    print_tables(*map(grid_table, grids))
+    print_grids(accuracy_grid(report.accuracy), latency_grid(report.latency))
     for note in report.notes:
         echo(f"· {one_line(note)}")
     print_tables(verdict_panel(report.verdict))
@@ -41,12 +47,10 @@ def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
         return
     from edge_vit.report.details import drops_grid, task_grids
     from edge_vit.report.grids import accuracy_grid, is_reference
-    from edge_vit.report.terminal import grid_table
     from edge_vit.report.wording import OUTCOME_WORDS
 
     grids = [] if is_reference(report) else [drops_grid([report]), *task_grids(report)]
-    shown = (accuracy_grid([report]), *(grid for grid in grids if grid.rows))
-    print_tables(*map(grid_table, shown))
+    print_grids(accuracy_grid([report]), *(grid for grid in grids if grid.rows))
     for finding in report.findings:
         echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
 

@@ -88,6 +88,8 @@ def read_device(root: Path = ROOT, nvml: Nvml | None = None) -> DeviceFacts:
 
 def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
     model, module, soc = jetson.read_board(root)
+    names = [path.name for path in list_paths(root / "dev", "video[0-9]*")]
+    videos = root / "sys/class/video4linux"
     gpu = nvml.read() if nvml else None
     clocks = tuple(files.read() for files in find_clocks(root))
     if gpu and gpu.clock_mhz is not None and "gpu" not in {clock.name for clock in clocks}:
@@ -109,7 +111,7 @@ def _read(root: Path, nvml: Nvml | None) -> DeviceFacts:
         clocks=clocks,
         clocks_locked=all_locked(clocks),
         memory=read_memory(root),
-        cameras=_cameras(root),
+        cameras=tuple(Camera(f"/dev/{name}", read_text(videos / name / "name")) for name in names),
         fan=read_fan(root),
     )
 
@@ -124,13 +126,6 @@ def read_memory(root: Path = ROOT) -> Memory:
         return None if kib is None or kib < 0 else round(kib / 2**20, 2)
 
     return Memory(gib("MemTotal"), gib("MemAvailable"), gib("SwapTotal"))
-
-
-def _cameras(root: Path) -> tuple[Camera, ...]:
-    return tuple(
-        Camera(f"/dev/{path.name}", read_text(root / "sys/class/video4linux" / path.name / "name"))
-        for path in list_paths(root / "dev", "video[0-9]*")
-    )
 
 
 def _gpus(root: Path, nvml: Nvml | None, soc: str) -> tuple[Gpu, ...]:

@@ -89,18 +89,15 @@ def rotate(model: onnx.ModelProto, seed: int, spill: Spill | None = None) -> onn
             f"the calibration table rotates the residual stream, and {stream}. "
             "Run: edgevit calibrate"
         )
-    rotate_stream(turned.graph, stream, make_rotation(stream.width, seed))
+    _Rotator(turned.graph, stream, make_rotation(stream.width, seed)).run()
     # Those that stay as they are would else point into the file of the graph that they came from.
     return to_proto(turned, spill, is_whole=True)
 
 
-def rotate_stream(graph: ir.Graph, stream: Stream, rotation: Matrix) -> None:
-    """Turn `stream` of `graph` by `rotation`: orthogonal, and its rows sum to 1."""
-    _Rotator(graph, stream, rotation).run()
-
-
 @dataclass(frozen=True)
 class _Rotator:
+    """Turns `stream` of `graph` by `rotation`: orthogonal, and its rows sum to 1."""
+
     graph: ir.Graph
     stream: Stream
     rotation: Matrix

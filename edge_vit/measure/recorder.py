@@ -78,7 +78,13 @@ class Recorder:
         if count > 1 and histogram.total_ns:  # whole numbers, so nothing cancels
             squares = count * self._sum_of_squares - histogram.total_ns**2
             variation = (squares / (count * (count - 1))) ** 0.5 / (histogram.total_ns / count)
-        stages = (*_split_stages(self._splits), stage_of("run", samples_ms))
+        parts = {
+            "host-to-device": [split.to_device_ms for split in self._splits],
+            "GPU": [split.compute_ms for split in self._splits],
+            "device-to-host": [split.to_host_ms for split in self._splits],
+            "run": samples_ms,
+        }
+        stages = tuple(stage_of(name, times) for name, times in parts.items() if times)
         return LatencyReport(
             backend=session.backend,
             precision=session.precision,
@@ -222,13 +228,3 @@ def find_warnings(
         )
         warnings.append(TimingWarning("throttled", sentence))
     return tuple(warnings)
-
-
-def _split_stages(splits: Sequence[LatencySplit]) -> tuple[Stage, ...]:
-    if not splits:
-        return ()
-    return (
-        stage_of("host-to-device", [split.to_device_ms for split in splits]),
-        stage_of("GPU", [split.compute_ms for split in splits]),
-        stage_of("device-to-host", [split.to_host_ms for split in splits]),
-    )

@@ -76,7 +76,8 @@ def decide(
     timed = {(r.backend, r.precision): r for r in latency}
     _check_measured(accurate, timed)
     candidate = choose_candidate([precision for _, precision in accurate])
-    findings = _findings(accuracy)
+    every = dict.fromkeys(finding for report in accuracy for finding in report.findings)
+    findings = tuple(sorted(every, key=lambda finding: finding.outcome == "note"))
     places = sorted(
         (place for place in accurate if place[1] != REFERENCE), key=lambda p: p[1] != candidate
     )
@@ -182,12 +183,6 @@ def _without_labels_in_question(
             )
         judged.append(gate)
     return tuple(judged)
-
-
-def _findings(accuracy: Sequence[AccuracyReport]) -> tuple[Finding, ...]:
-    """What questions the evaluation; precisions share the images, and each finding stands once."""
-    found = dict.fromkeys(finding for report in accuracy for finding in report.findings)
-    return tuple(sorted(found, key=lambda finding: finding.outcome == "note"))
 
 
 def _about_sharing(names: Sequence[str], look: int) -> tuple[Finding, ...]:

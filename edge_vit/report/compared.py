@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_vit.formats import look_of
-from edge_vit.measure.compare import Comparison, Entry
+from edge_vit.measure.compare import Comparison
 from edge_vit.report.grids import Grid
 from edge_vit.report.svg import WIDTH, annotate, draw_plot, format_color, open_axes, role_color
 from edge_vit.report.wording import MISSING, measured, number, percent, short_digest, significant
@@ -123,7 +123,9 @@ def pareto_plot(comparison: Comparison) -> str | None:
     axis = "same answer as fp32"
     if all(entry.top1 is not None for entry in judged):
         axis = "top-1"
-    points = [_point(entry, axis) for entry in judged]
+    shares = [entry.top1 if axis == "top-1" else entry.agreement for entry in judged]
+    pairs = zip(judged, shares, strict=True)
+    points = [(entry.p50_ms or 0.0, 100 * (share or 0.0)) for entry, share in pairs]
     signs = letters(comparison)
     told = [
         f"{signs[e.report]} {e.place} {significant(ms)} ms, {share:.2f} %"
@@ -157,11 +159,6 @@ def pareto_plot(comparison: Comparison) -> str | None:
 
     alt = f"{axis} over median latency: {'; '.join(told)}."
     return draw_plot("pareto", alt, paint, PARETO_HEIGHT)
-
-
-def _point(entry: Entry, axis: str) -> Point:
-    share = entry.top1 if axis == "top-1" else entry.agreement
-    return entry.p50_ms or 0.0, 100 * (share or 0.0)
 
 
 def front_of(points: Sequence[Point]) -> list[int]:

@@ -27,6 +27,12 @@ Wait = Literal["block", "spin"]
 """How a thread waits for the GPU: asleep, or polling, which is some microseconds quicker and takes
 a core."""
 
+DEGRADED_STATUS = 6
+"""Exit status of a command that did its work on a fallback."""
+
+_LOG = logging.getLogger(__name__)
+_COLLECTED: ContextVar[list[str] | None] = ContextVar("degraded", default=None)
+
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 FALLBACKS: tuple[Fallback, ...] = get_args(Fallback)
 
@@ -92,14 +98,6 @@ def num_cores() -> int:
 def threads_of_ort(threads: int | None = None) -> int:
     """Return `threads` as ONNX Runtime takes it: 0 for its own choice, which knows no CPU quota."""
     return threads or (num_cores() if cpu_quota() is not None else 0)
-
-
-_LOG = logging.getLogger(__name__)
-
-_COLLECTED: ContextVar[list[str] | None] = ContextVar("degraded", default=None)
-
-DEGRADED_STATUS = 6
-"""Exit status of a command that did its work on a fallback."""
 
 
 @contextlib.contextmanager

@@ -27,10 +27,7 @@ class Dense(MapTask):
             "the same colours."
         ),
     )
-    measures = (
-        *AGAINST_REFERENCE,
-        loss_measure(LOST, "correlation lost", divergence),
-    )
+    measures = (*AGAINST_REFERENCE, loss_measure(LOST, "correlation lost", divergence))
     loss_measure = LOST
 
 
