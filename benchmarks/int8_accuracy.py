@@ -184,7 +184,7 @@ def draw(rows: list[Row], path: Path) -> None:
         panel.set_title(model)
         panel.tick_params(axis="x", rotation=35)
         panel.grid(alpha=0.3)
-    np.atleast_1d(panels)[0].set_ylabel("SQNR of the logits (dB)")
+    np.atleast_1d(panels)[0].set_ylabel("SQNR of the output (dB)")
     figure.legend(*np.atleast_1d(panels)[0].get_legend_handles_labels(), fontsize=7, ncols=4)
     figure.tight_layout(rect=(0, 0, 1, 0.9))
     figure.savefig(path)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from int8_accuracy import AS_TRAINED, measure
+from int8_accuracy import AS_TRAINED, draw, measure
 from outliers import VARIANTS
 from peers import BUILD, PEERS, PRESETS
 from pretrained import SIDE, fetch, load_photographs, make_dinov2s, make_probe
@@ -112,6 +112,7 @@ def main() -> None:
         },
         results=rows,
     )
+    draw([row for row in rows if "failed" not in row], path.with_suffix(".svg"))
     print(path)
 
 
