@@ -64,6 +64,7 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @option("--num-classes N", "Width of the head; 0 for none.", params.NOT_NEGATIVE)
 @option("--task", "What the output means, where the model does not tell.", params.Names(TASKS))
+@option("--output-name NAME", "Of onnx: and python: with several outputs, the one to take.")
 @option("--activation", "What makes the output probabilities.", get_args(Activation))
 @option(
     "--threshold VALUE",

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model, golden_of
-from edge_vit.export.sources import SourceRequest
+from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.export.sources.map_outputs import is_map
 from edge_vit.graph.exact import open_graph
 
@@ -90,7 +90,20 @@ def test_a_vector_beside_a_map_goes_first_unless_the_task_is_said(tmp_path, capl
     assert exported(f"onnx:{path}").spec.task == "classification"
     found = exported(f"onnx:{path}", task="dense")
     assert found.spec.outputs[0].shape == ("batch", 4, 6, 8)
-    assert "left out: mean" in caplog.text
+    assert "left out: mean. For one of them add --output-name NAME" in caplog.text
+
+
+def test_the_output_to_take_may_be_named(tmp_path):
+    path = write_onnx(tmp_path / "tiny.onnx", channels=4, vector=True)
+
+    def task_of(name):
+        facts = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "output_name": name}
+        return open_source(SourceRequest(f"onnx:{path}", **facts)).task
+
+    assert task_of("mean") == "classification"
+    assert task_of("heat") == "dense"
+    with pytest.raises(SpecError, match=r"--output-name haet: .* gives .*Did you mean heat\?"):
+        task_of("haet")
 
 
 def test_a_stated_map_that_is_none_is_refused(tmp_path):

@@ -70,6 +70,8 @@ def open_source(request: SourceRequest) -> Source:
         raise SpecError(_unknown_address(request.address))
     if scheme in SOURCES.shipped and scheme not in _WITH_TEXT:
         request.refuse_prompts()
+    if scheme in SOURCES.shipped and scheme not in ("onnx", "python"):
+        request.refuse_options("tells its outputs by itself", "output_name")
     source = opener(request)
     if source.text is None:
         request.refuse_prompts()

@@ -10,7 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
-from edge_vit.export.sources.map_outputs import take_map, whole_image
+from edge_vit.export.sources.map_outputs import OTHERS_LEFT_OUT, take_map, whole_image
 from edge_vit.export.sources.onnx_detector import (
     KNOWN,
     OUTPUTS,
@@ -36,6 +36,7 @@ from edge_vit.export.sources.values import (
     check_classes,
 )
 from edge_vit.graph.exact import locations_of
+from edge_vit.graph.expose import keep_needed
 from edge_vit.graph.large import Spill
 from edge_vit.graph.weightless import without_weights
 from edge_vit.spec import Activation, ClipSpec, PreprocessSpec, TensorSpec
@@ -75,6 +76,12 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     model, remark = to_float32(model, spill)
     if remark:
         _log.warning("%s: %s", request.address, remark)
+    if request.output_name is not None:
+        kept = request.only({output.name: output for output in model.graph.output})
+        outputs_kept = list(kept.values())
+        del model.graph.output[:]
+        model.graph.output.extend(outputs_kept)
+        model = keep_needed(model)
     is_gray = _takes_gray(model.graph)
     if is_gray:
         _take_colour(model)
@@ -290,7 +297,7 @@ def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
         graph.output.remove(value)
     if others:
         left_out = ", ".join(value.name for value in others)
-        _log.warning("%s: output %s is used, left out: %s", request.address, chosen.name, left_out)
+        _log.warning(OTHERS_LEFT_OUT, request.address, chosen.name, left_out)
     return chosen
 
 

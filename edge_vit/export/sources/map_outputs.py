@@ -20,6 +20,8 @@ from edge_vit.tasks.declared import DENSE
 
 _MOST_SCALE = 4  # cells for each pixel of the input, along one side
 
+OTHERS_LEFT_OUT = "%s: output %s is used, left out: %s. For one of them add --output-name NAME"
+
 _log = logging.getLogger(__name__)
 
 K = TypeVar("K")
@@ -118,7 +120,7 @@ def take_map(
         model.graph.output.remove(value)
     if others:
         left_out = ", ".join(value.name for value in others)
-        _log.warning("%s: output %s is used, left out: %s", request.address, name, left_out)
+        _log.warning(OTHERS_LEFT_OUT, request.address, name, left_out)
         model = keep_needed(model)
     return model, name_map(request, name, shapes[name])
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from edge_vit.errors import SpecError, did_you_mean
 from edge_vit.spec import (
@@ -20,6 +20,9 @@ from edge_vit.spec import (
 )
 from edge_vit.spec.clip import Sampling
 from edge_vit.tasks import task_named
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
@@ -65,6 +68,7 @@ class SourceRequest:
     threshold: float | None = None  # as in `ModelSpec`, and so is `nms`
     nms: float | None = None
     prompts: tuple[str, ...] = ()
+    output_name: str | None = None  # of the output to take, of a file or a module with several
 
     def __post_init__(self) -> None:
         task = task_named(self.task) if self.task is not None else None
@@ -144,6 +148,19 @@ class SourceRequest:
             if getattr(self, name):
                 option = name.replace("_", "-").replace("model-args", "model-arg")
                 raise SpecError(f"--{option}: {self.address} {why}, leave it out")
+
+    def only(self, outputs: Mapping[K, V]) -> Mapping[K, V]:
+        """Return the output that the user names, or all of `outputs` where none is named."""
+        if self.output_name is None:
+            return outputs
+        found = {key: each for key, each in outputs.items() if str(key) == self.output_name}
+        if not found:
+            names = list(map(str, outputs))
+            hint = did_you_mean(self.output_name, names)
+            raise SpecError(
+                f"--output-name {self.output_name}: {self.address} gives {', '.join(names)}{hint}"
+            )
+        return found
 
     def refuse_prompts(self) -> None:
         """Refuse prompts for a model that cannot read them."""

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
-from edge_vit.export.sources.map_outputs import MapModel, MapOutput, choose_map, name_map
+from edge_vit.export.sources.map_outputs import (
+    OTHERS_LEFT_OUT,
+    MapModel,
+    MapOutput,
+    choose_map,
+    name_map,
+)
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.graph.large import Spill
@@ -352,7 +358,7 @@ def _find_map(
 ) -> tuple[nn.Module, MapOutput] | None:
     """Return `module` so that it returns its map in a tuple, and what that is; None without one."""
     is_single = isinstance(output, Tensor)
-    tensors = {0: output} if is_single else _entries(output)
+    tensors = request.only({0: output} if is_single else _entries(output))
     shapes = {
         key: tuple(each.shape)
         for key, each in tensors.items()
@@ -362,9 +368,8 @@ def _find_map(
     if key is None:
         return None
     if len(shapes) > 1:
-        _log.warning(
-            "%s returns %d outputs, of which %s is used", request.address, len(shapes), key
-        )
+        left_out = ", ".join(str(other) for other in shapes if other != key)
+        _log.warning(OTHERS_LEFT_OUT, request.address, key, left_out)
     return MapModel(module, None if is_single else key), name_map(request, key, shapes[key])
 
 
