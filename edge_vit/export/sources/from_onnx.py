@@ -10,7 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
-from edge_vit.export.sources.map_outputs import OTHERS_LEFT_OUT, take_map, whole_image
+from edge_vit.export.sources.map_outputs import take_map, warn_left_out, whole_image
 from edge_vit.export.sources.onnx_detector import (
     KNOWN,
     OUTPUTS,
@@ -78,9 +78,8 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         _log.warning("%s: %s", request.address, remark)
     if request.output_name is not None:
         kept = request.only({output.name: output for output in model.graph.output})
-        outputs_kept = list(kept.values())
-        del model.graph.output[:]
-        model.graph.output.extend(outputs_kept)
+        for other in [each for each in model.graph.output if each.name not in kept]:
+            model.graph.output.remove(other)
         model = keep_needed(model)
     is_gray = _takes_gray(model.graph)
     if is_gray:
@@ -295,9 +294,7 @@ def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
     others = [value for value in graph.output if value.name != chosen.name]
     for value in others:
         graph.output.remove(value)
-    if others:
-        left_out = ", ".join(value.name for value in others)
-        _log.warning(OTHERS_LEFT_OUT, request.address, chosen.name, left_out)
+    warn_left_out(request, chosen.name, [value.name for value in others])
     return chosen
 
 

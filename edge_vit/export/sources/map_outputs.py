@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,8 +19,6 @@ from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DENSE
 
 _MOST_SCALE = 4  # cells for each pixel of the input, along one side
-
-OTHERS_LEFT_OUT = "%s: output %s is used, left out: %s. For one of them add --output-name NAME"
 
 _log = logging.getLogger(__name__)
 
@@ -118,11 +116,18 @@ def take_map(
     others = [value for value in model.graph.output if value.name != name]
     for value in others:
         model.graph.output.remove(value)
-    if others:
-        left_out = ", ".join(value.name for value in others)
-        _log.warning(OTHERS_LEFT_OUT, request.address, name, left_out)
-        model = keep_needed(model)
+    warn_left_out(request, name, [value.name for value in others])
+    model = keep_needed(model) if others else model
     return model, name_map(request, name, shapes[name])
+
+
+def warn_left_out(request: SourceRequest, name: object, others: Sequence[object]) -> None:
+    """Report which outputs are left out beside `name`, where there are some."""
+    if others:
+        _log.warning(
+            "%s: output %s is used, left out: %s. For one of them add --output-name NAME",
+            *(request.address, name, ", ".join(map(str, others))),
+        )
 
 
 class MapModel(nn.Module):

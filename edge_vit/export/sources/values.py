@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
 from edge_vit.export.sources.map_outputs import (
-    OTHERS_LEFT_OUT,
     MapModel,
     MapOutput,
     choose_map,
     name_map,
+    warn_left_out,
 )
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
@@ -51,8 +50,6 @@ _OF_SIZE = re.compile(r"(?i)size|shape|height|width|pixel|dimension|match|resolu
 Key = str | int
 
 _DEEPEST = 4  # containers in containers
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,9 +364,7 @@ def _find_map(
     key = choose_map(request, shapes, image_size)
     if key is None:
         return None
-    if len(shapes) > 1:
-        left_out = ", ".join(str(other) for other in shapes if other != key)
-        _log.warning(OTHERS_LEFT_OUT, request.address, key, left_out)
+    warn_left_out(request, key, [other for other in shapes if other != key])
     return MapModel(module, None if is_single else key), name_map(request, key, shapes[key])
 
 
