@@ -220,13 +220,15 @@ def write_tables() -> None:
 
 
 def markdown(models: list[ModelEvidence]) -> str:
-    """Return the table of `models`, and below it what was noted."""
+    """Return the table of `models`, and below it the rows that were not measured."""
     grid = models_grid(models)
     lines = [f"| {' | '.join(('family', *grid.columns))} |", "|---" * (len(grid.columns) + 1) + "|"]
     lines += [
         f"| {' | '.join((model.family, *row))} |"
         for model, row in zip(models, grid.rows, strict=True)
     ]
+    if missing := sorted(f"`{row.name}`" for row in ROWS if not path_of(row.name).exists()):
+        lines += ["", f"Rows that were never measured: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
