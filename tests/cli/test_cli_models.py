@@ -45,6 +45,11 @@ def test_the_page_has_a_row_for_each_model():
         assert f"| {' | '.join((model.family, *row))} |" in page
 
 
+def figure(quality):
+    """Return the SQNR of the image in the middle, of older evidence that of all."""
+    return quality.sqnr_db if quality.median_db is None else quality.median_db
+
+
 @pytest.mark.parametrize("model", EVIDENCE, ids=lambda model: model.name)
 def test_evidence_holds_what_the_table_claims(model):
     assert model.parity_error < 1e-4
@@ -52,10 +57,11 @@ def test_evidence_holds_what_the_table_claims(model):
     assert set(model.engines) == ({"fp16", "int8"} if model.quantized_layers else {"fp16"})
     is_chosen = model.task == "detection"  # by scores: a query that is another is all error
     fp16 = model.quality["fp16 ort"]
-    assert (fp16.median_db or fp16.sqnr_db) > 40
+    assert figure(fp16) > 40
     for key in ("int8 ort", "int8 openvino") if model.quantized_layers else ():
-        assert model.quality[key].sqnr_db > (5 if is_chosen else 15)
-        assert model.quality[key].sqnr_db < fp16.sqnr_db, "INT8 layers hardly reach the output"
+        quality = model.quality[key]
+        assert figure(quality) > (5 if is_chosen else 20)
+        assert quality.sqnr_db < fp16.sqnr_db, "INT8 layers hardly reach the output"
     if model.decoding_error is not None:
         assert model.decoded_by
 
@@ -106,6 +112,7 @@ def test_the_evidence_is_made_again(model, benchmark, tmp_path):
     assert (again.blocks, again.linear_layers) == (model.blocks, model.linear_layers)
     assert again.quantized_layers == model.quantized_layers
     for key, quality in model.quality.items():
-        assert again.quality[key].sqnr_db == pytest.approx(quality.sqnr_db, abs=3)
+        if not (key == "int8 openvino" and model.task == "detection"):  # bfloat16 chooses others
+            assert figure(again.quality[key]) == pytest.approx(figure(quality), abs=3)
     for precision, engine in model.engines.items():
         assert bool(again.engines[precision].refused) == bool(engine.refused)
