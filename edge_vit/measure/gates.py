@@ -337,7 +337,7 @@ def _shares(differing: int, count: int) -> Bounds:
 def _counted(report: AccuracyReport, count: int, kind: str = "") -> str:
     """How many images decide, and that they are not all that there are, where they are not."""
     different = "" if report.deciding.num_images == report.num_images else "different "
-    return f"{count:,} {different}{kind}images"
+    return f"{count:,} {different}{kind}image{'' if count == 1 else 's'}"
 
 
 def _in_points(bounds: Interval) -> Interval:

@@ -136,7 +136,7 @@ def test_a_model_that_needs_more_than_images_says_what_to_wrap(tmp_path):
     save(tmp_path, transformers.BlipForConditionalGeneration(config))
     with pytest.raises(
         SpecError,
-        match=r"a BlipForConditionalGeneration does not run on images .*Wrap its vision_model",
+        match=r"a BlipForConditionalGeneration does not run on images .*wrap its vision_model",
     ):
         open_source(SourceRequest(f"hf:{tmp_path}"))
 

@@ -170,14 +170,14 @@ def test_loads_a_checkpoint(tmp_path):
         ("user_models:plain", {}, "Add --image-size 224 --mean 0.485,0.456,0.406 --std"),
         ("user_models:plain", {**SAID, "image_size": (9, 9)}, "made for 8 pixels. Add --image"),
         ("user_models:leaves", SAID, r"does not take float32 images .*: SystemExit: 0"),
-        ("user_models:pair", SAID, r"returns a tuple, expected one tensor\. Wrap it"),
+        ("user_models:pair", SAID, r"returns a tuple of 0 \(1, .*, expected one tensor\. Wrap it"),
         ("user_models:map_", SAID, r"returns \(1, 3, 5, 3\), expected \(batch, classes\)"),
         *(
             ("user_models:returns", {**SAID, "model_args": {"kind": kind}}, message)
             for kind, message in {
                 "classes": r"returns int64, expected logits .*Leave out .* argmax",
-                "two": r"returns a dict, expected one tensor\. Wrap it",
-                "best": r"returns a topk, expected one tensor\. Wrap it",
+                "two": r"returns a dict of \w+ \(1, .*, expected one tensor\. Wrap it",
+                "best": r"returns a topk of 0 \(1, .*, expected one tensor\. Wrap it",
                 "squeezed": r"returns \(\), expected \(batch, classes\)",
             }.items()
         ),

@@ -105,6 +105,13 @@ def test_an_evaluation_reads_the_truth(scenes, noise, outcome):
     assert (gate.outcome, gate.value) == (outcome, pytest.approx(100 * found["delta1_drop"].value))
 
 
+def test_one_image_is_no_plural_and_decides_nothing(scenes):
+    source = open_image_source(scenes, (), 1, truth=task_of(SPEC).truth_files(SPEC))
+    (report,) = evaluate(Inverse(SPEC), [Inverse(SPEC, "int8", 0.01)], SPEC, source)
+    gate = judge_accuracy(report, 0.5)
+    assert gate.outcome == "undecided" and " points on 1 image, " in gate.sentence
+
+
 def test_without_truth_the_reference_is_the_measure(scenes):
     source = open_image_source(scenes, has_truth=False)
     (report,) = evaluate(Inverse(SPEC), [Inverse(SPEC, "int8", 0.01)], SPEC, source)

@@ -119,9 +119,9 @@ def explain_refusal(model: nn.Module, address: str, error: SpecError) -> str:
     what = f"its {part}" if part else "the part of it that sees images"
     return (
         f"{address}: a {type(model).__name__} does not run on images alone "
-        f"({first_line(error.__cause__ or error)}). Wrap {what} in a module that takes images and "
-        "returns logits, features or a map, and export that with python:. Where only their size "
-        "is wrong, add --image-size"
+        f"({first_line(error.__cause__ or error)}). Add --image-size where only their size is "
+        f"wrong, or wrap {what} in a module that takes images and returns logits, features or a "
+        "map, and export that with python:"
     )
 
 

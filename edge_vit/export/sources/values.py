@@ -231,8 +231,10 @@ def _columns(address: str, output: object, names: tuple[str, ...], task: TaskNam
 def _width(address: str, output: object) -> int:
     """Return N of an output (B, N)."""
     if not isinstance(output, Tensor):
+        held = {k: tuple(v.shape) for k, v in _entries(output).items() if isinstance(v, Tensor)}
+        of = f" of {', '.join(f'{key} {shape}' for key, shape in held.items())}" if held else ""
         raise SpecError(
-            f"{address} returns a {type(output).__name__}, expected one tensor. Wrap it in a "
+            f"{address} returns a {type(output).__name__}{of}, expected one tensor. Wrap it in a "
             "module that returns the logits alone, and export that with python:"
         )
     if not output.is_floating_point():
