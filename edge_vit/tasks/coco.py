@@ -14,11 +14,11 @@ Entry = Mapping[str, Any]
 """An image or an annotation, as the file has it."""
 
 _WHAT = {
-    "bbox": "boxes",
-    "segmentation": "objects with masks",
     "segments_info": "panoptic segments, with their PNG files",
+    "segmentation": "objects with masks",
+    "bbox": "boxes",
 }
-"""What annotations are of, by the key that they have."""
+"""What annotations are of, by the first of the keys that they have."""
 
 
 class Annotated(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,14 @@ def test_damaged_annotations_count_as_bad_images(tmp_path):
     path.write_text(json.dumps({**data, "annotations": data["annotations"]}))
     with pytest.raises(SpecError, match="expected objects with masks: it has no 'segmentation'"):
         open_objects(path)
+
+
+def test_objects_are_no_segments_of_every_pixel(tmp_path):
+    spec = replace(QUERIES, task="panoptic_segmentation")
+    path = write_annotations(tmp_path, 1)
+    truth = task_of(spec).truth_files(spec)
+    with pytest.raises(SpecError, match="0: got objects with masks, expected panoptic segments"):
+        open_image_source(path, spec.labels, truth=truth)
 
 
 PYCOCOTOOLS = [
