@@ -46,19 +46,14 @@ class _Record:
 
 @dataclass(frozen=True)
 class Parity:
-    """How the exported graph compares with its reference, such as ``torch 2.14.1``.
+    """How the exported graph compares with its reference."""
 
-    `cosine_min` is the smallest cosine of two outputs for one image, `max_error` the largest
-    absolute difference, over the largest absolute output; `spread` the largest difference between
-    the outputs of two images, over the same.
-    """
-
-    reference: str
+    reference: str  # such as ``torch 2.14.1``
     images: str
     batches: tuple[int, ...]
-    cosine_min: float
-    max_error: float
-    spread: float
+    cosine_min: float  # smallest cosine of two outputs for one image
+    max_error: float  # largest absolute difference, over the largest absolute output
+    spread: float  # largest difference between the outputs of two images, over the same
 
 
 @dataclass(frozen=True)

@@ -92,19 +92,14 @@ class CameraPrediction:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a source's frames: `captured` is the sum of the others.
+    """What became of a source's frames."""
 
-    `answered` have a prediction; `dropped` were replaced by a newer frame, or still waited when the
-    loop ended; `failed` could not be decoded, preprocessed or run. `gathered`, of a model of clips,
-    are part of clips that end with other frames, or lie between the frames of clips.
-    """
-
-    captured: int = 0
+    captured: int = 0  # the sum of the others
     answered: int = 0
-    dropped: int = 0
-    failed: int = 0
+    dropped: int = 0  # replaced by a newer frame, or still waiting when the loop ended
+    failed: int = 0  # could not be decoded, preprocessed or run
     in_flight: int = 0
-    gathered: int = 0
+    gathered: int = 0  # part of clips that end with other frames, or between the frames of clips
 
 
 SourceState = Literal["opening", "running", "stale", "waiting", "ended"]

@@ -53,17 +53,13 @@ class Fan:
 
 @dataclass(frozen=True)
 class Clock:
-    """One clock and the limits it has now, in MHz; None where the system does not tell.
+    """One clock and the limits it has now, in MHz; None where the system does not tell."""
 
-    The name is ``gpu``, ``emc`` (memory) or ``cpu0``, ``cpu4``: the first core of each cluster.
-    A locked clock may not change, as after ``jetson_clocks``.
-    """
-
-    name: str
+    name: str  # ``gpu``, ``emc`` (memory) or ``cpu0``, ``cpu4``: the first core of each cluster
     mhz: float | None
     min_mhz: float | None
     max_mhz: float | None
-    is_locked: bool | None
+    is_locked: bool | None  # whether it may not change, as after ``jetson_clocks``
 
 
 @dataclass(frozen=True)

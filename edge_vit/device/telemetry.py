@@ -18,19 +18,15 @@ GPU_ON_A_DESK = "gpu (NVML)"
 
 @dataclass(frozen=True)
 class Telemetry:
-    """One reading, at a time of a monotonic clock; what is not known is None or left out.
+    """One reading; what is not known is None or left out."""
 
-    `power_w` is the sum of the rails in `power_source`: of a Jetson's module or board, on a desk of
-    the GPU alone. `throttling` holds the reasons for which the machine is slowed down right now.
-    """
-
-    at_s: float
-    power_w: float | None
-    power_source: str
+    at_s: float  # of a monotonic clock
+    power_w: float | None  # of a Jetson's module or board, on a desk of the GPU alone
+    power_source: str  # the rails that it is the sum of
     rails_w: dict[str, float]
     temperatures_c: dict[str, float]
     clocks_mhz: dict[str, float]
-    throttling: tuple[str, ...]
+    throttling: tuple[str, ...]  # reasons for which it is slowed down right now
     num_throttle_events: int
 
 

@@ -37,9 +37,7 @@ class Measured:
 class Entry:
     """One precision on one backend of one report: a point of the plot, a row of the table.
 
-    Figures of the latency or the accuracy are None where the report has none; `p99_ms` also where
-    too few runs were timed, `top1` also without labels. `conditions` are those of the latency,
-    `data` those of the accuracy: what has to be alike.
+    Figures of the latency or the accuracy are None where the report has none.
     """
 
     report: str
@@ -48,14 +46,14 @@ class Entry:
     backend: str
     precision: Precision
     p50_ms: float | None = None
-    p99_ms: float | None = None
+    p99_ms: float | None = None  # also where too few runs were timed
     throughput_ips: float | None = None
     num_runs: int | None = None
-    top1: float | None = None
+    top1: float | None = None  # also without labels
     agreement: float | None = None
     num_images: int | None = None
-    conditions: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)  # that latencies have to share
+    data: Mapping[str, str] = field(default_factory=dict)  # that accuracies have to share
 
     @property
     def place(self) -> str:
@@ -67,17 +65,16 @@ class Entry:
 class Change:
     """How one entry stands to its counterpart in the first report.
 
-    `value` is the ratio of the medians, or points of accuracy lost, with its 95 % interval; None
-    where conditions are `unlike`, as is `difference`. Both places are precision and backend.
+    `value`, its 95 % interval and `difference` are None where conditions are `unlike`.
     """
 
     report: str
-    place: str
+    place: str  # precision and backend
     base: str
     base_place: str
     measure: str
     difference: Word | None
-    value: float | None
+    value: float | None  # the ratio of the medians, or points of accuracy lost
     low: float | None
     high: float | None
     unlike: tuple[str, ...]

@@ -29,20 +29,15 @@ from edge_vit.tasks import task_of
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be evaluated, in words that another process or machine understands too.
+    """What is to be evaluated, in words that another process or machine understands too."""
 
-    `bundle` and `data` are paths; `precision` is the smallest that the bundle has where None;
-    `num_images` are spread evenly, all where None; `max_bad` may be left out because they cannot be
-    read.
-    """
-
-    bundle: str
-    data: str
-    precision: Precision | None = None
+    bundle: str  # path of it
+    data: str  # path, or another address
+    precision: Precision | None = None  # None for the smallest that the bundle has
     backend: str = "auto"
     options: SessionOptions = DEFAULT_OPTIONS
-    num_images: int | None = None
-    max_bad: MaxBad = DEFAULT_MAX_BAD
+    num_images: int | None = None  # spread evenly; None for all
+    max_bad: MaxBad = DEFAULT_MAX_BAD  # that may be left out because they cannot be read
 
 
 class Evaluator:

@@ -36,19 +36,14 @@ NUM_TIMED_IMAGES = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """How to time one session.
+    """How to time one session."""
 
-    `scenario` is one of `SCENARIOS`; `batch_size` that of the graph, or 1, where None; `iterations`
-    the least number of timed runs, 200 where None, or 1 with a duration; `duration_s` the least
-    time that they take; `warmup` the runs before them; `fps` the runs per second where paced.
-    """
-
-    scenario: str = "saturated"
-    batch_size: int | None = None
-    iterations: int | None = None
-    duration_s: float = 0.0
-    warmup: int = 10
-    fps: float = 30.0
+    scenario: str = "saturated"  # one of `SCENARIOS`
+    batch_size: int | None = None  # None for that of the graph, or 1
+    iterations: int | None = None  # timed runs at least; None for 200, or 1 with a duration
+    duration_s: float = 0.0  # that they take at least
+    warmup: int = 10  # runs before them
+    fps: float = 30.0  # runs per second where paced
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:

@@ -38,17 +38,14 @@ WIDE_PIXELS, NUM_COLOURS = 584, 128
 
 @dataclass(frozen=True, eq=False)
 class SeenImage:
-    """An image as the model saw it: uint8 (height, width, 3) RGB, preprocessed, and its digest.
+    """An image as the model saw it."""
 
-    `index` is its place in the data, `truth` what the data says beside a class, or instead of one.
-    """
-
-    index: int
+    index: int  # its place in the data
     name: str
-    pixels: UInt8Array
+    pixels: UInt8Array  # uint8 (height, width, 3) RGB, preprocessed
     label: int | None
     digest: str
-    truth: object = None
+    truth: object = None  # what the data says beside a class, or instead of one
 
 
 @dataclass(frozen=True)

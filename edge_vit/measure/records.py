@@ -151,17 +151,12 @@ class CalibrationImages:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Images that show one picture, and the one of each that counts.
+    """Images that show one picture, and the one of each that counts."""
 
-    `leaders` is the row of the image that stands for each picture, `labels` its label (-1 where
-    none is known, `CONFLICTING` where several are) and `is_calibrated_on` whether calibration saw
-    it, (pictures,) each; `cluster_of` the picture of each image, (images,).
-    """
-
-    leaders: IntArray
-    cluster_of: IntArray
-    labels: IntArray
-    is_calibrated_on: BoolArray
+    leaders: IntArray  # (pictures,): the row of the image that stands for each
+    cluster_of: IntArray  # (images,): the picture of each
+    labels: IntArray  # (pictures,): -1 where none is known, `CONFLICTING` where several are
+    is_calibrated_on: BoolArray  # (pictures,): whether calibration saw it
     num_exact_copies: int
 
 

@@ -33,21 +33,16 @@ Confusion = Mapping[tuple[int, int], int]
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """What is known of a model and its data beside the records of the images.
+    """What is known of a model and its data beside the records of the images."""
 
-    `reference` is precision and backend; `num_outputs` counts classes, labels, scores or channels;
-    `labels` and `data_labels` are the class names of the model and of the data. `mean_score` is
-    that of the first predictions on labelled images, `accuracy` that on the same images.
-    """
-
-    reference: str
+    reference: str  # precision and backend
     task: TaskName
     activation: Activation
-    num_outputs: int
-    labels: tuple[str, ...] = ()
-    data_labels: tuple[str, ...] = ()
-    mean_score: float | None = None
-    accuracy: float | None = None
+    num_outputs: int  # classes, labels, scores or channels
+    labels: tuple[str, ...] = ()  # class names of the model
+    data_labels: tuple[str, ...] = ()  # class names of the data
+    mean_score: float | None = None  # of the first predictions on labelled images
+    accuracy: float | None = None  # on the same images
 
     @property
     def name(self) -> str:

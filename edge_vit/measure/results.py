@@ -23,14 +23,9 @@ FindingOutcome = Literal["note", "undecided", "fail"]
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine and the packages of a measurement; "" is what the machine does not tell.
+    """The machine and the packages of a measurement; "" is what the machine does not tell."""
 
-    `device` is the processor as the system names it, `cuda` the version of the toolkit,
-    `l4t` the release of Jetson Linux, `power_mode` that of a Jetson. `clocks_locked` is None where
-    it is not known.
-    """
-
-    device: str
+    device: str  # the processor as the system names it
     instruction_sets: tuple[str, ...]
     num_cores: int
     memory_gib: float
@@ -40,11 +35,11 @@ class Environment:
     gpu: str = ""
     compute_capability: str = ""
     driver: str = ""
-    cuda: str = ""
+    cuda: str = ""  # version of the toolkit
     tensorrt: str = ""
-    l4t: str = ""
-    power_mode: str = ""
-    clocks_locked: bool | None = None
+    l4t: str = ""  # release of Jetson Linux
+    power_mode: str = ""  # of a Jetson
+    clocks_locked: bool | None = None  # where it is known
 
 
 @dataclass(frozen=True)
@@ -61,15 +56,11 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class Percentile:
-    """One percentile of the latency, with its two-sided 95 % interval by order statistics.
-
-    `ms` is None where fewer than ten runs lie beyond the percentile, an end where the sample has
-    none.
-    """
+    """One percentile of the latency, with its two-sided 95 % interval by order statistics."""
 
     percent: float
-    ms: float | None
-    low_ms: float | None
+    ms: float | None  # None where fewer than ten runs lie beyond it
+    low_ms: float | None  # None, as the other end, where the sample has none
     high_ms: float | None
 
 
@@ -90,14 +81,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Time to the first prediction of a fresh process, in reports of version 0.2.0 and before.
+    """Time to the first prediction of a fresh process, in reports of version 0.2.0 and before."""
 
-    `process_ms` is starting Python and importing edge-vit, `load_ms` importing the backend and
-    loading the model.
-    """
-
-    process_ms: float
-    load_ms: float
+    process_ms: float  # starting Python and importing edge-vit
+    load_ms: float  # importing the backend and loading the model
     first_run_ms: float
     memory_peak_mib: float | None
 
@@ -121,13 +108,7 @@ class TimingWarning:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """How long one `Session.run` takes, input and output copies included.
-
-    `samples_ms` are the timed runs in order, at most the first 100,000; `interleaved_with` the
-    precisions that took turns with this one, `num_openings` how often the session was opened anew.
-    `variation` is standard deviation over mean, `timed_on` is ``noise`` or where images came from.
-    `scenario` is ``saturated`` or ``paced``; reports of older versions may hold other ones.
-    """
+    """How long one `Session.run` takes, input and output copies included."""
 
     backend: str
     precision: Precision
@@ -137,10 +118,10 @@ class LatencyReport:
     iterations: int
     latency_ms: LatencySummary
     throughput_ips: float
-    samples_ms: tuple[float, ...]
-    interleaved_with: tuple[Precision, ...]
+    samples_ms: tuple[float, ...]  # the timed runs in order, at most the first 100,000
+    interleaved_with: tuple[Precision, ...]  # what took turns with this one
     environment: Environment
-    scenario: str = "saturated"
+    scenario: str = "saturated"  # or ``paced``; reports of older versions may hold other ones
     label: str = ""
     interval_ms: float | None = None
     percentiles: tuple[Percentile, ...] = ()
@@ -149,12 +130,12 @@ class LatencyReport:
     cold_start: ColdStart | None = None
     energy: Energy | None = None
     warnings: tuple[TimingWarning, ...] = ()
-    variation: float | None = None
-    timed_on: str = "noise"
+    variation: float | None = None  # standard deviation over mean
+    timed_on: str = "noise"  # or where images came from
     is_on_gpu: bool = False
     provider: str = ""
     cuda_graph: bool | None = None
-    num_openings: int = 1
+    num_openings: int = 1  # how often the session was opened anew
 
 
 @dataclass(frozen=True)
@@ -196,20 +177,15 @@ class LabelAgreement:
 
 @dataclass(frozen=True)
 class ScoreError:
-    """One numeric score of a regression model, candidate against reference.
-
-    `mean_error` is the mean absolute difference in the score's own unit, `error_deviation` its
-    standard deviation over images, `spread` that of the reference's values. `above` counts images
-    where the reference reaches the threshold, `same_side` is the share where both are on one side.
-    """
+    """One numeric score of a regression model, candidate against reference."""
 
     index: int
     label: str
-    mean_error: float
-    error_deviation: float
-    spread: float
-    above: int
-    same_side: float
+    mean_error: float  # mean absolute difference in the score's own unit
+    error_deviation: float  # its standard deviation over images
+    spread: float  # standard deviation of the reference's values
+    above: int  # images where the reference reaches the threshold
+    same_side: float  # share of the images where both are on one side of it
 
 
 @dataclass(frozen=True)
@@ -226,21 +202,19 @@ class Evidence:
     """Counts of the images that decide: each different picture once, none that calibrated.
 
     The first five fields count all pictures, the others those that calibration did not see.
-    Pictures that come with more than one label (`num_conflicting`) are taken as unlabelled.
-    `num_lost` are labelled and only the reference is right, `num_gained` the opposite.
     """
 
     num_distinct: int
     num_exact_copies: int
     num_near_copies: int
-    num_conflicting: int
+    num_conflicting: int  # that come with more than one label, and are taken as unlabelled
     num_calibrated_on: int
     num_images: int
     num_labelled: int
     num_agreeing: int
     num_reference_right: int
-    num_lost: int
-    num_gained: int
+    num_lost: int  # labelled, and only the reference is right
+    num_gained: int  # the opposite
 
 
 @dataclass(frozen=True)
@@ -248,18 +222,12 @@ class AccuracyReport:
     """How the predictions of one precision compare with the reference's, on the same images.
 
     Rates are from 0 to 1; None where the data has no labels or the task has no classes.
-
-    ``docs/statistics.md`` defines every number. `reference` is precision and backend, ``fp32 ort``;
-    `sqnr_db` is None where all outputs are equal to the last bit. `data_digest` names the images
-    as the model saw them, whatever their order; files of format 1 have another one. `worst` are the
-    images of largest divergence, worst first. Both confusions are (true class, predicted class, how
-    many). `evidence` is None in reports of format 3 and before, where every image counts, and
-    `drop_bootstrap` in all but those of older versions.
+    ``docs/statistics.md`` defines every number.
     """
 
     backend: str
     precision: Precision
-    reference: str
+    reference: str  # precision and backend, ``fp32 ort``
     num_images: int
     num_labelled: int
     top1: float | None
@@ -270,27 +238,27 @@ class AccuracyReport:
     num_agreeing: int
     cosine_mean: float
     cosine_min: float
-    sqnr_db: float | None
+    sqnr_db: float | None  # None where all outputs are equal to the last bit
     kl_mean: float | None
     num_lost: int
     num_gained: int
     data: str
-    data_digest: str
+    data_digest: str  # of the images as the model saw them, in any order; another in format 1
     num_calibrated_on: int
-    worst: tuple[Disagreement, ...]
+    worst: tuple[Disagreement, ...]  # images of largest divergence, worst first
     environment: Environment
     agreement_interval: tuple[float, float] | None = None
     most_drop: float | None = None
     drop: float | None = None
     drop_interval: tuple[float, float] | None = None
-    drop_bootstrap: tuple[float, float] | None = None
+    drop_bootstrap: tuple[float, float] | None = None  # in reports of older versions
     mcnemar_p: float | None = None
     ece: float | None = None
     reference_ece: float | None = None
     kl_p99: float | None = None
     cosine_p1: float | None = None
     per_class: tuple[ClassAccuracy, ...] = ()
-    confusion: tuple[tuple[int, int, int], ...] = ()
+    confusion: tuple[tuple[int, int, int], ...] = ()  # (true class, predicted class, how many)
     reference_confusion: tuple[tuple[int, int, int], ...] = ()
     task: TaskName | None = None
     per_label: tuple[LabelAgreement, ...] = ()
@@ -298,7 +266,7 @@ class AccuracyReport:
     scores: tuple[ScoreError, ...] = ()
     num_bad: int = 0
     notes: tuple[str, ...] = ()
-    evidence: Evidence | None = None
+    evidence: Evidence | None = None  # None up to format 3, where every image counts
     findings: tuple[Finding, ...] = ()
     measures: dict[str, MeasureValue] = field(default_factory=dict)
 
@@ -316,23 +284,22 @@ class AccuracyReport:
 
 @dataclass(frozen=True)
 class Gate:
-    """One limit and how a precision stands to it; `name` is the option that sets it.
+    """One limit and how a precision stands to it.
 
-    `limit` and `value` are in points, percent, a ratio, milliseconds or decibels. For accuracy each
-    bound holds alone with `confidence`; for times both are an interval of it. `images_needed` and
-    `runs_needed` would decide an undecided gate, at the rates seen so far. `confidence` is such
-    that all that was compared at once, and every earlier look, err in at most 5 of 100 together.
+    For accuracy each bound holds alone with `confidence`; for times both are an interval of it. It
+    is such that all that was compared at once, and every earlier look, err in at most 5 of 100
+    together.
     """
 
-    name: str
+    name: str  # of the option that sets it
     precision: Precision
     outcome: Outcome
-    limit: float
+    limit: float  # as `value`, in points, percent, a ratio, milliseconds or decibels
     value: float | None
     low: float | None
     high: float | None
     sentence: str
-    images_needed: int | None = None
+    images_needed: int | None = None  # that would decide it, at the rates seen so far
     runs_needed: int | None = None
     backend: str = ""
     confidence: float = 0.95
@@ -343,7 +310,6 @@ class Verdict:
     """Which precision to ship and on which backend, and why.
 
     ``pass`` only where every gate of the candidate passes and no finding questions the evaluation.
-    `look` is the number of this look at the same candidate, from 1.
     """
 
     candidate: Precision
@@ -354,7 +320,7 @@ class Verdict:
     backend: str = ""
     recommended_backend: str = ""
     findings: tuple[Finding, ...] = ()
-    look: int = 1
+    look: int = 1  # number of this look at the same candidate
 
     @property
     def exit_status(self) -> int:

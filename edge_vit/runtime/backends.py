@@ -23,18 +23,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backend:
-    """A runtime of models, in a `module` that is imported when a session is opened.
+    """A runtime of models."""
 
-    It needs `package` or one of `others`, and has an `opener`:
-    ``(bundle, precision, options, progress) -> Session``.
-    """
-
-    module: str
-    package: str
+    module: str  # that is imported when a session is opened
+    package: str  # that it needs, or one of `others`
     help: str
     is_on_cpu: bool = True
     others: tuple[str, ...] = ()
-    opener: str = "open_backend"
+    opener: str = "open_backend"  # ``(bundle, precision, options, progress) -> Session``
 
     @property
     def is_installed(self) -> bool:

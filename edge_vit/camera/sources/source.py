@@ -14,13 +14,10 @@ PLAUSIBLE_NS = 10 * 10**9
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """One picture, uint8 (height, width, 3) RGB, which belongs to the caller.
+    """One picture, which belongs to the caller."""
 
-    `captured_ns` is when it was taken, in `time.monotonic_ns`; None for when it was handed over.
-    """
-
-    pixels: UInt8Array
-    captured_ns: int | None = None
+    pixels: UInt8Array  # uint8 (height, width, 3) RGB
+    captured_ns: int | None = None  # in `time.monotonic_ns`; None for when it was handed over
     clock: CaptureClock = "arrival"
 
 
@@ -60,9 +57,9 @@ class SourceMaker:
     """Makes a source, not open yet, as often as it is lost.
 
     Of a live source the newest frame counts, and it is opened anew when it was lost; else every
-    frame counts, and it is read once. `name` is its address without a password.
+    frame counts, and it is read once.
     """
 
-    name: str
+    name: str  # its address without a password
     is_live: bool
     make: Callable[[], FrameSource]

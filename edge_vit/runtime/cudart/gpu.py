@@ -47,18 +47,14 @@ _THREAD_LOCAL = 1  # cudaStreamCaptureMode
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """Facts of a GPU that sessions depend on; versions are (major, minor).
-
-    An integrated GPU shares one memory with the CPU, as on a Jetson; one that can map reads and
-    writes pinned host memory. `driver` is the newest CUDA version that the driver knows.
-    """
+    """Facts of a GPU that sessions depend on; versions are (major, minor)."""
 
     index: int
     name: str
     compute_capability: tuple[int, int]
-    is_integrated: bool
-    can_map: bool
-    driver: tuple[int, int]
+    is_integrated: bool  # whether it shares one memory with the CPU, as on a Jetson
+    can_map: bool  # whether it reads and writes pinned host memory
+    driver: tuple[int, int]  # the newest CUDA that it knows
     runtime: tuple[int, int]
 
 

@@ -38,32 +38,23 @@ _TYPE_FIELDS = ("format/datatype", "datatype", "format")
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product or convolution, and its multiply-adds in a run of one image.
-
-    Of a graph with a fixed batch, in a run of that batch.
-    """
+    """A matrix product or convolution."""
 
     precision: Precision
-    macs: int
+    macs: int  # multiply-adds in a run of one image; of a graph with a fixed batch, of that
 
 
 @dataclass(frozen=True)
 class EngineAudit:
-    """The precision that each part computes in; numbers that are None are not known before a build.
-
-    `layers` counts the computing layers by precision, `products` are named like the graph's nodes,
-    such as ``block3/fc1``. `num_reformats` layers only change a tensor's type or order, the
-    attention of `num_fused` blocks is one kernel, and `num_named` products are named by the built
-    engine's layers; the others are the network's.
-    """
+    """The precision of each part; numbers that are None are not known before a build."""
 
     witness: Literal["network", "engine"]
-    layers: Mapping[str, int]
-    products: Mapping[str, Product]
-    num_reformats: int | None = None
-    num_fused: int | None = None
+    layers: Mapping[str, int]  # computing layers by precision
+    products: Mapping[str, Product]  # named like the graph's nodes, such as ``block3/fc1``
+    num_reformats: int | None = None  # layers that only change a tensor's type or order
+    num_fused: int | None = None  # blocks whose attention is one kernel
     num_blocks: int = 0
-    num_named: int | None = None
+    num_named: int | None = None  # products that the engine's layers name; else the network's
 
     @property
     def macs(self) -> dict[Precision, int]:
@@ -136,15 +127,11 @@ def audit_engine(text: str, network: EngineAudit) -> EngineAudit:
 
 @dataclass(frozen=True)
 class Asked:
-    """The precisions that a bundle asks for in one of its graphs.
-
-    `exceptions` are nodes that are asked for in a wider precision. Of a quantized format, layers
-    that are not `quantized` are asked for in the format around it.
-    """
+    """The precisions that a bundle asks for in one of its graphs."""
 
     precision: Precision
-    exceptions: Mapping[str, Precision]
-    quantized: frozenset[str]
+    exceptions: Mapping[str, Precision]  # nodes that are asked for in a wider one
+    quantized: frozenset[str]  # layers; the others are asked for in the format around
 
     def of(self, node: str) -> Precision:
         """Return the widest precision that the product of `node` should compute in."""

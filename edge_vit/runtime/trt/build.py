@@ -47,22 +47,18 @@ class Builder:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """One plan to build, as the child gets it.
-
-    The plan replaces whatever is at `plan_path`. No `batches` are those of a graph whose batch is
-    fixed, no `targets` the GPU at hand, no `workspace_bytes` TensorRT's own limit.
-    """
+    """One plan to build, as the child gets it."""
 
     backend: TrtBackend
     device: int
     onnx_path: str
     onnx_digest: str
-    plan_path: str
-    batches: Batches | None
+    plan_path: str  # what is there is replaced
+    batches: Batches | None  # None of a graph whose batch is fixed
     optimization_level: int | None
-    targets: tuple[str, ...]
+    targets: tuple[str, ...]  # none for the GPU at hand
     timing_cache: str = ""
-    workspace_bytes: int | None = None
+    workspace_bytes: int | None = None  # None for TensorRT's own limit
     has_weights_beside: bool = False
 
 

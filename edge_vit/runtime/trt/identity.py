@@ -21,19 +21,15 @@ _MAX_LEVEL = 5
 
 @dataclass(frozen=True)
 class Hardware:
-    """The GPU that is here, such as ``sm_87`` by its compute capability; empty for none.
-
-    `driver` is the newest CUDA version that the driver knows, `cuda` the major version of the
-    runtime; an integrated GPU shares the CPU's memory. `why_none` is CUDA's reason for no GPU.
-    """
+    """The GPU that is here; empty for none."""
 
     gpu: str = ""
-    compute_capability: str = ""
-    driver: str = ""
-    cuda: str = ""
-    is_integrated: bool = False
+    compute_capability: str = ""  # such as ``sm_87``
+    driver: str = ""  # the newest CUDA version that it knows
+    cuda: str = ""  # major version of the runtime
+    is_integrated: bool = False  # and shares the CPU's memory
     free_bytes: int = 0
-    why_none: str = ""
+    why_none: str = ""  # CUDA's reason
 
     @property
     def is_here(self) -> bool:
@@ -109,20 +105,19 @@ class EngineOptions:
 class EngineIdentity:
     """All that decides what is in a plan and where it may run.
 
-    `onnx_digest` is the SHA-256 of the graph, `targets` are compute capabilities. GPU, driver and
-    CUDA (see `Hardware`) are empty for RTX, whose plans are compiled to the end on any GPU of a
-    target. No `batches` are those of a graph whose batch is fixed.
+    GPU, driver and CUDA are empty for RTX, whose plans are compiled to the end on any GPU of a
+    target.
     """
 
     precision: Precision
-    onnx_digest: str
+    onnx_digest: str  # SHA-256 of the graph
     backend: str
     version: str
     gpu: str
-    targets: tuple[str, ...]
+    targets: tuple[str, ...]  # compute capabilities
     driver: str
     cuda: str
-    batches: Batches | None
+    batches: Batches | None  # None of a graph whose batch is fixed
     optimization_level: int | None
 
     @property

@@ -24,16 +24,13 @@ _DTYPES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """One input or output of an engine; -1 in its shape is a dynamic dimension.
-
-    An input with a dynamic dimension has a profile: the shapes that the engine was built for.
-    """
+    """One input or output of an engine."""
 
     name: str
     is_input: bool
     dtype: str
-    shape: Shape
-    profile: ShapeRange | None = None
+    shape: Shape  # -1 is a dynamic dimension
+    profile: ShapeRange | None = None  # of an input with one: what the engine was built for
 
 
 class Context:

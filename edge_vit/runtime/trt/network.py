@@ -24,26 +24,20 @@ class OutOfMemoryError(BackendError):
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """One tensor of a network, of a type in TensorRT's words, such as ``HALF``.
-
-    The shape has -1 for a dynamic dimension, and is () where not even the rank is known.
-    """
+    """One tensor of a network."""
 
     name: str
-    dtype: str
-    shape: Shape
+    dtype: str  # in TensorRT's words, such as ``HALF``
+    shape: Shape  # -1 is a dynamic dimension; () where not even the rank is known
 
 
 @dataclass(frozen=True)
 class NetworkLayer:
-    """One layer of a parsed network, named like its ONNX node or by the parser.
-
-    `kind` is in TensorRT's words, such as ``MATRIX_MULTIPLY``; `inputs` include constants.
-    """
+    """One layer of a parsed network, named like its ONNX node or by the parser."""
 
     name: str
-    kind: str
-    inputs: tuple[TensorFacts, ...]
+    kind: str  # in TensorRT's words, such as ``MATRIX_MULTIPLY``
+    inputs: tuple[TensorFacts, ...]  # constants included
     outputs: tuple[TensorFacts, ...]
 
 
@@ -58,15 +52,12 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """Settings of the builder, beyond the graph; None for TensorRT's own, or for no timing cache.
+    """Settings of the builder, beyond the graph; None for TensorRT's own, or no timing cache."""
 
-    `profile` holds the shapes of the inputs with a dynamic dimension; `targets` are for RTX alone.
-    """
-
-    profile: Mapping[str, ShapeRange] = field(default_factory=dict)
+    profile: Mapping[str, ShapeRange] = field(default_factory=dict)  # of inputs of dynamic shape
     optimization_level: int | None = None
     workspace_bytes: int | None = None
-    targets: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()  # for RTX alone
     timing_cache: bytes | None = None
 
 
