@@ -52,9 +52,12 @@ class Bundle:
         """Return the bundle at `path`, or raise an ArtifactError; reads the manifest alone."""
         path = Path(path)
         if not path.is_dir():
-            what = "is a file, not a folder" if path.exists() else "does not exist"
+            if path.exists():
+                raise ArtifactError(
+                    f"bundle {path} is a file, expected a folder that edgevit export has made"
+                )
             raise ArtifactError(
-                f"bundle {path} {what}. Make one with: edgevit export MODEL -o {path}"
+                f"bundle {path} does not exist. Make one with: edgevit export MODEL -o {path}"
             )
         data = _read_manifest(path)
         manifest = Manifest.from_bytes(data, str(path / MANIFEST), str(path))
@@ -333,10 +336,15 @@ def _read_manifest(path: Path) -> bytes:
             continue
         except OSError as error:
             raise ArtifactError(f"{place} cannot be read: {error.strerror}") from None
-    raise ArtifactError(
-        f"{path} holds no {MANIFEST}: not a bundle, or one that was never finished. "
-        f"Remove it, then run: edgevit export MODEL -o {path}"
-    )
+    if (path / "onnx").is_dir():
+        raise ArtifactError(
+            f"{path} holds no {MANIFEST}: a bundle that was never finished. "
+            f"Remove it, then run: edgevit export MODEL -o {path}"
+        )
+    places = (path.resolve().parent, *sorted(path.iterdir()))
+    near = next((p for p in places if any(map(Path.is_file, manifest_paths(p)))), None)
+    advice = f". {near} is one" if near else ", expected a folder that edgevit export has made"
+    raise ArtifactError(f"{path} is no bundle, it holds no {MANIFEST}{advice}")
 
 
 def _how_to_make(name: str, path: Path) -> str:

@@ -108,8 +108,20 @@ def test_says_how_to_make_a_missing_bundle(tmp_path):
 
 
 def test_refuses_a_file_for_a_bundle(bundle):
-    with pytest.raises(ArtifactError, match="is a file, not a folder"):
+    with pytest.raises(ArtifactError, match="is a file, expected a folder that edgevit"):
         Bundle.open(bundle.path / MANIFEST)
+
+
+def test_a_folder_of_something_else_is_not_to_be_removed(bundle, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"photos is no bundle, .* expected a folder") as error:
+        Bundle.open(photos)
+    assert "emove" not in str(error.value)
+    for near in (bundle.path.parent, bundle.path / "onnx"):
+        with pytest.raises(ArtifactError, match=rf"no bundle.*{bundle.path.name} is one$"):
+            Bundle.open(near)
 
 
 def test_recognises_a_half_written_bundle(bundle):
