@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edge_vit.errors import SpecError
+from edge_vit.graph.edit import replace_value
 from edge_vit.graph.large import Spill, to_proto
+from edge_vit.graph.walk import array_of, data_input, dims_of
 from edge_vit.spec import TensorSpec
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -68,6 +71,7 @@ def trace_module(
             f"{' '.join(_COLOUR.sub('', str(cause)).split())[:300]}"
         ) from None
     assert program is not None
+    _drop_idle_squeezes(program.model.graph)
     proto = to_proto(program.model, spill)
     # onnxscript's rules keep the graph that they saw last, and its inputs count what they were.
     graph = program.model.graph
@@ -77,9 +81,22 @@ def trace_module(
     if batch is None and size.HasField("dim_value"):  # the exporter's own, silent way out
         raise SpecError(
             f"{type(module).__name__} works at one batch size alone, its forward or a constant in "
-            "it says which. Add --static-batch N with that size"
+            "it says which, as len(x) does in place of x.shape[0]. Add --static-batch N with that "
+            "size"
         )
     return proto
+
+
+def _drop_idle_squeezes(graph: ir.Graph) -> None:
+    """Take off each Squeeze of an axis that is not 1, which torch lets pass and ONNX does not."""
+    for node in list(graph):
+        axes = node.inputs[1] if node.op_type == "Squeeze" and len(node.inputs) == 2 else None
+        if axes is None or axes.const_value is None:
+            continue
+        sides = dims_of(data_input(node))
+        if any(isinstance(sides[i], int) and sides[i] != 1 for i in array_of(axes).reshape(-1)):
+            replace_value(node.outputs[0], data_input(node))
+            graph.remove(node, safe=True)
 
 
 @contextlib.contextmanager

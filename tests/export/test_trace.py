@@ -127,3 +127,13 @@ def test_what_cannot_be_traced_is_one_line(module, message, capfd, caplog):
     assert len(str(error.value)) < 600
     assert capfd.readouterr() == ("", "")
     assert warnings_in(caplog) == []
+
+
+class IdleSqueeze(torch.nn.Module):
+    def forward(self, x):
+        return x.squeeze(1).flatten(2).mean(2)
+
+
+def test_a_squeeze_that_does_nothing_is_left_out():
+    graph = trace_module(IdleSqueeze(), (4, 4)).graph
+    assert "Squeeze" not in {node.op_type for node in graph.node}

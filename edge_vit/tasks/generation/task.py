@@ -127,7 +127,8 @@ class Denoising(Generation):
             raise SpecError(
                 f"inputs of {spec.name}: got {got}, expected {LATENTS} float32 (batch, channels, "
                 f"height, width), {TIMESTEPS} (batch), and {LABELS} int64 (batch) where it takes "
-                "classes"
+                "classes. Keep what else it is fed, such as the embedding of a prompt, in the "
+                "model as a buffer; of several prompts labels choose one"
             )
         if (
             len(output) != 4
