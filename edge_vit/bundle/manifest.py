@@ -33,26 +33,20 @@ WEIGHTS = ".data"
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of the bundle: SHA-256 of its bytes and of those of each file it was made from.
-
-    `made_by` holds name and version of each tool that took part.
-    """
+    """One file of the bundle."""
 
     sha256: str
     num_bytes: int
-    parents: tuple[str, ...] = ()
-    made_by: Mapping[str, str] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()  # SHA-256 of each file that it was made from
+    made_by: Mapping[str, str] = field(default_factory=dict)  # tools that took part, by version
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Contents of a bundle: the model's facts, and each portable file by its path inside.
-
-    `created` is in UTC, ISO 8601.
-    """
+    """Contents of a bundle: the model's facts, and each portable file by its path inside."""
 
     format: int
-    created: str
+    created: str  # UTC, ISO 8601
     spec: ModelSpec
     artifacts: Mapping[str, Artifact]
 

@@ -27,18 +27,17 @@ STAGES = ("receive", "wait", "preprocess", "queue", "infer", "finish")
 class Stamps:
     """When a frame reached each stage, nanoseconds; 0 for a stage that it has not reached.
 
-    The first seven are the ends of `STAGES` in order, from the capture, by `clock`, to the complete
-    prediction, before any sink. `captured_unix_ns` is the capture in wall time, since 1970.
+    The first seven are the ends of `STAGES` in order, up to the prediction, before any sink.
     """
 
-    captured_ns: int
+    captured_ns: int  # by `clock`
     received_ns: int
     preprocess_start_ns: int = 0
     preprocess_end_ns: int = 0
     infer_start_ns: int = 0
     infer_end_ns: int = 0
     predicted_ns: int = 0
-    captured_unix_ns: int = 0
+    captured_unix_ns: int = 0  # in wall time, since 1970
     clock: CaptureClock = "arrival"
 
     @property

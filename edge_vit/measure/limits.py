@@ -15,18 +15,14 @@ another model, whatever its accuracy on these images."""
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a verdict; what is None is not asked.
-
-    `max_error` is of a regression model's scores against fp32: the mean absolute difference, in
-    percent of the spread of fp32's values.
-    """
+    """Limits of a verdict; what is None is not asked."""
 
     max_drop: float = 0.5  # of accuracy against fp32, in points (percent of the images)
     min_speedup: float = 1.05  # median latency of the baseline over that of the candidate
     min_agreement: float | None = MIN_AGREEMENT  # with fp32's prediction, percent of the images
     max_p99_ms: float | None = None
     max_slowdown: float = 1.05  # median latency over that of an earlier report, where there is one
-    max_error: float = MAX_ERROR
+    max_error: float = MAX_ERROR  # of scores: mean difference in percent of fp32's spread
 
     def __post_init__(self) -> None:
         agreement, p99_ms = self.min_agreement, self.max_p99_ms

@@ -128,27 +128,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class PartialAccuracy:
-    """What is known of some of the images.
-
-    `part` is which of how many, from 1; (1, 1) for all. `records` and `outcomes` are packed, see
-    `edge_vit.measure.records`; `measured` holds columns, see `edge_vit.measure.measured`. `bad`
-    are the errors of the first images that could not be read, `max_bad` how many may be left out of
-    all parts. `fingerprint` is that of the images, in the file that an evaluation resumes from.
-    """
+    """What is known of some of the images."""
 
     subject: Subject
-    part: tuple[int, int]
+    part: tuple[int, int]  # which of how many, from 1; (1, 1) for all
     environment: Environment
-    records: str = ""
-    outcomes: str = ""
-    measured: dict[str, Any] = field(default_factory=dict)
+    records: str = ""  # packed, see `edge_vit.measure.records`
+    outcomes: str = ""  # packed too
+    measured: dict[str, Any] = field(default_factory=dict)  # columns
     worst: tuple[Kept, ...] = ()
     format: int = PARTIAL_FORMAT
     num_bad: int = 0
-    bad: tuple[str, ...] = ()
-    max_bad: int = 0
+    bad: tuple[str, ...] = ()  # errors of the first images that could not be read
+    max_bad: int = 0  # how many may be left out of all parts
     notes: tuple[str, ...] = ()
-    fingerprint: str = ""
+    fingerprint: str = ""  # of the images, in the file that an evaluation resumes from
 
     @property
     def num_images(self) -> int:

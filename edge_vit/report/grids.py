@@ -41,17 +41,13 @@ TOO_FEW = "n/a"
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of finished words.
-
-    The first `num_words` columns hold words; all others hold numbers, set to the right. `note` has
-    the conditions, without which the numbers mean nothing.
-    """
+    """A table of finished words."""
 
     title: str
     columns: Row
     rows: tuple[Row, ...]
-    num_words: int = 1
-    note: str = ""
+    num_words: int = 1  # columns of words; those behind hold numbers, set to the right
+    note: str = ""  # the conditions, without which the numbers mean nothing
 
 
 def side_by_side(

@@ -129,14 +129,11 @@ class Session(ABC):
 
 @dataclass(frozen=True)
 class Failures:
-    """The wording of one runtime's errors, alike for every backend.
-
-    Its messages hold `noise` beside the reason, and `no_memory` when the memory did not suffice.
-    """
+    """The wording of one runtime's errors, alike for every backend."""
 
     runtime: str
-    noise: re.Pattern[str]
-    no_memory: re.Pattern[str]
+    noise: re.Pattern[str]  # what its messages hold beside the reason
+    no_memory: re.Pattern[str]  # what they hold when the memory did not suffice
     advice: str
 
     def reason(self, error: Exception) -> str:

@@ -25,15 +25,12 @@ _MAX_CACHE_BYTES = 100 << 20  # NVIDIA's own advice for RTX's kernel cache
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine in memory and the name of its file, for messages.
-
-    RTX's contexts make CUDA graphs by themselves, and compile kernels, kept in `cache_path`.
-    """
+    """An engine in memory and the name of its file, for messages."""
 
     engine: LoadedEngine
     name: str
-    captures_graphs: bool = False
-    cache_path: Path | None = None
+    captures_graphs: bool = False  # by itself, as RTX does
+    cache_path: Path | None = None  # of kernels that RTX compiles
 
 
 class TrtSession(Session):

@@ -149,13 +149,10 @@ def draft(folder: Path, name: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class TrustRecord:
-    """Record of one plan: when it was built here, UTC; empty where it was built elsewhere.
+    """Record of one plan."""
 
-    `loaded_with` holds versions of TensorRT and driver with which a child process has loaded it.
-    """
-
-    built: str = ""
-    loaded_with: tuple[str, ...] = ()
+    built: str = ""  # when, UTC; empty where it was built elsewhere
+    loaded_with: tuple[str, ...] = ()  # versions with which a child process has loaded it
 
 
 def find_record(digest: str) -> TrustRecord | None:
