@@ -101,7 +101,10 @@ def test_layouts_of_other_tools(tmp_path, images, masks, image, mask, given):
     [
         (np.full(SIZE, 3, np.uint8), ImageError, "got level 3, but the model has 3 classes"),
         (np.zeros((5, 5), np.uint8), ImageError, "got 5 x 5 pixels, but its image has 64 x 96"),
-        (np.zeros((*SIZE, 3), np.uint8), ImageError, "got a picture in RGB, expected a PNG of"),
+        (
+            np.full((*SIZE, 3), [0, 0, 128], np.uint8),
+            *(ImageError, "got a picture in RGB, expected a PNG of"),
+        ),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused(tmp_path, mask, error, message):
@@ -109,6 +112,13 @@ def test_a_mask_that_does_not_fit_is_refused(tmp_path, mask, error, message):
     Image.fromarray(mask).save(tmp_path / "masks" / "0.png")
     with pytest.raises(error, match=message):
         source.item(0)
+
+
+def test_indices_may_be_saved_as_gray_colours(tmp_path):
+    source = open_with_truth(write(tmp_path, 1))
+    mask = scene(0)[1]
+    Image.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(tmp_path / "masks" / "0.png")
+    assert (source.item(0).truth.classes == mask).all()
 
 
 def test_a_damaged_mask_is_left_out_and_named(tmp_path):

@@ -94,6 +94,8 @@ def describe(paths: Sequence[Path], offset: int) -> str:
 def _read_classes(path: Path, size: tuple[int, int] | None = None) -> tuple[ClassMap, bool]:
     """Return the levels of a gray or indexed PNG, and whether they are of 16 bits."""
     levels, mode = read_levels(path, size)
+    if levels.ndim == 3 and (levels[..., :3] == levels[..., :1]).all():  # gray, saved as colours
+        levels = levels[..., 0]
     if levels.ndim != 2 or levels.dtype.kind not in "uib":
         raise ImageError(
             f"mask {path}: got a picture in {mode}, expected a PNG of class indices, gray or with "
