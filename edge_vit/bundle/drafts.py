@@ -29,12 +29,12 @@ def _derived_files() -> list[str]:
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Refuse a `path` where something is that is no bundle, or that `force` does not replace."""
-    if path.exists() and not force:
-        raise ArtifactError(f"{path} exists already. Add --force to replace it")
     if path.exists() and not any(manifest.exists() for manifest in manifest_paths(path)):
         raise ArtifactError(
-            f"{path} is not a bundle; --force replaces bundles only. Remove it first"
+            f"{path} exists and is not a bundle; --force replaces bundles only. Take another name"
         )
+    if path.exists() and not force:
+        raise ArtifactError(f"{path} exists already. Add --force to replace it")
 
 
 @contextlib.contextmanager

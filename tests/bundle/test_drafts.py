@@ -99,8 +99,9 @@ def test_one_that_appears_meanwhile_is_not_replaced_unasked(tmp_path, monkeypatc
     Bundle.open(path).check()
 
 
+@pytest.mark.parametrize("force", [True, False])
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_force_replaces_nothing_but_bundles(tmp_path, kind):
+def test_force_replaces_nothing_but_bundles(tmp_path, kind, force):
     path = tmp_path / "home"
     if kind == "folder":
         path.mkdir()
@@ -108,8 +109,10 @@ def test_force_replaces_nothing_but_bundles(tmp_path, kind):
     else:
         path.write_text("years of work")
     with (
-        pytest.raises(ArtifactError, match=r"home is not a bundle; --force replaces bundles only"),
-        draft_bundle(path, SPEC, force=True),
+        pytest.raises(
+            ArtifactError, match=r"home exists and is not a bundle; .* Take another name"
+        ),
+        draft_bundle(path, SPEC, force=force),
     ):
         pytest.fail("the block ran")
     assert path.exists()
