@@ -164,7 +164,7 @@ def make_canonical(
 def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
     """Return a sentence where linear layers are beside the blocks, or there are none at all."""
     units = find_units(graph)
-    beside = [site for unit in units if not isinstance(unit, Block) for site in unit.sites]
+    beside = [site for unit in units for site in unit.sites if site.role == "linear"]
     rest = describe_rest(graph, units)
     if not units:
         return (

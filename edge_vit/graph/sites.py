@@ -11,9 +11,9 @@ Other linear layers on tokens were chosen when the graph was made canonical: the
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_ir as ir
@@ -71,14 +71,13 @@ class Unit:
     """Linear layers that are calibrated together: those of a block, or some beside the blocks.
 
     All of them are below `root`. A layer beside the blocks is in one unit with what it shares its
-    input with, and with the layer that its input can be smoothed by; the order is the graph's.
-    `shared` are inputs that layers of another unit read as well.
+    input with, of a block too, and with the layer that its input can be smoothed by; the order is
+    the graph's.
     """
 
     index: int  # among the blocks, or among those beside them
     root: ir.Value
     sites: tuple[Site, ...]
-    shared: frozenset[ir.Value] = field(default=frozenset(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ class Block(Unit):
     """One transformer block.
 
     `root` is the value that queries, keys and values are made from, (batch, tokens, width); of
-    another rank where attention is within windows. `sites` are in the order qkv, proj, fc1, fc2.
+    another rank where attention is within windows. `sites` are in the order qkv, proj, fc1, fc2,
+    and end with layers beside the block that read what one of them reads.
     """
 
     attention: Attention
@@ -122,10 +122,14 @@ def find_units(graph: ir.Graph) -> tuple[Unit, ...]:
         if found := _BESIDE_BLOCKS.fullmatch(node.name or ""):
             groups[int(found[1])].append(Site(found[0], "linear", linear))
     units: list[Unit] = [*find_blocks(graph)]
-    units += [Unit(i, sites[0].linear.input, tuple(sites)) for i, sites in groups.items()]
-    inputs = Counter(v for unit in units for v in {site.linear.input for site in unit.sites})
-    if shared := frozenset(value for value, count in inputs.items() if count > 1):
-        units = [replace(unit, shared=shared) for unit in units]
+    reader = {site.linear.input: i for i, block in enumerate(units) for site in block.sites}
+    for index, sites in groups.items():
+        root = sites[0].linear.input
+        if root in reader:  # smoothed and calibrated with the block's layers that read it
+            block = units[reader[root]]
+            units[reader[root]] = replace(block, sites=(*block.sites, *sites))
+        else:
+            units.append(Unit(index, root, tuple(sites)))
     order = {node: place for place, node in enumerate(graph)} if groups else {}
     return tuple(sorted(units, key=lambda unit: order.get(unit.sites[0].linear.matmul, 0)))
 

@@ -32,7 +32,7 @@ from edge_vit.graph.sites import Block, Role, Site, Unit, find_units
 from edge_vit.graph.walk import Array, Linear
 from edge_vit.spec.table import SiteScales
 
-SMOOTHING_ORDER: tuple[Role, ...] = ("proj", "fc2", "qkv", "fc1")
+SMOOTHING_ORDER: tuple[Role, ...] = ("proj", "fc2", "linear", "qkv", "fc1")
 """A layer goes before the one whose columns take its factors: huge value columns would distort the
 row ranges that norm -> qkv reads."""
 
@@ -100,14 +100,10 @@ def smoothing_order(unit: Unit) -> list[Site]:
 
 
 def find_smoothing_targets(unit: Unit) -> tuple[SmoothingTarget, ...]:
-    """Return where `unit` can be smoothed, in the order in which that has to happen.
-
-    An input that layers of two units read stays as it is: each would divide it for the other too.
-    """
+    """Return where `unit` can be smoothed, in the order in which that has to happen."""
     groups: dict[ir.Value, list[Site]] = {}
     for site in smoothing_order(unit):
-        if site.linear.input not in unit.shared:
-            groups.setdefault(site.linear.input, []).append(site)
+        groups.setdefault(site.linear.input, []).append(site)
     targets = (_find_target(value, tuple(sites)) for value, sites in groups.items())
     return tuple(target for target in targets if target is not None)
 

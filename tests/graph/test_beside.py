@@ -126,10 +126,11 @@ def test_int8_of_all_of_them_is_close_to_fp32(make, recipe):
     assert sqnr_db(exact, run_onnx(quantized, images)) > 25
 
 
-def test_a_norm_that_layers_of_two_units_read_is_not_smoothed_twice():
+def test_a_layer_that_reads_a_blocks_norm_is_smoothed_with_the_block():
     seeded = make_seeded(EXPANDING(), small.SIZE, small.CLASSES)
-    beside, block, *_ = find_units(ir.from_proto(seeded.model).graph)
-    assert beside.sites[0].linear.input is block.sites[0].linear.input in block.shared
+    block, *_ = find_units(ir.from_proto(seeded.model).graph)
+    assert block.sites[-1].name == "layers0/linear"
+    assert block.sites[-1].linear.input is block.sites[0].linear.input
     table = seeded.calibrate(random_images(32, size=small.SIZE), ALL_INT8["fast"])
     images = random_images(16, seed=1, size=small.SIZE)
     quantized = write_qdq(seeded.model, table)

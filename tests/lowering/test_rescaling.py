@@ -73,16 +73,12 @@ SIDE = small_vits.SIZE
 SMALL_SEEN, SMALL_IMAGES = random_images(24, size=SIDE), random_images(32, seed=11, size=SIDE)
 
 
-FOLDED = [name for name in small_vits.ARCHITECTURES if name != "gated attention"]
-"""Where every norm can be folded: that one's is read by a block and by the gate beside it."""
-
-
 @functools.cache
 def small_quality(architecture: str, recipe: str) -> float:
     return quality(seeded_small(architecture), recipe, SMALL_SEEN, SMALL_IMAGES)
 
 
-@pytest.mark.parametrize("architecture", FOLDED)
+@pytest.mark.parametrize("architecture", small_vits.ARCHITECTURES)
 @settings(max_examples=2, deadline=None)
 @given(
     strengths=st.lists(st.sampled_from([1 / 100, 3, 30, 100]), min_size=1, max_size=3),
