@@ -39,7 +39,7 @@ Image.fromarray(digits.test_images[0]).save("digit.png")
 with edge_vit.Predictor.open(bundle) as predictor:
     prediction = predictor.predict("digit.png", top=3)  # pixels (H, W, 3) would do as well
 print(f"{prediction.image} shows a {digits.labels[digits.test_labels[0]]}; the model says:")
-for answer in prediction.answers:
+for answer in prediction.classes:
     print(f"  {answer.label}  {answer.score:.1%}")
 
 # A session is one floor below: arrays in, arrays out.

@@ -43,5 +43,5 @@ for name, artifact in bundle.manifest.artifacts.items():
 # The same image, three graphs.
 for precision in bundle.precisions:
     with edge_vit.Predictor.open(bundle, precision) as predictor:
-        (answer,) = predictor.predict(digits.test_images[0], top=1).answers
+        (answer,) = predictor.predict(digits.test_images[0], top=1).classes
     print(f"{precision}: {answer.label} with {answer.score:.4f}")

@@ -68,4 +68,4 @@ if __name__ == "__main__":
     for name, site in bundle.read_table().sites.items():
         print(f"  {name:12} {site.precision}: {site.reason}")
     with edge_vit.Predictor.open(bundle, "int8") as predictor:
-        print(f"untrained, so of no consequence: {predictor.predict(photos[0], top=1).answers}")
+        print(f"untrained, so of no consequence: {predictor.predict(photos[0], top=1).classes}")

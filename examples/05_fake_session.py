@@ -26,7 +26,7 @@ def sort_fruit(predictor, frames, threshold=0.5):
     """Return the application under test: what falls into which box."""
     boxes = dict.fromkeys((*predictor.spec.labels, "unsure"), 0)
     for frame in frames:
-        (best,) = predictor.predict(frame, top=1).answers
+        (best,) = predictor.predict(frame, top=1).classes
         boxes[best.label if best.score >= threshold else "unsure"] += 1
     return boxes
 

@@ -42,12 +42,12 @@ class Boxes(Sink):
     def write(self, prediction):
         """Take one prediction; if this raises, it counts as failed, and the next one comes."""
         if prediction.is_confident:
-            self.counts[prediction.raw.answers[0].label] += 1
+            self.counts[prediction.raw.classes[0].label] += 1
 
 
 def doubt(prediction):
     """A step: no fruit is sorted on less than 0.4."""
-    return dataclasses.replace(prediction, is_confident=prediction.raw.answers[0].score >= 0.4)
+    return dataclasses.replace(prediction, is_confident=prediction.raw.classes[0].score >= 0.4)
 
 
 # Twenty frames a second for a second, each answered and handed on.

@@ -27,7 +27,7 @@ from edge_vit.measure.results import (
 )
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.tasks.measures import MeasureValue
-from edge_vit.tasks.prediction import Answer, Score
+from edge_vit.tasks.prediction import ClassScore, Score
 
 ENVIRONMENT = Environment(
     device="Cortex-A78AE",
@@ -64,8 +64,8 @@ ACCURACY = AccuracyReport(
             image="chat échaudé/1.jpg",
             thumbnail_png="iVBORw0KGgo=",
             label=None,
-            reference=(Answer(1, "chat échaudé", 0.52),),
-            candidate=(Answer(0, "cat", 0.49),),
+            reference=(ClassScore(1, "chat échaudé", 0.52),),
+            candidate=(ClassScore(0, "cat", 0.49),),
             divergence=0.41,
             agrees=False,
         ),

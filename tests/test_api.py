@@ -138,7 +138,7 @@ def test_every_precision_says_what_fp32_says(whole, precision, bound):
 def test_answers_are_mostly_right(whole):
     digits = tiny_digits()
     with Predictor.open(whole, "int8", options=ONE_THREAD) as predictor:
-        answers = [predictor.predict(pixels, top=1).answers[0] for pixels in digits.test_images]
+        answers = [predictor.predict(pixels, top=1).classes[0] for pixels in digits.test_images]
     right = np.mean([answer.index for answer in answers] == digits.test_labels)
     assert right > 0.75
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_vit.spec import Precision
-from edge_vit.tasks.prediction import Answer
+from edge_vit.tasks.prediction import ClassScore
 
 MapRows = tuple[tuple[float, ...], ...]
 """A map over patches, (rows, columns); not negative, adding up to 1."""
@@ -17,7 +17,7 @@ class AttentionMap:
 
     precision: Precision
     rollout: MapRows
-    answers: tuple[Answer, ...]  # classes or labels, best first; none for other tasks
+    answers: tuple[ClassScore, ...]  # classes or labels, best first; none for other tasks
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal
 from edge_vit.measure.histogram import Histogram
 from edge_vit.spec import ModelSpec, Precision, TaskName
 from edge_vit.tasks.measures import MeasureValue
-from edge_vit.tasks.prediction import Answer as Answer
+from edge_vit.tasks.prediction import ClassScore as ClassScore
 from edge_vit.tasks.prediction import Score as Score
 
 REPORT_FORMAT = 5
@@ -145,8 +145,8 @@ class Disagreement:
     image: str
     thumbnail_png: str
     label: str | None
-    reference: tuple[Answer, ...]
-    candidate: tuple[Answer, ...]
+    reference: tuple[ClassScore, ...]
+    candidate: tuple[ClassScore, ...]
     divergence: float
     agrees: bool
     reference_scores: tuple[Score, ...] = ()

@@ -23,7 +23,7 @@ from edge_vit.tasks.numerics import (
     probability_kl,
     softmax_kl,
 )
-from edge_vit.tasks.prediction import Answer, ClassPrediction, LabelsPrediction, Prediction
+from edge_vit.tasks.prediction import ClassPrediction, ClassScore, LabelsPrediction, Prediction
 
 
 class NamedTask(Task):
@@ -55,7 +55,7 @@ class NamedTask(Task):
         threshold: float,
     ) -> Prediction:
         """Return the first `top` of `order`, each with its probability in `shares`, (size,)."""
-        return ClassPrediction(image, answers_of(spec, shares, order[:top]))
+        return ClassPrediction(image, class_scores_of(spec, shares, order[:top]))
 
     def averageable(self, spec: ModelSpec, outputs: Outputs) -> Float64Array:
         """Return the probabilities."""
@@ -76,9 +76,11 @@ class NamedTask(Task):
         return self.of_names(spec, shares, np.array(order), image, top, math.nextafter(0.5, 1))
 
 
-def answers_of(spec: ModelSpec, shares: Float64Array, indices: IntArray) -> tuple[Answer, ...]:
+def class_scores_of(
+    spec: ModelSpec, shares: Float64Array, indices: IntArray
+) -> tuple[ClassScore, ...]:
     """Return the classes or labels of `indices` with their probability."""
-    return tuple(Answer(int(i), spec.label(int(i)), float(shares[i])) for i in indices)
+    return tuple(ClassScore(int(i), spec.label(int(i)), float(shares[i])) for i in indices)
 
 
 def _in_top(most: int) -> Judge:
@@ -194,8 +196,8 @@ class MultiLabel(NamedTask):
         threshold: float,
     ) -> Prediction:
         """Return the first `top` labels of `order`, and all that reach the threshold."""
-        on = answers_of(spec, shares, order[shares[order] >= threshold])
-        return LabelsPrediction(image, answers_of(spec, shares, order[:top]), on)
+        on = class_scores_of(spec, shares, order[shares[order] >= threshold])
+        return LabelsPrediction(image, class_scores_of(spec, shares, order[:top]), on)
 
     def same(self, spec: ModelSpec, reference: Outputs, candidate: Outputs) -> BoolArray:
         """Return whether all labels are equally on or off."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ _SHOWN = 3  # labels or scores in a headline
 
 
 @dataclass(frozen=True)
-class Answer:
+class ClassScore:
     """One class or label: index, name and probability, 0 to 1."""
 
     index: int
@@ -46,7 +47,7 @@ class Prediction:
         return None
 
     @property
-    def names(self) -> tuple[Answer, ...]:
+    def names(self) -> tuple[ClassScore, ...]:
         """Classes or labels with their probability, best first; empty where there are none."""
         return ()
 
@@ -102,48 +103,51 @@ class Prediction:
 class ClassPrediction(Prediction):
     """Classes with their probability."""
 
-    answers: tuple[Answer, ...]  # best first
+    classes: tuple[ClassScore, ...]  # best first
+
+    @property
+    def answers(self) -> tuple[ClassScore, ...]:
+        """The classes, by the name that they had before 0.3."""
+        warnings.warn("`answers` is called `classes`", DeprecationWarning, stacklevel=2)
+        return self.classes
 
     @property
     def key(self) -> object:
         """Index of the first class."""
-        return self.answers[0].index if self.answers else None
+        return self.classes[0].index if self.classes else None
 
     @property
     def confidence(self) -> float | None:
         """Probability of the first class."""
-        return self.answers[0].score if self.answers else None
+        return self.classes[0].score if self.classes else None
 
     @property
-    def names(self) -> tuple[Answer, ...]:
+    def names(self) -> tuple[ClassScore, ...]:
         """The classes."""
-        return self.answers
+        return self.classes
 
     @property
     def headline(self) -> str | None:
         """The first class with its probability."""
-        return ", ".join(_in_words(answer) for answer in self.answers[:1]) or None
+        return ", ".join(_in_words(each) for each in self.classes[:1]) or None
 
     @property
     def line(self) -> str:
         """The first class with its probability to three digits."""
-        return f"{self.answers[0].label} {self.answers[0].score:.3f}" if self.answers else ""
+        return f"{self.classes[0].label} {self.classes[0].score:.3f}" if self.classes else ""
 
     def at_least(self, share: float) -> Prediction:
         """Return the classes whose probability is at least `share`."""
-        kept = tuple(answer for answer in self.answers if answer.score >= share)
-        return dataclasses.replace(self, answers=kept)
+        kept = tuple(each for each in self.classes if each.score >= share)
+        return dataclasses.replace(self, classes=kept)
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the classes, best first."""
-        return [vars(answer).copy() for answer in self.answers]
+        return [vars(each).copy() for each in self.classes]
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return class, index and probability of each."""
-        return [
-            (answer.label, str(answer.index), f"{100 * answer.score:.2f} %")
-            for answer in self.answers
-        ]
+        return [(each.label, str(each.index), f"{100 * each.score:.2f} %") for each in self.classes]
 
 
 @dataclass(frozen=True)
@@ -151,16 +155,16 @@ class LabelsPrediction(ClassPrediction):
     """Labels that are on or off by themselves.
 
     Attributes:
-        answers: labels with their probability, best first.
+        classes: labels with their probability, best first.
         labels_on: all whose probability reaches the model's threshold, best first.
     """
 
-    labels_on: tuple[Answer, ...]
+    labels_on: tuple[ClassScore, ...]
 
     @property
     def key(self) -> object:
         """Indices of the labels that are on."""
-        return frozenset(answer.index for answer in self.labels_on)
+        return frozenset(each.index for each in self.labels_on)
 
     @property
     def headline(self) -> str | None:
@@ -174,23 +178,23 @@ class LabelsPrediction(ClassPrediction):
 
     def extras(self) -> dict[str, Any]:
         """Return the labels that are on."""
-        return {"labels_on": [vars(answer).copy() for answer in self.labels_on]}
+        return {"labels_on": [vars(each).copy() for each in self.labels_on]}
 
     def record(self) -> dict[str, Any]:
         """Return the labels, and the names of those that are on."""
-        return {**super().record(), "labels_on": [answer.label for answer in self.labels_on]}
+        return {**super().record(), "labels_on": [each.label for each in self.labels_on]}
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return label, whether it is on, index and probability of each."""
         on = set(self.labels_on)
         return [
             (
-                answer.label,
-                "on" if answer in on else "",
-                str(answer.index),
-                f"{100 * answer.score:.2f} %",
+                each.label,
+                "on" if each in on else "",
+                str(each.index),
+                f"{100 * each.score:.2f} %",
             )
-            for answer in self.answers
+            for each in self.classes
         ]
 
 
@@ -259,8 +263,8 @@ def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "score": round(entry["score"], _SCORE_DIGITS)} if "score" in entry else entry
 
 
-def _in_words(answer: Answer) -> str:
-    return f"{answer.label}  {answer.score:.0%}"
+def _in_words(each: ClassScore) -> str:
+    return f"{each.label}  {each.score:.0%}"
 
 
 def _name(score: Score) -> str:

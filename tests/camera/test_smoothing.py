@@ -20,7 +20,7 @@ def first(step, *frames):
     """Return the first smoothed answer of the last of `frames`."""
     for frame in frames:
         prediction = step(frame)
-    return prediction.smoothed.answers[0]
+    return prediction.smoothed.classes[0]
 
 
 def test_ema_is_the_textbook_mean_of_the_scores():
@@ -30,7 +30,7 @@ def test_ema_is_the_textbook_mean_of_the_scores():
     for number, one in enumerate(logits):
         smoothed = step(make_prediction(number, one)).smoothed
         wanted = wanted + 0.5 * (softmax(np.array(one)) - wanted)
-    found = {prediction.index: prediction.score for prediction in smoothed.answers}
+    found = {prediction.index: prediction.score for prediction in smoothed.classes}
     assert [found[i] for i in range(4)] == pytest.approx(wanted.tolist())
     assert sum(found.values()) == pytest.approx(1)
 
@@ -51,7 +51,7 @@ def test_majority_scores_are_shares_of_the_last_frames():
     step = Smoothing("majority", 4, SPEC)
     frames = [make_prediction(number, (CAT, CAT, DOG, CAT, DOG)[number]) for number in range(5)]
     for frame in frames:
-        predictions = step(frame).smoothed.answers
+        predictions = step(frame).smoothed.classes
     assert [(prediction.label, prediction.score) for prediction in predictions] == [
         ("dog", 0.5),
         ("cat", 0.5),
@@ -106,10 +106,10 @@ def test_what_cannot_be_averaged_is_refused():
 def test_the_floor_is_held_against_probabilities_that_had_their_softmax_already():
     spec = dataclasses.replace(SPEC, activation="none")
     sure = make_prediction(0, (0.96, 0.02, 0.01, 0.01), spec=spec)
-    assert sure.raw.answers[0].score == pytest.approx(0.96)
+    assert sure.raw.classes[0].score == pytest.approx(0.96)
     assert ConfidenceFloor(0.9, spec)(sure).is_confident
     smoothed = Smoothing("ema", 4, spec)(sure).smoothed
-    assert smoothed.answers[0].score == pytest.approx(0.96)
+    assert smoothed.classes[0].score == pytest.approx(0.96)
 
 
 def test_labels_are_smoothed_one_by_one():
@@ -120,7 +120,7 @@ def test_labels_are_smoothed_one_by_one():
     for prediction in predictions:
         by_votes, by_mean = majority(prediction).smoothed, ema(prediction).smoothed
     assert [label.label for label in by_votes.labels_on] == ["a"]
-    assert [(a.label, a.score) for a in by_votes.answers] == [("a", 0.75), ("d", 0.25), ("b", 0.25)]
+    assert [(a.label, a.score) for a in by_votes.classes] == [("a", 0.75), ("d", 0.25), ("b", 0.25)]
     assert {label.label for label in by_mean.labels_on} == {"a"}
 
 
@@ -140,7 +140,7 @@ def test_gives_as_many_answers_as_asked_for():
     for kind in ("ema", "majority"):
         step = Smoothing(kind, 4, SPEC, top=1)
         step(make_prediction(0, CAT))
-        assert len(step(make_prediction(1, DOG)).smoothed.answers) == 1
+        assert len(step(make_prediction(1, DOG)).smoothed.classes) == 1
 
 
 def test_a_floor_marks_what_is_below_it():

@@ -160,7 +160,7 @@ def test_every_end_gives_the_same_probabilities_and_the_graph_logits(tmp_path, o
     assert found.spec.outputs[0].name == "logits"
     np.testing.assert_allclose(found.outputs, plain.outputs, rtol=1e-5)
     assert bool(found.record.remarks) == (op != "Identity")
-    one, other = (predict(each.spec, each.outputs[0]).answers[0] for each in (plain, found))
+    one, other = (predict(each.spec, each.outputs[0]).classes[0] for each in (plain, found))
     assert (one.index, pytest.approx(one.score, abs=1e-6)) == (other.index, other.score)
 
 
@@ -180,7 +180,7 @@ def test_an_end_that_cannot_be_taken_off_is_not_applied_twice(tmp_path):
     ]
     found = exported_file(write_file(tmp_path / "e.onnx", *nodes))
     assert (found.spec.activation, found.spec.outputs[0].name) == ("none", "probabilities")
-    top = predict(found.spec, found.outputs[0]).answers
+    top = predict(found.spec, found.outputs[0]).classes
     assert sum(answer.score for answer in top) == pytest.approx(1)
 
 

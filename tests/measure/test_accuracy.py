@@ -178,8 +178,8 @@ def test_keeps_the_worst_disagreements_with_both_answers(spec, images):
     assert [int(entry.image) for entry in report.worst] == order.tolist()
     for index, entry in zip(order, report.worst, strict=True):
         assert entry.divergence == pytest.approx(divergence[index])
-        assert entry.reference == predict(spec, a[index], 3).answers
-        assert entry.candidate == predict(spec, b[index], 3).answers
+        assert entry.reference == predict(spec, a[index], 3).classes
+        assert entry.candidate == predict(spec, b[index], 3).classes
         assert entry.agrees == (a[index].argmax() == b[index].argmax())
         assert entry.thumbnail_png
     assert {entry.agrees for entry in report.worst} == {True, False}

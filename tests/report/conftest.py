@@ -22,7 +22,7 @@ from edge_vit.measure.results import (
 )
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
-from edge_vit.tasks.prediction import Answer
+from edge_vit.tasks.prediction import ClassScore
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -65,13 +65,13 @@ def picture(digit: int, size: int = 32, seed: int = 0) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def answers(first: int, score: float) -> tuple[Answer, ...]:
+def answers(first: int, score: float) -> tuple[ClassScore, ...]:
     second, third = (first + 5) % 10, (first + 2) % 10
     left = 1 - score
     return (
-        Answer(first, LABELS[first], score),
-        Answer(second, LABELS[second], 0.7 * left),
-        Answer(third, LABELS[third], 0.2 * left),
+        ClassScore(first, LABELS[first], score),
+        ClassScore(second, LABELS[second], 0.7 * left),
+        ClassScore(third, LABELS[third], 0.2 * left),
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from edge_vit.explain.values import AttentionMap, Explanation
 from edge_vit.report.attention import attention_grid, attention_pictures
 from edge_vit.report.html import render_attention
-from edge_vit.tasks.prediction import Answer
+from edge_vit.tasks.prediction import ClassScore
 
 
 def picture():
@@ -31,7 +31,7 @@ def rollout(row, column, size=4):
 
 @pytest.fixture
 def explanation():
-    answers = (Answer(3, "three <b>", 0.9),)
+    answers = (ClassScore(3, "three <b>", 0.9),)
     return Explanation(
         image="<script>alert(1)</script>.png",
         picture_png=picture(),

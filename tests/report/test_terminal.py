@@ -18,7 +18,7 @@ from edge_vit.report.terminal import (
     verdict_panel,
 )
 from edge_vit.tasks import task_named
-from edge_vit.tasks.prediction import Answer, ClassPrediction, FeaturesPrediction
+from edge_vit.tasks.prediction import ClassPrediction, ClassScore, FeaturesPrediction
 
 
 def printed(renderable, width: int = 80, colour: bool = False) -> str:
@@ -102,7 +102,7 @@ def test_verdict_panel_has_the_colour_of_its_outcome(report, outcome, code):
 
 
 def test_predictions_come_best_first_and_names_are_no_markup():
-    answers = (Answer(3, "[red]three", 0.8123), Answer(8, "eight", 0.1))
+    answers = (ClassScore(3, "[red]three", 0.8123), ClassScore(8, "eight", 0.1))
     text = words(
         predictions_table([ClassPrediction("[/b]a.png", answers)], task_named("classification"))
     )

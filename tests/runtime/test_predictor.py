@@ -45,7 +45,7 @@ def test_answers_are_the_softmax_of_the_graph(predictor):
     image = tiny_images(1)
     logits = tiny_outputs(image)[0].astype(np.float64)
     scores = np.exp(logits) / np.exp(logits).sum()
-    answers = predictor.predict(image[0]).answers
+    answers = predictor.predict(image[0]).classes
     assert [answer.index for answer in answers] == np.argsort(-scores).tolist()
     labels = predictor.spec.labels
     assert [answer.label for answer in answers] == [labels[a.index] for a in answers]
@@ -61,12 +61,12 @@ def test_a_file_and_its_pixels_have_the_same_answers(predictor, tmp_path):
     for image in (path, str(path)):
         prediction = predictor.predict(image)
         assert prediction.image == str(path)
-        assert prediction.answers == from_pixels.answers
+        assert prediction.classes == from_pixels.classes
 
 
 @pytest.mark.parametrize(("top", "count"), [(1, 1), (3, 3), (5, 5), (100, 5)])
 def test_gives_as_many_answers_as_there_are(predictor, top, count):
-    assert len(predictor.predict(tiny_images(1)[0], top=top).answers) == count
+    assert len(predictor.predict(tiny_images(1)[0], top=top).classes) == count
 
 
 @pytest.mark.parametrize("top", [0, -1])
@@ -76,7 +76,7 @@ def test_refuses_no_answers(predictor, top):
 
 
 def test_equal_scores_come_in_the_order_of_their_index():
-    answers = predict_given([1, 2, 2, 1, 2], top=4).answers
+    answers = predict_given([1, 2, 2, 1, 2], top=4).classes
     assert [answer.index for answer in answers] == [1, 2, 4, 0]
 
 
@@ -108,7 +108,7 @@ def test_opens_the_smallest_precision_where_none_was_asked_for(bundle):
 def test_a_fixed_batch_predicts_one_image(tmp_path):
     image = tiny_images(1)
     with Predictor.open(tiny_bundle(tmp_path / "fixed.edgevit", batch=4), "fp32") as predictor:
-        best = predictor.predict(image[0], top=1).answers[0]
+        best = predictor.predict(image[0], top=1).classes[0]
     assert best.index == np.argmax(tiny_outputs(image)[0])
 
 
@@ -126,7 +126,7 @@ def test_predicts_a_source_one_image_at_a_time(predictor):
     assert seen == []
     assert next(predictions).image == "00000"
     assert seen == ["00000"]
-    rest = [prediction.answers[0].index for prediction in predictions]
+    rest = [prediction.classes[0].index for prediction in predictions]
     assert rest == np.argmax(tiny_outputs(images[1:]), axis=1).tolist()
 
 

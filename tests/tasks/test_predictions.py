@@ -13,7 +13,7 @@ from edge_vit.errors import SpecError
 from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.tasks import numerics, task_of
 from edge_vit.tasks.base import named
-from edge_vit.tasks.prediction import Answer
+from edge_vit.tasks.prediction import ClassScore
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(scale=4, size=(6, 5)).astype(np.float32)
@@ -75,7 +75,7 @@ def test_every_kind_of_class_output_gives_the_same_probabilities(raw, activation
     np.testing.assert_allclose(
         task_of(spec).probabilities(spec, named(spec, raw)), wanted, atol=1e-6
     )
-    first = predict(spec, raw[0]).answers[0]
+    first = predict(spec, raw[0]).classes[0]
     assert first.index == LOGITS[0].argmax()
     assert first.score == pytest.approx(wanted[0].max(), abs=1e-6)
 
@@ -86,9 +86,9 @@ def test_labels_are_on_from_the_threshold(activation):
     shares = np.array([0.1, 0.9, 0.69, 0.71, 0.8])
     raw = shares if activation == "none" else scipy.special.logit(shares)
     found = predict(spec, raw, top=2)
-    assert [answer.label for answer in found.answers] == ["b", "e"]
+    assert [answer.label for answer in found.classes] == ["b", "e"]
     assert [answer.label for answer in found.labels_on] == ["b", "e", "d"]
-    assert found.answers[0].score == pytest.approx(0.9)
+    assert found.classes[0].score == pytest.approx(0.9)
 
 
 def test_scores_keep_their_value_and_are_never_a_class():
@@ -165,25 +165,25 @@ def test_softmax_neither_overflows_nor_loses_a_row(dtype):
 
 def test_best_answers_first_with_their_labels():
     spec = spec_of(size=3, labels=("ant", "bee", "cat"))
-    answers = predict(spec, np.log([0.1, 0.7, 0.2]), top=2).answers
+    answers = predict(spec, np.log([0.1, 0.7, 0.2]), top=2).classes
     assert [(a.index, a.label) for a in answers] == [(1, "bee"), (2, "cat")]
     assert [a.score for a in answers] == pytest.approx([0.7, 0.2])
 
 
 def test_a_class_without_a_label_is_called_by_its_index():
-    answers = predict(spec_of(size=2), np.array([0.0, 1000.0]), top=1).answers
-    assert answers == (Answer(1, "1", 1.0),)
+    answers = predict(spec_of(size=2), np.array([0.0, 1000.0]), top=1).classes
+    assert answers == (ClassScore(1, "1", 1.0),)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 40))
 def test_order_is_by_logit_then_by_index(row, top):
     expected = sorted(range(len(row)), key=lambda index: (-row[index], index))[:top]
-    answers = predict(spec_of(size=len(row)), np.array(row, np.float32), top).answers
+    answers = predict(spec_of(size=len(row)), np.array(row, np.float32), top).classes
     assert [a.index for a in answers] == expected
 
 
 def test_scores_that_underflow_keep_the_order_of_their_logits():
-    answers = predict(spec_of(size=3), np.array([0, -2000, -1000], np.float32)).answers
+    answers = predict(spec_of(size=3), np.array([0, -2000, -1000], np.float32)).classes
     assert [answer.index for answer in answers] == [0, 2, 1]
 
 
@@ -213,3 +213,9 @@ def test_averages_are_of_probabilities_and_of_scores():
     one = spec_of("regression", size=1)
     score = task_of(one).from_shares(one, np.array([3.5]), None, "", 5)
     assert score.scores[0].value == 3.5
+
+
+def test_classes_by_the_name_that_they_had_before():
+    found = predict(spec_of(size=3), np.array([0, 2, 1], np.float32))
+    with pytest.warns(DeprecationWarning, match="`answers` is called `classes`"):
+        assert found.answers == found.classes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_vit.optional import require
-from edge_vit.tasks.prediction import Answer, Prediction
+from edge_vit.tasks.prediction import ClassScore, Prediction
 
 _SHOWN = 3  # classes in a headline
 _DIGITS = 2  # of a pixel in tables and sinks
@@ -46,9 +46,9 @@ class DetectionPrediction(Prediction):
         return self.boxes[0].score if self.boxes else None
 
     @property
-    def names(self) -> tuple[Answer, ...]:
+    def names(self) -> tuple[ClassScore, ...]:
         """Class and score of each box."""
-        return tuple(Answer(box.index, box.label, box.score) for box in self.boxes)
+        return tuple(ClassScore(box.index, box.label, box.score) for box in self.boxes)
 
     @property
     def headline(self) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from edge_vit.optional import require
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.numerics import FloatArray
-from edge_vit.tasks.prediction import Answer, Prediction
+from edge_vit.tasks.prediction import ClassScore, Prediction
 from edge_vit.tasks.segmentation.decoding import (
     NOTHING,
     ClassMap,
@@ -76,9 +76,11 @@ class MaskPrediction(Prediction):
         return frozenset(index for index, share in self.shares if share >= _LEAST)
 
     @property
-    def names(self) -> tuple[Answer, ...]:
+    def names(self) -> tuple[ClassScore, ...]:
         """Each class with its share of the pixels."""
-        return tuple(Answer(i, self.spec.label(i), share) for i, share in self.shares)[: self.most]
+        return tuple(ClassScore(i, self.spec.label(i), share) for i, share in self.shares)[
+            : self.most
+        ]
 
     @property
     def headline(self) -> str | None:
@@ -154,9 +156,9 @@ class SegmentsPrediction(MaskPrediction):
         return tuple(sorted(each.index for each in self.segments))
 
     @property
-    def names(self) -> tuple[Answer, ...]:
+    def names(self) -> tuple[ClassScore, ...]:
         """Class and score of each segment."""
-        return tuple(Answer(s.index, self.spec.label(s.index), s.score) for s in self.segments)
+        return tuple(ClassScore(s.index, self.spec.label(s.index), s.score) for s in self.segments)
 
     @property
     def headline(self) -> str | None:
