@@ -73,6 +73,8 @@ def _doubt_bfloat16(session: Session, bundle: Bundle, progress: Progress) -> str
             runs.append(run_images(session, images[index : index + 1]))
             advance(1)
     outputs = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+    if not all(np.isfinite(output).all() for output in outputs.values()):
+        return "in bfloat16, which this processor would take, a golden image gives NaN or infinity"
     found = task_of(spec).deviations(spec, bundle.read_golden().named(spec), outputs)
     limits = [max(_BFLOAT16_LIMIT, _BFLOAT16_MARGIN * each) for each in foreseen]
     error, limit = max(zip(found, limits, strict=True), key=lambda pair: pair[0] / pair[1])

@@ -117,6 +117,22 @@ def test_bfloat16_is_taken_where_golden_images_allow_it(
         assert session.remark == ""
 
 
+def test_bfloat16_that_is_not_finite_for_one_golden_image_is_not_taken(tmp_path, monkeypatch):
+    class Broken(Coarse):
+        def _run(self, feeds):
+            logits = super()._run(feeds)["logits"]
+            is_last = np.array_equal(feeds["images"], last)
+            return {"logits": logits * np.nan if self.is_in_bfloat16 and is_last else logits}
+
+    bundle = golden_bundle(tmp_path / "tiny.edgevit")
+    last = bundle.read_golden().images[-1:]
+    bundle = bundle.add({INT8.proof: GoldenProof((0.03,) * 5).to_bytes()}, parents=(GOLDEN,))
+    monkeypatch.setattr(runtime_ov, "OpenVinoSession", Broken)
+    with open_session(bundle, "int8", "openvino") as session:
+        assert not session.is_in_bfloat16
+        assert "a golden image gives NaN or infinity" in session.remark
+
+
 def test_any_other_batch_is_compiled_when_it_first_comes():
     images = tiny_images(3)
     with OpenVinoSession(tiny_onnx(), "fp32") as session:
