@@ -32,6 +32,7 @@ MIN_IMAGES = 30
 NO_EVIDENCE = "No image decides: calibration saw all that there are. Evaluate on other images."
 
 _POINTS = 100  # of accuracy: percent of the images
+_MOST = 1 - 1e-12  # confidence of a normal bound, which would be infinite at 1
 
 Bounds = Callable[[float, float], Interval]
 """(images, confidence of each bound) -> bounds, at the rates seen so far."""
@@ -243,12 +244,15 @@ def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust
     """Judge the loss that a measure of the task gives, in shares, by its interval.
 
     The measure is of all images: those that were calibrated on flatter it, and it decides nothing
-    while they are among them.
+    while they are among them. Its interval is of 95 %; for a higher confidence it is widened as
+    that of a normal distribution is.
     """
     found, task = report.measures[name], task_of_report(report)
     if found.value is None or found.low is None or found.high is None:
         return gate_of(report, "max-drop", limit, NO_EVIDENCE)
-    drop, low, high = (_POINTS * each for each in (found.value, found.low, found.high))
+    wider = _POINTS * max(1.0, NormalDist().inv_cdf(min(trust.now, _MOST)) / Z_TWO_SIDED)
+    drop = _POINTS * found.value
+    low, high = (drop + wider * (each - found.value) for each in (found.low, found.high))
     outcome, why = outcome_of(Interval(low, high), limit), ""
     if report.num_calibrated_on:
         outcome, why = "undecided", " Calibration saw some of the images: evaluate on others."

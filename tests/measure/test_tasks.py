@@ -19,6 +19,7 @@ from edge_vit.measure.gates import agreement_can_fail, judge_accuracy, judge_sco
 from edge_vit.measure.limits import Limits
 from edge_vit.measure.partial import merge_partials
 from edge_vit.measure.results import AccuracyReport
+from edge_vit.measure.spending import Trust, error_of_look
 from edge_vit.measure.statistics import Interval
 from edge_vit.report.details import task_grids
 from edge_vit.report.grids import accuracy_grid
@@ -238,6 +239,16 @@ def test_the_gate_of_a_detector_is_the_average_precision_lost(
     if drop.low is not None:
         assert gate.sentence.startswith(f"AP lost: {100 * drop.value:.2f} points on 1,000")
     assert "with their truth" in accuracy_grid([report]).note
+
+
+@pytest.mark.parametrize(("look", "outcome"), [(1, "pass"), (4, "undecided"), (40, "undecided")])
+def test_the_interval_of_a_measure_widens_with_the_looks(make_accuracy, look, outcome):
+    measures = {"AP_drop": MeasureValue(0.003, 0.001, 0.0045)}
+    report = make_accuracy(task="detection", labelled=0, measures=measures)
+    trust = Trust(now=1 - error_of_look(look))
+    gate = judge_accuracy(report, max_drop=0.5, max_error=5.0, trust=trust)
+    assert gate.outcome == outcome
+    assert (gate.high > 0.46) == (look > 1)
 
 
 def test_measures_are_named_and_counted_in_words_of_their_kind(make_accuracy):
