@@ -245,12 +245,14 @@ def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust
 
     The measure is of all images: those that were calibrated on flatter it, and it decides nothing
     while they are among them. Its interval is of 95 %; for a higher confidence it is widened as
-    that of a normal distribution is.
+    that of a normal distribution is, and by the root of how often an image came on average.
     """
     found, task = report.measures[name], task_of_report(report)
     if found.value is None or found.low is None or found.high is None:
         return gate_of(report, "max-drop", limit, NO_EVIDENCE)
     wider = _POINTS * max(1.0, NormalDist().inv_cdf(min(trust.now, _MOST)) / Z_TWO_SIDED)
+    if report.deciding.num_images and not report.num_calibrated_on:
+        wider *= math.sqrt(report.num_images / report.deciding.num_images)
     drop = _POINTS * found.value
     low, high = (drop + wider * (each - found.value) for each in (found.low, found.high))
     outcome, why = outcome_of(Interval(low, high), limit), ""

@@ -251,6 +251,17 @@ def test_the_interval_of_a_measure_widens_with_the_looks(make_accuracy, look, ou
     assert (gate.high > 0.46) == (look > 1)
 
 
+def test_copies_of_images_do_not_narrow_the_interval_of_a_measure(make_accuracy):
+    measures = {"AP_drop": MeasureValue(0.003, 0.002, 0.004)}
+    report = make_accuracy(task="detection", labelled=0, measures=measures)
+    copied = dataclasses.replace(
+        report, evidence=dataclasses.replace(report.deciding, num_images=40)
+    )
+    alone, gate = (judge_accuracy(each, max_drop=0.5) for each in (report, copied))
+    assert (alone.outcome, gate.outcome) == ("pass", "undecided")
+    assert gate.high == pytest.approx(0.3 + 0.1 * (1000 / 40) ** 0.5)
+
+
 def test_measures_are_named_and_counted_in_words_of_their_kind(make_accuracy):
     lost = {"sample_error": MeasureValue(0.0001, 0.0, 0.0003), "worst_step": MeasureValue(20.0)}
     report = make_accuracy(task="denoising", labelled=0, measures=lost)
