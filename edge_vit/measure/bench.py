@@ -53,6 +53,8 @@ def benchmark(
     batch_size = plan.batch_size or spec.static_batch or 1
     options = dataclasses.replace(options, batch_size=batch_size)
     with open_session(bundle, precision, backend, options, progress) as session:
+        if session.remark:
+            progress.note(session.remark)
         report = _time(session, plan, pixels, progress)
         stages = report.stages
         if source is not None:

@@ -14,6 +14,8 @@ from edge_vit.device.telemetry import Telemetry
 from edge_vit.errors import ImageError
 from edge_vit.measure.bench import add_energy, benchmark
 from edge_vit.measure.latency import Plan
+from edge_vit.progress import Silent
+from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import SessionOptions
 
 ONE = SessionOptions(threads=1)
@@ -40,6 +42,19 @@ def test_measures_everything_that_a_cpu_tells(bundle, image):
     assert stages["end-to-end"].p50_ms > stages["preprocess"].p50_ms
     assert report.timed_on == str(image)
     assert report.label
+
+
+def test_what_a_session_computes_in_is_noted(bundle, monkeypatch):
+    class Noted(Silent):
+        notes = ()
+
+        def note(self, text):
+            self.notes += (text,)
+
+    monkeypatch.setattr(OrtSession, "remark", "in bfloat16 on this processor")
+    progress = Noted()
+    benchmark(bundle, "int8", "ort", ONE, Plan(iterations=30, warmup=2), progress=progress)
+    assert "in bfloat16 on this processor" in progress.notes
 
 
 def test_refuses_an_image_that_is_none(bundle, tmp_path):
