@@ -65,7 +65,7 @@ def _doubt_bfloat16(session: Session, bundle: Bundle, progress: Progress) -> str
     """
     foreseen = foreseen_deviations(bundle, session.precision)
     if not foreseen:
-        return "the bundle has no golden images to test bfloat16 on. Export it again"
+        return "the bundle does not hold how far INT8 is off on golden images. Export it again"
     images, spec = bundle.read_golden().images, bundle.spec
     with progress.step("testing bfloat16", len(images)) as advance:
         runs = []

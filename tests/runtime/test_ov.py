@@ -98,7 +98,11 @@ class Coarse(OpenVinoSession):
     [
         (0.03, 0.01, ""),
         (0.03, 0.3, "in bfloat16, which this processor would take, a golden image is off by 0."),
-        (None, 0.0, "the bundle has no golden images to test bfloat16 on. Export it again"),
+        (
+            None,
+            0.0,
+            "the bundle does not hold how far INT8 is off on golden images. Export it again",
+        ),
     ],
 )
 def test_bfloat16_is_taken_where_golden_images_allow_it(
