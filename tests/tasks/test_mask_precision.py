@@ -74,6 +74,7 @@ def test_parts_of_an_object_are_one_mask_and_its_own_area_counts():
         [[1, 1, 5]],
         [[1, 1, 5, 5]],
         [[1, 1, 5, 5, float("nan"), 3]],
+        [[1, 1, 5, 5, 1e5, 3]],  # many times the image
         [],
         {"size": list(SIZE), "counts": [5, 10]},
         {"size": [9, 9], "counts": runs_of(MASK)["counts"]},

@@ -13,6 +13,8 @@ from edge_vit.tasks.coco import Annotated, Categories, Entry, size_of
 from edge_vit.tasks.detection.average_precision import mask_tools
 from edge_vit.tasks.numerics import BoolArray
 
+_FARTHEST = 100  # sides of the image that a corner may be away; COCO's tools walk all the way
+
 Rle = Mapping[str, Any]
 """A mask in run lengths, as COCO's tools have it."""
 
@@ -61,7 +63,8 @@ def rle_of(shape: Any, size: tuple[int, int]) -> Rle:
     tools = mask_tools()
     if isinstance(shape, list):
         for each in (np.asarray(polygon, np.float64) for polygon in shape):
-            if each.ndim != 1 or len(each) < 6 or len(each) % 2 or not np.isfinite(each).all():
+            is_flat = each.ndim == 1 and len(each) >= 6 and not len(each) % 2
+            if not is_flat or not (np.abs(each) <= _FARTHEST * max(size)).all():
                 raise ValueError(f"a polygon {each.tolist()}"[:60])
         if not shape:
             raise ValueError("no polygon")
