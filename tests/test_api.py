@@ -286,7 +286,7 @@ def test_export_refuses_int8_without_images(weights, tmp_path):
 
 def test_export_refuses_an_existing_path_before_any_work(tmp_path):
     (tmp_path / "out.edgevit").mkdir()
-    with pytest.raises(ArtifactError, match="Add --force to replace it"):
+    with pytest.raises(ArtifactError, match="--force replaces bundles only"):
         export_bundle("no:such", tmp_path / "out.edgevit")
     assert (tmp_path / "out.edgevit").is_dir()
 

@@ -49,7 +49,7 @@ def without_numbers(monkeypatch):
         from edge_vit.files import write_atomically
 
         write_atomically(state_path, b"what was seen")
-        return dataclasses.replace(table_for(fp32), image_digests=("cd" * 32,))
+        return dataclasses.replace(table_for(fp32.SerializeToString()), image_digests=("cd" * 32,))
 
     def export_model(request, **options):
         record = ExportRecord("timm:x", "", PARITY, ())
@@ -63,7 +63,8 @@ def without_numbers(monkeypatch):
     monkeypatch.setattr("onnx.load_from_string", lambda data: graph_of(data))
     monkeypatch.setattr(variants, "write_qdq", lambda model, table, **options: graph_of(b"int8"))
     monkeypatch.setattr(variants, "write_half", lambda model, nodes, spill=None: graph_of(b"half"))
-    monkeypatch.setattr(variants, "write_ort_x64", lambda model: graph_of(b"x64"))
+    monkeypatch.setattr(variants, "write_ort_x64", lambda model, spill: graph_of(b"x64"))
+    monkeypatch.setattr(variants, "size_of", lambda model: 0)
     monkeypatch.setattr(
         variants, "files_of", lambda model, name, spill: {name: model.SerializeToString()}
     )

@@ -163,14 +163,15 @@ def test_a_constant_for_each_row_stays_with_the_rows():
 
 
 @pytest.mark.parametrize("bias", [B, B[None], np.array(0.3)], ids=["vector", "row", "scalar"])
-def test_biases_of_tokens_get_three_dimensions(bias):
+def test_biases_of_tokens_get_three_dimensions_behind_the_product(bias):
     model = parse(
         "(float[n,5,8] x) => (float[n,5,6] y) { m = MatMul(x, w) y = Add(b, m) }", w=W, b=bias
     )
     before = run(model)
     shape_biases(model.graph)
     (linear,) = find_linears(model.graph).values()
-    assert array_shape(linear.add.inputs[0]) == (1, 1, 6)
+    assert linear.add.inputs[0] is linear.matmul.outputs[0]
+    assert array_shape(linear.add.inputs[1]) == (1, 1, 6)
     np.testing.assert_array_equal(run(model), before)
 
 

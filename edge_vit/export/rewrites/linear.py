@@ -157,7 +157,7 @@ def merge_consecutive(graph: ir.Graph) -> None:
 
 
 def shape_biases(graph: ir.Graph) -> None:
-    """Shape the bias of each linear layer on tokens (1, 1, N).
+    """Shape the bias of each linear layer on tokens (1, 1, N), and add it as the second operand.
 
     ONNX Runtime turns a MatMul and an Add of a (N,) bias into a float Gemm, also where INT8 was
     meant.
@@ -165,7 +165,8 @@ def shape_biases(graph: ir.Graph) -> None:
     for linear in walk.find_linears(graph).values():
         if linear.add is not None and len(walk.dims_of(linear.output)) == 3:
             bias = add_constant(graph, "", linear.bias.reshape(1, 1, -1))
-            linear.add.replace_input_with(walk.constant_index(linear.add), bias)
+            linear.add.replace_input_with(0, linear.matmul.outputs[0])
+            linear.add.replace_input_with(1, bias)
 
 
 def merge_linears(graph: ir.Graph, linears: Sequence[Linear]) -> bool:
