@@ -11,6 +11,7 @@ import torch
 from edge_vit.errors import SpecError
 from edge_vit.export.export import export_model
 from edge_vit.export.sources import SourceRequest, open_source
+from edge_vit.export.sources.onnx_boxes import as_shares
 from edge_vit.tasks import task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter that they use
@@ -260,6 +261,15 @@ def test_boxes_in_pixels_or_as_corners_become_shares(write, tmp_path, matrix, wo
     wanted = outputs_of(plain)
     np.testing.assert_allclose(found["pred_boxes/shares"], wanted["pred_boxes"], atol=1e-5)
     np.testing.assert_array_equal(found["logits"], wanted["logits"])
+
+
+def test_empty_boxes_of_padding_do_not_hide_that_the_others_are_corners():
+    value = onnx.helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, [1, 20, 4])
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "boxes", [], [value]))
+    corners = np.sort(np.random.default_rng(0).random((1, 20, 2, 2)), axis=2).reshape(1, 20, 4)
+    corners[:, 15:] = 0
+    (remark,) = as_shares("onnx:d.onnx", model, "boxes", np.float32(corners), (SIDE, SIDE))
+    assert "its boxes are corners in shares of the input" in remark
 
 
 def test_boxes_of_no_unit_that_is_known_are_refused(write, tmp_path):

@@ -33,7 +33,9 @@ def as_shares(
             f"expected boxes as shares of the input or in pixels of {height} x {width}"
         )
     is_pixels = far > _MOST_SHARE
-    is_corners = boxes.shape[1] >= _FEWEST_QUERIES and bool((boxes[..., 2:] > boxes[..., :2]).all())
+    extent = boxes[..., 2:] - boxes[..., :2]  # of corners; 0 in boxes that are padding
+    is_ordered = bool((extent >= 0).all() and (extent > 0).mean() > 0.5)
+    is_corners = boxes.shape[1] >= _FEWEST_QUERIES and is_ordered
     if not is_pixels and not is_corners:
         return ()
     scale = np.array([width, height] * 2 if is_pixels else [1] * 4, np.float32)

@@ -95,7 +95,9 @@ class MatchingTask(Task):
             return Pairs(len(own), len(other), drifts)
 
         rows = range(len(self.values(spec, reference)))
-        return once(candidate, ("pairs", id(reference), spec), lambda: list(map(pair, rows)))
+        # The reference is kept beside its pairs, so that no other one has its id.
+        key = ("pairs", id(reference), spec)
+        return once(candidate, key, lambda: (reference, list(map(pair, rows))))[1]
 
 
 def pair_measures(noun: str, iou: str, drift: str) -> tuple[Measure, ...]:
