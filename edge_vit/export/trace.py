@@ -72,6 +72,7 @@ def trace_module(
         ) from None
     assert program is not None
     _drop_idle_squeezes(program.model.graph)
+    _register_constants(program.model.graph)
     proto = to_proto(program.model, spill)
     # onnxscript's rules keep the graph that they saw last, and its inputs count what they were.
     graph = program.model.graph
@@ -97,6 +98,16 @@ def _drop_idle_squeezes(graph: ir.Graph) -> None:
         if any(isinstance(sides[i], int) and sides[i] != 1 for i in array_of(axes).reshape(-1)):
             replace_value(node.outputs[0], data_input(node))
             graph.remove(node, safe=True)
+
+
+def _register_constants(graph: ir.Graph) -> None:
+    """Make initializers of constants that the exporter's optimizer leaves without a producer."""
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value.producer() or value.is_graph_input():
+                continue
+            if value.const_value is not None and value.name not in graph.initializers:
+                graph.register_initializer(value)
 
 
 @contextlib.contextmanager
