@@ -89,7 +89,6 @@ ROWS: tuple[ModelRow, ...] = (
     timm_row("fastvit_t8", "FastViT", 64, layers=_ONES),
     timm_row("fastvit_sa12", "FastViT", 64, layers=_ONES),
     timm_row("efficientvit_b0", "EfficientViT (MIT)", 64),
-    timm_row("efficientvit_m0", "EfficientViT (MSRA)", 224),
     timm_row("efficientformer_l1", "EfficientFormer", 224),
     timm_row("efficientformerv2_s0", "EfficientFormer v2", 224),
     timm_row("nextvit_small", "NextViT", 64),

@@ -240,10 +240,11 @@ class _Judge:
             new, share = self._measure(self._table(plans, chosen)), share_of[chosen[-1]]
             least = _SHOWN * recipe.min_worth * 100 * share
             if new.mean < error.mean and new.gain_over(error) >= least:
+                stay = "stay" if len(chosen) > 1 else "stays"
                 progress.note(
-                    f"{', '.join(chosen)} stay in FP16, {share:.1%} of the layers' multiply-adds: "
-                    f"INT8 costs the output out of proportion there ({error.sqnr:.1f} dB on "
-                    f"{len(self.exact)} images held out, {new.sqnr:.1f} dB without)"
+                    f"{', '.join(chosen)} {stay} in FP16: {share:.1%} of the layers' multiply-adds "
+                    f"for {new.sqnr:.1f} dB in place of {error.sqnr:.1f} on {len(self.exact)} "
+                    "images held out"
                 )
                 return chosen, new
             chosen = chosen[: len(chosen) // 2]

@@ -72,7 +72,7 @@ def trace_module(
         ) from None
     assert program is not None
     _drop_idle_squeezes(program.model.graph)
-    _register_constants(program.model.graph)
+    register_constants(program.model.graph)
     proto = to_proto(program.model, spill)
     # onnxscript's rules keep the graph that they saw last, and its inputs count what they were.
     graph = program.model.graph
@@ -100,7 +100,7 @@ def _drop_idle_squeezes(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
 
 
-def _register_constants(graph: ir.Graph) -> None:
+def register_constants(graph: ir.Graph) -> None:
     """Make initializers of constants that the exporter's optimizer leaves without a producer."""
     for node in graph:
         for value in node.inputs:

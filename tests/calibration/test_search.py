@@ -298,7 +298,7 @@ def test_a_layer_far_worse_than_all_others_stays_in_floating_point(vit):
         for others in table.forecast.others.values():
             assert table.forecast.measured > others - 0.1
     assert kept == {"plain": set(), "outlier": {"block0/fc2"}}
-    assert any("block0/fc2 stay in FP16" in note for note in said.notes)
+    assert any("block0/fc2 stays in FP16" in note for note in said.notes)
 
 
 def test_layers_that_cost_too_much_stay_in_floating_point(vit):

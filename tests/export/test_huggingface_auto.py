@@ -136,7 +136,7 @@ def test_a_model_that_needs_more_than_images_says_what_to_wrap(tmp_path):
     save(tmp_path, transformers.BlipForConditionalGeneration(config))
     with pytest.raises(
         SpecError,
-        match=r"a BlipForConditionalGeneration does not run on images .*wrap its vision_model",
+        match=r"BlipForConditionalGeneration does not run on images .*wrap its vision_model",
     ):
         open_source(SourceRequest(f"hf:{tmp_path}"))
 
@@ -154,3 +154,11 @@ def test_a_classifier_that_gives_no_map_says_what_it_gives(tmp_path):
     save(tmp_path, transformers.ViTForImageClassification(config))
     with pytest.raises(SpecError, match=r"--task depth: .* gives logits \(1, 3\), expected a map"):
         open_source(SourceRequest(f"hf:{tmp_path}", task="depth"))
+
+
+def test_a_detector_of_what_a_text_names_says_that_it_takes_the_text(tmp_path):
+    halves = {"vision_config": VISION, "text_config": {**TEXT, "max_position_embeddings": 16}}
+    config = transformers.OwlViTConfig(**halves, projection_dim=7)
+    save(tmp_path, transformers.OwlViTForObjectDetection(config))
+    with pytest.raises(SpecError, match=r"alone \(it takes input_ids too\)\. Wrap .*python:$"):
+        open_source(SourceRequest(f"hf:{tmp_path}"))

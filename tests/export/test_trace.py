@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
@@ -17,7 +18,7 @@ from traced import trace_script
 
 from edge_vit.errors import SpecError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.trace import trace_module
+from edge_vit.export.trace import register_constants, trace_module
 
 
 def run(proto: onnx.ModelProto, images: torch.Tensor) -> np.ndarray:
@@ -137,3 +138,15 @@ class IdleSqueeze(torch.nn.Module):
 def test_a_squeeze_that_does_nothing_is_left_out():
     graph = trace_module(IdleSqueeze(), (4, 4)).graph
     assert "Squeeze" not in {node.op_type for node in graph.node}
+
+
+def test_constants_that_the_optimizer_loses_become_initializers():
+    bounds = [
+        ir.val(name, const_value=ir.tensor([size], name=name))
+        for name, size in [("low", 0.0), ("high", 1.0)]
+    ]
+    pixels = ir.val("pixels", ir.DataType.FLOAT, [1])
+    clip = ir.node("Clip", [pixels, *bounds])
+    graph = ir.Graph([pixels], clip.outputs, nodes=[clip])
+    register_constants(graph)
+    assert sorted(graph.initializers) == ["high", "low"]

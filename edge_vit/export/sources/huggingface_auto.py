@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _MAPS: Mapping[str, TaskName] = {
     "ForPoseEstimation": DENSE,
 }
 """Ends of the names of classes whose output is a map, and what it means."""
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def find_family(transformers: ModuleType, config: Any) -> Family | None:
@@ -117,11 +120,18 @@ def explain_refusal(model: nn.Module, address: str, error: SpecError) -> str:
     )
     part = next(parts, None)
     what = f"its {part}" if part else "the part of it that sees images"
+    given = inspect.signature(model.forward).parameters.values()
+    needed = [each.name for each in given if each.default is each.empty and each.kind in _BY_NAME]
+    others = [name for name in needed if name != "pixel_values"]
+    if others:
+        why, advice = f"it takes {', '.join(others)} too", f"Wrap {what}"
+    else:
+        why = first_line(error.__cause__ or error)
+        advice = f"Add --image-size where only their size is wrong, or wrap {what}"
     return (
-        f"{address}: a {type(model).__name__} does not run on images alone "
-        f"({first_line(error.__cause__ or error)}). Add --image-size where only their size is "
-        f"wrong, or wrap {what} in a module that takes images and returns logits, features or a "
-        "map, and export that with python:"
+        f"{address}: {type(model).__name__} does not run on images alone ({why}). {advice} in a "
+        "module that takes images and returns logits, features or a map, and export that with "
+        "python:"
     )
 
 
