@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import edge_vit
 from edge_vit.data.images import open_image_source
 from edge_vit.spec import ClipSpec
 
@@ -67,16 +68,21 @@ def run_example(folder, monkeypatch, capfd):
 
 @pytest.fixture
 def run_checked(run_example, monkeypatch):
-    """Return a function that runs an example on one in `share` of its images."""
+    """Return a function that runs an example on one in `share` of its images, as often timed."""
 
     def run(name: str, share: int) -> str:
         monkeypatch.syspath_prepend(ROOT / "examples")
         module = importlib.import_module(CHECKED[name][0])
-        write = getattr(module, CHECKED[name][1])
+        write, verify = getattr(module, CHECKED[name][1]), edge_vit.verify
         monkeypatch.setattr(
             module,
             CHECKED[name][1],
             lambda *args, count, **more: write(*args, count=count // share, **more),
+        )
+        monkeypatch.setattr(
+            edge_vit,
+            "verify",
+            lambda *args, iterations, **more: verify(*args, iterations=iterations // share, **more),
         )
         return run_example(ROOT / "examples" / f"{name}.py")
 

@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -105,6 +106,7 @@ def images_needed(
     return many
 
 
+@functools.lru_cache(4096)  # the search for enough images asks for the same ones again and again
 def student_quantile(confidence: float, degrees: float) -> float:
     """Return the two-sided quantile of Student's t; ``degrees / (degrees + t^2)`` is Beta."""
     share = inverse_beta(1 - confidence, degrees / 2, 0.5)

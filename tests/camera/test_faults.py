@@ -101,7 +101,6 @@ def build(fault, where, *, is_live):
         "ready.put": (loop._stages._ready, "put"),
         "inferred.take": (loop._stages._inferred, "take"),
         "inferred.put": (loop._stages._inferred, "put"),
-        "counts.add": (loop._counts, "add"),
         "meter.add": (loop._metrics, "add"),
         "capture.deliver": (loop._captures[0], "_deliver"),
         "capture.check": (loop._captures[0], "check"),
@@ -149,7 +148,7 @@ EVERYWHERE = (
     *("source.make", "source.open", "source.read"),
     *("prepare", "session", "step", "sink.open", "sink.write"),
     *("captured.take", "ready.take", "ready.put", "inferred.take", "inferred.put"),
-    *("counts.add", "meter.add", "capture.deliver", "capture.check", "emit"),
+    *("meter.add", "capture.deliver", "capture.check", "emit"),
     "notifier.alive",
 )
 
