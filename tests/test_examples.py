@@ -127,7 +127,7 @@ def test_the_trained_detector_finds_digits_in_each_precision(share, run_checked)
 
 @pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.uncounted
-def test_the_ways_of_unseen_digits_are_told_in_each_precision(share, run_checked):
+def test_the_model_of_clips_knows_the_ways_of_unseen_digits_in_each_precision(share, run_checked):
     found = figures(run_checked("10_video", share), r"([0-9.]+)%")
     assert found["fp32"][0] >= 90
     assert found["int8"][0] >= found["fp32"][0] - (1 if share == 1 else 2)

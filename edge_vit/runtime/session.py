@@ -51,7 +51,7 @@ class Session(ABC):
     provider: str = ""  # of ONNX Runtime, such as ``cuda``
     uses_graph: bool | None = None  # whether the last run was a CUDA graph; None without any
     last_latency_ms: float | None = None  # of the last `run`, checks and copies included
-    last_split: LatencySplit | None = None  # of the last `run`, where its parts are told apart
+    last_split: LatencySplit | None = None  # of the last `run`, where its parts are measured
     degraded: str = ""  # why it runs in place of the session that was asked for
     remark: str = ""  # a sentence that a reader of its figures has to know
 
