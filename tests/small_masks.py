@@ -87,3 +87,18 @@ def queries_for(boxes, *, sure=6.0):
         classes[0, query] = [sure * (column == index) for column in range(4)]
         masks[0, query, top:bottom, left:right] = 6
     return {"class_logits": classes, "mask_logits": masks}
+
+
+class LosesOne(FakeSession):
+    """A model that finds both objects, and in INT8 only the left one in every second image.
+
+    `sure` is the logit of a pixel that belongs to an object.
+    """
+
+    sure = 6.0
+
+    def _run(self, feeds):
+        both, one = [(1, 0, 0, 4, 4), (2, 4, 6, 8, 12)], [(1, 0, 0, 4, 4)]
+        is_lost = [self.precision == "int8" and image[0, 0, 0] % 2 for image in feeds["images"]]
+        rows = [queries_for(one if lost else both, sure=self.sure) for lost in is_lost]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -66,46 +66,6 @@ def test_gives_the_numbers_of_the_model_in_the_folder(tmp_path, class_name, capf
     assert capfd.readouterr() == ("", "")
 
 
-_STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 20, 32]}
-OTHERS = {
-    "PvtForImageClassification": {**_STAGES, "num_labels": 3},  # else its config wants 1000
-    "PvtV2ForImageClassification": _STAGES,
-    "SegformerForImageClassification": _STAGES,
-    "Data2VecVisionForImageClassification": SMALL,
-    "HieraForImageClassification": {
-        **{"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 1, 1]},
-        "num_heads": [1, 2, 4, 8],
-    },
-    "Aimv2VisionModel": SMALL,
-    "ConvNextModel": _STAGES,
-}
-
-
-@pytest.mark.parametrize("class_name", OTHERS)
-def test_classes_without_an_entry_of_their_own_are_found_in_transformers_tables(
-    tmp_path, class_name
-):
-    has_head = "ForImage" in class_name
-    named = {"id2label": NAMES} if has_head else {}
-    config = {**OTHERS[class_name], **named}
-    config.setdefault("image_size", 64)
-    torch.manual_seed(0)
-    model_class = getattr(transformers, class_name)
-    model = model_class(model_class.config_class(**config)).eval()
-    model.save_pretrained(tmp_path)
-    side = config["image_size"] if isinstance(config["image_size"], int) else 64
-    facts = {**VIT_IMAGES, "size": {"height": side, "width": side}}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(facts))
-    source = open_folder(tmp_path)
-    images = torch.randn(2, 3, side, side)
-    with torch.no_grad():
-        output = model(images)
-    wanted = output.logits if has_head else output.pooler_output
-    assert torch.allclose(source.module(images), wanted, atol=1e-5)
-    assert source.task == ("classification" if has_head else "features")
-    assert source.labels == (("cat", "dog", "cow") if has_head else ())
-
-
 def test_tokens_without_a_vector_for_the_image_are_refused(tmp_path):
     stages = {"depths": [1] * 4, "num_attention_heads": [1] * 4, "hidden_sizes": [8] * 4}
     images = {**VIT_IMAGES, "size": {"height": 64, "width": 64}}

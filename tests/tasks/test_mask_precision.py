@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from small_masks import QUERIES, queries_for
+from small_masks import QUERIES, LosesOne
 
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.images import open_image_source
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.gates import judge_accuracy
-from edge_vit.runtime.fake import FakeSession
 from edge_vit.tasks import task_of
 from edge_vit.tasks.coco import Categories
 from edge_vit.tasks.detection.average_precision import NAMES, coco_numbers
@@ -139,7 +138,7 @@ def test_average_precision_is_that_of_pycocotools(monkeypatch):
 
 
 def write_annotations(folder, count):
-    """Write images with two objects each, and the annotation file that says so."""
+    """Write images with two objects each, and the annotation file of those objects."""
     (folder / "images").mkdir()
     boxes = {3: (0, 0, 32, 32), 9: (48, 32, 96, 64)}  # left, right: of category, in pixels
     images, annotations = [], []
@@ -158,16 +157,6 @@ def write_annotations(folder, count):
     return path
 
 
-class Objects(FakeSession):
-    """A model that finds both objects, and in INT8 only the left one in every second image."""
-
-    def _run(self, feeds):
-        both, one = [(1, 0, 0, 4, 4), (2, 4, 6, 8, 12)], [(1, 0, 0, 4, 4)]
-        is_lost = [self.precision == "int8" and image[0, 0, 0] % 2 for image in feeds["images"]]
-        rows = [queries_for(one if lost else both) for lost in is_lost]
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-
-
 def open_objects(path, max_bad=None):
     truth = task_of(QUERIES).truth_files(QUERIES)
     return open_image_source(path, QUERIES.labels, truth=truth, max_bad=max_bad)
@@ -175,7 +164,7 @@ def open_objects(path, max_bad=None):
 
 def test_a_model_is_held_against_true_masks(tmp_path):
     source = open_objects(write_annotations(tmp_path, 30))
-    models = Objects(QUERIES), [Objects(QUERIES, "int8")]
+    models = LosesOne(QUERIES), [LosesOne(QUERIES, "int8")]
     report = evaluate(*models, QUERIES, source, num_worst=0)[0]
     found = report.measures
     assert found["mask_AP"].reference > 0.8
@@ -195,7 +184,7 @@ def test_damaged_annotations_count_as_bad_images(tmp_path):
     data["annotations"][4]["segmentation"] = [[1, 2]]
     path.write_text(json.dumps(data))
     source = open_objects(path, MaxBad())
-    report = evaluate(Objects(QUERIES), [Objects(QUERIES)], QUERIES, source)[0]
+    report = evaluate(LosesOne(QUERIES), [LosesOne(QUERIES)], QUERIES, source)[0]
     assert report.num_images == 4
     assert (
         "left out: 2.png: segmentation of annotation 4: got a polygon [1.0, 2.0]" in report.notes[0]

@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from small_masks import QUERIES, SPEC, queries_for
+from small_masks import QUERIES, SPEC, LosesOne
 
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.images import open_image_source
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.gates import judge_accuracy
-from edge_vit.runtime.fake import FakeSession
 from edge_vit.tasks import task_of
 from edge_vit.tasks.segmentation.decoding import NOTHING, Segment
 from edge_vit.tasks.segmentation.panoptic_quality import quality, summarize
@@ -141,14 +140,8 @@ def open_segments(path, spec=PANOPTIC, max_bad=None):
     return open_image_source(path, spec.labels, truth=truth, max_bad=max_bad)
 
 
-class Segments(FakeSession):
-    """A model that finds both segments, and in INT8 none on the right in every second image."""
-
-    def _run(self, feeds):
-        both, one = [(1, 0, 0, 4, 4), (2, 4, 6, 8, 12)], [(1, 0, 0, 4, 4)]
-        is_lost = [self.precision == "int8" and image[0, 0, 0] % 2 for image in feeds["images"]]
-        rows = [queries_for(one if lost else both, sure=12.0) for lost in is_lost]
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+class Segments(LosesOne):
+    sure = 12.0
 
 
 def test_reads_the_segments_of_a_panoptic_file(tmp_path):
