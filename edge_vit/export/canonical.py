@@ -27,7 +27,12 @@ from edge_vit.export.rewrites.constants import (
     resolve_branches,
 )
 from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
-from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
+from edge_vit.export.rewrites.fuse import (
+    fuse_layer_norms,
+    restore_reciprocals,
+    restore_softmaxes,
+    rewrite_gelus,
+)
 from edge_vit.export.rewrites.linear import (
     merge_consecutive,
     merge_linears,
@@ -110,6 +115,7 @@ def make_canonical(
     if spell_out_newer(graph):
         passes.RemoveUnusedNodesPass()(model)
         _infer_shapes(model)
+    restore_reciprocals(graph)
     restore_softmaxes(graph)
     fuse_layer_norms(graph)
     rewrite_gelus(graph)

@@ -80,7 +80,8 @@ def _rms_norm(value: ir.Value, product: ir.Node) -> Norm | None:
         return None
     size = walk.other_operand(product, value)
     if product.op_type == "Mul":
-        size = _inverted(size)
+        inverse = walk.made_by(size, "Reciprocal")
+        size = walk.data_input(inverse) if inverse is not None else None
     root = walk.made_by(size, "Sqrt")
     shifted = walk.made_by(walk.data_input(root), "Add") if root is not None else None
     mean = walk.made_by(next(iter(walk.operands(shifted)), None), "ReduceMean") if shifted else None
@@ -103,14 +104,6 @@ def _rms_norm(value: ir.Value, product: ir.Node) -> Norm | None:
         return None
     index = node.inputs.index(gain)
     return Norm(value, node.outputs[0], node, index, None, frozenset([square, product]))
-
-
-def _inverted(value: ir.Value | None) -> ir.Value | None:
-    """Return what `value` is one divided by, or None."""
-    node = walk.made_by(value, "Reciprocal", "Div")
-    if node is None or node.op_type == "Reciprocal":
-        return None if node is None else walk.data_input(node)
-    return walk.data_input(node, 1) if walk.scalar_of(node.inputs[0]) == 1 else None
 
 
 def _squares(node: ir.Node, value: ir.Value) -> bool:

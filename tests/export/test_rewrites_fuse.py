@@ -9,7 +9,12 @@ import onnx_ir as ir
 import pytest
 from small_graphs import ops, parse, run
 
-from edge_vit.export.rewrites.fuse import fuse_layer_norms, restore_softmaxes, rewrite_gelus
+from edge_vit.export.rewrites.fuse import (
+    fuse_layer_norms,
+    restore_reciprocals,
+    restore_softmaxes,
+    rewrite_gelus,
+)
 
 GAMMA, BETA = np.linspace(0.5, 1.5, 8), np.linspace(-1, 1, 8)
 SQUARES = {"pow": "q = Pow(d, two)", "mul": "q = Mul(d, d)"}
@@ -197,3 +202,12 @@ def test_a_softmax_of_rows_is_one_over_the_last_axis_and_no_other_is(axis, flat,
     wanted = run(model)
     assert restore_softmaxes(model.graph) == is_restored
     np.testing.assert_allclose(run(model), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("one", "kept"), [(1.0, 0), (np.ones((1, 1, 1, 1)), 1), (2.0, 1)])
+def test_one_divided_by_a_value_is_its_reciprocal(one, kept):
+    model = parse("(float[2,5,8] x) => (y) { y = Div(one, x) }", one=one)
+    before = run(model)
+    assert restore_reciprocals(model.graph) == 1 - kept
+    assert ops(model)["Reciprocal"] == 1 - kept
+    np.testing.assert_allclose(run(model), before, rtol=1e-6)

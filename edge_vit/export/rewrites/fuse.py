@@ -82,6 +82,25 @@ def _is_square(node: ir.Node) -> bool:
     return node.op_type == "Pow" and walk.scalar_of(node.inputs[1]) == 2.0
 
 
+def restore_reciprocals(graph: ir.Graph) -> int:
+    """Turn one divided by a value into its Reciprocal, and return how many there were.
+
+    torch's older exporter writes the inverse root of a norm so.
+    """
+    found = [node for node in graph if node.op_type == "Div" and _is_inverse(node)]
+    for node in found:
+        inverse = Builder(graph, node).one("Reciprocal", walk.data_input(node, 1))
+        inverse.shape, inverse.type = node.outputs[0].shape, node.outputs[0].type
+        replace_value(node.outputs[0], inverse)
+    return len(found)
+
+
+def _is_inverse(node: ir.Node) -> bool:
+    one, value = node.inputs[0], walk.data_input(node, 1)
+    is_one = walk.scalar_of(one) == 1 and value.dtype == ir.DataType.FLOAT
+    return is_one and len(walk.array_shape(one)) <= len(walk.dims_of(value))
+
+
 def restore_softmaxes(graph: ir.Graph) -> int:
     """Turn ``Flatten -> Softmax -> Reshape back`` into one Softmax over the last axis.
 
