@@ -68,6 +68,7 @@ class ExportRecord(_Record):
     notes: tuple[str, ...]  # what could not be brought into canonical form, one line each
     remarks: tuple[str, ...] = ()  # what was found of the model, and done to it, a sentence each
     weights: str = ""  # what was taken out of the checkpoint, in one line
+    is_quantizable: bool = True  # whether INT8 has linear layers to quantize
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def calibrate_model(
     images: ImageSource,
     recipe: Recipe,
     *,
-    digest: str = "",
+    digest: str | None = None,
     exclude: Collection[str] = (),
     threads: int | None = None,
     state_path: Path | None = None,
@@ -45,7 +45,7 @@ def calibrate_model(
     `observe`.
 
     Raises:
-        SpecError: there are no images, or the graph has no linear layer to quantize.
+        SpecError: there are no images, no digest, or no linear layer to quantize.
         BackendError: an activation is NaN or infinite.
     """
     if not len(images):
@@ -58,6 +58,8 @@ def calibrate_model(
             f"what the field will bring{more if len(images) < fewest else ''}"
         )
     digest = digest_of(fp32) if isinstance(fp32, bytes) else digest
+    if not digest:
+        raise SpecError("a graph that was read needs the digest of its file. Give digest=...")
     with _quick_collections(), map_weights(fp32) as model:
         del fp32  # where the caller has let go of it too, its memory is free from here on
         if recipe.scales_hidden:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from edge_vit.bundle import Bundle
+from edge_vit.bundle import RECORD, Bundle
+from edge_vit.bundle.record import ExportRecord
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import print_grids
@@ -42,7 +43,7 @@ def _format_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("export")
 @click.argument("model", metavar="MODEL")
-@option("-o, --output OUT.edgevit", "The bundle to make.", params.PATH, required=True)
+@params.output_option("OUT.edgevit", "The bundle to make.", params.PATH)
 @_format_flags
 @option("--calib DIR", "Images to calibrate on, and to prove the graph on.")
 @params.num_images_option
@@ -188,7 +189,7 @@ def _next_step(bundle: Bundle) -> str:
         return f"Next, let it be judged: edgevit verify {bundle.path} --data {data}"
     image = "CLIP" if bundle.spec.preprocess.clip else "IMAGE"
     given, calib = (image, "DIR") if takes_images else ("--seed 0 --draw DIR", "seeds:0-31")
-    return (
-        f"Next, try it: edgevit run {bundle.path} {given}. "
-        f"To make it INT8: edgevit calibrate {bundle.path} --calib {calib}"
-    )
+    smaller = f"To make it INT8: edgevit calibrate {bundle.path} --calib {calib}"
+    if not ExportRecord.from_bytes(bundle.read(RECORD)).is_quantizable:
+        smaller = "INT8 has nothing to quantize: to make it smaller, export it again with --fp16"
+    return f"Next, try it: edgevit run {bundle.path} {given}. {smaller}"

@@ -29,7 +29,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(FinetuneO
 @click.command("finetune")
 @click.argument("model", metavar="MODEL")
 @option("--data DIR|digits|cifar100", "Class folders, or a data set by name.", required=True)
-@option("-o, --output FILE.safetensors", "The best weights.", params.ANY_FILE, required=True)
+@params.output_option("FILE.safetensors", "The best weights.", params.ANY_FILE)
 @option("--optimizer", "How weights are updated.", get_args(Optimizer), _DEFAULTS["optimizer"])
 @option(
     "--lr RATE",

@@ -183,6 +183,18 @@ def outputs_option(text: str, kind: OutputFile = ANY_FILE) -> Decorator:
     return option("-o, --output FILE", f"{text} Repeatable.", kind, name="outputs", multiple=True)
 
 
+def output_option(form: str, text: str, kind: click.ParamType[Any]) -> Decorator:
+    """Return the required ``-o`` of a command that writes one thing: several are refused."""
+
+    def single(ctx: click.Context, param: click.Parameter, found: tuple[Path, ...]) -> Path | None:
+        if len(found) > 1:
+            shown = ", ".join(map(str, found))
+            raise click.UsageError(f"-o: got {shown}, expected one. Run the command once for each")
+        return found[0] if found else None  # while a shell completes a line
+
+    return option(f"-o, --output {form}", text, kind, required=True, multiple=True, callback=single)
+
+
 bundle_argument = click.argument("bundle", metavar="BUNDLE", type=PATH)
 images_argument = click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 

@@ -15,7 +15,7 @@ from edge_vit.errors import ImageError
 from edge_vit.printable import natural_key
 from edge_vit.spec import ClipSpec
 
-CLIP_SUFFIXES = (*VIDEO_SUFFIXES, ".gif", ".npy")
+CLIP_SUFFIXES = (*VIDEO_SUFFIXES, ".npy")
 """Endings of the names of files that hold one clip each, in lower case."""
 
 STRIP_FRAMES = 4  # of a clip that are shown side by side, or make its signature

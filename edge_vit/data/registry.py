@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
     *(".3gp", ".3g2", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".m2v", ".ivf", ".y4m", ".vob"),
     *(".mxf", ".nut", ".qt", ".divx", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg"),
-    ".mjpg",
+    *(".mjpg", ".gif"),
 )
 CIFAR_FILES = (
     ("cifar-10-batches-py", "test_batch", "batches.meta"),

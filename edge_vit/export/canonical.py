@@ -46,7 +46,7 @@ from edge_vit.graph.beside import choose_beside, describe_rest
 from edge_vit.graph.edit import Builder, replace_value
 from edge_vit.graph.exact import locations_of, one_line
 from edge_vit.graph.large import Spill, to_proto
-from edge_vit.graph.sites import Block, find_blocks, find_units
+from edge_vit.graph.sites import Block, Unit, find_blocks, find_units
 from edge_vit.graph.walk import dims_of
 from edge_vit.graph.weightless import give_weights, without_weights
 from edge_vit.spec import PreprocessSpec, TaskName, TensorSpec, image_input, task_output
@@ -76,6 +76,7 @@ class CanonicalGraph:
     num_tokens: int  # tokens that attend to each other; within windows they are not counted
     notes: tuple[str, ...]
     meaning: Meaning  # of its output
+    is_quantizable: bool  # whether INT8 has linear layers to quantize
 
 
 def make_canonical(
@@ -159,17 +160,20 @@ def make_canonical(
     _infer_shapes(model)
     graph.name = "edge-vit"
     result = _finish(model, spill)
-    notes = (*notes, *_note_unplaced(graph, blocks))
+    units = find_units(graph)
+    notes = (*notes, *_note_unplaced(graph, blocks, units))
     heads, tokens, width = _read_dimensions(find_blocks(graph))
     taken = tuple(replace(t, shape=(batch or "batch", *t.shape[1:])) for t in inputs) or (images,)
     return CanonicalGraph(
-        result, taken, given, batch, len(blocks), heads, width, tokens, notes, meaning
+        *(result, taken, given, batch, len(blocks), heads, width, tokens, notes, meaning),
+        is_quantizable=bool(units),
     )
 
 
-def _note_unplaced(graph: ir.Graph, blocks: tuple[Block, ...]) -> tuple[str, ...]:
+def _note_unplaced(
+    graph: ir.Graph, blocks: tuple[Block, ...], units: tuple[Unit, ...]
+) -> tuple[str, ...]:
     """Return a sentence where linear layers are beside the blocks, or there are none at all."""
-    units = find_units(graph)
     beside = [site for unit in units for site in unit.sites if site.role == "linear"]
     rest = describe_rest(graph, units)
     if not units:

@@ -139,11 +139,6 @@ def export_model(
         )
         meaning = canonical.meaning
         fp32, weights = serialize(canonical.model, find_format(REFERENCE).file, spill)
-    with progress.step("proving parity"):
-        restore = meaning.stripped.restore if meaning.stripped else None
-        parity, outputs = check_parity(
-            source, canonical.model if weights else fp32, reference, restore
-        )
     spec = ModelSpec(
         name=source.name,
         source=source.address,
@@ -163,10 +158,16 @@ def export_model(
         text=source.text,
         sampling=source.sampling,
     )
+    with progress.step("proving parity"):
+        restore = meaning.stripped.restore if meaning.stripped else None
+        parity, outputs = check_parity(
+            source, canonical.model if weights else fp32, reference, restore
+        )
     checkpoint = request.checkpoint.name if request.checkpoint else ""
     remarks = (*source.remarks, *meaning.remarks)
     record = ExportRecord(
-        request.address, checkpoint, parity, canonical.notes, remarks, source.weights
+        *(request.address, checkpoint, parity, canonical.notes, remarks, source.weights),
+        is_quantizable=canonical.is_quantizable,
     )
     first, *others = outputs
     names = [output.name for output in canonical.outputs[1:]]

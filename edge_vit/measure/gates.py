@@ -12,13 +12,13 @@ from edge_vit.measure.spending import ALONE, Trust
 from edge_vit.measure.statistics import (
     CONFIDENCE,
     MAX_IMAGES,
-    Z_TWO_SIDED,
     Interval,
     exact_bounds,
     images_needed,
     paired_drop_bounds,
     student_quantile,
 )
+from edge_vit.tasks.measures import Z_TWO_SIDED
 
 MIN_SQNR_DB = 10.0
 """Below it the error is a third of the output or more; an accuracy that holds, holds by luck."""

@@ -1,4 +1,4 @@
-"""Exact intervals that hold for few images and for zero disagreements, on the standard library.
+"""Exact intervals that hold for few images and for zero disagreements.
 
 Counts may be fractions of an image, so that rates seen on 300 images can be asked about 940 of
 them.
@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edge_vit.tasks.measures import Z_TWO_SIDED
+
 CONFIDENCE = 0.95
-Z_TWO_SIDED = 1.959963984540054
-"""Normal quantile at 0.975, for a two-sided 95 % interval."""
 MAX_IMAGES = 10_000_000
 """Where the search for enough images gives up."""
 

@@ -32,12 +32,7 @@ from edge_vit.report.grids import (
     verdict_lines,
 )
 from edge_vit.report.machine import engines_grid
-from edge_vit.report.plots import (
-    accuracy_plot,
-    distribution_plot,
-    gates_plot,
-    num_beyond,
-)
+from edge_vit.report.plots import accuracy_plot, distribution_plot, gates_plot, num_beyond
 from edge_vit.report.precision import precision_figures, recipe_grid
 from edge_vit.report.svg import PURPOSE, Figure
 from edge_vit.report.wording import (

@@ -26,18 +26,18 @@ def bootstrap(
 ) -> dict[str, MeasureValue]:
     """Return `numbers` of the candidate with 95 % intervals; nothing without a record.
 
-    Records are None where there is no truth, and those of the reference may be missing; images are
-    drawn for both together. `lost` names one number, and what the candidate loses of it.
+    Records are None where there is no truth. Where the reference has some of the same images, they
+    are drawn for both together. `lost` names one number, and what the candidate loses of it.
     """
     ours, theirs = ([each for each in side if each is not None] for side in (candidate, reference))
     if not ours:
         return {}
-    count = len(ours)
+    count, known = len(ours), [[each is None for each in side] for side in (candidate, reference)]
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples)
     weights = np.concatenate((np.ones((1, count), np.int64), drawn))
     values = numbers(ours, weights)
     before: Mapping[str, Float64Array] = {}
-    if len(theirs) == count:
+    if known[0] == known[1]:
         before = values if theirs == ours else numbers(theirs, weights)
     found = {name: interval(each, before.get(name)) for name, each in values.items()}
     if lost is not None and before:

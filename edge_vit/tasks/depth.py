@@ -93,7 +93,8 @@ def summarize_truth(
         name: mean_value([each[of] for each in ours], [each[of] for each in theirs])
         for of, name in enumerate((ABS_REL, DELTA))
     }
-    lost = [b[1] - a[1] for a, b in zip(ours, theirs, strict=False)]
+    pairs = zip(candidate, reference, strict=bool(reference))
+    lost = [b[1] - a[1] for a, b in pairs if a is not None and b is not None]
     flat = [each[2] for each in theirs if len(each) > 2]  # not in files of earlier versions
     return {**found, DROP: mean_value(lost), FLAT: mean_value(flat)}
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.numerics import Float64Array, FloatArray
 
-_Z_TWO_SIDED = 1.959963984540054  # standard deviations that hold 95 %
+Z_TWO_SIDED = 1.959963984540054
+"""Normal quantile at 0.975, for a two-sided 95 % interval."""
 
 Compare = Callable[[ModelSpec, Mapping[str, FloatArray], Mapping[str, FloatArray]], Any]
 """(spec, reference, candidate) -> a number for each image, NaN where there is none, (rows,)."""
@@ -45,7 +46,7 @@ def mean_value(values: Sequence[float], reference: Sequence[float] = ()) -> Meas
         return MeasureValue(None)
     mean = math.fsum(values) / len(values)
     squares = math.fsum((value - mean) ** 2 for value in values)
-    half = _Z_TWO_SIDED * math.sqrt(squares / max(len(values) - 1, 1) / len(values))
+    half = Z_TWO_SIDED * math.sqrt(squares / max(len(values) - 1, 1) / len(values))
     other = math.fsum(reference) / len(reference) if len(reference) else None
     return MeasureValue(mean, mean - half, mean + half, other)
 

@@ -188,12 +188,7 @@ class LabelsPrediction(ClassPrediction):
         """Return label, whether it is on, index and probability of each."""
         on = set(self.labels_on)
         return [
-            (
-                each.label,
-                "on" if each in on else "",
-                str(each.index),
-                f"{100 * each.score:.2f} %",
-            )
+            (each.label, "on" if each in on else "", str(each.index), f"{100 * each.score:.2f} %")
             for each in self.classes
         ]
 

@@ -92,6 +92,12 @@ def test_threads_do_not_change_the_scales(vit, table):
         assert scale == pytest.approx(table.sites[name].activation_scale, rel=2**-10)
 
 
+def test_a_graph_that_was_read_comes_with_the_digest_of_its_file(vit):
+    source = ArraySource(random_images(16))
+    with pytest.raises(SpecError, match="needs the digest of its file"):
+        calibrate_model(vit.model, vit.spec, source, RECIPES["minmax"], threads=1)
+
+
 def test_bundle_gets_a_table_and_then_graphs(bundle):
     calibrated = calibrate(bundle, ArraySource(random_images(4)))
     assert calibrated.read_table().num_images == 4

@@ -8,6 +8,7 @@ import json
 import pytest
 from graph_files import FP32, INT8, INT8_CPU
 from PIL import Image
+from traced import older_exporter
 
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.measure.results import AccuracyReport, LatencyReport
@@ -34,6 +35,20 @@ def test_export_writes_every_precision_and_says_what_is_next(
     assert " kB" in result.stdout
     assert f"edgevit verify {out} --data DIR" in result.stderr
     assert "parity" in result.stderr
+
+
+@pytest.mark.uncounted
+def test_of_a_model_that_int8_does_nothing_for_the_advice_is_another(edgevit, tmp_path):
+    out = tmp_path / "out.edgevit"
+    with older_exporter():
+        result = edgevit(
+            *("export", "python:small_vits:ConvNet", "--image-size", 16),
+            *("--mean", "0,0,0", "--std", "1,1,1"),
+            *("-o", out),
+        )
+    assert result.exit_code == 0, result.output
+    assert f"edgevit run {out} IMAGE. INT8 has nothing to quantize" in result.stderr
+    assert "edgevit calibrate" not in result.stderr
 
 
 @pytest.mark.uncounted

@@ -102,6 +102,16 @@ def test_a_page_whose_package_is_missing_is_found_first(refused, tmp_path, monke
     )
 
 
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("command", ["export", "finetune"])
+def test_what_makes_one_thing_refuses_a_second_output(refused, tmp_path, command):
+    *words, _ = COMMANDS[command]
+    line = refused(*words, tmp_path / "a", "-o", tmp_path / "b", status=2)
+    assert (
+        line == f"-o: got {tmp_path}/a, {tmp_path}/b, expected one. Run the command once for each"
+    )
+
+
 # A disk that is full only afterwards
 
 

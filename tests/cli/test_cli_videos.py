@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("av", reason="PyAV is not installed")
 from camera.damaged_videos import COUNT, DAMAGED, INTACT, encode, spoil
+from PIL import Image
 
 CLIPS = {clip.name: clip for clip in (*INTACT, *DAMAGED)}
 NAMES = ["edit-list.mp4", "raw.h264", "mid-group.ts", "first.avi", "concealed.mp4", "cut.mkv"]
@@ -68,4 +69,16 @@ def test_a_video_among_images_is_named_with_the_command_that_takes_it(
     assert message == (
         f"{path} is a video, expected an image. For the predictions of its frames: "
         f"edgevit camera {shared_bundle.path} --source '{path}' --json"
+    )
+
+
+def test_an_animated_gif_is_a_video(edgevit, refused, shared_bundle, tmp_path):
+    path = tmp_path / "a.gif"
+    frames = [Image.new("RGB", (48, 48), (40 * index, 0, 0)) for index in range(5)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    words = ("--backend", "ort", "--threads", 1, "--preprocess", "pillow", "--json")
+    result = edgevit("camera", shared_bundle.path, "--source", path, *words)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 5), result.output
+    assert f"camera {shared_bundle.path} --source {path}" in refused(
+        "run", shared_bundle.path, path
     )

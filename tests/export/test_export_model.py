@@ -120,3 +120,17 @@ def test_what_is_not_proven_is_not_exported(monkeypatch):
         pytest.raises(ParityError, match="vit_digits: the exported graph is not the model"),
     ):
         export_model(REQUEST)
+
+
+@pytest.mark.uncounted
+def test_what_is_no_model_of_its_task_is_refused_before_it_is_proven(monkeypatch):
+    monkeypatch.setattr(room, "check_parity", None)
+    arguments = {"in_channels": 3, "out_channels": 1, "kernel_size": 4, "stride": 4}
+    request = SourceRequest(
+        "python:torch.nn:Conv2d",
+        model_args=arguments,
+        task="segmentation",
+        **{"image_size": (16, 16), "mean": SPEC.mean, "std": SPEC.std},
+    )
+    with older_exporter(), pytest.raises(SpecError, match=r"got one class, .* Take --task dense"):
+        export_model(request)

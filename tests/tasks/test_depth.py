@@ -16,7 +16,7 @@ from edge_vit.measure.gates import judge_accuracy
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input
 from edge_vit.tasks import task_of
-from edge_vit.tasks.depth import fit, ratios_within
+from edge_vit.tasks.depth import fit, ratios_within, summarize_truth
 from edge_vit.tasks.maps.pictures import to_png16
 
 INPUT, SIZE = (28, 42), (56, 84)
@@ -178,6 +178,14 @@ def test_a_reference_that_is_no_better_than_a_flat_map_decides_nothing(scenes):
         found = [each for each in report.findings if each.name == "chance"]
         assert bool(found) is is_questioned
     assert 0.2 < report.measures["delta1_flat"].value < 0.7
+
+
+def test_what_is_lost_is_of_images_that_both_are_judged_on():
+    ours, theirs = (
+        [None, [0.1, 0.8, 0.1], [0.1, 0.6, 0.1]],
+        [[0.1, 0.2, 0.1], [0.1, 0.9, 0.1], None],
+    )
+    assert summarize_truth(ours, theirs)["delta1_drop"].value == pytest.approx(0.1)
 
 
 def test_an_image_without_its_file_is_named(scenes, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,15 @@ from small_masks import QUERIES, SPEC, LosesOne
 
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.images import open_image_source
-from edge_vit.errors import ImageError, SpecError
+from edge_vit.data.preprocess import preprocess
+from edge_vit.errors import ArtifactError, ImageError, SpecError
 from edge_vit.measure.accuracy import evaluate
 from edge_vit.measure.gates import judge_accuracy
+from edge_vit.runtime.session import run_images
 from edge_vit.tasks import task_of
-from edge_vit.tasks.segmentation.decoding import NOTHING, Segment
+from edge_vit.tasks.memo import KeptOutputs
+from edge_vit.tasks.segmentation import objects
+from edge_vit.tasks.segmentation.decoding import NOTHING, Segment, numbered
 from edge_vit.tasks.segmentation.panoptic_quality import quality, summarize
 from edge_vit.tasks.segmentation.panoptic_truth import TrueSegments
 
@@ -33,8 +38,7 @@ def true_of(numbers, indices, things=frozenset({1, 2}), crowds=None):
 
 
 def found_of(numbers, indices):
-    numbers = np.asarray(numbers)
-    return [Segment(index, 0.9, numbers == n) for n, index in enumerate(indices, 1)]
+    return np.asarray(numbers, np.int32), np.array(indices, np.int64)
 
 
 ROW = [[1, 1, 1, 1, 2, 2, 2, 2, 0, 0]]
@@ -61,7 +65,7 @@ def test_matches_by_hand(found, indices, wanted):
 
 def test_a_crowd_is_neither_found_nor_missed():
     truth = true_of(ROW, [1, 2], crowds=[False, True])
-    assert quality(truth, []) == [[1, 1, 0, 0, 0, 1]]
+    assert quality(truth, found_of(np.zeros_like(ROW), [])) == [[1, 1, 0, 0, 0, 1]]
     in_crowd = [[0, 0, 0, 1, 1, 1, 2, 2, 2, 2]]
     assert quality(truth, found_of(in_crowd, [2, 1])) == [[1, 1, 0, 0, 1, 1]]
 
@@ -168,6 +172,52 @@ def test_a_model_is_held_against_true_segments(tmp_path):
     gate = judge_accuracy(report, 0.5)
     assert gate.sentence.startswith("PQ lost: ")
     assert (gate.outcome, gate.value) == ("fail", pytest.approx(100 * found["PQ_drop"].value))
+
+
+def test_of_a_batch_one_mask_is_held_at_a_time_and_made_once(tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    def watched(*arguments):
+        for segment in panoptic(*arguments):
+            alive.add(segment)
+            most.append(len(alive))
+            yield segment
+
+    panoptic = objects.panoptic
+    monkeypatch.setattr(objects, "panoptic", watched)
+    task, model = task_of(PANOPTIC), Segments(PANOPTIC)
+    items = list(open_segments(write_panoptic(tmp_path, 4)))
+    pixels = np.stack([preprocess(item.pixels, PANOPTIC.preprocess) for item in items])
+    outputs = KeptOutputs(run_images(model, pixels))
+    truth = [item.truth for item in items]
+    judged = [m.judge(PANOPTIC, outputs, truth) for m in task.measures if m.judge]
+    assert len(judged) == 2  # of segments and of classes
+    assert len(most) == 4 * 2
+    assert max(most) <= 2  # the next one, and that before it
+
+
+def test_segments_that_overlap_have_the_number_of_the_first():
+    made = (Segment(index, 0.9, np.array(mask, bool)) for index, mask in MASKS)
+    numbers, classes = numbered(made, (1, 4))
+    assert (numbers.tolist(), classes.tolist()) == ([[1, 1, 2, 0]], [7, 5])
+
+
+MASKS = (7, [[1, 1, 0, 0]]), (5, [[0, 1, 1, 0]])
+
+
+def test_segments_of_an_image_may_stand_in_several_annotations(tmp_path):
+    path = write_panoptic(tmp_path, 1)
+    (whole,) = open_segments(path)
+    data = json.loads(path.read_text())
+    (entry,) = data["annotations"]
+    data["annotations"] = [{**entry, "segments_info": [info]} for info in entry["segments_info"]]
+    path.write_text(json.dumps(data))
+    (item,) = open_segments(path)
+    assert (item.truth.numbers == whole.truth.numbers).all()
+    data["annotations"][1]["file_name"] = "other.png"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ArtifactError, match=r"image 0\.jpg has segments in 0\.png and other\.png"):
+        open_segments(path)
 
 
 def test_a_damaged_file_of_segments_is_left_out_and_named(tmp_path):

@@ -174,7 +174,7 @@ def test_regions_and_objects_are_transformers(regions, size, processor, share):
     given = as_transformers(regions)
     wanted = post(given, target_sizes=[size], threshold=0.5, label_ids_to_fuse=set())[0]
     spec = spec_of_queries("panoptic_segmentation", threshold=0.5)
-    found = panoptic(spec, regions, size, spec.preprocess)
+    found = list(panoptic(spec, regions, size, spec.preprocess))
     assert len(found) >= 2
     assert {s.index for s in found} >= {s["label_id"] for s in wanted["segments_info"]}
     by_id = {s["id"]: s["label_id"] for s in wanted["segments_info"]}
@@ -197,7 +197,7 @@ def test_what_a_crop_left_out_is_nothing(logits):
 
 def test_of_no_query_above_the_threshold_nothing_is_left(queries):
     spec = spec_of_queries("panoptic_segmentation", threshold=0.9999)
-    assert panoptic(spec, queries, (40, 40), spec.preprocess) == []
+    assert list(panoptic(spec, queries, (40, 40), spec.preprocess)) == []
     task = task_named("panoptic_segmentation")
     outputs = {name: rows[None] for name, rows in queries.items()}
     (prediction,) = task.decode(spec, outputs, sizes=[(40, 40)])

@@ -147,10 +147,7 @@ def merge_consecutive(graph: ir.Graph) -> None:
         build = Builder(graph, first.matmul)
         rank = len(walk.dims_of(value))
         merged = build.linear(
-            first.input,
-            weight.astype(np.float32),
-            bias.astype(np.float32),
-            is_flat=rank != 3,
+            first.input, weight.astype(np.float32), bias.astype(np.float32), is_flat=rank != 3
         )
         replace_value(second.output, second.input)
         replace_value(value, merged)

@@ -14,13 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_vit.errors import ArtifactError, EdgeVitError, SpecError
-from edge_vit.export.checkpoint import (
-    StoredWeights,
-    choose_weights,
-    describe,
-    read_stored,
-    usable,
-)
+from edge_vit.export.checkpoint import StoredWeights, choose_weights, describe, read_stored, usable
 from edge_vit.export.checkpoint.misfit import Misfit
 from edge_vit.export.checkpoint.positions import SourceGrid
 from edge_vit.export.checkpoint.stored import WEIGHT_FILES, find_shards

@@ -28,10 +28,7 @@ class Segmenter:
     activation: Activation = "softmax"
 
 
-_QUERIES = (
-    ("class_logits", "class_queries_logits"),
-    ("mask_logits", "masks_queries_logits"),
-)
+_QUERIES = (("class_logits", "class_queries_logits"), ("mask_logits", "masks_queries_logits"))
 _UNIVERSAL = (SEGMENTATION, INSTANCES, PANOPTIC)
 
 SEGMENTERS: Mapping[str, Segmenter] = {

@@ -76,12 +76,7 @@ def _num_positions(model: nn.Module, facts: Any) -> int:
 
 
 def _check_logits(
-    model: Any,
-    tokenizer: Any,
-    embed: TextTower,
-    scale: float,
-    bias: float,
-    request: SourceRequest,
+    model: Any, tokenizer: Any, embed: TextTower, scale: float, bias: float, request: SourceRequest
 ) -> None:
     """Refuse a model whose logits are not scaled cosines of its two towers."""
     texts = [request.prompts[0].replace("{}", label) for label in request.labels[:2]]

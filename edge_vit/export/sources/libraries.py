@@ -64,11 +64,7 @@ def is_reachable(url: str) -> bool:
 
 
 def make(
-    library: str,
-    create: Callable[..., T],
-    name: str,
-    arguments: Mapping[str, object],
-    **own: Any,
+    library: str, create: Callable[..., T], name: str, arguments: Mapping[str, object], **own: Any
 ) -> T:
     """Return the model `name` that `create` of a library makes, seeded."""
     torch.manual_seed(0)

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from edge_vit.errors import SpecError, did_you_mean
-from edge_vit.spec import (
-    Activation,
-    ClipSpec,
-    CropMode,
-    Interpolation,
-    PreprocessSpec,
-    TaskName,
-)
+from edge_vit.spec import Activation, ClipSpec, CropMode, Interpolation, PreprocessSpec, TaskName
 from edge_vit.spec.clip import Sampling
 from edge_vit.tasks import task_named
 

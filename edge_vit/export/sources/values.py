@@ -24,14 +24,7 @@ from edge_vit.export.sources.map_outputs import (
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.graph.large import Spill
-from edge_vit.spec import (
-    Activation,
-    BakedText,
-    PreprocessSpec,
-    SamplingSpec,
-    TaskName,
-    TensorSpec,
-)
+from edge_vit.spec import Activation, BakedText, PreprocessSpec, SamplingSpec, TaskName, TensorSpec
 from edge_vit.tasks import task_named
 
 LUMINANCE = (0.299, 0.587, 0.114)

@@ -81,17 +81,8 @@ PSNR = Measure("psnr", "PSNR of samples, dB", psnr)
 MEASURES = (LOSS, PSNR)
 STEP_MEASURES = (
     Measure("step_sqnr", "SQNR over all steps, dB", step_errors, summarize=sum_steps),
+    Measure("worst_step_sqnr", "SQNR of the worst step, dB", summarize=sum_steps, of="step_sqnr"),
     Measure(
-        "worst_step_sqnr",
-        "SQNR of the worst step, dB",
-        summarize=sum_steps,
-        of="step_sqnr",
-    ),
-    Measure(
-        "worst_step",
-        "the worst step, from 1",
-        unit="count",
-        summarize=sum_steps,
-        of="step_sqnr",
+        "worst_step", "the worst step, from 1", unit="count", summarize=sum_steps, of="step_sqnr"
     ),
 )

@@ -133,11 +133,7 @@ class Denoising(Generation):
         if (
             len(output) != 4
             or output[2:] != latents[2:]
-            or output[1]
-            not in (
-                latents[1],
-                2 * int(latents[1]),
-            )
+            or output[1] not in (latents[1], 2 * int(latents[1]))
         ):
             raise SpecError(
                 f"output of {spec.name}: got {spec.outputs[0]}, expected one like {LATENTS}, "

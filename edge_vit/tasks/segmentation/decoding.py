@@ -7,7 +7,7 @@ the image's own pixels, as transformers' post-processing does it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_vit.spec import ModelSpec, PreprocessSpec
 from edge_vit.tasks.detection.decoding import rank_queries
 from edge_vit.tasks.maps.placement import Placed
-from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, activate, sigmoid
+from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArray, activate, sigmoid
 
 LOGITS, CLASSES, MASKS = "logits", "class_logits", "mask_logits"
 """Names of outputs: of a class for each cell; or of the classes and the masks of queries."""
@@ -126,8 +126,8 @@ def panoptic(
     outputs: Mapping[str, FloatArray],
     size: tuple[int, int],
     preprocess: PreprocessSpec | None,
-) -> list[Segment]:
-    """Return regions and objects, best first, of which each pixel is in one at most.
+) -> Iterator[Segment]:
+    """Yield regions and objects, best first, of which each pixel is in one at most.
 
     A pixel goes to the query whose probability times the pixel's own is the largest. Of a segment
     at least `MIN_KEPT` of its mask have to be left. Arguments as of `semantic_map`.
@@ -137,7 +137,7 @@ def panoptic(
         is_some = scores > activate("softmax", outputs[CLASSES][queries])[:, -1]
         queries, classes, scores = queries[is_some], classes[is_some], scores[is_some]
     if not len(queries):
-        return []
+        return
     placed, grids = _place_masks(spec, outputs[MASKS][queries], size, preprocess)
     owner = np.empty(size, np.int32)
     areas = np.zeros(len(queries), np.int64)
@@ -150,27 +150,34 @@ def panoptic(
         areas += (shares >= 0.5).sum(axis=(1, 2))
     owner[~placed.seen] = NOTHING
     counts = np.bincount(owner[owner != NOTHING], minlength=len(queries))
-    return [
-        Segment(int(classes[place]), float(scores[place]), owner == place)
-        for place in np.flatnonzero(counts > MIN_KEPT * areas).tolist()
-    ]
+    for place in np.flatnonzero(counts > MIN_KEPT * areas).tolist():
+        yield Segment(int(classes[place]), float(scores[place]), owner == place)
 
 
-def painted(
-    segments: Sequence[Segment], size: tuple[int, int], *, by_class: bool = True
-) -> ClassMap:
-    """Return the class, or the number from 1, of the best segment at each pixel; else `NOTHING`."""
-    found = np.full(size, NOTHING, np.int32)
-    for number, segment in reversed(list(enumerate(segments, 1))):
-        found[segment.mask] = segment.index if by_class else number
-    return found
+def numbered(segments: Iterable[Segment], size: tuple[int, int]) -> tuple[ClassMap, IntArray]:
+    """Return the number from 1 of the first segment at each pixel, else 0; and the class of each.
+
+    One mask is held at a time, where `segments` are made one by one.
+    """
+    numbers, classes = np.zeros(size, np.int32), []
+    for segment in segments:
+        classes.append(segment.index)
+        numbers[segment.mask & (numbers == 0)] = len(classes)
+    return numbers, np.array(classes, np.int64)
+
+
+def painted(segments: Iterable[Segment], size: tuple[int, int]) -> ClassMap:
+    """Return the class of the first segment at each pixel, else `NOTHING`."""
+    return by_class(*numbered(segments, size))
+
+
+def by_class(numbers: ClassMap, classes: IntArray) -> ClassMap:
+    """Return the class of each pixel of what `numbered` returns, else `NOTHING`."""
+    return np.append(NOTHING, classes).astype(np.int32)[numbers]
 
 
 def _place_masks(
-    spec: ModelSpec,
-    masks: FloatArray,
-    size: tuple[int, int],
-    preprocess: PreprocessSpec | None,
+    spec: ModelSpec, masks: FloatArray, size: tuple[int, int], preprocess: PreprocessSpec | None
 ) -> tuple[Placed, FloatArray]:
     """Return mask logits in the model's input, and where that lies in the image."""
     return Placed(spec.preprocess.image_size, size, preprocess), _masks_in_input(spec, masks)

@@ -12,7 +12,7 @@ from edge_vit.printable import in_ascii
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.detection.drawing import write_label
 from edge_vit.tasks.maps.pictures import blend
-from edge_vit.tasks.segmentation.decoding import NOTHING, ClassMap, Segment, painted
+from edge_vit.tasks.segmentation.decoding import NOTHING, ClassMap, Segment, numbered
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,9 +66,8 @@ def draw_segments(
     picture: Image, segments: Sequence[Segment], spec: ModelSpec, *, is_named: bool = True
 ) -> Any:
     """Return `picture` with the colour of each of `segments` over it, its name and its score."""
-    size = (picture.height, picture.width)
-    numbers = painted(segments, size, by_class=False)
-    canvas = blend(picture, PALETTE[np.maximum(numbers, 0) % 256], numbers != NOTHING)
+    numbers, _ = numbered(segments, (picture.height, picture.width))
+    canvas = blend(picture, PALETTE[numbers % 256], numbers > 0)
     if not is_named:
         return canvas
     for number, segment in reversed(list(enumerate(segments, 1))):

@@ -60,10 +60,7 @@ def _overlaps(segment: Segment, objects: TrueObjects) -> list[Any]:
 
 
 MEASURES = summed(
-    {
-        **{PREFIX + name: f"mask {name}" for name in NAMES},
-        PREFIX + AP_DROP: "mask AP lost",
-    },
+    {**{PREFIX + name: f"mask {name}" for name in NAMES}, PREFIX + AP_DROP: "mask AP lost"},
     records,
     functools.partial(summarize_ap, prefix=PREFIX),
 )

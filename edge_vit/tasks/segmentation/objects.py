@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from edge_vit.tasks.segmentation.decoding import (
     MASKS,
     ClassMap,
     Segment,
+    by_class,
     instances,
+    numbered,
     painted,
     panoptic,
 )
@@ -110,7 +112,7 @@ class InstanceSegmentation(MatchingTask, Segmentation):
 
     def _find(
         self, spec: ModelSpec, outputs: Outputs, size: Size, preprocess: PreprocessSpec | None
-    ) -> list[Segment]:
+    ) -> Iterable[Segment]:
         decode = panoptic if self.is_panoptic else instances
         return decode(spec, outputs, size, preprocess)
 
@@ -126,7 +128,7 @@ class InstanceSegmentation(MatchingTask, Segmentation):
     def _every(self, spec: ModelSpec, outputs: Outputs) -> Sequence[list[Segment]]:
         """Return the segments of each row in the pixels of the model's input."""
         size = spec.preprocess.image_size
-        return self._each(spec, outputs, lambda own: self._find(spec, own, size, None))
+        return self._each(spec, outputs, lambda own: list(self._find(spec, own, size, None)))
 
     def found(self, spec: ModelSpec, outputs: Outputs, row: int) -> Sequence[Segment]:
         """Return the segments of one row in the pixels of the model's input."""
@@ -149,19 +151,19 @@ class InstanceSegmentation(MatchingTask, Segmentation):
         found: Float64Array = shared / (ours.sum(axis=1)[:, None] + theirs.sum(axis=1) - shared)
         return found
 
-    def _segments_at(
+    def _numbered_at(
         self, spec: ModelSpec, outputs: Outputs, row: int, size: Size
-    ) -> Sequence[Segment]:
-        return once(
+    ) -> tuple[ClassMap, IntArray]:
+        return once(  # of a batch these are kept, and no masks
             *(outputs, (self.name, spec, row, size)),
-            lambda: self._find(spec, row_of(outputs, row), size, spec.preprocess),
+            lambda: numbered(self._find(spec, row_of(outputs, row), size, spec.preprocess), size),
         )
 
     def _class_map_at(self, spec: ModelSpec, outputs: Outputs, row: int, size: Size) -> ClassMap:
-        return painted(self._segments_at(spec, outputs, row, size), size)
+        return by_class(*self._numbered_at(spec, outputs, row, size))
 
     def _shown(self, spec: ModelSpec, picture: Any, own: Outputs) -> Any:
-        segments = self._find(spec, own, (picture.height, picture.width), None)
+        segments = list(self._find(spec, own, (picture.height, picture.width), None))
         return draw_segments(picture, segments, spec, is_named=False)
 
 
@@ -172,7 +174,7 @@ class PanopticSegmentation(InstanceSegmentation):
     is_panoptic = True
 
     def _judged(self) -> tuple[Measure, ...]:
-        return quality_measures(self._segments_at)
+        return quality_measures(self._numbered_at)
 
     def read_annotations(
         self, spec: ModelSpec, path: Path, key_of: KeyOf

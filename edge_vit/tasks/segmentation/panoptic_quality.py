@@ -12,7 +12,7 @@ from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.bootstrap import bootstrap
 from edge_vit.tasks.measures import Measure, MeasureValue, summed
 from edge_vit.tasks.numerics import Float64Array, IntArray
-from edge_vit.tasks.segmentation.decoding import Segment, painted
+from edge_vit.tasks.segmentation.decoding import ClassMap
 from edge_vit.tasks.segmentation.panoptic_truth import TrueSegments
 
 PQ, SQ, RQ = "PQ", "SQ", "RQ"
@@ -25,19 +25,21 @@ Quality = list[list[float]]
 """Of one image, for each class: index, 1 for a thing or 0, sum of the IoU of the matches, their
 number, and the numbers of found and of true segments without one."""
 
-DecodeAt = Callable[[ModelSpec, Outputs, int, "tuple[int, int]"], Sequence[Segment]]
+Numbered = tuple[ClassMap, IntArray]
+"""The number from 1 of each pixel's segment, 0 for none, (height, width); the class of each."""
+
+DecodeAt = Callable[[ModelSpec, Outputs, int, "tuple[int, int]"], Numbered]
 """(spec, outputs, row, size) -> the segments of one row in the image's pixels."""
 
 
-def quality(truth: TrueSegments, segments: Sequence[Segment]) -> Quality:
+def quality(truth: TrueSegments, segments: Numbered) -> Quality:
     """Return how `segments` match the true ones of one image.
 
     A match is of the same class, with an IoU above a half; pixels without a true segment count in
     no union. What lies for more than a half on such pixels or in crowds of its class is no error,
     nor is a crowd that is not found. Segments of a class that is known to be no thing are one.
     """
-    found = np.maximum(painted(segments, truth.numbers.shape, by_class=False), 0)
-    classes = np.array([each.index for each in segments], np.int64)
+    found, classes = segments
     if truth.things is not None:
         first: dict[int, int] = {}
         joined = [

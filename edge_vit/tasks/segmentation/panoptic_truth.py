@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vit.errors import ImageError
+from edge_vit.errors import ArtifactError, ImageError
 from edge_vit.tasks.coco import Annotated, Categories, Entry, KeyOf, read_annotations, size_of
 from edge_vit.tasks.numerics import IntArray
 from edge_vit.tasks.segmentation.decoding import NOTHING, ClassMap
@@ -44,8 +44,14 @@ def read_panoptic(
 
     def make(image: Entry, entries: Sequence[Entry], categories: Categories) -> Annotated:
         # without an entry, as without a file, the image counts as a bad one
-        name = entries[0]["file_name"] if entries else f"{Path(image['file_name']).stem}.png"
-        infos = [info for entry in entries[:1] for info in entry["segments_info"]]
+        names = sorted({entry["file_name"] for entry in entries})
+        if len(names) > 1:
+            raise ArtifactError(
+                f"{path}: image {image['file_name']} has segments in {' and '.join(names)}, "
+                "expected one PNG file of each image. Take the others out"
+            )
+        name = names[0] if names else f"{Path(image['file_name']).stem}.png"
+        infos = [info for entry in entries for info in entry["segments_info"]]
         ids = [int(each["id"]) for each in infos]
         indices = np.array([categories.classes[each["category_id"]] for each in infos], np.int64)
         crowds = [bool(each.get("iscrowd", 0)) for each in infos]

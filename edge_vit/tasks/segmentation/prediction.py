@@ -19,6 +19,7 @@ from edge_vit.tasks.segmentation.decoding import (
     ClassMap,
     Segment,
     instances,
+    numbered,
     painted,
     panoptic,
     semantic_map,
@@ -210,8 +211,8 @@ class SegmentsPrediction(MaskPrediction):
 
     def files(self) -> Mapping[str, bytes]:
         """Return masks of classes, and of the segments by their place in the list from 1."""
-        numbers = painted(self.segments, self.size, by_class=False)
-        return {**super().files(), "segments.png": mask_png(np.maximum(numbers, 0))}
+        numbers, _ = numbered(self.segments, self.size)
+        return {**super().files(), "segments.png": mask_png(numbers)}
 
     def to_supervision(self) -> Any:
         """Return the segments as `supervision.Detections`, masks included.
