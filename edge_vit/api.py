@@ -52,22 +52,12 @@ def export_bundle(
 ) -> Bundle:
     """Export a model into a new bundle at `output`, and return it.
 
-    A calibration that was cut off goes on when the same export is asked for again.
-
-    Args:
-        request: the model's address, or all that describes it.
-        output: the folder to make, by custom ``NAME.edgevit``.
-        precision: ``fp32`` writes that graph alone; ``fp16`` adds FP16; one that is calibrated,
-            such as ``int8``, adds every format there is.
-        calibration: images to calibrate on; needed for ``int8``. Parity is proven on them as well.
-        num_images: use so many of them, spread evenly.
-        recipe: how to quantize.
-        static_batch: fix the batch size.
-        force: replace the bundle at `output`; files, engines and reports that fit the new one stay.
-        threads: for calibration; None for all cores.
-        lock_timeout: seconds to wait for another command that writes there; None for ever.
-        max_bad: how many images may be left out because they cannot be read.
-        progress: of each stage.
+    `precision` fp32 writes that graph alone, ``fp16`` adds FP16, and one that is calibrated, such
+    as ``int8``, adds every format there is. It needs `calibration` images, of which `num_images`
+    are taken, spread evenly; parity is proven on them as well. With `force` the bundle at `output`
+    is replaced; its files, engines and reports that fit the new one stay. A calibration that was
+    cut off goes on when the same export is asked for again. `lock_timeout` is in seconds, `max_bad`
+    how many images may be left out because they cannot be read.
 
     Raises:
         EdgeVitError: with one line on what failed; nothing is left at `output` then.

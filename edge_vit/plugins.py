@@ -25,12 +25,8 @@ class Registry(Mapping[str, T]):
     """Values by name: those that ship here first, then those of plug-ins, imported when used.
 
     A plug-in cannot replace a name that ships here. Installed distributions are read when a name
-    is not among the shipped ones, or when all names are listed.
-
-    Args:
-        what: is registered, in the singular, for messages: ``task``.
-        group: of the entry points, ``edge_vit.tasks``.
-        shipped: the values of edge-vit itself, or where they are: ``module:attribute``.
+    is not among the shipped ones, or when all names are listed. `what` is registered, in the
+    singular, for messages; `shipped` are the values, or where they are: ``module:attribute``.
     """
 
     def __init__(self, what: str, group: str, shipped: Mapping[str, T | str]) -> None:

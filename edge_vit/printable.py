@@ -42,11 +42,8 @@ def in_ascii(text: str) -> str:
 def escape_json(text: str, *, ascii_only: bool = False) -> str:
     r"""Return JSON `text` with the same characters as ``\u`` escapes: it parses as before.
 
-    Half characters alone are written out, since strict parsers refuse them.
-
-    Args:
-        text: as `json.dumps` writes it with ``ensure_ascii=False``.
-        ascii_only: whether letters beyond ASCII are escaped too.
+    Half characters alone are written out, since strict parsers refuse them; with `ascii_only` all
+    letters beyond ASCII are. `text` is what `json.dumps` writes with ``ensure_ascii=False``.
     """
     return (_NOT_ASCII if ascii_only else _UNSAFE).sub(_write_out_as_json, text)
 

@@ -58,23 +58,17 @@ IR_VERSION = 10
 
 @dataclass(frozen=True)
 class CanonicalGraph:
-    """A graph in canonical form, and what was learnt on the way.
-
-    Attributes:
-        num_heads: attention heads per block; 0 where it is not known or differs between blocks, and
-            so are the two below.
-        notes: what could not be brought into the form, one line each; such parts stay as they were.
-    """
+    """A graph in canonical form, and what was learnt on the way."""
 
     model: onnx.ModelProto  # the graph
     inputs: tuple[TensorSpec, ...]  # what it takes
     outputs: tuple[TensorSpec, ...]  # what it gives, the task's own name for each
     batch: int | None  # the batch size that it insists on, or None
     depth: int  # number of blocks
-    num_heads: int
+    num_heads: int  # 0, as the two below, where it is not known or differs between blocks
     embed_dim: int  # width of a token
     num_tokens: int  # tokens that attend to each other; within windows they are not counted
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what stays as it was, one line each
     meaning: Meaning  # of its output
     is_quantizable: bool  # whether INT8 has linear layers to quantize
 

@@ -46,17 +46,7 @@ UNKNOWN_LOOK = Look("#6b6f76", "#9aa0aa", "", "X")
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """A number format that a model can be deployed in.
-
-    Attributes:
-        self_test_limit: largest `output_error` of the golden images, over the spread of the
-            reference's outputs. Another model is off by about 1.4.
-        emulate: ``module:function`` that makes of its graph one that computes on a CPU as a GPU
-            does; empty where a CPU does so by itself.
-        compute_capability: least of a GPU that computes in it, (major, minor).
-        tensor_types: names of its numbers in TensorRT's network and in its inspector.
-        not_finite: what to do where an output is NaN or infinite.
-    """
+    """A number format that a model can be deployed in."""
 
     name: Precision  # as users type it, such as ``int8``
     title: str  # for people, such as ``INT8``
@@ -64,6 +54,8 @@ class NumberFormat:
     order: int  # from wide to narrow; the reference has 0
     bits: int  # of a weight
     variants: tuple[Variant, ...]  # its files; of those that suit a reader, the best first
+    # Largest error of the golden images over the spread of the reference's outputs; another model
+    # is off by about 1.4
     self_test_limit: float
     look: Look  # how it is drawn
     granularity: str = ""  # which values share one scale; empty for floating point
@@ -71,10 +63,13 @@ class NumberFormat:
     needs_images: bool = False  # whether it is written from a calibration table alone
     # The module:function that writes its files: see edge_vit.lowering.variants.Lower
     lower: str = ""
+    # The module:function that makes of its graph one that a CPU computes as a GPU does; empty where
+    # it does so by itself
     emulate: str = ""
     proof: str = ""  # file of the bundle that holds what its graphs came to on the golden images
-    compute_capability: tuple[int, int] = (0, 0)
-    tensor_types: tuple[str, ...] = ()
+    compute_capability: tuple[int, int] = (0, 0)  # least of a GPU that computes in it
+    tensor_types: tuple[str, ...] = ()  # names in TensorRT's network and in its inspector
+    # What to do where an output is NaN or infinite
     not_finite: str = "Export it again, and calibrate it on images like this one"
 
     @property

@@ -21,13 +21,9 @@ _TOKEN_AXES = (1, -2)  # of (batch, tokens, width)
 
 @dataclass(frozen=True)
 class Reading:
-    """Where the prediction comes from.
+    """Where the prediction comes from."""
 
-    Attributes:
-        weights: of each token in it, (tokens,), adding up to 1; empty where there is a `pool`.
-    """
-
-    weights: tuple[float, ...]
+    weights: tuple[float, ...]  # of each token, adding up to 1; empty where there is a `pool`
     pool: str  # name of the probabilities of an attention pooling, (batch, heads, queries, tokens)
     words: str  # the same for people: ``class token``
 

@@ -49,12 +49,7 @@ def records(
 
 
 def summarize(candidate: Sequence[Any], reference: Sequence[Any]) -> dict[str, MeasureValue]:
-    """Return `MAP` and `MAP_DROP`, each with its 95 % bootstrap interval over images.
-
-    Args:
-        candidate: the record of each image; None where there is no truth.
-        reference: the same of the reference, likewise.
-    """
+    """Return `MAP` and `MAP_DROP`, each with its 95 % bootstrap interval over images."""
     width = max((len(each["scores"]) for each in candidate if each is not None), default=1)
     resamples = _MOST_NUMBERS // (max(len(candidate), 1) * width)
 
@@ -94,12 +89,8 @@ def average_precision(scores: Float64Array, truth: Any, weights: IntArray) -> Fl
     """Return the average precision of one label for each row of `weights`, NaN without positives.
 
     The sum over thresholds of precision times the recall gained there, without interpolation; equal
-    scores are one threshold.
-
-    Args:
-        scores: of each image, (images,).
-        truth: 1 where the label is on, 0 where not, below 0 where it is not known, (images,).
-        weights: how often each image counts, (resamples, images).
+    scores are one threshold. `truth` is 1 where the label is on, 0 where not, below 0 where it is
+    not known, (images,); `weights` are how often each image counts, (resamples, images).
     """
     order = np.argsort(-scores, kind="stable")
     order = order[truth[order] >= 0]

@@ -96,10 +96,7 @@ def bernoulli_kl(
 ) -> Float64Array:
     """Return KL of independent labels, summed over them, (rows,), nats.
 
-    Args:
-        reference: logits where `activation` is ``sigmoid``, else what it makes probabilities of.
-        candidate: likewise.
-        activation: of both.
+    Both are logits where `activation` is ``sigmoid``, else what it makes probabilities of.
     """
     total = np.zeros(len(reference))
     if activation == "sigmoid":
@@ -148,12 +145,9 @@ def relative_energy(reference: FloatArray, candidate: FloatArray) -> Float64Arra
 
 
 def in_top_k(logits: FloatArray, labels: IntArray, k: int) -> BoolArray:
-    """Return whether each label is among the `k` largest of its row, (rows,); ties by index.
+    """Return whether each of `labels`, (rows,), is among the `k` largest of its row; ties by index.
 
-    Args:
-        logits: (rows, classes).
-        labels: (rows,), each from 0 to classes - 1.
-        k: how many answers count.
+    `logits` are (rows, classes).
     """
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]

@@ -152,14 +152,9 @@ class ClassPrediction(Prediction):
 
 @dataclass(frozen=True)
 class LabelsPrediction(ClassPrediction):
-    """Labels that are on or off by themselves.
+    """Labels that are on or off by themselves."""
 
-    Attributes:
-        classes: labels with their probability, best first.
-        labels_on: all whose probability reaches the model's threshold, best first.
-    """
-
-    labels_on: tuple[ClassScore, ...]
+    labels_on: tuple[ClassScore, ...]  # those that reach the model's threshold, best first
 
     @property
     def key(self) -> object:

@@ -56,16 +56,10 @@ def finetune(
     """Train on `dataset`, write the best weights to `out_path`, and return how it went.
 
     After each epoch the state is kept in ``<out_path>.resume``; an interruption, Ctrl-C too,
-    leaves it there, and the end of the training removes it.
-
-    Args:
-        model: a preset's name or a config; its image size and classes become those of `dataset`.
-        dataset: images to train on, and those held out.
-        options: every choice of the training.
-        out_path: the safetensors file to write.
-        resume: go on from ``<out_path>.resume`` where there is one; the weights come out as if the
-            training had never stopped.
-        on_progress: called after every step.
+    leaves it there, and the end of the training removes it. With `resume` it goes on from there,
+    and the weights come out as if it had never stopped. The image size and the classes of `model`,
+    a preset's name or a config, become those of `dataset`; `on_progress` is called after every
+    step.
 
     Raises:
         ArtifactError: the disk refuses, the starting checkpoint does not fit, there is a state to

@@ -166,9 +166,7 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float32 (B, classes), or the class token's features (B, D) without a head.
 
-        Args:
-            images: float32 (B, channels, image_size, image_size), normalised as the model was
-                trained.
+        `images` are float32 (B, channels, image_size, image_size), normalised as in training.
         """
         patches = self.patch_embedding(images)
         class_token = self.class_token.expand(images.shape[0], -1, -1)

@@ -36,17 +36,13 @@ class _NotCanonical(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class _Projection:
-    """A linear layer in canonical order: its columns, or rows, are (head, channel).
-
-    Attributes:
-        layout: of the value that `way` starts from; None where its heads are not apart yet.
-    """
+    """A linear layer in canonical order: its columns, or rows, are (head, channel)."""
 
     weight: Array  # (K, heads * size), (heads * size, N) for the output layer
     bias: Array  # of its outputs
     num_heads: int  # heads of the attention
     way: Subgraph  # what leads from it to the attention, or from that to it
-    layout: tuple[int, ...] | None
+    layout: tuple[int, ...] | None  # of what `way` starts from; None where heads are not apart yet
 
 
 def rewrite_attentions(model: ir.Model) -> tuple[str, ...]:

@@ -39,16 +39,13 @@ _ACTIVATIONS: tuple[tuple[Activation, bool, Callable[[FloatArray], FloatArray]],
 
 @dataclass(frozen=True)
 class Ending:
-    """The last operation on logits.
-
-    Attributes:
-        restore: returns what the graph gave before its end was taken off, of (batch, classes).
-    """
+    """The last operation on logits."""
 
     activation: Activation  # softmax or sigmoid
     is_log: bool  # whether the logarithm of the probabilities comes out
     scale: float  # positive number that either is multiplied by
     logits: ir.Value  # what goes in, (batch, classes) but for further axes of 1
+    # (batch, classes) -> what the graph gave before its end was taken off
     restore: Callable[[FloatArray], FloatArray]
 
     @property

@@ -25,18 +25,13 @@ _LINEAR = frozenset(
 
 @dataclass(frozen=True)
 class Subgraph:
-    """A part of the graph with one value to start from and one to end in.
-
-    Attributes:
-        moves: nodes that move elements from `source` to `start`, or multiply all by one number.
-        nodes: what lies between `start` and the end; empty where `start` is the end.
-    """
+    """A part of the graph with one value to start from and one to end in."""
 
     source: ir.Value  # the value that `start` is a mere rearrangement of
-    moves: tuple[ir.Node, ...]
+    moves: tuple[ir.Node, ...]  # from `source` to `start`; some multiply all by one number
     factor: float  # product of the numbers among `moves`
     start: ir.Value  # the last value of which all else is made
-    nodes: frozenset[ir.Node]
+    nodes: frozenset[ir.Node]  # between `start` and the end; empty where that is the same
 
     @property
     def is_linear(self) -> bool:

@@ -32,17 +32,14 @@ HEAD, _VIDEO_HEAD = "ForImageClassification", "ForVideoClassification"
 
 @dataclass(frozen=True)
 class Family:
-    """What transformers has for one `model_type`.
-
-    Attributes:
-        sizes: how its positions take another image size: by interpolation, of themselves (rotary
-            ones), not at all, or as the places of patches that come one by one.
-    """
+    """What transformers has for one `model_type`."""
 
     name: str  # that its classes begin with
     base: str = "Model"  # what the class without a head ends with
     feature: Feature = "class token"  # of the class without a head
     has_classifier: bool = True  # whether there is a class with a head
+    # How positions take another image size: by interpolation, of themselves (rotary ones), not at
+    # all, or as the places of patches that come one by one
     sizes: Literal["interpolated", "free", "fixed", "patches"] = "interpolated"
     # What turns the logits of its class of both towers, such as CLIPModel, into probabilities
     pair: Activation | None = None

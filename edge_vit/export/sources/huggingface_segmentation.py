@@ -14,16 +14,11 @@ from edge_vit.tasks.declared import INSTANCES, PANOPTIC, SEGMENTATION
 
 @dataclass(frozen=True)
 class Segmenter:
-    """What transformers has for masks of one `model_type`.
+    """What transformers has for masks of one `model_type`."""
 
-    Attributes:
-        class_name: of the model.
-        tasks: what its outputs can be read as, the default first.
-        outputs: names in the graph, and the attributes that hold them in what the model returns.
-    """
-
-    class_name: str
-    tasks: tuple[TaskName, ...] = (SEGMENTATION,)
+    class_name: str  # of the model
+    tasks: tuple[TaskName, ...] = (SEGMENTATION,)  # that outputs can be read as, the default first
+    # Names in the graph, and the attributes that hold them in what the model returns
     outputs: tuple[tuple[str, str], ...] = (("logits", "logits"),)
     activation: Activation = "softmax"
 

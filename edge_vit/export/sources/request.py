@@ -24,28 +24,16 @@ _OVERRIDES = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "s
 class SourceRequest:
     """Everything a user may state about a model. None and empty leave it to the model's own config.
 
-    Attributes:
-        checkpoint: file with the weights; without one, the library's pretrained weights are wanted.
-        model_args: for the model's own constructor.
-        image_size: (height, width) in pixels; position embeddings are interpolated to it. It goes
-            over what the source tells, and so do the five that follow: see `PreprocessSpec`.
-        weights_key: place of the weights in the checkpoint, such as ``state_dict_ema``; None to
-            find it.
-        checkpoint_size: (height, width) in pixels of the images that the checkpoint was trained on,
-            where the file does not tell.
-        task: what the output means; None leaves it to the source, the graph and its outputs.
-        activation: what turns the model's own output into probabilities; None likewise.
-        nms: see there.
-        prompts: zero-shot: sentences with ``{}`` for a label, which the model's text tower reads.
+    `image_size` and the five fields behind it go over what the source tells: see `PreprocessSpec`.
     """
 
     address: str  # scheme and target, such as ``timm:vit_small_patch16_224``
-    checkpoint: Path | None = None
+    checkpoint: Path | None = None  # with the weights; None for the library's pretrained ones
     random_weights: bool = False  # take seeded random weights, for shape and speed only
-    model_args: Mapping[str, object] = field(default_factory=dict)
+    model_args: Mapping[str, object] = field(default_factory=dict)  # for its own constructor
     labels: tuple[str, ...] = ()  # class names by index
     num_classes: int | None = None  # width of the head; 0 takes the head off and exports features
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None  # that position embeddings are interpolated to
     crop_pct: float | None = None
     crop_mode: CropMode | None = None
     interpolation: Interpolation | None = None
@@ -54,13 +42,14 @@ class SourceRequest:
     frames: int | None = None  # of a clip, as in `ClipSpec`, and so are the two below
     stride: int | None = None
     sampling: Sampling | None = None
-    weights_key: str | None = None
+    weights_key: str | None = None  # place in the checkpoint, such as ``state_dict_ema``
+    # (height, width) in pixels of the images that the checkpoint was trained on
     checkpoint_size: tuple[int, int] | None = None
-    task: TaskName | None = None
-    activation: Activation | None = None
+    task: TaskName | None = None  # what the output means
+    activation: Activation | None = None  # what makes probabilities of the model's own output
     threshold: float | None = None  # as in `ModelSpec`, and so is `nms`
     nms: float | None = None
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()  # zero-shot: sentences with ``{}`` for a label
     output_name: str | None = None  # of the output to take, of a file or a module with several
 
     def __post_init__(self) -> None:

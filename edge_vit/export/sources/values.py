@@ -47,12 +47,7 @@ _DEEPEST = 4  # containers in containers
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model, and what its source knows about it.
-
-    Attributes:
-        remarks: what was done to the model to make it one that takes images, a sentence each.
-        outputs: the task's names of several outputs, in order; empty for a single one.
-    """
+    """A model, and what its source knows about it."""
 
     name: str  # for people, such as ``vit_small_patch16_224``
     address: str  # where it came from, such as ``timm:vit_small_patch16_224``
@@ -60,9 +55,9 @@ class Source:
     labels: tuple[str, ...] = ()  # class names by index, empty where none are known
     preprocess: PreprocessSpec  # how an image becomes the input
     licence: str = ""  # of the weights, where the source tells it
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what was done so that it takes images, a sentence each
     weights: str = ""  # what was taken out of the checkpoint, in one line; empty without one
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()  # the task's names of several, in order; empty for a single one
     activation: Activation | None = None  # of the scores, where the source knows it
     text: BakedText | None = None  # in its head, of a zero-shot model
     # What the model takes in place of images, in its own order; empty where it takes images

@@ -60,10 +60,7 @@ def summarize_ap(
 ) -> dict[str, MeasureValue]:
     """Return the twelve numbers and `AP_DROP`, each with its 95 % bootstrap interval over images.
 
-    Args:
-        candidate: the record of each image; None where there is no truth.
-        reference: the same of the reference.
-        prefix: of the names.
+    Their names begin with `prefix`.
     """
 
     def numbers(records: Sequence[Record], weights: IntArray) -> Mapping[str, Float64Array]:

@@ -17,13 +17,9 @@ def corners(boxes: FloatArray) -> Float64Array:
 def to_image(
     boxes: FloatArray, size: tuple[int, int], spec: PreprocessSpec, *, clip: bool = True
 ) -> Float64Array:
-    """Return corners in an image's own pixels, resize, padding and crop undone.
+    """Return corners, shares of the model's input, in the pixels of an image of (height, width).
 
-    Args:
-        boxes: corners as shares of the model's input.
-        size: (height, width) of the image.
-        spec: how the image became the input.
-        clip: whether to cut off what lies outside of the image.
+    Resize, padding and crop are undone; with `clip` what lies outside of the image is cut off.
     """
     height, width = spec.image_size
     where = place(size, spec)
@@ -55,10 +51,7 @@ def area(boxes: FloatArray) -> Float64Array:
 def suppress(boxes: FloatArray, classes: IntArray, limit: float) -> list[int]:
     """Return which of `boxes`, best first, stay in a non-maximum suppression per class.
 
-    Args:
-        boxes: corners (N, 4).
-        classes: (N,).
-        limit: a box goes whose IoU with a better one of its class is larger.
+    One goes whose IoU with a better one of its class is above `limit`.
     """
     overlaps, kept = iou(boxes, boxes), list[int]()
     for index in range(len(boxes)):

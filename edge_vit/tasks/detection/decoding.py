@@ -17,17 +17,11 @@ BOXES = "boxes"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The scored boxes of one image, best first.
+    """The scored boxes of one image, best first."""
 
-    Attributes:
-        boxes: corners, (N, 4).
-        scores: (N,), 0 to 1.
-        classes: index of each box's class, (N,).
-    """
-
-    boxes: Float64Array
-    scores: Float64Array
-    classes: IntArray
+    boxes: Float64Array  # corners, (N, 4)
+    scores: Float64Array  # (N,), 0 to 1
+    classes: IntArray  # index of each box's class, (N,)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -70,12 +64,9 @@ def find_boxes(
     counts by itself, and the best are taken, as many as there are queries. Equal scores are ordered
     by query. Of boxes that overlap more than the model's `nms` the best of its class stays.
 
-    Args:
-        spec: the model.
-        outputs: of one image: class outputs (queries, columns), boxes (queries, 4).
-        size: (height, width) of the image before preprocessing; None for shares of the input.
-        min_score: only boxes above it.
-        clip: whether boxes are cut at the image's edges.
+    `outputs` are of one image: class outputs (queries, columns), boxes (queries, 4). `size` is that
+    of the image before preprocessing; without it boxes are shares of the input. With `clip` they
+    are cut at the image's edges.
     """
     queries, classes, values = rank_queries(spec, outputs, min_score)
     boxes = corners(outputs[BOXES][queries])

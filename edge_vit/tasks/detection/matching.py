@@ -28,10 +28,8 @@ def match(overlaps: Float64Array, is_same: BoolArray) -> list[tuple[int, int, fl
     """Return pairs of objects of the same class, whose IoU is at least `MIN_IOU`, and that IoU.
 
     The first row chooses first, the column that overlaps most with it; each is in one pair at most.
-
-    Args:
-        overlaps: IoU of each two, (reference, candidate).
-        is_same: whether they are of the same class, likewise.
+    `overlaps` has the IoU of each two, `is_same` whether they are of one class, (reference,
+    candidate) both.
     """
     left, pairs = np.where(is_same, overlaps, 0), []
     for index in range(len(left) if left.size else 0):
@@ -52,14 +50,8 @@ def align(
 
     Detectors that choose their queries by score give the same objects in another order, so the
     candidate's queries are put in the order of the reference's. Queries that show nothing above
-    `VISIBLE` in either are left out, unless that would leave none in an image.
-
-    Args:
-        spec: the model.
-        reference: named outputs, (rows, queries, ...).
-        candidate: likewise.
-        distances: of the outputs of one image returns how far each two queries are apart, (queries,
-            queries), beside their scores; by their boxes where None.
+    `VISIBLE` in either are left out, unless that would leave none in an image. `distances` of the
+    outputs of one image, (queries, queries), count beside the scores; those of boxes where None.
     """
     distances = distances or box_distances
     wanted, got = probabilities(spec, reference), probabilities(spec, candidate)
@@ -101,11 +93,8 @@ def pair_queries(
 
     A detector that chooses its queries by score has two of nearly equal score in either order, and
     at the end of its choice one or the other. So up to `_OTHER_QUERIES` of an image's queries may
-    be others: these are left out of a comparison, the reference standing in their place.
-
-    Args:
-        reference: outputs (rows, queries, ...) of the same queries.
-        candidate: likewise.
+    be others: these are left out of a comparison, the reference standing in their place. Outputs
+    are (rows, queries, ...).
     """
     scales = [max(float(np.abs(output).max()), 1e-30) for output in reference]
     paired = [np.array(output) for output in candidate]

@@ -27,13 +27,9 @@ class Box:
 
 @dataclass(frozen=True)
 class DetectionPrediction(Prediction):
-    """Objects in an image.
+    """Objects in an image."""
 
-    Attributes:
-        boxes: best first.
-    """
-
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # best first
 
     @property
     def key(self) -> object:
@@ -92,9 +88,7 @@ class DetectionPrediction(Prediction):
     def to_coco(self, image_id: int, categories: dict[int, int] | None = None) -> list[Any]:
         """Return the boxes as entries of a COCO results file.
 
-        Args:
-            image_id: of the image in the annotations.
-            categories: category id by class index; the index itself where None.
+        `categories` has the category by class index; where None it is the index itself.
         """
         return [
             {

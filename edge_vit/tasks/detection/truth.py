@@ -16,21 +16,13 @@ from edge_vit.tasks.numerics import BoolArray, Float64Array, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The true objects in one image.
+    """The true objects in one image."""
 
-    Attributes:
-        size: (height, width) of the image.
-        boxes: corners in its pixels, (N, 4).
-        classes: class index of each, (N,).
-        areas: in pixels, (N,): of the object's outline where it is known, else of its box.
-        crowds: whether a box stands for a crowd, which is neither found nor missed, (N,).
-    """
-
-    size: tuple[int, int]
-    boxes: Float64Array
-    classes: IntArray
-    areas: Float64Array
-    crowds: BoolArray
+    size: tuple[int, int]  # (height, width) of the image
+    boxes: Float64Array  # corners in its pixels, (N, 4)
+    classes: IntArray  # class index of each, (N,)
+    areas: Float64Array  # in pixels, (N,): of the outline where it is known, else of the box
+    crowds: BoolArray  # whether a box stands for a crowd, neither found nor missed, (N,)
 
 
 def of_coco(image: Entry, entries: Sequence[Entry], categories: Categories) -> Annotated:
@@ -49,10 +41,7 @@ def of_coco(image: Entry, entries: Sequence[Entry], categories: Categories) -> A
 def read_yolo(path: Path, size: tuple[int, int], num_classes: int | None = None) -> Objects:
     """Return the objects of a YOLO text file: lines ``class cx cy w h``, shares of the image.
 
-    Args:
-        path: of the text file; a file that is not there means that the image shows no object.
-        size: (height, width) of the image.
-        num_classes: of the model.
+    A file that is not there means that the image shows no object.
 
     Raises:
         ImageError: a line is something else; the message names it.

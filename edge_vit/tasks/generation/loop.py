@@ -24,17 +24,11 @@ Run = Callable[[Rows], Outputs]
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """What one sample went through.
+    """What one sample went through."""
 
-    Attributes:
-        rows: what the model was fed at each step, (steps,).
-        predicted: of each step, guidance included, (steps, channels, height, width).
-        latents: the end of it, (channels, height, width).
-    """
-
-    rows: Rows
-    predicted: FloatArray
-    latents: FloatArray
+    rows: Rows  # what the model was fed at each step, (steps,)
+    predicted: FloatArray  # of each step, guidance included, (steps, channels, height, width)
+    latents: FloatArray  # the end of it, (channels, height, width)
 
 
 def sampling_of(spec: ModelSpec) -> SamplingSpec:

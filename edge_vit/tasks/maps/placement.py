@@ -49,13 +49,9 @@ class _Taps:
 
 
 class Placed:
-    """Where each pixel of an image lies on a map of the model.
+    """Where each pixel of an image of `size` lies on a map of the model, (rows, columns).
 
-    Args:
-        grid: (rows, columns) of the map.
-        size: (height, width) of the image in pixels.
-        spec: how the image became the model's input; None where it is the input itself, resized.
-        kernel: how values between cells are made.
+    Without a `spec` the image is the model's input itself, resized.
     """
 
     def __init__(

@@ -22,21 +22,13 @@ _DIGITS = 5
 
 @dataclass(frozen=True, eq=False)
 class MapPrediction(Prediction):
-    """Values on a grid.
+    """Values on a grid."""
 
-    Attributes:
-        name: of the output.
-        values: float32 (channels, rows, columns), on the model's own grid.
-        size: (height, width) of the image in pixels.
-        spec: how the image became the model's input; None where it is the input itself, resized.
-        kernel: how values between cells are made.
-    """
-
-    name: str
-    values: FloatArray
-    size: tuple[int, int]
-    spec: PreprocessSpec | None = None
-    kernel: Kernel = "bilinear"
+    name: str  # of the output
+    values: FloatArray  # float32 (channels, rows, columns), on the model's own grid
+    size: tuple[int, int]  # (height, width) of the image in pixels
+    spec: PreprocessSpec | None = None  # None where the image is the input itself, resized
+    kernel: Kernel = "bilinear"  # between cells
 
     def whole(self, size: tuple[int, int] | None = None) -> FloatArray:
         """Return the map in the image's pixels, float32 (height, width), or (channels, …).
@@ -120,15 +112,10 @@ class MapPrediction(Prediction):
 
 @dataclass(frozen=True, eq=False)
 class Shading:
-    """How values become colours.
+    """How values become colours."""
 
-    Attributes:
-        directions: (channels, colours); None where the only channel is shown as it is.
-        ranges: the lowest and the highest value of each colour.
-    """
-
-    directions: Float64Array | None
-    ranges: tuple[tuple[float, float], ...]
+    directions: Float64Array | None  # (channels, colours); None where the only channel is shown
+    ranges: tuple[tuple[float, float], ...]  # lowest and highest value of each colour
 
     @classmethod
     def of(cls, prediction: MapPrediction) -> Shading:
