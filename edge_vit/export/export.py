@@ -17,9 +17,8 @@ from edge_vit.data.images import ImageSource
 from edge_vit.data.preprocess import preprocess
 from edge_vit.errors import SpecError
 from edge_vit.export.canonical import make_canonical
-from edge_vit.export.golden import NUM_GOLDEN, choose_golden
+from edge_vit.export.golden import NUM_GOLDEN, choose_golden, own_samples
 from edge_vit.export.meaning import settle_meaning
-from edge_vit.export.own_inputs import own_samples
 from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import OnnxSource, SourceRequest, TorchSource, open_source

@@ -1,14 +1,22 @@
-"""Chooses the few images that a graph is proven on, and that stay in the bundle."""
+"""Chooses the few images, or samples, that a graph is proven on, and that stay in the bundle."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from edge_vit.data.images import ImageItem, ImageSource
 from edge_vit.data.preprocess import digest
 from edge_vit.data.source import IndexedSource, limit_images
 from edge_vit.errors import ImageError
+from edge_vit.export.reference import runner_of
+from edge_vit.export.sources import Source
+from edge_vit.spec import ModelSpec, TensorSpec
+from edge_vit.spec.samples import Rows
+from edge_vit.tasks import task_named
+from edge_vit.tasks.base import Outputs
 
 NUM_GOLDEN = 5
 
@@ -17,6 +25,9 @@ _MAX_CANDIDATES = 64
 
 _MAX_DECODED = 8
 """How many images of each stretch are decoded in the search for a class that is not there yet."""
+
+FIRST_SEED = 10**15
+"""Of those that golden samples are made of: no address of seeds reaches it."""
 
 
 def choose_golden(source: ImageSource, count: int = NUM_GOLDEN) -> tuple[ImageItem, ...]:
@@ -70,3 +81,35 @@ def _by_content(source: IndexedSource, stretch: range) -> Sequence[int]:
         except ImageError:
             keys.append((b"\xff" * 32, index))  # last: its turn says what is wrong with it
     return [index for _, index in sorted(keys)]
+
+
+def own_samples(source: Source, count: int) -> tuple[str, Rows]:
+    """Return what they are, in words, and `count` samples spread over what the model is fed.
+
+    The model of `source` itself makes them.
+    """
+    run_all, _ = runner_of(source)
+    (name,), task = source.outputs, task_named(source.task)
+
+    def run(rows: Rows) -> Outputs:
+        return {name: run_all(rows)[0]}
+
+    # What the graph's own shape is, one run tells
+    shapes = [(t.name, t.dtype, tuple(map(int, t.shape[1:]))) for t in source.inputs]
+    output = run(np.zeros(1, np.dtype(shapes)))[name]
+    spec = ModelSpec(
+        name=source.name,
+        source=source.address,
+        task=source.task,
+        labels=(),
+        inputs=source.inputs,
+        outputs=(TensorSpec(name, "float32", ("batch", *output.shape[1:])),),
+        preprocess=source.preprocess,
+        sampling=source.sampling,
+    )
+    made: list[Rows] = []
+    while sum(map(len, made)) < count:
+        made.append(task.inputs_of(spec, run, FIRST_SEED + len(made))[1])
+    rows = np.concatenate(made)
+    places = np.linspace(0, len(rows) - 1, count).round().astype(int)
+    return f"{count} samples of its own", rows[places]

@@ -17,7 +17,7 @@ from edge_vit.measure.results import (
     TimingWarning,
 )
 from edge_vit.measure.statistics import CONFIDENCE, incomplete_beta
-from edge_vit.runtime.cgroup import Throttling, cpu_quota, read_throttling
+from edge_vit.runtime.cpu import Throttling, cpu_quota, read_throttling
 from edge_vit.runtime.session import LatencySplit, Session
 from edge_vit.spec import Precision
 

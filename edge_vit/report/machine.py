@@ -14,7 +14,7 @@ from edge_vit.report.conditions import facts_grid
 from edge_vit.report.grids import Grid, side_by_side
 from edge_vit.report.wording import MISSING, YES_NO, megabytes, percent
 from edge_vit.runtime.backends import BACKENDS, choose_backend
-from edge_vit.runtime.cgroup import cpu_quota
+from edge_vit.runtime.cpu import cpu_quota
 from edge_vit.runtime.trt.identity import batch_words
 from edge_vit.runtime.trt.store import Engine
 

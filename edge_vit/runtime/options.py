@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edge_vit.errors import SpecError
-from edge_vit.runtime.cgroup import cpu_quota
+from edge_vit.runtime.cpu import cpu_quota
 
 Provider = Literal["cpu", "cuda"]
 """Of ONNX Runtime."""

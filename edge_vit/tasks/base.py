@@ -72,6 +72,7 @@ class Task(ABC):
     wording: Wording  # of reports
     # Heads of the table of predictions, after that of the image
     columns: tuple[str, ...] = ("class", "index", "score")
+    gives: str = ""  # name of the first output; empty where its activation decides
     num_word_columns: int = 2  # how many of all columns, the image's included, hold words
     # What model libraries call it, such as Hugging Face's problem_type
     aliases: tuple[str, ...] = ()
@@ -133,7 +134,7 @@ class Task(ABC):
 
     def output_name(self, activation: Activation | None = None) -> str:
         """Return the name of the first output."""
-        return "probabilities" if activation == "none" else "logits"
+        return self.gives or ("probabilities" if activation == "none" else "logits")
 
     def width_of(self, shape: tuple[int | str, ...]) -> int | str:
         """Return the number of classes, scores or channels of a first output of `shape`."""

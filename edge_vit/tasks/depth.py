@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_vit.errors import ImageError, SpecError
-from edge_vit.spec import Activation, ModelSpec
+from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Wording
 from edge_vit.tasks.maps.measures import AGAINST_REFERENCE, loss_measure
 from edge_vit.tasks.maps.pictures import from_png16
@@ -114,7 +114,7 @@ def _lost(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Arr
 class Depth(MapTask):
     """The depth of each pixel."""
 
-    name = "depth"
+    name = gives = "depth"
     wording = Wording(
         subject="The depth map",
         agreement=f"Same answer: the correlation of both depth maps is at least {MIN_CORRELATION}.",
@@ -152,10 +152,6 @@ class Depth(MapTask):
     unlabelled_loss = LOST
     right_measure = DELTA
     blind_measure = FLAT
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``depth``."""
-        return "depth"
 
     def check(self, spec: ModelSpec) -> None:
         """Refuse a model that gives several values for each cell."""

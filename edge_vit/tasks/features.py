@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import Activation, ModelSpec
+from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray, cosine
@@ -24,7 +24,7 @@ def _cosine(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64A
 class Features(Task):
     """A vector whose direction is compared with that of other images."""
 
-    name = "features"
+    name = gives = "features"
     wording = Wording(
         subject="Nearest neighbour",
         agreement="Same answer: the same nearest neighbour among the other images.",
@@ -38,10 +38,6 @@ class Features(Task):
     disagreement_is_loss = True
     most_apart, most_roughly_apart = 1 - MIN_COSINE, 1 - MIN_ROUGH_COSINE
     measures = (Measure("cosine", "cosine, mean", compare=_cosine, has_row=False),)
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``features``."""
-        return "features"
 
     def predict(
         self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int

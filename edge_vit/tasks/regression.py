@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_vit.spec import Activation, ModelSpec
+from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task, Wording
 from edge_vit.tasks.measures import Measure, divergence
 from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
@@ -17,6 +17,7 @@ class Regression(Task):
     """Numbers, of which each lies above or below a threshold."""
 
     name = "regression"
+    gives = "scores"
     wording = Wording(
         subject="The side of the threshold",
         agreement=(
@@ -33,10 +34,6 @@ class Regression(Task):
     gate = "max-error"
     measures = (Measure("error", "mean error", compare=divergence, has_row=False),)
     has_direction = False  # one score has none, and that of several means little
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``scores``."""
-        return "scores"
 
     def above(self, spec: ModelSpec, outputs: Outputs) -> BoolArray:
         """Return which scores reach the threshold, (rows, scores)."""

@@ -9,7 +9,7 @@ import pytest
 from edge_vit.device import read_device
 from edge_vit.measure import environment
 from edge_vit.measure.environment import read_environment
-from edge_vit.runtime import cgroup, cpu
+from edge_vit.runtime import cpu
 
 
 def test_names_the_machine_and_the_packages():
@@ -55,7 +55,7 @@ def test_leaves_facts_empty_where_the_system_does_not_tell(tmp_path, monkeypatch
     monkeypatch.setattr(environment, "_BOARD", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "sysconf", raising=False)
-    monkeypatch.setattr(cgroup, "_MOUNT", tmp_path / "none")
+    monkeypatch.setattr(cpu, "_MOUNT", tmp_path / "none")
     found = read_environment()
     assert found.instruction_sets == ()
     assert found.memory_gib == 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import Activation, ModelSpec
+from edge_vit.spec import ModelSpec
 from edge_vit.spec.samples import Rows, as_picture
 from edge_vit.tasks.base import Outputs, Run, Size, Task, Wording
 from edge_vit.tasks.generation.loop import (
@@ -29,7 +30,6 @@ from edge_vit.tasks.generation.measures import (
     lost_energy,
     sample_of,
 )
-from edge_vit.tasks.generation.prediction import SamplePrediction
 from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray
 from edge_vit.tasks.prediction import Prediction
@@ -41,6 +41,38 @@ _SAMPLES = (
     "Left what fp32 makes of the seed, right what this precision makes of it; the pictures that "
     "differ most come first."
 )
+
+
+@dataclass(frozen=True, eq=False)
+class SamplePrediction(Prediction):
+    """What was generated: float32 (channels, height, width), of images from -1 to 1."""
+
+    values: FloatArray
+
+    @property
+    def headline(self) -> str:
+        """Shape and range."""
+        shape = " × ".join(map(str, self.values.shape))
+        return f"{shape}, {self.values.min():.3g} to {self.values.max():.3g}"
+
+    def extras(self) -> dict[str, Any]:
+        """Return shape and range."""
+        return {
+            "shape": list(self.values.shape),
+            "min": float(self.values.min()),
+            "max": float(self.values.max()),
+        }
+
+    def draw(self, picture: Any) -> Any:
+        """Return the sample as a Pillow image, in its own pixels; `picture` does not matter."""
+        from PIL import Image
+
+        return Image.fromarray(as_picture(self.values))
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return shape and range."""
+        shape = " × ".join(map(str, self.values.shape))
+        return [(shape, f"{self.values.min():.4g}", f"{self.values.max():.4g}")]
 
 
 class Generation(Task):
@@ -99,6 +131,7 @@ class Denoising(Generation):
     """One step of diffusion: what of the latents is noise, or which way they move."""
 
     name = "denoising"
+    gives = "predicted"  # `SamplingSpec.prediction` has what that is
     wording = Wording(
         subject="The sample",
         agreement=(
@@ -110,10 +143,6 @@ class Denoising(Generation):
         pictures=_SAMPLES,
     )
     measures = (*MEASURES, *STEP_MEASURES)
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``predicted``; `SamplingSpec.prediction` has what that is."""
-        return "predicted"
 
     def check(self, spec: ModelSpec) -> None:
         """Refuse a model without latents and timesteps, or whose output is not like its latents."""
@@ -171,6 +200,7 @@ class DecodingLatents(Generation):
     """Latents of an image tokenizer to the image."""
 
     name = "decoding"
+    gives = "image"
     wording = Wording(
         subject="The image",
         agreement=(
@@ -181,10 +211,6 @@ class DecodingLatents(Generation):
         loss="images, by the energy of the error,",
         pictures=_SAMPLES,
     )
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``image``."""
-        return "image"
 
     def check(self, spec: ModelSpec) -> None:
         """Refuse a model that does not turn latents into one map of channels."""

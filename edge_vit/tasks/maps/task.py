@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge_vit.errors import SpecError
-from edge_vit.spec import Activation, ModelSpec
+from edge_vit.spec import ModelSpec
 from edge_vit.tasks.base import Outputs, Size, Task
 from edge_vit.tasks.maps.numerics import as_channels, correlation
 from edge_vit.tasks.maps.pictures import beside, blend
@@ -25,6 +25,7 @@ MIN_ROUGH_CORRELATION = 0.95
 class MapTask(Task):
     """One output, (batch, height, width) or (batch, channels, height, width)."""
 
+    gives = "map"
     gives_map = True
     is_drawn = True
     has_labels = False
@@ -34,10 +35,6 @@ class MapTask(Task):
     num_word_columns = 3
     most_apart, most_roughly_apart = 1 - MIN_CORRELATION, 1 - MIN_ROUGH_CORRELATION
     kernel: Kernel = "bilinear"  # between the cells of the map, in an image's pixels
-
-    def output_name(self, activation: Activation | None = None) -> str:
-        """Return ``map``."""
-        return "map"
 
     def width_of(self, shape: tuple[int | str, ...]) -> int | str:
         """Return the number of channels."""

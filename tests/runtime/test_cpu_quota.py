@@ -7,8 +7,8 @@ import pytest
 
 from edge_vit.measure.latency import measure_latency
 from edge_vit.measure.recorder import find_warnings, stage_of
-from edge_vit.runtime import cgroup
-from edge_vit.runtime.cgroup import Throttling, cpu_quota, read_throttling
+from edge_vit.runtime import cpu
+from edge_vit.runtime.cpu import Throttling, cpu_quota, read_throttling
 from edge_vit.runtime.fake import FakeSession
 from edge_vit.runtime.options import SessionOptions, num_cores, threads_of_ort
 
@@ -16,8 +16,8 @@ from edge_vit.runtime.options import SessionOptions, num_cores, threads_of_ort
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
     """Return a function that writes the files of control groups."""
-    monkeypatch.setattr(cgroup, "_GROUPS_OF_PROCESS", tmp_path / "self")
-    monkeypatch.setattr(cgroup, "_MOUNT", tmp_path / "fs")
+    monkeypatch.setattr(cpu, "_GROUPS_OF_PROCESS", tmp_path / "self")
+    monkeypatch.setattr(cpu, "_MOUNT", tmp_path / "fs")
 
     def make(of_process, files):
         (tmp_path / "self").write_text(of_process)
