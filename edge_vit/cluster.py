@@ -25,37 +25,29 @@ _PURPOSE = "evaluating on a cluster"
 
 
 def evaluate_on_ray(
-    what: Evaluation,
-    num_parts: int,
-    *,
-    num_workers: int | None = None,
-    num_gpus: float = 0.0,
-    progress: Progress = SILENT,
+    what: Evaluation, num_parts: int, *, progress: Progress = SILENT
 ) -> PartialAccuracy:
     """Return the totals over all images, each part evaluated by one of the cluster's workers.
 
     A Ray that runs already is used; else one is started, at the address that ``RAY_ADDRESS`` names
     or on this machine, and stopped in the end.
 
-    `what.options.threads` is what a worker is given of a node, with `num_gpus`, such as 0.5 for two
-    on one GPU. There are as many workers as there are cores for, at most one per part, where
-    `num_workers` is None; several parts per worker even out their sizes.
+    `what.options.threads` is what a worker is given of a node. There are as many workers as there
+    are cores for, at most one per part; several parts per worker even out their sizes.
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        SpecError: a number is out of range.
+        SpecError: there are no parts.
         BackendError: a worker failed; the message is its own.
     """
-    if num_parts < 1 or (num_workers is not None and num_workers < 1):
-        raise SpecError(
-            f"parts and workers: got {num_parts} and {num_workers}, expected at least 1 of each"
-        )
+    if num_parts < 1:
+        raise SpecError(f"parts: got {num_parts}, expected at least 1")
     ray = require("ray", _PURPOSE)
     require("ray.data", _PURPOSE)
     threads = what.options.num_threads
     with _running(ray):
         cores = int(ray.cluster_resources().get("CPU", 1))
-        workers = num_workers or max(1, min(num_parts, cores // threads))
+        workers = max(1, min(num_parts, cores // threads))
         dataset = ray.data.from_items(
             [{"part": index} for index in range(1, num_parts + 1)], override_num_blocks=num_parts
         ).map_batches(
@@ -64,7 +56,6 @@ def evaluate_on_ray(
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=min(threads, cores),
-            num_gpus=num_gpus,
         )
         parts = []
         with progress.step(f"evaluating on {workers} workers", num_parts) as advance:

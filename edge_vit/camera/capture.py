@@ -11,16 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from edge_vit.camera import threads
 from edge_vit.camera.sources.source import Capture, FrameSource, SourceMaker
-from edge_vit.camera.threads import (
-    SYSTEM_CLOCK,
-    Clock,
-    RateLimitedWarnings,
-    as_error,
-    attempt,
-    describe,
-    start_thread,
-)
 from edge_vit.camera.values import Counts, Frame, SourceFormat, SourceState, SourceStatus, Stamps
 from edge_vit.errors import DeviceLostError, EdgeVitError, ImageError, SourceError, SpecError
 
@@ -64,7 +56,7 @@ class SourceCapture:
         deliver: Callable[[Frame], None],
         ended: Callable[[], None],
         *,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: threads.Clock = threads.SYSTEM_CLOCK,
         retry: RetryPolicy | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -82,7 +74,7 @@ class SourceCapture:
         self._num_failures = self._num_opened = 0
         self._last_error = ""
         self._is_stopping = False
-        self._warnings = RateLimitedWarnings(_LOG)  # of single frames
+        self._warnings = threads.RateLimitedWarnings(_LOG)  # of single frames
         self._thread: threading.Thread | None = None
         self._hung: list[threading.Thread] = []  # given up, and not back yet
         self.num_captured = self.num_undecoded = 0
@@ -106,7 +98,7 @@ class SourceCapture:
         """Wait until the source's thread has ended, or until `until_ns`; return whether it has."""
         if self._thread is None:
             return True
-        self._thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
+        self._thread.join(max(0, until_ns - threads.SYSTEM_CLOCK.now_ns()) / 1e9)
         return not self._thread.is_alive()
 
     def check(self) -> int | None:
@@ -177,7 +169,7 @@ class SourceCapture:
         self._state = "opening"
         self._heard_ns = self._clock.now_ns()
         generation = self._generation
-        self._thread = start_thread(
+        self._thread = threads.start_thread(
             f"source {self.maker.name}",
             partial(self._run, generation),
             partial(self._end, generation),
@@ -199,14 +191,14 @@ class SourceCapture:
                 return
             self._state = "ended"
             if error is not None and not self._is_stopping:
-                self.error, self._last_error = error, describe(error)
+                self.error, self._last_error = error, threads.describe(error)
                 _LOG.debug("source %s ends: %s", self.maker.name, self._last_error)
         self._ended()
 
     def _explain(self, lost: BaseException) -> EdgeVitError:
         """Return what ended a reading, if another may go better; raise it where it never can."""
         if not isinstance(lost, EdgeVitError):
-            lost = SourceError(str(as_error(lost, f"source {self.maker.name}")))
+            lost = SourceError(str(threads.as_error(lost, f"source {self.maker.name}")))
         # The first frame of a camera may be broken, as its address may be wrong.
         may_come_back = isinstance(lost, SourceError | ImageError) or self.num_captured > 0
         if self.maker.is_live and may_come_back:
@@ -231,7 +223,7 @@ class SourceCapture:
                 if isinstance(frame, Frame):
                     self._deliver(frame)
         finally:
-            attempt(f"closing source {self.maker.name}", source.close)
+            threads.attempt(f"closing source {self.maker.name}", source.close)
 
     def _next_frame(self, source: FrameSource, generation: int) -> Frame | object:
         """The next frame, `_BAD` for one that cannot be decoded, `_END` when no more come."""
@@ -239,7 +231,7 @@ class SourceCapture:
         try:
             capture = source.read()
         except ImageError as error:
-            reason = describe(error)
+            reason = threads.describe(error)
             self._warnings.warn(reason, f"source {self.maker.name}: {reason}")
         if capture is None and not reason:
             if self.maker.is_live and self._is_mine(generation):
@@ -289,7 +281,7 @@ class SourceCapture:
             pause_ns = self._retry.retry_ns(self._num_failures, self._chance())
             if self._state == "stale":  # what an aborted read raises says nothing
                 lost = SourceError(f"source {self.maker.name} was silent")
-            self._last_error = describe(lost)
+            self._last_error = threads.describe(lost)
             self._state, self._source = "waiting", None
             _LOG.warning("%s; trying again in %.1f s", self._last_error, pause_ns / 1e9)
             while self._is_mine(generation) and self._clock.now_ns() < now + pause_ns:
@@ -297,7 +289,7 @@ class SourceCapture:
             self._begin(generation, "opening")
 
     def _abort(self, source: FrameSource) -> None:
-        attempt(f"stopping source {self.maker.name}", source.abort)
+        threads.attempt(f"stopping source {self.maker.name}", source.abort)
 
 
 _END, _BAD = object(), object()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import SourceError, SpecError
 from edge_vit.files import write_atomically
 from edge_vit.progress import SILENT, Progress
+from edge_vit.tasks.maps.pictures import to_png
 
 _THUMBNAIL = (16, 16)
 _MIN_DIFF = 3.0
@@ -64,9 +64,8 @@ def collect_frames(
                 seen.append(thumbnail)
                 due_ns = frame.stamps.received_ns + interval_ns
                 paths.append(folder / f"{frame.number:08d}.png")
-                picture = io.BytesIO()
-                Image.fromarray(frame.pixels).save(picture, "PNG", compress_level=1)
-                write_atomically(paths[-1], picture.getvalue())
+                picture = Image.fromarray(frame.pixels)
+                write_atomically(paths[-1], to_png(picture, compress_level=1))
                 advance(1)
     finally:
         capture.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from edge_vit.runtime.predictor import Prediction, interpret
 from edge_vit.runtime.session import Session, run_images
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
+from edge_vit.tasks.maps.pictures import to_png
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,8 +81,6 @@ class DisagreementSink(Sink):
     def _keep(self, prediction: CameraPrediction, reference: Prediction) -> None:
         frame = prediction.frame
         name = f"{frame.stamps.captured_unix_ns // 10**6:015d}-{frame.number:08d}"
-        picture = io.BytesIO()
-        Image.fromarray(frame.pixels).save(picture, "PNG")
         facts: dict[str, Any] = {
             "source": frame.source,
             "number": frame.number,
@@ -91,7 +89,7 @@ class DisagreementSink(Sink):
             REFERENCE: reference.record(),
         }
         write_atomically(self._folder / f"{name}.json", json.dumps(facts, indent=1).encode())
-        write_atomically(self._folder / f"{name}.png", picture.getvalue())
+        write_atomically(self._folder / f"{name}.png", to_png(Image.fromarray(frame.pixels)))
         with refuse_os_errors(self._folder):
             for old in _kept(self._folder)[: -self._limit]:
                 old.unlink(missing_ok=True)

@@ -10,16 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edge_vit.camera import threads
 from edge_vit.camera.latest_queue import LatestQueue
 from edge_vit.camera.summary import CameraSummary
-from edge_vit.camera.threads import (
-    SYSTEM_CLOCK,
-    Clock,
-    RateLimitedWarnings,
-    as_error,
-    describe,
-    start_thread,
-)
 from edge_vit.camera.values import CameraPrediction, SinkStatus
 from edge_vit.errors import EdgeVitError
 
@@ -61,7 +54,10 @@ class SinkRunner:
     """
 
     def __init__(
-        self, sink: Sink, clock: Clock = SYSTEM_CLOCK, ended: Callable[[], None] = lambda: None
+        self,
+        sink: Sink,
+        clock: threads.Clock = threads.SYSTEM_CLOCK,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.sink = sink
         self.error: EdgeVitError | None = None  # why its thread ended before its time
@@ -72,8 +68,8 @@ class SinkRunner:
         self._is_done = False  # the sink is closed
         self._written = self._dropped = self._failed = 0
         self._last_error = ""
-        self._warnings = RateLimitedWarnings(_LOG)
-        self._thread = start_thread(f"sink {sink.name}", self._run, self._end)
+        self._warnings = threads.RateLimitedWarnings(_LOG)
+        self._thread = threads.start_thread(f"sink {sink.name}", self._run, self._end)
 
     def offer(self, prediction: CameraPrediction, taken: Callable[[], None] = lambda: None) -> None:
         """Queue `prediction` and return at once; `taken` is called once it is written or lost."""
@@ -124,7 +120,7 @@ class SinkRunner:
         try:
             self.sink.close()
         except BaseException as fault:  # what it took may be lost
-            self._end(as_error(fault, f"closing sink {self.sink.name}"))
+            self._end(threads.as_error(fault, f"closing sink {self.sink.name}"))
         else:
             self._end()
 
@@ -132,7 +128,7 @@ class SinkRunner:
         """Note that the thread ends, because of `error` or because everything is written."""
         if error is not None:
             with self._changed:
-                self.error, self._last_error = error, describe(error)
+                self.error, self._last_error = error, threads.describe(error)
             self._drop(self._queue.clear())
         with self._changed:
             self._is_done = True
@@ -146,7 +142,7 @@ class SinkRunner:
             taken()
 
     def _count_failure(self, error: BaseException) -> None:
-        reason = describe(error)
+        reason = threads.describe(error)
         with self._changed:
             self._failed += 1
             self._last_error = reason

@@ -14,17 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vit.camera import threads
 from edge_vit.camera.capture import RetryPolicy
 from edge_vit.camera.latest_queue import LatestQueue
 from edge_vit.camera.summary import LoopMetrics
-from edge_vit.camera.threads import (
-    SYSTEM_CLOCK,
-    Clock,
-    RateLimitedWarnings,
-    as_error,
-    describe,
-    start_thread,
-)
 from edge_vit.camera.values import CameraPrediction, Counts, Frame
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import DeviceLostError, EdgeVitError, ShapeError, SpecError
@@ -97,7 +90,7 @@ class FrameCounts:
         self._counts = [Counter[Outcome]() for _ in range(num_sources)]
         self._reported = [0] * num_sources  # drops that a prediction has reported
         self.last_reason = ""  # why the last frame failed
-        self._warnings = RateLimitedWarnings(_LOG)
+        self._warnings = threads.RateLimitedWarnings(_LOG)
 
     def add(self, place: int, outcome: Outcome) -> None:
         """Count a frame of the source at `place`; a gathered one is of a clip of another frame."""
@@ -106,7 +99,7 @@ class FrameCounts:
 
     def fail(self, work: Work, error: BaseException) -> None:
         """Count `work` as failed, and log why."""
-        reason = describe(error)
+        reason = threads.describe(error)
         self.add(work.place, "failed")
         self.last_reason = reason
         self._warnings.warn(reason, f"frame {work.frame.number} of {work.frame.source}: {reason}")
@@ -142,7 +135,7 @@ class Stages:
         emit: Emit,
         counts: FrameCounts,
         metrics: LoopMetrics,
-        clock: Clock,
+        clock: threads.Clock,
         options: LoopOptions,
     ) -> None:
         self._session, self._spec = session, spec
@@ -176,7 +169,7 @@ class Stages:
         )
         for name, stage, after in stages:
             work = partial(self._run_stage, name, stage, after)
-            self._threads.append(start_thread(name, work, self._fail))
+            self._threads.append(threads.start_thread(name, work, self._fail))
 
     def deliver(self, place: int, frame: Frame) -> None:
         """Take a frame of the source at `place`; what it replaces is counted as dropped.
@@ -204,7 +197,7 @@ class Stages:
     def join(self, until_ns: int) -> bool:
         """Wait until all threads have ended, or until `until_ns`; return whether they have."""
         for thread in self._threads:
-            thread.join(max(0, until_ns - SYSTEM_CLOCK.now_ns()) / 1e9)
+            thread.join(max(0, until_ns - threads.SYSTEM_CLOCK.now_ns()) / 1e9)
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run_stage(self, name: str, stage: Callable[[], None], after: Callable[[], None]) -> None:
@@ -212,7 +205,7 @@ class Stages:
         try:
             stage()
         except BaseException as fault:
-            self._fail(as_error(fault, name))
+            self._fail(threads.as_error(fault, name))
             self.clear()
         finally:
             after()

@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vit.bundle import TABLE, Bundle
-from edge_vit.cli.output import (
-    echo,
-    print_grids,
-    print_json,
-    print_tables,
-    without_thumbnails,
-    write_file,
-)
+from edge_vit.cli import output
 from edge_vit.errors import ArtifactError, MissingDependencyError
 from edge_vit.files import refuse_os_errors
 from edge_vit.printable import one_line, printable
@@ -34,25 +27,25 @@ def print_verdict(report: VerifyReport) -> None:
     from edge_vit.report.grids import accuracy_grid, latency_grid
     from edge_vit.report.terminal import verdict_panel
 
-    print_grids(accuracy_grid(report.accuracy), latency_grid(report.latency))
+    output.print_grids(accuracy_grid(report.accuracy), latency_grid(report.latency))
     for note in report.notes:
-        echo(f"· {one_line(note)}")
-    print_tables(verdict_panel(report.verdict))
+        output.echo(f"· {one_line(note)}")
+    output.print_tables(verdict_panel(report.verdict))
 
 
 def print_accuracy(report: AccuracyReport, *, as_json: bool) -> None:
     """Print `report` on stdout, as a table or as JSON without pictures."""
     if as_json:
-        print_json(without_thumbnails([report])[0])
+        output.print_json(output.without_thumbnails([report])[0])
         return
     from edge_vit.report.details import drops_grid, task_grids
     from edge_vit.report.grids import accuracy_grid, is_reference
     from edge_vit.report.wording import OUTCOME_WORDS
 
     grids = [] if is_reference(report) else [drops_grid([report]), *task_grids(report)]
-    print_grids(accuracy_grid([report]), *(grid for grid in grids if grid.rows))
+    output.print_grids(accuracy_grid([report]), *(grid for grid in grids if grid.rows))
     for finding in report.findings:
-        echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
+        output.echo(f"{' '.join(OUTCOME_WORDS[finding.outcome])}: {finding.sentence}")
 
 
 def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
@@ -63,7 +56,7 @@ def write_report(report: VerifyReport, bundle: Bundle, path: Path) -> None:
     from edge_vit.runtime.trt.store import list_engines
 
     if path.suffix == ".md":
-        write_file(render_markdown(report, matching_table(report, bundle)), path, "Report")
+        output.write_file(render_markdown(report, matching_table(report, bundle)), path, "Report")
         return
     if path.suffix == ".json":
         write_json(report, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import logging
@@ -33,6 +32,7 @@ from edge_vit.runtime import Prediction, Predictor, SessionOptions
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.spec.sampling import with_steps
 from edge_vit.tasks import task_of
+from edge_vit.tasks.maps.pictures import to_png
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_SEED = 0
@@ -195,11 +195,9 @@ def free_name(name: str, taken: set[str]) -> str:
 
 def _write(folder: Path, name: str, shown: Any, prediction: Prediction) -> None:
     """Write the picture `shown` into `folder`, called `name`, and the prediction's files."""
-    picture = io.BytesIO()
-    shown.save(picture, "PNG")
     with refuse_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for ending, data in {"png": picture.getvalue(), **prediction.files()}.items():
+    for ending, data in {"png": to_png(shown), **prediction.files()}.items():
         write_atomically(folder / f"{name}.{ending}", data)
 
 

@@ -10,17 +10,10 @@ from typing import Any
 import click
 
 from edge_vit.bundle import Bundle
-from edge_vit.cli import params
+from edge_vit.cli import params, reports
 from edge_vit.cli.log import CommandLog
 from edge_vit.cli.output import deliver, print_json, without_thumbnails, write_file
 from edge_vit.cli.params import option
-from edge_vit.cli.reports import (
-    append_markdown,
-    keep_reports,
-    print_verdict,
-    read_report,
-    write_report,
-)
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.runtime import SessionOptions
 
@@ -99,7 +92,7 @@ def command(
     log: CommandLog = context.obj
     limits["min_agreement"] = limits["min_agreement"] or None
     opened = Bundle.open(bundle)
-    earlier = read_report(baseline) if baseline else None
+    earlier = reports.read_report(baseline) if baseline else None
     with log.progress() as progress:
         found = verify(
             *(opened, data, Limits(**limits)),
@@ -121,10 +114,10 @@ def command(
     found = dataclasses.replace(found, notes=(*coverage, *found.notes))
     plain = dataclasses.replace(found, accuracy=without_thumbnails(found.accuracy))
     deliver(
-        lambda: print_json(plain) if as_json else print_verdict(found),
-        lambda: keep_reports(found, opened) if report else None,
-        *(functools.partial(write_report, found, opened, path) for path in outputs),
+        lambda: print_json(plain) if as_json else reports.print_verdict(found),
+        lambda: reports.keep_reports(found, opened) if report else None,
+        *(functools.partial(reports.write_report, found, opened, path) for path in outputs),
         lambda: write_file(render_junit(found), junit) if junit else None,
-        lambda: append_markdown(found, opened, markdown) if markdown else None,
+        lambda: reports.append_markdown(found, opened, markdown) if markdown else None,
     )
     context.exit(found.verdict.exit_status)

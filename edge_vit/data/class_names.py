@@ -13,6 +13,7 @@ from typing import Any
 from edge_vit.data.text_lines import read_text, shorten, split_lines
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.git_lfs import refuse_lfs_pointer
+from edge_vit.printable import natural_key
 from edge_vit.values import parse_json
 
 _NUM_SHOWN = 6
@@ -226,18 +227,13 @@ def _refuse_order(
             f"{naming.of(unknown[0])} names a class, and the model has no class names. "
             "Write class indices from 0 on, or export the model with --labels FILE"
         )
-    for name, by_size in zip(names, sorted(names, key=_numbers_by_size), strict=True):
+    for name, by_size in zip(names, sorted(names, key=natural_key), strict=True):
         if name != by_size:
             raise ImageError(
                 f"{naming.what}: as text {shorten(name)!r} comes before {shorten(by_size)!r}, so "
                 "their sorted order may not be the model's. Call the folders by class index, from "
                 "0 on, or by the model's labels (edgevit export --labels FILE)"
             )
-
-
-def _numbers_by_size(name: str) -> list[str | int]:
-    """Text and numbers in turn, which order ``class_9`` before ``class_10``."""
-    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split("([0-9]+)", name))]
 
 
 def _check_indices(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from edge_vit.runtime.ort import OrtSession
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Array, SessionOptions
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
+from edge_vit.tasks.maps.pictures import to_png
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,9 +90,7 @@ def explain(
             (first, ours), (second, theirs) = (
                 _attention_map(session, pixels, spec, view) for session in (reference, candidate)
             )
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            picture = base64.b64encode(buffer.getvalue()).decode()
+            picture = base64.b64encode(to_png(Image.fromarray(pixels))).decode()
             likeness = correlation(ours, theirs), overlap(ours, theirs)
             words = view.reading.words
             found.append(Explanation(image.name, picture, words, first, second, *likeness))

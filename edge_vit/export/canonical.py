@@ -19,27 +19,9 @@ import onnx_ir.passes.common as passes
 
 from edge_vit.errors import SpecError
 from edge_vit.export.meaning import Meaning
+from edge_vit.export.rewrites import constants, fuse, linear
 from edge_vit.export.rewrites.attention import rewrite_attentions
-from edge_vit.export.rewrites.constants import (
-    drop_idle_casts,
-    fold_constants,
-    keep_batch_dimension,
-    resolve_branches,
-)
 from edge_vit.export.rewrites.ending import Ending, find_ending, strip_ending
-from edge_vit.export.rewrites.fuse import (
-    fuse_layer_norms,
-    restore_reciprocals,
-    restore_softmaxes,
-    rewrite_gelus,
-)
-from edge_vit.export.rewrites.linear import (
-    merge_consecutive,
-    merge_linears,
-    shape_biases,
-    split_gemms,
-    unflatten_linears,
-)
 from edge_vit.export.rewrites.naming import forget_names, name_by_place
 from edge_vit.export.rewrites.operators import spell_out_newer, write_grid_samples
 from edge_vit.graph.beside import choose_beside, describe_rest
@@ -99,36 +81,36 @@ def make_canonical(
     """
     own = onnx.ModelProto()
     own.CopyFrom(proto)  # what the rewrites rename is shared with the proto that it came from
-    model = ir.from_proto(_set_opset(resolve_branches(own)))
+    model = ir.from_proto(_set_opset(constants.resolve_branches(own)))
     graph = model.graph
     forget_names(graph)
     passes.InlinePass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
-    fold_constants(model)
+    constants.fold_constants(model)
     _infer_shapes(model)
-    drop_idle_casts(graph)
+    constants.drop_idle_casts(graph)
     if spell_out_newer(graph):
         passes.RemoveUnusedNodesPass()(model)
         _infer_shapes(model)
-    restore_reciprocals(graph)
-    restore_softmaxes(graph)
-    fuse_layer_norms(graph)
-    rewrite_gelus(graph)
-    split_gemms(graph)
+    fuse.restore_reciprocals(graph)
+    fuse.restore_softmaxes(graph)
+    fuse.fuse_layer_norms(graph)
+    fuse.rewrite_gelus(graph)
+    linear.split_gemms(graph)
     _infer_shapes(model)
-    unflatten_linears(graph)
+    linear.unflatten_linears(graph)
     passes.RemoveUnusedNodesPass()(model)
-    merge_consecutive(graph)
+    linear.merge_consecutive(graph)
     passes.RemoveUnusedNodesPass()(model)
     notes = (*write_grid_samples(model), *rewrite_attentions(model))
     passes.RemoveUnusedNodesPass()(model)
     for block in find_blocks(graph):
-        merge_linears(graph, block.linears("qkv"))
-        merge_linears(graph, block.linears("fc1"))  # the gate and the value of a gated MLP
+        linear.merge_linears(graph, block.linears("qkv"))
+        linear.merge_linears(graph, block.linears("fc1"))  # the gate and the value of a gated MLP
     passes.RemoveUnusedNodesPass()(model)
     _infer_shapes(model)
-    keep_batch_dimension(graph)
-    shape_biases(graph)
+    constants.keep_batch_dimension(graph)
+    linear.shape_biases(graph)
     batch, shapes = _read_outputs(graph, len(outputs), shapes)
     ending = None if outputs else find_ending(graph)
     meaning = settle(ending) if settle else Meaning(task, task_named(task).default_activation)

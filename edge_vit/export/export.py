@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from edge_vit.graph.large import Spill, serialize
 from edge_vit.optional import installed_versions
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ClipSpec, ModelSpec
+from edge_vit.tasks.maps.pictures import to_png
 
 _TOOLS = {
     "onnx": (),
@@ -195,9 +195,7 @@ def write_export(bundle: Bundle, exported: Exported) -> Bundle:
     files = {GOLDEN: golden.to_bytes(), RECORD: exported.record.to_bytes()}
     for index, pixels in enumerate(exported.decoded[: len(golden.images)]):
         if pixels.ndim == 3 and pixels.shape[0] * pixels.shape[1] <= _MAX_GOLDEN_PIXELS:
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            files[f"golden/{index}.png"] = buffer.getvalue()
+            files[f"golden/{index}.png"] = to_png(Image.fromarray(pixels))
     made_by = installed_versions("onnxruntime", "pillow")
     return bundle.add(files, parents=(bundle.graph(),), made_by=made_by)
 

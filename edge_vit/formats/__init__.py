@@ -7,25 +7,13 @@ import logging
 from collections.abc import Collection, Iterable
 
 from edge_vit.errors import SpecError
-from edge_vit.formats.format import REFERENCE, UNKNOWN_LOOK, Look, NumberFormat, Precision, Variant
+from edge_vit.formats.format import REFERENCE as REFERENCE
+from edge_vit.formats.format import UNKNOWN_LOOK
+from edge_vit.formats.format import Look as Look
+from edge_vit.formats.format import NumberFormat as NumberFormat
+from edge_vit.formats.format import Precision as Precision
+from edge_vit.formats.format import Variant as Variant
 from edge_vit.plugins import Registry
-
-__all__ = [
-    "FORMATS",
-    "REFERENCE",
-    "Look",
-    "NumberFormat",
-    "Precision",
-    "Variant",
-    "all_formats",
-    "find_format",
-    "formats_of",
-    "is_wider",
-    "look_of",
-    "names_below",
-    "names_of",
-    "sort_names",
-]
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,16 +12,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from edge_vit.graph import walk
+from edge_vit.graph import stream_steps, walk
 from edge_vit.graph.sites import Block, find_blocks
-from edge_vit.graph.stream_steps import (
-    Norm,
-    keeps_last_axis,
-    moved_axis,
-    norm_above,
-    norm_of,
-    per_channel,
-)
 
 Use = tuple[ir.Node, int]
 """A node, and which of its inputs is meant."""
@@ -64,7 +56,7 @@ class Exit:
     """
 
     value: ir.Value
-    norm: Norm | None
+    norm: stream_steps.Norm | None
     readers: tuple[Use, ...]
 
 
@@ -76,8 +68,10 @@ class Stream:
     values: list[ir.Value] = field(default_factory=list)  # (..., width)
     written: list[Written] = field(default_factory=list)
     scales: list[ir.Node] = field(default_factory=list)  # whose gains the written constants take
-    norms: list[Norm] = field(default_factory=list)
-    reads: list[tuple[ir.Node, Norm | None]] = field(default_factory=list)  # MatMul, through which
+    norms: list[stream_steps.Norm] = field(default_factory=list)
+    reads: list[tuple[ir.Node, stream_steps.Norm | None]] = field(
+        default_factory=list
+    )  # MatMul, through which
     entries: list[Entry] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
 
@@ -106,7 +100,7 @@ def find_stream(graph: ir.Graph) -> Stream | Refusal:
         return Refusal(f"the model is hierarchical: its stream is {named} channels wide by turns")
     finder = _Finder(Stream(widths[0]), blocks)
     for block in blocks:
-        norm = norm_above(walk.movement_root(block.root))
+        norm = stream_steps.norm_above(walk.movement_root(block.root))
         if norm is None:
             return Refusal(
                 f"no norm stands between the residual stream and the attention of block "
@@ -125,7 +119,7 @@ class _Finder:
         self._open: list[ir.Value] = []
         self._known: set[ir.Value] = set()
         self._writers: list[ir.Node] = []
-        self._exits: dict[ir.Value, tuple[Norm | None, list[Use]]] = {}
+        self._exits: dict[ir.Value, tuple[stream_steps.Norm | None, list[Use]]] = {}
         self._lost: list[str] = []
 
     def add(self, value: ir.Value) -> None:
@@ -214,7 +208,7 @@ class _Finder:
             self._operand(node, node.inputs.index(scaled[0]), behind, gains)
             return True
         if node.op_type == "Mul":
-            place = per_channel(node, behind, self.stream.width)
+            place = stream_steps.per_channel(node, behind, self.stream.width)
             if place is None:
                 return False
             self.stream.scales.append(node)
@@ -226,12 +220,12 @@ class _Finder:
             for index in range(len(node.inputs)):
                 self._operand(node, index, behind, gains)
             return True
-        if node.op_type == "ReduceMean" and keeps_last_axis(node) and behind == -1:
+        if node.op_type == "ReduceMean" and stream_steps.keeps_last_axis(node) and behind == -1:
             self._operand(node, 0, -1, gains)
             return True
         before = None
         if node.op_type == "Expand" or walk.is_movement(node):
-            before = moved_axis(node, value, axis)
+            before = stream_steps.moved_axis(node, value, axis)
         if before is not None:
             self._operand(node, 0, before, gains)
         return before is not None
@@ -254,7 +248,7 @@ class _Finder:
         else:
             self._lost.append(f"{_maker(value)} makes it")
 
-    def _read(self, value: ir.Value, norm: Norm | None) -> None:
+    def _read(self, value: ir.Value, norm: stream_steps.Norm | None) -> None:
         """Find the readers of `value`, of the stream or behind `norm`."""
         if value.is_graph_output():
             self._exits.setdefault(value, (norm, []))
@@ -263,7 +257,7 @@ class _Finder:
             node, index = use.node, use.idx
             if node in taken or node.op_type == "Shape":
                 continue
-            found = norm_of(value, node) if norm is None else None
+            found = stream_steps.norm_of(value, node) if norm is None else None
             if found is not None:
                 taken |= found.nodes
                 if all(found.output is not other.output for other in self.stream.norms):
@@ -271,7 +265,7 @@ class _Finder:
                     self._read(found.output, found)
             elif index == 0 and walk.find_linear(node) is not None:
                 self.stream.reads.append((node, norm))
-            elif keeps_last_axis(node):
+            elif stream_steps.keeps_last_axis(node):
                 for output in node.outputs:
                     if norm is None:
                         self.add(output)

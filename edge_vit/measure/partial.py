@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from edge_vit.measure.measured import join_columns
 from edge_vit.measure.records import OUTCOME, join_packed, unpack
 from edge_vit.measure.results import Disagreement, Environment
 from edge_vit.spec import Activation, Precision, TaskName
+from edge_vit.tasks.maps.pictures import to_png
 from edge_vit.values import from_json, parse_json, to_json
 
 THUMBNAIL_PIXELS = 128
@@ -99,9 +99,7 @@ def thumbnail_png(pixels: UInt8Array) -> str:
 
 def png_of(image: Image.Image) -> str:
     """Return `image` as PNG in base64."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return base64.b64encode(to_png(image)).decode("ascii")
 
 
 PARTIAL_FORMAT = 4

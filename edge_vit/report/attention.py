@@ -15,6 +15,7 @@ from edge_vit.explain.values import AttentionMap, Explanation
 from edge_vit.formats import REFERENCE
 from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, number, percent
+from edge_vit.tasks.maps.pictures import to_png
 
 SIDE = 224
 """Pixels of a picture's longer side on the page; smaller images are enlarged to it."""
@@ -133,6 +134,5 @@ def _mix(under: Values, over: Values, cover: Values) -> Pixels:
 
 
 def _png(pixels: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).quantize(128).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    picture = Image.fromarray(pixels).quantize(128)
+    return base64.b64encode(to_png(picture, optimize=True)).decode()

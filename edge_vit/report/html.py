@@ -15,6 +15,7 @@ from edge_vit.measure.measured import measures_of, task_of_report
 from edge_vit.measure.results import AccuracyReport, Disagreement, LatencyReport, VerifyReport
 from edge_vit.optional import require
 from edge_vit.printable import printable
+from edge_vit.report import plots
 from edge_vit.report.attention import attention_grid, attention_pictures
 from edge_vit.report.compared import letters, named_grids, pareto_plot
 from edge_vit.report.conditions import conditions
@@ -32,7 +33,6 @@ from edge_vit.report.grids import (
     verdict_lines,
 )
 from edge_vit.report.machine import engines_grid
-from edge_vit.report.plots import accuracy_plot, distribution_plot, gates_plot, num_beyond
 from edge_vit.report.precision import precision_figures, recipe_grid
 from edge_vit.report.svg import PURPOSE, Figure
 from edge_vit.report.wording import (
@@ -138,7 +138,7 @@ def _make_page(
     accuracy = None
     if not all(map(is_reference, report.accuracy)):
         caption = "Dot: measured share of the images. Bar: its 95 % interval (Wilson)."
-        plot, grid = accuracy_plot(report.accuracy), accuracy_grid(report.accuracy)
+        plot, grid = plots.accuracy_plot(report.accuracy), accuracy_grid(report.accuracy)
         accuracy = Figure("Same answers?", plot, caption, grid)
     return {
         "created": report.created.replace("T", " ").replace("+00:00", " UTC"),
@@ -226,7 +226,7 @@ def _gates_figure(report: VerifyReport) -> Figure | None:
         "Shaded: where the gate passes."
     )
     title, grid = "Measured against the limits", gates_grid(report.verdict)
-    return Figure(title, gates_plot(gates), caption, grid)
+    return Figure(title, plots.gates_plot(gates), caption, grid)
 
 
 def _latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
@@ -236,10 +236,10 @@ def _latency_figures(reports: Sequence[LatencyReport]) -> tuple[Figure, ...]:
         return ()
     num_samples = sum(len(report.samples_ms) for report in reports)
     caption = (
-        "Each height counts timed runs. Line: median. Dotted: p99. "
-        f"{num_beyond(reports)} of {count(num_samples, 'run')} are slower than the axis reaches."
+        f"Each height counts timed runs. Line: median. Dotted: p99. {plots.num_beyond(reports)} of "
+        f"{count(num_samples, 'run')} are slower than the axis reaches."
     )
-    plot, grid = distribution_plot(reports), latency_grid(reports)
+    plot, grid = plots.distribution_plot(reports), latency_grid(reports)
     return (Figure("Distribution", plot, caption, grid),)
 
 

@@ -7,17 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from edge_vit.measure.compare import Comparison
 from edge_vit.measure.results import AccuracyReport, VerifyReport
+from edge_vit.report import grids
 from edge_vit.report.compared import all_grids, letters
 from edge_vit.report.conditions import conditions
-from edge_vit.report.grids import (
-    Grid,
-    accuracy_grid,
-    gates_grid,
-    is_reference,
-    latency_grid,
-    place_of,
-    verdict_lines,
-)
 from edge_vit.report.sites import precision_summary, sites_grid, sites_in_order
 from edge_vit.report.wording import MISSING, OUTCOME_WORDS, percent, significant
 from edge_vit.spec.table import CalibrationTable
@@ -54,15 +46,15 @@ def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str
     yield ""
     yield f"**{escaped(verdict.sentence)}**"
     yield ""
-    for outcome, place, name, sentence in verdict_lines(verdict):
+    for outcome, place, name, sentence in grids.verdict_lines(verdict):
         yield f"- {_SIGNS[outcome]} {escaped(place)} `{name}`: {escaped(sentence)}"
     yield ""
     if verdict.gates:
-        yield from _folded(gates_grid(verdict))
+        yield from _folded(grids.gates_grid(verdict))
     if report.latency:
-        yield from _section(latency_grid(report.latency))
-    if any(not is_reference(accuracy) for accuracy in report.accuracy):
-        yield from _section(accuracy_grid(report.accuracy))
+        yield from _section(grids.latency_grid(report.latency))
+    if any(not grids.is_reference(accuracy) for accuracy in report.accuracy):
+        yield from _section(grids.accuracy_grid(report.accuracy))
         yield from _disagreements(report.accuracy)
     if table is not None and table.sites:
         sites = sites_in_order(table)
@@ -78,13 +70,13 @@ def _lines(report: VerifyReport, table: CalibrationTable | None) -> Iterator[str
     yield f"<sub>{escaped(report.bundle)}, {escaped(report.created)}</sub>"
 
 
-def _section(grid: Grid) -> Iterator[str]:
+def _section(grid: grids.Grid) -> Iterator[str]:
     yield from (f"### {escaped(grid.title)}", "", *table_lines(grid), "")
     if grid.note:
         yield from (escaped(grid.note), "")
 
 
-def _folded(grid: Grid) -> Iterator[str]:
+def _folded(grid: grids.Grid) -> Iterator[str]:
     yield from (f"<details><summary>{escaped(grid.title)}</summary>", "", *table_lines(grid), "")
     yield from ("</details>", "")
 
@@ -92,11 +84,11 @@ def _folded(grid: Grid) -> Iterator[str]:
 def _disagreements(reports: Sequence[AccuracyReport]) -> Iterator[str]:
     rows = []
     for report in reports:
-        for worst in [] if is_reference(report) else report.worst[:MAX_DISAGREEMENTS]:
+        for worst in [] if grids.is_reference(report) else report.worst[:MAX_DISAGREEMENTS]:
             ours, theirs = worst.candidate[:1], worst.reference[:1]
             rows.append(
                 (
-                    place_of(report),
+                    grids.place_of(report),
                     worst.image,
                     worst.label or MISSING,
                     f"{theirs[0].label}, {percent(theirs[0].score, 1)}" if theirs else MISSING,
@@ -106,10 +98,10 @@ def _disagreements(reports: Sequence[AccuracyReport]) -> Iterator[str]:
             )
     if rows:
         columns = ("precision", "image", "true label", "reference", "answer", "difference")
-        yield from _folded(Grid("Where the answers differ most", columns, tuple(rows), 5))
+        yield from _folded(grids.Grid("Where the answers differ most", columns, tuple(rows), 5))
 
 
-def table_lines(grid: Grid) -> Iterator[str]:
+def table_lines(grid: grids.Grid) -> Iterator[str]:
     """Yield `grid` as a Markdown table: numbers to the right."""
     rules = ["---" if i < grid.num_words else "---:" for i in range(len(grid.columns))]
     for row in (grid.columns, rules, *grid.rows):

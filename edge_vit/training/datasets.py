@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import urllib.request
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from edge_vit.files import write_atomically
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import PreprocessSpec
+from edge_vit.tasks.maps.pictures import to_png
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -230,9 +230,8 @@ def write_class_folders(
         if not name or name.startswith(".") or Path(name).name != name:
             raise SpecError(f"class name {name!r} cannot be the name of a folder")
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-        png = io.BytesIO()
-        Image.fromarray(pixels).save(png, "png")
-        write_atomically(folder / class_names[label] / f"{number:04d}.png", png.getvalue())
+        path = folder / class_names[label] / f"{number:04d}.png"
+        write_atomically(path, to_png(Image.fromarray(pixels)))
 
 
 def _read_class_folders(

@@ -8,15 +8,8 @@ from collections import Counter
 import onnx_ir as ir
 
 from edge_vit.export.rewrites.probe import make_probes
+from edge_vit.graph import walk
 from edge_vit.graph.edit import Builder, replace_value
-from edge_vit.graph.walk import (
-    array_of,
-    array_shape,
-    data_input,
-    dims_of,
-    is_constant,
-    is_over_last_axis,
-)
 
 _PROBE_BATCH = 2
 
@@ -51,7 +44,7 @@ def _spell_attention(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     if node.attributes.get_float("softcap", 0.0) != 0:
         return False
-    shapes = [dims_of(v) for v in (query, key, value)]
+    shapes = [walk.dims_of(v) for v in (query, key, value)]
     if any(len(dims) != 4 for dims in shapes) or not isinstance(shapes[0][-1], int):
         return False
     if len({dims[1] for dims in shapes}) != 1:
@@ -71,8 +64,8 @@ def _spell_attention(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _spell_rms_norm(graph: ir.Graph, node: ir.Node) -> bool:
     """Write ``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
-    x, weight = data_input(node), node.inputs[1]
-    if weight is None or not is_over_last_axis(node):
+    x, weight = walk.data_input(node), node.inputs[1]
+    if weight is None or not walk.is_over_last_axis(node):
         return False
     build = Builder(graph, node)
     eps = build.number(node.attributes.get_float("epsilon", 1e-5))
@@ -85,9 +78,9 @@ def _spell_rms_norm(graph: ir.Graph, node: ir.Node) -> bool:
 def _spell_col2im(graph: ir.Graph, node: ir.Node) -> bool:
     """Put blocks side by side, (batch, channels * block, blocks), as a picture of them."""
     sizes = node.inputs[1:3]
-    if not all(is_constant(size) and array_shape(size) == (2,) for size in sizes):
+    if not all(walk.is_constant(size) and walk.array_shape(size) == (2,) for size in sizes):
         return False
-    (height, width), (rows, columns) = (map(int, array_of(size)) for size in sizes)
+    (height, width), (rows, columns) = (map(int, walk.array_of(size)) for size in sizes)
     said = {name: node.attributes.get_ints(name, ()) for name in ("strides", "pads", "dilations")}
     if tuple(said["strides"] or (1, 1)) != (rows, columns) or height % rows or width % columns:
         return False
@@ -95,7 +88,7 @@ def _spell_col2im(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     build = Builder(graph, node)
     apart = build.ints(0, -1, rows, columns, height // rows, width // columns)
-    blocks = build.one("Reshape", data_input(node), apart)
+    blocks = build.one("Reshape", walk.data_input(node), apart)
     lines = build.one("Transpose", blocks, perm=(0, 1, 4, 2, 5, 3))
     replace_value(node.outputs[0], build.one("Reshape", lines, build.ints(0, -1, height, width)))
     return True
@@ -115,7 +108,7 @@ def write_grid_samples(model: ir.Model) -> tuple[str, ...]:
     shapes = probe.shapes(wanted)
     left = Counter[str]()
     for node in nodes:
-        why = _refusal(node, shapes[data_input(node)])
+        why = _refusal(node, shapes[walk.data_input(node)])
         if why:
             left[why] += 1
         else:
@@ -136,7 +129,7 @@ def _refusal(node: ir.Node, shape: tuple[int, ...]) -> str:
 def _write_grid_sample(
     graph: ir.Graph, node: ir.Node, shapes: dict[ir.Value, tuple[int, ...]]
 ) -> None:
-    picture, grid = data_input(node), data_input(node, 1)
+    picture, grid = walk.data_input(node), walk.data_input(node, 1)
     _, channels, height, width = shapes[picture]
     _, rows, columns, _ = shapes[grid]
     corners_aligned = bool(node.attributes.get_int("align_corners", 0))

@@ -16,19 +16,12 @@ from edge_vit.export.sources.from_onnx import open_onnx
 from edge_vit.export.sources.from_python import open_python
 from edge_vit.export.sources.from_timm import open_timm
 from edge_vit.export.sources.from_torchvision import open_torchvision
-from edge_vit.export.sources.request import SourceRequest, parse_model_args
-from edge_vit.export.sources.values import OnnxSource, Source, TorchSource
+from edge_vit.export.sources.request import SourceRequest as SourceRequest
+from edge_vit.export.sources.request import parse_model_args as parse_model_args
+from edge_vit.export.sources.values import OnnxSource as OnnxSource
+from edge_vit.export.sources.values import Source as Source
+from edge_vit.export.sources.values import TorchSource as TorchSource
 from edge_vit.plugins import Registry
-
-__all__ = [
-    "SOURCES",
-    "OnnxSource",
-    "Source",
-    "SourceRequest",
-    "TorchSource",
-    "open_source",
-    "parse_model_args",
-]
 
 Opener = Callable[[SourceRequest], Source]
 

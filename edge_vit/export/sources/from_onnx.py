@@ -10,21 +10,8 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edge_vit.errors import SpecError
+from edge_vit.export.sources import onnx_detector, onnx_file
 from edge_vit.export.sources.map_outputs import take_map, warn_left_out, whole_image
-from edge_vit.export.sources.onnx_detector import (
-    KNOWN,
-    OUTPUTS,
-    Detector,
-    as_detector,
-    is_detector,
-    take_sizes,
-)
-from edge_vit.export.sources.onnx_file import (
-    read_graph,
-    refuse_foreign,
-    refuse_quantized,
-    to_float32,
-)
 from edge_vit.export.sources.onnx_masks import OUTPUTS as QUERIES
 from edge_vit.export.sources.onnx_masks import take_queries
 from edge_vit.export.sources.request import SourceRequest
@@ -69,11 +56,11 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     given = ("checkpoint", "model_args", "random_weights", "weights_key", "checkpoint_size")
     request.refuse_options("has its weights in it", *given)
     path = Path(request.target)
-    model = read_graph(path)
-    refuse_quantized(model, request.address)
-    refuse_foreign(model, request.address)
+    model = onnx_file.read_graph(path)
+    onnx_file.refuse_quantized(model, request.address)
+    onnx_file.refuse_foreign(model, request.address)
     spill = Spill(0 if any(locations_of(model)) else None)
-    model, remark = to_float32(model, spill)
+    model, remark = onnx_file.to_float32(model, spill)
     if remark:
         _log.warning("%s: %s", request.address, remark)
     if request.output_name is not None:
@@ -84,7 +71,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
     is_gray = _takes_gray(model.graph)
     if is_gray:
         _take_colour(model)
-    model, size_input = take_sizes(model)
+    model, size_input = onnx_detector.take_sizes(model)
     remarks = ((GRAY_REMARK,) if is_gray else ()) + _order_axes(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
@@ -106,10 +93,10 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         task, model, outputs = queries.task, queries.model, QUERIES
         labels, activation = check_classes(request, task, queries.num_classes), queries.activation
         remarks += queries.remarks
-    elif is_detector(model, request.task):
-        detector = as_detector(request, model, size_input, preprocess.image_size)
+    elif onnx_detector.is_detector(model, request.task):
+        detector = onnx_detector.as_detector(request, model, size_input, preprocess.image_size)
         preprocess = whole_image(request, preprocess)
-        task, model, outputs = DETECTION, detector.model, OUTPUTS
+        task, model, outputs = DETECTION, detector.model, onnx_detector.OUTPUTS
         labels, activation = _settle_classes(request, detector)
         remarks += detector.remarks
     elif (found := take_map(request, model, preprocess.image_size)) is not None:
@@ -144,7 +131,7 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
 
 
 def _settle_classes(
-    request: SourceRequest, detector: Detector
+    request: SourceRequest, detector: onnx_detector.Detector
 ) -> tuple[tuple[str, ...], Activation | None]:
     """Return labels and activation: with softmax there is one column more than classes."""
     activation = request.activation or detector.activation
@@ -288,7 +275,8 @@ def _keep_one_output(request: SourceRequest, model: ModelProto) -> TensorSpec:
                 refuse_choice(graph, request.address, name)
             got = ", ".join(f"{name!r} {spec}" for name, spec in outputs.items())
             raise SpecError(
-                f"{request.address}: outputs: got {got}, expected float32 (batch, classes); {KNOWN}"
+                f"{request.address}: outputs: got {got}, expected float32 (batch, classes); "
+                f"{onnx_detector.KNOWN}"
             )
         chosen = _flatten(narrow, graph)
     others = [value for value in graph.output if value.name != chosen.name]

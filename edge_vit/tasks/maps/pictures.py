@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ _TABLE = np.stack([np.interp(_AT, np.arange(len(_STOPS)), each) for each in _STO
 _TABLE = _TABLE.round().astype(np.uint8)
 
 
+def to_png(picture: Image, **settings: Any) -> bytes:
+    """Return `picture` as the content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", **settings)
+    return buffer.getvalue()
+
+
 def to_png16(values: FloatArray, low: float | None = None, high: float | None = None) -> bytes:
     """Return `values` (height, width) as a gray 16-bit PNG.
 
@@ -52,9 +59,7 @@ def to_png16(values: FloatArray, low: float | None = None, high: float | None = 
     notes = PngInfo()
     for name, value in ((LOW, low), (HIGH, high), ("first", first)):
         notes.add_text(name, repr(value))
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, "PNG", pnginfo=notes)
-    return buffer.getvalue()
+    return to_png(Image.fromarray(levels), pnginfo=notes)
 
 
 def from_png16(source: Path | bytes) -> FloatArray:

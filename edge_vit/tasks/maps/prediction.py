@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_vit.spec import PreprocessSpec
 from edge_vit.tasks.maps.numerics import principal_colours
-from edge_vit.tasks.maps.pictures import blend, colours, scaled, to_png16
+from edge_vit.tasks.maps.pictures import blend, colours, scaled, to_png, to_png16
 from edge_vit.tasks.maps.placement import Kernel, to_image
 from edge_vit.tasks.numerics import Float64Array, FloatArray
 from edge_vit.tasks.prediction import Prediction
@@ -70,9 +70,7 @@ class MapPrediction(Prediction):
         """
         from PIL import Image
 
-        colours = io.BytesIO()
-        Image.fromarray(self.shades()[0]).save(colours, "PNG")
-        files = {f"{self.name}.colours.png": colours.getvalue()}
+        files = {f"{self.name}.colours.png": to_png(Image.fromarray(self.shades()[0]))}
         if len(self.values) == 1:
             return {f"{self.name}.png": to_png16(self.whole()), **files}
         values = io.BytesIO()
