@@ -188,15 +188,12 @@ class Bundle:
         return Golden.from_bytes(self.read(GOLDEN))
 
     @contextlib.contextmanager
-    def change(
-        self, *, progress: Progress = SILENT, lock_timeout: float | None = None
-    ) -> Iterator[Change]:
+    def change(self) -> Iterator[Change]:
         """Give a `Change` that is committed when the block ends well, and leaves nothing otherwise.
 
-        Other writers wait until the block ends, `lock_timeout` seconds at most. Changes of one
-        bundle do not nest.
+        Other writers wait until the block ends. Changes of one bundle do not nest.
         """
-        with self.locked(progress=progress, lock_timeout=lock_timeout):
+        with self.locked():
             tidy(self.path)
             change = Change(Bundle.open(self.path), self)
             try:
@@ -208,7 +205,7 @@ class Bundle:
     def locked(
         self, *, progress: Progress = SILENT, lock_timeout: float | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        """Keep other writers out for the time of a block; see `change` for the arguments."""
+        """Keep other writers out for the time of a block; wait `lock_timeout` seconds at most."""
         return locked(self.path / LOCK, progress, lock_timeout)
 
     def add(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from edge_vit.data.preprocess import digest, preprocess
 from edge_vit.errors import BackendError, ImageError, SpecError
 from edge_vit.formats import find_format
 from edge_vit.measure.accuracy_report import report_of
-from edge_vit.measure.comparison import Comparison, flatten, join_outputs, labels_of, set_answers
+from edge_vit.measure.comparison import Comparison, flatten, join_outputs, label_of, set_answers
 from edge_vit.measure.environment import read_environment
 from edge_vit.measure.partial import PartialAccuracy, SeenImage, Subject
 from edge_vit.measure.records import (
@@ -37,7 +36,7 @@ from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.memo import KeptOutputs
 
 Save = Callable[[tuple[PartialAccuracy, ...]], None]
-"""Takes what is known so far, one for each candidate, after a whole number of batches."""
+"""Takes what is known so far, one for each candidate, after a whole number of images."""
 
 NO_IMAGES = CalibrationImages()
 
@@ -55,7 +54,6 @@ def evaluate(
     data: str = "",
     calibrated_on: CalibrationImages = NO_IMAGES,
     num_worst: int = NUM_WORST,
-    batch_size: int = 1,
     progress: Progress = SILENT,
 ) -> tuple[AccuracyReport, ...]:
     """Return how each of `candidates` compares with `reference`, in their order.
@@ -63,7 +61,7 @@ def evaluate(
     Every image goes through each session once, and a short record of it is kept; for `features` the
     feature vectors too, since a nearest neighbour can only be found among all images. The reference
     may be one of the candidates. `data` is where the images are from, for the report; those of
-    `calibrated_on` do not decide. With a `batch_size` of 1 an image cannot depend on others.
+    `calibrated_on` do not decide.
 
     Raises:
         ImageError: there are no images, or one cannot be read.
@@ -78,7 +76,6 @@ def evaluate(
         data=data,
         calibrated_on=calibrated_on,
         num_worst=num_worst,
-        batch_size=batch_size,
         progress=progress,
     )
     if not all(part.num_images for part in parts):
@@ -97,7 +94,6 @@ def evaluate_part(
     part: tuple[int, int] = (1, 1),
     calibrated_on: CalibrationImages = NO_IMAGES,
     num_worst: int = NUM_WORST,
-    batch_size: int = 1,
     start: Sequence[PartialAccuracy] = (),
     save: Save | None = None,
     seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
@@ -108,8 +104,6 @@ def evaluate_part(
     As `evaluate`, of one `part` of the images (which of how many). `save` is called now and then
     with what is known so far; `start` is what it was called with last, to go on from there.
     """
-    if batch_size < 1:
-        raise SpecError(f"batch_size: got {batch_size}, expected at least 1")
     if num_worst < 0:
         raise SpecError(f"num_worst: got {num_worst}, expected 0 or more")
     task = task_of(spec)
@@ -158,20 +152,21 @@ def evaluate_part(
     with progress.step("evaluating", len(source)) as advance:
         if num_done:
             advance(num_done)
-        for batch in _batches(positions(source, num_done, num_bad), spec, batch_size):
-            expected, path = _run(reference, spec, batch)
+        for index, item in positions(source, num_done, num_bad):
+            image = _see(index, item, spec)  # alone: no image can depend on others
+            expected, path = _run(reference, spec, image)
             if task.needs_all_images:
                 gallery.append(expected)
             for session, comparison in zip(candidates, comparisons, strict=True):
                 outputs = expected
                 if session is not reference:
-                    outputs, _ = _run(session, spec, batch, path)
-                comparison.add(batch, expected, outputs)
-            records += _records(batch, expected, spec, calibrated_on)
+                    outputs, _ = _run(session, spec, image, path)
+                comparison.add(image, expected, outputs)
+            records += _record(image, expected, spec, calibrated_on)
             if save is not None and time.monotonic() - saved_at >= seconds_between_saves:
                 save(known())
                 saved_at = time.monotonic()
-            advance(len(batch))
+            advance(1)
     if gallery:
         clusters, every = find_clusters(pack(records)), join_outputs(gallery)
         # Among different images: a copy would always find its original.
@@ -208,25 +203,15 @@ def subject_of(
     )
 
 
-def _records(
-    images: Sequence[SeenImage], outputs: Outputs, spec: ModelSpec, calibrated_on: CalibrationImages
+def _record(
+    image: SeenImage, outputs: Outputs, spec: ModelSpec, calibrated_on: CalibrationImages
 ) -> bytes:
-    digests, labels = [image.digest for image in images], labels_of(images)
-    signatures = [signature(image.pixels) for image in images]
-    seen = list(map(calibrated_on.include, digests, signatures))
-    rows = make_records(digests, signatures, labels.tolist(), flatten(outputs), seen)
+    label, found = label_of(image), signature(image.pixels)
+    is_seen = calibrated_on.include(image.digest, found)
+    rows = make_records([image.digest], [found], [label], flatten(outputs), [is_seen])
     if task_of(spec).has_classes:
-        set_answers(rows, spec, outputs, labels)
+        set_answers(rows, spec, outputs, label)
     return rows.tobytes()
-
-
-def _batches(
-    source: Iterator[tuple[int, ImageItem]], spec: ModelSpec, batch_size: int
-) -> Iterator[list[SeenImage]]:
-    """The images as the model sees them, `batch_size` at a time; each comes with its index."""
-    images = (_see(index, item, spec) for index, item in source)
-    while batch := list(itertools.islice(images, batch_size)):
-        yield batch
 
 
 def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
@@ -243,14 +228,12 @@ def _see(index: int, item: ImageItem, spec: ModelSpec) -> SeenImage:
 
 
 def _run(
-    session: Session, spec: ModelSpec, images: Sequence[SeenImage], path: Any = None
+    session: Session, spec: ModelSpec, image: SeenImage, path: Any = None
 ) -> tuple[Outputs, Any]:
-    """The session's outputs, a row for each image, all of them finite, and what led to them."""
-    rows = np.stack([image.pixels for image in images])
-    outputs, path = task_of(spec).evaluate(spec, functools.partial(run_images, session), rows, path)
-    finite = np.isfinite(flatten(outputs)).all(axis=1)
-    if not finite.all():
-        image = images[int(np.argmin(finite))]
+    """The session's outputs, one row, all of it finite, and what led to it."""
+    run = functools.partial(run_images, session)
+    outputs, path = task_of(spec).evaluate(spec, run, image.pixels[None], path)
+    if not np.isfinite(flatten(outputs)).all():
         raise BackendError(
             f"image {image.name}: {session.precision} on {session.backend} gave NaN or infinity, "
             f"expected finite numbers. {find_format(session.precision).not_finite}"

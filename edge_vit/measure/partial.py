@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import json
@@ -11,11 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from edge_vit.data.bad_images import NUM_NAMED
-from edge_vit.data.clips import strip_of
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.files import write_atomically
@@ -23,17 +18,7 @@ from edge_vit.measure.measured import join_columns
 from edge_vit.measure.records import OUTCOME, join_packed, unpack
 from edge_vit.measure.results import Disagreement, Environment
 from edge_vit.spec import Activation, Precision, TaskName
-from edge_vit.tasks.maps.pictures import to_png
 from edge_vit.values import from_json, parse_json, to_json
-
-THUMBNAIL_PIXELS = 128
-"""Longest side of a thumbnail."""
-
-DRAWN_PIXELS = 256
-"""Longest side of a picture in which predictions are drawn."""
-
-WIDE_PIXELS, NUM_COLOURS = 584, 128
-"""Longest side of pictures that stand side by side in one, and how many colours they have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,23 +68,6 @@ def keep_worst(
 def worst_of(kept: Iterable[Kept], size: int) -> tuple[Kept, ...]:
     """Return the `size` worst of those that were kept in several parts, worst first."""
     return tuple(sorted(kept, key=lambda entry: entry.rank)[:size])
-
-
-def thumbnail_png(pixels: UInt8Array) -> str:
-    """Return uint8 (height, width, 3) RGB as PNG in base64, at most `THUMBNAIL_PIXELS` a side.
-
-    Of a clip it is a strip of frames, each of them at most so large.
-    """
-    strip = strip_of(pixels)
-    image = Image.fromarray(np.ascontiguousarray(strip))
-    across = strip.shape[1] // pixels.shape[-2]
-    image.thumbnail((THUMBNAIL_PIXELS * across, THUMBNAIL_PIXELS))
-    return png_of(image)
-
-
-def png_of(image: Image.Image) -> str:
-    """Return `image` as PNG in base64."""
-    return base64.b64encode(to_png(image)).decode("ascii")
 
 
 PARTIAL_FORMAT = 4

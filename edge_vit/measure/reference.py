@@ -54,6 +54,14 @@ class ReferenceFacts:
         return one_line(self.labels[index]) if index < len(self.labels) else str(index)
 
 
+def _note(name: str, sentence: str) -> Finding:
+    return Finding(name, "note", sentence)
+
+
+def _doubt(name: str, sentence: str) -> Finding:
+    return Finding(name, "undecided", sentence)
+
+
 def question_reference(
     records: str, evidence: Evidence, facts: ReferenceFacts
 ) -> tuple[Finding, ...]:
@@ -75,7 +83,7 @@ def question_reference(
                 f"{facts.name} gives the same class for all {evidence.num_images:,} different "
                 "images, so any model that always gives it agrees. Add images of other classes."
             )
-            found.append(Finding("one-answer", "undecided", sentence))
+            found.append(_doubt("one-answer", sentence))
     return tuple(sorted(found, key=lambda finding: finding.outcome == "note"))
 
 
@@ -91,18 +99,16 @@ def _about_images(evidence: Evidence) -> Iterator[Finding]:
             f"decide{'. Evaluate on other images' if most else ''}.",
         )
     if evidence.num_images < MIN_IMAGES:
-        yield Finding(
+        yield _doubt(
             "few-images",
-            "undecided",
             f"{evidence.num_images} different images that calibration has not seen decide nothing, "
             f"at least {MIN_IMAGES} are needed. Evaluate on more of them.",
         )
     if copies:
         distinct = evidence.num_distinct
         counts = "One image counts" if distinct == 1 else f"{distinct:,} different images count"
-        yield Finding(
+        yield _note(
             "copies",
-            "note",
             f"{copies:,} of {distinct + copies:,} images are copies of others "
             f"({evidence.num_exact_copies:,} exact, {evidence.num_near_copies:,} encoded anew or "
             f"resized). {counts}, for every interval too.",
@@ -113,25 +119,22 @@ def _about_outputs(
     rows: Rows, evidence: Evidence, facts: ReferenceFacts, is_constant: bool
 ) -> Iterator[Finding]:
     if is_constant:
-        yield Finding(
+        yield _doubt(
             "constant-output",
-            "undecided",
             f"{facts.name} gives the same output for {evidence.num_distinct:,} different images: "
             "the output does not depend on the image. Check the weights and the preprocessing.",
         )
     has_classes = task_named(facts.task).has_classes
     if has_classes and facts.num_outputs == 1:
-        yield Finding(
+        yield _doubt(
             "one-output",
-            "undecided",
             "The model has one output, so its first class is always the same and any model agrees "
             "with it. Export it as what it is: a numeric score, or a label that is on or off.",
         )
     flags = int(np.bitwise_and.reduce(rows["looks"]))  # what every row looks like
     if flags and has_classes and facts.activation == "softmax":
-        yield Finding(
+        yield _doubt(
             "activated-twice",
-            "undecided",
             f"The outputs are {LOOKS[flags]} already, and a softmax is applied to them once more: "
             "scores, divergence and calibration error mean nothing. Export the model again.",
         )
@@ -155,16 +158,14 @@ def _about_labels(
             for our, their in zip(ours, theirs, strict=False)
             if our.casefold() != their.casefold()
         ] or [f"{len(theirs)} for {len(ours)} classes"]
-        yield Finding(
+        yield _doubt(
             "label-names",
-            "undecided",
             f"The class names of the data are not the model's: {', '.join(wrong[:3])}. Name the "
             "class folders after the model's labels.",
         )
     if not has_labels and facts.accuracy is None:
-        yield Finding(
+        yield _note(
             "no-labels",
-            "note",
             f"There are no labels: whether {facts.name} itself is right is not known, only whether "
             "predictions stay the same.",
         )
@@ -177,9 +178,8 @@ def _about_classes(
     cycle = permuted_classes(confusion)
     if cycle:
         shown = ", ".join(f"{facts.label(a)} as {facts.label(b)}" for a, b in cycle[:3])
-        yield Finding(
+        yield _doubt(
             "permuted-labels",
-            "undecided",
             f"{facts.name} takes most images of {len(cycle)} classes for one another ({shown}): "
             "the labels are permuted. Check which class each folder or number stands for.",
         )
@@ -188,24 +188,21 @@ def _about_classes(
     count, right = evidence.num_labelled, evidence.num_reference_right
     if not is_better_than_chance(right, count, chance):
         guessing = max(chance, max(sizes.values()) / count if len(sizes) > 1 else 0.0)
-        yield Finding(
+        yield _doubt(
             "chance",
-            "undecided",
             f"{facts.name} is right on {100 * right / count:.1f} % of {count:,} labelled images, "
             f"which is not clearly more than by guessing ({100 * guessing:.1f} %). Check the "
             "labels, the weights and the preprocessing.",
         )
     if len(sizes) == 1:
-        yield Finding(
+        yield _doubt(
             "one-class",
-            "undecided",
             f"Every labelled image is of class {facts.label(next(iter(sizes)))}: such labels "
             "cannot tell a good model from one that always gives that class. Add other classes.",
         )
     elif len(sizes) < facts.num_outputs:
-        yield Finding(
+        yield _note(
             "few-classes",
-            "note",
             f"The labels cover {len(sizes):,} of {facts.num_outputs:,} classes; nothing is known "
             "of the others.",
         )
@@ -215,9 +212,8 @@ def _about_scores(facts: ReferenceFacts) -> Iterator[Finding]:
     if facts.mean_score is None or facts.accuracy is None:
         return
     if facts.mean_score - facts.accuracy > MAX_OVERCONFIDENCE:
-        yield Finding(
+        yield _doubt(
             "overconfident",
-            "undecided",
             f"{facts.name} gives its first classes a mean score of {100 * facts.mean_score:.1f} % "
             f"and is right on {100 * facts.accuracy:.1f} % of the labelled images. Check the "
             "labels and the preprocessing.",

@@ -80,12 +80,6 @@ class PreprocessSpec:
             raise SpecError(f"std: got {self.std}, expected three numbers above 0")
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (height, width, 3), of clips (frames, height, width, 3)."""
-        frames = () if self.clip is None else (self.clip.frames,)
-        return (*frames, *self.image_size, 3)
-
-    @property
     def resize_size(self) -> tuple[int, int]:
         """(height, width) before the crop: ``floor(image_size / crop_pct)``, as timm rounds it.
 

@@ -40,6 +40,10 @@ Size = tuple[int, int]
 """(height, width) of an image in its own pixels."""
 
 
+Order = Sequence[int] | None
+"""Indices to name, best first, where votes were counted; None where shares are to be sorted."""
+
+
 @dataclass(frozen=True)
 class TruthFiles:
     """Where the truth of a task lies: a file for each image, in a folder beside ``images``."""
@@ -357,18 +361,9 @@ class Task(ABC):
         raise NotImplementedError(f"{self.name} names nothing")
 
     def from_shares(
-        self,
-        spec: ModelSpec,
-        shares: Float64Array,
-        order: Sequence[int] | None,
-        image: str,
-        top: int,
+        self, spec: ModelSpec, shares: Float64Array, order: Order, image: str, top: int
     ) -> Prediction:
-        """Return the prediction of `shares`, (size,): means of `averageable`, or of `votes`.
-
-        `order` holds the indices to name, best first, where votes were counted; None where shares
-        are to be sorted.
-        """
+        """Return the prediction of `shares`, (size,): means of `averageable`, or of `votes`."""
         raise NotImplementedError(f"{self.name} cannot be smoothed")
 
     # Drawing.

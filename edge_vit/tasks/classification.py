@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_vit.spec import Activation, ModelSpec
-from edge_vit.tasks.base import Outputs, Size, Task, Wording
+from edge_vit.tasks.base import Order, Outputs, Size, Task, Wording
 from edge_vit.tasks.label_sets import MAP_DROP, MEASURES
 from edge_vit.tasks.measures import Judge, Measure, divergence
 from edge_vit.tasks.numerics import (
@@ -62,12 +62,7 @@ class NamedTask(Task):
         return self.probabilities(spec, outputs)
 
     def from_shares(
-        self,
-        spec: ModelSpec,
-        shares: Float64Array,
-        order: Sequence[int] | None,
-        image: str,
-        top: int,
+        self, spec: ModelSpec, shares: Float64Array, order: Order, image: str, top: int
     ) -> Prediction:
         """Return the prediction of mean probabilities, or of shares of votes: more than half."""
         if order is None:

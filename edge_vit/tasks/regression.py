@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edge_vit.spec import ModelSpec
-from edge_vit.tasks.base import Outputs, Size, Task, Wording
+from edge_vit.tasks.base import Order, Outputs, Size, Task, Wording
 from edge_vit.tasks.measures import Measure, divergence
 from edge_vit.tasks.numerics import BoolArray, Float64Array, relative_rms
 from edge_vit.tasks.prediction import Prediction, Score, ScoresPrediction
@@ -73,12 +71,7 @@ class Regression(Task):
     averageable = scores
 
     def from_shares(
-        self,
-        spec: ModelSpec,
-        shares: Float64Array,
-        order: Sequence[int] | None,
-        image: str,
-        top: int,
+        self, spec: ModelSpec, shares: Float64Array, order: Order, image: str, top: int
     ) -> Prediction:
         """Return the prediction of the scores `shares`, (scores,)."""
         scores = tuple(Score(i, spec.label(i), float(value)) for i, value in enumerate(shares))

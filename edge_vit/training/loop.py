@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,6 @@ class FinetuneProgress:
     loss: float  # mean over this epoch so far
     accuracy: float  # on this epoch's training images so far, as augmented; 0 to 1
     learning_rate: float
-    seconds_left: float  # estimate for the rest of the training
     held_out_accuracy: float | None  # 0 to 1, in the last event of an epoch; None in the others
     best_accuracy: float | None  # on the held-out images, of all epochs before; None in the first
 
@@ -68,7 +66,6 @@ class TrainingLoop:
         self._test_labels = torch.from_numpy(dataset.test_labels)
         self._optimizer = _make_optimizer(model, options)
         self._steps_per_epoch = math.ceil(len(self._train_labels) / options.batch_size)
-        self._started, self._steps_since = time.perf_counter(), 0
         self.num_epochs_done = 0
         self.losses: tuple[float, ...] = ()
         self.best_epoch, self.best_accuracy = 0, -1.0
@@ -145,7 +142,6 @@ class TrainingLoop:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        self._steps_since += 1
         return loss.item(), int((logits.argmax(dim=1) == labels).sum())
 
     def _learning_rate(self, step: int) -> float:
@@ -153,9 +149,6 @@ class TrainingLoop:
         return learning_rate_at(steps_done, self._steps_per_epoch, self._options)
 
     def _report(self, step: int, loss: float, accuracy: float, held_out: float | None) -> None:
-        steps_done = self.num_epochs_done * self._steps_per_epoch + step
-        steps_left = self._options.epochs * self._steps_per_epoch - steps_done
-        seconds_per_step = (time.perf_counter() - self._started) / self._steps_since
         self._on_progress(
             FinetuneProgress(
                 epoch=self.num_epochs_done + 1,
@@ -165,7 +158,6 @@ class TrainingLoop:
                 loss=loss,
                 accuracy=accuracy,
                 learning_rate=self._learning_rate(step),
-                seconds_left=steps_left * seconds_per_step,
                 held_out_accuracy=held_out,
                 best_accuracy=self.best_accuracy if self.best_epoch else None,
             )

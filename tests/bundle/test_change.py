@@ -190,7 +190,7 @@ def test_a_change_waits_no_longer_than_it_may(bundle):
     def wait():
         with (
             pytest.raises(ArtifactError, match="is being written by process"),
-            bundle.change(lock_timeout=0),
+            bundle.locked(lock_timeout=0),
         ):
             pytest.fail("the block ran")
 

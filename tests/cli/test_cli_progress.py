@@ -37,7 +37,7 @@ def text_of(console):
 def event(epoch, step, **changes):
     values = {
         **{"epoch": epoch, "num_epochs": 3, "step": step, "num_steps": 4, "loss": 0.5},
-        **{"accuracy": 0.75, "learning_rate": 1e-3, "seconds_left": 9.0},
+        **{"accuracy": 0.75, "learning_rate": 1e-3},
         **{"held_out_accuracy": None, "best_accuracy": None},
     }
     return FinetuneProgress(**{**values, **changes})

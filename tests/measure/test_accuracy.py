@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import json
 from collections import Counter
 
@@ -130,15 +129,6 @@ def test_class_folders_are_the_models_labels_by_name(tmp_path, spec, images):
     assert worst.reference[0].label == worst.label
 
 
-@pytest.mark.parametrize("batch_size", [2, 7, 23, 64])
-@pytest.mark.parametrize("task", ["classification", "features"])
-def test_the_batch_size_does_not_matter(make_model, images, batch_size, task):
-    spec = make_model(task, size=6)
-    source = ArraySource(images, [i % 4 for i in range(23)])
-    one, many = (_evaluate_pair(spec, source, batch_size=size) for size in (1, batch_size))
-    assert dataclasses.replace(one, environment=many.environment) == many
-
-
 def test_a_graph_of_static_batch_takes_any_number_of_images(make_model, images):
     source = ArraySource(images)
     dynamic, static = (_evaluate_pair(spec, source) for spec in (make_model(), make_model(batch=4)))
@@ -149,7 +139,7 @@ def test_a_graph_of_static_batch_takes_any_number_of_images(make_model, images):
 def test_every_image_is_seen_once_and_told_to_the_progress(spec, images):
     source, watcher = CountingSource(images), Watcher()
     reference, candidate = _pair(spec)
-    evaluate(reference, [reference, candidate], spec, source, batch_size=5, progress=watcher)
+    evaluate(reference, [reference, candidate], spec, source, progress=watcher)
     assert set(source.seen.values()) == {1}
     assert len(source.seen) == watcher.total == sum(watcher.steps) == 23
 
@@ -233,7 +223,7 @@ def test_refuses_an_output_that_is_not_finite(spec, images, value, precision, wo
     said = f"image 00004: {precision} on fake gave NaN or infinity.*{words}"
     broken = Broken(spec, precision)
     with pytest.raises(BackendError, match=said):
-        evaluate(FakeSession(spec), [broken], spec, ArraySource(images), batch_size=3)
+        evaluate(FakeSession(spec), [broken], spec, ArraySource(images))
 
 
 def test_refuses_a_label_that_the_model_does_not_have(spec, images):
@@ -255,7 +245,6 @@ def test_refuses_to_judge_features_by_one_image(make_model, images):
         evaluate(FakeSession(spec), [FakeSession(spec)], spec, ArraySource(images[:1]))
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"num_worst": -1}], ids=str)
-def test_refuses_an_option_out_of_range(spec, images, options):
-    with pytest.raises(SpecError, match=f"{next(iter(options))}: got"):
-        evaluate(FakeSession(spec), [], spec, ArraySource(images), **options)
+def test_refuses_fewer_worst_images_than_none(spec, images):
+    with pytest.raises(SpecError, match="num_worst: got"):
+        evaluate(FakeSession(spec), [], spec, ArraySource(images), num_worst=-1)

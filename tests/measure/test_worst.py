@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_vit.measure.partial import SeenImage, keep_worst, thumbnail_png, worst_of
+from edge_vit.measure.comparison import thumbnail_png
+from edge_vit.measure.partial import SeenImage, keep_worst, worst_of
 from edge_vit.measure.results import Disagreement
 
 

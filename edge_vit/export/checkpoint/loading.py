@@ -17,13 +17,13 @@ from edge_vit.export.checkpoint.unpickle import Unusable
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-def fill(module: nn.Module, path: Path, key: str | None = None, unused: Iterable[str] = ()) -> str:
+def fill(module: nn.Module, path: Path, key: str | None = None) -> str:
     """Load what fits `module` out of the checkpoint at `path`; return what was taken, in one line.
 
-    `key` and `unused` are those of `choose_weights`.
+    `key` is that of `choose_weights`.
     """
     stored = read_stored(path)
-    return load_fit(module, stored, choose_weights(stored, module, key, unused))
+    return load_fit(module, stored, choose_weights(stored, module, key))
 
 
 def load_fit(module: nn.Module, stored: StoredWeights, fit: Fit) -> str:

@@ -28,7 +28,6 @@ def generation_source(
     inputs: Sequence[TensorSpec],
     sampling: SamplingSpec | None = None,
     weights: str = "",
-    licence: str = "",
 ) -> TorchSource:
     """Return `module`, which takes `inputs` one after the other, as a source.
 
@@ -61,7 +60,6 @@ def generation_source(
         address=request.address,
         task=task,
         preprocess=PreprocessSpec((height, width), "bicubic", 1.0, "squash", *_NO_CHANGE),
-        licence=licence,
         weights=weights,
         outputs=(task_named(task).output_name(),),
         inputs=tuple(inputs),

@@ -85,15 +85,12 @@ class DetectionPrediction(Prediction):
             for box in self.boxes
         ]
 
-    def to_coco(self, image_id: int, categories: dict[int, int] | None = None) -> list[Any]:
-        """Return the boxes as entries of a COCO results file.
-
-        `categories` has the category by class index; where None it is the index itself.
-        """
+    def to_coco(self, image_id: int) -> list[Any]:
+        """Return the boxes as entries of a COCO results file, their class index as category."""
         return [
             {
                 "image_id": image_id,
-                "category_id": box.index if categories is None else categories[box.index],
+                "category_id": box.index,
                 "bbox": [box.box[0], box.box[1], box.box[2] - box.box[0], box.box[3] - box.box[1]],
                 "score": box.score,
             }

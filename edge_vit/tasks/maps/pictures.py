@@ -43,16 +43,16 @@ def to_png(picture: Image, **settings: Any) -> bytes:
     return buffer.getvalue()
 
 
-def to_png16(values: FloatArray, low: float | None = None, high: float | None = None) -> bytes:
+def to_png16(values: FloatArray) -> bytes:
     """Return `values` (height, width) as a gray 16-bit PNG.
 
-    Values from `low` to `high`, the smallest and the largest where None, become 0 to 65535; where
-    there is NaN, NaN is 0 and the values 1 to 65535. The text of the file has ``low`` and ``high``.
+    Values from the smallest to the largest become 0 to 65535; where there is NaN, NaN is 0 and the
+    values 1 to 65535. The text of the file has both as ``low`` and ``high``.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    shares, low, high = scaled(values, low, high)
+    shares, low, high = scaled(values)
     is_known = np.isfinite(shares)
     first = 0 if is_known.all() else 1
     levels = np.where(is_known, first + np.round(shares * (_TOP - first)), 0).astype(np.uint16)
