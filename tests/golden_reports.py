@@ -207,6 +207,7 @@ REPORT_4 = dataclasses.replace(
 )
 REPORT_5 = dataclasses.replace(
     REPORT_4,
+    latency=(dataclasses.replace(LATENCY_2, remark="In bfloat16."),),
     accuracy=(
         dataclasses.replace(
             ACCURACY_4,

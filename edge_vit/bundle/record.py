@@ -14,7 +14,7 @@ from edge_vit.bundle.manifest import GOLDEN, RECORD
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.spec import ModelSpec
-from edge_vit.values import from_json, json_file, parse_json
+from edge_vit.values import WRITTEN_IF_SET, from_json, json_file, parse_json
 
 GOLDEN_IMAGES = "golden images"
 SAMPLE_PHOTOGRAPHS = "sample photographs"
@@ -68,7 +68,8 @@ class ExportRecord(_Record):
     notes: tuple[str, ...]  # what could not be brought into canonical form, one line each
     remarks: tuple[str, ...] = ()  # what was found of the model, and done to it, a sentence each
     weights: str = ""  # what was taken out of the checkpoint, in one line
-    is_quantizable: bool = True  # whether INT8 has linear layers to quantize
+    # Whether INT8 has linear layers to quantize
+    is_quantizable: bool = field(default=True, metadata=WRITTEN_IF_SET)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ class CameraLoop:
             clocks=self._metrics.clocks,
             degraded=self._session.degraded,
             preprocessing=self._prepare.description,
+            remark=self._session.remark,
         )
 
     def _emit(self, prediction: CameraPrediction, done: Callable[[], None]) -> None:

@@ -60,6 +60,7 @@ class CameraSummary:
     clocks: tuple[CaptureClock, ...] = ()  # that stamped the captures
     degraded: str = ""  # why another session runs than the one that was asked for
     preprocessing: str = ""  # which backend makes the model's input, and why
+    remark: str = ""  # what a reader of the predictions has to know of the session
 
     @property
     def counts(self) -> Counts:
@@ -164,6 +165,7 @@ def summary_lines(summary: CameraSummary) -> list[str]:
     )
     if summary.degraded:
         lines.append(f"a fallback runs: {summary.degraded}")
+    lines += filter(None, [summary.remark])
     lines += [_source_line(source) for source in summary.sources]
     lines += [
         f"{sink.name}: {sink.written} written, {sink.dropped} dropped, {sink.failed} failed"

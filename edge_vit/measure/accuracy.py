@@ -144,9 +144,9 @@ def evaluate_part(
                 num_bad=num_bad + len(bad),
                 bad=tuple(sorted((*bad_before, *bad.values())))[:NUM_NAMED],
                 max_bad=max_bad,
-                notes=notes,
+                notes=(*notes, *filter(None, (session.remark,))),
             )
-            for subject, each in zip(subjects, comparisons, strict=True)
+            for subject, each, session in zip(subjects, comparisons, candidates, strict=True)
         )
 
     with progress.step("evaluating", len(source)) as advance:

@@ -53,9 +53,9 @@ def benchmark(
     batch_size = plan.batch_size or spec.static_batch or 1
     options = dataclasses.replace(options, batch_size=batch_size)
     with open_session(bundle, precision, backend, options, progress) as session:
-        if session.remark:
-            progress.note(session.remark)
         report = _time(session, plan, pixels, progress)
+        if report.remark:  # of larger batches it is known when one has run
+            progress.note(report.remark)
         stages = report.stages
         if source is not None:
             stages = (*_time_stages(session, spec, source, progress), *stages)

@@ -110,6 +110,7 @@ class Recorder:
             is_on_gpu=session.is_on_gpu,
             provider=getattr(session, "provider", ""),
             cuda_graph=getattr(session, "uses_graph", None),
+            remark=session.remark,
         )
 
 

@@ -10,6 +10,7 @@ from edge_vit.spec import ModelSpec, Precision, TaskName
 from edge_vit.tasks.measures import MeasureValue
 from edge_vit.tasks.prediction import ClassScore as ClassScore
 from edge_vit.tasks.prediction import Score as Score
+from edge_vit.values import WRITTEN_IF_SET
 
 REPORT_FORMAT = 5
 """Format 1 had none of what has a default in `LatencyReport` and `AccuracyReport`; format 2 had no
@@ -136,6 +137,8 @@ class LatencyReport:
     provider: str = ""
     cuda_graph: bool | None = None
     num_openings: int = 1  # how often the session was opened anew
+    # A sentence that a reader of the times has to know
+    remark: str = field(default="", metadata=WRITTEN_IF_SET)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def verify(
         progress=progress,
     )
     now = datetime.datetime.now(datetime.timezone.utc)
+    of_accuracy = dict.fromkeys(note for each in accuracy for note in each.notes)
     return VerifyReport(
         bundle=str(bundle.path),
         bundle_digest=bundle_digest,
@@ -106,7 +107,7 @@ def verify(
         ),
         accuracy=accuracy,
         latency=latency,
-        notes=(*accuracy[0].notes, *left_out, *_notes(accuracy, latency, bundle, table)),
+        notes=(*of_accuracy, *left_out, *_notes(accuracy, latency, bundle, table)),
         environment=read_environment(),
     )
 
@@ -146,7 +147,6 @@ def _open_all(
         raise BackendError(f"no backend here runs {REFERENCE}, the reference. {' '.join(left_out)}")
     if backend != "all":
         left_out += [f"Degraded: {s.degraded}." for s in sessions if s.degraded]
-    left_out += dict.fromkeys(s.remark for s in sessions if s.remark)
     return sessions, openers, left_out
 
 

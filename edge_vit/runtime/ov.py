@@ -6,6 +6,7 @@ import functools
 import logging
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def open_backend(
         model = weights.with_name(weights.name.removesuffix(WEIGHTS))
     name = str(bundle.path / file)
     session = OpenVinoSession(model, precision, options, name=name)
-    if session.is_in_bfloat16 and (doubt := _doubt_bfloat16(session, bundle, progress)):
+    session.doubt_several = functools.partial(_doubt_bfloat16, bundle=bundle)
+    if session.is_in_bfloat16 and (doubt := _doubt_bfloat16(session, bundle, 1, progress)):
         session.close()
         session = OpenVinoSession(model, precision, options, name=name, is_exact=True)
         title = find_format(precision).title
@@ -58,20 +60,24 @@ def open_backend(
     return session
 
 
-def _doubt_bfloat16(session: Session, bundle: Bundle, progress: Progress) -> str:
+def _doubt_bfloat16(
+    session: Session, bundle: Bundle, batch: int = 0, progress: Progress = SILENT
+) -> str:
     """Return why a quantized `session` is not to compute in bfloat16 on this processor, or ``""``.
 
-    Each golden image is run alone, as a camera's is: other kernels run for a batch.
+    `batch` golden images are run at a time, or all together: other kernels run for one alone, which
+    is what a camera brings.
     """
     foreseen = foreseen_deviations(bundle, session.precision)
     if not foreseen:
         return "the bundle does not hold how far INT8 is off on golden images. Export it again"
     images, spec = bundle.read_golden().images, bundle.spec
+    batch = batch or len(images)
     with progress.step("testing bfloat16", len(images)) as advance:
         runs = []
-        for index in range(len(images)):
-            runs.append(run_images(session, images[index : index + 1]))
-            advance(1)
+        for index in range(0, len(images), batch):
+            runs.append(run_images(session, images[index : index + batch]))
+            advance(batch)
     outputs = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
     if not all(np.isfinite(output).all() for output in outputs.values()):
         return "in bfloat16, which this processor would take, a golden image gives NaN or infinity"
@@ -92,11 +98,12 @@ class OpenVinoSession(Session):
     A graph whose batch is dynamic is compiled twice: for a single image, which is what a camera
     brings and a tenth faster with its shape fixed, and for any number when that is first needed.
     Runs at the same time have a request each, and take turns on the same threads. The rest of a
-    quantized graph is computed in bfloat16 where the processor has it, unless `is_exact`; others in
-    float32, FP16 too.
+    quantized graph is computed in bfloat16 where the processor has it, unless `is_exact`, or where
+    `doubt_several` returns a reason against it for several images; others in float32, FP16 too.
     """
 
     backend = "openvino"
+    doubt_several: Callable[[Session], str] = staticmethod(lambda session: "")
 
     def __init__(
         self,
@@ -115,7 +122,7 @@ class OpenVinoSession(Session):
             **(_EXACT if is_exact or not find_format(precision).is_quantized else {}),
             **({} if has_vnni() else _NO_INT8_KERNELS),
         }
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._several: _Compiled | None = None
         try:
             self._core = _shared_core()
@@ -158,6 +165,11 @@ class OpenVinoSession(Session):
             if self._several is None:
                 try:
                     self._several = self._compile()
+                    doubt = self.doubt_several(self) if self.is_in_bfloat16 else ""
+                    if doubt:
+                        self._properties |= _EXACT
+                        self._several = self._compile()
+                        self.remark += f" It takes float32 for several images at once: {doubt}."
                 except Exception as error:
                     raise _FAILURES.loading(error, self._name, self._version) from error
             return self._several

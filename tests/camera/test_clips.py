@@ -31,6 +31,8 @@ def spec_of(clip=CLIP):
 class Watching(FakeSession):
     """A session that keeps the gray of each frame of each clip that it is given."""
 
+    remark = "It computes in bfloat16."
+
     def __init__(self, spec, delay_ms=0.0):
         super().__init__(spec, delay_ms=delay_ms)
         self.seen = []
@@ -65,6 +67,7 @@ def test_a_clip_ends_with_each_frame_that_the_stride_takes():
     assert counts.dropped == counts.failed == counts.in_flight == 0
     assert "4 of 11 frames answered" in summary_lines(summary)[0]
     assert summary_lines(summary)[0].endswith("; 7 more are part of clips")
+    assert "It computes in bfloat16." in summary_lines(summary)
 
 
 def test_predictions_may_be_wanted_less_often():

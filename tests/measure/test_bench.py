@@ -53,8 +53,9 @@ def test_what_a_session_computes_in_is_noted(bundle, monkeypatch):
 
     monkeypatch.setattr(OrtSession, "remark", "in bfloat16 on this processor")
     progress = Noted()
-    benchmark(bundle, "int8", "ort", ONE, Plan(iterations=30, warmup=2), progress=progress)
+    report = benchmark(bundle, "int8", "ort", ONE, Plan(iterations=30, warmup=2), progress=progress)
     assert "in bfloat16 on this processor" in progress.notes
+    assert report.remark == "in bfloat16 on this processor"
 
 
 def test_refuses_an_image_that_is_none(bundle, tmp_path):

@@ -137,6 +137,37 @@ def test_bfloat16_that_is_not_finite_for_one_golden_image_is_not_taken(tmp_path,
         assert "a golden image gives NaN or infinity" in session.remark
 
 
+class CoarseTogether(Coarse):
+    """On a processor whose kernels for bfloat16 are off by `noise` for several images at once."""
+
+    def __init__(self, model, precision, options, *, name, is_exact=False):
+        super().__init__(model, precision, options, name=name, is_exact=is_exact)
+        if self.is_in_bfloat16:
+            del self._properties["INFERENCE_PRECISION_HINT"]
+
+    def _run(self, feeds):
+        logits = OpenVinoSession._run(self, feeds)["logits"]
+        if len(logits) > 1 and "INFERENCE_PRECISION_HINT" not in self._properties:
+            logits = logits + self.noise * logits.std() * np.array([1, -1, 1, -1, 1], np.float32)
+        return {"logits": logits}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_bfloat16_for_several_images_is_tested_when_they_first_come(tmp_path, monkeypatch, noise):
+    bundle = golden_bundle(tmp_path / "tiny.edgevit")
+    bundle = bundle.add({INT8.proof: GoldenProof((0.03,) * 5).to_bytes()}, parents=(GOLDEN,))
+    monkeypatch.setattr(runtime_ov, "OpenVinoSession", CoarseTogether)
+    monkeypatch.setattr(Coarse, "noise", noise)
+    images = tiny_images(2)
+    with open_session(bundle, "int8", "openvino") as session:
+        alone = np.concatenate([run_batch(session, images[i : i + 1]) for i in range(2)])
+        assert "for several images" not in session.remark
+        np.testing.assert_allclose(run_batch(session, images), alone, rtol=0.02, atol=0.02)
+        doubt = "It takes float32 for several images at once: in bfloat16, which this processor"
+        assert (doubt in session.remark) == (noise > 0)
+        assert ("INFERENCE_PRECISION_HINT" in session._properties) == (noise > 0)
+
+
 def test_any_other_batch_is_compiled_when_it_first_comes():
     images = tiny_images(3)
     with OpenVinoSession(tiny_onnx(), "fp32") as session:
