@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from edge_vit.spec.samples import feeds_of
 from edge_vit.tasks import task_of
 from edge_vit.tasks.detection.decoding import find_boxes
 from edge_vit.tasks.generation.loop import noise, sample
-from edge_vit.tasks.segmentation.decoding import semantic_map
+from edge_vit.tasks.segmentation.decoding import instances, semantic_map
 
 Photo = npt.NDArray[np.uint8]
 """A photograph (height, width, 3), or for a model of clips (frames, height, width, 3)."""
@@ -109,6 +110,36 @@ def compare_masks(
     differing = float(np.mean(found != wanted.numpy()))
     return (
         "post_process_semantic_segmentation of transformers, on noise: share of pixels",
+        differing,
+    )
+
+
+def compare_objects(
+    made: Made, bundle: edge_vit.Bundle, photos: Sequence[Photo]
+) -> tuple[str, float]:
+    """Compare RF-DETR's objects with those of its own post-processing: a share of their pixels."""
+    import torch
+    from transformers import RfDetrImageProcessor
+
+    spec, size = dataclasses.replace(bundle.spec, threshold=0.01), (100, 150)
+    height, width = spec.preprocess.image_size
+    noise = np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)
+    with torch.no_grad():
+        logits, masks = made.source.module(torch.from_numpy(noise))
+    (wanted,) = RfDetrImageProcessor().post_process_instance_segmentation(
+        SimpleNamespace(logits=logits, pred_masks=masks),
+        threshold=spec.threshold,
+        target_sizes=[size],
+        return_binary_maps=True,
+    )
+    outputs = {"class_logits": logits[0].numpy(), "mask_logits": masks[0].numpy()}
+    found = instances(spec, outputs, size, spec.preprocess)
+    labels = [each["label_id"] for each in wanted["segments_info"]]
+    assert labels and [each.index for each in found] == labels
+    ours = np.stack([each.mask for each in found])
+    differing = float(np.mean(ours != (wanted["segmentation"].numpy() > 0)))
+    return (
+        "post_process_instance_segmentation of transformers, on noise: share of pixels",
         differing,
     )
 

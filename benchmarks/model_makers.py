@@ -48,14 +48,16 @@ class ModelRow:
     weights: str = "seeded"
 
 
-def timm_row(name: str, family: str, size: int | None = None, **arguments: object) -> ModelRow:
-    """Return the row of a model of timm, at `size` pixels."""
+def timm_row(
+    name: str, family: str, size: int | tuple[int, int] | None = None, **arguments: object
+) -> ModelRow:
+    """Return the row of a model of timm, at `size` pixels: the side, or height and width."""
 
     def make(folder: Path) -> Made:
         import timm
         import torch
 
-        image_size = (size, size) if size else None
+        image_size = (size, size) if isinstance(size, int) else size
         stated = {"model_args": arguments, "image_size": image_size}
         source = open_source(SourceRequest(f"timm:{name}", random_weights=True, **stated))
         reseed(source.module)
@@ -65,7 +67,8 @@ def timm_row(name: str, family: str, size: int | None = None, **arguments: objec
         facts = timm.data.resolve_model_data_config(source.module)
         facts["input_size"] = (3, *source.preprocess.image_size)
         transform = timm.data.create_transform(**facts, is_training=False)
-        request = SourceRequest(f"timm:{name}", checkpoint=path, **stated)
+        more = {} if isinstance(size, int) else {"checkpoint_size": size}
+        request = SourceRequest(f"timm:{name}", checkpoint=path, **stated, **more)
         return Made(request, source, lambda x: source.module(transform(Image.fromarray(x))[None]))
 
     return ModelRow(f"timm:{name}", family, "timm", make, compare_outputs, arguments)
@@ -130,12 +133,14 @@ def detector_row(model_type: str, name: str, family: str, processor: str) -> Mod
 
         model = make_detector(model_type)
         reseed_layers(model)
-        return from_folder(model, folder, processor, 64)
+        return from_folder(model, folder, f"{processor}ImageProcessor", 64)
 
     return ModelRow(f"hf:{name}", family, "transformers", make, compare_boxes)
 
 
-def segmenter_row(model_type: str, name: str, family: str) -> ModelRow:
+def segmenter_row(
+    model_type: str, name: str, family: str, decode: Decode = compare_masks
+) -> ModelRow:
     """Return the row of a small segmentation model: see tests/small_segmenters.py."""
 
     def make(folder: Path) -> Made:
@@ -145,7 +150,7 @@ def segmenter_row(model_type: str, name: str, family: str) -> ModelRow:
         reseed_layers(model)
         return from_folder(model, folder, "SegformerImageProcessor", 64)
 
-    return ModelRow(f"hf:{name}", family, "transformers", make, compare_masks)
+    return ModelRow(f"hf:{name}", family, "transformers", make, decode)
 
 
 def depth_row(kind: str, name: str, family: str) -> ModelRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_decoding import compare_samples, compare_squares
+from model_decoding import compare_depths, compare_objects, compare_samples, compare_squares
 from model_makers import (
     HF_SMALL,
     ModelRow,
@@ -22,6 +22,9 @@ from model_makers import (
 _WIDE = {"hidden_size": 48, "num_attention_heads": 4}
 _TWO = {"depth": 2}
 _ONES = (1, 1, 1, 1)
+_PYRAMID = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 32, 64]}
+_PYRAMID |= {"num_attention_heads": [1, 2, 2, 4]}
+_WINDOWS = {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
 ROWS: tuple[ModelRow, ...] = (
     edgevit_row("vit_digits"),
     torchvision_row("vit_b_32", "ViT"),
@@ -31,6 +34,7 @@ ROWS: tuple[ModelRow, ...] = (
     timm_row("vit_tiny_patch16_224", "ViT", 64, **_TWO),
     timm_row("vit_small_patch16_224", "ViT", 64, **_TWO),
     timm_row("vit_base_patch16_224", "ViT", 64, **_TWO),
+    timm_row("vit_base_patch16_224.mae", "MAE", 64, **_TWO),
     timm_row("vit_base_patch16_rpn_224", "ViT", 64, **_TWO),
     timm_row("vit_base_patch16_clip_quickgelu_224", "CLIP", 64, **_TWO),
     timm_row("vit_base_patch16_siglip_224", "SigLIP", 64, **_TWO),
@@ -43,6 +47,7 @@ ROWS: tuple[ModelRow, ...] = (
     timm_row("flexivit_small", "FlexiViT", 60, **_TWO),
     timm_row("deit_tiny_distilled_patch16_224", "DeiT", 64, **_TWO),
     timm_row("deit3_small_patch16_224", "DeiT-3", 64, **_TWO),
+    timm_row("deit3_medium_patch16_224", "DeiT-3", (48, 80), **_TWO),
     timm_row("beit_base_patch16_224", "BEiT", 64, **_TWO),
     timm_row("beitv2_base_patch16_224", "BEiT v2", 64, **_TWO),
     timm_row("beit3_base_patch16_224", "BEiT-3", 64, **_TWO),
@@ -53,6 +58,14 @@ ROWS: tuple[ModelRow, ...] = (
     timm_row("vit_small_plus_patch16_dinov3", "DINOv3", 64, **_TWO),
     timm_row("eva02_tiny_patch14_224", "EVA-02", 56, **_TWO),
     timm_row("eva_giant_patch14_224", "EVA", 56, **_TWO, embed_dim=96, num_heads=4),
+    timm_row(
+        "vit_huge_patch14_gap_224.in1k_ijepa",
+        "I-JEPA",
+        (56, 70),
+        **_TWO,
+        embed_dim=96,
+        num_heads=4,
+    ),
     timm_row("aimv2_large_patch14_224", "AIMv2", 56, **_TWO, embed_dim=96, num_heads=4),
     timm_row("vit_pe_core_tiny_patch16_384", "Perception Encoder", 64, **_TWO),
     timm_row("samvit_base_patch16", "SAM encoder", 64, **_TWO, global_attn_indexes=(1,)),
@@ -118,21 +131,50 @@ ROWS: tuple[ModelRow, ...] = (
     hf_row("IJepaModel", "I-JEPA", **HF_SMALL),
     hf_row("SiglipVisionModel", "SigLIP", "SiglipImageProcessor", **HF_SMALL),
     hf_row("CLIPVisionModelWithProjection", "CLIP", "CLIPImageProcessor", **HF_SMALL),
+    hf_row("Data2VecVisionForImageClassification", "Data2Vec", **HF_SMALL),
+    hf_row("SwinForImageClassification", "Swin", image_size=64, **_WINDOWS),
+    hf_row("Swinv2ForImageClassification", "Swin v2", image_size=64, **_WINDOWS),
+    hf_row("PvtForImageClassification", "PVT", image_size=64, num_labels=3, **_PYRAMID),
+    hf_row("PvtV2ForImageClassification", "PVT v2", image_size=64, **_PYRAMID),
+    hf_row("SegformerForImageClassification", "SegFormer", **_PYRAMID),
     hf_row(
-        "SwinForImageClassification",
-        "Swin",
-        image_size=64,
-        embed_dim=24,
-        depths=[1, 1],
-        num_heads=[2, 4],
-        window_size=4,
+        "HieraForImageClassification",
+        "Hiera",
+        image_size=[64, 64],
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 4, 8],
     ),
-    detector_row("yolos", "YolosForObjectDetection", "YOLOS", "YolosImageProcessor"),
-    detector_row("detr", "DetrForObjectDetection", "DETR", "DetrImageProcessor"),
-    detector_row("rt_detr_v2", "RTDetrV2ForObjectDetection", "RT-DETR", "RTDetrImageProcessor"),
-    detector_row("d_fine", "DFineForObjectDetection", "D-FINE", "RTDetrImageProcessor"),
-    detector_row("rf_detr", "RfDetrForObjectDetection", "RF-DETR", "RfDetrImageProcessor"),
-    detector_row("lw_detr", "LwDetrForObjectDetection", "LW-DETR", "DeformableDetrImageProcessor"),
+    hf_row("SamVisionModel", "SAM encoder", **HF_SMALL, mlp_dim=128, window_size=2),
+    hf_row(
+        "GLPNForDepthEstimation",
+        "GLPN",
+        decode=compare_depths,
+        **_PYRAMID,
+        decoder_hidden_size=16,
+    ),
+    hf_row("Swin2SRForImageSuperResolution", "Swin2SR", size=32, image_size=32, **_WINDOWS),
+    detector_row("yolos", "YolosForObjectDetection", "YOLOS", "Yolos"),
+    detector_row("detr", "DetrForObjectDetection", "DETR", "Detr"),
+    detector_row("rt_detr_v2", "RTDetrV2ForObjectDetection", "RT-DETR", "RTDetr"),
+    detector_row("d_fine", "DFineForObjectDetection", "D-FINE", "RTDetr"),
+    detector_row(
+        "conditional_detr",
+        "ConditionalDetrForObjectDetection",
+        "Conditional DETR",
+        "ConditionalDetr",
+    ),
+    detector_row("dab-detr", "DabDetrForObjectDetection", "DAB-DETR", "ConditionalDetr"),
+    detector_row(
+        "deformable_detr", "DeformableDetrForObjectDetection", "Deformable DETR", "DeformableDetr"
+    ),
+    detector_row(
+        "table-transformer", "TableTransformerForObjectDetection", "Table Transformer", "Detr"
+    ),
+    detector_row("rt_detr", "RTDetrForObjectDetection", "RT-DETR", "RTDetr"),
+    detector_row("deimv2", "Deimv2ForObjectDetection", "DEIM v2", "RTDetr"),
+    detector_row("rf_detr", "RfDetrForObjectDetection", "RF-DETR", "RfDetr"),
+    detector_row("lw_detr", "LwDetrForObjectDetection", "LW-DETR", "DeformableDetr"),
     segmenter_row("segformer", "SegformerForSemanticSegmentation", "SegFormer"),
     segmenter_row("dpt", "DPTForSemanticSegmentation", "DPT"),
     segmenter_row("beit", "BeitForSemanticSegmentation", "BEiT"),
@@ -144,6 +186,7 @@ ROWS: tuple[ModelRow, ...] = (
     segmenter_row("mobilevitv2", "MobileViTV2ForSemanticSegmentation", "MobileViT v2"),
     segmenter_row("upernet", "UperNetForSemanticSegmentation", "UPerNet on Swin"),
     segmenter_row("maskformer", "MaskFormerForInstanceSegmentation", "MaskFormer"),
+    segmenter_row("rf_detr", "RfDetrForInstanceSegmentation", "RF-DETR", compare_objects),
     depth_row("depth_anything", "DepthAnythingForDepthEstimation", "Depth Anything"),
     depth_row("dpt", "DPTForDepthEstimation", "DPT"),
     depth_row("dpt of DINOv2", "DPTForDepthEstimation of DINOv2", "DPT"),
