@@ -148,6 +148,7 @@ def segmenter_row(
 
         model = make_segmenter(model_type)
         reseed_layers(model)
+        settle_norms(model, (64, 64))
         return from_folder(model, folder, "SegformerImageProcessor", 64)
 
     return ModelRow(f"hf:{name}", family, "transformers", make, decode)
@@ -157,11 +158,15 @@ def depth_row(kind: str, name: str, family: str) -> ModelRow:
     """Return the row of a small depth model: see tests/small_depths.py."""
 
     def make(folder: Path) -> Made:
-        from small_depths import save_depth_model
+        from small_depths import make_depth_model, save_depth_model
 
         path = folder / "model"
         path.mkdir()
-        request = SourceRequest(f"hf:{save_depth_model(kind, path)}")
+        save_depth_model(kind, path)
+        model = make_depth_model(kind)
+        reseed_layers(model)
+        model.save_pretrained(path)
+        request = SourceRequest(f"hf:{path}")
         return Made(request, open_source(request))
 
     return ModelRow(f"hf:{name}", family, "transformers", make, compare_depths)
@@ -249,6 +254,9 @@ def pair_row(name: str, family: str, decode: Decode = compare_outputs, **config:
         path = folder / "model"
         path.mkdir()
         model, tokenizer = make_pair(path, name, images=images, **config)
+        reseed(model)
+        model.logit_scale.data.fill_(2.0)
+        model.save_pretrained(path)
         own = transformers.AutoImageProcessor.from_pretrained(path)
         texts = [f"a photo of a {label}" for label in LABELS]
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-_LAYER_SCALES = ("gamma", "lambda1", "lambda_1", "lambda_2", "gamma_1", "gamma_2")
+_LAYER_SCALES = ("gamma", "lambda1", "lambda_1", "lambda_2", "gamma_1", "gamma_2", "gamma_xca")
+_LAYER_SCALES += ("gamma1", "gamma2", "gamma3", ".scale")
 _CHOSEN = ("class", "bbox", "offset")  # scores, boxes and places, which makers of models set
 
 
