@@ -24,8 +24,11 @@ from edge_vit.spec import ModelSpec, PreprocessSpec, image_input, task_output
 from edge_vit.spec.table import RECIPES, CalibrationTable, Recipe
 from edge_vit.training.vit import VisionTransformer, VisionTransformerConfig
 
-ALL_INT8 = {name: replace(recipe, keeps_single_tokens=False) for name, recipe in RECIPES.items()}
-"""The recipes, with no layer kept in FP16 because one token alone is read from it."""
+ALL_INT8 = {
+    name: replace(recipe, keeps_single_tokens=False, min_worth=0.0, kept_channels=0)
+    for name, recipe in RECIPES.items()
+}
+"""The recipes, with no layer and no channel kept in floating point."""
 
 CONFIG = VisionTransformerConfig(
     image_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2, num_heads=2

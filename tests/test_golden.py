@@ -90,6 +90,13 @@ TABLE_6 = dataclasses.replace(
     recipe=dataclasses.replace(TABLE_5.recipe, min_worth=0.2),
     forecast=Forecast(16, 33.5, 27.25, "all steps", {"largest values": 25.5}, 35.0),
 )
+TABLE_7 = dataclasses.replace(
+    TABLE_6,
+    recipe=dataclasses.replace(TABLE_6.recipe, kept_channels=64),
+    sites={
+        "block0/fc2": dataclasses.replace(TABLE_6.sites["block0/fc2"], kept_channels=(1, 17)),
+    },
+)
 SPEC_1 = ModelSpec(
     name="vit_small_patch16_224",
     source="timm:vit_small_patch16_224",
@@ -194,6 +201,10 @@ def test_table_of_format_6_is_read():
     assert CalibrationTable.from_bytes(read("table.format6.json")) == TABLE_6
 
 
+def test_table_of_format_7_is_read():
+    assert CalibrationTable.from_bytes(read("table.format7.json")) == TABLE_7
+
+
 def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format1.json") == REPORT_1
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
@@ -210,7 +221,7 @@ def test_the_newest_report_has_every_field_filled():
 
 
 WRITTEN = {
-    "table.format6.json": TABLE_6,
+    "table.format7.json": TABLE_7,
     "export.format2.json": RECORD_2,
     "report.format5.json": REPORT_5,
 }

@@ -218,6 +218,11 @@ class _Judge:
         if said := str(proof) if proof.is_collapsed else note_unforeseen(proof, error.foreseen):
             progress.note(said)
         table = self._table(chosen, in_half)
+        if beside := [name for name, site in table.sites.items() if site.kept_channels]:
+            progress.note(
+                f"{len(beside)} of {len(table.sites)} layers keep channels in floating point: "
+                f"{', '.join(beside)}"
+            )
         table = table.with_levels(table.levels)
         return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
 
@@ -291,7 +296,8 @@ def _scales(plan: Plan, stats: ActivationStats, why_half: str | None, error: flo
     is_smoothed = bool((plan.divisors != 1).any() or plan.offsets.any())
     if why_half is not None:  # smoothing stays in the graph, in INT8 or not
         kept = tuple(step for step in plan.steps if step.startswith(("smoothing", "shift")))
-        plan = replace(plan, correction=np.zeros_like(plan.correction), levels=None, steps=kept)
+        none = np.zeros_like(plan.correction)
+        plan = replace(plan, correction=none, levels=None, kept=(), steps=kept)
     return SiteScales(
         precision=(INT8 if why_half is None else FP16).name,
         reason=why_half or "linear layer of a block",
@@ -303,6 +309,7 @@ def _scales(plan: Plan, stats: ActivationStats, why_half: str | None, error: flo
         divisors=tuple(plan.divisors.tolist()) if is_smoothed else (),
         offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
         correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
+        kept_channels=plan.kept,
         steps=plan.steps,
         output_error=error,
     )

@@ -36,6 +36,8 @@ class Layer:
     is_shiftable: bool  # it takes a constant per channel too, and the layer has a bias to undo it
     has_bias: bool  # a correction can be added to it
     headroom: float = 1.0  # how many times what was seen a range holds
+    # channels that may stay in floating point, as Plan.kept says
+    outliers: tuple[int, ...] = ()
     # what rounds the weight so that errors make up for each other; None for nearest
     compensator: Compensator | None = None
     mean: npt.NDArray[np.float64] | None = None  # (K,), of the input; None where it is not known
@@ -52,6 +54,13 @@ class Layer:
             return self.weight
         return np.concatenate([self.weight, *self.partners], axis=1)
 
+    def without_outliers(self) -> Layer:
+        """Return the layer as it is quantized where `outliers` stay in floating point."""
+        weight, low, high = self.weight.copy(), self.low.copy(), self.high.copy()
+        for array in (weight, low, high):
+            array[list(self.outliers)] = 0
+        return replace(self, weight=weight, low=low, high=high)
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -65,6 +74,8 @@ class Plan:
     correction: npt.NDArray[np.float32]  # (N,) float32, added to the bias
     # of W', int8 (K, N); None where each weight is rounded to the nearest
     levels: npt.NDArray[np.int8] | None = None
+    # channels that stay in floating point beside the quantized product
+    kept: tuple[int, ...] = ()
     steps: tuple[str, ...] = ()  # what was done, in words for the report
 
     @property
@@ -93,6 +104,7 @@ class Plan:
         arrays = ("divisors", "offsets", "weight_amax", "correction")
         return (
             ends
+            and self.kept == other.kept
             and (self.levels is other.levels or _equal(self.levels, other.levels))
             and all(np.array_equal(getattr(self, a), getattr(other, a)) for a in arrays)
         )
@@ -110,7 +122,14 @@ def round_weight(layer: Layer, plan: Plan) -> npt.NDArray[np.int8]:
     """Return the levels that `plan` gives the weight of `layer`, int8 (K, N)."""
     if plan.levels is not None:
         return plan.levels
-    return quantize_weight(layer.weight * plan.divisors[:, None], plan.weight_scales)
+    return quantize_weight(exact_weight(layer, plan), plan.weight_scales)
+
+
+def exact_weight(layer: Layer, plan: Plan) -> npt.NDArray[np.float32]:
+    """Return the weight of `layer`, (K, N), as it is quantized: zero where channels are kept."""
+    weight = layer.weight * plan.divisors[:, None]
+    weight[list(plan.kept)] = 0
+    return weight
 
 
 def compensate(layer: Layer, plan: Plan) -> Plan:
@@ -120,7 +139,7 @@ def compensate(layer: Layer, plan: Plan) -> Plan:
     """
     if layer.compensator is None:
         return plan
-    exact = layer.weight * plan.divisors[:, None]
+    exact = exact_weight(layer, plan)
     levels = layer.compensator.round(exact, plan.weight_scales, plan.divisors)
     rounded = replace(plan, levels=levels).did(COMPENSATED)
     return keep_mean(layer, rounded)
@@ -131,7 +150,7 @@ def keep_mean(layer: Layer, plan: Plan) -> Plan:
     if not layer.has_bias or layer.mean is None:
         return plan
     scales = plan.weight_scales
-    exact = layer.weight * plan.divisors[:, None].astype(np.float64)
+    exact = exact_weight(layer, plan).astype(np.float64)
     mean = (layer.mean - plan.offsets) / plan.divisors
     error = mean @ (round_weight(layer, plan) * scales - exact)
     return replace(plan, correction=plan.correction - error.astype(np.float32))

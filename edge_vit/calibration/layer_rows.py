@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_vit.calibration.layer import Layer, Plan, round_weight
+from edge_vit.calibration.layer import Layer, Plan, exact_weight, round_weight
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.qdq import QMAX
 
@@ -64,7 +64,7 @@ class LayerRows:
         kept = self._folded
         if kept is None or any(a is not b for a, b in zip(kept.key, key, strict=True)):
             rows = (self.rows - plan.offsets) / plan.divisors
-            exact = self.layer.weight * plan.divisors[:, None]
+            exact = exact_weight(self.layer, plan)
             weight = (round_weight(self.layer, plan) * plan.weight_scales).astype(np.float32)
             self._folded = kept = _Folded(key, rows, weight, rows @ (weight - exact))
         return kept

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.output_error import OutputError
 from edge_vit.calibration.probe import BlockProbe
 from edge_vit.calibration.steps import (
+    KEPT,
     Choice,
     make_plan,
     narrowest_useful,
@@ -32,8 +34,24 @@ MAX_PROPOSED = 0.5
 """Share of the error of the layer's own rows above which a narrower range is not worth a run of the
 model, which has to gain twice as much."""
 
+MAX_WITH_KEPT = 0.8
+"""Share of the layer's error that channels in floating point may leave."""
+
+LEAST_WITH_KEPT = 2e-6
+"""What they have to take away of the output's error, over the energy of the output: where all
+layers together come to 50 dB, no layer's channels are worth a product of their own."""
+
 MAX_WORSE = 1.02
 """How many times its error the worst image may come to by a change that gains on average."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found for a layer."""
+
+    plan: Plan
+    error: float  # of the output, that the plan alone makes, over the output's energy
+    simpler: Mapping[str, Plan]  # by what was left out
 
 
 class Search:
@@ -49,8 +67,8 @@ class Search:
         self._rows, self._judge, self._probe, self._recipe = rows, judge, probe, recipe
         self._layer = rows.layer
 
-    def run(self) -> tuple[Plan, Plan, float]:
-        """Return the plan, the same with the range as seen, and what it alone costs the output."""
+    def run(self) -> Result:
+        """Return the plan that the output likes best, and simpler ones."""
         choice = Choice(self._recipe.fold_strength)
         best = self._make(choice)
         error = self._ask(best)
@@ -60,13 +78,20 @@ class Search:
                 continue
             if is_better(new := self._ask(plan), error):
                 choice, best, error = other, plan, new
+        whole = best
+        if self._layer.outliers:
+            other = replace(choice, keeps_outliers=True)
+            new = self._ask(plan := self._make(other))
+            if is_worth_keeping(new, error):
+                choice, best, error = other, plan, new
         if best.levels is not None and not self._is_compensation_sound(best):
             best = keep_mean(self._layer, make_plan(self._layer, choice, self._recipe))
             error = self._ask(best)
         ranged = best
         if "range" in self._recipe.steps:
             ranged, error = self._search_range(best, error)
-        return ranged, best, error.mean
+        simpler = {"without range": best, f"without {KEPT}": whole}
+        return Result(ranged, error.mean, simpler)
 
     def nearest(self, plan: Plan) -> Plan:
         """Return `plan` with every weight rounded to the nearest level."""
@@ -111,6 +136,12 @@ def is_far_better(new: OutputError, old: OutputError) -> bool:
     """Say whether `new` is a fraction of the error only, in no image more than it was."""
     images = zip(new.by_image, old.by_image, strict=True)
     return new.mean < MAX_NARROWED * old.mean and all(mine <= other for mine, other in images)
+
+
+def is_worth_keeping(new: OutputError, old: OutputError) -> bool:
+    """Say whether `new` is worth the products in floating point that take the error down to it."""
+    most = min(MAX_WITH_KEPT * old.mean, old.mean - LEAST_WITH_KEPT)
+    return new.mean < most and new.worst <= MAX_WORSE * old.worst
 
 
 def is_better(new: OutputError, old: OutputError) -> bool:

@@ -8,6 +8,7 @@ first. Scales stay as they are, so that nothing changes at run time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +39,13 @@ class Compensator:
     reference: npt.NDArray[np.float32]  # (K,), by which the channels were divided
 
     @classmethod
-    def of(cls, gram: Gram, reference: Array, *, is_centered: bool) -> Compensator | None:
+    def of(
+        cls, gram: Gram, reference: Array, first: Sequence[int] = (), *, is_centered: bool
+    ) -> Compensator | None:
         """Return what `gram` says, or None where too many channels follow from the others.
 
         `reference`: (K,), by which the channels are divided so that damping treats all alike.
+        `first`: channels that are rounded before the others, which may then be left out.
         `is_centered`: the layer has a bias, which takes the mean error out.
         """
         if gram.num_rows <= len(reference):
@@ -58,7 +62,9 @@ class Compensator:
         moments[:, dead] = 0
         typical = float(diagonal[~dead].mean())
         np.fill_diagonal(moments, np.where(dead, typical, diagonal))
-        order = np.argsort(-np.diagonal(moments), kind="stable")
+        is_later = np.ones(len(moments), bool)
+        is_later[list(first)] = False
+        order = np.lexsort((-np.diagonal(moments), is_later))
         moments = moments[np.ix_(order, order)]
         if _num_dependent(moments) > MAX_DEPENDENT * len(order):
             return None

@@ -21,7 +21,7 @@ from edge_vit.calibration.observer import Observation
 from edge_vit.calibration.output_error import Outputs
 from edge_vit.calibration.probe import BlockProbe
 from edge_vit.calibration.rounding import Compensator
-from edge_vit.calibration.steps import Choice, correct_bias, make_plan
+from edge_vit.calibration.steps import KEPT, Choice, correct_bias, make_plan
 from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
 from edge_vit.graph.exact import return_memory, size_of
 from edge_vit.graph.sites import Site, Unit, find_units
@@ -39,6 +39,8 @@ benchmarks/real_models.py 1.25 is worth 1 to 6 dB with 16 images, 1 with 32 and 
 
 FEWEST_HELD_OUT = 4
 """Images held out below which nothing is asked of the model: they say little of the next."""
+
+_FEW = 24  # one channel in so many may stay in floating point, at most
 
 ROUNDING = "compensated rounding"
 
@@ -144,6 +146,7 @@ class _Family:
                 is_shiftable=target is not None and target.is_shiftable and site is first,
                 has_bias=site.linear.add is not None,
                 headroom=self._headroom if is_smoothed else 1.0,
+                outliers=self._outliers(ranges) if target is None else (),
                 partners=tuple(o.linear.weight / self._factors[o.linear.matmul] for o in others),
                 given=self._firsts[first.name] if has_given else None,
             )
@@ -170,6 +173,12 @@ class _Family:
             self.settle(layer, plan)
         return plans
 
+    def _outliers(self, ranges: ChannelRange) -> tuple[int, ...]:
+        """Return the channels that reach farthest: as many as the recipe says, few of all."""
+        count = min(self._recipe.kept_channels, len(ranges.low) // _FEW)
+        farthest = np.argsort(-np.maximum(ranges.high, -ranges.low), kind="stable")
+        return tuple(sorted(farthest[:count].tolist()))
+
     def _ranges(self, site: Site) -> ChannelRange:
         if self._recipe.search_tokens:
             return self._seen.ranges[site.name]
@@ -188,15 +197,15 @@ class _Rounding:
         key = name, is_centered = site.linear.input.name or "", layer.has_bias
         gram = self._samples[name].gram
         if key not in self._known:
-            self._known[key] = self._factorize(gram, is_centered)
+            self._known[key] = self._factorize(gram, layer.outliers, is_centered)
         return replace(layer, compensator=self._known[key], mean=gram.mean)
 
     @staticmethod
-    def _factorize(gram: Gram, is_centered: bool) -> Compensator | None:
+    def _factorize(gram: Gram, first: Sequence[int], is_centered: bool) -> Compensator | None:
         variance = np.diagonal(gram.moments(is_centered=is_centered)).copy()
         spread = np.sqrt(np.maximum(variance, 0.0))  # of a constant channel, rounding leaves less
         reference = np.where(spread > 0, spread, 1.0) ** 0.5
-        return Compensator.of(gram, reference, is_centered=is_centered)
+        return Compensator.of(gram, reference, first, is_centered=is_centered)
 
 
 class _BlockSearch:
@@ -242,6 +251,8 @@ class _BlockSearch:
         names = [FINISHED, *(f"without {step}" for step in recipe.steps if step != "shift")]
         if recipe.is_compensated:
             names.append(f"without {ROUNDING}")
+        if recipe.kept_channels:
+            names.append(f"without {KEPT}")
         found: dict[str, dict[str, Plan]] = {name: {} for name in names}
         for layer in family.layers(self._rounding):
             if layer.name in self._kept:
@@ -256,12 +267,12 @@ class _BlockSearch:
             counts = self._weights[layer.name].of_rows(len(inputs))
             judge = LayerRows(layer, inputs, counts)
             search = Search(rows, judge, self._probe, recipe)
-            plan, as_seen, self.errors[layer.name] = search.run()
+            result = search.run()
+            plan, self.errors[layer.name] = result.plan, result.error
             if recipe.is_compensated and plan.levels is None:
                 self.nearest.append(layer.name)
             family.settle(layer, plan)
-            versions = {"without bias": plan, "without range": as_seen}
-            versions[f"without {ROUNDING}"] = search.nearest(plan)
+            versions = {**result.simpler, f"without {ROUNDING}": search.nearest(plan)}
             for name in names:
                 version = versions.get(name, plan)
                 if name != "without bias" and "bias" in recipe.steps:

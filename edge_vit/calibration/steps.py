@@ -27,6 +27,9 @@ RANGE_RATIOS = (
 )
 """Down to where hidden units whose effects cancel reach a hundred times what the others do."""
 
+KEPT = "channels in floating point"
+"""Among the steps of a plan: so many channels of the input are not quantized."""
+
 MAX_SMOOTHINGS = 2
 """How many smoothings of a layer the output is asked about, beside the one that it begins with."""
 
@@ -40,11 +43,17 @@ class Choice:
     strength: float = 0.0  # of smoothing
     is_shifted: bool = False  # channels are centred
     ratio: float = 1.0  # of the range to what was seen
+    keeps_outliers: bool = False  # in floating point
 
 
 def make_plan(layer: Layer, choice: Choice, recipe: Recipe, *, compensated: bool = False) -> Plan:
     """Return the plan that `choice` makes of `layer`, its bias not corrected for the activation."""
+    if choice.keeps_outliers:
+        layer = layer.without_outliers()
     plan = _smooth(layer, choice)
+    if choice.keeps_outliers:
+        number = len(layer.outliers)
+        plan = replace(plan, kept=layer.outliers).did(f"{KEPT} ({number})")
     if recipe.has_zero_points:
         plan = give_zero_point(layer, plan)
     if compensated:

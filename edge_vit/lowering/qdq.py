@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.edit import add_constant, new_node, replace_input
+from edge_vit.graph.edit import add_constant, new_node, replace_input, replace_value
 from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.graph.walk import Array
@@ -85,6 +85,7 @@ def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
         if widths.get(name) != tables.get(name)
         or (name in table.levels and table.levels[name].shape != sites[name].linear.shape)
         or (table.sites[name].activation_zero and sites[name].linear.add is None)
+        or max(table.sites[name].kept_channels, default=-1) >= sites[name].linear.shape[0]
     )
     if wrong:
         raise ArtifactError(
@@ -105,6 +106,10 @@ def _quantize(
     per_channel = np.asarray(scales.weight_scales)
     if rounded is None:
         rounded = quantize_weight(site.linear.weight, per_channel)
+    if scales.kept_channels:
+        rounded = rounded.copy()
+        rounded[list(scales.kept_channels)] = 0
+        _keep_channels(graph, site, list(scales.kept_channels))
     zero_level = scales.activation_zero
     if is_symmetric and zero_level:
         centre = float(np.float16(-zero_level * scales.activation_scale))  # as the graph holds it
@@ -135,3 +140,20 @@ def _quantize(
     graph.insert_before(matmul, [quantize, dequantize, weights])
     matmul.replace_input_with(0, dequantize.outputs[0])
     replace_input(matmul, 1, weights.outputs[0])
+
+
+def _keep_channels(graph: ir.Graph, site: Site, channels: list[int]) -> None:
+    """Add what `channels` of the input bring, in floating point, to the output of `site`."""
+    linear, output = site.linear, site.linear.output
+    after = linear.add or linear.matmul
+    indices = add_constant(graph, f"{site.name}/kept", np.array(channels, np.int64))
+    taken = new_node("Gather", f"{site.name}/take_kept", [linear.input, indices], {"axis": -1})
+    weight = add_constant(graph, f"{site.name}/kept_weight", linear.weight[channels])
+    product = new_node("MatMul", f"{site.name}/kept_product", [taken.outputs[0], weight])
+    add = new_node("Add", f"{site.name}/add_kept", [output, product.outputs[0]])
+    replace_value(output, add.outputs[0])
+    add.replace_input_with(0, output)
+    if add.outputs[0].is_graph_output():
+        add.outputs[0].name, output.name = output.name, f"{site.name}/without_kept:0"
+    graph.insert_before(linear.matmul, [taken, product])
+    graph.insert_after(after, add)

@@ -18,10 +18,10 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats import Precision, find_format
 from edge_vit.values import from_json, parse_json, to_json
 
-TABLE_FORMAT = 6
+TABLE_FORMAT = 7
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
 signatures of images, 4 neither rounded weights nor a measured forecast, 5 no
-`min_worth` and no `measured`."""
+`min_worth` and no `measured`, 6 no `kept_channels`."""
 
 RangeMethod = Literal["minmax", "percentile"]
 StepName = Literal["shift", "range", "bias"]
@@ -53,6 +53,9 @@ class Recipe:
     # of how channels vary (edge_vit.calibration.rounding).
     is_compensated: bool = False
     tries_rotation: bool = False  # of the residual stream, where that is better on images held out
+    # So many channels of an input that cannot be smoothed, those that reach farthest, may stay
+    # in floating point, where the output gains much by it.
+    kept_channels: int = 0
     # One multiplication per channel between an MLP's activation function and its second layer, so
     # that smoothing has where to put its factors there.
     scales_hidden: bool = False
@@ -69,7 +72,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         measures = (self.steps, self.min_sqnr, self.strengths, self.is_compensated, self.min_worth)
-        needs_tokens = any(measures) or self.tries_rotation
+        needs_tokens = any(measures) or self.tries_rotation or self.kept_channels > 0
         is_smoothed = self.fold_strength > 0
         wanted = {
             "fold_strength": (0 <= self.fold_strength <= 1, "0 to 1"),
@@ -99,10 +102,11 @@ _BALANCED = Recipe(
     strengths=(0.0, 0.3, 0.7),
     is_compensated=True,
     tries_rotation=True,
+    kept_channels=64,
     keeps_single_tokens=True,
     search_tokens=768,
     min_sqnr=25.0,
-    min_worth=0.2,
+    min_worth=0.15,
 )
 
 RECIPES: Mapping[str, Recipe] = {
@@ -150,6 +154,9 @@ class SiteScales:
     # The level that stands for 0: 0 where the range is symmetric. The graph for TensorRT, which
     # knows no zero points, subtracts a constant instead
     activation_zero: int = 0
+    # Of the input, that stay in floating point: a small product beside the quantized one takes
+    # them, whose weight is zero in these rows
+    kept_channels: tuple[int, ...] = ()
     steps: tuple[str, ...] = ()
     # Energy of the model's output error over energy of its output, with this layer alone quantized;
     # 0 where it was not measured
@@ -167,6 +174,8 @@ class SiteScales:
                 raise SpecError(f"divisor: got {divisor}, expected a finite number above 0")
         if not all(map(math.isfinite, (*self.offsets, *self.correction))):
             raise SpecError("offsets and correction: got NaN or infinity, expected finite numbers")
+        if min(self.kept_channels, default=0) < 0:
+            raise SpecError(f"kept channels: got {min(self.kept_channels)}, expected 0 or more")
         if not -127 <= self.activation_zero <= 127:
             raise SpecError(f"zero point: got {self.activation_zero}, expected -127 to 127")
         for scale in (self.activation_scale, *self.weight_scales):

@@ -39,15 +39,14 @@ class Readout:
         return OutputError(noise[:num_images], self._signal[:num_images])
 
 
-def search(rows, weight, tokens, recipe=RECIPE):
-    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False)
+def search(rows, weight, tokens, recipe=RECIPE, outliers=()):
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False, outliers=outliers)
     if recipe.is_compensated:
         gram, width = Gram.of(rows), np.ones(rows.shape[1])
         compensator = Compensator.of(gram, width, is_centered=layer.has_bias)
         layer = dataclasses.replace(layer, compensator=compensator, mean=gram.mean)
     own = LayerRows(layer, rows)
-    plan, *_ = Search(own, own, Readout(rows, weight, tokens), recipe).run()
-    return layer, plan
+    return layer, Search(own, own, Readout(rows, weight, tokens), recipe).run().plan
 
 
 @pytest.fixture
@@ -85,6 +84,13 @@ def test_a_huge_pair_that_cancels_gives_its_range_away(rows, weight, is_compensa
     layer, plan = search(wide, pairs, slice(None), recipe)
     assert plan.high < 0.2 * plan_minmax(layer).high
     assert plan.steps[-1].startswith("range")
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_a_channel_that_takes_the_range_of_the_others_stays_in_floating_point(rows, weight, size):
+    rows[:, 0] *= size
+    _, plan = search(rows, weight, slice(None), outliers=(0,))
+    assert plan.kept == ((0,) if size > 1 else ())
 
 
 @pytest.mark.parametrize(

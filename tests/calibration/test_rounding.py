@@ -92,3 +92,19 @@ def test_images_that_say_too_little_are_no_ground(kind):
         "all dead": np.zeros((2000, WIDTH), np.float32),
     }[kind]
     assert Compensator.of(Gram.of(rows), np.ones(WIDTH), is_centered=True) is None
+
+
+def test_channels_rounded_first_can_be_left_out(weight):
+    """What is left is rounded as if they had never been there."""
+    rows, left_out = correlated(2000, seed=2), [7, 31, 100]
+    bare = weight.copy()
+    bare[left_out] = 0
+    scales, ones = weight_scales(bare), np.ones(WIDTH)
+    every = Compensator.of(Gram.of(rows), ones, left_out, is_centered=True)
+    levels = every.round(bare, scales, ones)
+    assert not levels[left_out].any()
+    others = [index for index in range(WIDTH) if index not in left_out]
+    gram = Gram.of(np.ascontiguousarray(rows[:, others]))
+    own = Compensator.of(gram, ones[others], is_centered=True)
+    expected = own.round(bare[others], scales, ones[others])
+    assert (levels[others] != expected).mean() < 0.02  # damping is of another mean variance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def with_massive_tokens(size: float) -> Seeded:
 def test_massive_activations_that_leave_too_little_are_reported():
     """A unit that reaches thousands takes all of the range of fc2."""
     vit, said = with_massive_tokens(3000.0), Remembered()
-    table = vit.calibrate(SEEN, RECIPES["balanced"], said)
+    table = vit.calibrate(SEEN, replace(RECIPES["balanced"], kept_channels=0), said)
     assert max(site.activation_amax for site in table.sites.values()) > 1000
     exact = run_onnx(vit.model, IMAGES)
     output = run_onnx(write_qdq(vit.model, table), IMAGES)
@@ -200,3 +201,12 @@ def test_massive_activations_that_leave_too_little_are_reported():
     assert any("precision for this model" in note for note in said.notes)
     # Foreseen; as large as this, errors add up less simply than small ones.
     assert table.sqnr == pytest.approx(real, abs=8)
+
+
+def test_massive_activations_stay_in_floating_point_channel_by_channel():
+    vit = with_massive_tokens(3000.0)
+    table = vit.calibrate(SEEN, RECIPES["balanced"])
+    kept = {name: site.kept_channels for name, site in table.sites.items() if site.kept_channels}
+    assert kept and all(name.endswith("fc2") and 0 in channels for name, channels in kept.items())
+    exact = run_onnx(vit.model, IMAGES)
+    assert sqnr(exact, run_onnx(write_qdq(vit.model, table), IMAGES)) > SOUND + 5

@@ -1,0 +1,110 @@
+"""Some channels of a layer's input in floating point, beside the quantized product."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import kernels
+import numpy as np
+import pytest
+import rtx
+from layers import layer_of
+from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
+
+from edge_vit.calibration.layer import exact_weight, round_weight
+from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
+from edge_vit.calibration.steps import Choice, make_plan
+from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.lowering import ort_x64
+from edge_vit.lowering.fp16 import write_half
+from edge_vit.lowering.fp16_ranges import HalfEmulator
+from edge_vit.lowering.ort_x64 import write_ort_x64
+from edge_vit.lowering.qdq import write_qdq
+from edge_vit.runtime.cpu import has_vnni
+from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
+
+IMAGES = random_images(24, seed=3)
+WIDE, WIDTH = "block0/fc2", 128
+
+
+@pytest.fixture(scope="module")
+def table(vit: Seeded) -> CalibrationTable:
+    return vit.calibrate(random_images(64), RECIPES["fast"])
+
+
+def keep(table: CalibrationTable, channels, names=(WIDE,)) -> CalibrationTable:
+    sites = {
+        name: dataclasses.replace(site, kept_channels=tuple(channels)) if name in names else site
+        for name, site in table.sites.items()
+    }
+    return dataclasses.replace(table, sites=sites)
+
+
+@pytest.mark.parametrize("is_symmetric", [False, True])
+def test_with_every_channel_kept_the_layer_computes_as_in_floating_point(vit, table, is_symmetric):
+    site = dataclasses.replace(table.sites[WIDE], precision="fp16")
+    bare = dataclasses.replace(table, sites={**table.sites, WIDE: site})
+    kept = keep(table, range(WIDTH))
+    expected = run_onnx(write_qdq(vit.model, bare, is_symmetric=is_symmetric), IMAGES)
+    got = run_onnx(write_qdq(vit.model, kept, is_symmetric=is_symmetric), IMAGES)
+    np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_each_form_of_the_graph_computes_the_same(vit, table, monkeypatch):
+    monkeypatch.setattr(ort_x64, "fold_pixels", lambda graph: False)  # the same tokens to the bit
+    kept = keep(table, (3, 17, 30), SITES)
+    portable = write_qdq(vit.model, kept)
+    expected, exact = run_onnx(portable, IMAGES), run_onnx(vit.model, IMAGES)
+    own = run_onnx(write_ort_x64(portable), IMAGES)
+    np.testing.assert_allclose(own, expected, atol=1e-4 * np.abs(expected).max())
+    half = write_half(write_qdq(vit.model, kept, is_symmetric=True))
+    outputs, overflowed = HalfEmulator(half).run({"images": IMAGES})
+    assert not overflowed
+    emulated = next(iter(outputs.values()))
+    assert sqnr_db(exact, emulated) > sqnr_db(exact, expected) - 2
+
+
+def test_cpu_runtimes_still_run_every_layer_in_int8(vit, table, tmp_path):
+    portable = write_qdq(vit.model, keep(table, (3, 17, 30), SITES))
+    assert kernels.onnx_runtime_products(portable, tmp_path).int8 == set(SITES)
+    own = kernels.onnx_runtime_products(write_ort_x64(portable), tmp_path)
+    assert own.int8 == {*SITES, "embed/pixels"}
+    if has_vnni():
+        assert kernels.openvino_products(portable).int8 == set(SITES)
+
+
+@pytest.mark.skipif(not rtx.HAS_RTX, reason="tensorrt_rtx is not installed")
+def test_tensorrt_still_builds_every_layer_in_int8(vit, table):
+    kept = write_qdq(vit.model, keep(table, (3, 17, 30), SITES), is_symmetric=True)
+    assert rtx.build(write_half(kept)).int8_layers(SITES) == set(SITES)
+
+
+def test_an_outlier_leaves_the_range_of_what_is_quantized_and_none_of_its_effect():
+    random = np.random.default_rng(0)
+    rows = np.abs(random.normal(size=(300, 32))).astype(np.float32)
+    rows[:, 5] *= 100
+    weight = random.normal(0, 0.1, (32, 16)).astype(np.float32)
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False, outliers=(5,))
+    recipe = RECIPES["fast"]
+    whole = make_plan(layer, Choice(), recipe)
+    plan = make_plan(layer, Choice(keeps_outliers=True), recipe)
+    assert plan.kept == (5,)
+    assert plan.input_scale < 0.05 * whole.input_scale
+    assert not round_weight(layer, plan)[5].any()
+    assert not exact_weight(layer, plan)[5].any()
+    levels = round_weight(layer, plan) * plan.weight_scales
+    rounded = round_to_levels(rows, plan.input_scale, plan.input_zero)
+    exact = rows.astype(np.float64) @ weight
+    beside = rows[:, [5]].astype(np.float64) @ weight[[5]]
+    error = rounded @ levels + plan.correction + beside - exact
+    np.testing.assert_allclose(LayerRows(layer, rows).output_error(plan), error, atol=2e-4)
+    assert LayerRows(layer, rows).mean_square(plan) < 0.01 * LayerRows(layer, rows).mean_square(
+        whole
+    )
+
+
+def test_channels_that_are_not_there_are_refused(vit, table):
+    with pytest.raises(ArtifactError, match=r"does not fit the graph: block0/fc2 is"):
+        write_qdq(vit.model, keep(table, (4096,)))
+    with pytest.raises(SpecError, match="kept channels: got -1, expected 0 or more"):
+        SiteScales("int8", "", 1.0, (1.0,), 1.0, 1.0, kept_channels=(-1,))
