@@ -21,7 +21,7 @@ from edge_vit.formats import REFERENCE, all_formats, find_format
 from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ClipSpec, Precision
-from edge_vit.spec.table import DEFAULT_RECIPE, Recipe
+from edge_vit.spec.table import DEFAULT_RECIPE, Recipe, find_recipe
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
@@ -42,7 +42,7 @@ def export_bundle(
     precision: Precision = REFERENCE,
     calibration: Images | None = None,
     num_images: int | None = None,
-    recipe: Recipe = DEFAULT_RECIPE,
+    recipe: Recipe | str = DEFAULT_RECIPE,
     static_batch: int | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -57,7 +57,7 @@ def export_bundle(
     are taken, spread evenly; parity is proven on them as well. With `force` the bundle at `output`
     is replaced; its files, engines and reports that fit the new one stay. A calibration that was
     cut off goes on when the same export is asked for again. `lock_timeout` is in seconds, `max_bad`
-    how many images may be left out because they cannot be read.
+    how many images may be left out because they cannot be read; `recipe` may be a name.
 
     Raises:
         EdgeVitError: with one line on what failed; nothing is left at `output` then.
@@ -68,13 +68,13 @@ def export_bundle(
     from edge_vit.export.sources import SourceRequest
     from edge_vit.graph.exact import return_memory
 
-    wanted = find_format(precision)
+    wanted, recipe = find_format(precision), find_recipe(recipe)
     if wanted.needs_images and calibration is None:
         raise SpecError(f"{precision} needs images to calibrate on. Add --calib DIR")
     output = Path(output)
     refuse_existing(output, force=force)  # before minutes of work; and once more at the end
     refuse_unwritable_folder(output)
-    request = SourceRequest(request) if isinstance(request, str) else request
+    request = request if isinstance(request, SourceRequest) else SourceRequest(request)
     read: Callable[[ClipSpec | None], ImageSource] | None = None
     if calibration is not None and not holds_samples(calibration):
         read = functools.cache(functools.partial(_open_images, calibration, num_images, max_bad))
@@ -125,7 +125,7 @@ def calibrate(
     images: Images,
     *,
     num_images: int | None = None,
-    recipe: Recipe = DEFAULT_RECIPE,
+    recipe: Recipe | str = DEFAULT_RECIPE,
     threads: int | None = None,
     lock_timeout: float | None = None,
     max_bad: MaxBad = DEFAULT_MAX_BAD,
@@ -141,7 +141,7 @@ def calibrate(
     require("onnx_ir", "calibrating")
     from edge_vit.calibration.into_bundle import calibrate_bundle
 
-    bundle = _open(bundle)
+    bundle, recipe = _open(bundle), find_recipe(recipe)
     clip = bundle.spec.preprocess.clip
     source = _open_images(images, num_images, max_bad, clip, bundle)
     with bundle.locked(progress=progress, lock_timeout=lock_timeout):

@@ -10,9 +10,10 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_vit.errors import SpecError
+from edge_vit.errors import SpecError, did_you_mean
 from edge_vit.printable import escape_json
 
 T = TypeVar("T")
@@ -70,19 +71,37 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
     return value
 
 
+def settle(value: Any) -> None:
+    """Give the fields of a frozen dataclass, as a caller wrote them, the types that they declare.
+
+    Lists and arrays become tuples, texts paths; what cannot be is refused with `SpecError`.
+    """
+    for name, hint in _hints_of(value.__class__).items():
+        object.__setattr__(value, name, _decode(hint, _plain(getattr(value, name)), name))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _decode(hint: Any, data: Any, where: str) -> Any:
-    if hint is Any:
+    if hint in (Any, object):
         return data
+    if hint is Path and isinstance(data, str):
+        return Path(data)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _decode_union(args, data, where)
     if origin is typing.Literal:
-        _check(data in args, where, data, f"one of {', '.join(map(str, args))}")
+        hint = "" if data in args else did_you_mean(str(data)[:_MAX_SHOWN], args)
+        _check(data in args, where, data, f"one of {', '.join(map(str, args))}{hint}")
         return data
     if origin is tuple:
         return _decode_tuple(args, data, where)
     if origin is not None and issubclass(origin, Mapping):
-        _check(isinstance(data, dict), where, data, "an object")
+        _check(isinstance(data, Mapping), where, data, "an object")
         return {key: _decode(args[1], item, f"{where}.{key}") for key, item in data.items()}
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(hint, data, where)
@@ -103,12 +122,13 @@ def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:
 
 
 def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
-    _check(isinstance(data, list), where, data, "a list")
+    wanted = "a list" if args[1:] == (Ellipsis,) else f"{len(args)} values"
+    _check(isinstance(data, list), where, data, wanted)
     if len(args) == 2 and args[1] is Ellipsis:
         if args[0] is str and all(type(item) is str for item in data):
             return tuple(data)
         args = (args[0],) * len(data)
-    _check(len(data) == len(args), where, data, f"{len(args)} values")
+    _check(len(data) == len(args), where, data, wanted)
     return tuple(
         _decode(arg, item, f"{where}[{i}]")
         for i, (arg, item) in enumerate(zip(args, data, strict=True))
@@ -116,6 +136,8 @@ def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ..
 
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
+    if isinstance(data, cls):
+        return data
     _check(isinstance(data, dict), where, data, "an object")
     hints = _hints_of(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}

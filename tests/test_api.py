@@ -183,7 +183,7 @@ def test_other_images_change_the_table_and_their_order_does_not(bundle):
 
 def test_fewer_images_are_spread_and_a_recipe_is_kept(bundle):
     table = calibrate(
-        *(bundle, tiny_calibration()), num_images=6, recipe=RECIPES["percentile"], threads=1
+        *(bundle, tiny_calibration()), num_images=6, recipe="percentile", threads=1
     ).read_table()
     assert table.num_images == 6
     assert table.recipe == RECIPES["percentile"]

@@ -142,6 +142,9 @@ EXPECTED = "uint8 (batch, 8, 8, 3)"
     [
         pytest.param({}, f"inputs: got none, expected 'images' {EXPECTED}", id="missing"),
         pytest.param(
+            IMAGES, f"inputs: got 'ndarray', expected 'images' {EXPECTED}", id="no dictionary"
+        ),
+        pytest.param(
             {"pixels": IMAGES},
             f"inputs: got 'pixels', expected 'images' {EXPECTED}",
             id="wrong name",

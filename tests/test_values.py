@@ -140,8 +140,8 @@ preprocess_specs = st.builds(
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
     crop_pct=st.floats(0, 1, exclude_min=True),
     crop_mode=st.sampled_from(["center", "squash", "border"]),
-    mean=st.tuples(finite, finite, finite),
-    std=st.tuples(*[st.floats(0, exclude_min=True, allow_infinity=False)] * 3),
+    mean=st.tuples(*[st.floats(max_value=1, allow_infinity=False)] * 3),
+    std=st.tuples(*[st.floats(0, 16, exclude_min=True)] * 3),
 )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_vit.data.class_names import Matched, Naming, as_index, match_names
 from edge_vit.data.images import FileSource
 from edge_vit.data.label_sets import Row, read_label_sets
-from edge_vit.data.registry import LIST_SUFFIX
+from edge_vit.data.registry import IMAGE_SUFFIXES, LIST_SUFFIX, VIDEO_SUFFIXES
 from edge_vit.data.source import Wanted
 from edge_vit.data.text_lines import read_text, shorten, split_lines
 from edge_vit.errors import ImageError
@@ -22,6 +22,7 @@ _CLASS_HEADER = re.compile(
     "(ground_)?truth|y|(label|class|target|category)(_?(name|id|index|idx))?(s|es)?"
 )
 _DELIMITERS = ",;\t|"
+_FILE_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 _SAMPLE = 20  # rows that tell how a table is laid out
 _WANTED = "Write one image a line: path,label"
 
@@ -143,7 +144,9 @@ def _best_of(folder: Path, tables: Sequence[list[Row]]) -> tuple[list[Row], Sequ
 
     rows = max(tables, key=lambda rows: (files(rows), min(2, len(rows[0].cells))))
     is_called = any(_PATH_HEADER.fullmatch(_header_key(cell)) for cell in rows[0].cells)
-    has_header = not files(rows[:1]) and (is_called or files(rows[1:]) > 0)
+    is_image = any(Path(cell).suffix.lower() in _FILE_SUFFIXES for cell in rows[0].cells)
+    is_header = is_called or (files(rows[1:]) > 0 and not is_image)  # or an image that is missing
+    has_header = is_header and not files(rows[:1])
     return (rows[1:], rows[0].cells) if has_header else (rows, None)
 
 

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from edge_vit.errors import SpecError
 from edge_vit.runtime.cpu import cpu_quota
+from edge_vit.values import settle
 
 Provider = Literal["cpu", "cuda"]
 """Of ONNX Runtime."""
@@ -58,19 +59,11 @@ class SessionOptions:
     wait: Wait = "block"
 
     def __post_init__(self) -> None:
+        settle(self)
         for name, least in (("threads", 1), ("batch_size", 1), ("device", 0)):
             number = getattr(self, name)
             if number is not None and number < least:
                 raise SpecError(f"{name}: got {number}, expected at least {least}")
-        for name, known in (
-            ("provider", PROVIDERS),
-            ("fallback", FALLBACKS),
-            ("memory", get_args(Memory)),
-            ("wait", get_args(Wait)),
-        ):
-            got = getattr(self, name)
-            if got not in known:
-                raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
 
     @property
     def num_threads(self) -> int:

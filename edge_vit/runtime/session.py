@@ -113,8 +113,9 @@ class Session(ABC):
 
     def _check(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return `feeds` as contiguous arrays, or refuse them."""
-        if feeds.keys() != {spec.name for spec in self.inputs}:
-            got = ", ".join(map(repr, feeds)) or "none"
+        names = list(feeds) if isinstance(feeds, Mapping) else [type(feeds).__name__]
+        if set(names) != {spec.name for spec in self.inputs}:
+            got = ", ".join(map(repr, names)) or "none"
             wanted = ", ".join(f"{spec.name!r} {spec}" for spec in self.inputs)
             raise ShapeError(f"inputs: got {got}, expected {wanted}")
         for spec in self.inputs:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from edge_vit.errors import SpecError
 from edge_vit.formats import Precision as Precision
 from edge_vit.spec.clip import ClipSpec as ClipSpec
 from edge_vit.spec.sampling import SamplingSpec as SamplingSpec
-from edge_vit.values import WRITTEN_IF_SET
+from edge_vit.values import WRITTEN_IF_SET, settle
 
 if TYPE_CHECKING:
     from edge_vit.tasks.base import Task
@@ -62,20 +62,22 @@ class PreprocessSpec:
     clip: ClipSpec | None = field(default=None, metadata=WRITTEN_IF_SET)
 
     def __post_init__(self) -> None:
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
+        settle(self)
+        if min(self.image_size) < 1:
             raise SpecError(
                 f"image_size: got {self.image_size}, expected (height, width) in pixels"
             )
         if not 0 < self.crop_pct <= 1:
             raise SpecError(f"crop_pct: got {self.crop_pct}, expected more than 0 and at most 1")
-        for name, kind in (("interpolation", Interpolation), ("crop_mode", CropMode)):
-            got, known = getattr(self, name), get_args(kind)
-            if got not in known:
-                raise SpecError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
-        for name in ("mean", "std"):
+        for name, most in (("mean", 1), ("std", 16)):
             values = getattr(self, name)
-            if len(values) != 3 or not all(math.isfinite(v) for v in values):
+            if not all(math.isfinite(v) for v in values):
                 raise SpecError(f"{name}: got {values}, expected three finite numbers (R, G, B)")
+            if max(values) > most:
+                raise SpecError(
+                    f"{name}: got {values}, expected that of values from 0 to 1. Divide mean and "
+                    "std by 255"
+                )
         if min(self.std) <= 0:
             raise SpecError(f"std: got {self.std}, expected three numbers above 0")
 

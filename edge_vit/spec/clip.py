@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from edge_vit.errors import SpecError
+from edge_vit.values import settle
 
 Sampling = Literal["center", "start", "spread"]
 
@@ -23,13 +24,10 @@ class ClipSpec:
     sampling: Sampling = "center"
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("frames", "stride"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} of a clip: got {getattr(self, name)}, expected 1 or more")
-        if self.sampling not in get_args(Sampling):
-            raise SpecError(
-                f"sampling: got {self.sampling!r}, expected one of {', '.join(get_args(Sampling))}"
-            )
 
     @property
     def span(self) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from edge_vit.errors import SpecError
+from edge_vit.values import settle
 
 if TYPE_CHECKING:
     from edge_vit.spec import ModelSpec
@@ -41,16 +42,7 @@ class SamplingSpec:
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("prediction", Prediction),
-            ("beta_schedule", BetaSchedule),
-            ("spacing", Spacing),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                raise SpecError(
-                    f"{name} of sampling: got {getattr(self, name)!r}, expected one of "
-                    f"{', '.join(get_args(kind))}"
-                )
+        settle(self)
         if not 1 <= self.steps <= self.num_train_timesteps:
             raise SpecError(
                 f"steps of sampling: got {self.steps}, expected 1 to {self.num_train_timesteps}"

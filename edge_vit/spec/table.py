@@ -121,8 +121,10 @@ RECIPES: Mapping[str, Recipe] = {
 DEFAULT_RECIPE = RECIPES["balanced"]
 
 
-def find_recipe(name: str) -> Recipe:
-    """Return the recipe called `name`."""
+def find_recipe(name: str | Recipe) -> Recipe:
+    """Return the recipe called `name`, or what is one already."""
+    if isinstance(name, Recipe):
+        return name
     if name not in RECIPES:
         raise SpecError(f"recipe {name!r} is unknown, expected one of {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -46,10 +46,11 @@ def test_a_limit_is_spread_over_a_list(folder):
     ("content", "message"),
     [
         (b"photos/0.png\nphotos/9.png\n", "line 2: .*9.png does not exist"),
+        (b"https://a.org/b.JPG\nphotos/0.png\n", "line 1: .*b.JPG does not exist"),
         (b"# nothing\n\n", "names no image, expected a path a line"),
         (b"\xff\xfe\x00", "cannot be read as text"),
     ],
-    ids=["missing image", "empty", "binary"],
+    ids=["missing image", "missing first image", "empty", "binary"],
 )
 def test_refuses_a_bad_list_in_one_line(folder, content, message):
     (folder / "list.txt").write_bytes(content)
@@ -137,6 +138,7 @@ def test_a_class_that_is_called_like_a_number_is_meant_by_its_name(folder):
         (b"x1,y1\n1,2\n", "does not exist"),
         (b"path,label\nC:\\photos\\9.png,1\n", "line 2: .*9.png does not exist"),
         (b"photos/9.png,1\n", "line 1: .*9.png does not exist"),
+        (b"photos/9.png,1\nphotos/2.png,0\n", "line 1: .*9.png does not exist"),
         (b"photos/2.png,1\nphotos/0.png\n", "1 of 2 images have a label, expected all or none"),
         (b"photos/2.png,1,2\n", "line 1: got 3 cells, expected at most 2. .* path,label"),
         (b"1,dog,photos/2.png\n", "line 1: got 3 cells, expected at most 2. .* path,label"),
@@ -147,7 +149,8 @@ def test_a_class_that_is_called_like_a_number_is_meant_by_its_name(folder):
     ],
     ids=[
         *("class", "near class", "plural", "index", "no classes", "one-hot", "two images"),
-        *("address", "no class", "numbers", "Windows", "missing image", "half", "cells"),
+        *("address", "no class", "numbers", "Windows", "missing image", "missing first"),
+        *("half", "cells"),
         *("path last", "no head for it"),
         *("empty", "binary", "long"),
     ],

@@ -46,6 +46,9 @@ def test_lists_the_schemes_where_the_address_has_none_of_them(address):
             {"checkpoint_size": (2, 1), "random_weights": True},
             "^--checkpoint-size: .* has no",
         ),
+        ({"checkpoint": {"head.weight": 1}}, "checkpoint: got {'head.*, expected Path"),
+        ({"mean": 0.5}, "mean: got 0.5, expected 3 values"),
+        ({"threshold": "0.5"}, "threshold: got '0.5', expected a number"),
         ({"num_classes": -1}, "num_classes: got -1, expected 0"),
         ({"num_classes": 3, "labels": ("a", "b")}, "labels: got 2 for 3 classes"),
     ],
@@ -53,6 +56,7 @@ def test_lists_the_schemes_where_the_address_has_none_of_them(address):
         "checkpoint-and-random",
         "key-and-random",
         "size-and-random",
+        *("tensors", "one mean", "text"),
         "negative-classes",
         "labels-against-classes",
     ],
@@ -60,6 +64,18 @@ def test_lists_the_schemes_where_the_address_has_none_of_them(address):
 def test_refuses_a_request_that_contradicts_itself(said, message):
     with pytest.raises(SpecError, match=message):
         SourceRequest("timm:vit_tiny_patch16_224", **said)
+
+
+def test_a_request_has_the_types_that_it_declares():
+    said = {"checkpoint": "x.pth", "labels": ["a", "b"], "image_size": [64, 32]}
+    request = SourceRequest("timm:vit_tiny_patch16_224", **said)
+    assert (request.checkpoint, request.labels) == (Path("x.pth"), ("a", "b"))
+    assert request.image_size == (64, 32)
+
+
+def test_a_module_in_place_of_an_address_is_sent_to_python():
+    with pytest.raises(SpecError, match=r"address: got a dict, .* python:package.module:function"):
+        SourceRequest({})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edge_vit.errors import SpecError
@@ -56,13 +57,16 @@ WRONG = {
         {"image_size": (0, 224)},
         r"image_size: got \(0, 224\), expected \(height, width\)",
     ),
-    "three_sizes": ({"image_size": (3, 224, 224)}, "image_size"),
+    "three_sizes": ({"image_size": (3, 224, 224)}, "image_size: got .*, expected 2 values"),
+    "one_size": ({"image_size": 224}, "image_size: got 224, expected 2 values"),
     "crop_pct_zero": ({"crop_pct": 0.0}, "crop_pct: got 0.0, expected more than 0 and at most 1"),
     "crop_pct_above_one": ({"crop_pct": 1.14}, "crop_pct: got 1.14"),
     "crop_pct_nan": ({"crop_pct": math.nan}, "crop_pct: got nan"),
     "interpolation": ({"interpolation": "cubic"}, "interpolation: got 'cubic', .* bicubic"),
     "crop_mode": ({"crop_mode": "middle"}, "crop_mode: got 'middle', .* center, squash, border"),
-    "gray_mean": ({"mean": (0.5,)}, r"mean: got \(0.5,\), expected three finite numbers"),
+    "gray_mean": ({"mean": (0.5,)}, "mean: got .*0.5.*, expected 3 values"),
+    "mean_of_bytes": ({"mean": (123.7, 116.3, 103.5)}, r"values from 0 to 1\. Divide mean"),
+    "std_of_bytes": ({"std": (255, 255, 255)}, r"values from 0 to 1\. Divide mean"),
     "nan_mean": ({"mean": (0.5, math.nan, 0.5)}, "mean: got"),
     "zero_std": ({"std": (0.5, 0.0, 0.5)}, "std: got .* expected three numbers above 0"),
     "infinite_std": ({"std": (0.5, math.inf, 0.5)}, "std: got .* finite"),
@@ -73,6 +77,13 @@ WRONG = {
 def test_refuses_impossible_preprocessing(change, message):
     with pytest.raises(SpecError, match=message):
         PreprocessSpec(**{"image_size": (224, 224), **change})
+
+
+def test_lists_arrays_and_numbers_of_numpy_are_taken():
+    mean = np.array([0.5, 0.25, 0.125], np.float32)
+    spec = PreprocessSpec([np.int64(32), 64], mean=mean, std=[1, 1, 1])
+    assert spec == PreprocessSpec((32, 64), mean=(0.5, 0.25, 0.125), std=(1.0, 1.0, 1.0))
+    assert hash(spec)
 
 
 def test_tensor_prints_as_messages_show_it():

@@ -116,7 +116,7 @@ def test_smallest_scale_is_allowed():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_found_by_its_own_name(name):
-    assert find_recipe(name).name == name
+    assert find_recipe(find_recipe(name)) == find_recipe(name) == RECIPES[name]
 
 
 def test_unknown_recipe_lists_those_there_are():

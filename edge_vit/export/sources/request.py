@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from edge_vit.errors import SpecError, did_you_mean
 from edge_vit.spec import Activation, ClipSpec, CropMode, Interpolation, PreprocessSpec, TaskName
 from edge_vit.spec.clip import Sampling
 from edge_vit.tasks import task_named
+from edge_vit.values import settle
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -53,13 +54,14 @@ class SourceRequest:
     output_name: str | None = None  # of the output to take, of a file or a module with several
 
     def __post_init__(self) -> None:
-        task = task_named(self.task) if self.task is not None else None
-        known = get_args(Activation)
-        if self.activation is not None and self.activation not in known:
-            hint = did_you_mean(self.activation, known)
+        if not isinstance(self.address, str):
             raise SpecError(
-                f"activation: got {self.activation!r}, expected one of {', '.join(known)}{hint}"
+                f"address: got a {type(self.address).__name__}, expected a text such as "
+                "timm:vit_small_patch16_224. A module of yours is the result of a function, "
+                "python:package.module:function"
             )
+        settle(self)
+        task = task_named(self.task) if self.task is not None else None
         if task is not None and not task.has_head and self.num_classes is None:
             object.__setattr__(self, "num_classes", 0)  # one wish in two words
         if task is not None and task.has_head == (self.num_classes == 0):
