@@ -99,3 +99,23 @@ def make_decoder():
     """Return the decoder."""
     torch.manual_seed(0)
     return SmallDecoder()
+
+
+class SmallTokenDecoder(SmallDecoder):
+    """Indices of a codebook to an image of twice the side."""
+
+    inputs = (TensorSpec("tokens", "int64", ("batch", SIDE, SIDE), below=16),)
+
+    def __init__(self):
+        super().__init__()
+        self.codebook = nn.Embedding(16, CHANNELS)
+
+    def forward(self, tokens):
+        """Return the image."""
+        return super().forward(self.codebook(tokens).permute(0, 3, 1, 2))
+
+
+def make_token_decoder():
+    """Return the decoder of indices."""
+    torch.manual_seed(0)
+    return SmallTokenDecoder()

@@ -191,7 +191,12 @@ def _unlike(images: Images) -> Images:
     if is_sample(images):
         rows: Rows = np.repeat(images[:1], 5)
         first = rows[(rows.dtype.names or ())[0]]
-        one, made = first[0].copy(), np.random.default_rng(0).standard_normal(first.shape[1:])
+        one, random = first[0].copy(), np.random.default_rng(0)
+        if one.dtype.kind == "i":  # indices, none above the given ones
+            made = random.integers(one.max() + 1, size=one.shape)
+            first[:] = np.stack([one.max() - one, made, one[::-1], one // 2, made[..., ::-1]])
+            return rows
+        made = random.standard_normal(one.shape)
         first[:] = np.stack([-one, made, one[::-1], one / 2, made[..., ::-1] - one])
         return rows
     noise = np.random.default_rng(0).integers(0, 256, images.shape[1:], dtype=np.uint8)

@@ -35,6 +35,8 @@ class TensorSpec:
     name: str
     dtype: str  # numpy's name of the element type, such as uint8
     shape: tuple[int | str, ...]  # a number where it is fixed, else a name such as batch
+    # Of indices, such as those of a codebook: what they are below
+    below: int | None = field(default=None, metadata=WRITTEN_IF_SET)
 
     def __str__(self) -> str:
         return f"{self.dtype} ({', '.join(map(str, self.shape))})"

@@ -52,6 +52,11 @@ def pack(inputs: Sequence[TensorSpec], arrays: Mapping[str, Any], what: str = "i
             raise ShapeError(
                 f"{what}: {tensor.name} holds NaN or infinity, expected finite numbers"
             )
+        if tensor.below and given.size and not 0 <= given.min() <= given.max() < tensor.below:
+            raise ShapeError(
+                f"{what}: {tensor.name} holds {given.min()} to {given.max()}, expected indices "
+                f"from 0 to {tensor.below - 1}"
+            )
         rows[tensor.name] = given
     return rows
 
@@ -108,10 +113,16 @@ def noise_for(inputs: Sequence[TensorSpec], count: int) -> Rows:
 
 
 def picture_of(row: Rows) -> NDArray[np.uint8]:
-    """Return the first field of one sample as uint8 (height, width, 3); pixels as they are."""
+    """Return the first field of one sample as uint8 (height, width, 3); pixels as they are.
+
+    Of indices the largest is white, and 0 black.
+    """
     if not is_sample(row):
         return row
-    values = np.asarray(row[(row.dtype.names or ())[0]], np.float32)
+    first = row[(row.dtype.names or ())[0]]
+    values = np.asarray(first, np.float32)
+    if first.dtype.kind == "i":
+        values = 2 * values / max(values.max(), 1) - 1
     return as_picture(values.reshape(-1, *values.shape[-2:]) if values.ndim > 1 else values[None])
 
 

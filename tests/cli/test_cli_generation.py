@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import onnx_ir as ir
@@ -10,6 +11,7 @@ import pytest
 import small_dit
 import torch
 from PIL import Image
+from traced import older_exporter
 
 from edge_vit import api
 from edge_vit.bundle import Bundle
@@ -20,6 +22,7 @@ from edge_vit.export.sources import SourceRequest
 from edge_vit.graph.exact import runner_of_graph
 from edge_vit.graph.sites import find_blocks
 from edge_vit.lowering.smoothing import find_smoothing_targets
+from edge_vit.spec import TensorSpec
 from edge_vit.tasks.generation.loop import noise, sample
 
 
@@ -225,6 +228,42 @@ def test_a_decoder_gives_images(decoder, edgevit, tmp_path):
     measures = json.loads(result.stdout)["measures"]
     assert measures["psnr"]["value"] > 50
     assert "step_sqnr" not in measures
+
+
+def test_a_decoder_of_indices_gives_images(edgevit, refused, tmp_path):
+    path = tmp_path / "tokens.edgevit"
+    request = SourceRequest("python:small_dit:make_token_decoder", random_weights=True)
+    with older_exporter():
+        spec = api.export_bundle(request, path, precision="fp16", threads=1).spec
+    assert (spec.inputs[0].below, spec.outputs[0].shape) == (16, ("batch", 3, 8, 8))
+    result = edgevit("run", path, "--seed", 1, "--draw", tmp_path, "--backend", "ort")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "seed-1.png") as picture:
+        assert picture.size == (8, 8)
+    np.savez(tmp_path / "some.npz", tokens=np.arange(32).reshape(2, 4, 4) % 16)
+    for data in ("seeds:0-11", tmp_path / "some.npz"):
+        result = edgevit("eval", path, "--data", data, "--backend", "ort", "--json")
+        report = json.loads(result.stdout)
+        assert report["measures"]["psnr"]["value"] > 50
+        assert not [each for each in report["findings"] if each["name"] == "copies"]
+    np.savez(tmp_path / "many.npz", tokens=np.full((1, 4, 4), 16))
+    message = "tokens holds 16 to 16, expected indices from 0 to 15"
+    assert message in refused("eval", path, "--data", tmp_path / "many.npz")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((TensorSpec("tokens", "int64", ("batch", 4, 4)),), "with the size of the codebook in"),
+        ((TensorSpec("ids", "int64", ("batch", 4, 4), below=16),), "expected latents float32"),
+        (small_dit.INPUTS[:2], r"TypeError: SmallTokenDecoder\.forward\(\) takes 2 positional"),
+        (small_dit.INPUTS * 2, "has 6 inputs, expected latents, timesteps and labels at most"),
+    ],
+)
+def test_other_inputs_are_refused_in_one_line(monkeypatch, refused, tmp_path, inputs, message):
+    monkeypatch.setattr(small_dit.SmallTokenDecoder, "inputs", inputs)
+    line = refused("export", "python:small_dit:make_token_decoder", "-o", tmp_path / "x.edgevit")
+    assert re.search(message, line)
 
 
 def test_steps_are_no_option_of_a_decoder(decoder, refused):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from edge_vit.spec import PreprocessSpec, SamplingSpec, TensorSpec
 from edge_vit.tasks import task_named
 from edge_vit.tasks.declared import DECODING, DENOISING
 
+_MOST_INPUTS = 3
 _NO_CHANGE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
@@ -37,12 +39,17 @@ def generation_source(
     task = DECODING if sampling is None else DENOISING
     if request.task not in (None, task):
         raise SpecError(f"--task {request.task}: {request.address} is for {task}. Leave --task out")
-    module = _FirstOutput(module).cpu().float().eval().requires_grad_(False)
+    module = module.cpu().float().eval().requires_grad_(False)
     refuse_nonfinite(dict(module.named_parameters()), request.address)
+    if len(inputs) > _MOST_INPUTS:
+        raise SpecError(
+            f"{request.address} has {len(inputs)} inputs, expected latents, timesteps and labels "
+            "at most. Keep what else it is fed in the model as a buffer"
+        )
     given = [np.zeros((1, *map(int, each.shape[1:])), each.dtype) for each in inputs]
     try:
         with torch.no_grad():
-            output: object = module(*map(torch.from_numpy, given))[0]
+            output: object = first_of(module(*map(torch.from_numpy, given)))
     except (Exception, SystemExit) as error:  # somebody else's forward can raise anything
         wanted = ", ".join(f"{each.name} {each}" for each in inputs)
         raise SpecError(
@@ -53,9 +60,9 @@ def generation_source(
         raise SpecError(
             f"{request.address} returns {got}, expected float32 (batch, channels, height, width)"
         )
-    height, width = map(int, inputs[0].shape[-2:])
+    height, width = output.shape[-2:]
     return TorchSource(
-        module=module,
+        module=_FirstOutput(module),
         name=name,
         address=request.address,
         task=task,
@@ -79,8 +86,12 @@ class _FirstOutput(nn.Module):
     ) -> tuple[Tensor]:
         """Return the first of what the model returns; torch.export follows no ``*args``."""
         given = (each for each in (latents, second, third) if each is not None)
-        output = self.model(*given)
-        return (output if isinstance(output, Tensor) else output[0],)
+        return (first_of(self.model(*given)),)
+
+
+def first_of(output: Any) -> Any:
+    """Return the tensor that a model returned, or the first of several."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def own_inputs(*made: object) -> tuple[tuple[TensorSpec, ...], SamplingSpec | None]:

@@ -18,6 +18,9 @@ from edge_vit.tasks.numerics import FloatArray
 LATENTS, TIMESTEPS, LABELS = "latents", "timesteps", "labels"
 """Inputs of a denoiser: what it sees, how noisy that is, and the class that is wanted."""
 
+TOKENS = "tokens"
+"""Input of a decoder whose latents are indices of a codebook."""
+
 Run = Callable[[Rows], Outputs]
 """Samples, (count,), to the outputs of a model, a row for each."""
 
@@ -75,13 +78,17 @@ def unlabelled(sampling: SamplingSpec, rows: Rows) -> Rows:
 def noise(spec: ModelSpec, seed: int, label: int | None = None) -> Rows:
     """Return where sampling begins for `seed`, one sample, ().
 
-    The latents are standard normal, by numpy's default generator. The label is `seed` modulo the
-    number of classes, where it is not given.
+    The latents are standard normal, by numpy's default generator; token indices are uniform. The
+    label is `seed` modulo the number of classes, where it is not given.
     """
-    shape = tuple(map(int, spec.inputs[0].shape[1:]))
+    first, random = spec.inputs[0], np.random.default_rng(seed)
+    shape = tuple(map(int, first.shape[1:]))
     fields = [(t.name, t.dtype, tuple(map(int, t.shape[1:]))) for t in spec.inputs]
     row = np.zeros((), np.dtype(fields))
-    row[LATENTS] = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    if first.below:
+        row[first.name] = random.integers(first.below, size=shape)
+    else:
+        row[first.name] = random.standard_normal(shape, np.float32)
     if spec.sampling is None:
         return row
     row[TIMESTEPS] = steps_of(spec.sampling)[0].timestep

@@ -15,6 +15,7 @@ from edge_vit.tasks.generation.loop import (
     LABELS,
     LATENTS,
     TIMESTEPS,
+    TOKENS,
     noise,
     predict,
     sample,
@@ -197,7 +198,7 @@ class Denoising(Generation):
 
 
 class DecodingLatents(Generation):
-    """Latents of an image tokenizer to the image."""
+    """Latents of an image tokenizer, or its indices, to the image."""
 
     name = "decoding"
     gives = "image"
@@ -213,14 +214,18 @@ class DecodingLatents(Generation):
     )
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuse a model that does not turn latents into one map of channels."""
+        """Refuse a model that does not turn latents or indices into one map of channels."""
         super().check(spec)
-        ranks = [len(tensor.shape) for tensor in (*spec.inputs, *spec.outputs)]
-        if ranks != [4, 4] or spec.inputs[0].name != LATENTS:
+        first, ranks = spec.inputs[0], [len(each.shape) for each in (*spec.inputs, *spec.outputs)]
+        is_known = first.name == LATENTS and ranks == [4, 4]
+        if first.name == TOKENS and first.below and first.dtype in ("int32", "int64"):
+            is_known = ranks in ([2, 4], [3, 4])
+        if not is_known:
             got = ", ".join(f"{tensor.name} {tensor}" for tensor in (*spec.inputs, *spec.outputs))
             raise SpecError(
                 f"{spec.name}: got {got}, expected {LATENTS} float32 (batch, channels, height, "
-                "width) and one output likewise"
+                f"width), or {TOKENS} int64 (batch, count) or (batch, height, width) with the size "
+                "of the codebook in below=, and one output float32 (batch, channels, height, width)"
             )
 
 
