@@ -21,7 +21,7 @@ from edge_vit.spec.table import CalibrationTable
 SEED = 0
 """Of the rotation that is tried."""
 
-_MOST_LOST = 0.3
+_MOST_LOST = 1.0
 """In dB: how far below the graph as it is the rotated one may come and still be searched. Most of
 what smoothing alone leaves is at layers that a rotation changes nothing of, so that a few images do
 not tell the two apart."""

@@ -105,8 +105,8 @@ class Graph:
 @pytest.mark.parametrize(
     ("alone", "all_steps", "is_rotated", "settled"),
     [
-        (25.8, 28.0, True, (False, True)),  # in dB, rotated; 26 and 30 as it is
-        (25.6, 40.0, False, (True, False)),
+        (25.2, 28.0, True, (False, True)),  # in dB, rotated; 26 and 30 as it is
+        (24.8, 40.0, False, (True, False)),
         (25.8, 25.0, False, (True, True)),
     ],
 )
