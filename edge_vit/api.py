@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 Images = ImageSource | Path | str
 
-NUM_COVERAGE_IMAGES = 32
-"""Number of images that are checked against the calibrated ranges."""
+NUM_COVERAGE_IMAGES = 32  # number of images that are checked against the calibrated ranges
 
 CALIBRATION_STATE = "calibration.state.npz"
 """File in the bundle's folder while it is calibrated, and after an interruption."""

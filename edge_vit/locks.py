@@ -18,8 +18,7 @@ from edge_vit.progress import SILENT, Progress
 if sys.platform != "win32":
     import fcntl
 
-LOCK = ".lock"
-"""Name of the lock file in a folder that is locked."""
+LOCK = ".lock"  # name of the lock file in a folder that is locked
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_TRIES = 0.1

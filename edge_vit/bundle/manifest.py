@@ -22,8 +22,7 @@ READABLE_FORMATS = (1, BUNDLE_FORMAT)
 
 MANIFEST = "manifest.json"
 TABLE = "calibration.json"
-ROUNDED = "calibration.weights.npz"
-"""The weights that the table has rounded itself."""
+ROUNDED = "calibration.weights.npz"  # the weights that the table has rounded itself
 
 RECORD = "export.json"
 GOLDEN = "golden/golden.npz"

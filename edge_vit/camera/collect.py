@@ -20,8 +20,7 @@ from edge_vit.progress import SILENT, Progress
 from edge_vit.tasks.maps.pictures import to_png
 
 _THUMBNAIL = (16, 16)
-_MIN_DIFF = 3.0
-"""Two frames whose thumbnails differ by less, in mean levels, are near-duplicates."""
+_MIN_DIFF = 3.0  # two frames whose thumbnails differ by less, in mean levels, are near-duplicates
 _WAIT_FACTOR = 4  # times the time that the frames would take if none were alike,
 _LEAST_WAIT_S = 60  # and this at least
 

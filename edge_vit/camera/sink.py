@@ -18,8 +18,7 @@ from edge_vit.errors import EdgeVitError
 
 _LOG = logging.getLogger(__name__)
 
-Summarize = Callable[[], CameraSummary]
-"""Returns the state of the loop."""
+Summarize = Callable[[], CameraSummary]  # returns the state of the loop
 
 _Waiting = tuple[CameraPrediction, Callable[[], None]]
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 MODEL = "vit_digits"
 NUM_CALIBRATION_IMAGES = 256
-MAX_DROP = 1.0
-"""In points: 600 images cannot tell a loss of half a point, the default, from none."""
+MAX_DROP = 1.0  # in points: 600 images cannot tell a loss of half a point, the default, from none
 ITERATIONS = 1000  # of a model that takes a millisecond: p99 wants as many
 
 _LOG = logging.getLogger(__name__)

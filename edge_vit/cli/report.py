@@ -23,7 +23,7 @@ from edge_vit.cli.reports import VERIFY_HTML, newest_report, write_report
 def command(bundle: Path, outputs: tuple[Path, ...], opens: bool) -> None:
     """Write the HTML report of the latest verdict again.
 
-    Measures nothing: the params.numbers are those that edgevit verify saved in the bundle.
+    Measures nothing: the numbers are those that edgevit verify saved in the bundle.
     """
     opened = Bundle.open(bundle)
     report = newest_report(opened)

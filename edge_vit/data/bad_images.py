@@ -15,11 +15,9 @@ from edge_vit.errors import ImageError, SpecError
 from edge_vit.printable import one_line
 from edge_vit.progress import Progress
 
-FEW_IMAGES = 5
-"""Below so many images no share of them allows a bad one."""
+FEW_IMAGES = 5  # below so many images no share of them allows a bad one
 
-NUM_NAMED = 10
-"""Number of bad images that are named; the rest is counted."""
+NUM_NAMED = 10  # number of bad images that are named; the rest is counted
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,7 @@ def load_pixels(path: str | Path, clip: ClipSpec | None = None) -> UInt8Array:
 
 
 class FileSource(NotedSource):
-    """Images of `paths`, in that order; each is decoded when its turn comes.
-
-    With a `clip` each path is that of a clip.
-    """
+    """Images of `paths`, or clips with a `clip`, in that order; each is decoded in its turn."""
 
     def __init__(
         self,

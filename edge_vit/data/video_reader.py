@@ -13,8 +13,7 @@ import numpy as np
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.optional import require
 
-MAX_ERRORS = 100
-"""Errors of a demuxer in a row after which a video counts as broken off."""
+MAX_ERRORS = 100  # errors of a demuxer in a row after which a video counts as broken off
 _TS_PACKETS = (188, 192, 204)  # bytes of a transport stream's packets, of its three forms
 _MAX_PENDING = 64  # packets that a decoder may hold before it gives a frame
 # Codecs of which each packet is one frame to show. VP8, VP9, AV1 and MPEG-4 have hidden ones.
@@ -241,8 +240,7 @@ def _upright(pixels: UInt8Array, frame: Any) -> UInt8Array:
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # side data of a kind that PyAV does not know, such as the EXIF of a JPEG
-        turned: UInt8Array = np.rot90(pixels, round(frame.rotation / 90))
-        return turned
+        return np.rot90(pixels, round(frame.rotation / 90))
     if data is None:
         return pixels
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), "<i4")[:9] / 65536

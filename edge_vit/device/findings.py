@@ -21,8 +21,7 @@ from edge_vit.device.trees import list_paths, read_text
 
 State = Literal["advice", "problem"]
 
-OLDEST_L4T = 36
-"""The first release with Python 3.10 and TensorRT 10: JetPack 6."""
+OLDEST_L4T = 36  # the first release with Python 3.10 and TensorRT 10: JetPack 6
 
 BUILDER_GIB = 1.5
 WEIGHTS_FACTOR = 5

@@ -34,8 +34,7 @@ from edge_vit.tasks.maps.pictures import to_png
 
 FloatArray = npt.NDArray[np.float64]
 
-BRIGHTEST = 0.1
-"""Share of the patches whose overlap is counted."""
+BRIGHTEST = 0.1  # share of the patches whose overlap is counted
 
 _NUM_NAMES = 3
 

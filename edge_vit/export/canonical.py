@@ -9,6 +9,7 @@ rounding.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,8 +80,7 @@ def make_canonical(
     Raises:
         SpecError: the graph has another input or output, or does not run.
     """
-    own = onnx.ModelProto()
-    own.CopyFrom(proto)  # what the rewrites rename is shared with the proto that it came from
+    own = copy.deepcopy(proto)  # the rewrites rename what is shared with the proto it came from
     model = ir.from_proto(_set_opset(constants.resolve_branches(own)))
     graph = model.graph
     forget_names(graph)

@@ -26,8 +26,7 @@ _MAX_CANDIDATES = 64
 _MAX_DECODED = 8
 """How many images of each stretch are decoded in the search for a class that is not there yet."""
 
-FIRST_SEED = 10**15
-"""Of those that golden samples are made of: no address of seeds reaches it."""
+FIRST_SEED = 10**15  # of those that golden samples are made of: no address of seeds reaches it
 
 
 def choose_golden(source: ImageSource, count: int = NUM_GOLDEN) -> tuple[ImageItem, ...]:

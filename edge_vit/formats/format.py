@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-REFERENCE = "fp32"
-"""The format that all others are compared with; every bundle holds its graph."""
+REFERENCE = "fp32"  # the format that all others are compared with; every bundle holds its graph
 
-Precision = str
-"""The name of a number format."""
+Precision = str  # the name of a number format
 
 
 @dataclass(frozen=True)

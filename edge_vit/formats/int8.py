@@ -5,8 +5,7 @@ from __future__ import annotations
 from edge_vit.formats import fp16
 from edge_vit.formats.format import Look, NumberFormat, Variant
 
-VNNI = "vnni"
-"""Capability: products of uint8 and int8 added in 32 bits, which saturate elsewhere."""
+VNNI = "vnni"  # capability: products of uint8 and int8 added in 32 bits, which saturate elsewhere
 
 _GOLDEN = "a run on the golden images"
 

@@ -7,6 +7,7 @@ the graph and each session would hold them once more: a file that all of them ma
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import gc
 import os
@@ -177,11 +178,10 @@ def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
     if not folders:
         return model.SerializeToString(), ""
     folder = os.path.commonpath(folders)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for entry in locations_of(copy):
+    moved = copy.deepcopy(model)
+    for entry in locations_of(moved):
         entry.value = Path(entry.value).relative_to(folder).as_posix()
-    return copy.SerializeToString(), folder
+    return moved.SerializeToString(), folder
 
 
 def size_of(model: onnx.ModelProto) -> int:

@@ -6,6 +6,7 @@ All of it is done to serialized graphs, and the results share nothing with what 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ _HALF, _FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 
 def expose(model: onnx.ModelProto, names: Iterable[str], *, only: bool = False) -> onnx.ModelProto:
     """Return `model` with the values `names` as outputs behind its own, or `only` with these."""
-    exposed = _copy_of(model)
+    exposed = deepcopy(model)
     outputs = [] if only else list(exposed.graph.output)
     present = {output.name for output in outputs}
     outputs += [
@@ -121,7 +122,7 @@ def add_extremes(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     `read_amax` makes sense of them. Each is computed right behind the node that makes the value:
     behind all of them, ONNX Runtime would keep the values until then.
     """
-    extended, wanted = _copy_of(model), list(names)
+    extended, wanted = deepcopy(model), list(names)
     graph, asked = extended.graph, set(wanted)
     del graph.node[:]
     for node in model.graph.node:
@@ -129,10 +130,9 @@ def add_extremes(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
         for name in asked.intersection(node.output):
             for kind in _KINDS:
                 output = f"{name}/{kind}"
-                reduce = graph.node.add(
-                    op_type=f"Reduce{kind}", name=output, input=[name], output=[output]
+                graph.node.append(
+                    onnx.helper.make_node(f"Reduce{kind}", [name], [output], output, keepdims=0)
                 )
-                reduce.attribute.append(onnx.helper.make_attribute("keepdims", 0))
     graph.output.extend(
         onnx.helper.make_tensor_value_info(f"{name}/{kind}", _FLOAT, [])
         for name in wanted
@@ -159,7 +159,7 @@ def round_as_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, st
     graph comes, by the name of each value that is rounded, the name of the node that makes it.
     """
     types = _value_types(model)
-    emulated = _copy_of(model)
+    emulated = deepcopy(model)
     graph = emulated.graph
     del graph.node[:]
     del graph.value_info[:]
@@ -167,7 +167,7 @@ def round_as_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, st
     for tensor in graph.initializer:
         if tensor.data_type == _HALF:
             widened[tensor.name] = f"{tensor.name}/widened"
-            _add_cast(graph, tensor.name, widened[tensor.name], _FLOAT)
+            graph.node.append(_cast(tensor.name, widened[tensor.name], _FLOAT))
     rounded: dict[str, str] = {}
     for node in model.graph.node:
         copy = graph.node.add()
@@ -179,21 +179,14 @@ def round_as_half(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, st
         for index, name in enumerate(node.output):
             if types.get(name) == _HALF:
                 copy.output[index] = f"{name}/exact"
-                _add_cast(graph, f"{name}/exact", f"{name}/rounded", _HALF)
-                _add_cast(graph, f"{name}/rounded", name, _FLOAT)
+                graph.node.append(_cast(f"{name}/exact", f"{name}/rounded", _HALF))
+                graph.node.append(_cast(f"{name}/rounded", name, _FLOAT))
                 rounded[name] = node.name
     return emulated, rounded
 
 
-def _add_cast(graph: onnx.GraphProto, source: str, target: str, kind: int) -> None:
-    cast = graph.node.add(op_type="Cast", input=[source], output=[target])
-    cast.attribute.append(onnx.helper.make_attribute("to", kind))
-
-
-def _copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
+def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], to=kind)
 
 
 def _value_types(model: onnx.ModelProto) -> dict[str, int]:

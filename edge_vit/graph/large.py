@@ -23,8 +23,7 @@ LIMIT = 2**31 - 2**24
 """Bytes of weights that are kept inside a graph; the rest of the two GiB is for its nodes."""
 
 _DIGEST = "weights_sha256"  # in the graph, so that its own digest tells its weights too
-MIN_BYTES = 1024
-"""Smaller weights stay in the graph."""
+MIN_BYTES = 1024  # smaller weights stay in the graph
 
 _ALIGNMENT = 1 << 16  # of large weights in their file
 _INSIDE = (ir.DataType.INT64, ir.DataType.BOOL)  # shapes and indices, which decide what follows

@@ -15,8 +15,7 @@ import onnx_ir as ir
 from edge_vit.graph import stream_steps, walk
 from edge_vit.graph.sites import Block, find_blocks
 
-Use = tuple[ir.Node, int]
-"""A node, and which of its inputs is meant."""
+Use = tuple[ir.Node, int]  # a node, and which of its inputs is meant
 
 Gains = tuple[ir.Value, ...]
 """Constants per channel between what is written and the stream, such as LayerScale."""

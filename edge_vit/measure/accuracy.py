@@ -41,8 +41,7 @@ Save = Callable[[tuple[PartialAccuracy, ...]], None]
 NO_IMAGES = CalibrationImages()
 
 SECONDS_BETWEEN_SAVES = 10.0
-NUM_WORST = 12
-"""Disagreements that a report shows."""
+NUM_WORST = 12  # disagreements that a report shows
 
 
 def evaluate(

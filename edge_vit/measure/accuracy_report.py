@@ -26,8 +26,7 @@ from edge_vit.tasks import task_named
 from edge_vit.tasks.measures import MeasureValue
 from edge_vit.tasks.numerics import BoolArray, IntArray
 
-NUM_BINS = 15
-"""Of the expected calibration error, as Guo et al. 2017 (arXiv 1706.04599) have them."""
+NUM_BINS = 15  # of the expected calibration error, as Guo et al. 2017 (arXiv 1706.04599) have them
 
 Triples = tuple[tuple[int, int, int], ...]
 

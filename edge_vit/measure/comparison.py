@@ -22,11 +22,9 @@ from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.maps.pictures import to_png
 from edge_vit.tasks.numerics import FloatArray, IntArray, activate, cosine, in_top_k
 
-_THUMBNAIL_PIXELS = 128
-"""Longest side of a thumbnail."""
+_THUMBNAIL_PIXELS = 128  # longest side of a thumbnail
 
-_DRAWN_PIXELS = 256
-"""Longest side of a picture in which predictions are drawn."""
+_DRAWN_PIXELS = 256  # longest side of a picture in which predictions are drawn
 
 _WIDE_PIXELS, _NUM_COLOURS = 584, 128
 """Longest side of pictures that stand side by side in one, and how many colours they have."""

@@ -30,8 +30,7 @@ SCENARIOS = {
 }
 """How runs follow each other, and the label that a report gives it."""
 
-NUM_TIMED_IMAGES = 8
-"""Different inputs that the rounds go through; more would only cost memory."""
+NUM_TIMED_IMAGES = 8  # different inputs that the rounds go through; more would only cost memory
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,7 @@ def worst_of(kept: Iterable[Kept], size: int) -> tuple[Kept, ...]:
     return tuple(sorted(kept, key=lambda entry: entry.rank)[:size])
 
 
-PARTIAL_FORMAT = 4
-"""What this version reads and writes. Parts of other formats are evaluated again."""
+PARTIAL_FORMAT = 4  # what this version reads and writes. Parts of other formats are evaluated again
 
 
 @dataclass(frozen=True)

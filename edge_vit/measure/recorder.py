@@ -21,8 +21,7 @@ from edge_vit.runtime.cpu import Throttling, cpu_quota, read_throttling
 from edge_vit.runtime.session import LatencySplit, Session
 from edge_vit.spec import Precision
 
-MAX_SAMPLES = 100_000
-"""Runs whose own time a report keeps; its histogram counts all."""
+MAX_SAMPLES = 100_000  # runs whose own time a report keeps; its histogram counts all
 
 PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 _BEYOND = 10  # runs that have to be slower than a percentile before it is said

@@ -15,20 +15,17 @@ from edge_vit.printable import one_line
 from edge_vit.spec import Activation, TaskName
 from edge_vit.tasks import task_named
 
-MIN_IMAGES = 10
-"""Different pictures below which nothing is judged, whatever the limits."""
+MIN_IMAGES = 10  # different pictures below which nothing is judged, whatever the limits
 MIN_KAPPA = 0.2
 """Share of the way from chance to perfect that a reference has to be surely above. Cohen's kappa up
 to it is "slight" (Landis and Koch 1977, Biometrics 33, 159), and what random weights reach."""
 MAX_OVERCONFIDENCE = 0.5
 """By how much a mean score may exceed the accuracy; a network that fits its data is far below."""
-MAX_CONFLICTING = 0.05
-"""Share of the different pictures that may come with several labels."""
+MAX_CONFLICTING = 0.05  # share of the different pictures that may come with several labels
 
 _CONSTANT = 1e-5  # share of an output's length below which a difference is rounding
 
-Confusion = Mapping[tuple[int, int], int]
-"""(true class, predicted class) -> images."""
+Confusion = Mapping[tuple[int, int], int]  # (true class, predicted class) -> images
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,7 @@ Difference = Literal["slower", "faster", "no difference"]
 TOLERANCE = 0.01
 """Two runs of the same thing differ by this much on a quiet machine: less is no difference."""
 
-MAX_ROUNDS = 10_000_000
-"""Where asking for more rounds gives up."""
+MAX_ROUNDS = 10_000_000  # where asking for more rounds gives up
 
 _P99_SHARE = 0.01  # of the runs may be slower than the 99th percentile
 _NUM_BLOCKS = 10
@@ -147,8 +146,7 @@ def _blocks(random: np.random.Generator, count: int, num_blocks: int) -> Indices
     length = max(1, count // num_blocks)
     starts = random.integers(count, size=(_AT_A_TIME, -(-count // length), 1))
     indices = (starts + np.arange(length)) % count
-    resamples: Indices = indices.reshape(_AT_A_TIME, -1)[:, :count]
-    return resamples
+    return indices.reshape(_AT_A_TIME, -1)[:, :count]
 
 
 def judge_speed(

@@ -21,8 +21,7 @@ from edge_vit.values import from_json, json_file, parse_json
 
 ERROR = 0.05
 """Chance that a model which loses more than the limit passes at any look, on any backend."""
-FIRST_LOOK = 0.8
-"""Share of `ERROR` that the first look spends."""
+FIRST_LOOK = 0.8  # share of `ERROR` that the first look spends
 NEXT_LOOK = 0.2
 """What each further look spends, as a share of what the one before spent: 4 + 0.8 + 0.16 + ... is
 5 %."""
@@ -47,8 +46,7 @@ class Trust:
     times: float = CONFIDENCE
 
 
-ALONE = Trust()
-"""One look at one thing."""
+ALONE = Trust()  # one look at one thing
 
 
 def error_of_look(look: int) -> float:

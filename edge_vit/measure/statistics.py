@@ -14,8 +14,7 @@ from typing import NamedTuple
 from edge_vit.tasks.measures import Z_TWO_SIDED
 
 CONFIDENCE = 0.95
-MAX_IMAGES = 10_000_000
-"""Where the search for enough images gives up."""
+MAX_IMAGES = 10_000_000  # where the search for enough images gives up
 
 _MAX_TERMS = 100_000
 _TINY = 1e-300

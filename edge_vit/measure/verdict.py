@@ -24,8 +24,7 @@ from edge_vit.measure.spending import Trust, error_of_look, judge_together
 from edge_vit.measure.statistics import CONFIDENCE
 from edge_vit.spec import Precision
 
-Place = tuple[str, Precision]
-"""Backend and precision: what one session runs."""
+Place = tuple[str, Precision]  # backend and precision: what one session runs
 
 Gates = Mapping[Place, tuple[Gate, ...]]
 

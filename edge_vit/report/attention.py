@@ -17,8 +17,7 @@ from edge_vit.report.grids import Grid
 from edge_vit.report.wording import MISSING, number, percent
 from edge_vit.tasks.maps.pictures import to_png
 
-SIDE = 224
-"""Pixels of a picture's longer side on the page; smaller images are enlarged to it."""
+SIDE = 224  # pixels of a picture's longer side on the page; smaller images are enlarged to it
 
 _HEAT = np.array(
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)]

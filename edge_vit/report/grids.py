@@ -35,8 +35,7 @@ from edge_vit.tasks.measures import Measure, MeasureValue
 
 Row = tuple[str, ...]
 
-TOO_FEW = "n/a"
-"""Stands for a percentile that fewer than ten runs lie beyond."""
+TOO_FEW = "n/a"  # stands for a percentile that fewer than ten runs lie beyond
 
 
 @dataclass(frozen=True)

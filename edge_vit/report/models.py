@@ -25,8 +25,7 @@ NOTE = (
     "proven, not the accuracy of trained weights."
 )
 
-_FEW_ARE_WORSE = 3.0
-"""Decibels between all images and the median one from which both are shown."""
+_FEW_ARE_WORSE = 3.0  # decibels between all images and the median one from which both are shown
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from edge_vit.report.svg import PURPOSE, Figure, block_axes, draw_plot, format_c
 from edge_vit.report.wording import MISSING, count, number, percent, significant
 from edge_vit.spec.table import CalibrationTable, SiteScales, sqnr_of
 
-HIGH_CREST = 50
-"""Above it INT8 levels are mostly spent on outliers."""
+HIGH_CREST = 50  # above it INT8 levels are mostly spent on outliers
 
 Sites = tuple[NamedSite, ...]
 

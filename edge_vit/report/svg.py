@@ -49,8 +49,7 @@ _SETTINGS = {
     "lines.linewidth": 1.6,
 }
 
-Painter = Callable[[Any], None]
-"""Draws into a matplotlib figure."""
+Painter = Callable[[Any], None]  # draws into a matplotlib figure
 
 WIDTH = 840  # of every plot, in pixels of the page
 

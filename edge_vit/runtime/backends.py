@@ -64,8 +64,7 @@ BACKENDS: Registry[Backend] = Registry(
 """By the name that users type; other distributions add theirs by entry points, which name a
 `Backend`, of the group `edge_vit.backends`."""
 
-EVERYWHERE = "ort"
-"""The backend of `auto` where nothing faster is installed."""
+EVERYWHERE = "ort"  # the backend of `auto` where nothing faster is installed
 
 _DEV = Path("/dev")
 _GPU_NODES = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg")

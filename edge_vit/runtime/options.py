@@ -14,11 +14,9 @@ from edge_vit.errors import SpecError
 from edge_vit.runtime.cpu import cpu_quota
 from edge_vit.values import settle
 
-Provider = Literal["cpu", "cuda"]
-"""Of ONNX Runtime."""
+Provider = Literal["cpu", "cuda"]  # of ONNX Runtime
 
-Fallback = Literal["none", "cpu"]
-"""What takes over where a GPU backend cannot run a model."""
+Fallback = Literal["none", "cpu"]  # what takes over where a GPU backend cannot run a model
 
 Memory = Literal["auto", "copy", "mapped"]
 """How a tensor gets to the GPU and back: copied between pinned and GPU memory; or read and written
@@ -28,8 +26,7 @@ Wait = Literal["block", "spin"]
 """How a thread waits for the GPU: asleep, or polling, which is some microseconds quicker and takes
 a core."""
 
-DEGRADED_STATUS = 6
-"""Exit status of a command that did its work on a fallback."""
+DEGRADED_STATUS = 6  # exit status of a command that did its work on a fallback
 
 _LOG = logging.getLogger(__name__)
 _COLLECTED: ContextVar[list[str] | None] = ContextVar("degraded", default=None)

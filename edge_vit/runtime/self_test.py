@@ -21,8 +21,7 @@ MARGIN = 3.0
 """How many times as far off an image may be as it was when the graph was written: another machine
 rounds other values up, and the error of one image moves by that."""
 
-MAX_LIMIT = 1.0
-"""Another model is off by about 1.4."""
+MAX_LIMIT = 1.0  # another model is off by about 1.4
 
 
 @dataclass(frozen=True)

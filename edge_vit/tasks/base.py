@@ -30,14 +30,12 @@ from edge_vit.tasks.numerics import (
 )
 from edge_vit.tasks.prediction import Prediction
 
-Outputs = Mapping[str, FloatArray]
-"""Outputs by name, a row for each image."""
+Outputs = Mapping[str, FloatArray]  # outputs by name, a row for each image
 
 Run = Callable[[Rows], Outputs]
 """A model: images or samples, (count, ...), to its outputs, a row for each."""
 
-Size = tuple[int, int]
-"""(height, width) of an image in its own pixels."""
+Size = tuple[int, int]  # (height, width) of an image in its own pixels
 
 
 Order = Sequence[int] | None

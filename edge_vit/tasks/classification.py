@@ -178,8 +178,7 @@ class MultiLabel(NamedTask):
     def labels_on(self, spec: ModelSpec, outputs: Outputs) -> BoolArray:
         """Return which labels are on, (rows, labels)."""
         assert spec.threshold is not None
-        on: BoolArray = self.probabilities(spec, outputs) >= spec.threshold
-        return on
+        return self.probabilities(spec, outputs) >= spec.threshold
 
     def of_names(
         self,

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from edge_vit.errors import ArtifactError, SpecError
 
-Entry = Mapping[str, Any]
-"""An image or an annotation, as the file has it."""
+Entry = Mapping[str, Any]  # an image or an annotation, as the file has it
 
 _WHAT = {
     "segments_info": "panoptic segments, with their PNG files",
@@ -43,8 +42,7 @@ Make = Callable[[Entry, Sequence[Entry], Categories], Annotated]
 """(image, its annotations, categories) -> what the file says of it."""
 
 
-KeyOf = Callable[[str], str]
-"""What tells two names of classes apart."""
+KeyOf = Callable[[str], str]  # what tells two names of classes apart
 
 
 def read_annotations(

@@ -7,8 +7,7 @@ from edge_vit.tasks.maps.measures import AGAINST_REFERENCE, loss_measure
 from edge_vit.tasks.maps.task import MIN_CORRELATION, MapTask
 from edge_vit.tasks.measures import divergence
 
-LOST = "correlation_lost"
-"""1 - correlation: what the gate bounds."""
+LOST = "correlation_lost"  # 1 - correlation: what the gate bounds
 
 
 class Dense(MapTask):

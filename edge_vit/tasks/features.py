@@ -11,10 +11,8 @@ from edge_vit.tasks.measures import Measure
 from edge_vit.tasks.numerics import Float64Array, FloatArray, IntArray, cosine
 from edge_vit.tasks.prediction import FeaturesPrediction, Prediction
 
-MIN_COSINE = 0.999
-"""Least cosine between two feature vectors that count as the same prediction."""
-MIN_ROUGH_COSINE = 0.99
-"""The same where a precision is compared in the field."""
+MIN_COSINE = 0.999  # least cosine between two feature vectors that count as the same prediction
+MIN_ROUGH_COSINE = 0.99  # the same where a precision is compared in the field
 
 
 def _cosine(spec: ModelSpec, reference: Outputs, candidate: Outputs) -> Float64Array:

@@ -79,10 +79,7 @@ class _Table:
         each = np.stack([average_precision(*column, weights) for column in columns])
         known = ~np.isnan(each)
         total = np.where(known, each, 0).sum(axis=0)
-        mean: Float64Array = np.where(
-            known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan
-        )
-        return mean
+        return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def average_precision(scores: Float64Array, truth: Any, weights: IntArray) -> Float64Array:
@@ -101,8 +98,7 @@ def average_precision(scores: Float64Array, truth: Any, weights: IntArray) -> Fl
     precision = positives.cumsum(axis=1)[:, last] / np.maximum(counts.cumsum(axis=1)[:, last], 1)
     total = positives.sum(axis=1)
     gained = (positives * precision).sum(axis=1)
-    found: Float64Array = np.where(total > 0, gained / np.maximum(total, 1), np.nan)
-    return found
+    return np.where(total > 0, gained / np.maximum(total, 1), np.nan)
 
 
 MEASURES = summed({MAP: "mean average precision", MAP_DROP: "mAP lost"}, records, summarize)

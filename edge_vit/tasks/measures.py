@@ -10,8 +10,7 @@ from typing import Any, Literal
 from edge_vit.spec import ModelSpec
 from edge_vit.tasks.numerics import Float64Array, FloatArray
 
-Z_TWO_SIDED = 1.959963984540054
-"""Normal quantile at 0.975, for a two-sided 95 % interval."""
+Z_TWO_SIDED = 1.959963984540054  # normal quantile at 0.975, for a two-sided 95 % interval
 
 Compare = Callable[[ModelSpec, Mapping[str, FloatArray], Mapping[str, FloatArray]], Any]
 """(spec, reference, candidate) -> a number for each image, NaN where there is none, (rows,)."""

@@ -50,8 +50,7 @@ def log_softmax(logits: FloatArray) -> Float64Array:
 
 def log_sigmoid(logits: FloatArray) -> Float64Array:
     """Return the logarithm of the logistic function of each of `logits`, finite for finite ones."""
-    found: Float64Array = -np.logaddexp(0, -np.asarray(logits, np.float64))
-    return found
+    return -np.logaddexp(0, -np.asarray(logits, np.float64))
 
 
 def activate(activation: Activation, outputs: FloatArray) -> Float64Array:
@@ -138,10 +137,9 @@ def relative_energy(reference: FloatArray, candidate: FloatArray) -> Float64Arra
     wide = np.asarray(reference, np.float64)
     noise = np.square(np.asarray(candidate, np.float64) - wide).sum(axis=axes)
     signal = np.square(wide).sum(axis=axes)
-    found: Float64Array = np.where(
+    return np.where(
         noise == 0, 0.0, np.divide(noise, signal, out=np.full(len(wide), np.inf), where=signal > 0)
     )
-    return found
 
 
 def in_top_k(logits: FloatArray, labels: IntArray, k: int) -> BoolArray:

@@ -36,8 +36,7 @@ class Regression(Task):
     def above(self, spec: ModelSpec, outputs: Outputs) -> BoolArray:
         """Return which scores reach the threshold, (rows, scores)."""
         assert spec.threshold is not None
-        above: BoolArray = np.asarray(self.values(spec, outputs)) >= spec.threshold
-        return above
+        return np.asarray(self.values(spec, outputs)) >= spec.threshold
 
     def predict(
         self, spec: ModelSpec, outputs: Outputs, image: str, size: Size, top: int

@@ -33,11 +33,9 @@ Int64Array = npt.NDArray[np.int64]
 MAX_DATASET_BYTES = 8 * 2**30
 """Largest size of a data set in memory, all images at the model's size."""
 
-DIGITS_HELD_OUT = 600
-"""Of scikit-learn's 1,797 digits."""
+DIGITS_HELD_OUT = 600  # of scikit-learn's 1,797 digits
 
-FOLDER_HELD_OUT_SHARE = 0.2
-"""Of a folder that has no ``val`` or ``test`` of its own."""
+FOLDER_HELD_OUT_SHARE = 0.2  # of a folder that has no ``val`` or ``test`` of its own
 
 _HALF = (0.5, 0.5, 0.5)
 _TIMEOUT_S, _CHUNK_BYTES = 30, 1 << 20
@@ -140,10 +138,7 @@ def load_digits(image_size: int = 32, seed: int = 0) -> Dataset:
 
 
 def load_cifar(path: Path, image_size: int = 32) -> Dataset:
-    """Return CIFAR from its files or archive at `path`: 50,000 images to train on, 10,000 held out.
-
-    Nothing is extracted to the disk.
-    """
+    """Return CIFAR at `path`, never extracted: 50,000 images to train on, 10,000 held out."""
     try:
         train, test = (read_cifar(path, of_training=of_training) for of_training in (True, False))
     except ImageError as error:

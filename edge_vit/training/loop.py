@@ -19,8 +19,7 @@ from edge_vit.training.vit import VisionTransformer
 
 MAX_ROTATION_DEG = 10.0
 MAX_SCALING = 0.1
-MAX_SHIFT = 0.08
-"""Of the image's side."""
+MAX_SHIFT = 0.08  # of the image's side
 
 _EVAL_BATCH_SIZE = 256
 

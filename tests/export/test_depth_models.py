@@ -16,7 +16,7 @@ from edge_vit.data.preprocess import preprocess
 from edge_vit.export.export import export_model
 from edge_vit.export.reference import normalise
 from edge_vit.export.sources import SourceRequest, open_source
-from edge_vit.export.sources.huggingface_depth import fix_neck
+from edge_vit.export.sources.huggingface_maps import fix_neck
 from edge_vit.graph.exact import open_graph
 from edge_vit.tasks import task_of
 

@@ -15,8 +15,7 @@ from edge_vit.errors import SpecError
 from edge_vit.plugins import import_target
 
 DEFAULT_TIMEOUT_S = 5.0
-Forms = Mapping[str, tuple[str, str]]
-"""By option: the pattern of its values, and the same in words."""
+Forms = Mapping[str, tuple[str, str]]  # by option: the pattern of its values, and the same in words
 
 POSITIVE = (r"0*[1-9]\d*", "N, at least 1")
 OPTION_FORMS: Forms = {

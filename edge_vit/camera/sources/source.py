@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from edge_vit.camera.values import CaptureClock, SourceFormat
 from edge_vit.data.preprocess import UInt8Array
 
-PLAUSIBLE_NS = 10 * 10**9
-"""A driver's stamp that is older than this, or ahead, is of another clock."""
+PLAUSIBLE_NS = 10 * 10**9  # a driver's stamp that is older than this, or ahead, is of another clock
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,10 +41,7 @@ def refuse_misfit(
     image_size: tuple[int, int] | None = None,
     hints: Iterable[str] = (),
 ) -> None:
-    """Check that `fit` can be loaded into `module` as it is.
-
-    `image_size` and `hints` are those of `Misfit.refuse`.
-    """
+    """Refuse a `fit` that `module` cannot take; the rest is that of `Misfit.refuse`."""
     where = stored.where
     if not fit.is_complete and any(".lora_" in name for name in stored.entries):
         raise ArtifactError(

@@ -16,8 +16,7 @@ _COUNTER = "num_batches_tracked"
 """How batch norms call a count of training steps, which older files do not have."""
 
 _MAX_LISTED = 8
-_MAX_PREFIX = 9
-"""Tokens before the patches, class and registers, are fewer."""
+_MAX_PREFIX = 9  # tokens before the patches, class and registers, are fewer
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ Grid = tuple[int, int]
 
 _MIN_PATCHES = 16
 _MAX_ASPECT = 16
-_ALIKE = 0.8
-"""Neighbours of trained ViTs lie at 0.2 to 0.7 of the distance of any two patches."""
+_ALIKE = 0.8  # neighbours of trained ViTs lie at 0.2 to 0.7 of the distance of any two patches
 _MARGIN = 0.03
 
 

@@ -65,8 +65,7 @@ _KINDS = {
 }
 
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-"""First number of a file that `torch.save` wrote before torch 1.6."""
+_MAGIC = 0x1950A86A20F9469CFC6C  # first number of a file that `torch.save` wrote before torch 1.6
 
 _PICKLE = "data.pkl"
 

@@ -20,8 +20,7 @@ from edge_vit.graph.walk import Array, array_shape, dims_of, is_constant, operan
 from edge_vit.spec import Activation
 from edge_vit.tasks.numerics import FloatArray, activate, log_sigmoid, log_softmax
 
-MARGIN = 1e-3
-"""Largest distance from 0 and 1 of the bounds that a model clips its probabilities to."""
+MARGIN = 1e-3  # largest distance from 0 and 1 of the bounds that a model clips its probabilities to
 
 _MAX_NODES = 16
 _LAYERS = frozenset({"MatMul", "Gemm", "Conv", "LayerNormalization", "Gather"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,8 +25,7 @@ class Probe:
 
     def __init__(self, proto: onnx.ModelProto, weights: Weights, batch: int) -> None:
         """`proto`, whose inputs besides its own are the `weights`, may leave its batch open."""
-        self._proto, self._weights, self._batch = onnx.ModelProto(), weights, batch
-        self._proto.CopyFrom(proto)
+        self._proto, self._weights, self._batch = copy.deepcopy(proto), weights, batch
         for value in self._proto.graph.input:
             if value.name not in weights:
                 first = value.type.tensor_type.shape.dim[0]
@@ -37,8 +37,7 @@ class Probe:
         if all(value.name in self._inferred for value in values):
             return {value: self._inferred[value.name or ""] for value in values}
         names = {value: f"shape_of/{value.name}" for value in values}
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._proto)
+        proto = copy.deepcopy(self._proto)
         for value, name in names.items():
             proto.graph.node.append(onnx.helper.make_node("Shape", [value.name or ""], [name]))
         found = self._run(expose(proto, names.values(), only=True), list(names.values()))

@@ -44,8 +44,7 @@ _TARGETS = {"hf": "FOLDER_OR_NAME", "python": "package.module:factory", "onnx": 
 """What follows a scheme, where it is not a name."""
 
 
-_WITH_TEXT = ("hf",)
-"""Schemes of ours whose models may have a text tower."""
+_WITH_TEXT = ("hf",)  # schemes of ours whose models may have a text tower
 
 
 def open_source(request: SourceRequest) -> Source:

@@ -25,8 +25,16 @@ from edge_vit.export.sources.huggingface_auto import (
     explain_refusal,
     find_family,
 )
-from edge_vit.export.sources.huggingface_depth import DEPTHS, choose_map_class, fix_neck
 from edge_vit.export.sources.huggingface_images import read_preprocess
+from edge_vit.export.sources.huggingface_maps import (
+    DEPTHS,
+    OWN_ATTENTION,
+    SEGMENTERS,
+    choose_map_class,
+    choose_segmenter,
+    fix_neck,
+    usual_size,
+)
 from edge_vit.export.sources.huggingface_models import (
     DETECTORS,
     Choice,
@@ -37,12 +45,6 @@ from edge_vit.export.sources.huggingface_models import (
     choose_pair,
     fix_grid,
     is_pair,
-)
-from edge_vit.export.sources.huggingface_segmentation import (
-    OWN_ATTENTION,
-    SEGMENTERS,
-    choose_segmenter,
-    usual_size,
 )
 from edge_vit.export.sources.huggingface_text import make_zero_shot
 from edge_vit.export.sources.libraries import hub_access, no_pretrained, quiet

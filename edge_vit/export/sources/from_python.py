@@ -57,18 +57,16 @@ def open_python(request: SourceRequest) -> TorchSource:
             request, module, name=factory_name, inputs=inputs, sampling=sampling, weights=weights
         )
     own = getattr(made, "preprocess", None) or getattr(module, "preprocess", None)
-    is_own = isinstance(own, PreprocessSpec)
+    preprocess = request.refine(own) if isinstance(own, PreprocessSpec) else None
     source = torch_source(
         request,
         module,
         name=factory_name,
         task=task_of_head(request.num_classes),
-        preprocess=request.refine(own)
-        if isinstance(own, PreprocessSpec)
-        else request.whole_preprocess(),
+        preprocess=preprocess or request.whole_preprocess(),
         weights=weights,
     )
-    if not is_own and task_named(source.task).gives_map:
+    if preprocess is None and task_named(source.task).gives_map:
         source = replace(source, preprocess=whole_image(request, source.preprocess))
     return source
 

@@ -267,8 +267,7 @@ class ImageTower(Wrapper):
 
 def embedding_in(output: Any) -> Tensor:
     """Return the embedding in what a tower returns: before transformers 5 it is the tensor."""
-    embedding: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-    return embedding
+    return output if isinstance(output, Tensor) else output.pooler_output
 
 
 class Outputs(Wrapper):

@@ -19,8 +19,7 @@ from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import first_line
 from edge_vit.spec import BakedText
 
-TextTower = Callable[[Sequence[str]], Tensor]
-"""Texts -> their embeddings, (texts, channels)."""
+TextTower = Callable[[Sequence[str]], Tensor]  # texts -> their embeddings, (texts, channels)
 
 _TEXTS_AT_ONCE = 64
 

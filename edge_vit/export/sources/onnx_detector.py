@@ -9,11 +9,11 @@ is cut in front of the post-processing: at those values that decode to what the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edge_vit.errors import SpecError
@@ -183,8 +183,7 @@ def run_once(
     model: ModelProto, sizes: ValueInfoProto | None, names: Sequence[str] = ()
 ) -> Mapping[str, FloatArray]:
     """Return what the graph gives for a noisy image, and its values `names`."""
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
+    whole = copy.deepcopy(model)
     image = whole.graph.input[0].type.tensor_type
     batch, *rest = [dim.dim_value for dim in image.shape.dim]
     random = np.random.default_rng(0)

@@ -90,8 +90,6 @@ def open_engine_session(
     )
 
 
-open_trt = partial(open_engine_session, "trt")
-"""Opener of the backend ``trt``."""
+open_trt = partial(open_engine_session, "trt")  # opener of the backend ``trt``
 
-open_rtx = partial(open_engine_session, "rtx")
-"""Opener of the backend ``rtx``."""
+open_rtx = partial(open_engine_session, "rtx")  # opener of the backend ``rtx``

@@ -17,8 +17,7 @@ from edge_vit.tasks.numerics import Float64Array, IntArray
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve numbers, in the order of its own summary; each from 0 to 1."""
 
-AP_DROP = "AP_drop"
-"""The reference's AP less the candidate's, both over the same images."""
+AP_DROP = "AP_drop"  # the reference's AP less the candidate's, both over the same images
 
 Record = Mapping[str, Any]
 """One image: ``dt`` rows (class, score, x1, y1, x2, y2), ``gt`` rows (class, x1, y1, x2, y2, area,

@@ -11,17 +11,13 @@ from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.detection.decoding import BOXES, probabilities
 from edge_vit.tasks.numerics import BoolArray, Float64Array, FloatArray, IntArray
 
-MIN_IOU = 0.5
-"""Least IoU of two boxes that can be the same object."""
+MIN_IOU = 0.5  # least IoU of two boxes that can be the same object
 
-VISIBLE = 0.05
-"""Least probability of a query that a threshold in use may show."""
+VISIBLE = 0.05  # least probability of a query that a threshold in use may show
 
-_SAME_QUERY = 1e-3
-"""Largest difference, as a share of the largest output, of a query from itself."""
+_SAME_QUERY = 1e-3  # largest difference, as a share of the largest output, of a query from itself
 
-_OTHER_QUERIES = 0.02
-"""Most of an image's queries that may be others, one at least."""
+_OTHER_QUERIES = 0.02  # most of an image's queries that may be others, one at least
 
 
 def match(overlaps: Float64Array, is_same: BoolArray) -> list[tuple[int, int, float]]:

@@ -13,8 +13,7 @@ from edge_vit.tasks.detection.matched import pair_measures
 from edge_vit.tasks.detection.truth import Objects
 from edge_vit.tasks.measures import summed
 
-MOST_FOUND = 100
-"""Objects of an image that COCO's evaluation looks at, the best ones."""
+MOST_FOUND = 100  # objects of an image that COCO's evaluation looks at, the best ones
 
 
 def records(spec: ModelSpec, outputs: Outputs, truth: Sequence[Any]) -> list[Any]:

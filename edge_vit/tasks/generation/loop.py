@@ -18,11 +18,9 @@ from edge_vit.tasks.numerics import FloatArray
 LATENTS, TIMESTEPS, LABELS = "latents", "timesteps", "labels"
 """Inputs of a denoiser: what it sees, how noisy that is, and the class that is wanted."""
 
-TOKENS = "tokens"
-"""Input of a decoder whose latents are indices of a codebook."""
+TOKENS = "tokens"  # input of a decoder whose latents are indices of a codebook
 
-Run = Callable[[Rows], Outputs]
-"""Samples, (count,), to the outputs of a model, a row for each."""
+Run = Callable[[Rows], Outputs]  # samples, (count,), to the outputs of a model, a row for each
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,8 +70,7 @@ def signal_shares(spec: SamplingSpec) -> Float64Array:
     if spec.beta_schedule == "squaredcos_cap_v2":
         bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - bar[1:] / bar[:-1], _MAX_BETA)
-    shares: Float64Array = np.cumprod(1.0 - betas, dtype=np.float64)
-    return shares
+    return np.cumprod(1.0 - betas, dtype=np.float64)
 
 
 def _ddim_steps(spec: SamplingSpec) -> tuple[Step, ...]:
@@ -105,5 +104,4 @@ def _flow_steps(spec: SamplingSpec) -> tuple[Step, ...]:
 
 
 def _shifted(levels: Float64Array, shift: float) -> Float64Array:
-    shifted: Float64Array = shift * levels / (1 + (shift - 1) * levels)
-    return shifted
+    return shift * levels / (1 + (shift - 1) * levels)

@@ -42,8 +42,7 @@ def principal_colours(values: FloatArray) -> Float64Array:
     chosen = vectors[:, ::-1][:, :3]
     chosen = np.pad(chosen, ((0, 0), (0, 3 - chosen.shape[1])))
     largest = np.take_along_axis(chosen, np.abs(chosen).argmax(axis=0)[None], axis=0)
-    directions: Float64Array = chosen * np.where(largest < 0, -1.0, 1.0)
-    return directions
+    return chosen * np.where(largest < 0, -1.0, 1.0)
 
 
 def _centred(values: FloatArray) -> Float64Array:

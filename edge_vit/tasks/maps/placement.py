@@ -74,8 +74,7 @@ class Placed:
     @property
     def seen(self) -> BoolArray:
         """Which pixels the model saw, (height, width): a crop leaves some out."""
-        both: BoolArray = self._rows.is_seen[:, None] & self._columns.is_seen[None]
-        return both
+        return self._rows.is_seen[:, None] & self._columns.is_seen[None]
 
     def whole(self, values: FloatArray) -> FloatArray:
         """Return `values`, (..., rows, columns), as float32 (..., height, width)."""
@@ -156,5 +155,4 @@ def _cubic(distance: Float64Array) -> Float64Array:
     """Return the weight of a cell at `distance` (Keys 1981), which is 0 to 2."""
     near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
     far = _CUBIC * (((distance - 5) * distance + 8) * distance - 4)
-    weights: Float64Array = np.where(distance <= 1, near, far)
-    return weights
+    return np.where(distance <= 1, near, far)

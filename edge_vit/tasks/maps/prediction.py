@@ -127,8 +127,7 @@ class Shading:
         """Return `values` (channels, rows, columns) as (colours, rows, columns)."""
         if self.directions is None:
             return values
-        found: FloatArray = np.tensordot(self.directions.T, values, 1)
-        return found
+        return np.tensordot(self.directions.T, values, 1)
 
 
 def _coarse(values: FloatArray) -> list[list[float]]:

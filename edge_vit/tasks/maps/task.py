@@ -16,10 +16,8 @@ from edge_vit.tasks.maps.prediction import MapPrediction, Shading
 from edge_vit.tasks.numerics import Float64Array, FloatArray, relative_rms
 from edge_vit.tasks.prediction import Prediction
 
-MIN_CORRELATION = 0.99
-"""Least correlation of two maps that count as the same prediction."""
-MIN_ROUGH_CORRELATION = 0.95
-"""The same where a precision is compared in the field."""
+MIN_CORRELATION = 0.99  # least correlation of two maps that count as the same prediction
+MIN_ROUGH_CORRELATION = 0.95  # the same where a precision is compared in the field
 
 
 class MapTask(Task):

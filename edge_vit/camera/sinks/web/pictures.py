@@ -19,8 +19,7 @@ BOUNDARY = "edge-vit-frame"
 _WAIT_S = 5.0
 _NONE = (-1, b"")
 
-Key = tuple[str, bool]
-"""A source, and whether its prediction is drawn on the picture."""
+Key = tuple[str, bool]  # a source, and whether its prediction is drawn on the picture
 
 
 class Pictures:
