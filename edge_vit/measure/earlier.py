@@ -103,7 +103,7 @@ def _judge(
     if outcome == "undecided" and isinstance(now, LatencyReport):
         needed = rounds_needed(bounds, limit, now.iterations)
         sentence += f"; {how_many_runs(needed, ' in both')}"
-    return gate_of(now, name, limit, f"{sentence}.", outcome, found.value, bounds, runs=needed)
+    return gate_of(now, name, limit, f"{sentence}.", outcome, found.value, bounds, needed)
 
 
 def latency_change(then: LatencyReport, now: LatencyReport) -> Found:

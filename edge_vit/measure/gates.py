@@ -46,16 +46,15 @@ def gate_of(
     outcome: Outcome = "undecided",
     value: float | None = None,
     bounds: tuple[float | None, float | None] = (None, None),
-    *,
-    images: int | None = None,
-    runs: int | None = None,
+    needed: int | None = None,
     confidence: float = CONFIDENCE,
 ) -> Gate:
-    """Return the gate `name` of `report`; `images` and `runs` are how many would decide it."""
+    """Return the gate `name` of `report`; `needed` is how many images or runs would decide it."""
+    is_timed = isinstance(report, LatencyReport)
     return Gate(
         *(name, report.precision, outcome, limit, value, *bounds, sentence),
-        images_needed=images,
-        runs_needed=runs,
+        images_needed=None if is_timed else needed,
+        runs_needed=needed if is_timed else None,
         backend=report.backend,
         confidence=confidence,
     )
@@ -114,10 +113,9 @@ def judge_agreement(report: AccuracyReport, min_agreement: float, trust: Trust =
             f"{what}, at most {most:.2f} % with 95 % confidence, where {min_agreement:g} are "
             "wanted."
         )
+    within = (least, most)
     return gate_of(
-        *(report, "min-agreement", min_agreement, sentence, outcome, value, (least, most)),
-        images=needed,
-        confidence=trust.now,
+        report, "min-agreement", min_agreement, sentence, outcome, value, within, needed, trust.now
     )
 
 
@@ -174,9 +172,7 @@ def judge_scores(
         decides = f"about {needed:,} images would decide" if needed else "too close"
     sentence = _say(what, outcome, bounds, max_error, decides, " %")
     return gate_of(
-        *(report, "max-error", max_error, sentence, outcome, value, bounds),
-        images=needed,
-        confidence=trust.now,
+        report, "max-error", max_error, sentence, outcome, value, bounds, needed, trust.now
     )
 
 
@@ -233,11 +229,7 @@ def _judge_drop(report: AccuracyReport, limit: float, trust: Trust) -> Gate:
         at_most = "at most" if drop >= 0 else "a drop of at most"
         most = max(0.0, found.high)  # a bound below zero says that there is none
         sentence = f"{what}, {at_most} {most:.2f} with 95 % confidence ({limit:g} allowed)."
-    return gate_of(
-        *(report, "max-drop", limit, sentence, outcome, drop, found),
-        images=needed,
-        confidence=trust.now,
-    )
+    return gate_of(report, "max-drop", limit, sentence, outcome, drop, found, needed, trust.now)
 
 
 def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust) -> Gate:
@@ -268,7 +260,7 @@ def _judge_measure(report: AccuracyReport, name: str, limit: float, trust: Trust
         f"{most} with 95 % confidence, {limit:g} allowed.{why}"
     )
     return gate_of(
-        *(report, "max-drop", limit, sentence, outcome, drop, (low, high)), confidence=trust.now
+        report, "max-drop", limit, sentence, outcome, drop, (low, high), confidence=trust.now
     )
 
 
@@ -298,11 +290,7 @@ def _judge_disagreement(report: AccuracyReport, limit: float, trust: Trust) -> G
         if outcome == "undecided":
             needed = images_needed(lambda n: bounds(n, trust.next), limit, share, count)
         sentence = _say(what, outcome, found, limit, _how_many(needed), " %", known)
-    return gate_of(
-        *(report, "max-drop", limit, sentence, outcome, share, found),
-        images=needed,
-        confidence=trust.now,
-    )
+    return gate_of(report, "max-drop", limit, sentence, outcome, share, found, needed, trust.now)
 
 
 def _say(

@@ -194,9 +194,7 @@ def judge_speed(
     else:
         sentence = f"It is only {times} the speed of {name} ({wanted}; {medians})."
     return gate_of(
-        *(report, "min-speedup", min_speedup, sentence, outcome, speedup, interval),
-        runs=needed,
-        confidence=confidence,
+        report, "min-speedup", min_speedup, sentence, outcome, speedup, interval, needed, confidence
     )
 
 
@@ -227,11 +225,9 @@ def judge_p99(report: LatencyReport, max_p99_ms: float, confidence: float = CONF
             f"{what}, which leaves open whether p99 is below: it can be anything from "
             f"{100 * low:.2f} to {100 * high:.2f} % of all; {how_many_runs(needed)}."
         )
-    both = (known.low_ms, known.high_ms) if known else (None, None)
+    p99, both = report.latency_ms.p99, (known.low_ms, known.high_ms) if known else (None, None)
     return gate_of(
-        *(report, "max-p99-ms", max_p99_ms, sentence, outcome, report.latency_ms.p99, both),
-        runs=needed,
-        confidence=confidence,
+        report, "max-p99-ms", max_p99_ms, sentence, outcome, p99, both, needed, confidence
     )
 
 
