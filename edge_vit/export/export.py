@@ -47,21 +47,17 @@ _MAX_GOLDEN_PIXELS = 2_000_000  # larger ones are kept as the model sees them, n
 class Exported:
     """An exported model, before it is written."""
 
-    fp32: bytes
-    """The canonical graph, as its file in the bundle."""
+    fp32: bytes  # the canonical graph, as its file in the bundle
     spec: ModelSpec
-    record: ExportRecord
-    """How it was made and proven."""
+    record: ExportRecord  # how it was made and proven
     images: npt.NDArray[np.uint8]
     """(5, height, width, 3), clips (5, frames, ...): what it was proven on, preprocessed."""
-    outputs: npt.NDArray[np.float32]
-    """(5, ...): the graph's first output for each."""
+    outputs: npt.NDArray[np.float32]  # (5, ...): the graph's first output for each
     decoded: tuple[npt.NDArray[np.uint8], ...]
     """The same images or clips as they came, of any size; empty where sample photographs served."""
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """The graph's other outputs by name."""
-    weights: Path | None = None
-    """Their file, where the graph does not hold them."""
+    weights: Path | None = None  # their file, where the graph does not hold them
     spill: Spill = field(default_factory=Spill, repr=False, compare=False)
     """The folder of that file."""
 

@@ -48,8 +48,7 @@ class TruthFiles:
 
     folders: tuple[str, ...]  # names that such a folder may have
     suffixes: tuple[str, ...]  # of its files, in lower case
-    # (path, (height, width) of the image) -> what is true of it
-    read: Callable[[Path, Size], Any]
+    read: Callable[[Path, Size], Any]  # (path, (height, width) of the image) -> what is true of it
     # (some of the files) -> how they are read, where a user has to know it
     describe: Callable[[Sequence[Path]], str] = lambda paths: ""
     # (COCO annotation file, what tells names apart) -> what it says of each image, by file name
@@ -78,8 +77,7 @@ class Task(ABC):
     num_word_columns: int = 2  # how many of all columns, the image's included, hold words
     # What model libraries call it, such as Hugging Face's problem_type
     aliases: tuple[str, ...] = ()
-    # Turns outputs into probabilities by default
-    default_activation: Activation = "none"
+    default_activation: Activation = "none"  # turns outputs into probabilities by default
     default_threshold: float = 0.0  # from which something is on or positive
     # Whether outputs stand for probabilities of classes or labels
     gives_probabilities: bool = False
@@ -87,8 +85,7 @@ class Task(ABC):
     has_classes: bool = False  # whether one class of several is right: then labels make accuracies
     has_labels: bool = True  # whether outputs have names
     has_head: bool = True  # whether the model ends in a head; without one it gives features
-    # Whether an image's class folder has to do with its output
-    reads_class_folders: bool = False
+    reads_class_folders: bool = False  # whether an image's class folder has to do with its output
     has_label_sets: bool = False  # whether any number of labels is true of an image
     takes_images: bool = True  # whether inputs are images, or samples of inputs by name
     has_direction: bool = True  # whether the cosine of two outputs is a measure
@@ -103,8 +100,7 @@ class Task(ABC):
     # Name of the measure that the gate bounds, in shares lost; empty where images lost and gained
     # by their labels are, or else other predictions
     loss_measure: str = ""
-    # The same where that has no value, since there is no truth
-    unlabelled_loss: str = ""
+    unlabelled_loss: str = ""  # the same where that has no value, since there is no truth
     # The accuracy gate that is asked by default, and again of an earlier report
     gate: str = "max-drop"
     # Names of the folders beside ``images`` that hold a file with the truth of each image

@@ -67,9 +67,6 @@ def make_logger(trt: Any, complaints: Complaints) -> Any:
     error, warning = int(severities.ERROR), int(severities.WARNING)
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # a class of an untyped package
-        def __init__(self) -> None:
-            super().__init__()
-
         def log(self, severity: Any, message: str) -> None:
             level = int(severity)  # smaller is worse
             if level <= warning:
@@ -131,9 +128,6 @@ def make_monitor(trt: Any, phases: Phases) -> Any:
     """Return a progress monitor of the package `trt` for `phases`; it has to outlive the build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             phases.start(phase_name, parent_phase, num_steps)
 
