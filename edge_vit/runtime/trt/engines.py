@@ -42,6 +42,7 @@ def find_engine(
     backend: TrtBackend,
     *,
     builder: build.Builder | None = None,
+    options: EngineOptions | None = None,
     may_build: bool = True,
     trusts: bool = False,
     batch_size: int = 1,
@@ -51,18 +52,18 @@ def find_engine(
 
     One that fits and does not load all the same is built anew; where none may be built it is an
     ArtifactError. An engine that was not built here is taken with `trusts`, and trusted from then
-    on. Any options will do, and a new one gets those of the first that is stale. Engines that take
-    `batch_size` images come first, the one tuned closest to it before others.
+    on. Without `options` one of any will do, and a new one gets those of the first that is stale.
+    Engines that take `batch_size` images come first, the one tuned closest to it before others.
     """
     builder = builder or build.find_builder(backend)
     fixed = bundle.spec.static_batch
-    known = EngineOptions(None if fixed else (batch_size,) * 3)
+    known = options or EngineOptions(None if fixed else (batch_size,) * 3)
     wanted = identify(bundle, precision, builder, known)
     reasons: list[str] = []
     is_broken = False
     found = _candidates(bundle, precision, backend)
     for engine in sorted(found, key=lambda engine: _distance(engine, batch_size)):
-        reason = _unfit(engine, wanted, ignores_options=True, trusts=trusts)
+        reason = _unfit(engine, wanted, ignores_options=options is None, trusts=trusts)
         if reason is None:
             try:
                 if builder.hardware.is_here and not build.was_loaded(
@@ -74,7 +75,7 @@ def find_engine(
                 raise  # another engine would want as much
             except BackendError as error:
                 reason, is_broken = str(error), True
-        if not reasons:
+        if options is None and not reasons:
             known = engine.sidecar.identity.options  # it is to be replaced by its like
             if fixed:
                 known = dataclasses.replace(known, batches=None)
