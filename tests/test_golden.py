@@ -97,6 +97,10 @@ TABLE_7 = dataclasses.replace(
         "block0/fc2": dataclasses.replace(TABLE_6.sites["block0/fc2"], kept_channels=(1, 17)),
     },
 )
+TABLE_8 = dataclasses.replace(
+    TABLE_7,
+    forecast=Forecast(16, 33.5, 27.25, "all steps", {"largest values": 25.5}, 35.0, 31.5, 35.25),
+)
 SPEC_1 = ModelSpec(
     name="vit_small_patch16_224",
     source="timm:vit_small_patch16_224",
@@ -205,6 +209,10 @@ def test_table_of_format_7_is_read():
     assert CalibrationTable.from_bytes(read("table.format7.json")) == TABLE_7
 
 
+def test_table_of_format_8_is_read():
+    assert CalibrationTable.from_bytes(read("table.format8.json")) == TABLE_8
+
+
 def test_reports_of_every_format_are_read():
     assert read_json(GOLDEN / "report.format1.json") == REPORT_1
     assert read_json(GOLDEN / "report.format2.json") == REPORT_2
@@ -221,7 +229,7 @@ def test_the_newest_report_has_every_field_filled():
 
 
 WRITTEN = {
-    "table.format7.json": TABLE_7,
+    "table.format8.json": TABLE_8,
     "export.format2.json": RECORD_2,
     "report.format5.json": REPORT_5,
 }

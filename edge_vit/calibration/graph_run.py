@@ -42,7 +42,10 @@ from edge_vit.spec.table import (
 _FEWEST_OTHERS = 4  # images beside the golden ones, so that these can be left out
 
 SHARE_HELD_OUT = 4  # one image in so many, at most
-_MOST_HELD_OUT = 32  # what a forecast rests on
+_MOST_HELD_OUT = 32  # a forecast rests on these and as many that shaped the plan
+
+_LIKELY_FP16 = "FP16 alone is likely the precision for this model"
+_UNDECIDED = "That is undecided: more images to calibrate on say it more exactly"
 
 _SHOWN = 0.25
 """Share of what layers in FP16 are to gain that the images held out have to show, on average."""
@@ -62,7 +65,8 @@ class GraphRun:
     threads: int | None  # of ONNX Runtime; None for all cores
     progress: Progress  # told about each step
     seen: Observation  # what calibration saw of it
-    # its outputs for the images held out; empty where the recipe asks for none
+    # its outputs for the images held out and some that shape the plan; empty where the recipe asks
+    # for none
     exact: Sequence[Outputs]
 
     @classmethod
@@ -94,8 +98,11 @@ class GraphRun:
         )
         for note in say_diversity(seen):
             progress.note(note)
-        outputs = run_outputs(model, spec, seen.held_out, threads)
-        exact = list(outputs) if recipe.search_tokens else []
+        tried = (*seen.held_out, *seen.shaping[:_MOST_HELD_OUT])
+        exact = list[Outputs]()
+        if recipe.search_tokens:
+            with progress.step(f"running fp32 on {len(tried)} of them to compare with"):
+                exact += run_outputs(model, spec, tried, threads)
         return cls(model, spec, recipe, digest, threads, progress, seen, exact)
 
     def rotated(self, model: onnx.ModelProto, sites: Collection[str]) -> GraphRun:
@@ -113,7 +120,7 @@ class GraphRun:
     def settle(self) -> CalibrationTable:
         """Return the table of the graph."""
         model, spec, seen, recipe = self.model, self.spec, self.seen, self.recipe
-        asked = self.exact[: _count_asked(recipe, spec)]
+        asked = self.exact[: min(len(seen.held_out), _count_asked(recipe, spec))]
         found = search_plans(
             model,
             spec,
@@ -182,8 +189,8 @@ class _Judge:
         if best.name != FINISHED:
             finished = next(c for c in ranked if c.name == FINISHED)
             progress.note(
-                f"{best.name} comes to {best.error.sqnr:.1f} dB on {len(self.exact)} images held "
-                f"out, all steps together to {finished.error.sqnr:.1f} dB: the former is kept"
+                f"{best.name} comes to {best.error.sqnr:.1f} dB on images held out, all steps "
+                f"together to {finished.error.sqnr:.1f} dB: the former is kept"
             )
         chosen, error = plans[best.name], best.error
         work = {  # over all images: where windows merge, layers take different counts of tokens
@@ -196,28 +203,31 @@ class _Judge:
         errors = {n: e * error.mean / total if total else 0.0 for n, e in self.errors.items()}
         curve = rank_fallback(errors, work, recipe.max_fallback)
         in_half, error = self._keep_worthy(chosen, curve, error, progress)
-        for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
-            if round(error.foreseen, 1) >= recipe.min_sqnr:
-                break
-            more = choose_fallback(curve, best.error.foreseen, wanted, recipe.max_fallback)
-            if len(more) > len(in_half):
-                in_half = more
-                error = self._measure(self._table(chosen, in_half))
-        if round(error.foreseen, 1) < recipe.min_sqnr:
-            progress.note(
-                f"INT8 comes to {error.foreseen:.1f} dB on images held out, below "
-                f"the {recipe.min_sqnr:g} dB wanted, even with {len(in_half)} of its layers in "
-                "FP16. FP16 alone is likely the precision for this model; edgevit verify decides"
-            )
-        others = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}
-        forecast = Forecast(
-            len(self.exact), error.foreseen, sqnr_of(error.worst), best.name, others, error.sqnr
-        )
-        by_image = tuple(map(sqnr_of, error.by_image))
-        proof = Int8Proof(len(by_image), error.sqnr, by_image, "held-out images")
-        if said := str(proof) if proof.is_collapsed else note_unforeseen(proof, error.foreseen):
-            progress.note(said)
         table = self._table(chosen, in_half)
+        every = self._with_shaping(table, error, progress)
+        for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
+            if round(every.foreseen[1], 1) >= recipe.min_sqnr:
+                break
+            more = choose_fallback(curve, best.error.foreseen[1], wanted, recipe.max_fallback)
+            if len(more) > len(in_half):
+                in_half, table = more, self._table(chosen, more)
+                error = self._measure(table)
+                every = self._with_shaping(table, error, progress)
+        sqnr, low, high = every.foreseen
+        others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
+        count = len(self.seen.held_out)
+        forecast = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
+        if round(low, 1) < recipe.min_sqnr:
+            is_below = round(sqnr, 1) < recipe.min_sqnr
+            progress.note(
+                f"INT8 is foreseen at {forecast}, {'' if is_below else 'which may be '}below "
+                f"the {recipe.min_sqnr:g} dB wanted, even with {len(in_half)} of its layers in "
+                f"FP16. {_LIKELY_FP16 if is_below else _UNDECIDED}; edgevit verify decides"
+            )
+        by_image = tuple(map(sqnr_of, every.by_image))
+        proof = Int8Proof(len(by_image), every.sqnr, by_image, "calibration images")
+        if said := str(proof) if proof.is_collapsed else note_unforeseen(proof, sqnr):
+            progress.note(said)
         if beside := [name for name, site in table.sites.items() if site.kept_channels]:
             progress.note(
                 f"{len(beside)} of {len(table.sites)} layers keep channels in floating point: "
@@ -225,6 +235,17 @@ class _Judge:
             )
         table = table.with_levels(table.levels)
         return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
+
+    def _with_shaping(
+        self, table: CalibrationTable, error: OutputError, progress: Progress
+    ) -> OutputError:
+        """Return `error`, of the images held out, and that of some which shaped the plan."""
+        model, spec, exact = self.model, self.spec, self.exact[len(self.seen.held_out) :]
+        if not exact:
+            return error
+        images = self.seen.shaping[: len(exact)]
+        with progress.step(f"measuring the plan on {len(images)} images that shaped it"):
+            return error.beside(measure_table(model, spec, table, images, exact, self.threads))
 
     def _keep_worthy(
         self,
@@ -248,8 +269,7 @@ class _Judge:
                 stay = "stay" if len(chosen) > 1 else "stays"
                 progress.note(
                     f"{', '.join(chosen)} {stay} in FP16: {share:.1%} of the layers' multiply-adds "
-                    f"for {new.sqnr:.1f} dB in place of {error.sqnr:.1f} on {len(self.exact)} "
-                    "images held out"
+                    f"for {new.sqnr:.1f} dB in place of {error.sqnr:.1f} on images held out"
                 )
                 return chosen, new
             chosen = chosen[: len(chosen) // 2]
@@ -279,7 +299,8 @@ class _Judge:
 
     def _measure(self, table: CalibrationTable, most: float = math.inf) -> OutputError:
         images = self.seen.held_out
-        return measure_table(self.model, self.spec, table, images, self.exact, self.threads, most)
+        exact = self.exact[: len(images)]
+        return measure_table(self.model, self.spec, table, images, exact, self.threads, most)
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all

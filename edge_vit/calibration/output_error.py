@@ -22,6 +22,10 @@ BROKEN = 1e6
 
 _MOST_VALUES = 1 << 20
 
+_STANDARD_ERRORS = (1.0, 4.0, 0.0)
+"""How many of them above the mean a forecast is, and the ends of the interval that held the truth
+of 8 plans in 10 (docs/adr/0029-a-plan-never-loses.md)."""
+
 Outputs = Mapping[str, Array]
 """One image's outputs by name."""
 
@@ -38,13 +42,8 @@ class OutputError:
         cls, exact: Sequence[Outputs], got: Sequence[Outputs], spec: ModelSpec | None = None
     ) -> OutputError:
         """Return how far `got` is from `exact`, image by image, over the outputs of `exact`."""
-        noise, signal = [], []
-        for wanted, mine in zip(exact, got, strict=True):
-            if spec is not None:
-                wanted, mine = task_of(spec).aligned(spec, _as_row(wanted), _as_row(mine))
-            noise.append([_energy(mine[name] - value) for name, value in wanted.items()])
-            signal.append([_energy(value) for value in wanted.values()])
-        return cls(np.array(noise), np.array(signal))
+        found = [_energies(*pair, spec) for pair in zip(exact, got, strict=True)]
+        return cls(*map(np.array, zip(*found, strict=True)))
 
     @classmethod
     def until(
@@ -55,14 +54,12 @@ class OutputError:
         No more than those are taken from `got`.
         """
         total = cls.of(exact, exact, spec).signal.sum(axis=0)
-        noise, signal = [], []
-        for wanted, mine in zip(exact, got, strict=False):
-            here = cls.of([wanted], [mine], spec)
-            noise.append(here.noise[0])
-            signal.append(here.signal[0])
-            if _relative(np.sum(noise, axis=0), total) > most:
+        found = list[tuple[list[float], list[float]]]()
+        for pair in zip(exact, got, strict=False):
+            found.append(_energies(*pair, spec))
+            if _relative(np.sum([noise for noise, _ in found], axis=0), total) > most:
                 break
-        return cls(np.array(noise), np.array(signal))
+        return cls(*map(np.array, zip(*found, strict=True)))
 
     @property
     def mean(self) -> float:
@@ -92,19 +89,25 @@ class OutputError:
         images = zip(self.by_image, other.by_image, strict=True)
         return statistics.fmean(sqnr_of(mine) - sqnr_of(theirs) for mine, theirs in images)
 
+    def beside(self, other: OutputError) -> OutputError:
+        """Return these images and those of `other`."""
+        both = (self.noise, other.noise), (self.signal, other.signal)
+        return OutputError(*map(np.concatenate, both))
+
     @property
-    def foreseen(self) -> float:
-        """In dB, what other images may show: two standard errors of `mean` worse than these.
+    def foreseen(self) -> tuple[float, float, float]:
+        """In dB, what other images may show, and the interval of it: from where, to where.
 
         Errors of images differ by tens of times. The few that are off most are rarely among a
         handful, so that a handful's mean promises more than a thousand keep.
         """
         means = self.signal.mean(axis=0)
         shares = self.noise[:, means > 0] / means[means > 0]
-        if len(shares) < 2 or not shares.size or not np.isfinite(shares).all():
-            return self.sqnr
-        spread = float(shares.mean(axis=1).std(ddof=1)) / math.sqrt(len(shares))
-        return sqnr_of(min(BROKEN, self.mean + 2 * spread))
+        if len(shares) < 2 or not shares.size or not np.isfinite(shares).all() or not self.mean:
+            return (self.sqnr,) * 3
+        spread = float(shares.mean(axis=1).std(ddof=1)) / math.sqrt(len(shares)) / self.mean
+        found, low, high = (self.mean * math.exp(t * spread) for t in _STANDARD_ERRORS)
+        return sqnr_of(min(BROKEN, found)), sqnr_of(min(BROKEN, low)), sqnr_of(high)
 
 
 def run_outputs(
@@ -140,8 +143,15 @@ def _thin(value: Array) -> Array:
     return kept
 
 
-def _as_row(outputs: Outputs) -> Outputs:
-    return {name: value[None] for name, value in outputs.items()}
+def _energies(
+    wanted: Outputs, got: Outputs, spec: ModelSpec | None
+) -> tuple[list[float], list[float]]:
+    """Return one image's energies of the error and of the exact output, by output."""
+    if spec is not None:
+        rows = ({name: value[None] for name, value in each.items()} for each in (wanted, got))
+        wanted, got = task_of(spec).aligned(spec, *rows)
+    errors = [_energy(got[name] - value) for name, value in wanted.items()]
+    return errors, list(map(_energy, wanted.values()))
 
 
 def _energy(values: Array) -> float:

@@ -97,6 +97,8 @@ def command(
             raise
     table = calibrated.read_table()
     echo(f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images")
+    if (forecast := table.forecast) is not None:
+        echo(f"SQNR of INT8 foreseen: {forecast}; worst image {forecast.worst:.1f} dB")
     _LOG.info("Next, write the graphs from it: edgevit quantize %s", bundle)
 
 

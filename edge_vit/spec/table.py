@@ -18,10 +18,10 @@ from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats import Precision, find_format
 from edge_vit.values import from_json, parse_json, to_json
 
-TABLE_FORMAT = 7
+TABLE_FORMAT = 8
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
 signatures of images, 4 neither rounded weights nor a measured forecast, 5 no
-`min_worth` and no `measured`, 6 no `kept_channels`."""
+`min_worth` and no `measured`, 6 no `kept_channels`, 7 no interval of the forecast."""
 
 RangeMethod = Literal["minmax", "percentile"]
 StepName = Literal["shift", "range", "bias"]
@@ -198,19 +198,27 @@ class FallbackPoint:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Accuracy of INT8 by the table, end to end, on images that had no part in it."""
+    """Accuracy of INT8 by the table, end to end."""
 
-    num_images: int
-    # Of the model's output in dB, as other images may show it: what was measured, less what so few
-    # images leave open.
+    num_images: int  # that were held out
+    # Of the model's output in dB, as other images may show it: what was measured on these and as
+    # many that had, less what so few leave open.
     sqnr: float
     worst: float  # of the image that is off most, in dB
     plan: str  # which of the plans that were compared this is
     # SQNR of the other plans, in dB, every layer in INT8; of some of the images, where a plan could
     # not win any more.
     others: Mapping[str, float] = field(default_factory=dict)
-    # Over all of them, in dB; None in tables of earlier versions.
+    # Over those held out, in dB; None in tables of earlier versions.
     measured: float | None = None
+    # The interval that `sqnr` may lie in, in dB; None in tables of earlier versions.
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        """Return the forecast and its interval."""
+        interval = "" if self.low is None else f" ({self.low:.1f} to {self.high:.1f})"
+        return f"{self.sqnr:.1f} dB{interval}"
 
 
 @dataclass(frozen=True)

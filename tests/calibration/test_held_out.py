@@ -98,16 +98,35 @@ def test_a_chain_of_near_ones_is_a_group():
     assert groups == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_few_images_foresee_less_than_they_show():
-    """What they leave open is taken off; a thousand leave nothing open."""
-    noise = np.random.default_rng(0).lognormal(0, 1, (4000, 1)) / 1000
-    whole = OutputError(noise, np.ones_like(noise))
-    assert whole.foreseen == pytest.approx(whole.sqnr, abs=0.3)
-    few = [OutputError(noise[i : i + 16], np.ones((16, 1))) for i in range(0, 4000, 16)]
-    assert all(each.foreseen < each.sqnr for each in few)
-    kept_promise = np.mean([each.foreseen < whole.sqnr + 0.5 for each in few])
-    assert kept_promise > 0.9
-    assert np.mean([each.sqnr < whole.sqnr + 0.5 for each in few]) < 0.8
+def test_a_forecast_holds_for_images_that_differ_by_tens_of_times():
+    noise = np.random.default_rng(0).lognormal(0, 1, (6400, 1)) / 1000
+    whole, ones = OutputError(noise, np.ones_like(noise)), np.ones((64, 1))
+    assert whole.foreseen == pytest.approx((whole.sqnr,) * 3, abs=0.3)
+    few = [OutputError(noise[i : i + 64], ones) for i in range(0, 6400, 64)]
+    assert np.mean([abs(each.foreseen[0] - whole.sqnr) < 2 for each in few]) > 0.9
+    assert np.mean([each.foreseen[1] < whole.sqnr + 0.1 for each in few]) > 0.9
+    for each in few:
+        found, low, high = each.foreseen
+        assert low < found < high == pytest.approx(each.sqnr)
+
+
+def test_a_forecast_knows_the_images_of_both_halves():
+    """The one that is off most decides, whichever half it is in."""
+    good, ones = np.full((4, 2), 1e-4), np.ones((4, 2))
+    bad = np.concatenate([good[:3], good[:1] * 100])
+    both = OutputError(good, ones).beside(OutputError(bad, ones))
+    assert both.mean == pytest.approx(np.mean([*good, *bad]))
+    assert both.worst == pytest.approx(0.01)
+    other = OutputError(bad, ones).beside(OutputError(good, ones))
+    assert both.foreseen == pytest.approx(other.foreseen)
+    assert both.foreseen[1] < 20 < both.foreseen[2]
+
+
+def test_one_image_or_none_that_is_finite_leaves_no_interval():
+    one = OutputError(np.array([[1e-3]]), np.array([[1.0]]))
+    assert one.foreseen == (one.sqnr,) * 3
+    broken = OutputError(np.array([[1e-3], [np.nan]]), np.ones((2, 1)))
+    assert broken.foreseen == (broken.sqnr,) * 3 == pytest.approx((-60.0,) * 3)
 
 
 def test_of_large_maps_a_share_of_the_cells_tells_the_error():

@@ -155,6 +155,8 @@ def test_the_forecast_is_what_other_images_show(vit):
     measured = sqnr_db(run_onnx(vit.model, images), run_onnx(write_qdq(vit.model, table), images))
     assert table.forecast.num_images == 16
     assert table.sqnr == table.forecast.sqnr == pytest.approx(measured, abs=1.5)
+    chance = 0.5  # what 48 images leave open
+    assert table.forecast.low - chance < measured < table.forecast.high + chance
     assert table.forecast.worst <= table.sqnr
 
 
@@ -347,3 +349,13 @@ def test_accuracy_that_fallback_cannot_reach_is_said(vit):
     (note,) = [note for note in said.notes if "wanted" in note]
     assert "below the 90 dB wanted" in note
     assert "FP16 alone is likely the precision for this model; edgevit verify decides" in note
+
+
+def test_accuracy_that_the_interval_leaves_open_is_undecided(vit):
+    recipe, said = replace(BALANCED, max_fallback=0.0), Remembered()
+    forecast = vit.calibrate(IMAGES, replace(recipe, min_sqnr=0)).forecast
+    wanted = round((forecast.low + forecast.sqnr) / 2, 1)
+    assert vit.calibrate(IMAGES, replace(recipe, min_sqnr=wanted), said).forecast == forecast
+    (note,) = [note for note in said.notes if "wanted" in note]
+    assert f"foreseen at {forecast}, which may be below the {wanted:g} dB wanted" in note
+    assert "That is undecided" in note and "FP16 alone" not in note

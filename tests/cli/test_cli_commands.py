@@ -89,7 +89,12 @@ def test_export_replaces_a_bundle_with_force_only(edgevit, refused, made, bundle
 def test_calibrate_then_quantize(edgevit, bundle, calibration):
     result = edgevit("calibrate", bundle.path, "--calib", calibration, "--num-images", 5)
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{bundle.path / TABLE}: 8 layers, calibrated on 5 images\n"
+    forecast = Bundle.open(bundle.path).read_table().forecast
+    assert result.stdout == (
+        f"{bundle.path / TABLE}: 8 layers, calibrated on 5 images\n"
+        f"SQNR of INT8 foreseen: {forecast}; worst image {forecast.worst:.1f} dB\n"
+    )
+    assert f"({forecast.low:.1f} to {forecast.high:.1f})" in result.stdout
     assert f"edgevit quantize {bundle.path}" in result.stderr
     assert Bundle.open(bundle.path).precisions == ("fp32",)
     result = edgevit("quantize", bundle.path)

@@ -141,12 +141,12 @@ def test_photographs_that_nobody_calibrated_on_are_no_reason_to_doubt_the_foreca
 
 @pytest.mark.uncounted
 @pytest.mark.parametrize("noise", [0.1, math.inf])
-def test_a_collapse_on_held_out_images_is_said_by_calibration(vit, monkeypatch, noise):
+def test_a_collapse_on_calibration_images_is_said(vit, monkeypatch, noise):
     error, said = OutputError(np.full((8, 1), noise), np.ones((8, 1))), Remembered()
     monkeypatch.setattr("edge_vit.calibration.graph_run.measure_table", lambda *args: error)
     table = vit.calibrate(random_images(32), RECIPES["balanced"], said)
     assert table.sqnr == min(error.sqnr, 10.0)
-    (note,) = [note for note in said.notes if "held-out images" in note]
+    (note,) = [note for note in said.notes if "16 calibration images" in note]
     assert "too little to predict as fp32 does" in note
 
 
