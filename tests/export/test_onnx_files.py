@@ -164,9 +164,18 @@ def leave_shapes_out(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def write_any_batch_as_minus_one(model: onnx.ModelProto) -> onnx.ModelProto:
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    return model
+
+
 @pytest.mark.parametrize(
     "change",
-    [take_channels_last, take_double, cast_weights_like_activations, leave_shapes_out],
+    [
+        *(take_channels_last, take_double, cast_weights_like_activations, leave_shapes_out),
+        write_any_batch_as_minus_one,
+    ],
 )
 def test_what_other_exporters_write_gives_the_same(source, tmp_path, change):
     plain = export_file(export_legacy(source, 17), tmp_path)

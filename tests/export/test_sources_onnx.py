@@ -70,6 +70,8 @@ def test_edge_vits_own_input_needs_no_mean_and_std(tmp_path):
     assert source.is_contract
     assert source.preprocess.image_size == (8, 8)
     assert (source.preprocess.mean, source.preprocess.std) == ((0, 0, 0), (1, 1, 1))
+    with pytest.raises(SpecError, match=r"--mean: .* by itself, leave it out"):
+        open_source(SourceRequest(f"onnx:{path}", **HALVES))
 
 
 def test_no_classes_say_features(tmp_path):

@@ -247,7 +247,7 @@ def _find_preprocess(
         )
     size = request.image_size or fixed
     if is_contract and size:
-        # The graph normalises by itself: to everything outside of it, nothing is left to do.
+        request.refuse_options("takes pixels and normalises them by itself", "mean", "std")
         clip = ClipSpec(frames) if frames is not None else None
         halves = PreprocessSpec(size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), clip=clip)
         return request.refine(halves)

@@ -101,6 +101,10 @@ def _note_shapes(model: ModelProto) -> None:
         if kind.elem_type and not kind.HasField("shape"):
             for name in ("batch", "channels", "height", "width"):
                 kind.shape.dim.add(dim_param=name)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:  # some converters' word for any
+                dim.Clear()
     if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
         return
     inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph.output
