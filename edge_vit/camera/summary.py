@@ -7,15 +7,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from edge_vit.camera.values import (
-    STAGES,
-    CameraPrediction,
-    CaptureClock,
-    Counts,
-    SinkStatus,
-    SourceStatus,
-    Stamps,
-)
+from edge_vit.camera import values
 from edge_vit.measure.histogram import Histogram, HistogramCounter
 from edge_vit.spec import Precision
 
@@ -51,24 +43,24 @@ class CameraSummary:
     seconds: float  # since the loop began
     fps: float  # predictions a second over that time, of all sources together
     recent_fps: float  # the same over the last seconds
-    sources: tuple[SourceStatus, ...]
-    sinks: tuple[SinkStatus, ...]
+    sources: tuple[values.SourceStatus, ...]
+    sinks: tuple[values.SinkStatus, ...]
     latency_ms: Percentiles  # from capture to prediction
     age_ms: Percentiles  # of the picture, when the model began with it
     interval_ms: Percentiles  # between two predictions of one source
     stage_ms: Mapping[str, Percentiles] = field(default_factory=dict)  # by `STAGES`
-    clocks: tuple[CaptureClock, ...] = ()  # that stamped the captures
+    clocks: tuple[values.CaptureClock, ...] = ()  # that stamped the captures
     degraded: str = ""  # why another session runs than the one that was asked for
     preprocessing: str = ""  # which backend makes the model's input, and why
     remark: str = ""  # what a reader of the predictions has to know of the session
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> values.Counts:
         """The frames of all sources together."""
         total: Counter[str] = Counter()
         for source in self.sources:
             total.update(asdict(source.counts))
-        return Counts(**total)
+        return values.Counts(**total)
 
 
 class LoopMetrics:
@@ -77,14 +69,14 @@ class LoopMetrics:
     def __init__(self, start_ns: int) -> None:
         self.start_ns = start_ns
         self._lock = threading.Lock()
-        names = ("latency", "age", "interval", *STAGES)
+        names = ("latency", "age", "interval", *values.STAGES)
         self._counters = {name: HistogramCounter() for name in names}
-        self._clocks: set[CaptureClock] = set()
+        self._clocks: set[values.CaptureClock] = set()
         self._num_predictions = 0
         self._last_ns: dict[str, int] = {}  # source -> its last prediction
         self._seconds: deque[tuple[int, int]] = deque(maxlen=_RECENT_SECONDS + 1)
 
-    def add(self, source: str, stamps: Stamps) -> None:
+    def add(self, source: str, stamps: values.Stamps) -> None:
         """Count one predicted frame of `source`."""
         second = stamps.predicted_ns // 10**9
         latencies = {"latency": stamps.latency_ms, "age": stamps.age_ms, **stamps.stage_ms()}
@@ -108,7 +100,7 @@ class LoopMetrics:
         return {name: percentiles_of(histogram) for name, histogram in histograms.items()}
 
     @property
-    def clocks(self) -> tuple[CaptureClock, ...]:
+    def clocks(self) -> tuple[values.CaptureClock, ...]:
         """What stamped the captures."""
         with self._lock:
             return tuple(sorted(self._clocks))
@@ -176,7 +168,7 @@ def summary_lines(summary: CameraSummary) -> list[str]:
     return lines
 
 
-def prediction_line(prediction: CameraPrediction) -> str:
+def prediction_line(prediction: values.CameraPrediction) -> str:
     """Return one line: what was seen, where and how late."""
     frame = prediction.frame
     what = prediction.shown.line + ("" if prediction.is_confident else " (unsure)")
@@ -185,7 +177,7 @@ def prediction_line(prediction: CameraPrediction) -> str:
     return f"{frame.source} #{frame.number}: {what}{latency}"
 
 
-def _source_line(source: SourceStatus) -> str:
+def _source_line(source: values.SourceStatus) -> str:
     given = source.format
     if given is None:
         return f"{source.name}: never opened. {source.last_error}".strip()

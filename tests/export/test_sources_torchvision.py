@@ -143,7 +143,7 @@ def test_a_failed_download_is_one_line(monkeypatch, empty_cache, error):
         assert digest == "c867db91"
         raise error
 
-    monkeypatch.setattr("edge_vit.export.sources.from_torchvision.is_reachable", lambda url: True)
+    monkeypatch.setattr("edge_vit.export.sources.libraries.is_reachable", lambda url: True)
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(EdgeVitError, match=r"no pretrained weights \(download failed: "):
         open_tiny()

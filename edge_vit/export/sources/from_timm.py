@@ -10,13 +10,7 @@ from typing import Any
 from torch import nn
 
 from edge_vit.errors import SpecError, did_you_mean
-from edge_vit.export.sources.libraries import (
-    hub_access,
-    make,
-    no_pretrained,
-    quiet,
-    refuse_other_head,
-)
+from edge_vit.export.sources import libraries
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.timm_folder import TimmFolder, find_timm_folder
 from edge_vit.export.sources.timm_weights import fill_timm
@@ -33,7 +27,7 @@ def open_timm(request: SourceRequest) -> TorchSource:
     if folder is not None:
         return open_timm_folder(request, folder)
     weights = ""
-    with quiet("timm", "huggingface_hub"):
+    with libraries.quiet("timm", "huggingface_hub"):
         config = _find_config(timm, request.target)
         if request.wants_pretrained:
             _refuse_new_head(request, config)
@@ -57,7 +51,7 @@ def open_timm_folder(request: SourceRequest, folder: TimmFolder) -> TorchSource:
     """Return the model in a folder that timm saved, with its own classes, labels, preprocessing."""
     timm = require("timm", "exporting a timm: model")
     config, weights = folder.pretrained_cfg, ""
-    with quiet("timm", "huggingface_hub"):
+    with libraries.quiet("timm", "huggingface_hub"):
         _find_config(timm, folder.architecture)
         own = folder.model_args
         module = _make(timm, request, folder.architecture, own, pretrained_cfg=dict(config))
@@ -116,28 +110,30 @@ def _make(
         arguments["img_size"] = request.image_size
     own = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg}
     try:
-        with hub_access() if pretrained else contextlib.nullcontext():
+        with libraries.hub_access() if pretrained else contextlib.nullcontext():
             try:
-                module: nn.Module = make("timm", timm.create_model, name, arguments, **own)
+                module: nn.Module = libraries.make(
+                    "timm", timm.create_model, name, arguments, **own
+                )
             except SpecError as error:
                 text = str(error)
                 if "unexpected keyword argument" not in text or "'img_size'" not in text:
                     raise
                 del arguments["img_size"]  # a model without positions, which runs at any size
-                module = make("timm", timm.create_model, name, arguments, **own)
+                module = libraries.make("timm", timm.create_model, name, arguments, **own)
     except OSError:
-        raise no_pretrained(request.address, "they could not be downloaded") from None
+        raise libraries.no_pretrained(request.address, "they could not be downloaded") from None
     return module
 
 
 def _refuse_new_head(request: SourceRequest, config: Mapping[str, Any]) -> None:
     """Refuse what timm would do silently: random weights where there are no others."""
     if not (config.get("url") or config.get("hf_hub_id") or config.get("file")):
-        raise no_pretrained(request.address, "timm has none for this model")
+        raise libraries.no_pretrained(request.address, "timm has none for this model")
     wanted = request.classes
     if wanted is None and isinstance(given := request.model_args.get("num_classes"), int):
         wanted = given
-    refuse_other_head(request.address, "timm", config["num_classes"], wanted)
+    libraries.refuse_other_head(request.address, "timm", config["num_classes"], wanted)
 
 
 def _read_preprocess(timm: ModuleType, module: Any) -> PreprocessSpec:

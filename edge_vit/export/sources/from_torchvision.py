@@ -16,13 +16,7 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError, did_you_mean
 from edge_vit.export.checkpoint import Fit, Misfit, choose_weights, load_fit, read_stored
-from edge_vit.export.sources.libraries import (
-    is_reachable,
-    make,
-    no_pretrained,
-    quiet,
-    refuse_other_head,
-)
+from edge_vit.export.sources import libraries
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.export.sources.values import TorchSource, first_line, torch_source
 from edge_vit.optional import require
@@ -36,7 +30,7 @@ def open_torchvision(request: SourceRequest) -> TorchSource:
     name = request.target.partition(".")[0]
     entry = _find_weights(library, request.target)
     preprocess = request.refine(_read_preprocess(request, entry.transforms()))
-    with quiet():
+    with libraries.quiet():
         module = _create(library, request, name, preprocess.image_size)
     weights = "" if request.random_weights else _load(library, request, module, entry)
     return torch_source(
@@ -94,7 +88,7 @@ def _create(
     promise = inspect.signature(builder, eval_str=True).return_annotation
     if promise is library.VisionTransformer:  # made for one image size
         arguments["image_size"] = replace(request, image_size=image_size).square_side()
-    module: Any = make("torchvision", library.get_model, name, arguments, weights=None)
+    module: Any = libraries.make("torchvision", library.get_model, name, arguments, weights=None)
     if not isinstance(module, library.VisionTransformer):
         if request.classes == 0:
             raise SpecError(f"--num-classes 0: edge-vit cannot take the head off {request.address}")
@@ -133,18 +127,20 @@ def _resize_positions(library: ModuleType, module: Any, fit: Fit) -> Fit:
 def _download(request: SourceRequest, entry: Any) -> Path:
     """Return the file with torchvision's own weights, from torch's cache where it is there."""
     own = len(entry.meta["categories"])
-    refuse_other_head(request.address, "torchvision", own, request.classes)
+    libraries.refuse_other_head(request.address, "torchvision", own, request.classes)
     address = urlsplit(entry.url)
     file_name = Path(address.path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / file_name
     if path.is_file():
         return path
-    if not is_reachable(entry.url):
-        raise no_pretrained(request.address, f"{address.netloc} cannot be reached")
+    if not libraries.is_reachable(entry.url):
+        raise libraries.no_pretrained(request.address, f"{address.netloc} cannot be reached")
     digest = re.search(r"-([0-9a-f]{8,})\.", file_name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(entry.url, str(path), digest[1] if digest else None)
     except (OSError, RuntimeError) as error:
-        raise no_pretrained(request.address, f"download failed: {first_line(error)}") from None
+        raise libraries.no_pretrained(
+            request.address, f"download failed: {first_line(error)}"
+        ) from None
     return path

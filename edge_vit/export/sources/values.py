@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from edge_vit.errors import SpecError
 from edge_vit.export.checkpoint import refuse_nonfinite
-from edge_vit.export.sources.map_outputs import (
-    MapModel,
-    MapOutput,
-    choose_map,
-    name_map,
-    warn_left_out,
-)
+from edge_vit.export.sources import map_outputs
 from edge_vit.export.sources.modules import plain_module
 from edge_vit.export.sources.request import SourceRequest
 from edge_vit.graph.large import Spill
@@ -342,7 +336,7 @@ def _take_output(module: nn.Module, output: object) -> tuple[nn.Module, tuple[st
 
 def _find_map(
     request: SourceRequest, module: nn.Module, output: object, image_size: tuple[int, int]
-) -> tuple[nn.Module, MapOutput] | None:
+) -> tuple[nn.Module, map_outputs.MapOutput] | None:
     """Return `module` so that it returns its map in a tuple, and what that is; None without one."""
     is_single = isinstance(output, Tensor)
     tensors = request.only({0: output} if is_single else _entries(output))
@@ -351,11 +345,13 @@ def _find_map(
         for key, each in tensors.items()
         if isinstance(each, Tensor) and each.is_floating_point()
     }
-    key = choose_map(request, shapes, image_size)
+    key = map_outputs.choose_map(request, shapes, image_size)
     if key is None:
         return None
-    warn_left_out(request, key, [other for other in shapes if other != key])
-    return MapModel(module, None if is_single else key), name_map(request, key, shapes[key])
+    map_outputs.warn_left_out(request, key, [other for other in shapes if other != key])
+    return map_outputs.MapModel(module, None if is_single else key), map_outputs.name_map(
+        request, key, shapes[key]
+    )
 
 
 def _tensors_in(
