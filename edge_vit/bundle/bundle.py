@@ -216,10 +216,7 @@ class Bundle:
         made_by: Mapping[str, str] | None = None,
         drop: tuple[str, ...] = (),
     ) -> Bundle:
-        """Return the bundle with `files` added and `drop` taken out, in one step.
-
-        See `Change.add` for the arguments and errors.
-        """
+        """Return the bundle with `files` added, see `Change.add`, and `drop` taken out, at once."""
         with self.change() as change:
             change.drop(*drop)
             change.add(files, parents=parents, made_by=made_by)

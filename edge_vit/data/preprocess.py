@@ -58,10 +58,7 @@ def _prepare(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:
 
 
 def digest(pixels: UInt8Array) -> str:
-    """Return the SHA-256 of shape and pixels of an image or a clip, as 64 hex digits.
-
-    Of a sample it is that of its fields' types and bytes.
-    """
+    """Return the SHA-256 of shape and pixels, or of a sample's fields, as 64 hex digits."""
     if is_sample(pixels):
         return hashlib.sha256(f"{pixels.dtype.descr}\n".encode() + pixels.tobytes()).hexdigest()
     check_pixels(pixels)

@@ -184,10 +184,7 @@ def _run(source: Source, run: RunModel, images: Images, name: str) -> tuple[Outp
 
 
 def _unlike(images: Images) -> Images:
-    """Return five images that are unlike the first of `images`, and unlike each other.
-
-    Samples differ so in their first field.
-    """
+    """Return five images, or samples by their first field, unlike the first and each other."""
     if is_sample(images):
         rows: Rows = np.repeat(images[:1], 5)
         first = rows[(rows.dtype.names or ())[0]]

@@ -16,10 +16,7 @@ _MIN_ELEMENTS = 256  # smaller constants, shapes among them, decide what shapes 
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model` whose large float32 initializers are inputs behind its own.
-
-    So are those that lie in a file.
-    """
+    """Return a copy of `model`; large float32 weights, in files too, are inputs behind its own."""
     graph = model.graph
     light = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
     light.opset_import.extend(model.opset_import)

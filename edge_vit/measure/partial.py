@@ -127,10 +127,7 @@ _HOW_TO_MAKE = "Parts come from: edgevit eval BUNDLE --data DIR --shard 1/4 -o F
 
 
 def read_partial(path: Path, what: str = "part", hint: str = _HOW_TO_MAKE) -> PartialAccuracy:
-    """Return the part, or the `what` of an evaluation, that was written to `path`.
-
-    An ArtifactError ends with the `hint`.
-    """
+    """Return the part, or the `what` of an evaluation, in `path`; errors end with `hint`."""
     try:
         data = parse_json(path.read_bytes())
         if not isinstance(data, dict) or data.get("format") != PARTIAL_FORMAT:

@@ -35,10 +35,7 @@ class Queries:
 
 
 def take_queries(request: SourceRequest, model: ModelProto) -> Queries | None:
-    """Return `model` with its queries and masks alone, or None where it has none.
-
-    It has none either where another task was stated.
-    """
+    """Return `model` with queries and masks alone; None without them, or for another task."""
     ranks = {
         output.name: len(output.type.tensor_type.shape.dim)
         for output in model.graph.output

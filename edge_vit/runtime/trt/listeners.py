@@ -59,10 +59,7 @@ def tidy(text: str) -> str:
 
 
 def make_logger(trt: Any, complaints: Complaints) -> Any:
-    """Return a logger of the TensorRT package `trt` that fills `complaints`.
-
-    It has to outlive everything that was made with it.
-    """
+    """Return a logger of `trt` that fills `complaints`, and has to outlive all made with it."""
     severities = trt.ILogger.Severity
     error, warning = int(severities.ERROR), int(severities.WARNING)
 
