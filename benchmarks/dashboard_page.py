@@ -6,7 +6,8 @@
 A source shows handwritten digits, the bundle classifies them, and headless Chromium opens the page
 on a desk and on a phone, by day and by night. The sensors are a folder like an Orin Nano's, whose
 numbers are made up: they show the page, not a machine. Writes `docs/images/dashboard*.png`
-and a file in `results/`.
+and a file in `results/`. With `--frames rooms/test/images --name dashboard-masks` another bundle is
+shown on the images or videos of a folder, in one picture.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,7 @@ from edge_vit.camera.sinks.web.dashboard import DashboardSink
 from edge_vit.camera.smoothing import ConfidenceFloor, Smoothing
 from edge_vit.camera.sources.source import Capture, SourceMaker
 from edge_vit.camera.values import SourceFormat
+from edge_vit.data.images import open_image_source
 from edge_vit.device import TelemetryReader
 from edge_vit.runtime import open_session
 from edge_vit.training.datasets import load_digits
@@ -67,32 +70,53 @@ new URL(one.name).origin + "/"))]"""
 NUM_SLOW, ROUNDS, SECONDS = 50, 4, 8.0
 
 
-class DigitsSource:
-    """Handwritten digits on a board, each for a while, wandering a little."""
+def digits() -> Iterator[Image.Image]:
+    """Yield handwritten digits on a board, each for a while, wandering a little."""
+    images = load_digits().test_images
+    order = np.random.default_rng(5).permutation(len(images))
+    for place in itertools.cycle(order):
+        digit = Image.fromarray(images[place])
+        big = digit.resize((HEIGHT, HEIGHT), Image.Resampling.BICUBIC)
+        for phase in range(FRAMES_PER_DIGIT):
+            turn = math.sin(phase / FRAMES_PER_DIGIT * math.tau)
+            frame = Image.new("RGB", (WIDTH, HEIGHT), digit.getpixel((0, 0)))
+            frame.paste(big, (round((WIDTH - HEIGHT) / 2 + 8 * turn), round(4 * turn)))
+            yield frame
 
-    def __init__(self) -> None:
-        images = load_digits().test_images
-        order = np.random.default_rng(5).permutation(len(images))
-        self._images = [Image.fromarray(images[i]) for i in order]
+
+def pictures(folder: Path, count: int) -> Iterator[Image.Image]:
+    """Yield the images below `folder`, each `count` times, and its videos, frame by frame."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".mp4"))
+    for path in itertools.cycle(np.random.default_rng(1).permutation(np.array(paths)).tolist()):
+        if path.suffix == ".mp4":
+            frames = [item.pixels for item in open_image_source(str(path), has_truth=False)]
+            every = [Image.fromarray(frame) for frame in frames]
+        else:
+            every = [Image.open(path).convert("RGB")] * count
+        for frame in every:
+            yield frame.resize((HEIGHT, HEIGHT), Image.Resampling.BICUBIC)
+
+
+class LiveSource:
+    """Frames of an iterator, each when it is due."""
+
+    def __init__(self, frames: Callable[[], Iterator[Image.Image]], rate: float) -> None:
+        self._frames, self._rate = frames(), rate
+        self._next = next(self._frames)
         self._stop, self._count, self._start = threading.Event(), 0, time.monotonic()
 
     def open(self) -> SourceFormat:
         """Return what it shows."""
-        return SourceFormat(WIDTH, HEIGHT, RATE, "made in RGB", "driver")
+        return SourceFormat(*self._next.size, self._rate, "made in RGB", "driver")
 
     def read(self) -> Capture | None:
         """Return the next frame when it is due; None once aborted."""
-        due = self._start + self._count / RATE
+        due = self._start + self._count / self._rate
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return None
-        place, phase = divmod(self._count, FRAMES_PER_DIGIT)
         self._count += 1
-        digit = self._images[place % len(self._images)]
-        turn = math.sin(phase / FRAMES_PER_DIGIT * math.tau)
-        frame = Image.new("RGB", (WIDTH, HEIGHT), digit.getpixel((0, 0)))
-        big = digit.resize((HEIGHT, HEIGHT), Image.Resampling.BICUBIC)
-        frame.paste(big, (round((WIDTH - HEIGHT) / 2 + 8 * turn), round(4 * turn)))
-        return Capture(np.asarray(frame), time.monotonic_ns(), "driver")
+        shown, self._next = self._next, next(self._frames)
+        return Capture(np.asarray(shown), time.monotonic_ns(), "driver")
 
     def abort(self) -> None:
         """Give no more."""
@@ -102,18 +126,26 @@ class DigitsSource:
         """Nothing to free."""
 
 
-def make_loop(bundle_path: Path, address: str, board: Path) -> tuple[CameraLoop, DashboardSink]:
-    """Return the camera loop over digits with a dashboard, sensors below `board`."""
+def make_loop(
+    bundle_path: Path,
+    address: str,
+    board: Path,
+    frames: Callable[[], Iterator[Image.Image]] = digits,
+    rate: float = RATE,
+) -> tuple[CameraLoop, DashboardSink]:
+    """Return the camera loop over `frames` with a dashboard, sensors below `board`."""
     bundle = Bundle.open(bundle_path)
     device_trees.orin_nano(board)
     threading.Thread(target=stir, args=(board,), daemon=True).start()
     dashboard = make_sink(address, TelemetryReader(board).read)
     loop = CameraLoop(
-        [SourceMaker("digits://", is_live=True, make=DigitsSource)],
+        [SourceMaker(f"{frames.__name__}://", True, lambda: LiveSource(frames, rate))],
         open_session(bundle),
         bundle.spec,
         sinks=[dashboard],
-        steps=[Smoothing("ema", 8, bundle.spec.labels), ConfidenceFloor(0.6)],
+        steps=[Smoothing("ema", 8, bundle.spec.labels), ConfidenceFloor(0.6)]
+        if frames is digits
+        else [],
     )
     return loop, dashboard
 
@@ -153,6 +185,31 @@ def look(url: str, folder: Path) -> dict[str, bool]:
             "loads nothing from elsewhere": browser.evaluate(_ADDRESSES) == [url],
             "fits the window": browser.evaluate("document.body.scrollWidth") <= 1440,
         }
+
+
+def take_one(bundle: Path, folder: Path, rate: float, path: Path) -> None:
+    """Write a picture of the upper half of the page while it shows what is below `folder`."""
+
+    def frames() -> Iterator[Image.Image]:
+        return pictures(folder, max(4, round(1.5 * rate)))
+
+    frames.__name__ = folder.name
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as board:
+        loop, dashboard = make_loop(bundle, "dashboard:0", Path(board), frames, rate)
+        runner = threading.Thread(target=loop.run)
+        runner.start()
+        time.sleep(20)
+        with Chromium() as browser:
+            browser.show(dashboard.name, 1440, 690, is_dark=False, is_phone=False)
+            time.sleep(12)
+            picture = browser.screenshot()
+            shown = browser.evaluate("document.getElementById('best').textContent")
+        loop.stop()
+        runner.join()
+    Image.open(io.BytesIO(picture)).convert("RGB").save(path, optimize=True)
+    print(f"{path}: {shown}")
+    if not shown.strip():
+        sys.exit("the page shows no answer")
 
 
 def status_of(url: str, token: str = "") -> int:
@@ -199,7 +256,16 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--frames", type=Path, help="images or videos below it in place of digits: one picture"
+    )
+    parser.add_argument("--rate", type=float, default=RATE, help="frames per second of --frames")
+    parser.add_argument("--name", default="dashboard-masks", help="of the picture of --frames")
     arguments = parser.parse_args()
+    if arguments.frames:
+        path = arguments.images / f"{arguments.name}.png"
+        take_one(arguments.bundle, arguments.frames, arguments.rate, path)
+        return
     load = load_average()
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as board:

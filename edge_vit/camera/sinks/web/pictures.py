@@ -16,7 +16,7 @@ from edge_vit.camera.values import CameraPrediction
 MAX_RATE = 15.0
 MAX_SIDE = 960
 BOUNDARY = "edge-vit-frame"
-_WAIT_S = 5.0
+_WAIT_S, _SOON_S = 5.0, 0.1
 _NONE = (-1, b"")
 
 Key = tuple[str, bool]  # a source, and whether its prediction is drawn on the picture
@@ -63,19 +63,21 @@ class Pictures:
     def stream(self, key: Key) -> Generator[bytes, None, None]:
         """Yield picture after picture as the parts of ``multipart/x-mixed-replace``.
 
-        A slow reader misses pictures. When nothing new comes the last is sent again, so that
-        readers who have left are noticed. Ends with `close`.
+        A slow reader misses pictures. When nothing new comes soon the last is sent again, since
+        browsers show a part when the next one begins; then every few seconds, so that readers who
+        have left are noticed. Ends with `close`.
         """
         with self._changed:
             self._watchers[key] += 1
         try:
-            number = self._jpegs.get(key, _NONE)[0]  # it may be old: it was not watched
-            jpeg = self.snapshot(key)
+            number, is_new = self._jpegs.get(key, _NONE)[0], True
+            jpeg = self.snapshot(key)  # what is kept may be old: it was not watched
             while not self._is_closed:
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
                 yield f"{head}\r\n\r\n".encode() + jpeg + b"\r\n"
-                number, newer = self._wait(key, number)
-                jpeg = newer or jpeg
+                newest, newer = self._wait(key, number, _SOON_S if is_new else _WAIT_S)
+                is_new = newest > number
+                number, jpeg = (newest, newer) if is_new else (number, jpeg)
         finally:
             with self._changed:
                 self._watchers[key] -= 1
@@ -86,11 +88,11 @@ class Pictures:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _wait(self, key: Key, seen: int) -> tuple[int, bytes]:
-        """Wait for a newer picture than the one `seen`, a while at most; return the newest."""
+    def _wait(self, key: Key, seen: int, seconds: float) -> tuple[int, bytes]:
+        """Wait for a newer picture than the one `seen`, so long at most; return the newest."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._is_closed or self._jpegs.get(key, _NONE)[0] > seen, _WAIT_S
+                lambda: self._is_closed or self._jpegs.get(key, _NONE)[0] > seen, seconds
             )
             return self._jpegs.get(key, _NONE)
 

@@ -1,5 +1,6 @@
 import dataclasses
 import http.client
+import itertools
 import json
 import socket
 import threading
@@ -191,7 +192,6 @@ class Viewer:
 
     def picture(self):
         """Return the next picture."""
-        self.data = self.data[self.data.index(b"--edge-vit-frame") :] if self.data else b""
         self.until(b"Content-Length: ")
         _, _, rest = self.data.partition(b"Content-Length: ")
         self.data = rest
@@ -235,6 +235,21 @@ def test_the_stream_moves(dashboard):
     viewer.until(b"--edge-vit-frame")
     assert shades(sink, viewer, 0, 50, 100) == pytest.approx([40, 90, 140], abs=2)
     viewer.socket.close()
+
+
+def test_a_picture_that_no_other_follows_is_sent_twice(dashboard, monkeypatch):
+    """Browsers show a part when the next one begins."""
+    monkeypatch.setattr("edge_vit.camera.sinks.web.pictures._WAIT_S", 3600)
+    sink, parts = dashboard(), []
+    sink.write(make_prediction(0))
+    (name,) = sink._pictures.newest()
+    stream = sink._pictures.stream((name, False))
+    sink._pictures._jpegs[name, False] = (3, b"of an earlier viewer")
+    thread = threading.Thread(target=lambda: parts.extend(itertools.islice(stream, 2)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert len(parts) == 2
+    assert parts[0] == parts[1]
 
 
 def test_no_picture_is_made_while_nobody_watches(dashboard, monkeypatch):

@@ -22,6 +22,10 @@ function ms(value) {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }
 
+function energy(joules) {
+  return joules < 1 ? `${(joules * 1000).toFixed(0)} mJ` : `${joules.toPrecision(3)} J`;
+}
+
 function span(seconds) {
   const s = Math.floor(seconds), d = Math.floor(s / 86400), h = Math.floor(s / 3600) % 24, m = Math.floor(s / 60) % 60;
   if (d) return `${d} d ${h} h`;
@@ -93,7 +97,7 @@ function drawView(names, answer) {
 function bestOf(list) {
   if (!list.length) return "no object";
   if (!list[0].box && list[0].score === undefined)
-    return list.slice(0, 2).map((one) => `${one.label} ${(one.share * 100).toFixed(0)}\u00a0%`).join(", ");
+    return list.slice(0, 2).map((one) => `${one.label}\u00a0${(one.share * 100).toFixed(0)}\u00a0%`).join(", ");
   if (!list[0].box) return list[0].label;
   const counts = new Map();
   for (const one of list) counts.set(one.label, (counts.get(one.label) || 0) + 1);
@@ -197,7 +201,7 @@ function drawTiles(state, answer) {
   drawSensor("temperature", hottest, telemetry && telemetry.throttling.length ? "slowed down by heat or power" : hottestZone(telemetry));
   drawSpark("temperature-line", past.temperature);
   $("temperature").classList.toggle("hot", Boolean(telemetry && telemetry.throttling.length));
-  const each = power !== null && summary.recent_fps > 0 ? `${(power / summary.recent_fps * 1000).toFixed(0)} mJ each · ` : "";
+  const each = power !== null && summary.recent_fps > 0 ? `${energy(power / summary.recent_fps)} each · ` : "";
   drawSensor("power", power, power === null ? "" : `${each}${telemetry.power_source}`);
   drawSpark("power-line", past.power);
 }
