@@ -93,9 +93,22 @@ def test_ranges_are_of_all_images_where_none_are_left():
 
 
 def test_a_chain_of_near_ones_is_a_group():
-    angles = np.deg2rad([0, 20, 40, 180, 200, 220])  # 20 degrees are near, 40 are not
-    groups = group_related(list(np.stack([np.cos(angles), np.sin(angles)], axis=1)))
-    assert groups == [[0, 1, 2], [3, 4, 5]]
+    half = [0, 20, 40, 90, 110, 130]  # 20 degrees are near, 50 are not
+    angles = np.deg2rad([*half, *(angle + 180 for angle in half)])
+    features = np.stack([np.cos(angles), np.sin(angles), np.full(12, 0.1)], axis=1)
+    groups = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert group_related(list(features)) == groups
+    features += 3
+    assert group_related(list((features * [1, 100, 1]).astype(np.float32))) == groups
+
+
+def test_huge_channels_do_not_make_images_near():
+    """They say as much about an image as any channel, whatever their weights make good for."""
+    features = np.array(list(scenes(12, 6).values()))
+    groups = group_related(list(features))
+    assert len(groups) == 12
+    features[:, :2] = 100 * features[:, :2] + 500
+    assert group_related(list(features)) == groups
 
 
 def test_a_forecast_holds_for_images_that_differ_by_tens_of_times():
