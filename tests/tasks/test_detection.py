@@ -181,7 +181,7 @@ def test_the_worst_image_shows_the_boxes_of_both_precisions():
     moved = {**outputs, "boxes": outputs["boxes"] + np.float32([0.1, 0, 0, 0])}
     image = SeenImage(0, "a.png", np.zeros((64, 48, 3), np.uint8), None, "d")
     comparison = Comparison(spec, (), 1)
-    comparison.add([image], outputs, moved)
+    comparison.add(image, outputs, moved)
     (kept,) = comparison.worst
     assert not kept.shown.agrees
     assert len(kept.shown.reference) == 3
