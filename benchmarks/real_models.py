@@ -153,7 +153,7 @@ def _say(event: FinetuneProgress) -> None:
     if event.held_out_accuracy is not None:
         print(
             f"epoch {event.epoch} of {event.num_epochs}: loss {event.loss:.3f}, held out "
-            f"{100 * event.held_out_accuracy:.1f} %, {event.seconds_left:.0f} s left",
+            f"{100 * event.held_out_accuracy:.1f} %",
             flush=True,
         )
 

@@ -49,7 +49,7 @@ def test_segments_are_matched_and_judged():
 
     source = ArraySource([scene(index)[0] for index in range(30)])
     sessions = Objects(QUERIES), [Objects(QUERIES, "int8")]
-    (report,) = evaluate(*sessions, QUERIES, source, batch_size=2)
+    (report,) = evaluate(*sessions, QUERIES, source)
     found = {name: value.value for name, value in report.measures.items()}
     assert found["matched_segments"] == pytest.approx(0.75)
     assert found["added_segments"] == 0
