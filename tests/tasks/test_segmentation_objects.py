@@ -39,13 +39,14 @@ def test_objects_have_score_box_and_mask():
 
 def test_segments_are_matched_and_judged():
     class Objects(FakeSession):
+        num_seen = 0
+
         def _run(self, feeds):
-            count = len(feeds["images"])
+            self.num_seen += 1
+            if self.precision == "int8" and self.num_seen % 2 == 0:
+                return queries_for([(1, 0, 0, 4, 4)])  # one object of every other image is lost
             moved = int(self.precision == "int8")
-            made = queries_for([(1, 0, 0, 4, 4 + moved), (2, 4, 6, 8, 12)])
-            lost = queries_for([(1, 0, 0, 4, 4)])
-            rows = [lost if moved and row % 2 else made for row in range(count)]
-            return {name: np.concatenate([row[name] for row in rows]) for name in made}
+            return queries_for([(1, 0, 0, 4, 4 + moved), (2, 4, 6, 8, 12)])
 
     source = ArraySource([scene(index)[0] for index in range(30)])
     sessions = Objects(QUERIES), [Objects(QUERIES, "int8")]
