@@ -18,6 +18,7 @@ from edge_vit.measure.earlier import (
 )
 from edge_vit.measure.results import AccuracyReport, LatencyReport, VerifyReport
 from edge_vit.spec import Precision
+from edge_vit.values import WRITTEN_IF_SET
 
 COMPARISON_FORMAT = 1
 
@@ -54,6 +55,7 @@ class Entry:
     num_images: int | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)  # that latencies have to share
     data: Mapping[str, str] = field(default_factory=dict)  # that accuracies have to share
+    notes: tuple[str, ...] = field(default=(), metadata=WRITTEN_IF_SET)  # on both
 
     @property
     def place(self) -> str:
@@ -125,6 +127,7 @@ def _entries(report: Measured) -> Iterator[Entry]:
                 throughput_ips=latency.throughput_ips,
                 num_runs=latency.iterations,
                 conditions=latency_conditions(latency),
+                notes=tuple(filter(None, [latency.remark])),
             )
         if isinstance(accuracy, AccuracyReport):
             entry = dataclasses.replace(
@@ -133,6 +136,7 @@ def _entries(report: Measured) -> Iterator[Entry]:
                 agreement=accuracy.agreement,
                 num_images=accuracy.num_images,
                 data=accuracy_conditions(accuracy),
+                notes=tuple(dict.fromkeys((*entry.notes, *accuracy.notes))),
             )
         yield entry
 

@@ -86,6 +86,7 @@ def render_comparison(comparison: Comparison) -> str:
         signs=letters(comparison),
         tones=_TONES,
         pareto=pareto,
+        notes=dict.fromkeys(note for entry in comparison.entries for note in entry.notes),
         **grids,
     )
 

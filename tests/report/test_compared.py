@@ -69,6 +69,15 @@ def test_a_page_without_accuracy_has_no_plot(report):
     html5lib.HTMLParser(strict=True).parse(render_comparison(comparison))
 
 
+def test_what_was_noted_of_accuracies_and_latencies_is_on_the_page_once(report):
+    accuracy = tuple(dataclasses.replace(r, notes=("In <bfloat16>.",)) for r in report.accuracy)
+    latency = tuple(dataclasses.replace(r, remark="Timed in bfloat16.") for r in report.latency)
+    noted = dataclasses.replace(report, accuracy=accuracy, latency=latency)
+    page = render_comparison(compare([measured_of(noted, "a"), measured_of(noted, "b")]))
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert page.count("In &lt;bfloat16&gt;.") == page.count("Timed in bfloat16.") == 1
+
+
 def test_markdown_has_every_table(comparison):
     text = render_comparison_markdown(comparison)
     assert "### Conditions that differ" in text
