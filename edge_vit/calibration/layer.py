@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edge_vit.calibration.rounding import Compensator
 from edge_vit.graph.walk import Array
+from edge_vit.lowering.fp16 import HALF_MAX
 from edge_vit.lowering.qdq import QMAX, quantize_weight, round_scale
 
 ONE_SIDED = 0.75
@@ -192,7 +193,10 @@ def _cancelled(layer: Layer, plan: Plan) -> float:
     """Return what float16 loses to the centre of `plan`, over INT8's noise; both as energies."""
     weight = layer.weight.astype(np.float64) * plan.divisors[:, None]
     centre = plan.input_zero * plan.input_scale
-    roundings = 2 * np.square(centre * weight.sum(axis=0) * 2.0**-11) / 12  # product and bias
+    sums = centre * weight.sum(axis=0)
+    if max(abs(centre), np.abs(sums).max()) > HALF_MAX / 4:  # or infinite in the graph
+        return np.inf
+    roundings = 2 * np.square(sums * 2.0**-11) / 12  # product and bias
     noise = plan.input_scale**2 / 12 * np.square(weight).sum(axis=0)
     kept, lost = float(noise.sum()), float(roundings.sum())
     return lost / kept if kept else 0.0

@@ -93,6 +93,13 @@ def test_none_is_given_where_float16_would_lose_more_to_the_centre():
     assert zeros == [-127, 0]
 
 
+@pytest.mark.parametrize(("scale", "is_given"), [(1e3, True), (1e5, False), (1e6, False)])
+def test_none_is_given_where_float16_cannot_hold_the_centre(gelu_rows, weight, scale, is_given):
+    weight = weight - weight.mean(axis=0)  # so that the bias is no matter
+    layer = layer_of(gelu_rows * np.float32(scale), weight / scale, **NO_SHIFT)
+    assert bool(give_zero_point(layer, plan_minmax(layer)).input_zero) == is_given
+
+
 def test_what_is_subtracted_is_what_float16_holds(vit, table):
     graph = write_qdq(vit.model, table, is_symmetric=True).graph
     centres = [numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("/centre.1")]
