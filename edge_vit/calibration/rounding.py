@@ -18,7 +18,7 @@ from edge_vit.calibration.gram import Gram
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.qdq import QMAX
 
-DAMPING = 0.01
+DAMPING = 0.05
 """Added to the diagonal, as a share of its mean: what keeps few images from being fitted."""
 
 MAX_DEPENDENT = 0.1
