@@ -106,12 +106,13 @@ def find_blocks(graph: ir.Graph) -> tuple[Block, ...]:
         {node for operand in each.operands for node in linears_above(operand, linears)}
         for each in attentions
     ]
-    projections = set[ir.Node]().union(*made_by)
+    taken = set[ir.Node]().union(*made_by)
     blocks: list[Block] = []
     for attention in attentions:
-        block = _find_block(len(blocks), attention, linears, projections, made_by)
+        block = _find_block(len(blocks), attention, linears, taken, made_by)
         if block is not None:
             blocks.append(block)
+            taken.update(site.linear.matmul for site in block.sites)
     return tuple(blocks)
 
 
@@ -177,13 +178,13 @@ def _find_block(
     index: int,
     attention: Attention,
     linears: Linears,
-    projections: Set[ir.Node],
+    taken: Set[ir.Node],
     attentions: Sequence[Set[ir.Node]],
 ) -> Block | None:
     """Return the block around `attention`.
 
-    No MLP begins with one of `projections`, which make any attention's queries, keys and values;
-    `attentions` holds those of each.
+    No MLP begins with one of `taken`, which make any attention's queries, keys and values or are an
+    earlier block's; `attentions` holds those of each attention.
     """
     qkv: Linears = {}
     for operand in attention.operands:
@@ -196,7 +197,7 @@ def _find_block(
     if root is None or len(proj) != 1:
         return None
     residual = _residual_below(next(iter(proj.values())).output)
-    fc1, fc2 = _find_mlp(residual, walk.movement_root(root), linears, projections)
+    fc1, fc2 = _find_mlp(residual, walk.movement_root(root), linears, taken)
     if not (fc1 and fc2) and not _leads_to_attention(residual, linears, attentions):
         return None
     roles: dict[Role, Linears] = {"qkv": qkv, "proj": proj, "fc1": fc1, "fc2": fc2}
@@ -242,14 +243,14 @@ def _without_positions(values: list[ir.Value]) -> ir.Value | None:
 
 
 def _find_mlp(
-    residual: ir.Value | None, root: ir.Value, linears: Linears, projections: Set[ir.Node]
+    residual: ir.Value | None, root: ir.Value, linears: Linears, taken: Set[ir.Node]
 ) -> tuple[Linears, Linears]:
     """Return the MLP's first and second layers: behind the residual, or beside the attention."""
     for start in (residual, root):
         if start is None:
             continue
         fc1 = _linears_below(start, linears, _normalises)
-        fc1 = {node: linear for node, linear in fc1.items() if node not in projections}
+        fc1 = {node: linear for node, linear in fc1.items() if node not in taken}
         fc2: Linears = {}
         for linear in fc1.values():
             fc2.update(_linears_below(linear.output, linears, _any_but_residual))

@@ -162,3 +162,17 @@ def test_a_graph_without_attention_has_no_blocks():
     graph = make_canonical(export_legacy(source), source.preprocess, source.task)
     assert find_blocks(ir.from_proto(graph.model).graph) == ()
     assert (graph.depth, graph.num_heads, graph.embed_dim, graph.num_tokens) == (0, 0, 0, 0)
+
+
+class SwappedBlock(small.Block):
+    """The MLP is added inside of the norm, the attention behind it."""
+
+    def forward(self, x):
+        return self.norm2(x + self.mlp(self.norm1(x))) + self.attention(x)
+
+
+def test_a_linear_layer_is_in_one_block_alone():
+    source = small_source(functools.partial(SmallViT, block=SwappedBlock))
+    model = make_canonical(export_legacy(source), source.preprocess, source.task).model
+    matmuls = [site.linear.matmul.name for site in find_sites(ir.from_proto(model).graph)]
+    assert matmuls and len(set(matmuls)) == len(matmuls)
