@@ -73,13 +73,16 @@ def measure_table(
     exact: Sequence[Outputs],
     threads: int | None = None,
     most: float = math.inf,
+    *,
+    rounds_weights: bool = True,
 ) -> OutputError:
     """Return how far the INT8 that `table` makes of `model` is off.
 
     Images are run until the mean over all will be above `most`, whatever the others come to.
     """
     spill = Spill()
-    got = run_outputs(write_qdq(model, table, spill=spill), spec, images, threads)
+    written = write_qdq(model, table, rounds_weights=rounds_weights, spill=spill)
+    got = run_outputs(written, spec, images, threads)
     return OutputError.until(exact, got, spec, most)
 
 

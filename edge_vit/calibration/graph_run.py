@@ -114,8 +114,18 @@ class GraphRun:
     @functools.cached_property
     def smoothed(self) -> OutputError:
         """What smoothing alone comes to on the images held out."""
-        plans = plan_alike(self.model, self.seen, self.recipe)
-        return self._judge({}, ()).measure(plans)
+        return self._smoothed(rounds_weights=True)
+
+    @functools.cached_property
+    def smoothed_activations(self) -> OutputError:
+        """The same with the activations alone quantized."""
+        return self._smoothed(rounds_weights=False)
+
+    def _smoothed(self, *, rounds_weights: bool) -> OutputError:
+        judge, exact = self._judge({}, ()), self.exact[: len(self.seen.held_out)]
+        table = judge.table(plan_alike(self.model, self.seen, self.recipe))
+        subject = self.model, self.spec, table, self.seen.held_out, exact, self.threads
+        return measure_table(*subject, rounds_weights=rounds_weights)
 
     def settle(self) -> CalibrationTable:
         """Return the table of the graph."""
@@ -183,7 +193,7 @@ class _Judge:
         """Return the table of the best of `plans`, some layers in FP16 where too little is left."""
         recipe = self.draft.recipe
         if not recipe.search_tokens:
-            return self._table(next(iter(plans.values())))
+            return self.table(next(iter(plans.values())))
         ranked = choose_plan(plans, self.measure, progress)
         best = ranked[0]
         if best.name != FINISHED:
@@ -203,14 +213,14 @@ class _Judge:
         errors = {n: e * error.mean / total if total else 0.0 for n, e in self.errors.items()}
         curve = rank_fallback(errors, work, recipe.max_fallback)
         in_half, error = self._keep_worthy(chosen, curve, error, progress)
-        table = self._table(chosen, in_half)
+        table = self.table(chosen, in_half)
         every = self._with_shaping(table, error, progress)
         for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
             if round(every.foreseen[1], 1) >= recipe.min_sqnr:
                 break
             more = choose_fallback(curve, best.error.foreseen[1], wanted, recipe.max_fallback)
             if len(more) > len(in_half):
-                in_half, table = more, self._table(chosen, more)
+                in_half, table = more, self.table(chosen, more)
                 error = self._measure(table)
                 every = self._with_shaping(table, error, progress)
         sqnr, low, high = every.foreseen
@@ -263,7 +273,7 @@ class _Judge:
             return (), error
         chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback)
         while chosen:
-            new, share = self._measure(self._table(plans, chosen)), share_of[chosen[-1]]
+            new, share = self._measure(self.table(plans, chosen)), share_of[chosen[-1]]
             least = _SHOWN * recipe.min_worth * 100 * share
             if new.mean < error.mean and new.gain_over(error) >= least:
                 stay = "stay" if len(chosen) > 1 else "stays"
@@ -275,7 +285,7 @@ class _Judge:
             chosen = chosen[: len(chosen) // 2]
         return (), error
 
-    def _table(self, plans: Plans, costly: Collection[str] = ()) -> CalibrationTable:
+    def table(self, plans: Plans, costly: Collection[str] = ()) -> CalibrationTable:
         stats = self.seen.stats
         in_half = dict.fromkeys(costly, "INT8 costs the output most here")
         in_half |= dict.fromkeys(self.kept, "one token is read here, INT8 saves nothing")
@@ -295,7 +305,7 @@ class _Judge:
 
         `most`: see `measure_table`.
         """
-        return self._measure(self._table(plans), most)
+        return self._measure(self.table(plans), most)
 
     def _measure(self, table: CalibrationTable, most: float = math.inf) -> OutputError:
         images = self.seen.held_out

@@ -48,13 +48,15 @@ def write_qdq(
     table: CalibrationTable,
     *,
     is_symmetric: bool = False,
+    rounds_weights: bool = True,
     spill: Spill | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of `model` whose linear layers are quantized as `table` says, float32 around.
 
     With `is_symmetric`, for TensorRT, ``Sub`` stands in place of zero points; the levels are the
     same. Each layer has Q/DQ nodes of its own: ONNX Runtime keeps a product in float32 where
-    several share one QuantizeLinear. The weights of a large graph go to `spill`, where they stay.
+    several share one QuantizeLinear. Without `rounds_weights` the activations alone are quantized.
+    The weights of a large graph go to `spill`, where they stay.
     """
     quantized = ir.from_proto(as_calibrated(table, model, spill))
     sites = {site.name: site for site in find_sites(quantized.graph)}
@@ -67,7 +69,9 @@ def write_qdq(
     for name, site in sites.items():
         if table.sites[name].is_quantized:
             levels = table.levels.get(name)
-            _quantize(quantized.graph, site, table.sites[name], levels, is_symmetric)
+            weights = _quantize(quantized.graph, site, table.sites[name], levels, is_symmetric)
+            if rounds_weights:
+                replace_input(site.linear.matmul, 1, weights)
     passes.RemoveUnusedNodesPass()(quantized)
     return to_proto(quantized, spill)
 
@@ -101,7 +105,8 @@ def _quantize(
     scales: SiteScales,
     rounded: npt.NDArray[np.int8] | None,
     is_symmetric: bool,
-) -> None:
+) -> ir.Value:
+    """Quantize the input of `site`, and return its quantized weight."""
     matmul, activation = site.linear.matmul, site.linear.input
     per_channel = np.asarray(scales.weight_scales)
     if rounded is None:
@@ -139,7 +144,7 @@ def _quantize(
     weights = new_node("DequantizeLinear", f"{site.name}/weights", inputs, {"axis": 1})
     graph.insert_before(matmul, [quantize, dequantize, weights])
     matmul.replace_input_with(0, dequantize.outputs[0])
-    replace_input(matmul, 1, weights.outputs[0])
+    return weights.outputs[0]
 
 
 def _keep_channels(graph: ir.Graph, site: Site, channels: list[int]) -> None:
