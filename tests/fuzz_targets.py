@@ -60,7 +60,7 @@ def make_targets(bundle: Bundle) -> dict[str, Target]:
         return opened.spec, opened.precisions, opened.read_table(), opened.read_golden()
 
     def read_onnx(path: Path) -> object:
-        return export_model(SourceRequest(f"onnx:{path}", mean=(0.5,) * 3, std=(0.5,) * 3))
+        return export_model(SourceRequest(f"onnx:{path}"))
 
     def read_images(path: Path) -> object:
         for name in IMAGES:

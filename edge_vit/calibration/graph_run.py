@@ -114,18 +114,16 @@ class GraphRun:
     @functools.cached_property
     def smoothed(self) -> OutputError:
         """What smoothing alone comes to on the images held out."""
-        return self._smoothed(rounds_weights=True)
+        plans = plan_alike(self.model, self.seen, self.recipe)
+        return self._judge({}, ()).measure(plans)
 
-    @functools.cached_property
-    def smoothed_activations(self) -> OutputError:
-        """The same with the activations alone quantized."""
-        return self._smoothed(rounds_weights=False)
-
-    def _smoothed(self, *, rounds_weights: bool) -> OutputError:
-        judge, exact = self._judge({}, ()), self.exact[: len(self.seen.held_out)]
-        table = judge.table(plan_alike(self.model, self.seen, self.recipe))
-        subject = self.model, self.spec, table, self.seen.held_out, exact, self.threads
-        return measure_table(*subject, rounds_weights=rounds_weights)
+    def activation_error(self, layers: Collection[str]) -> OutputError:
+        """Return what INT8 inputs of `layers` alone come to there, smoothed; weights are exact."""
+        plans = plan_alike(self.model, self.seen, self.recipe)
+        table = self._judge({}, ()).table(plans, plans.keys() - set(layers))
+        images, exact = self.seen.held_out, self.exact[: len(self.seen.held_out)]
+        subject = self.model, self.spec, table, images, exact, self.threads
+        return measure_table(*subject, rounds_weights=False)
 
     def settle(self) -> CalibrationTable:
         """Return the table of the graph."""

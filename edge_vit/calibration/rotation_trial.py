@@ -22,8 +22,8 @@ SEED = 0
 """Of the rotation that is tried."""
 
 _LEAST_GAIN = 0.5
-"""In dB, of the output with the activations alone quantized; less is chance on a few images. A
-rotation changes little of what rounding the weights costs, and compensation takes most of it."""
+"""In dB, of the output where nothing is quantized but the stream's readers' inputs; less is chance.
+Rounding their weights is left out: compensation takes most of it."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def compare_half(*graphs: tuple[onnx.ModelProto, Mapping[str, float]]) -> HalfEf
 def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> CalibrationTable:
     """Return the table of `plain`, or of the rotated graph where that leaves more of the output.
 
-    Smoothed activations decide on the images held out, so that one graph alone is searched. Should
-    the rotated one come to less in the end than smoothing alone does without, the other is searched
-    too.
+    What the readers of the stream get decides, smoothed, on the images held out, so that one graph
+    alone is searched. Should the rotated one come to less in the end than smoothing alone does
+    without, the other is searched too.
     """
     model = plain.model
     graph_ir = ir.from_proto(model).graph
@@ -77,8 +77,8 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
     with map_weights(turned) as graph:
         del turned
         rotated = plain.rotated(graph, readers)
-        before, after = plain.smoothed_activations.sqnr, rotated.smoothed_activations.sqnr
-        found = f"INT8 activations leave {after:.1f} dB rotated, {before:.1f} dB as it is"
+        before, after = (run.activation_error(readers).sqnr for run in (plain, rotated))
+        found = f"its INT8 readers leave {after:.1f} dB rotated, {before:.1f} dB as it is"
         if after < before + _LEAST_GAIN:
             progress.note(f"the residual stream is not rotated: {found}")
             return plain.settle()

@@ -91,10 +91,10 @@ def test_refuses_damaged_table_in_one_line(data):
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("version", [0, 8, None, "1"])
+@pytest.mark.parametrize("version", [0, 9, None, "1"])
 def test_refuses_other_format_and_says_what_to_type(version):
     message = (
-        rf"calibration\.json: format {version}, this edge-vit reads 1 to 7\. Run: edgevit calibrate"
+        rf"calibration\.json: format {version}, this edge-vit reads 1 to 8\. Run: edgevit calibrate"
     )
     with pytest.raises(ArtifactError, match=message):
         CalibrationTable.from_bytes(edited(format=version))

@@ -59,7 +59,7 @@ def test_the_rest_of_a_loop_begins_at_any_timestep():
     ("change", "message"),
     [
         ({"steps": 0}, "steps of sampling: got 0, expected 1 to 1000"),
-        ({"prediction": "score"}, "prediction of sampling: got 'score'"),
+        ({"prediction": "score"}, "prediction: got 'score', expected one of"),
         ({"guidance": 2.0}, "guidance 2 needs labels and a null_label"),
     ],
 )
