@@ -45,6 +45,12 @@ def test_the_page_has_a_row_for_each_model():
         assert f"| {' | '.join((model.family, *row))} |" in page
 
 
+# A query that is another, as chosen by score, is all error
+CHOSEN_BY_SCORE = ("detection", "instance_segmentation")
+# Every layer in INT8; docs/models.md has why their outputs are the farthest off of all others
+LOWEST = ("timm:caformer_s18", "hf:MobileViTForSemanticSegmentation")
+
+
 def figure(quality):
     """Return the SQNR of the image in the middle, of older evidence that of all."""
     return quality.sqnr_db if quality.median_db is None else quality.median_db
@@ -55,12 +61,12 @@ def test_evidence_holds_what_the_table_claims(model):
     assert model.parity_error < 1e-4
     assert 0 <= model.quantized_layers <= model.linear_layers
     assert set(model.engines) == ({"fp16", "int8"} if model.quantized_layers else {"fp16"})
-    is_chosen = model.task == "detection"  # by scores: a query that is another is all error
+    least = 5 if model.task in CHOSEN_BY_SCORE else 15 if model.name in LOWEST else 20
     fp16 = model.quality["fp16 ort"]
     assert figure(fp16) > 40
     for key in ("int8 ort", "int8 openvino") if model.quantized_layers else ():
         quality = model.quality[key]
-        assert figure(quality) > (5 if is_chosen else 15)
+        assert figure(quality) > least
         assert quality.sqnr_db < fp16.sqnr_db, "INT8 layers hardly reach the output"
     if model.decoding_error is not None:
         assert model.decoded_by
