@@ -71,15 +71,10 @@ class PreprocessSpec:
             )
         if not 0 < self.crop_pct <= 1:
             raise SpecError(f"crop_pct: got {self.crop_pct}, expected more than 0 and at most 1")
-        for name, most in (("mean", 1), ("std", 16)):
+        for name in ("mean", "std"):
             values = getattr(self, name)
             if not all(math.isfinite(v) for v in values):
                 raise SpecError(f"{name}: got {values}, expected three finite numbers (R, G, B)")
-            if max(values) > most:
-                raise SpecError(
-                    f"{name}: got {values}, expected that of values from 0 to 1. Divide mean and "
-                    "std by 255"
-                )
         if min(self.std) <= 0:
             raise SpecError(f"std: got {self.std}, expected three numbers above 0")
 

@@ -78,6 +78,13 @@ class SourceRequest:
             self.refuse_options("has no checkpoint", "weights_key", "checkpoint_size")
         if self.num_classes is not None and self.num_classes < 0:
             raise SpecError(f"num_classes: got {self.num_classes}, expected 0 (features) or more")
+        # What a bundle or a library's config holds is not refused: a model may be trained with it
+        for name, values, most in (("mean", self.mean, 1), ("std", self.std, 16)):
+            if values is not None and max(values) > most:
+                raise SpecError(
+                    f"{name}: got {values}, expected that of values from 0 to 1. Divide mean and "
+                    "std by 255"
+                )
         if self.prompts:
             self._check_prompts()
         if self.labels and self.num_classes not in (None, len(self.labels)):
