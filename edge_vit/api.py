@@ -55,8 +55,9 @@ def export_bundle(
     as ``int8``, adds every format there is. It needs `calibration` images, of which `num_images`
     are taken, spread evenly; parity is proven on them as well. With `force` the bundle at `output`
     is replaced; its files, engines and reports that fit the new one stay. A calibration that was
-    cut off goes on when the same export is asked for again. `lock_timeout` is in seconds, `max_bad`
-    how many images may be left out because they cannot be read; `recipe` may be a name.
+    cut off goes on when the same export is asked for again. `static_batch` fixes the batch size;
+    `threads` are for calibration, None for all cores; `lock_timeout` is in seconds, None for no
+    limit, and `max_bad` how many images may be left out because they cannot be read.
 
     Raises:
         EdgeVitError: with one line on what failed; nothing is left at `output` then.
