@@ -115,6 +115,8 @@ def _is_by_token(node: ir.Node) -> bool:
         return node.attributes.get_int("axis", -1) in (-1, 2)
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return all(walk.scalar_of(value) is not None for value in fixed)
+    if node.op_type == "Gather":  # of some channels
+        return moving == [node.inputs[0]] and node.attributes.get_int("axis", 0) in (-1, 2)
     if node.op_type == "Split":  # into the gate and the value of an MLP
         return node.attributes.get_int("axis", 0) in (-1, 2)
     if node.op_type == "ReduceMean":  # what an RMSNorm divides by

@@ -23,7 +23,7 @@ from edge_vit.graph.walk import Array
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.rotation import as_calibrated
 from edge_vit.lowering.smoothing import replace_bias, smooth_layers
-from edge_vit.spec.table import MIN_SCALE, CalibrationTable, SiteScales
+from edge_vit.spec.table import KEPT_NODES, MIN_SCALE, CalibrationTable, SiteScales
 
 QMAX = 127
 """Largest quantized value; -128 is not used, so that the range is symmetric."""
@@ -151,11 +151,12 @@ def _keep_channels(graph: ir.Graph, site: Site, channels: list[int]) -> None:
     """Add what `channels` of the input bring, in floating point, to the output of `site`."""
     linear, output = site.linear, site.linear.output
     after = linear.add or linear.matmul
+    take, multiply, sum_up = (f"{site.name}/{part}" for part in KEPT_NODES)
     indices = add_constant(graph, f"{site.name}/kept", np.array(channels, np.int64))
-    taken = new_node("Gather", f"{site.name}/take_kept", [linear.input, indices], {"axis": -1})
+    taken = new_node("Gather", take, [linear.input, indices], {"axis": -1})
     weight = add_constant(graph, f"{site.name}/kept_weight", linear.weight[channels])
-    product = new_node("MatMul", f"{site.name}/kept_product", [taken.outputs[0], weight])
-    add = new_node("Add", f"{site.name}/add_kept", [output, product.outputs[0]])
+    product = new_node("MatMul", multiply, [taken.outputs[0], weight])
+    add = new_node("Add", sum_up, [output, product.outputs[0]])
     replace_value(output, add.outputs[0])
     add.replace_input_with(0, output)
     if add.outputs[0].is_graph_output():

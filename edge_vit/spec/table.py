@@ -23,6 +23,9 @@ TABLE_FORMAT = 8
 signatures of images, 4 neither rounded weights nor a measured forecast, 5 no
 `min_worth` and no `measured`, 6 no `kept_channels`, 7 no interval of the forecast."""
 
+KEPT_NODES = ("take_kept", "kept_product", "add_kept")
+"""Of a layer, behind its name in the INT8 graph: what its kept channels go through."""
+
 RangeMethod = Literal["minmax", "percentile"]
 StepName = Literal["shift", "range", "bias"]
 STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
@@ -259,8 +262,15 @@ class CalibrationTable:
 
     @property
     def int8_fp32_nodes(self) -> Mapping[str, str]:
-        """Nodes that FP16 would overflow in the graph that INT8 is written into."""
-        return self.fp32_nodes if self.rotation is None else self.rotated_fp32_nodes
+        """Nodes that FP16 would overflow in the INT8 graph, those of kept channels among them."""
+        nodes = self.fp32_nodes if self.rotation is None else self.rotated_fp32_nodes
+        beside = {
+            f"{name}/{part}": nodes[name]
+            for name, site in self.sites.items()
+            if site.kept_channels and name in nodes
+            for part in KEPT_NODES
+        }
+        return {**nodes, **beside}
 
     @property
     def sqnr(self) -> float | None:

@@ -6,16 +6,25 @@ import dataclasses
 
 import kernels
 import numpy as np
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
 import pytest
 import rtx
 from layers import layer_of
+from onnx import numpy_helper
 from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.layer import exact_weight, round_weight
 from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
+from edge_vit.calibration.layer_search import is_worth_keeping
+from edge_vit.calibration.output_error import OutputError
 from edge_vit.calibration.steps import Choice, make_plan
 from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.graph import walk
+from edge_vit.graph.sites import find_sites
 from edge_vit.lowering import ort_x64
+from edge_vit.lowering.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import HalfEmulator
 from edge_vit.lowering.ort_x64 import write_ort_x64
@@ -62,6 +71,49 @@ def test_each_form_of_the_graph_computes_the_same(vit, table, monkeypatch):
     assert not overflowed
     emulated = next(iter(outputs.values()))
     assert sqnr_db(exact, emulated) > sqnr_db(exact, expected) - 2
+
+
+def test_channels_of_a_layer_that_float16_cannot_hold_stay_in_float32(vit, table):
+    """Hidden units reach 1e5 times as far; fc2 undoes it, so that the function stays."""
+    model = onnx.ModelProto()
+    model.CopyFrom(vit.model)
+    linear = next(s.linear for s in find_sites(ir.from_proto(model).graph) if s.name == WIDE)
+    place = next(i for i, n in enumerate(model.graph.node) if n.name == linear.matmul.name)
+    node, size = model.graph.node[place], np.float32(1e5)
+    tensors = {t.name: t for t in model.graph.initializer}
+    weight = numpy_helper.from_array(linear.weight / size, node.input[1])
+    tensors[node.input[1]].CopyFrom(weight)
+    model.graph.initializer.append(numpy_helper.from_array(size, "size"))
+    grown = onnx.helper.make_node("Mul", [node.input[0], "size"], ["grown"], "grown")
+    node.input[0] = "grown"
+    model.graph.node.insert(place, grown)
+    large = Seeded(model, vit.spec)
+    kept = keep(large.calibrate(random_images(16), RECIPES["fast"]), (3, 17, 30))
+    assert {WIDE, f"{WIDE}/kept_product"} <= kept.int8_fp32_nodes.keys()
+    half = write_half(write_qdq(model, kept, is_symmetric=True), kept.int8_fp32_nodes)
+    outputs, overflowed = HalfEmulator(half).run({"images": IMAGES})
+    assert not overflowed
+    exact = run_onnx(model, IMAGES)
+    portable = run_onnx(write_qdq(model, kept), IMAGES)
+    assert sqnr_db(exact, next(iter(outputs.values()))) > sqnr_db(exact, portable) - 2
+
+
+@pytest.mark.parametrize("names", [("block1/fc2",), ("block1/proj", "block1/fc2")])
+def test_kept_channels_are_of_the_token_that_is_read(vit, table, names):
+    opened = ir.from_proto(write_qdq(vit.model, keep(table, (3, 17, 30), names)))
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(opened)
+    assert drop_dead_tokens(opened.graph)
+    taken = [node for node in opened.graph if node.name.endswith("/take_kept")]
+    assert [walk.dims_of(node.outputs[0])[1:] for node in taken] == [(1, 3)] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_kept"),
+    [(1e-3, 7e-4, True), (1e-3, 9e-4, False), (4e-6, 1e-6, True), (4e-6, 2.5e-6, False)],
+)
+def test_channels_are_kept_where_the_output_gains_much_of_what_counts(old, new, is_kept):
+    before, after = (OutputError(np.full((4, 1), e), np.ones((4, 1))) for e in (old, new))
+    assert is_worth_keeping(after, before) == is_kept
 
 
 def test_cpu_runtimes_still_run_every_layer_in_int8(vit, table, tmp_path):
