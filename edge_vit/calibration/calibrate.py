@@ -52,7 +52,7 @@ def calibrate_model(
         raise SpecError("no images to calibrate on. Add --calib DIR with some of the deployment's")
     if len(images) < FEW_IMAGES:
         fewest = SHARE_HELD_OUT * FEWEST_HELD_OUT
-        more = f", and below {fewest} no step of the recipe is tried" if recipe.steps else ""
+        more = f", and below {fewest} no range, shift or bias is tried" if recipe.steps else ""
         progress.note(
             f"{len(images)} calibration images are few: below {FEW_IMAGES} the ranges may miss "
             f"what the field will bring{more if len(images) < fewest else ''}"

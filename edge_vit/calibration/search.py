@@ -38,7 +38,8 @@ on few images, clipping costs more than coarser levels do. On the models of
 benchmarks/real_models.py 1.25 is worth 1 to 6 dB with 16 images, 1 with 32 and nothing with 64."""
 
 FEWEST_HELD_OUT = 4
-"""Images held out below which nothing is asked of the model: they say little of the next."""
+"""Images held out below which the model is asked about outlier channels alone: they say little of
+the next, and what a channel kept in floating point may lose is time."""
 
 _FEW = 24  # one channel in so many may stay in floating point, at most
 

@@ -48,7 +48,9 @@ def precision_summary(sites: tuple[NamedSite, ...]) -> str:
     """Return in words how many layers have which precision, and why."""
     reasons = Counter((site.scales.precision, site.scales.reason) for site in sites)
     parts = [f"{number} {precision} ({reason})" for (precision, reason), number in reasons.items()]
-    return f"{count(len(sites), 'linear layer')}: {listing(parts)}"
+    kept = sum(bool(site.scales.kept_channels) for site in sites)
+    beside = f"; in {kept} of them some channels stay in floating point" if kept else ""
+    return f"{count(len(sites), 'linear layer')}: {listing(parts)}{beside}"
 
 
 def sites_grid(sites: tuple[NamedSite, ...]) -> Grid:

@@ -131,6 +131,16 @@ def test_answers_stay_close_to_fp32(either_vit, either_int8):
     assert sqnr_db(reference, np.roll(output, 1, axis=0)) < 0  # and the measure sees it
 
 
+def test_activations_alone_are_quantized_where_weights_are_not_rounded(vit, table, int8):
+    exact = write_qdq(vit.model, table, rounds_weights=False)
+    kinds = {tensor.data_type for tensor in exact.graph.initializer if len(tensor.dims) == 2}
+    assert onnx.TensorProto.INT8 not in kinds
+    images = random_images(16, seed=1)
+    wanted = run_onnx(vit.model, images)
+    errors = [np.square(run_onnx(graph, images) - wanted).sum() for graph in (exact, int8)]
+    assert 0 < errors[0] < 0.9 * errors[1]
+
+
 def test_a_scale_that_is_ten_times_too_small_shows(vit, table):
     images = random_images(16, seed=7)
     site = table.sites["block0/fc1"]

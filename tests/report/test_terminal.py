@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edge_vit.bundle import TABLE, Bundle, digest_of, draft_bundle
 from edge_vit.report.grids import accuracy_grid, latency_grid
+from edge_vit.report.sites import precision_summary, sites_in_order
 from edge_vit.report.terminal import (
     grid_table,
     inspect_tables,
@@ -134,8 +135,16 @@ def test_inspect_shows_the_model_its_files_and_each_layer(bundle, table):
         "Recipe minmax, calibrated on 256 images.",
     ):
         assert expected in text
+    assert "channels stay" not in text
     for name, site in table.sites.items():
         assert f"{name} {site.precision} {site.reason} {site.activation_amax:#.3g}" in text
+
+
+def test_layers_with_channels_in_floating_point_are_counted(table):
+    sites = {n: dataclasses.replace(s, kept_channels=(3, 5)) for n, s in table.sites.items()}
+    kept = {n: s if n.endswith("fc2") else table.sites[n] for n, s in sites.items()}
+    text = precision_summary(sites_in_order(dataclasses.replace(table, sites=kept)))
+    assert text.endswith("; in 6 of them some channels stay in floating point")
 
 
 def test_inspect_of_a_long_model_has_one_row_per_block(bundle, table):
