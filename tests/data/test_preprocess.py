@@ -166,7 +166,7 @@ def test_border_is_the_mean_colour():
 
 
 def test_border_colour_of_a_mean_outside_the_range_is_the_nearest_that_uint8_has():
-    spec = PreprocessSpec((96, 96), crop_pct=1.0, crop_mode="border", mean=(-1.0, 0.0, 1.0))
+    spec = PreprocessSpec((96, 96), crop_pct=1.0, crop_mode="border", mean=(-1.0, 0.0, 2.0))
     assert preprocess(IMAGES["panorama"], spec)[0, 0].tolist() == [0, 0, 255]
 
 
