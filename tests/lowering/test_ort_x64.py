@@ -79,7 +79,7 @@ def test_is_as_near_to_fp32_as_the_portable_graph(either_vit, portable):
         sum(np.square(run_onnx(m, b) - run_onnx(either_vit.model, b)).sum() for b in batches)
         for m in (write_ort_x64(portable), portable)
     ]
-    assert 10 * np.log10(noises[0] / noises[1]) < 0.3
+    assert 10 * np.log10(noises[0] / noises[1]) < 0.6
 
 
 def test_every_site_is_one_product_with_its_bias_and_no_split_is_left(portable, is_short):
