@@ -47,6 +47,7 @@ def run_child(
             answer = _converse(child, request, on_event)
         except BaseException:
             child.kill()  # all that it was writing is the parent's to remove
+            child.wait()  # on Ctrl-C, `with` waits for a quarter of a second alone
             raise
         status = child.wait()
         if answer is not None:
