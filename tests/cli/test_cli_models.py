@@ -47,7 +47,7 @@ def test_the_page_has_a_row_for_each_model():
 
 # A query that is another, as chosen by score, is all error
 CHOSEN_BY_SCORE = ("detection", "instance_segmentation")
-# Every layer in INT8; docs/models.md has why their outputs are the farthest off of all others
+# Whole models, nearly all of whose layers are INT8: docs/models.md has why they are lowest
 LOWEST = ("timm:caformer_s18", "hf:MobileViTForSemanticSegmentation")
 
 
