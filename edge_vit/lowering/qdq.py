@@ -155,6 +155,9 @@ def _keep_channels(graph: ir.Graph, site: Site, channels: list[int]) -> None:
     indices = add_constant(graph, f"{site.name}/kept", np.array(channels, np.int64))
     taken = new_node("Gather", take, [linear.input, indices], {"axis": -1})
     weight = add_constant(graph, f"{site.name}/kept_weight", linear.weight[channels])
+    rest = linear.weight.copy()
+    rest[channels] = 0
+    replace_input(linear.matmul, 1, add_constant(graph, f"{site.name}/rest", rest))
     product = new_node("MatMul", multiply, [taken.outputs[0], weight])
     add = new_node("Add", sum_up, [output, product.outputs[0]])
     replace_value(output, add.outputs[0])

@@ -8,16 +8,19 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
-from seeded import Remembered, Seeded, random_images, run_onnx, sqnr_db
+from seeded import SITES, Remembered, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration import rotation_trial
 from edge_vit.calibration.coverage import find_overshoots
+from edge_vit.calibration.graph_run import GraphRun
 from edge_vit.calibration.rotation_trial import choose_rotation, compare_half
+from edge_vit.data.images import ArraySource
 from edge_vit.graph.stream import Refusal
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import observe_amax
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.lowering.rotation import rotate
+from edge_vit.progress import SILENT
 from edge_vit.spec.table import CalibrationTable, Forecast, Recipe
 
 PLAIN = Recipe("plain", search_tokens=64, tries_rotation=True)
@@ -156,3 +159,12 @@ def test_float16_takes_the_nodes_of_the_rotated_graph(uneven, rotated_table):
     half = write_half(write_qdq(uneven.model, table), table.int8_fp32_nodes)
     assert any(node.name == "block0/Add" for node in half.graph.node)
     assert dataclasses.replace(table, rotation=None).int8_fp32_nodes == table.fp32_nodes
+
+
+def test_the_error_of_some_layers_inputs_is_theirs_alone(vit):
+    """None at all leaves the model as it is; weights stay exact, unlike where all is in INT8."""
+    source = ArraySource(random_images(8))
+    run = GraphRun.of(vit.model, vit.spec, source, PLAIN, (), "0" * 64, 1, None, SILENT)
+    none, one, every = (run.activation_error(SITES[:count]) for count in (0, 1, len(SITES)))
+    assert none.sqnr > 90
+    assert none.mean < one.mean < every.mean < run.smoothed.mean

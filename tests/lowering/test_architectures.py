@@ -143,7 +143,7 @@ def test_every_form_of_int8_is_sound_on(name):
     output = run_onnx(portable, IMAGES)
     assert sqnr(exact, output) > SOUND
     assert sqnr(exact, run_onnx(write_ort_x64(portable), IMAGES)) > SOUND
-    half = write_half(write_qdq(vit.model, table, is_symmetric=True), table.fp32_nodes)
+    half = write_half(write_qdq(vit.model, table, is_symmetric=True), table.int8_fp32_nodes)
     outputs, overflowed = HalfEmulator(half).run({"images": IMAGES})
     emulated = next(iter(outputs.values()))
     assert not overflowed

@@ -73,6 +73,16 @@ def test_each_form_of_the_graph_computes_the_same(vit, table, monkeypatch):
     assert sqnr_db(exact, emulated) > sqnr_db(exact, expected) - 2
 
 
+def test_kept_channels_count_once_where_weights_are_not_rounded(vit, table):
+    every = keep(table, range(WIDTH))
+    site = dataclasses.replace(table.sites[WIDE], precision="fp16")
+    bare = dataclasses.replace(table, sites={**table.sites, WIDE: site})
+    got, expected = (
+        run_onnx(write_qdq(vit.model, each, rounds_weights=False), IMAGES) for each in (every, bare)
+    )
+    np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
+
+
 def test_channels_of_a_layer_that_float16_cannot_hold_stay_in_float32(vit, table):
     """Hidden units reach 1e5 times as far; fc2 undoes it, so that the function stays."""
     model = onnx.ModelProto()
