@@ -227,9 +227,10 @@ class _Judge:
         forecast = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
         if round(low, 1) < recipe.min_sqnr:
             is_below = round(sqnr, 1) < recipe.min_sqnr
+            num_half = sum(not site.is_quantized for site in table.sites.values())
             progress.note(
                 f"INT8 is foreseen at {forecast}, {'' if is_below else 'which may be '}below "
-                f"the {recipe.min_sqnr:g} dB wanted, even with {len(in_half)} of its layers in "
+                f"the {recipe.min_sqnr:g} dB wanted, even with {num_half} of its layers in "
                 f"FP16. {_LIKELY_FP16 if is_below else _UNDECIDED}; edgevit verify decides"
             )
         by_image = tuple(map(sqnr_of, every.by_image))
