@@ -147,7 +147,8 @@ class _Family:
                 is_shiftable=target is not None and target.is_shiftable and site is first,
                 has_bias=site.linear.add is not None,
                 headroom=self._headroom if is_smoothed else 1.0,
-                outliers=self._outliers(ranges) if target is None else (),
+                # Between a product and its attention they would keep the two from being one.
+                outliers=self._outliers(ranges) if target is None and site.role != "qkv" else (),
                 partners=tuple(o.linear.weight / self._factors[o.linear.matmul] for o in others),
                 given=self._firsts[first.name] if has_given else None,
             )
