@@ -114,16 +114,17 @@ class GraphRun:
     @functools.cached_property
     def smoothed(self) -> OutputError:
         """What smoothing alone comes to on the images held out."""
-        plans = plan_alike(self.model, self.seen, self.recipe)
-        return self._judge({}, ()).measure(plans)
+        return self._judge({}, ()).measure(self._alike)
 
     def activation_error(self, layers: Collection[str]) -> OutputError:
         """Return what INT8 inputs of `layers` alone come to there, smoothed; weights are exact."""
-        plans = plan_alike(self.model, self.seen, self.recipe)
-        table = self._judge({}, ()).table(plans, plans.keys() - set(layers))
-        images, exact = self.seen.held_out, self.exact[: len(self.seen.held_out)]
-        subject = self.model, self.spec, table, images, exact, self.threads
-        return measure_table(*subject, rounds_weights=False)
+        judge, others = self._judge({}, ()), self._alike.keys() - set(layers)
+        return judge.run(judge.table(self._alike, others), rounds_weights=False)
+
+    @functools.cached_property
+    def _alike(self) -> Plans:
+        """Plans of smoothing alone."""
+        return plan_alike(self.model, self.seen, self.recipe)
 
     def settle(self) -> CalibrationTable:
         """Return the table of the graph."""
@@ -219,7 +220,7 @@ class _Judge:
             more = choose_fallback(curve, best.error.foreseen[1], wanted, recipe.max_fallback)
             if len(more) > len(in_half):
                 in_half, table = more, self.table(chosen, more)
-                error = self._measure(table)
+                error = self.run(table)
                 every = self._with_shaping(table, error, progress)
         sqnr, low, high = every.foreseen
         others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
@@ -272,7 +273,7 @@ class _Judge:
             return (), error
         chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback)
         while chosen:
-            new, share = self._measure(self.table(plans, chosen)), share_of[chosen[-1]]
+            new, share = self.run(self.table(plans, chosen)), share_of[chosen[-1]]
             least = _SHOWN * recipe.min_worth * 100 * share
             if new.mean < error.mean and new.gain_over(error) >= least:
                 stay = "stay" if len(chosen) > 1 else "stays"
@@ -304,12 +305,15 @@ class _Judge:
 
         `most`: see `measure_table`.
         """
-        return self._measure(self.table(plans), most)
+        return self.run(self.table(plans), most)
 
-    def _measure(self, table: CalibrationTable, most: float = math.inf) -> OutputError:
+    def run(
+        self, table: CalibrationTable, most: float = math.inf, *, rounds_weights: bool = True
+    ) -> OutputError:
+        """Return how far the INT8 of `table` is off there: see `measure_table`."""
         images = self.seen.held_out
-        exact = self.exact[: len(images)]
-        return measure_table(self.model, self.spec, table, images, exact, self.threads, most)
+        subject = self.model, self.spec, table, images, self.exact[: len(images)], self.threads
+        return measure_table(*subject, most, rounds_weights=rounds_weights)
 
 
 _NUM_RANGE_IMAGES = 8  # to find out what overflows: far above the limit, or not at all
