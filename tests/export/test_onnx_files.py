@@ -18,13 +18,10 @@ from small_vits import (
     DEPTH,
     SIZE,
     SPEC,
-    WIDTH,
-    Block,
     SmallViT,
     export_legacy,
     small_source,
 )
-from torch import nn
 
 from edge_vit.errors import ArtifactError, ParityError, SpecError
 from edge_vit.export.canonical import make_canonical
@@ -357,27 +354,6 @@ def test_refuses_a_graph_of_other_types_in_one_line(source):
     with pytest.raises(SpecError) as refusal:
         make_canonical(halve(export_legacy(source, 17)), SPEC, "classification")
     assert "\n" not in str(refusal.value)
-
-
-class RMSNorm(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(WIDTH))
-
-    def forward(self, x):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
-
-
-class RMSBlock(Block):
-    def __init__(self, *parts):
-        super().__init__(*parts)
-        self.norm1, self.norm2 = RMSNorm(), RMSNorm()
-
-
-def test_finds_the_mlp_behind_a_norm_of_another_kind():
-    source = small_source(lambda: SmallViT(block=RMSBlock))
-    graph = make_canonical(export_legacy(source, 17), SPEC, "classification")
-    assert len(find_sites(ir.from_proto(graph.model).graph)) == SITES
 
 
 def test_a_fixed_batch_of_one_is_proven_on_every_image(source):

@@ -6,9 +6,10 @@ import functools
 
 import onnx_ir as ir
 import pytest
+import torch
 from reseed import reseed
 from small_attentions import HEADS, WIDTH, SeparateAttention, fused_attention
-from small_vits import DEPTH, PATCH, SIZE, SmallViT, export_legacy, small_source
+from small_vits import DEPTH, PATCH, SIZE, SPEC, Block, SmallViT, export_legacy, small_source
 from torch import Tensor, nn
 
 from edge_vit.export.canonical import make_canonical
@@ -16,7 +17,7 @@ from edge_vit.export.parity import check_parity, sample_photos
 from edge_vit.export.reference import observe_reference
 from edge_vit.export.sources import SourceRequest, open_source
 from edge_vit.export.trace import trace_module
-from edge_vit.graph.sites import find_blocks
+from edge_vit.graph.sites import find_blocks, find_sites
 
 pytestmark = pytest.mark.uncounted
 
@@ -86,3 +87,24 @@ def test_the_first_block_of_a_post_norm_model_is_one_like_the_others(attention, 
     assert (graph.embed_dim, graph.num_tokens) == (WIDTH, tokens)
     blocks = find_blocks(ir.from_proto(graph.model).graph)
     assert [tuple(site.role for site in block.sites) for block in blocks] == [ROLES] * DEPTH
+
+
+class RMSNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
+class RMSBlock(Block):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.norm1, self.norm2 = RMSNorm(), RMSNorm()
+
+
+def test_finds_the_mlp_behind_a_norm_of_another_kind():
+    source = small_source(lambda: SmallViT(block=RMSBlock))
+    graph = make_canonical(export_legacy(source, 17), SPEC, "classification")
+    assert len(find_sites(ir.from_proto(graph.model).graph)) == 4 * DEPTH

@@ -1,6 +1,7 @@
 import pytest
 
 from edge_vit.camera.sinks.web.access import Access, is_loopback
+from edge_vit.camera.sinks.web.dashboard import DashboardSink
 from edge_vit.errors import SpecError
 
 TOKEN = "correct-horse-battery"
@@ -121,3 +122,8 @@ def test_tokens_are_compared_in_constant_time(monkeypatch):
 def test_a_page_of_another_origin_gets_nothing(origin, verdict):
     access = Access("127.0.0.1", None)
     assert access.judge({"host": "localhost:8080", "origin": origin}, {}) == verdict
+
+
+def test_a_dashboard_refuses_to_serve_others_without_a_token():
+    with pytest.raises(SpecError, match="anybody could watch"):
+        DashboardSink("0.0.0.0")
