@@ -102,7 +102,7 @@ def measure(name: str, address: str) -> Iterator[dict[str, Any]]:
                 "sqnr_db": round(10 * float(np.log10(np.square(exact).sum() / noise)), 2),
                 "lowest_cosine": round(float(cosines.min()), 6),
                 "same_answer": round(100 * float((output.argmax(1) == exact.argmax(1)).mean()), 1),
-                "foreseen_db": round(table.sqnr, 2) if table.sqnr else None,
+                "forecast_db": round(table.sqnr, 2) if table.sqnr else None,
                 "in_fp16": sorted(s for s, x in table.sites.items() if x.precision == "fp16"),
             }
             print(

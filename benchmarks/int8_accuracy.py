@@ -86,7 +86,7 @@ def measure(
                 f"{model.name:14} {variant:14} {way:28} {row['sqnr_db']:6.1f} dB, worst "
                 f"{row['worst_db']:6.1f}  same {row['agreement']:6.2f} %"
                 + (f"  top-1 {row['top1']:.2f} of {row['fp32_top1']:.2f}" if "top1" in row else "")
-                + (f"  foreseen {row['foreseen_db']}" if row.get("foreseen_db") else ""),
+                + (f"  forecast {row['forecast_db']}" if row.get("forecast_db") else ""),
                 flush=True,
             )
             yield row
@@ -125,12 +125,12 @@ def _predict(rows: np.ndarray, are_features: bool) -> np.ndarray:
 
 
 def _forecast(path: Path) -> Row:
-    """Return what the calibration table itself says: dB foreseen, layers in FP16."""
+    """Return what the calibration table itself says: dB forecast, layers in FP16."""
     table = CalibrationTable.from_bytes(path.read_bytes())
     kept = sorted(name for name, site in table.sites.items() if site.precision == "fp16")
-    row: Row = {"foreseen_db": round(table.sqnr, 2) if table.sqnr else None, "in_fp16": kept}
+    row: Row = {"forecast_db": round(table.sqnr, 2) if table.sqnr else None, "in_fp16": kept}
     if table.forecast is not None:
-        row |= {"foreseen_worst_db": round(table.forecast.worst, 2), "plan": table.forecast.plan}
+        row |= {"forecast_worst_db": round(table.forecast.worst, 2), "plan": table.forecast.plan}
     return row
 
 

@@ -200,7 +200,7 @@ def test_quantize_needs_no_images_and_writes_the_same_bytes_twice(whole, tmp_pat
 @pytest.mark.parametrize(
     ("images", "is_doubted"), [("5 of the given images", True), (SAMPLE_PHOTOGRAPHS, False)]
 )
-def test_quantize_says_what_its_table_did_not_foresee(bundle, images, is_doubted):
+def test_quantize_notes_what_is_below_the_forecast_of_its_table(bundle, images, is_doubted):
     """Photographs that stand in for the deployment's images raise no doubt."""
     record = ExportRecord.from_bytes(bundle.read(RECORD))
     record = replace(record, parity=replace(record.parity, images=images))
@@ -212,7 +212,7 @@ def test_quantize_says_what_its_table_did_not_foresee(bundle, images, is_doubted
     bundle.add({TABLE: table.to_bytes()}, parents=(FP32,), made_by={})
     progress = Notes()
     quantize(bundle, progress=progress)
-    assert any("INT8 was foreseen at" in note for note in progress.notes) == is_doubted
+    assert any("INT8 was forecast at" in note for note in progress.notes) == is_doubted
 
 
 def test_calibrating_again_drops_the_stale_graphs(whole, tmp_path):

@@ -73,7 +73,7 @@ def without_numbers(monkeypatch):
         monkeypatch.setattr(
             variants, name, lambda *a, **options: Int8Proof(2, 40.0, deviations=(0.01, 0.02))
         )
-    for name in ("note_lost_in_half", "note_unforeseen"):
+    for name in ("note_lost_in_half", "note_below_forecast"):
         monkeypatch.setattr(variants, name, lambda *arguments, **options: "")
 
 

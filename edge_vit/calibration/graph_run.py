@@ -27,7 +27,7 @@ from edge_vit.formats.fp16 import FORMAT as FP16
 from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.lowering.dead_tokens import find_single_token_layers
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
-from edge_vit.lowering.proof import Int8Proof, note_unforeseen
+from edge_vit.lowering.proof import Int8Proof, note_below_forecast
 from edge_vit.progress import Advance, Progress
 from edge_vit.spec import ModelSpec
 from edge_vit.spec.table import (
@@ -215,14 +215,14 @@ class _Judge:
         table = self.table(chosen, in_half)
         every = self._with_shaping(table, error, progress)
         for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
-            if round(every.foreseen[1], 1) >= recipe.min_sqnr:
+            if round(every.forecast[1], 1) >= recipe.min_sqnr:
                 break
-            more = choose_fallback(curve, best.error.foreseen[1], wanted, recipe.max_fallback)
+            more = choose_fallback(curve, best.error.forecast[1], wanted, recipe.max_fallback)
             if len(more) > len(in_half):
                 in_half, table = more, self.table(chosen, more)
                 error = self.run(table)
                 every = self._with_shaping(table, error, progress)
-        sqnr, low, high = every.foreseen
+        sqnr, low, high = every.forecast
         others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
         count = len(self.seen.held_out)
         forecast = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
@@ -230,13 +230,13 @@ class _Judge:
             is_below = round(sqnr, 1) < recipe.min_sqnr
             num_half = sum(not site.is_quantized for site in table.sites.values())
             progress.note(
-                f"INT8 is foreseen at {forecast}, {'' if is_below else 'which may be '}below "
+                f"INT8 is forecast at {forecast}, {'' if is_below else 'which may be '}below "
                 f"the {recipe.min_sqnr:g} dB wanted, even with {num_half} of its layers in "
                 f"FP16. {_LIKELY_FP16 if is_below else _UNDECIDED}; edgevit verify decides"
             )
         by_image = tuple(map(sqnr_of, every.by_image))
         proof = Int8Proof(len(by_image), every.sqnr, by_image, "calibration images")
-        if said := str(proof) if proof.is_collapsed else note_unforeseen(proof, sqnr):
+        if said := str(proof) if proof.is_collapsed else note_below_forecast(proof, sqnr):
             progress.note(said)
         if beside := [name for name, site in table.sites.items() if site.kept_channels]:
             progress.note(

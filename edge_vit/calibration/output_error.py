@@ -95,7 +95,7 @@ class OutputError:
         return OutputError(*map(np.concatenate, both))
 
     @property
-    def foreseen(self) -> tuple[float, float, float]:
+    def forecast(self) -> tuple[float, float, float]:
         """In dB, what other images may show, and the interval of it: from where, to where.
 
         Errors of images differ by tens of times. The few that are off most are rarely among a

@@ -98,7 +98,7 @@ def command(
     table = calibrated.read_table()
     echo(f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images")
     if (forecast := table.forecast) is not None:
-        echo(f"SQNR of INT8 foreseen: {forecast}; worst image {forecast.worst:.1f} dB")
+        echo(f"forecast of the SQNR of INT8: {forecast}; worst image {forecast.worst:.1f} dB")
     _LOG.info("Next, write the graphs from it: edgevit quantize %s", bundle)
 
 

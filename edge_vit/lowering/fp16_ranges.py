@@ -116,7 +116,7 @@ def prove_half(
         if overflowed:
             raise BackendError(
                 f"FP16 overflows at {', '.join(overflowed[:3])} on a golden image, which the "
-                "calibration images did not foresee. Run: edgevit calibrate, with more images"
+                "calibration images did not show. Run: edgevit calibrate, with more images"
             )
         one = {name: output[index : index + 1] for name, output in exact.items()}
         first = {name: output[:1] for name, output in outputs.items()}  # of a fixed batch

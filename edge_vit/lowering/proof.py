@@ -127,12 +127,12 @@ def note_lost_in_half(proof: Int8Proof, in_half: Int8Proof, half: HalfProof) -> 
     )
 
 
-def note_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
-    """Return where INT8 is worse than its table foresees, or may be on other images; else nothing.
+def note_below_forecast(proof: Int8Proof, forecast: float | None) -> str:
+    """Return where INT8 is worse than its table forecasts, or may be on other images; else nothing.
 
-    `foreseen` is `CalibrationTable.sqnr`, in dB: for images like those calibrated on.
+    `forecast` is `CalibrationTable.sqnr`, in dB: for images like those calibrated on.
     """
-    if foreseen is None or proof.is_collapsed:  # a collapse tells more
+    if forecast is None or proof.is_collapsed:  # a collapse tells more
         return ""
     if proof.images == SAMPLE_PHOTOGRAPHS:  # none of those calibrated on
         return ""
@@ -142,12 +142,12 @@ def note_unforeseen(proof: Int8Proof, foreseen: float | None) -> str:
         return (
             f"INT8 loses most on a few images: of {proof.num_images} {proof.images} half come to "
             f"{median:.1f} dB, the worst to {worst:.1f} dB, and others may lose more "
-            f"than the {foreseen:.1f} dB foreseen. The model turns on small differences there. "
+            f"than the {forecast:.1f} dB forecast. The model turns on small differences there. "
             f"{_JUDGE}; FP16 loses less"
         )
-    if proof.sqnr < foreseen - MAX_BELOW:
+    if proof.sqnr < forecast - MAX_BELOW:
         return (
-            f"INT8 was foreseen at {foreseen:.1f} dB and comes to {proof.sqnr:.1f} dB on "
+            f"INT8 was forecast at {forecast:.1f} dB and comes to {proof.sqnr:.1f} dB on "
             f"{proof.num_images} {proof.images}: they are unlike those calibrated on, or layers "
             f"add up to more than each loses alone. {_JUDGE}; or calibrate with images like these"
         )

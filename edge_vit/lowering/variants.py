@@ -20,8 +20,8 @@ from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax, prove_half
 from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.proof import (
+    note_below_forecast,
     note_lost_in_half,
-    note_unforeseen,
     prove_int8,
     prove_int8_in_half,
 )
@@ -137,11 +137,11 @@ def lower_int8(request: Request) -> Lowered:
         proof = prove_int8(portable, bundle.spec, golden, images=_name_golden(bundle))
         in_half = prove_int8_in_half(half, bundle.spec, golden)
     every = [each.deviations for each in (proof, in_half) if each.deviations]
-    if every:  # else a value is not finite, and nothing is foreseen
+    if every:  # else a value is not finite, and nothing is expected
         largest = tuple(max(image) for image in zip(*every, strict=True))
         files[INT8.proof] = GoldenProof(largest).to_bytes()
     half_alone = note_lost_in_half(proof, in_half, request.proofs[INT8.around])
-    notes = tuple(filter(None, (str(proof), note_unforeseen(proof, table.sqnr), half_alone)))
+    notes = tuple(filter(None, (str(proof), note_below_forecast(proof, table.sqnr), half_alone)))
     return Lowered(files, request.parents, notes=notes, proof=proof)
 
 

@@ -39,10 +39,10 @@ def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:
     cost = sqnr_plot(sites)
     if cost is not None:
         together = table.forecast or (table.sqnr and f"{number(table.sqnr, 1)} dB")
-        foreseen = f" All together: {together}." if together else ""
+        all_together = f" All together: {together}." if together else ""
         caption = (
             "SQNR of the model's output with this layer alone in INT8: the lower, the more it "
-            f"costs. Errors of layers add up in energy.{foreseen}"
+            f"costs. Errors of layers add up in energy.{all_together}"
         )
         figures.append(Figure("What each layer costs", cost, caption, _ablation_grid(table)))
     return tuple(figures)

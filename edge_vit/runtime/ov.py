@@ -19,7 +19,7 @@ from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.cpu import has_vnni
 from edge_vit.runtime.options import DEFAULT_OPTIONS, SessionOptions
-from edge_vit.runtime.self_test import foreseen_deviations
+from edge_vit.runtime.self_test import expected_deviations
 from edge_vit.runtime.session import Array, Failures, Session, run_images
 from edge_vit.spec import Precision, TensorSpec
 from edge_vit.tasks import task_of
@@ -68,8 +68,8 @@ def _doubt_bfloat16(
     `batch` golden images are run at a time, or all together: other kernels run for one alone, which
     is what a camera brings.
     """
-    foreseen = foreseen_deviations(bundle, session.precision)
-    if not foreseen:
+    expected = expected_deviations(bundle, session.precision)
+    if not expected:
         return "the bundle does not hold how far INT8 is off on golden images. Export it again"
     images, spec = bundle.read_golden().images, bundle.spec
     batch = batch or len(images)
@@ -82,7 +82,7 @@ def _doubt_bfloat16(
     if not all(np.isfinite(output).all() for output in outputs.values()):
         return "in bfloat16, which this processor would take, a golden image gives NaN or infinity"
     found = task_of(spec).deviations(spec, bundle.read_golden().named(spec), outputs)
-    limits = [max(_BFLOAT16_LIMIT, _BFLOAT16_MARGIN * each) for each in foreseen]
+    limits = [max(_BFLOAT16_LIMIT, _BFLOAT16_MARGIN * each) for each in expected]
     error, limit = max(zip(found, limits, strict=True), key=lambda pair: pair[0] / pair[1])
     if error <= limit:
         return ""

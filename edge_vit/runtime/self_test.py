@@ -52,17 +52,17 @@ def run_self_test(session: Session, bundle: Bundle) -> SelfTest | None:
     if not all(np.isfinite(output).all() for output in outputs.values()):
         return SelfTest(num_images, float("inf"), limit)
     task, exact = task_of(spec), golden.named(spec)
-    foreseen = foreseen_deviations(bundle, session.precision)
-    if not foreseen:
+    expected = expected_deviations(bundle, session.precision)
+    if not expected:
         return SelfTest(num_images, task.deviation(spec, exact, outputs), limit)
     least = find_format(precision.around).self_test_limit if precision.around else 0.0
-    limits = [min(MAX_LIMIT, max(least, MARGIN * each)) for each in foreseen]
+    limits = [min(MAX_LIMIT, max(least, MARGIN * each)) for each in expected]
     found = zip(task.deviations(spec, exact, outputs), limits, strict=True)
     error, limit = max(found, key=lambda pair: pair[0] / pair[1])
     return SelfTest(num_images, error, limit)
 
 
-def foreseen_deviations(bundle: Bundle, precision: Precision) -> tuple[float, ...]:
+def expected_deviations(bundle: Bundle, precision: Precision) -> tuple[float, ...]:
     """Return how far a quantized `precision` was off on each golden image when it was written.
 
     Nothing where `bundle` has no golden images, or was written before there was such a proof.

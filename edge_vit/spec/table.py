@@ -66,7 +66,7 @@ class Recipe:
     # saves nothing, and its errors reach the output as they are.
     keeps_single_tokens: bool = False
     is_judged: bool = True  # False in some tables of format 4 and before
-    # In dB, of the model's output. Where less is foreseen, the layers that cost most stay in FP16.
+    # In dB, of the model's output. Where less is forecast, the layers that cost most stay in FP16.
     min_sqnr: float = 0.0
     # In dB per 1 % of the layers' multiply-adds, what FP16 has to gain for a layer to be kept in it
     # though enough is left of the output; 0 for none. Were all alike, 1 % would gain 0.04 dB.
@@ -196,7 +196,7 @@ class FallbackPoint:
 
     site: str  # that stays in FP16 here, and at every later point
     share: float  # of the layers' multiply-adds in FP16, 0 to 1
-    sqnr: float  # foreseen for the model's output, in dB
+    sqnr: float  # forecast for the model's output, in dB
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class CalibrationTable:
 
     @property
     def sqnr(self) -> float | None:
-        """Foreseen for the model's output, in dB; None where nothing was measured.
+        """Forecast for the model's output, in dB; None where nothing was measured.
 
         Tables of earlier versions measured single layers alone and summed them up.
         """

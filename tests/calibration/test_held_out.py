@@ -114,12 +114,12 @@ def test_huge_channels_do_not_make_images_near():
 def test_a_forecast_holds_for_images_that_differ_by_tens_of_times():
     noise = np.random.default_rng(0).lognormal(0, 1, (6400, 1)) / 1000
     whole, ones = OutputError(noise, np.ones_like(noise)), np.ones((64, 1))
-    assert whole.foreseen == pytest.approx((whole.sqnr,) * 3, abs=0.3)
+    assert whole.forecast == pytest.approx((whole.sqnr,) * 3, abs=0.3)
     few = [OutputError(noise[i : i + 64], ones) for i in range(0, 6400, 64)]
-    assert np.mean([abs(each.foreseen[0] - whole.sqnr) < 2 for each in few]) > 0.9
-    assert np.mean([each.foreseen[1] < whole.sqnr + 0.1 for each in few]) > 0.9
+    assert np.mean([abs(each.forecast[0] - whole.sqnr) < 2 for each in few]) > 0.9
+    assert np.mean([each.forecast[1] < whole.sqnr + 0.1 for each in few]) > 0.9
     for each in few:
-        found, low, high = each.foreseen
+        found, low, high = each.forecast
         assert low < found < high == pytest.approx(each.sqnr)
 
 
@@ -131,15 +131,15 @@ def test_a_forecast_knows_the_images_of_both_halves():
     assert both.mean == pytest.approx(np.mean([*good, *bad]))
     assert both.worst == pytest.approx(0.01)
     other = OutputError(bad, ones).beside(OutputError(good, ones))
-    assert both.foreseen == pytest.approx(other.foreseen)
-    assert both.foreseen[1] < 20 < both.foreseen[2]
+    assert both.forecast == pytest.approx(other.forecast)
+    assert both.forecast[1] < 20 < both.forecast[2]
 
 
 def test_one_image_or_none_that_is_finite_leaves_no_interval():
     one = OutputError(np.array([[1e-3]]), np.array([[1.0]]))
-    assert one.foreseen == (one.sqnr,) * 3
+    assert one.forecast == (one.sqnr,) * 3
     broken = OutputError(np.array([[1e-3], [np.nan]]), np.ones((2, 1)))
-    assert broken.foreseen == (broken.sqnr,) * 3 == pytest.approx((-60.0,) * 3)
+    assert broken.forecast == (broken.sqnr,) * 3 == pytest.approx((-60.0,) * 3)
 
 
 def test_of_large_maps_a_share_of_the_cells_tells_the_error():

@@ -361,5 +361,5 @@ def test_accuracy_that_the_interval_leaves_open_is_undecided(vit):
     wanted = round((forecast.low + forecast.sqnr) / 2, 1)
     assert vit.calibrate(IMAGES, replace(recipe, min_sqnr=wanted), said).forecast == forecast
     (note,) = [note for note in said.notes if "wanted" in note]
-    assert f"foreseen at {forecast}, which may be below the {wanted:g} dB wanted" in note
+    assert f"forecast at {forecast}, which may be below the {wanted:g} dB wanted" in note
     assert "That is undecided" in note and "FP16 alone" not in note

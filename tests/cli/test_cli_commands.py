@@ -92,7 +92,7 @@ def test_calibrate_then_quantize(edgevit, bundle, calibration):
     forecast = Bundle.open(bundle.path).read_table().forecast
     assert result.stdout == (
         f"{bundle.path / TABLE}: 8 layers, calibrated on 5 images\n"
-        f"SQNR of INT8 foreseen: {forecast}; worst image {forecast.worst:.1f} dB\n"
+        f"forecast of the SQNR of INT8: {forecast}; worst image {forecast.worst:.1f} dB\n"
     )
     assert f"({forecast.low:.1f} to {forecast.high:.1f})" in result.stdout
     assert f"edgevit quantize {bundle.path}" in result.stderr

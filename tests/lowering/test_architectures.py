@@ -199,7 +199,7 @@ def test_massive_activations_that_leave_too_little_are_reported():
     real = sqnr(exact, output)
     assert real < SOUND
     assert any("precision for this model" in note for note in said.notes)
-    # Foreseen; as large as this, errors add up less simply than small ones.
+    # The forecast; as large as this, errors add up less simply than small ones.
     assert table.sqnr == pytest.approx(real, abs=8)
 
 

@@ -20,8 +20,8 @@ from edge_vit.export.canonical import make_canonical
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.proof import (
     Int8Proof,
+    note_below_forecast,
     note_lost_in_half,
-    note_unforeseen,
     prove_int8,
     prove_int8_in_half,
 )
@@ -111,19 +111,19 @@ EVEN, UNEVEN = (41.0, 40.0, 39.5, 41.5), (24.0, 55.0, 57.0, 60.0)
 
 
 @pytest.mark.parametrize(
-    ("sqnr", "by_image", "foreseen", "words"),
+    ("sqnr", "by_image", "forecast", "words"),
     [
-        pytest.param(40.0, EVEN, 41.0, "", id="as foreseen"),
-        pytest.param(40.0, EVEN, None, "", id="nothing was foreseen"),
-        pytest.param(48.0, EVEN, 41.0, "", id="better than foreseen"),
-        pytest.param(33.0, (33.0,) * 4, 40.0, "foreseen at 40.0 dB and comes to 33.0", id="below"),
+        pytest.param(40.0, EVEN, 41.0, "", id="as forecast"),
+        pytest.param(40.0, EVEN, None, "", id="nothing was forecast"),
+        pytest.param(48.0, EVEN, 41.0, "", id="better than forecast"),
+        pytest.param(33.0, (33.0,) * 4, 40.0, "forecast at 40.0 dB and comes to 33.0", id="below"),
         pytest.param(30.0, UNEVEN, 34.0, "come to 56.0 dB, the worst to 24.0", id="a few images"),
         pytest.param(50.0, (44.0, 60.0, 61.0, 62.0), 50.0, "", id="a few, and harmless"),
         pytest.param(15.0, EVEN, 40.0, "", id="a collapse, which says so itself"),
     ],
 )
-def test_what_was_not_foreseen_is_said(sqnr, by_image, foreseen, words):
-    said = note_unforeseen(Int8Proof(4, sqnr, by_image), foreseen)
+def test_what_is_below_the_forecast_is_reported(sqnr, by_image, forecast, words):
+    said = note_below_forecast(Int8Proof(4, sqnr, by_image), forecast)
     assert words in said
     assert bool(said) == bool(words)
     assert ("edgevit verify" in said) == bool(words)
@@ -132,7 +132,7 @@ def test_what_was_not_foreseen_is_said(sqnr, by_image, foreseen, words):
 def test_photographs_that_nobody_calibrated_on_are_no_reason_to_doubt_the_forecast():
     said = Int8Proof(4, 33.0, (33.0,) * 4, SAMPLE_PHOTOGRAPHS)
     assert str(said) == "INT8: 33.0 dB SQNR with fp32 on 4 sample photographs"
-    assert note_unforeseen(said, 45.0) == ""
+    assert note_below_forecast(said, 45.0) == ""
     collapsed = str(dataclasses.replace(said, sqnr=12.0))
     assert "none of the deployment's" in collapsed
     assert "edgevit verify" in collapsed

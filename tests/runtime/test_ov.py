@@ -94,7 +94,7 @@ class Coarse(OpenVinoSession):
 
 
 @pytest.mark.parametrize(
-    ("foreseen", "noise", "doubt"),
+    ("expected", "noise", "doubt"),
     [
         (0.03, 0.01, ""),
         (0.03, 0.3, "in bfloat16, which this processor would take, a golden image is off by 0."),
@@ -106,11 +106,11 @@ class Coarse(OpenVinoSession):
     ],
 )
 def test_bfloat16_is_taken_where_golden_images_allow_it(
-    tmp_path, monkeypatch, foreseen, noise, doubt
+    tmp_path, monkeypatch, expected, noise, doubt
 ):
     bundle = golden_bundle(tmp_path / "tiny.edgevit")
-    if foreseen:
-        proof = GoldenProof((foreseen,) * 5).to_bytes()
+    if expected:
+        proof = GoldenProof((expected,) * 5).to_bytes()
         bundle = bundle.add({INT8.proof: proof}, parents=(GOLDEN,))
     monkeypatch.setattr(runtime_ov, "OpenVinoSession", Coarse)
     monkeypatch.setattr(Coarse, "noise", noise)

@@ -98,7 +98,7 @@ def proven(tmp_path_factory):
 @pytest.mark.parametrize(
     ("image", "size", "limit"), [(0, 0.05, 0.1), (0, 0.2, 0.1), (4, 0.5, 0.6), (4, 0.8, 0.6)]
 )
-def test_each_image_may_be_off_by_what_was_foreseen_of_it(proven, image, size, limit):
+def test_each_image_may_be_off_by_what_is_expected_of_it(proven, image, size, limit):
     outputs = tiny_outputs(IMAGES)
     spread = float(np.sqrt(np.mean((outputs - outputs.mean(1, keepdims=True)) ** 2)))
     noise = np.zeros((5, 5))

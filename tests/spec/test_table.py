@@ -144,7 +144,7 @@ def test_sqnr_of_no_error_is_a_number():
     assert sqnr_of(1e-3) == pytest.approx(30.0)
 
 
-def test_foresees_the_sum_of_the_layers_in_int8():
+def test_forecasts_the_sum_of_the_layers_in_int8():
     sites = {str(index): dataclasses.replace(SITE, output_error=5e-4) for index in range(2)}
     sites["2"] = dataclasses.replace(SITE, precision="fp16", output_error=1.0)
     assert dataclasses.replace(TABLE, sites=sites).sqnr == pytest.approx(30.0)
