@@ -215,9 +215,9 @@ class _Judge:
         table = self.table(chosen, in_half)
         every = self._with_shaping(table, error, progress)
         for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
-            if round(every.forecast[1], 1) >= recipe.min_sqnr:
+            if round(self._least(every), 1) >= recipe.min_sqnr:
                 break
-            more = choose_fallback(curve, best.error.forecast[1], wanted, recipe.max_fallback)
+            more = choose_fallback(curve, self._least(best.error), wanted, recipe.max_fallback)
             if len(more) > len(in_half):
                 in_half, table = more, self.table(chosen, more)
                 error = self.run(table)
@@ -226,7 +226,7 @@ class _Judge:
         others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
         count = len(self.seen.held_out)
         forecast = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
-        if round(low, 1) < recipe.min_sqnr:
+        if self.draft.is_decided and round(low, 1) < recipe.min_sqnr:
             is_below = round(sqnr, 1) < recipe.min_sqnr
             num_half = sum(not site.is_quantized for site in table.sites.values())
             progress.note(
@@ -236,7 +236,8 @@ class _Judge:
             )
         by_image = tuple(map(sqnr_of, every.by_image))
         proof = Int8Proof(len(by_image), every.sqnr, by_image, "calibration images")
-        if said := str(proof) if proof.is_collapsed else note_below_forecast(proof, sqnr):
+        said = str(proof) if proof.is_collapsed else note_below_forecast(proof, sqnr)
+        if said and self.draft.is_decided:
             progress.note(said)
         if beside := [name for name, site in table.sites.items() if site.kept_channels]:
             progress.note(
@@ -245,6 +246,13 @@ class _Judge:
             )
         table = table.with_levels(table.levels)
         return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
+
+    def _least(self, error: OutputError) -> float:
+        """Return the least SQNR that other images may show, in dB, for layers to go to FP16 by.
+
+        Of too few images to tell, what they show: even on these, less is left then.
+        """
+        return error.forecast[1] if self.draft.is_decided else error.sqnr
 
     def _with_shaping(
         self, table: CalibrationTable, error: OutputError, progress: Progress

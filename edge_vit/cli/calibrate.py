@@ -12,7 +12,7 @@ import click
 from edge_vit.bundle import TABLE, Bundle
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import echo
+from edge_vit.cli.output import echo, echo_forecast
 from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.errors import SpecError
@@ -97,8 +97,7 @@ def command(
             raise
     table = calibrated.read_table()
     echo(f"{bundle / TABLE}: {len(table.sites)} layers, calibrated on {table.num_images} images")
-    if (forecast := table.forecast) is not None:
-        echo(f"forecast of the SQNR of INT8: {forecast}; worst image {forecast.worst:.1f} dB")
+    echo_forecast(table)
     _LOG.info("Next, write the graphs from it: edgevit quantize %s", bundle)
 
 

@@ -13,7 +13,7 @@ from edge_vit.bundle import RECORD, Bundle
 from edge_vit.bundle.record import ExportRecord
 from edge_vit.cli import params
 from edge_vit.cli.log import CommandLog
-from edge_vit.cli.output import print_grids
+from edge_vit.cli.output import echo_forecast, print_grids
 from edge_vit.cli.params import option
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.data.class_names import read_labels
@@ -136,6 +136,8 @@ def command(
             progress=progress,
         )
     print_artifacts(bundle)
+    if wanted.needs_images:
+        echo_forecast(bundle.read_table())
     _LOG.info("%s", _next_step(bundle))
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edge_vit.measure.results import AccuracyReport
     from edge_vit.report.grids import Grid
+    from edge_vit.spec.table import CalibrationTable
 
 _LOG = logging.getLogger(__name__)
 _WIDTH_OF_A_FILE = 140  # wide enough for every table
@@ -68,6 +69,12 @@ def print_grids(*grids: Grid) -> None:
     from edge_vit.report.terminal import grid_table
 
     print_tables(*map(grid_table, grids))
+
+
+def echo_forecast(table: CalibrationTable) -> None:
+    """Print what INT8 by `table` may come to on other images, or that it is undecided."""
+    if text := table.forecast_text:
+        echo(f"forecast of the SQNR of INT8: {text}")
 
 
 def print_tables(*renderables: RenderableType, least_width: int = 0) -> None:

@@ -38,7 +38,7 @@ def precision_figures(table: CalibrationTable) -> tuple[Figure, ...]:
     figures = [Figure("Ranges by block", ranges_plot(sites), caption, sites_grid(sites))]
     cost = sqnr_plot(sites)
     if cost is not None:
-        together = table.forecast or (table.sqnr and f"{number(table.sqnr, 1)} dB")
+        together = table.forecast_text
         all_together = f" All together: {together}." if together else ""
         caption = (
             "SQNR of the model's output with this layer alone in INT8: the lower, the more it "

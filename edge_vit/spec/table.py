@@ -30,6 +30,9 @@ RangeMethod = Literal["minmax", "percentile"]
 StepName = Literal["shift", "range", "bias"]
 STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
 
+FEWEST_FOR_FORECAST = 8
+"""Calibration images below which it is undecided what INT8 comes to on others: one is held out."""
+
 MIN_SCALE = 2.0**-14
 """Smallest scale: the smallest normal float16; TensorRT may take anything below it for zero."""
 
@@ -241,7 +244,8 @@ class CalibrationTable:
     # The signature (edge_vit.data.perceptual) of each image as base64, sorted: it finds the image
     # again when it was encoded anew. Empty in tables of format 3 and before
     image_signatures: tuple[str, ...] = ()
-    forecast: Forecast | None = None  # None where the recipe measures nothing
+    # None where the recipe measures nothing, or on too few images to decide anything
+    forecast: Forecast | None = None
     # Layers whose weights are rounded to nearest although the recipe would have errors make up for
     # each other: the images say too little of how their channels vary
     nearest: tuple[str, ...] = ()
@@ -273,11 +277,29 @@ class CalibrationTable:
         return {**nodes, **beside}
 
     @property
+    def is_decided(self) -> bool:
+        """Whether there were images enough to forecast what INT8 comes to on others."""
+        return len(set(self.image_digests)) >= FEWEST_FOR_FORECAST
+
+    @property
+    def forecast_text(self) -> str:
+        """The forecast in words; empty where nothing was measured."""
+        if self.recipe.search_tokens and not self.is_decided:
+            num_images = len(set(self.image_digests))
+            few = f"with {num_images} different calibration image{'s' * (num_images != 1)}"
+            return f"undecided {few}, {FEWEST_FOR_FORECAST} or more are wanted"
+        if self.forecast is not None:
+            return f"{self.forecast}; worst image {self.forecast.worst:.1f} dB"
+        return f"{self.sqnr:.1f} dB" if self.sqnr is not None else ""
+
+    @property
     def sqnr(self) -> float | None:
-        """Forecast for the model's output, in dB; None where nothing was measured.
+        """Forecast for the model's output, in dB; None where nothing decides.
 
         Tables of earlier versions measured single layers alone and summed them up.
         """
+        if not self.is_decided:
+            return None
         if self.forecast is not None:
             return self.forecast.sqnr
         total = sum(s.output_error for s in self.sites.values() if s.is_quantized)

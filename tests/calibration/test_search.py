@@ -229,10 +229,16 @@ def test_which_images_are_held_out_does_not_depend_on_their_order_or_repetition(
         assert replace(second.sites[name], activation_crest=site.activation_crest) == site
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_few_images_suffice_for_a_table(vit, count):
-    table = vit.calibrate(random_images(count), BALANCED)
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_few_images_suffice_for_a_table_and_for_no_forecast(vit, count):
+    said = Remembered()
+    table = vit.calibrate(random_images(count), replace(BALANCED, min_sqnr=90), said)
     assert len(table.sites) == len(SITES)
+    assert table.forecast is None
+    assert table.sqnr is None
+    assert table.forecast_text.startswith(f"undecided with {count} different calibration image")
+    assert sum(table.forecast_text in note for note in said.notes) == 1
+    assert not any("90 dB wanted" in note for note in said.notes)
     assert np.isfinite(run_onnx(write_qdq(vit.model, table), random_images(2))).all()
 
 

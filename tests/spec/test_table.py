@@ -147,5 +147,7 @@ def test_sqnr_of_no_error_is_a_number():
 def test_forecasts_the_sum_of_the_layers_in_int8():
     sites = {str(index): dataclasses.replace(SITE, output_error=5e-4) for index in range(2)}
     sites["2"] = dataclasses.replace(SITE, precision="fp16", output_error=1.0)
-    assert dataclasses.replace(TABLE, sites=sites).sqnr == pytest.approx(30.0)
+    table = dataclasses.replace(TABLE, sites=sites, image_digests=tuple("abcdefgh"))
+    assert table.sqnr == pytest.approx(30.0)
+    assert dataclasses.replace(table, image_digests=tuple("abcdefgg")).sqnr is None
     assert dataclasses.replace(TABLE, sites={"0": SITE}).sqnr is None
