@@ -7,6 +7,10 @@ from collections.abc import Mapping
 
 from edge_vit.spec.table import FallbackPoint, sqnr_of
 
+ENOUGH, ENOUGH_WORST = 40.0, 35.0
+"""In dB, of all images and of the worst: from there on the predictions of the models measured stay,
+and a layer in FP16 costs time for an accuracy that changes none (docs/accuracy.md)."""
+
 
 def rank_fallback(
     errors: Mapping[str, float], multiply_adds: Mapping[str, float], max_share: float = 1.0
@@ -49,18 +53,33 @@ def choose_fallback(
     return tuple(chosen)
 
 
+def enough(sqnr: float, least: float, worst: float) -> float:
+    """Return from which SQNR on no layer goes to FP16 for its worth, in dB, where `sqnr` is left.
+
+    `least`: what other images may show. `worst`: of one image.
+    """
+    return sqnr + max(ENOUGH - least, ENOUGH_WORST - worst)
+
+
 def choose_worthy(
-    curve: tuple[FallbackPoint, ...], sqnr: float, min_worth: float, max_share: float
+    curve: tuple[FallbackPoint, ...],
+    sqnr: float,
+    min_worth: float,
+    max_share: float,
+    most: float = math.inf,
 ) -> tuple[str, ...]:
     """Return the layers whose errors are out of all proportion to their work.
 
     They are as many as gain `min_worth` on average, in dB per 1 % of the work, each half as much at
-    least: errors of single layers, from a few images, are too rough for one of them to end it.
+    least: errors of single layers, from a few images, are too rough for one of them to end it. From
+    `most` dB on none is added.
     """
     chosen, count, start = list[str](), 0, FallbackPoint("", 0.0, sqnr)
     before = start
     for point in curve:
-        if point.share > max_share or _gain(before, point) < min_worth / 2:
+        if before.sqnr >= most or point.share > max_share:
+            break
+        if _gain(before, point) < min_worth / 2:
             break
         chosen.append(point.site)
         if _gain(start, point) >= min_worth:

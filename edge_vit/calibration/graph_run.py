@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from edge_vit.calibration.diversity import say_diversity
-from edge_vit.calibration.fallback import choose_fallback, choose_worthy, rank_fallback
+from edge_vit.calibration.fallback import choose_fallback, choose_worthy, enough, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe, observe_again
@@ -274,12 +274,14 @@ class _Judge:
     ) -> tuple[tuple[str, ...], OutputError]:
         """Return the layers that FP16 gains much at for little work, and the error with them.
 
-        They are chosen by what each costs alone; all together have to gain end to end, too.
+        None where enough is left of every image. They are chosen by what each costs alone; all
+        together have to gain end to end, too.
         """
         recipe, share_of = self.draft.recipe, {point.site: point.share for point in curve}
         if not recipe.min_worth:
             return (), error
-        chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback)
+        most = enough(error.sqnr, self._least(error), sqnr_of(error.worst))
+        chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback, most)
         while chosen:
             new, share = self.run(self.table(plans, chosen)), share_of[chosen[-1]]
             least = _SHOWN * recipe.min_worth * 100 * share

@@ -13,6 +13,7 @@ import pytest
 from layers import layer_of
 from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 
+from edge_vit.calibration import fallback
 from edge_vit.calibration.block_walk import walk_blocks
 from edge_vit.calibration.fallback import choose_fallback, choose_worthy, rank_fallback
 from edge_vit.calibration.gram import Gram
@@ -278,12 +279,26 @@ def test_layers_stay_in_floating_point_while_they_gain_enough_for_their_work():
     assert choose_worthy(curve, 30.0, 0.4, 0.1) == ("a",)
     assert choose_worthy(curve, 30.0, 0.2, 0.05) == ("a",)
     assert choose_worthy(curve, 30.0, 0.6, 0.1) == ()
+    assert choose_worthy(curve, 30.0, 0.2, 0.1, most=31.0) == ("a",)
+    assert choose_worthy(curve, 30.0, 0.2, 0.1, most=30.0) == ()
 
 
 def test_a_layer_just_below_what_is_asked_does_not_hide_the_next():
     curve = (FallbackPoint("a", 0.03, 33.0), FallbackPoint("b", 0.06, 33.55))
     curve = (*curve, FallbackPoint("c", 0.09, 34.2))
     assert choose_worthy(curve, 31.7, 0.2, 0.1) == ("a", "b", "c")
+
+
+def test_no_layer_stays_in_floating_point_for_its_worth_where_enough_is_left(vit, monkeypatch):
+    bare = replace(BALANCED, steps=(), strengths=(), kept_channels=0, tries_rotation=False)
+    recipe = replace(bare, min_sqnr=0, min_worth=1e-3, max_fallback=0.3)
+    found = []
+    for enough, worst in ((10, 10), (200, 10), (10, 200)):
+        monkeypatch.setattr(fallback, "ENOUGH", enough)
+        monkeypatch.setattr(fallback, "ENOUGH_WORST", worst)
+        sites = vit.calibrate(IMAGES, recipe).sites.values()
+        found.append(sum("costs the output" in site.reason for site in sites))
+    assert found[0] == 0 < found[1] == found[2]
 
 
 def test_a_layer_far_worse_than_all_others_stays_in_floating_point(vit):
