@@ -100,6 +100,22 @@ class Compensator:
         return restored
 
 
+def choose_reference(gram: Gram, weight: Array, *, is_centered: bool) -> Array:
+    """Return what `Compensator.of` divides the channels by, (K,) float64.
+
+    A model whose channels are larger, and the weights behind them smaller by as much, is the same
+    model: it is rounded to the same levels.
+
+    `weight`: (K, N), of all layers that read the channels.
+    """
+    variance = np.diagonal(gram.moments(is_centered=is_centered))
+    spread = np.sqrt(np.maximum(variance, 0.0))  # of a constant channel, rounding leaves less
+    reach = np.linalg.norm(weight.astype(np.float64), axis=1)
+    is_alive = (spread > 0) & (reach > 0)
+    reference: Array = np.sqrt(np.where(is_alive, spread, 1.0) / np.where(is_alive, reach, 1.0))
+    return reference
+
+
 def _num_dependent(moments: Array) -> int:
     """Return how many channels are a combination of the ones before them."""
     diagonal, raised = np.diagonal(moments), moments.copy()

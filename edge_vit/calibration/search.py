@@ -11,7 +11,6 @@ import onnx_ir as ir
 from threadpoolctl import threadpool_limits
 
 from edge_vit.calibration.block_walk import walk_blocks
-from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.inputs import InputSample, sample_inputs
 from edge_vit.calibration.layer import Layer, Plan
@@ -20,7 +19,7 @@ from edge_vit.calibration.layer_search import Search
 from edge_vit.calibration.observer import Observation
 from edge_vit.calibration.output_error import Outputs
 from edge_vit.calibration.probe import BlockProbe
-from edge_vit.calibration.rounding import Compensator
+from edge_vit.calibration.rounding import Compensator, choose_reference
 from edge_vit.calibration.steps import KEPT, Choice, correct_bias, make_plan
 from edge_vit.calibration.token_weights import TokenWeights, first_token_weights
 from edge_vit.graph.exact import return_memory, size_of
@@ -199,15 +198,11 @@ class _Rounding:
         key = name, is_centered = site.linear.input.name or "", layer.has_bias
         gram = self._samples[name].gram
         if key not in self._known:
-            self._known[key] = self._factorize(gram, layer.outliers, is_centered)
+            reference = choose_reference(gram, layer.all_columns, is_centered=is_centered)
+            self._known[key] = Compensator.of(
+                gram, reference, layer.outliers, is_centered=is_centered
+            )
         return replace(layer, compensator=self._known[key], mean=gram.mean)
-
-    @staticmethod
-    def _factorize(gram: Gram, first: Sequence[int], is_centered: bool) -> Compensator | None:
-        variance = np.diagonal(gram.moments(is_centered=is_centered)).copy()
-        spread = np.sqrt(np.maximum(variance, 0.0))  # of a constant channel, rounding leaves less
-        reference = np.where(spread > 0, spread, 1.0) ** 0.5
-        return Compensator.of(gram, reference, first, is_centered=is_centered)
 
 
 class _BlockSearch:

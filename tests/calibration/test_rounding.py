@@ -7,7 +7,7 @@ import pytest
 from layers import weight_scales
 
 from edge_vit.calibration.gram import Gram
-from edge_vit.calibration.rounding import Compensator
+from edge_vit.calibration.rounding import Compensator, choose_reference
 from edge_vit.lowering.qdq import quantize_weight
 
 WIDTH, OUTPUTS = 150, 24  # more rows than a block of the sweep, and no multiple of it
@@ -63,6 +63,30 @@ def test_one_factorization_serves_every_smoothing(weight):
     assert noises[0] == pytest.approx(noises[1], rel=0.5)
     nearest = output_noise(quantize_weight(scaled, scales), scales, scaled, unseen, divisors)
     assert max(noises) < nearest / 4
+
+
+def test_larger_channels_before_smaller_weights_are_rounded_alike(weight):
+    """Smoothing divides by as much more, so that neither order nor damping may change."""
+    rows, times = correlated(2000, seed=2), np.ones(WIDTH, np.float32)
+    times[[3, 77]] = 100
+    scales = weight_scales(weight)
+    levels = []
+    for factors in (np.ones(WIDTH, np.float32), times):
+        gram = Gram.of(rows * factors)
+        reference = choose_reference(gram, weight / factors[:, None], is_centered=True)
+        compensator = Compensator.of(gram, reference, is_centered=True)
+        levels.append(compensator.round(weight, scales, factors))
+    assert np.mean(levels[0] != levels[1]) < 0.01
+    alone = Compensator.of(Gram.of(rows * times), np.ones(WIDTH), is_centered=True)
+    assert np.mean(levels[0] != alone.round(weight, scales, times)) > 0.1
+
+
+def test_channels_without_spread_or_weights_have_a_reference(weight):
+    rows, weight = correlated(2000, seed=2), weight.copy()
+    rows[:, 5], weight[9] = 2, 0
+    reference = choose_reference(Gram.of(rows), weight, is_centered=True)
+    assert reference[[5, 9]] == pytest.approx(1, rel=0.1)
+    assert (reference > 0).all() and np.isfinite(reference).all()
 
 
 def test_sums_of_images_add_up():

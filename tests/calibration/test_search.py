@@ -155,7 +155,7 @@ def test_the_forecast_is_what_other_images_show(vit):
     images = random_images(48, seed=9)
     measured = sqnr_db(run_onnx(vit.model, images), run_onnx(write_qdq(vit.model, table), images))
     assert table.forecast.num_images == 16
-    assert table.sqnr == table.forecast.sqnr == pytest.approx(measured, abs=1.5)
+    assert table.sqnr == table.forecast.sqnr == pytest.approx(measured, abs=2)
     chance = 0.5  # what 48 images leave open
     assert table.forecast.low - chance < measured < table.forecast.high + chance
     assert table.forecast.worst <= table.sqnr
