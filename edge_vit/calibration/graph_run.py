@@ -17,7 +17,7 @@ from edge_vit.calibration.fallback import choose_fallback, choose_worthy, enough
 from edge_vit.calibration.final_check import choose_plan, measure_table
 from edge_vit.calibration.layer import Plan
 from edge_vit.calibration.observer import Observation, observe, observe_again
-from edge_vit.calibration.output_error import OutputError, Outputs, run_outputs
+from edge_vit.calibration.output_error import OutputError, Outputs, forecast, run_outputs
 from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, plan_alike, search_plans
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.data.images import ImageSource
@@ -213,24 +213,25 @@ class _Judge:
         curve = rank_fallback(errors, work, recipe.max_fallback)
         in_half, error = self._keep_worthy(chosen, curve, error, progress)
         table = self.table(chosen, in_half)
-        every = self._with_shaping(table, error, progress)
+        samples = self._with_shaping(table, error, progress)
         for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
-            if round(self._least(every), 1) >= recipe.min_sqnr:
+            if round(self._least(*samples), 1) >= recipe.min_sqnr:
                 break
             more = choose_fallback(curve, self._least(best.error), wanted, recipe.max_fallback)
             if len(more) > len(in_half):
                 in_half, table = more, self.table(chosen, more)
                 error = self.run(table)
-                every = self._with_shaping(table, error, progress)
-        sqnr, low, high = every.forecast
+                samples = self._with_shaping(table, error, progress)
+        sqnr, low, high = forecast(samples)
+        every = functools.reduce(OutputError.beside, samples)
         others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
         count = len(self.seen.held_out)
-        forecast = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
+        found = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
         if self.draft.is_decided and round(low, 1) < recipe.min_sqnr:
             is_below = round(sqnr, 1) < recipe.min_sqnr
             num_half = sum(not site.is_quantized for site in table.sites.values())
             progress.note(
-                f"INT8 is forecast at {forecast}, {'' if is_below else 'which may be '}below "
+                f"INT8 is forecast at {found}, {'' if is_below else 'which may be '}below "
                 f"the {recipe.min_sqnr:g} dB wanted, even with {num_half} of its layers in "
                 f"FP16. {_LIKELY_FP16 if is_below else _UNDECIDED}; edgevit verify decides"
             )
@@ -245,25 +246,25 @@ class _Judge:
                 f"{', '.join(beside)}"
             )
         table = table.with_levels(table.levels)
-        return replace(table, fallback=curve, forecast=forecast if self.seen.shaping else None)
+        return replace(table, fallback=curve, forecast=found if self.seen.shaping else None)
 
-    def _least(self, error: OutputError) -> float:
+    def _least(self, *samples: OutputError) -> float:
         """Return the least SQNR that other images may show, in dB, for layers to go to FP16 by.
 
         Of too few images to tell, what they show: even on these, less is left then.
         """
-        return error.forecast[1] if self.draft.is_decided else error.sqnr
+        return forecast(samples)[1] if self.draft.is_decided else samples[0].sqnr
 
     def _with_shaping(
         self, table: CalibrationTable, error: OutputError, progress: Progress
-    ) -> OutputError:
-        """Return `error`, of the images held out, and that of some which shaped the plan."""
+    ) -> tuple[OutputError, ...]:
+        """Return `error`, of the images held out, and beside it that of some which shaped."""
         model, spec, exact = self.model, self.spec, self.exact[len(self.seen.held_out) :]
         if not exact:
-            return error
+            return (error,)
         images = self.seen.shaping[: len(exact)]
         with progress.step(f"measuring the plan on {len(images)} images that shaped it"):
-            return error.beside(measure_table(model, spec, table, images, exact, self.threads))
+            return error, measure_table(model, spec, table, images, exact, self.threads)
 
     def _keep_worthy(
         self,
