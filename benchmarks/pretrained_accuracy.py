@@ -1,9 +1,10 @@
 """How close INT8 comes to fp32 on real pretrained weights, beside other tools.
 
-Without arguments: DINOv2-S of `pretrained.py`, as features and as a classifier, fetched where it is
-not at hand. With ``--weights``, any address that ``edgevit export`` takes, on images of one's own:
-ViT, DeiT, Swin, DINOv2, SigLIP. Every way of quantizing sees the same fp32 graph and the same
-calibration images. What is done is kept under ``build/``.
+Without arguments: DINOv2-S of `pretrained.py`, as features and as a classifier, and CLIP of
+`pretrained_clip.py`, fetched where they are not at hand. With ``--weights``, any address that
+``edgevit export`` takes, on images of one's own: ViT, DeiT, Swin, DINOv2, SigLIP. Every way of
+quantizing sees the same fp32 graph and the same calibration images. What is done is kept under
+``build/``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from int8_accuracy import AS_TRAINED, draw, measure
 from outliers import VARIANTS
 from peers import BUILD, PEERS, PRESETS
 from pretrained import SIDE, fetch, load_photographs, make_dinov2s, make_probe
+from pretrained_clip import make_clip
 from real_models import RealModel, export_kept
 from saving import RESULTS, load_average, write_result
 
@@ -25,7 +27,7 @@ import edge_vit
 from edge_vit.data.images import ImageSource, open_image_source
 from edge_vit.data.preprocess import preprocess
 
-MAKERS = {"features": make_dinov2s, "probe": make_probe}
+MAKERS = {"features": make_dinov2s, "probe": make_probe, "clip": make_clip}
 CHANGED = ("edge-vit fast", "edge-vit balanced")
 """Ways that outlier variants are quantized by."""
 
@@ -55,7 +57,7 @@ def _read(source: ImageSource, bundle: edge_vit.Bundle) -> tuple[np.ndarray, lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=MAKERS, help="one of the two models")
+    parser.add_argument("--only", choices=MAKERS, help="one of the models")
     parser.add_argument("--sources", type=Path, default=BUILD / "pretrained", help="fetched into")
     parser.add_argument("--photographs", type=Path, help="a folder of one's own, not those fetched")
     parser.add_argument(
@@ -65,7 +67,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="with --weights: folder to judge on")
     parser.add_argument("--num-calib", type=int, default=256, help="with --weights")
     parser.add_argument("--num-images", type=int, default=5000, help="with --weights")
-    parser.add_argument("--way", action="append", help="only this way; repeatable")
+    parser.add_argument(
+        "--way", action="append", help="only this way; written where --results is given; repeatable"
+    )
     parser.add_argument("--peers", action="store_true", help="the other tools as well")
     parser.add_argument(
         "--variants",
@@ -73,7 +77,7 @@ def main() -> None:
         choices=VARIANTS[1:],
         help="outlier variants as well: these, or all of them",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    parser.add_argument("--results", type=Path, help="folder to write to")
     arguments = parser.parse_args()
     if arguments.weights and not (arguments.calib and arguments.data):
         parser.error("--weights wants --calib DIR and --data DIR")
@@ -95,11 +99,11 @@ def main() -> None:
     changed = VARIANTS[1:] if arguments.variants == [] else arguments.variants or ()
     ways_on = {AS_TRAINED: ways, **dict.fromkeys(changed, CHANGED)}
     rows = [row for model in found for row in measure(model, arguments.num_images, ways_on)]
-    if arguments.way:
+    if arguments.way and not arguments.results:
         print("a part of the ways: nothing written")
         return
     path = write_result(
-        arguments.results,
+        arguments.results or RESULTS,
         f"pretrained_accuracy_{arguments.only}" if arguments.only else "pretrained_accuracy",
         threads=2,
         load=load,
