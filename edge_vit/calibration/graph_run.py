@@ -9,24 +9,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from edge_vit.calibration.diversity import say_diversity
 from edge_vit.calibration.fallback import choose_fallback, choose_worthy, enough, rank_fallback
 from edge_vit.calibration.final_check import choose_plan, measure_table
-from edge_vit.calibration.layer import Plan
+from edge_vit.calibration.layer import layer_scales
 from edge_vit.calibration.observer import Observation, observe, observe_again
 from edge_vit.calibration.output_error import OutputError, Outputs, forecast, run_outputs
 from edge_vit.calibration.search import FEWEST_HELD_OUT, FINISHED, Plans, plan_alike, search_plans
-from edge_vit.calibration.stats import ActivationStats
 from edge_vit.data.images import ImageSource
 from edge_vit.data.preprocess import UInt8Array
 from edge_vit.data.preprocess import digest as image_digest
-from edge_vit.formats.fp16 import FORMAT as FP16
-from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.lowering.dead_tokens import find_single_token_layers
-from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, observe_amax
+from edge_vit.lowering.fp16_ranges import choose_fp32_nodes, choose_split_nodes, observe_amax
 from edge_vit.lowering.proof import Int8Proof, note_below_forecast
 from edge_vit.progress import Advance, Progress
 from edge_vit.spec import ModelSpec
@@ -35,7 +31,6 @@ from edge_vit.spec.table import (
     FallbackPoint,
     Forecast,
     Recipe,
-    SiteScales,
     sqnr_of,
 )
 
@@ -241,12 +236,16 @@ class _Judge:
         if said and self.draft.is_decided:
             progress.note(said)
         if beside := [name for name, site in table.sites.items() if site.kept_channels]:
+            parts = (work[n] * len(chosen[n].kept) / len(chosen[n].divisors) for n in beside)
             progress.note(
-                f"{len(beside)} of {len(table.sites)} layers keep channels in floating point: "
-                f"{', '.join(beside)}"
+                f"{len(beside)} of {len(table.sites)} layers keep channels in floating point, "
+                f"{sum(parts) / sum(work.values()):.1%} of the layers' multiply-adds beside those "
+                f"of INT8: {', '.join(beside)}"
             )
-        table = table.with_levels(table.levels)
-        return replace(table, fallback=curve, forecast=found if self.seen.shaping else None)
+        reach = {name: stats.channel_amax for name, stats in self.seen.stats.items()}
+        split = choose_split_nodes(self.model, table.sites, reach)
+        table = replace(table.with_levels(table.levels), fallback=curve, split_fp32_nodes=split)
+        return replace(table, forecast=found if self.seen.shaping else None)
 
     def _least(self, *samples: OutputError) -> float:
         """Return the least SQNR that other images may show, in dB, for layers to go to FP16 by.
@@ -301,7 +300,9 @@ class _Judge:
         in_half = dict.fromkeys(costly, "INT8 costs the output most here")
         in_half |= dict.fromkeys(self.kept, "one token is read here, INT8 saves nothing")
         sites = {
-            name: _scales(plans[name], stats[name], in_half.get(name), self.errors.get(name, 0.0))
+            name: layer_scales(
+                plans[name], stats[name], in_half.get(name), self.errors.get(name, 0.0)
+            )
             for name in stats
         }
         levels = {
@@ -334,30 +335,6 @@ def _choose_for_overflow(seen: Observation) -> list[UInt8Array]:
     """Return some images as they come, and those that reach farthest, each once."""
     some = (*seen.held_out[:_NUM_RANGE_IMAGES], *seen.farthest)
     return list({image_digest(pixels): pixels for pixels in some}.values())
-
-
-def _scales(plan: Plan, stats: ActivationStats, why_half: str | None, error: float) -> SiteScales:
-    """Return `plan` for the table; in FP16 for the reason `why_half`, in INT8 where it is None."""
-    is_smoothed = bool((plan.divisors != 1).any() or plan.offsets.any())
-    if why_half is not None:  # smoothing stays in the graph, in INT8 or not
-        kept = tuple(step for step in plan.steps if step.startswith(("smoothing", "shift")))
-        none = np.zeros_like(plan.correction)
-        plan = replace(plan, correction=none, levels=None, kept=(), steps=kept)
-    return SiteScales(
-        precision=(INT8 if why_half is None else FP16).name,
-        reason=why_half or "linear layer of a block",
-        activation_scale=plan.input_scale,
-        activation_zero=plan.input_zero,
-        weight_scales=tuple(plan.weight_scales.tolist()),
-        activation_amax=stats.amax,
-        activation_crest=stats.crest,
-        divisors=tuple(plan.divisors.tolist()) if is_smoothed else (),
-        offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
-        correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
-        kept_channels=plan.kept,
-        steps=plan.steps,
-        output_error=error,
-    )
 
 
 def _count_held_out(recipe: Recipe, num_images: int) -> int:

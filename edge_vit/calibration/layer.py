@@ -8,9 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_vit.calibration.rounding import Compensator
+from edge_vit.calibration.stats import ActivationStats
+from edge_vit.formats.fp16 import FORMAT as FP16
+from edge_vit.formats.int8 import FORMAT as INT8
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16 import HALF_MAX
 from edge_vit.lowering.qdq import QMAX, quantize_weight, round_scale
+from edge_vit.spec.table import SiteScales
 
 ONE_SIDED = 0.75
 """A zero point is given where the range becomes at least so much shorter by it."""
@@ -200,3 +204,29 @@ def _cancelled(layer: Layer, plan: Plan) -> float:
     noise = plan.input_scale**2 / 12 * np.square(weight).sum(axis=0)
     kept, lost = float(noise.sum()), float(roundings.sum())
     return lost / kept if kept else 0.0
+
+
+def layer_scales(
+    plan: Plan, stats: ActivationStats, why_half: str | None, error: float
+) -> SiteScales:
+    """Return `plan` for the table; in FP16 for the reason `why_half`, in INT8 where it is None."""
+    is_smoothed = bool((plan.divisors != 1).any() or plan.offsets.any())
+    if why_half is not None:  # smoothing stays in the graph, in INT8 or not
+        kept = tuple(step for step in plan.steps if step.startswith(("smoothing", "shift")))
+        none = np.zeros_like(plan.correction)
+        plan = replace(plan, correction=none, levels=None, kept=(), steps=kept)
+    return SiteScales(
+        precision=(INT8 if why_half is None else FP16).name,
+        reason=why_half or "linear layer of a block",
+        activation_scale=plan.input_scale,
+        activation_zero=plan.input_zero,
+        weight_scales=tuple(plan.weight_scales.tolist()),
+        activation_amax=stats.amax,
+        activation_crest=stats.crest,
+        divisors=tuple(plan.divisors.tolist()) if is_smoothed else (),
+        offsets=tuple(plan.offsets.tolist()) if plan.offsets.any() else (),
+        correction=tuple(plan.correction.tolist()) if plan.correction.any() else (),
+        kept_channels=plan.kept,
+        steps=plan.steps,
+        output_error=error,
+    )

@@ -13,9 +13,11 @@ from edge_vit.bundle.record import HalfProof
 from edge_vit.errors import BackendError
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import add_extremes, float_values, read_amax, round_as_half
+from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16 import HALF_MAX
 from edge_vit.spec import ModelSpec
+from edge_vit.spec.table import KEPT_NODES, SiteScales
 from edge_vit.tasks import task_of
 from edge_vit.tasks.numerics import cosine
 
@@ -60,6 +62,37 @@ def choose_fp32_nodes(
         if reasons and node.op_type != "Add":  # a mask goes as low as float16 does
             found[node.name] = reasons[0]
     return found | dict.fromkeys(_angles(model.graph), "float16 has too few digits for its angle")
+
+
+def choose_split_nodes(
+    model: onnx.ModelProto,
+    table: Mapping[str, SiteScales],
+    reach: Mapping[str, Array],
+    limit: float = MAX_IN_HALF,
+) -> dict[str, str]:
+    """Return the nodes of the INT8 graph that must stay in float32 though their sum need not.
+
+    Layers with kept channels add two products up, each of which may reach farther than the sum. How
+    far is bounded by the input's channels, whatever their signs.
+
+    `reach`: largest |x| of each channel of a layer's input, (K,), by layer.
+    """
+    found: dict[str, str] = {}
+    for site in find_sites(ir.from_proto(model).graph):
+        linear, scales = site.linear, table[site.name]
+        if not scales.kept_channels:
+            continue
+        product, total = (f"{site.name}/{part}" for part in KEPT_NODES[1:])
+        own = [node.name or "" for node in (linear.matmul, linear.add) if node is not None]
+        is_kept = np.isin(np.arange(len(linear.weight)), scales.kept_channels)
+        # For TensorRT the level that stands for 0 is subtracted.
+        far = reach[site.name] + abs(scales.activation_zero * scales.activation_scale)
+        for channels, nodes in ((is_kept, [product]), (~is_kept, own)):
+            bound = far[channels] @ np.abs(linear.weight[channels]) + np.abs(linear.bias)
+            if (largest := float(bound.max())) > limit:
+                why = f"may reach {largest:,.0f}, float16 ends at {HALF_MAX:,.0f}"
+                found |= dict.fromkeys([*nodes, total], why)
+    return found
 
 
 def _angles(graph: onnx.GraphProto) -> Iterator[str]:

@@ -21,7 +21,8 @@ from edge_vit.values import from_json, parse_json, to_json
 TABLE_FORMAT = 8
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
 signatures of images, 4 neither rounded weights nor a measured forecast, 5 no
-`min_worth` and no `measured`, 6 no `kept_channels`, 7 no interval of the forecast."""
+`min_worth` and no `measured`, 6 no `kept_channels`, 7 no interval of the forecast and
+no `split_fp32_nodes`."""
 
 KEPT_NODES = ("take_kept", "kept_product", "add_kept")
 """Of a layer, behind its name in the INT8 graph: what its kept channels go through."""
@@ -254,6 +255,8 @@ class CalibrationTable:
     rotation: int | None = None
     # As fp32_nodes, in the rotated graph
     rotated_fp32_nodes: Mapping[str, str] = field(default_factory=dict)
+    # Nodes of the INT8 graph alone that FP16 may overflow: parts of a sum that is within its range
+    split_fp32_nodes: Mapping[str, str] = field(default_factory=dict)
     # By layer, its weight as rounded, int8 (K, N), kept in a file of their own; layers that are
     # missing are rounded to nearest
     levels: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict, compare=False)
@@ -274,7 +277,7 @@ class CalibrationTable:
             if site.kept_channels and name in nodes
             for part in KEPT_NODES
         }
-        return {**nodes, **beside}
+        return {**nodes, **beside, **self.split_fp32_nodes}
 
     @property
     def is_decided(self) -> bool:

@@ -18,18 +18,22 @@ from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 from edge_vit.calibration.layer import exact_weight, round_weight
 from edge_vit.calibration.layer_rows import LayerRows, round_to_levels
 from edge_vit.calibration.layer_search import is_worth_keeping
+from edge_vit.calibration.observer import observe
 from edge_vit.calibration.output_error import OutputError
 from edge_vit.calibration.steps import Choice, make_plan
+from edge_vit.data.images import ArraySource
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.graph import walk
 from edge_vit.graph.sites import find_sites
 from edge_vit.lowering import ort_x64
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
 from edge_vit.lowering.fp16 import write_half
-from edge_vit.lowering.fp16_ranges import HalfEmulator
+from edge_vit.lowering.fp16_ranges import HalfEmulator, choose_split_nodes
 from edge_vit.lowering.ort_x64 import write_ort_x64
 from edge_vit.lowering.qdq import write_qdq
 from edge_vit.runtime.cpu import has_vnni
+from edge_vit.runtime.trt.api import open_api
+from edge_vit.runtime.trt.audit import audit_network
 from edge_vit.spec.table import RECIPES, CalibrationTable, SiteScales
 
 IMAGES = random_images(24, seed=3)
@@ -108,6 +112,38 @@ def test_channels_of_a_layer_that_float16_cannot_hold_stay_in_float32(vit, table
     assert sqnr_db(exact, next(iter(outputs.values()))) > sqnr_db(exact, portable) - 2
 
 
+def test_parts_of_a_sum_that_cancel_are_each_held_in_float16(vit, table):
+    """Two hidden units are the same, and fc2 takes 3,000 times their difference."""
+    model = onnx.ModelProto()
+    model.CopyFrom(vit.model)
+    sites = {s.name: s.linear for s in find_sites(ir.from_proto(model).graph)}
+    (fc1, fc2), tensors = (sites["block0/fc1"], sites[WIDE]), model.graph.initializer
+    places = {t.name: i for i, t in enumerate(tensors)}
+    weight, bias, wide = fc1.weight.copy(), fc1.bias.copy(), fc2.weight.copy()
+    weight[:, [3, 5]], bias[[3, 5]], wide[[3, 5]] = 50 * weight[:, [3]], 0, [[3e3], [-3e3]]
+    bias_name = next(v.name for v in fc1.add.inputs if v.name in places)
+    pairs = (
+        (fc1.matmul.inputs[1].name, weight),
+        (bias_name, bias),
+        (fc2.matmul.inputs[1].name, wide),
+    )
+    for name, value in pairs:
+        shape = tensors[places[name]].dims
+        tensors[places[name]].CopyFrom(numpy_helper.from_array(value.reshape(shape), name))
+    found = Seeded(model, vit.spec).calibrate(IMAGES, RECIPES["fast"])
+    seen = observe(model, vit.spec, ArraySource(IMAGES)).stats
+    reach, kept = {WIDE: seen[WIDE].channel_amax}, keep(found, (3,))
+    split = choose_split_nodes(model, kept.sites, reach)
+    parts = {f"{WIDE}/kept_product", f"{WIDE}/add_kept", fc2.matmul.name, fc2.add.name}
+    assert split.keys() == parts
+    assert not parts & found.fp32_nodes.keys()
+    whole = dataclasses.replace(kept, split_fp32_nodes=split)
+    for each, is_held in ((kept, False), (whole, True)):
+        half = write_half(write_qdq(model, kept, is_symmetric=True), each.int8_fp32_nodes)
+        assert bool(HalfEmulator(half).run({"images": IMAGES})[1]) != is_held
+    assert choose_split_nodes(vit.model, keep(table, (3,)).sites, reach) == {}
+
+
 @pytest.mark.parametrize("names", [("block1/fc2",), ("block1/proj", "block1/fc2")])
 def test_kept_channels_are_of_the_token_that_is_read(vit, table, names):
     opened = ir.from_proto(write_qdq(vit.model, keep(table, (3, 17, 30), names)))
@@ -139,6 +175,10 @@ def test_cpu_runtimes_still_run_every_layer_in_int8(vit, table, tmp_path):
 def test_tensorrt_still_builds_every_layer_in_int8(vit, table):
     kept = write_qdq(vit.model, keep(table, (3, 17, 30), SITES), is_symmetric=True)
     assert rtx.build(write_half(kept)).int8_layers(SITES) == set(SITES)
+    audit = audit_network(tuple(open_api("rtx").parse(write_half(kept).SerializeToString()).layers))
+    products = {n: p.macs for n, p in audit.products.items() if n.endswith("/kept_product")}
+    assert len(products) == len(SITES)
+    assert audit.macs["fp16"] > sum(products.values()) > 0
 
 
 def test_an_outlier_leaves_the_range_of_what_is_quantized_and_none_of_its_effect():
