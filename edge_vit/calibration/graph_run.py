@@ -94,10 +94,12 @@ class GraphRun:
         for note in say_diversity(seen):
             progress.note(note)
         tried = (*seen.held_out, *seen.shaping[:_MOST_HELD_OUT])
-        exact = list[Outputs]()
-        if recipe.search_tokens:
+        exact = [seen.outputs.get(image_digest(pixels), {}) for pixels in tried]
+        if not recipe.search_tokens:
+            exact = []
+        elif not all(exact):
             with progress.step(f"running fp32 on {len(tried)} of them to compare with"):
-                exact += run_outputs(model, spec, tried, threads)
+                exact = list(run_outputs(model, spec, tried, threads))
         return cls(model, spec, recipe, digest, threads, progress, seen, exact)
 
     def rotated(self, model: onnx.ModelProto, sites: Collection[str]) -> GraphRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from edge_vit.calibration.held_out import ChannelRange, Ranges
+from edge_vit.calibration.output_error import Outputs
 from edge_vit.calibration.seen import SECONDS_BETWEEN_SAVES, SeenFile
 from edge_vit.calibration.stats import ActivationStats
 from edge_vit.data.images import ImageSource
@@ -22,8 +23,10 @@ from edge_vit.graph.expose import expose
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
 from edge_vit.progress import SILENT, Progress
-from edge_vit.spec import ModelSpec
+from edge_vit.spec import ModelSpec, TensorSpec
 from edge_vit.values import to_json
+
+_MOST_VALUES = 1 << 14  # of an output of one image, so that those of a few hundred can be kept
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Observation:
     # (N, K) float32, of up to 256 of the different images: the mean over tokens of what the last
     # block's attention reads.
     features: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    # by digest, the outputs of images among `held_out` and `shaping`, where they are small
+    outputs: Mapping[str, Outputs] = field(default_factory=dict)
 
 
 def observe(
@@ -83,7 +88,10 @@ def observe(
         )
     names = list(dict.fromkeys(inputs.values()))
     last = next((site for site in reversed(sites) if site.role == "qkv"), sites[-1])
-    session = open_exact_session(expose(model, names, only=True), threads)
+    output_names = [o.name for o in spec.outputs] if all(map(_is_small, spec.outputs)) else []
+    wanted = list(dict.fromkeys([*names, *output_names]))
+    session = open_exact_session(expose(model, wanted, only=True), threads)
+    outputs = dict[str, Outputs]()
     key = f"{model_digest} {to_json(spec.preprocess)} {hold_out} {num_shaping} {has_histogram}"
     kept = SeenFile(state_path, key, hold_out, num_shaping)
     if kept.num_resumed:
@@ -97,16 +105,21 @@ def observe(
                 if image_digest in exclude:
                     num_excluded += 1
                 elif not kept.knows(image_digest):
-                    values = _run(session, names, spec, pixels)
+                    made = session.run(wanted, feed_image(spec, pixels))
+                    values = dict(zip(wanted, made, strict=True))
                     stats = {
-                        name: ActivationStats.of(value, has_histogram=has_histogram)
-                        for name, value in values.items()
+                        name: ActivationStats.of(values[name], has_histogram=has_histogram)
+                        for name in names
                     }
                     _refuse_nonfinite(stats, inputs, item.name)
                     told_by = values[inputs[last.name]]
                     feature = told_by.reshape(-1, told_by.shape[-1]).mean(axis=0)
                     kept.seen.add(image_digest, pixels, stats, feature)
                     kept.save(SECONDS_BETWEEN_SAVES)
+                    outputs[image_digest] = {name: values[name][0] for name in output_names}
+                    held = kept.seen.held_out
+                    for gone in outputs.keys() - held.kept.keys() - held.others.keys():
+                        del outputs[gone]
                 advance(1)
     except BaseException:
         kept.save()
@@ -141,6 +154,7 @@ def observe(
         seen.held_out.shaping,
         tuple(seen.farthest[name][1] for name in sorted(seen.farthest)),
         np.array([seen.features[digest] for digest in sorted(seen.features)]),
+        outputs if output_names else {},
     )
 
 
@@ -176,12 +190,10 @@ def observe_again(
     return replace(seen, stats={**seen.stats, **anew}, ranges={**seen.ranges, **ranges})
 
 
-def _run(
-    session: ort.InferenceSession, names: list[str], spec: ModelSpec, pixels: UInt8Array
-) -> dict[str, Array]:
-    """Return what one image makes of the values `names`."""
-    outputs = session.run(names, feed_image(spec, pixels))
-    return dict(zip(names, outputs, strict=True))
+def _is_small(output: TensorSpec) -> bool:
+    """Return whether the output of one image is few numbers, which little is computed for."""
+    lengths = [length if isinstance(length, int) else _MOST_VALUES for length in output.shape[1:]]
+    return math.prod(lengths) < _MOST_VALUES
 
 
 def _refuse_nonfinite(
