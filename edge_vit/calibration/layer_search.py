@@ -34,6 +34,8 @@ MAX_PROPOSED = 0.5
 """Share of the error of the layer's own rows above which a narrower range is not worth a run of the
 model, which has to gain twice as much."""
 
+_MAX_ON_FEW = 0.75  # the same of every fourth row, above which all are not looked at
+
 MAX_WITH_KEPT = 0.8
 """Share of the layer's error that channels in floating point may leave."""
 
@@ -79,7 +81,7 @@ class Search:
             if is_better(new := self._ask(plan), error):
                 choice, best, error = other, plan, new
         whole = best
-        if self._layer.outliers:
+        if self._layer.outliers and error.mean > LEAST_WITH_KEPT:
             other = replace(choice, keeps_outliers=True)
             new = self._ask(plan := self._make(other))
             if is_worth_keeping(new, error):
@@ -104,9 +106,13 @@ class Search:
 
         It clips what these images do not show: it has to pay a great deal, in every image.
         """
-        first, found = error, (plan, error)
+        first, found, rows = error, (plan, error), self._rows
+        few = LayerRows(self._layer, rows.rows[::4], rows.weights[::4])
         # Weights that make up for each other do so for inputs as seen, not as a range clips them.
         for base in (plan,) if plan.levels is None else (plan, self.nearest(plan)):
+            rough = scale_range(base, narrowest_useful(few, base))
+            if few.mean_square(rough) > _MAX_ON_FEW * few.mean_square(base):
+                continue
             if (ratio := narrowest_useful(self._rows, base)) < 1:
                 other = scale_range(base, ratio)
                 if self._rows.mean_square(other) > MAX_PROPOSED * self._rows.mean_square(base):
