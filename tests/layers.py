@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.layer import Layer
 from edge_vit.lowering.qdq import QMAX, round_scale
+
+
+def gram_of(rows, weights=None) -> Gram:
+    """Return the sums over rows, float32 (R, K), each times its weight, (R,)."""
+    gram = Gram.empty(rows.shape[1])
+    gram.add(rows, np.ones(len(rows), np.float32) if weights is None else weights)
+    return gram
 
 
 def layer_of(rows, weight, **changes) -> Layer:

@@ -22,13 +22,6 @@ class Gram:
     matrix: npt.NDArray[np.float64]  # (K, K) float64, the sum of ``x^T x``
 
     @classmethod
-    def of(cls, rows: Array, weights: Array | None = None) -> Gram:
-        """Return the sums over `rows`, float32 (R, K), each times its weight, (R,)."""
-        gram = cls.empty(rows.shape[1])
-        gram.add(rows, np.ones(len(rows), np.float32) if weights is None else weights)
-        return gram
-
-    @classmethod
     def empty(cls, width: int) -> Gram:
         """Return the sums over no rows."""
         return cls(0, 0.0, np.zeros(width), np.zeros((width, width)))
@@ -39,7 +32,7 @@ class Gram:
         self.mass += float(weights.sum())
         for start in range(0, len(rows), CHUNK):
             part, counts = rows[start : start + CHUNK], weights[start : start + CHUNK]
-            self.total += counts.astype(np.float64) @ part
+            self.total += np.einsum("r,rk->k", counts, part, dtype=np.float64)
             part = part * np.sqrt(counts[:, None], dtype=np.float32)
             self.matrix += part.T @ part
 
@@ -53,5 +46,6 @@ class Gram:
         mean = self.mean
         moments: npt.NDArray[np.float64] = self.matrix / (self.mass or 1.0)
         if is_centered:
-            moments -= np.outer(mean, mean)
+            for row, value in zip(moments, mean, strict=True):  # an outer product is as large again
+                row -= value * mean
         return moments

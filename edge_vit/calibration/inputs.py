@@ -58,9 +58,9 @@ class _Collected:
 
     def add(self, value: Array, counts: Array, step: int) -> None:
         """Take one image's rows in, and every so many of them into the sample."""
-        self._open.append((value, counts))
-        if sum(len(rows) for rows, _ in self._open) >= CHUNK:
+        if sum(len(rows) for rows, _ in self._open) + len(value) > CHUNK:
             self._sum()
+        self._open.append((value, counts))
         self._rows.append(value[::step].copy())  # a view would keep all of it
         stands_for = counts[::step] * step
         stands_for[0] = counts[0] + counts[-1] * (step - 1)  # the first token is always kept

@@ -6,9 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from layers import layer_of
+from layers import gram_of, layer_of
 
-from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.layer import plan_minmax
 from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.layer_search import Search, is_better
@@ -42,7 +41,7 @@ class Readout:
 def search(rows, weight, tokens, recipe=RECIPE, outliers=()):
     layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False, outliers=outliers)
     if recipe.is_compensated:
-        gram, width = Gram.of(rows), np.ones(rows.shape[1])
+        gram, width = gram_of(rows), np.ones(rows.shape[1])
         compensator = Compensator.of(gram, width, is_centered=layer.has_bias)
         layer = dataclasses.replace(layer, compensator=compensator, mean=gram.mean)
     own = LayerRows(layer, rows)

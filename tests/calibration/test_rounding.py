@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layers import weight_scales
+from layers import gram_of, weight_scales
 
 from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.rounding import Compensator, choose_reference
@@ -37,7 +37,7 @@ def output_noise(levels, scales, weight, rows, divisors=1.0):
 def test_it_leaves_far_less_than_rounding_to_nearest_on_rows_it_has_not_seen(weight):
     scales, unseen = weight_scales(weight), correlated(500, seed=3)
     compensator = Compensator.of(
-        Gram.of(correlated(2000, seed=2)), np.ones(WIDTH), is_centered=True
+        gram_of(correlated(2000, seed=2)), np.ones(WIDTH), is_centered=True
     )
     levels = compensator.round(weight, scales, np.ones(WIDTH))
     assert levels.dtype == np.int8
@@ -51,8 +51,8 @@ def test_one_factorization_serves_every_smoothing(weight):
     divisors = np.random.default_rng(4).uniform(0.2, 5, WIDTH).astype(np.float32)
     scaled = weight * divisors[:, None]
     scales = weight_scales(scaled)
-    shared = Compensator.of(Gram.of(rows), np.ones(WIDTH), is_centered=True)
-    own = Compensator.of(Gram.of(rows / divisors), np.ones(WIDTH), is_centered=True)
+    shared = Compensator.of(gram_of(rows), np.ones(WIDTH), is_centered=True)
+    own = Compensator.of(gram_of(rows / divisors), np.ones(WIDTH), is_centered=True)
     noises = [
         output_noise(levels, scales, scaled, unseen, divisors)
         for levels in (
@@ -72,19 +72,19 @@ def test_larger_channels_before_smaller_weights_are_rounded_alike(weight):
     scales = weight_scales(weight)
     levels = []
     for factors in (np.ones(WIDTH, np.float32), times):
-        gram = Gram.of(rows * factors)
+        gram = gram_of(rows * factors)
         reference = choose_reference(gram, weight / factors[:, None], is_centered=True)
         compensator = Compensator.of(gram, reference, is_centered=True)
         levels.append(compensator.round(weight, scales, factors))
     assert np.mean(levels[0] != levels[1]) < 0.01
-    alone = Compensator.of(Gram.of(rows * times), np.ones(WIDTH), is_centered=True)
+    alone = Compensator.of(gram_of(rows * times), np.ones(WIDTH), is_centered=True)
     assert np.mean(levels[0] != alone.round(weight, scales, times)) > 0.1
 
 
 def test_channels_without_spread_or_weights_have_a_reference(weight):
     rows, weight = correlated(2000, seed=2), weight.copy()
     rows[:, 5], weight[9] = 2, 0
-    reference = choose_reference(Gram.of(rows), weight, is_centered=True)
+    reference = choose_reference(gram_of(rows), weight, is_centered=True)
     assert reference[[5, 9]] == pytest.approx(1, rel=0.1)
     assert (reference > 0).all() and np.isfinite(reference).all()
 
@@ -102,7 +102,7 @@ def test_sums_of_images_add_up():
 def test_a_dead_channel_is_rounded_to_nearest_and_harms_no_other(weight):
     rows = correlated(2000, seed=2)
     rows[:, 7] = 0
-    compensator = Compensator.of(Gram.of(rows), np.ones(WIDTH), is_centered=False)
+    compensator = Compensator.of(gram_of(rows), np.ones(WIDTH), is_centered=False)
     scales = weight_scales(weight)
     levels = compensator.round(weight, scales, np.ones(WIDTH))
     np.testing.assert_array_equal(levels[7], quantize_weight(weight, scales)[7])
@@ -115,7 +115,7 @@ def test_images_that_say_too_little_are_no_ground(kind):
         "one image again and again": np.tile(correlated(40, seed=2), (60, 1)),
         "all dead": np.zeros((2000, WIDTH), np.float32),
     }[kind]
-    assert Compensator.of(Gram.of(rows), np.ones(WIDTH), is_centered=True) is None
+    assert Compensator.of(gram_of(rows), np.ones(WIDTH), is_centered=True) is None
 
 
 def test_channels_rounded_first_can_be_left_out(weight):
@@ -124,11 +124,11 @@ def test_channels_rounded_first_can_be_left_out(weight):
     bare = weight.copy()
     bare[left_out] = 0
     scales, ones = weight_scales(bare), np.ones(WIDTH)
-    every = Compensator.of(Gram.of(rows), ones, left_out, is_centered=True)
+    every = Compensator.of(gram_of(rows), ones, left_out, is_centered=True)
     levels = every.round(bare, scales, ones)
     assert not levels[left_out].any()
     others = [index for index in range(WIDTH) if index not in left_out]
-    gram = Gram.of(np.ascontiguousarray(rows[:, others]))
+    gram = gram_of(np.ascontiguousarray(rows[:, others]))
     own = Compensator.of(gram, ones[others], is_centered=True)
     expected = own.round(bare[others], scales, ones[others])
     assert (levels[others] != expected).mean() < 0.02  # damping is of another mean variance

@@ -10,13 +10,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from layers import layer_of
+from layers import gram_of, layer_of
 from seeded import SITES, Remembered, Seeded, random_images, run_onnx
 
 from edge_vit.calibration import fallback
 from edge_vit.calibration.block_walk import walk_blocks
 from edge_vit.calibration.fallback import choose_fallback, choose_worthy, rank_fallback
-from edge_vit.calibration.gram import Gram
 from edge_vit.calibration.layer import keep_mean, plan_minmax
 from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.observer import observe
@@ -121,7 +120,7 @@ def test_bias_correction_leaves_no_mean_error(rows, weight):
 def test_plans_stay_finite_on_channels_without_spread(rows, weight, values, is_shifted):
     rows[:, :4] = values
     layer = layer_of(rows, weight)
-    gram = Gram.of(rows)
+    gram = gram_of(rows)
     compensator = Compensator.of(gram, np.ones(32), is_centered=True)
     layer = replace(layer, compensator=compensator, mean=gram.mean)
     plan = make_plan(layer, Choice(0.5, is_shifted), BALANCED, compensated=True)
