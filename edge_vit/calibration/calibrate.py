@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+from threadpoolctl import threadpool_limits
 
 from edge_vit.bundle import digest_of
 from edge_vit.calibration.graph_run import SHARE_HELD_OUT, GraphRun
@@ -16,7 +17,7 @@ from edge_vit.calibration.rotation_trial import choose_rotation
 from edge_vit.calibration.search import FEWEST_HELD_OUT
 from edge_vit.data.images import ImageSource
 from edge_vit.errors import SpecError
-from edge_vit.graph.exact import map_weights
+from edge_vit.graph.exact import keep_large_apart, map_weights, return_memory, size_of
 from edge_vit.lowering.rotation import scale_hidden
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
@@ -61,8 +62,11 @@ def calibrate_model(
     digest = digest_of(fp32) if isinstance(fp32, bytes) else digest
     if not digest:
         raise SpecError("a graph that was read needs the digest of its file. Give digest=...")
-    with _quick_collections(), map_weights(fp32) as model:
-        del fp32  # where the caller has let go of it too, its memory is free from here on
+    keep_large_apart()
+    mapped = map_weights(fp32)
+    del fp32  # where the caller has let go of it too, its memory is free as soon as it is read
+    # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.
+    with threadpool_limits(1, "blas"), _quick_collections(), mapped as model:
         if recipe.scales_hidden:
             model = scale_hidden(model)
         run = GraphRun.of(
@@ -70,6 +74,8 @@ def calibrate_model(
         )
         can_rotate = recipe.tries_rotation and run.seen.shaping
         table = choose_rotation(run, progress) if can_rotate else run.settle()
+        del run
+        return_memory(size_of(model))
         if table.is_decided or not recipe.search_tokens:
             return table
         progress.note(

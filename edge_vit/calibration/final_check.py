@@ -80,7 +80,7 @@ def measure_table(
 
     Images are run until the mean over all will be above `most`, whatever the others come to.
     """
-    spill = Spill()
+    spill = Spill(0)  # inside the graph they would be in memory twice
     written = write_qdq(model, table, rounds_weights=rounds_weights, spill=spill)
     got = run_outputs(written, spec, images, threads)
     return OutputError.until(exact, got, spec, most)

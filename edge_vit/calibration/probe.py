@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from edge_vit.calibration.block_walk import State
 from edge_vit.calibration.output_error import OutputError, Outputs, thinned
@@ -38,7 +39,8 @@ class BlockProbe:
         disturbed = [site.linear.output.name or "" for site in block.sites]
         names = list(exact[0])
         self._cut = cut_below(model, [block.root.name or ""], disturbed, names, only_needed=True)
-        self._session = open_exact_session(self._cut.model, threads)
+        self._session: ort.InferenceSession | None = None
+        self._threads = threads
         self.block, self._states, self._exact, self._spec = block, states, exact, spec
         self._made = [output.name for output in self._cut.model.graph.output]
         self._names = {site.name: site.linear for site in block.sites}
@@ -47,9 +49,9 @@ class BlockProbe:
             for name, linear in self._names.items()
         }
 
-    def close(self) -> None:
-        """Let go of the session and the inputs."""
-        del self._session, self.inputs
+    def rest(self) -> None:
+        """Let go of the session, and so of its memory, until it is needed again."""
+        self._session = None
 
     def num_tokens(self, site: str) -> int | None:
         """Return how many tokens of one sequence an image gives the layer; None for several."""
@@ -59,6 +61,8 @@ class BlockProbe:
 
     def error_of(self, site: str, error: Array, num_images: int | None = None) -> OutputError:
         """Return how far the outputs come to be off."""
+        if self._session is None:
+            self._session = open_exact_session(self._cut.model, self._threads)
         linear = self._names[site]
         disturbed = self._cut.errors[linear.output.name or ""]
         got: list[Outputs] = []

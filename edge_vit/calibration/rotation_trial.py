@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_vit.calibration.graph_run import GraphRun
-from edge_vit.graph.exact import map_weights, return_memory, size_of
+from edge_vit.graph.exact import return_memory, size_of
 from edge_vit.graph.large import Spill
 from edge_vit.graph.sites import find_sites
 from edge_vit.graph.stream import Refusal, Stream, find_stream
@@ -70,33 +70,31 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
         return plain.settle()
     reads = {matmul.name for matmul, _ in stream.reads}
     readers = {s.name for s in find_sites(graph_ir) if s.linear.matmul.name in reads}
-    spill = Spill()
+    spill = Spill(0)
     with progress.step("rotating the residual stream"):
         return_memory(size_of(model))
-        turned = rotate(model, SEED, spill)
-    with map_weights(turned) as graph:
-        del turned
-        rotated = plain.rotated(graph, readers)
-        before, after = (run.activation_error(readers).sqnr for run in (plain, rotated))
-        found = f"its INT8 readers leave {after:.1f} dB rotated, {before:.1f} dB as it is"
-        if after < before + _LEAST_GAIN:
-            progress.note(f"the residual stream is not rotated: {found}")
-            return plain.settle()
-        effect = compare_half((model, plain.amax), (graph, rotated.amax))
-        progress.note(f"the residual stream is rotated: {found}. On a few images {effect}")
-        smoothed = plain.smoothed.sqnr
-        table = _beside(rotated.settle(), "not rotated, smoothing alone", smoothed)
-        if _sqnr(table) < smoothed:
-            other = plain.settle()
-            if _sqnr(other) > _sqnr(table):
-                progress.note("as it is the model comes to more in the end: it is not rotated")
-                return _beside(other, "rotated", _sqnr(table))
-        return replace(
-            table,
-            fp32_nodes=plain.fp32_nodes,
-            rotated_fp32_nodes=rotated.fp32_nodes,
-            rotation=SEED,
-        )
+        graph = rotate(model, SEED, spill)
+    rotated = plain.rotated(graph, readers)
+    before, after = (run.activation_error(readers).sqnr for run in (plain, rotated))
+    found = f"its INT8 readers leave {after:.1f} dB rotated, {before:.1f} dB as it is"
+    if after < before + _LEAST_GAIN:
+        progress.note(f"the residual stream is not rotated: {found}")
+        return plain.settle()
+    effect = compare_half((model, plain.amax), (graph, rotated.amax))
+    progress.note(f"the residual stream is rotated: {found}. On a few images {effect}")
+    smoothed = plain.smoothed.sqnr
+    table = _beside(rotated.settle(), "not rotated, smoothing alone", smoothed)
+    if _sqnr(table) < smoothed:
+        other = plain.settle()
+        if _sqnr(other) > _sqnr(table):
+            progress.note("as it is the model comes to more in the end: it is not rotated")
+            return _beside(other, "rotated", _sqnr(table))
+    return replace(
+        table,
+        fp32_nodes=plain.fp32_nodes,
+        rotated_fp32_nodes=rotated.fp32_nodes,
+        rotation=SEED,
+    )
 
 
 def _sqnr(table: CalibrationTable) -> float:

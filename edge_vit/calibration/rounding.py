@@ -72,8 +72,10 @@ class Compensator:
         lower = np.linalg.cholesky(moments[::-1, ::-1])
         del moments
         upper = _invert_lower(lower)[::-1, ::-1]  # upper^T upper is the inverse of the moments
-        shares = (upper / np.diagonal(upper)[:, None]).astype(np.float32)
-        return cls(order, np.ascontiguousarray(shares), np.asarray(reference, np.float32))
+        del lower
+        upper /= np.diagonal(upper).copy()[:, None]
+        shares = np.ascontiguousarray(upper, np.float32)
+        return cls(order, shares, np.asarray(reference, np.float32))
 
     def round(self, weight: Array, scales: Array, divisors: Array) -> npt.NDArray[np.int8]:
         """Return the levels of `weight`, int8 (K, N), -127 to 127.
@@ -118,12 +120,14 @@ def choose_reference(gram: Gram, weight: Array, *, is_centered: bool) -> Array:
 
 def _num_dependent(moments: Array) -> int:
     """Return how many channels are a combination of the ones before them."""
-    diagonal, raised = np.diagonal(moments), moments.copy()
-    raised[np.diag_indices_from(raised)] += _TINY * diagonal
+    diagonal = np.diagonal(moments).copy()
+    np.fill_diagonal(moments, diagonal + _TINY * diagonal)
     try:
-        lower = np.linalg.cholesky(raised)
+        lower = np.linalg.cholesky(moments)
     except np.linalg.LinAlgError:
         return len(moments)
+    finally:  # a copy would be as large again
+        np.fill_diagonal(moments, diagonal)
     return int((np.square(np.diagonal(lower)) < 3 * _TINY * diagonal).sum())
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 import onnx_ir as ir
-from threadpoolctl import threadpool_limits
 
 from edge_vit.calibration.block_walk import walk_blocks
 from edge_vit.calibration.held_out import ChannelRange
@@ -88,18 +87,19 @@ def search_plans(
     images = [*seen.held_out[: len(exact)], *shaping]
     blocks = find_units(ir.from_proto(model).graph)
     title = f"searching scales on {len(exact)} images, by block"
-    # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.
-    with threadpool_limits(1, "blas"), progress.step(title, len(blocks)) as advance:
+    with progress.step(title, len(blocks)) as advance:
         for block, states in walk_blocks(model, spec, images, threads):
             probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads, spec)
             weights = first_token_weights(_examples(block, seen, recipe), probe)
+            probe.rest()
             samples = sample_inputs(block, states, len(shaping), weights)
             here = _BlockSearch(block, seen, recipe, samples, weights, probe, kept)
             for name, plans in here.plans().items():
                 found.setdefault(name, {}).update(plans)
             errors |= here.errors
             nearest += here.nearest
-            probe.close()
+            for site in block.sites:
+                site.linear.leave_weight()
             del here, samples, weights, probe  # or the next block's would be in memory beside them
             return_memory(size_of(model))
             advance(1)
@@ -228,20 +228,20 @@ class _BlockSearch:
     def plans(self) -> dict[str, dict[str, Plan]]:
         """Return them by what was done, the finished one first."""
         recipe, seen = self._recipe, self._seen
-        found = self._searched()
         plain = replace(recipe, fold_strength=0.0, has_zero_points=False)
-        found["largest values"] = _Family(self._block, seen, plain).plan(Choice())
+        simple = {"largest values": _Family(self._block, seen, plain).plan(Choice())}
         family = _Family(self._block, seen, recipe)
         nearest, rounded = dict[str, Plan](), dict[str, Plan]()
+        # Inputs are factorized here, which takes as much memory as the session of the probe.
         for layer in family.layers(self._rounding):
             choice = Choice(recipe.fold_strength)
             nearest[layer.name] = make_plan(layer, choice, recipe)
             rounded[layer.name] = make_plan(layer, choice, recipe, compensated=True)
             family.settle(layer, nearest[layer.name])
-        found["smoothing alone"] = nearest
+        simple["smoothing alone"] = nearest
         if recipe.is_compensated:
-            found["smoothing and rounding"] = rounded
-        return found
+            simple["smoothing and rounding"] = rounded
+        return {**self._searched(), **simple}
 
     def _searched(self) -> dict[str, dict[str, Plan]]:
         recipe, family = self._recipe, _Family(self._block, self._seen, self._recipe)

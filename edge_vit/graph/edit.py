@@ -17,7 +17,7 @@ _numbers = itertools.count()
 def add_constant(graph: ir.Graph, name: str, array: Array | np.generic) -> ir.Value:
     """Return a new initializer of `graph` that holds `array`; an empty `name` makes a new one."""
     name = name or f"const_{next(_numbers)}"
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
     kind, shape = ir.TensorType(tensor.dtype), ir.Shape(np.shape(array))
     value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
     graph.register_initializer(value)

@@ -107,8 +107,21 @@ def return_memory(num_bytes: int) -> None:
     if num_bytes < _MIN_RETURNED:
         return
     gc.collect()
+    _call_glibc("malloc_trim", 0)
+
+
+def keep_large_apart() -> None:
+    """Give what takes 8 MiB or more pages of its own in this process, which go as it is freed.
+
+    glibc takes large arrays from the heap once one was freed, where they leave holes.
+    """
+    _call_glibc("mallopt", -3, 8 << 20)  # M_MMAP_THRESHOLD
+    _call_glibc("mallopt", -1, 64 << 20)  # M_TRIM_THRESHOLD, or it would be 128 KiB from here on
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), name)(*arguments)
 
 
 def _options(threads: int | None, *, as_written: bool) -> ort.SessionOptions:
@@ -142,7 +155,7 @@ def map_weights(model: bytes | onnx.ModelProto) -> Iterator[onnx.ModelProto]:
     if any(locations_of(proto)):
         yield proto
         return
-    num_bytes = proto.ByteSize()
+    num_bytes = size_of(proto)
     del model
     return_memory(num_bytes)
     with contextlib.ExitStack() as stack:
@@ -185,8 +198,9 @@ def read_with_weights(model: onnx.ModelProto) -> tuple[bytes, str]:
 
 
 def size_of(model: onnx.ModelProto) -> int:
-    """Return the bytes of a graph, those of its weights in another file included."""
-    return int(model.ByteSize()) + sum(int(entry.value) for entry in _entries(model, "length"))
+    """Return the bytes of the weights of a graph, in it and in another file."""
+    held = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    return held + sum(int(entry.value) for entry in _entries(model, "length"))
 
 
 def locations_of(model: onnx.ModelProto) -> Iterator[onnx.StringStringEntryProto]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,12 @@ class Linear:
     def weight(self) -> Array:
         """(K, N)."""
         return array_of(self.matmul.inputs[1])
+
+    def leave_weight(self) -> None:
+        """Let the system take back the memory of the weight, where it is mapped from a file."""
+        raw = getattr(data_input(self.matmul, 1).const_value, "raw", None)
+        if isinstance(raw, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            raw.madvise(mmap.MADV_DONTNEED)
 
     @property
     def bias(self) -> Array:

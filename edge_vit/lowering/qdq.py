@@ -21,7 +21,7 @@ from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.dead_tokens import drop_dead_tokens
-from edge_vit.lowering.rotation import as_calibrated
+from edge_vit.lowering.rotation import copy_as_calibrated
 from edge_vit.lowering.smoothing import replace_bias, smooth_layers
 from edge_vit.spec.table import KEPT_NODES, MIN_SCALE, CalibrationTable, SiteScales
 
@@ -58,7 +58,7 @@ def write_qdq(
     several share one QuantizeLinear. Without `rounds_weights` the activations alone are quantized.
     The weights of a large graph go to `spill`, where they stay.
     """
-    quantized = ir.from_proto(as_calibrated(table, model, spill))
+    quantized = copy_as_calibrated(table, model)
     sites = {site.name: site for site in find_sites(quantized.graph)}
     _refuse_misfit(sites, table)
     smooth_layers(quantized.graph, table.sites)

@@ -35,8 +35,17 @@ def as_calibrated(
     table: CalibrationTable, model: onnx.ModelProto, spill: Spill | None = None
 ) -> onnx.ModelProto:
     """Return `model` in the form that `table` was calibrated in: rotated, scaled, or as it is."""
-    rotated = model if table.rotation is None else rotate(model, table.rotation, spill)
-    return scale_hidden(rotated) if table.recipe.scales_hidden else rotated
+    if table.rotation is None:
+        return scale_hidden(model) if table.recipe.scales_hidden else model
+    return to_proto(copy_as_calibrated(table, model), spill, is_whole=True)
+
+
+def copy_as_calibrated(table: CalibrationTable, model: onnx.ModelProto) -> ir.Model:
+    """Return a copy of `model` in that form."""
+    copy = ir.from_proto(scale_hidden(model) if table.recipe.scales_hidden else model)
+    if table.rotation is not None:
+        _turn(copy.graph, table.rotation)
+    return copy
 
 
 def scale_hidden(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -83,15 +92,19 @@ def rotate(model: onnx.ModelProto, seed: int, spill: Spill | None = None) -> onn
     Its weights are inside, those of a large graph in a file of `spill`.
     """
     turned = ir.from_proto(model)
-    stream = find_stream(turned.graph)
+    _turn(turned.graph, seed)
+    # Those that stay as they are would else point into the file of the graph that they came from.
+    return to_proto(turned, spill, is_whole=True)
+
+
+def _turn(graph: ir.Graph, seed: int) -> None:
+    stream = find_stream(graph)
     if isinstance(stream, Refusal):
         raise ArtifactError(
             f"the calibration table rotates the residual stream, and {stream}. "
             "Run: edgevit calibrate"
         )
-    _Rotator(turned.graph, stream, make_rotation(stream.width, seed)).run()
-    # Those that stay as they are would else point into the file of the graph that they came from.
-    return to_proto(turned, spill, is_whole=True)
+    _Rotator(graph, stream, make_rotation(stream.width, seed)).run()
 
 
 @dataclass(frozen=True)
