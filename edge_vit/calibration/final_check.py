@@ -23,8 +23,9 @@ from edge_vit.spec.table import CalibrationTable
 
 Plans = Mapping[str, Plan]
 
-_MIN_GAIN = 0.98
-"""A simpler plan is taken where it leaves less than so much of the error."""
+_MIN_GAIN, _SURE_GAIN = 0.98, 0.8
+"""A simpler plan is taken where it leaves less than so much of the error: of the former, if images
+gain on average, too; of the latter, even if it is a few of them that do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +58,18 @@ def choose_plan(
             found.append(Contender(name, measure(plan, most)))
             most = min(_MIN_GAIN * found[0].error.mean, most, found[-1].error.mean)
             advance(1)
-    finished = found[0]
+    finished, *simpler = found
+    better = [contender for contender in simpler if _is_better(contender.error, finished.error)]
     # The mean is of energies, so that the images that are worst weigh most in it.
-    best = min(found, key=lambda contender: contender.error.mean)
-    if best.error.mean > _MIN_GAIN * finished.error.mean:
-        best = finished
+    best = min(better, key=lambda contender: contender.error.mean, default=finished)
     return (best, *(contender for contender in found if contender is not best))
+
+
+def _is_better(new: OutputError, old: OutputError) -> bool:
+    """Say whether `new` is less of an error by more than chance."""
+    if len(new.by_image) < len(old.by_image) or new.mean > _MIN_GAIN * old.mean:
+        return False
+    return new.mean < _SURE_GAIN * old.mean or new.gain_over(old) > 0
 
 
 def measure_table(

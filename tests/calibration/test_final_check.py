@@ -16,8 +16,8 @@ NUM_IMAGES = 8
 EXACT = [{"logits": np.ones(4, np.float32)} for _ in range(NUM_IMAGES)]
 
 
-def run_plans(errors: dict[str, float]) -> tuple[dict[str, int], tuple]:
-    """Choose among plans by what each is off in every image; with how many images each was run."""
+def run_plans(errors: dict[str, float | list[float]]) -> tuple[dict[str, int], tuple]:
+    """Choose among plans by what each is off in the images; with how many images each was run."""
     whole = plan_minmax(layer_of(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)))
     plans = {
         name: {"block0/fc1": dataclasses.replace(whole, high=1.0 + index)}
@@ -26,9 +26,9 @@ def run_plans(errors: dict[str, float]) -> tuple[dict[str, int], tuple]:
     names, counts = {plan["block0/fc1"].high: name for name, plan in plans.items()}, {}
 
     def outputs(name):
-        for image in EXACT:
+        for image, error in zip(EXACT, np.broadcast_to(errors[name], NUM_IMAGES), strict=True):
             counts[name] = counts.get(name, 0) + 1
-            yield {"logits": image["logits"] + np.float32(errors[name])}
+            yield {"logits": image["logits"] + np.float32(error)}
 
     def measure(plan, most):
         name = names[plan["block0/fc1"].high]
@@ -55,6 +55,16 @@ def test_one_that_is_better_by_chance_is_not():
     counts, ranked = run_plans({"all steps": 0.1, "largest values": 0.0999})
     assert ranked[0].name == "all steps"
     assert counts["largest values"] == NUM_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("worst", "chosen"), [(0.28, "all steps"), (0.2, "without bias")], ids=["a little", "far"]
+)
+def test_one_image_that_gains_decides_where_it_gains_far_alone(worst, chosen):
+    """The other seven lose, so that a little less of the error's energy is chance."""
+    plans = {"all steps": [0.05] * 7 + [0.3], "without bias": [0.055] * 7 + [worst]}
+    _, ranked = run_plans(plans)
+    assert ranked[0].name == chosen
 
 
 def test_a_gain_over_images_counts_each_alike():
