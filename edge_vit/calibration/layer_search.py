@@ -43,6 +43,9 @@ LEAST_WITH_KEPT = 2e-6
 """What they have to take away of the output's error, over the energy of the output: where all
 layers together come to 50 dB, no layer's channels are worth a product of their own."""
 
+RANGES_BESIDE_KEPT = (1, 1.25, 1.5)
+"""How many times what was seen the range of the other channels holds; the first that will do."""
+
 MAX_WORSE = 1.02
 """How many times its error the worst image may come to by a change that gains on average."""
 
@@ -82,10 +85,7 @@ class Search:
                 choice, best, error = other, plan, new
         whole = best
         if self._layer.outliers and error.mean > LEAST_WITH_KEPT:
-            other = replace(choice, keeps_outliers=True)
-            new = self._ask(plan := self._make(other))
-            if is_worth_keeping(new, error):
-                choice, best, error = other, plan, new
+            choice, best, error = self._keep_outliers(choice, best, error)
         if best.levels is not None and not self._is_compensation_sound(best):
             best = keep_mean(self._layer, make_plan(self._layer, choice, self._recipe))
             error = self._ask(best)
@@ -94,6 +94,23 @@ class Search:
             ranged, error = self._search_range(best, error)
         simpler = {"without range": best, f"without {KEPT}": whole}
         return Result(ranged, error.mean, simpler)
+
+    def _keep_outliers(
+        self, choice: Choice, plan: Plan, error: OutputError
+    ) -> tuple[Choice, Plan, OutputError]:
+        """Return `plan` with channels in floating point, where they are worth it.
+
+        Where images gain on average, but one loses by what leaves the short range of the others, a
+        wider one is tried.
+        """
+        for ratio in RANGES_BESIDE_KEPT:
+            other = replace(choice, keeps_outliers=True, ratio=ratio)
+            new = self._ask(kept := self._make(other))
+            if is_worth_keeping(new, error):
+                return other, kept, new
+            if new.gain_over(error) < sqnr_of(MAX_WITH_KEPT):
+                break
+        return choice, plan, error
 
     def nearest(self, plan: Plan) -> Plan:
         """Return `plan` with every weight rounded to the nearest level."""

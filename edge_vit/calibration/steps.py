@@ -58,6 +58,8 @@ def make_plan(layer: Layer, choice: Choice, recipe: Recipe, *, compensated: bool
         plan = give_zero_point(layer, plan)
     if compensated:
         plan = compensate(layer, plan)
+    if choice.ratio > 1:
+        plan = plan.did(f"range {choice.ratio:g}")
     return scale_range(plan, choice.ratio)
 
 

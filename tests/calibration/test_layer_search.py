@@ -92,6 +92,35 @@ def test_a_channel_that_takes_the_range_of_the_others_stays_in_floating_point(ro
     assert plan.kept == ((0,) if size > 1 else ())
 
 
+@pytest.mark.parametrize(("reach", "wider"), [(2.9, 1.0), (3.7, 1.25), (4.4, 1.5)])
+def test_beside_kept_channels_an_image_that_leaves_the_range_widens_it(rows, weight, reach, wider):
+    rows[:, 0] *= 30
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False, outliers=(0,))
+    others = rows.copy()
+    others[:NUM_TOKENS, 1:9] = reach
+    own, judge = LayerRows(layer, rows), LayerRows(layer, others)
+    plan = Search(own, judge, Readout(others, weight, slice(None)), RECIPE).run().plan
+    assert plan.kept == (0,)
+    assert plan.high == pytest.approx(3 * wider)
+    assert (f"range {wider:g}" in plan.steps) is (wider > 1)
+
+
+def test_channels_are_not_kept_where_the_output_hardly_knows_the_layer(rows, weight):
+    rows[:, 0] *= 30
+    asked = list[float]()
+
+    class Faint(Readout):
+        def error_of(self, site, error, num_images=None):
+            found = super().error_of(site, error, num_images)
+            asked.append(found.mean)
+            return OutputError(found.noise * 1e-6, found.signal)
+
+    layer = layer_of(rows, weight, is_foldable=False, is_shiftable=False, outliers=(0,))
+    own, recipe = LayerRows(layer, rows), dataclasses.replace(RECIPE, steps=())
+    result = Search(own, own, Faint(rows, weight, slice(None)), recipe).run()
+    assert result.plan.kept == () and len(asked) == 1
+
+
 @pytest.mark.parametrize(
     ("new", "accepted"),
     [
