@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -81,7 +82,7 @@ class Search:
             plan = self._make(other)
             if self._judge.mean_square(plan) > MIN_GAIN * self._judge.mean_square(best):
                 continue
-            if is_better(new := self._ask(plan), error):
+            if is_better(new := self._ask(plan, MIN_GAIN * error.mean), error):
                 choice, best, error = other, plan, new
         whole = best
         if self._layer.outliers and error.mean > LEAST_WITH_KEPT:
@@ -134,7 +135,7 @@ class Search:
                 other = scale_range(base, ratio)
                 if self._rows.mean_square(other) > MAX_PROPOSED * self._rows.mean_square(base):
                     continue
-                new = self._ask(other)
+                new = self._ask(other, MAX_NARROWED * first.mean)
                 if is_far_better(new, first) and new.mean < found[1].mean:
                     found = self._ranged(other, ratio, new, first), new
         return found
@@ -151,8 +152,10 @@ class Search:
     def _make(self, choice: Choice) -> Plan:
         return make_plan(self._layer, choice, self._recipe, compensated=self._recipe.is_compensated)
 
-    def _ask(self, plan: Plan) -> OutputError:
-        return self._probe.error_of(self._layer.name, self._judge.output_error(plan))
+    def _ask(self, plan: Plan, most: float = math.inf) -> OutputError:
+        """Return what `plan` costs the output; above `most` on the images that show it alone."""
+        error = self._judge.output_error(plan)
+        return self._probe.error_of(self._layer.name, error, most=most)
 
 
 def is_far_better(new: OutputError, old: OutputError) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -39,7 +41,6 @@ class BlockProbe:
         disturbed = [site.linear.output.name or "" for site in block.sites]
         names = list(exact[0])
         self._cut = cut_below(model, [block.root.name or ""], disturbed, names, only_needed=True)
-        self._session: ort.InferenceSession | None = None
         self._threads = threads
         self.block, self._states, self._exact, self._spec = block, states, exact, spec
         self._made = [output.name for output in self._cut.model.graph.output]
@@ -49,9 +50,13 @@ class BlockProbe:
             for name, linear in self._names.items()
         }
 
+    @functools.cached_property
+    def _session(self) -> ort.InferenceSession:
+        return open_exact_session(self._cut.model, self._threads)
+
     def rest(self) -> None:
         """Let go of the session, and so of its memory, until it is needed again."""
-        self._session = None
+        self.__dict__.pop("_session", None)
 
     def num_tokens(self, site: str) -> int | None:
         """Return how many tokens of one sequence an image gives the layer; None for several."""
@@ -59,24 +64,24 @@ class BlockProbe:
         tokens = shape[-2] if len(shape) > 1 else 1
         return tokens if tokens > 1 and np.prod(shape[:-2]) == 1 else None
 
-    def error_of(self, site: str, error: Array, num_images: int | None = None) -> OutputError:
-        """Return how far the outputs come to be off."""
-        if self._session is None:
-            self._session = open_exact_session(self._cut.model, self._threads)
+    def error_of(
+        self, site: str, error: Array, num_images: int | None = None, most: float = math.inf
+    ) -> OutputError:
+        """Return how far the outputs come to be off: see `OutputError.until` for `most`."""
+        got = self._disturbed(site, np.split(error, len(self._states))[:num_images])
+        return OutputError.until(self._exact[:num_images], got, self._spec, most)
+
+    def _disturbed(self, site: str, errors: Sequence[Array]) -> Iterator[Outputs]:
         linear = self._names[site]
         disturbed = self._cut.errors[linear.output.name or ""]
-        got: list[Outputs] = []
-        parts = np.split(error, len(self._states))
-        images = list(zip(parts, self._states, self._exact, strict=True))[:num_images]
-        for part, state, exact in images:
+        for part, state, exact in zip(errors, self._states, self._exact, strict=False):
             leading = state[linear.input.name or ""].shape[:-1]
             feeds = {name: state[name] for name in self._cut.feeds}
             feeds |= dict.fromkeys(self._cut.errors.values(), _NO_ERROR)
             feeds[disturbed] = part.reshape(*leading, -1)
             outputs = (value[0] for value in self._session.run(self._made, feeds))
             made = dict(zip(self._made, outputs, strict=True))
-            got.append({**exact, **thinned(made, len(exact))})
-        return OutputError.of([exact for *_, exact in images], got, self._spec)
+            yield {**exact, **thinned(made, len(exact))}
 
 
 def _rows(value: Array) -> Array:

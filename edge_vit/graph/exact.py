@@ -107,7 +107,8 @@ def return_memory(num_bytes: int) -> None:
     if num_bytes < _MIN_RETURNED:
         return
     gc.collect()
-    _call_glibc("malloc_trim", 0)
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_large_apart() -> None:
@@ -115,13 +116,10 @@ def keep_large_apart() -> None:
 
     glibc takes large arrays from the heap once one was freed, where they leave holes.
     """
-    _call_glibc("mallopt", -3, 8 << 20)  # M_MMAP_THRESHOLD
-    _call_glibc("mallopt", -1, 64 << 20)  # M_TRIM_THRESHOLD, or it would be 128 KiB from here on
-
-
-def _call_glibc(name: str, *arguments: int) -> None:
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
-        getattr(ctypes.CDLL(None), name)(*arguments)
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 8 << 20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 64 << 20)  # M_TRIM_THRESHOLD, or it would be 128 KiB from here on
 
 
 def _options(threads: int | None, *, as_written: bool) -> ort.SessionOptions:

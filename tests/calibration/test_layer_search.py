@@ -32,7 +32,7 @@ class Readout:
     def num_tokens(self, site):
         return NUM_TOKENS
 
-    def error_of(self, site, error, num_images=None):
+    def error_of(self, site, error, num_images=None, most=np.inf):
         parts = error.reshape(NUM_IMAGES, NUM_TOKENS, -1)[:, self._tokens]
         noise = np.square(parts, dtype=np.float64).sum(axis=(1, 2))[:, None]
         return OutputError(noise[:num_images], self._signal[:num_images])
@@ -110,7 +110,7 @@ def test_channels_are_not_kept_where_the_output_hardly_knows_the_layer(rows, wei
     asked = list[float]()
 
     class Faint(Readout):
-        def error_of(self, site, error, num_images=None):
+        def error_of(self, site, error, num_images=None, most=np.inf):
             found = super().error_of(site, error, num_images)
             asked.append(found.mean)
             return OutputError(found.noise * 1e-6, found.signal)

@@ -174,6 +174,8 @@ def test_a_probe_sees_each_layer_alone(vit):
             assert error.mean > 1e-9
             assert error.worst >= error.mean
             assert probe.error_of(name, 2 * small).mean == pytest.approx(4 * error.mean, rel=0.1)
+            first = probe.error_of(name, small, most=0.1 * error.mean)
+            assert first.noise.tolist() == error.noise[:1].tolist()
 
 
 def test_the_finished_plan_loses_to_no_simpler_one(vit):
