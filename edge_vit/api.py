@@ -22,6 +22,7 @@ from edge_vit.optional import require
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ClipSpec, Precision
 from edge_vit.spec.table import DEFAULT_RECIPE, Recipe, find_recipe
+from edge_vit.values import checked
 
 if TYPE_CHECKING:
     from edge_vit.export.sources import SourceRequest
@@ -34,6 +35,7 @@ CALIBRATION_STATE = "calibration.state.npz"
 """File in the bundle's folder while it is calibrated, and after an interruption."""
 
 
+@checked
 def export_bundle(
     request: SourceRequest | str,
     output: Path | str,
@@ -120,6 +122,7 @@ def export_bundle(
     return bundle
 
 
+@checked
 def calibrate(
     bundle: Bundle | Path | str,
     images: Images,
@@ -152,6 +155,7 @@ def calibrate(
         )
 
 
+@checked
 def quantize(
     bundle: Bundle | Path | str, *, lock_timeout: float | None = None, progress: Progress = SILENT
 ) -> Bundle:
@@ -172,6 +176,7 @@ def quantize(
     return change.bundle
 
 
+@checked
 def check_coverage(
     bundle: Bundle | Path | str,
     images: Images,

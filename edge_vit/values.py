@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from edge_vit.errors import SpecError, did_you_mean
 from edge_vit.printable import escape_json
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 WRITTEN_IF_SET: Mapping[str, Any] = {"is_written_if_set": True}
 """Metadata of a dataclass field that an object has only where it differs from the default."""
@@ -78,6 +81,49 @@ def settle(value: Any) -> None:
     """
     for name, hint in _hints_of(value.__class__).items():
         object.__setattr__(value, name, _decode(hint, _plain(getattr(value, name)), name))
+
+
+def checked(function: F) -> F:
+    """Return `function`, which refuses settings of other types than it declares, by their names.
+
+    Settings are numbers, texts, flags and dataclasses, for which a dict of their fields may stand.
+    """
+    signature, hints = inspect.signature(function), dict[str, tuple[Any, ...]]()
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        bound = signature.bind(*args, **options)
+        for name, value in bound.arguments.items():
+            if name not in hints:
+                hints[name] = _settings_of(function, signature.parameters[name].annotation)
+            if hints[name]:
+                bound.arguments[name] = _decode_setting(hints[name], _plain(value), name)
+        return function(*bound.args, **bound.kwargs)
+
+    return typing.cast(F, call)
+
+
+def _settings_of(function: Any, annotation: str) -> tuple[Any, ...]:
+    """Return the types that `annotation` names; none where not all are those of settings."""
+    with contextlib.suppress(NameError):  # imported for a type checker alone
+        hint = eval(annotation, function.__globals__)
+        is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(hint) if is_union else (hint,)
+        plain = (type(None), bool, int, float, str)
+        words = [kind for kind in kinds if typing.get_origin(kind) is typing.Literal]
+        if all(kind in plain or kind in words or is_dataclass(kind) for kind in kinds):
+            return kinds
+    return ()
+
+
+def _decode_setting(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+    others = tuple(kind for kind in kinds if kind in (str, type(None)))
+    for kind in kinds:
+        if isinstance(kind, type) and is_dataclass(kind):
+            fields = ", ".join(f.name for f in dataclasses.fields(kind) if f.init)
+            wanted = f"{kind.__name__}({fields}) or a dict of these"
+            _check(isinstance(value, (Mapping, kind, *others)), name, value, wanted)
+    return _decode_union(kinds, dict(value) if isinstance(value, Mapping) else value, name)
 
 
 def _plain(value: Any) -> Any:

@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edge_vit
+from edge_vit import values
+from edge_vit.data.bad_images import MaxBad
 from edge_vit.errors import SpecError
+from edge_vit.measure.latency import Plan
+from edge_vit.measure.limits import Limits
+from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input, task_output
+from edge_vit.spec.table import Recipe
 from edge_vit.values import WRITTEN_IF_SET, from_json, to_json
 
 
@@ -180,3 +188,54 @@ def test_a_field_written_if_set_is_left_out_at_its_default():
 
     assert to_json(Pair()) == {"first": None}
     assert to_json(Pair(second=0)) == {"first": None, "second": 0}
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "message"),
+    [
+        ("calibrate", {"max_bad": 0.1}, r"max_bad: got 0\.1, expected MaxBad\(share, count\) or a"),
+        ("calibrate", {"num_images": "8"}, r"num_images: got '8', expected int"),
+        ("calibrate", {"recipe": {"a": 1}}, r"recipe: got \{'a': 1\}, expected str"),
+        (
+            "verify",
+            {"limits": 0.1},
+            r"limits: got 0\.1, expected Limits\(max_drop, min_speedup, .*",
+        ),
+        ("verify", {"limits": {"max": 1}}, r"limits: unknown field 'max', known are max_drop, .*"),
+        ("verify", {"limits": {"max_drop": "x"}}, r"limits\.max_drop: got 'x', expected a number"),
+        ("benchmark", {"plan": 3}, r"plan: got 3, expected Plan\(scenario, .*"),
+        ("open_session", {"options": "cpu"}, r"options: got 'cpu', expected SessionOptions\(.*"),
+        ("open_session", {"precision": ["int8"]}, r"precision: got \['int8'\], expected str"),
+        ("build_engine", {"backend": "x"}, r"backend: got 'x', expected one of auto, trt, rtx"),
+    ],
+)
+def test_settings_of_another_type_are_refused_by_name(function, settings, message):
+    images = ("images",) if function in ("calibrate", "verify") else ()
+    with pytest.raises(SpecError, match=f"^{message}"):
+        getattr(edge_vit, function)("no.edgevit", *images, **settings)
+
+
+def test_a_dict_and_numbers_of_numpy_stand_for_settings():
+    @values.checked
+    def function(limits: Limits | None = None, *, count: int = 1, share: float = 0.5):
+        return limits, count, share
+
+    assert function() == (None, 1, 0.5)
+    assert function({"max_drop": 2}, count=np.int64(3), share=1) == (Limits(max_drop=2.0), 3, 1.0)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        function(counts=3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Limits(max_drop="1"),
+        lambda: MaxBad("1%"),
+        lambda: Recipe(strengths=0.5),
+        lambda: EngineOptions(targets="sm_86"),
+        lambda: Plan(warmup="3"),
+    ],
+)
+def test_fields_of_another_type_are_refused_by_name(make):
+    with pytest.raises(SpecError, match=r"^(max_drop|share|strengths|targets|warmup): got"):
+        make()

@@ -14,6 +14,7 @@ from edge_vit.data.source import notes_of as notes_of
 from edge_vit.errors import ImageError, SpecError
 from edge_vit.printable import one_line
 from edge_vit.progress import Progress
+from edge_vit.values import settle
 
 FEW_IMAGES = 5  # below so many images no share of them allows a bad one
 
@@ -29,6 +30,7 @@ class MaxBad:
     count: int | None = None  # so many instead, where it is no share
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 <= self.share <= 1 or (self.count or 0) < 0:
             raise SpecError(
                 f"max_bad: got {self}, expected a share such as 1% or a number such as 3"

@@ -34,6 +34,7 @@ from edge_vit.spec import ModelSpec
 from edge_vit.tasks import task_of
 from edge_vit.tasks.base import Outputs
 from edge_vit.tasks.memo import KeptOutputs
+from edge_vit.values import checked
 
 Save = Callable[[tuple[PartialAccuracy, ...]], None]
 """Takes what is known so far, one for each candidate, after a whole number of images."""
@@ -44,6 +45,7 @@ SECONDS_BETWEEN_SAVES = 10.0
 NUM_WORST = 12  # disagreements that a report shows
 
 
+@checked
 def evaluate(
     reference: Session,
     candidates: Sequence[Session],

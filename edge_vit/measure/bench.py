@@ -21,6 +21,7 @@ from edge_vit.runtime.options import DEFAULT_OPTIONS, SessionOptions
 from edge_vit.runtime.session import Session, open_session, run_images
 from edge_vit.spec import ModelSpec, Precision
 from edge_vit.tasks import task_of
+from edge_vit.values import checked
 
 _NUM_STAGE_RUNS = 50
 _ORDER = (
@@ -29,6 +30,7 @@ _ORDER = (
 )
 
 
+@checked
 def benchmark(
     bundle: Bundle | Path | str,
     precision: Precision | None = None,

@@ -23,6 +23,7 @@ from edge_vit.progress import SILENT, Advance, Progress
 from edge_vit.runtime.session import Session
 from edge_vit.spec import ModelSpec, TensorSpec
 from edge_vit.spec.samples import feeds_of, noise_for
+from edge_vit.values import checked, settle
 
 SCENARIOS = {
     "saturated": "one run after another, as fast as they go",
@@ -45,12 +46,13 @@ class Plan:
     fps: float = 30.0  # runs per second where paced
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.scenario not in SCENARIOS:
             raise SpecError(f"scenario: got {self.scenario}, expected {' or '.join(SCENARIOS)}")
         batch_size = 1 if self.batch_size is None else self.batch_size
         _check(batch_size, self.warmup, self.num_iterations, self.duration_s)
         if not (math.isfinite(self.fps) and self.fps > 0):
-            raise SpecError(f"fps: got {self.fps}, expected more than 0 runs per second")
+            raise SpecError(f"fps: got {self.fps:g}, expected more than 0 runs per second")
 
     @property
     def num_iterations(self) -> int:
@@ -110,6 +112,7 @@ def timed_images(images: ImageSource, spec: ModelSpec) -> UInt8Array:
     return np.stack([preprocess(item.pixels, spec.preprocess) for item in first])
 
 
+@checked
 def measure_latency(
     session: Session,
     *,

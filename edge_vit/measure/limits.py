@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edge_vit.errors import SpecError
 from edge_vit.measure.gates import MAX_ERROR
+from edge_vit.values import settle
 
 MIN_AGREEMENT = 90.0
 """Default limit of agreement, in percent: what differs from fp32 on more than one image in ten is
@@ -25,6 +26,7 @@ class Limits:
     max_error: float = MAX_ERROR  # of scores: mean difference in percent of fp32's spread
 
     def __post_init__(self) -> None:
+        settle(self)
         agreement, p99_ms = self.min_agreement, self.max_p99_ms
         for name, is_fine, wanted in (
             ("max_drop", self.max_drop >= 0, "0 points or more"),
@@ -36,4 +38,4 @@ class Limits:
         ):
             value = getattr(self, name)
             if not is_fine or (value is not None and not math.isfinite(value)):
-                raise SpecError(f"{name}: got {value}, expected {wanted}")
+                raise SpecError(f"{name}: got {value:g}, expected {wanted}")

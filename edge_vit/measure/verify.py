@@ -30,10 +30,12 @@ from edge_vit.progress import SILENT, Progress
 from edge_vit.runtime.backends import EVERYWHERE, available_backends
 from edge_vit.runtime.session import DEFAULT_OPTIONS, Session, SessionOptions, open_session
 from edge_vit.spec.table import CalibrationTable
+from edge_vit.values import checked
 
 _WARMUP = 10
 
 
+@checked
 def verify(
     bundle: Bundle | Path | str,
     source: str | Path | ImageSource,

@@ -26,6 +26,7 @@ from edge_vit.runtime.options import num_cores as num_cores
 from edge_vit.runtime.options import report_degraded
 from edge_vit.spec import Precision, TensorSpec
 from edge_vit.spec.samples import feeds_of
+from edge_vit.values import checked
 
 Array = npt.NDArray[Any]
 AnySession = TypeVar("AnySession", bound="Session")
@@ -165,6 +166,7 @@ class Failures:
         return isinstance(error, MemoryError) or bool(self.no_memory.search(str(error)))
 
 
+@checked
 def open_session(
     bundle: Bundle | Path | str,
     precision: Precision | None = None,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edge_vit.errors import ArtifactError, SpecError
 from edge_vit.formats import Precision, find_format
-from edge_vit.values import from_json, parse_json, to_json
+from edge_vit.values import from_json, parse_json, settle, to_json
 
 TABLE_FORMAT = 8
 """What this version writes; it reads all before: format 1 had no steps, 2 no zero points, 3 no
@@ -78,6 +78,7 @@ class Recipe:
     max_fallback: float = 0.1  # share of the layers' multiply-adds, for either
 
     def __post_init__(self) -> None:
+        settle(self)
         measures = (self.steps, self.min_sqnr, self.strengths, self.is_compensated, self.min_worth)
         needs_tokens = any(measures) or self.tries_rotation or self.kept_channels > 0
         is_smoothed = self.fold_strength > 0

@@ -127,7 +127,7 @@ def test_unknown_recipe_lists_those_there_are():
         find_recipe("entropy")
 
 
-@pytest.mark.parametrize("percentile", [50, 100.1, -1, math.nan])
+@pytest.mark.parametrize("percentile", [50.0, 100.1, -1.0, math.nan])
 def test_refuses_impossible_percentile(percentile):
     with pytest.raises(SpecError, match=f"percentile is {percentile}, expected above 50"):
         Recipe("x", "percentile", percentile)

@@ -30,7 +30,7 @@ from edge_vit.runtime.trt.identity import (
 )
 from edge_vit.runtime.trt.network import OutOfMemoryError
 from edge_vit.spec import Precision
-from edge_vit.values import to_json
+from edge_vit.values import checked, to_json
 
 DEFAULT_OPTIONS = EngineOptions()
 _SPARE_BYTES = 4 << 20
@@ -93,6 +93,7 @@ def find_engine(
     )
 
 
+@checked
 def build_engine(
     bundle: Bundle | Path | str,
     precision: Precision | None = None,

@@ -10,6 +10,7 @@ from edge_vit.errors import BackendError, MissingDependencyError, SpecError
 from edge_vit.runtime.cudart import Cuda, open_cuda
 from edge_vit.runtime.cudart.gpu import ON_THE_CPU
 from edge_vit.spec import Precision
+from edge_vit.values import settle
 
 Batches = tuple[int, int, int]
 
@@ -85,6 +86,7 @@ class EngineOptions:
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        settle(self)
         least, usual, most = self.batches or ONE_IMAGE
         if not 1 <= least <= usual <= most:
             raise SpecError(
