@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,9 @@ _PASSED = frozenset(
 
 _log = logging.getLogger(__name__)
 
+_MOST_STD, _LEAST_BYTE = 2.0, 16.0
+"""Mean and std of values from 0 to 1 are no larger, and one of those of bytes is."""
+
 
 def open_onnx(request: SourceRequest) -> OnnxSource:
     """Return the graph in the file that `request` names, in float32, cut to its task's outputs."""
@@ -68,11 +73,12 @@ def open_onnx(request: SourceRequest) -> OnnxSource:
         for other in [each for each in model.graph.output if each.name not in kept]:
             model.graph.output.remove(other)
         model = keep_needed(model)
+    request, own = _take_own_normalisation(request, model.graph)
     is_gray = _takes_gray(model.graph)
     if is_gray:
         _take_colour(model)
     model, size_input = onnx_detector.take_sizes(model)
-    remarks = ((GRAY_REMARK,) if is_gray else ()) + _order_axes(model)
+    remarks = own + ((GRAY_REMARK,) if is_gray else ()) + _order_axes(model)
     image = _find_input(request, model.graph)
     is_contract = image.dtype == "uint8"
     preprocess = _find_preprocess(request, image, is_contract=is_contract)
@@ -142,6 +148,40 @@ def _settle_classes(
         activation = "sigmoid" if request.classes == width else "softmax"
     classes = task_named(DETECTION).num_labels(width, activation)
     return check_classes(request, DETECTION, classes), activation
+
+
+def _take_own_normalisation(
+    request: SourceRequest, graph: GraphProto
+) -> tuple[SourceRequest, tuple[str, ...]]:
+    """Return the request of a file that normalises its images itself, and a remark on that.
+
+    Mean and std are such that it is done once; the user's, where there are others, are refused.
+    """
+    if not graph.input or _describe(graph.input[0]).dtype != "float32":
+        return request, ()
+    mean, std = onnx_file.own_normalisation(graph)
+    largest = max(*mean, *std)
+    is_of_bytes = largest > _LEAST_BYTE
+    is_of_pixels = is_of_bytes or (any(mean) and largest <= _MOST_STD)
+    if min(mean) < 0 or min(std) <= 0 or not is_of_pixels:
+        return request, ()
+    unit = 1 / 255 if is_of_bytes else 1.0
+    wanted = PreprocessSpec((1, 1), mean=(0.0, 0.0, 0.0), std=(unit, unit, unit))
+    own = f"by mean {_listed(mean)} and std {_listed(std)} of values from 0 to {1 / unit:g}"
+    for name in ("mean", "std"):
+        given = getattr(request, name)
+        if given is not None and not np.allclose(given, getattr(wanted, name), 1e-3, 1e-6):
+            raise SpecError(
+                f"{name}: got {_listed(given)}, but {request.address} normalises its images "
+                f"itself, {own}: both would be applied. Leave --mean and --std out, or take "
+                f"--mean {_listed(wanted.mean)} --std {_listed(wanted.std)}"
+            )
+    request = dataclasses.replace(request, mean=wanted.mean, std=wanted.std)
+    return request, (f"it normalises its images itself, {own}",)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:.6g}" for value in values)
 
 
 def _takes_gray(graph: GraphProto) -> bool:

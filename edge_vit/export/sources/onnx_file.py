@@ -208,6 +208,35 @@ def _array_of(tensor: TensorProto) -> npt.NDArray[Any]:
     return ir.serde.deserialize_tensor(tensor).numpy()
 
 
+def own_normalisation(graph: GraphProto) -> tuple[list[float], list[float]]:
+    """Return mean and std by channel that a graph itself normalises its first input with.
+
+    They are of values as it takes them, 0 and 1 where it does not.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    factor, offset, value = np.ones(3), np.zeros(3), graph.input[0].name
+    while len(readers := [node for node in graph.node if value in node.input]) == 1:
+        node = readers[0]
+        others = [tensors.get(name) for name in node.input if name != value]
+        if node.op_type in ("Sub", "Div", "Mul", "Add") and others and others[0] is not None:
+            number = _array_of(others[0]).reshape(-1).astype(np.float64)
+            is_first = node.input[0] == value
+            if number.size not in (1, 3) or not (is_first or node.op_type in ("Mul", "Add")):
+                break
+            if node.op_type in ("Mul", "Div"):
+                number = number if node.op_type == "Mul" else 1 / number
+                factor, offset = factor * number, offset * number
+            else:
+                offset = offset + (number if node.op_type == "Add" else -number)
+        elif node.op_type not in ("Cast", "Identity", "Transpose"):
+            break
+        value = node.output[0]
+    return (-offset / factor + 0.0).tolist(), (1 / factor).tolist()
+
+
 def _load_external_data(path: Path, model: ModelProto) -> None:
     """Read the weights that `model`, the file at `path`, keeps in other files, into it.
 
