@@ -42,8 +42,9 @@ _MOST_HELD_OUT = 32  # a forecast rests on these and as many that shaped the pla
 _LIKELY_FP16 = "FP16 alone is likely the precision for this model"
 _UNDECIDED = "That is undecided: more images to calibrate on say it more exactly"
 
-_SHOWN = 0.25
-"""Share of what layers in FP16 are to gain that the images held out have to show, on average."""
+_SHOWN, _MOST_WORSE = 0.25, 2.0
+"""Share of what layers in FP16 are to gain that images have to show, on average; and how many times
+the energy of all errors may be what it was: of one image it may, since roundings fall otherwise."""
 
 _FEWEST_SHAPING, _SHAPING_TOKENS = 16, 16_384
 """Images and tokens that tell how channels vary together: more of them change little."""
@@ -208,22 +209,20 @@ class _Judge:
         total = math.fsum(self.errors.values())
         errors = {n: e * error.mean / total if total else 0.0 for n, e in self.errors.items()}
         curve = rank_fallback(errors, work, recipe.max_fallback)
-        in_half, error = self._keep_worthy(chosen, curve, error, progress)
+        in_half, samples = self._keep_worthy(chosen, curve, error, progress)
         table = self.table(chosen, in_half)
-        samples = self._with_shaping(table, error, progress)
         for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
             if round(self._least(*samples), 1) >= recipe.min_sqnr:
                 break
             more = choose_fallback(curve, self._least(best.error), wanted, recipe.max_fallback)
             if len(more) > len(in_half):
                 in_half, table = more, self.table(chosen, more)
-                error = self.run(table)
-                samples = self._with_shaping(table, error, progress)
+                samples = self._with_shaping(table, self.run(table), progress)
         sqnr, low, high = forecast(samples)
-        every = functools.reduce(OutputError.beside, samples)
+        every, measured = functools.reduce(OutputError.beside, samples), samples[0].sqnr
         others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
         count = len(self.seen.held_out)
-        found = Forecast(count, sqnr, worst, best.name, others, error.sqnr, low, high)
+        found = Forecast(count, sqnr, worst, best.name, others, measured, low, high)
         if self.draft.is_decided and round(low, 1) < recipe.min_sqnr:
             is_below = round(sqnr, 1) < recipe.min_sqnr
             num_half = sum(not site.is_quantized for site in table.sites.values())
@@ -273,29 +272,34 @@ class _Judge:
         curve: tuple[FallbackPoint, ...],
         error: OutputError,
         progress: Progress,
-    ) -> tuple[tuple[str, ...], OutputError]:
-        """Return the layers that FP16 gains much at for little work, and the error with them.
+    ) -> tuple[tuple[str, ...], tuple[OutputError, ...]]:
+        """Return the layers that FP16 gains much at for little work, and the errors with them.
 
-        None where enough is left of every image. They are chosen by what each costs alone; all
-        together have to gain end to end, too.
+        None where enough is left of every image. They are chosen by what each costs alone; with all
+        of them images have to gain on average, too. Those held out chose the plan, and are off
+        by less with it than the next ones are: they do not decide alone.
         """
         recipe, share_of = self.draft.recipe, {point.site: point.share for point in curve}
+        samples = self._with_shaping(self.table(plans), error, progress)
         if not recipe.min_worth:
-            return (), error
+            return (), samples
+        every = functools.reduce(OutputError.beside, samples)
         most = enough(error.sqnr, self._least(error), sqnr_of(error.worst))
         chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback, most)
         while chosen:
-            new, share = self.run(self.table(plans, chosen)), share_of[chosen[-1]]
-            least = _SHOWN * recipe.min_worth * 100 * share
-            if new.mean < error.mean and new.gain_over(error) >= least:
+            table, share = self.table(plans, chosen), share_of[chosen[-1]]
+            tried = self._with_shaping(table, self.run(table), progress)
+            new = functools.reduce(OutputError.beside, tried)
+            gain, least = new.gain_over(every), _SHOWN * recipe.min_worth * 100 * share
+            if gain >= least and new.mean < _MOST_WORSE * every.mean:
                 stay = "stay" if len(chosen) > 1 else "stays"
                 progress.note(
                     f"{', '.join(chosen)} {stay} in FP16: {share:.1%} of the layers' multiply-adds "
-                    f"for {new.sqnr:.1f} dB in place of {error.sqnr:.1f} on images held out"
+                    f"gain {gain:.1f} dB, on average over {len(new.by_image)} calibration images"
                 )
-                return chosen, new
+                return chosen, tried
             chosen = chosen[: len(chosen) // 2]
-        return (), error
+        return (), samples
 
     def table(self, plans: Plans, costly: Collection[str] = ()) -> CalibrationTable:
         stats = self.seen.stats

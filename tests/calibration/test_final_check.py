@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from layers import layer_of
 
+from edge_vit.calibration.fallback import rank_fallback
 from edge_vit.calibration.final_check import choose_plan
+from edge_vit.calibration.graph_run import _Judge
 from edge_vit.calibration.layer import plan_minmax
 from edge_vit.calibration.output_error import OutputError
+from edge_vit.progress import SILENT
+from edge_vit.spec.table import CalibrationTable, Recipe
 
 NUM_IMAGES = 8
 EXACT = [{"logits": np.ones(4, np.float32)} for _ in range(NUM_IMAGES)]
@@ -71,3 +76,42 @@ def test_a_gain_over_images_counts_each_alike():
     signal = np.ones((4, 1))
     old, new = (np.array([[0.1], [0.1], [0.1], [worst]]) for worst in (10.0, 1.0))
     assert OutputError(new, signal).gain_over(OutputError(old, signal)) == pytest.approx(2.5)
+
+
+class Judged(_Judge):
+    """A judge of errors that are known: of the images held out, and of those that shaped."""
+
+    found: ClassVar[dict[tuple[str, ...], tuple[float, float]]] = {}
+
+    def table(self, plans, costly=()):
+        return tuple(costly)
+
+    def run(self, table, most=np.inf, *, rounds_weights=True):
+        return self.error(self.found[table][0], 4)
+
+    def _with_shaping(self, table, error, progress):
+        return error, self.error(self.found[table][1], 8)
+
+    @staticmethod
+    def error(each, count):
+        return OutputError(np.full((count, 1), each), np.ones((count, 1)))
+
+
+@pytest.mark.parametrize(
+    ("held", "shaping", "kept"),
+    [
+        pytest.param(1.02, 0.7, ("a", "b"), id="those held out were lucky"),
+        pytest.param(0.7, 1.3, (), id="the others lose"),
+        pytest.param(0.99, 0.99, (), id="too little"),
+    ],
+)
+def test_layers_go_to_fp16_by_more_images_than_chose_the_plan(held, shaping, kept):
+    recipe = Recipe("own", search_tokens=100, min_worth=0.2, max_fallback=0.1)
+    draft = CalibrationTable(recipe, "", {}, tuple(map(str, range(64))))
+    judge = Judged(None, None, None, (), draft, {}, (), 1)
+    curve = rank_fallback({"a": 4e-4, "b": 4e-4, "c": 2e-4}, {"a": 5, "b": 5, "c": 90}, 0.1)
+    Judged.found = {(): (1e-3, 1e-3), ("a", "b"): (held * 1e-3, shaping * 1e-3)}
+    Judged.found["a",] = Judged.found[()]
+    chosen, samples = judge._keep_worthy({}, curve, Judged.error(1e-3, 4), SILENT)
+    assert chosen == kept
+    assert samples[1].mean == pytest.approx(Judged.found[kept][1])
