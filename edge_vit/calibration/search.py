@@ -232,12 +232,14 @@ class _BlockSearch:
         simple = {"largest values": _Family(self._block, seen, plain).plan(Choice())}
         family = _Family(self._block, seen, recipe)
         nearest, rounded = dict[str, Plan](), dict[str, Plan]()
-        # Inputs are factorized here, which takes as much memory as the session of the probe.
+        # Inputs are factorized here: sums and session of the probe are not in memory together.
         for layer in family.layers(self._rounding):
             choice = Choice(recipe.fold_strength)
             nearest[layer.name] = make_plan(layer, choice, recipe)
             rounded[layer.name] = make_plan(layer, choice, recipe, compensated=True)
             family.settle(layer, nearest[layer.name])
+        for sample in self._samples.values():
+            sample.gram.matrix = np.empty((0, 0))
         simple["smoothing alone"] = nearest
         if recipe.is_compensated:
             simple["smoothing and rounding"] = rounded
