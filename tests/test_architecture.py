@@ -54,7 +54,7 @@ PACKAGES = {
             | {"torch", "timm", "torchvision", "transformers", "huggingface_hub"}
         ),
     ),
-    "lowering": Package(8, frozenset({"numpy", "onnx", "onnx_ir"})),
+    "lowering": Package(8, frozenset({"numpy", "onnx", "onnx_ir", "threadpoolctl"})),
     "explain": Package(8, frozenset({*_ARRAYS, "onnx", "onnx_ir"})),
     "measure": Package(8, frozenset({*_ARRAYS, "onnx"})),  # onnx: for `emulate_half` alone
     "calibration": Package(9, frozenset({*_ARRAYS, *_ONNX, "onnxscript", "threadpoolctl"})),

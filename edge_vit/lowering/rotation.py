@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
 from edge_vit.errors import ArtifactError
 from edge_vit.graph import walk
@@ -104,7 +105,8 @@ def _turn(graph: ir.Graph, seed: int) -> None:
             f"the calibration table rotates the residual stream, and {stream}. "
             "Run: edgevit calibrate"
         )
-    _Rotator(graph, stream, make_rotation(stream.width, seed)).run()
+    with threadpool_limits(1, "blas"):  # more threads would spin for six times as long
+        _Rotator(graph, stream, make_rotation(stream.width, seed)).run()
 
 
 @dataclass(frozen=True)
