@@ -109,10 +109,9 @@ class GraphRun:
         seen = observe_again(model, self.spec, self.seen, sites, self.threads, progress)
         return replace(self, model=model, seen=seen, progress=progress)
 
-    @functools.cached_property
-    def smoothed(self) -> OutputError:
-        """What smoothing alone comes to on the images held out."""
-        return self._judge({}, ()).measure(self._alike)
+    def smoothed(self, most: float = math.inf) -> OutputError:
+        """Return what smoothing alone comes to on the images held out: see `measure_table`."""
+        return self._judge({}, ()).measure(self._alike, most)
 
     def activation_error(self, layers: Collection[str]) -> OutputError:
         """Return what INT8 inputs of `layers` alone come to there, smoothed; weights are exact."""

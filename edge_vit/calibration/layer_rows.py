@@ -65,7 +65,8 @@ class LayerRows:
         if kept is None or any(a is not b for a, b in zip(kept.key, key, strict=True)):
             rows = (self.rows - plan.offsets) / plan.divisors
             exact = exact_weight(self.layer, plan)
-            weight = (round_weight(self.layer, plan) * plan.weight_scales).astype(np.float32)
+            scales = plan.weight_scales.astype(np.float32)  # float16 times a level is exact in it
+            weight: npt.NDArray[np.float32] = round_weight(self.layer, plan) * scales
             self._folded = kept = _Folded(key, rows, weight, rows @ (weight - exact))
         return kept
 

@@ -82,8 +82,9 @@ def choose_rotation(plain: GraphRun, progress: Progress = SILENT) -> Calibration
         return plain.settle()
     effect = compare_half((model, plain.amax), (graph, rotated.amax))
     progress.note(f"the residual stream is rotated: {found}. On a few images {effect}")
-    smoothed = plain.smoothed.sqnr
-    table = _beside(rotated.settle(), "not rotated, smoothing alone", smoothed)
+    table = rotated.settle()
+    smoothed = plain.smoothed(10 ** (-_sqnr(table) / 10)).sqnr
+    table = _beside(table, "not rotated, smoothing alone", smoothed)
     if _sqnr(table) < smoothed:
         other = plain.settle()
         if _sqnr(other) > _sqnr(table):
