@@ -179,15 +179,15 @@ def give_zero_point(layer: Layer, plan: Plan) -> Plan:
     """Let the range of `plan` follow an input that lies mostly on one side of zero, as GELU's does.
 
     The level that stands for zero moves, so that no levels are spent on what never comes. Kernels
-    that know no zero point are fed ``x' - centre`` instead, which the bias undoes; so a layer needs
-    one. Where channels can be shifted one by one, that does more and costs nothing.
+    that know no zero point are fed ``x' - centre`` instead, which the bias undoes, or one that a
+    layer gets for it. Where channels can be shifted one by one, that does more and costs nothing.
 
     The product and the bias then hold ``centre * sum of the weight's column``, of opposite signs.
     Where the columns' sums are far from zero, float16 loses more by that than the levels gain.
     """
     low = layer.headroom * min(0.0, float(((layer.low - plan.offsets) / plan.divisors).min()))
     high = layer.headroom * max(0.0, float(((layer.high - plan.offsets) / plan.divisors).max()))
-    if layer.is_shiftable or not layer.has_bias or high - low > ONE_SIDED * (plan.high - plan.low):
+    if layer.is_shiftable or high - low > ONE_SIDED * (plan.high - plan.low):
         return plan
     given = replace(plan, low=low, high=high)
     return given.did("zero point") if _cancelled(layer, given) < MAX_CANCELLED else plan

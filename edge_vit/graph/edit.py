@@ -54,6 +54,17 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
     new.shape, new.type = new.shape or old.shape, new.type or old.type
 
 
+def add_behind(graph: ir.Graph, node: ir.Node, other: ir.Value, name: str) -> None:
+    """Add `other` to what `node` makes, for all that reads it, by a node called `name`."""
+    value = node.outputs[0]
+    add = new_node("Add", name, [value, other])
+    replace_value(value, add.outputs[0])
+    add.replace_input_with(0, value)
+    if add.outputs[0].is_graph_output():
+        add.outputs[0].name, value.name = value.name, f"{name}:0"
+    graph.insert_after(node, add)
+
+
 class Builder:
     """Adds nodes in front of one node of a graph."""
 

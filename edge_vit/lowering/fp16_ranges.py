@@ -17,7 +17,7 @@ from edge_vit.graph.sites import find_sites
 from edge_vit.graph.walk import Array
 from edge_vit.lowering.fp16 import HALF_MAX
 from edge_vit.spec import ModelSpec
-from edge_vit.spec.table import KEPT_NODES, SiteScales
+from edge_vit.spec.table import KEPT_NODES, UNDO_CENTRE, SiteScales
 from edge_vit.tasks import task_of
 from edge_vit.tasks.numerics import cosine
 
@@ -83,7 +83,8 @@ def choose_split_nodes(
         if not scales.kept_channels:
             continue
         product, total = (f"{site.name}/{part}" for part in KEPT_NODES[1:])
-        own = [node.name or "" for node in (linear.matmul, linear.add) if node is not None]
+        add = (linear.add and linear.add.name) or f"{linear.matmul.name}/{UNDO_CENTRE}"
+        own = [linear.matmul.name or "", add]
         is_kept = np.isin(np.arange(len(linear.weight)), scales.kept_channels)
         # For TensorRT the level that stands for 0 is subtracted.
         far = reach[site.name] + abs(scales.activation_zero * scales.activation_scale)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edge_vit.errors import ArtifactError
-from edge_vit.graph.edit import add_constant, new_node, replace_input, replace_value
+from edge_vit.graph.edit import add_behind, add_constant, new_node, replace_input
 from edge_vit.graph.large import Spill, to_proto
 from edge_vit.graph.sites import Site, find_sites
 from edge_vit.graph.walk import Array
@@ -88,7 +88,6 @@ def _refuse_misfit(sites: Mapping[str, Site], table: CalibrationTable) -> None:
         for name in widths.keys() | tables.keys()
         if widths.get(name) != tables.get(name)
         or (name in table.levels and table.levels[name].shape != sites[name].linear.shape)
-        or (table.sites[name].activation_zero and sites[name].linear.add is None)
         or max(table.sites[name].kept_channels, default=-1) >= sites[name].linear.shape[0]
     )
     if wrong:
@@ -149,8 +148,7 @@ def _quantize(
 
 def _keep_channels(graph: ir.Graph, site: Site, channels: list[int]) -> None:
     """Add what `channels` of the input bring, in floating point, to the output of `site`."""
-    linear, output = site.linear, site.linear.output
-    after = linear.add or linear.matmul
+    linear = site.linear
     take, multiply, sum_up = (f"{site.name}/{part}" for part in KEPT_NODES)
     indices = add_constant(graph, f"{site.name}/kept", np.array(channels, np.int64))
     taken = new_node("Gather", take, [linear.input, indices], {"axis": -1})
@@ -159,10 +157,5 @@ def _keep_channels(graph: ir.Graph, site: Site, channels: list[int]) -> None:
     rest[channels] = 0
     replace_input(linear.matmul, 1, add_constant(graph, f"{site.name}/rest", rest))
     product = new_node("MatMul", multiply, [taken.outputs[0], weight])
-    add = new_node("Add", sum_up, [output, product.outputs[0]])
-    replace_value(output, add.outputs[0])
-    add.replace_input_with(0, output)
-    if add.outputs[0].is_graph_output():
-        add.outputs[0].name, output.name = output.name, f"{site.name}/without_kept:0"
     graph.insert_before(linear.matmul, [taken, product])
-    graph.insert_after(after, add)
+    add_behind(graph, linear.add or linear.matmul, product.outputs[0], sum_up)

@@ -27,10 +27,10 @@ import onnx_ir as ir
 from edge_vit.errors import ArtifactError
 from edge_vit.graph import walk
 from edge_vit.graph.channels import ChannelSource, find_channel_source
-from edge_vit.graph.edit import add_constant, replace_input
+from edge_vit.graph.edit import add_behind, add_constant, replace_input
 from edge_vit.graph.sites import Block, Role, Site, Unit, find_units
 from edge_vit.graph.walk import Array, Linear
-from edge_vit.spec.table import SiteScales
+from edge_vit.spec.table import UNDO_CENTRE, SiteScales
 
 SMOOTHING_ORDER: tuple[Role, ...] = ("proj", "fc2", "linear", "qkv", "fc1")
 """A layer goes before the one whose columns take its factors: huge value columns would distort the
@@ -147,8 +147,13 @@ def smooth(
 
 
 def replace_bias(graph: ir.Graph, linear: Linear, bias: Array) -> None:
-    """Let `linear`, which has a bias, add `bias`, (N,), in place of its own."""
-    assert linear.add is not None, "the layer has no bias"
+    """Let `linear` add `bias`, (N,), in place of its own, or where it has none."""
+    if linear.add is None:
+        name = f"{linear.matmul.name}/{UNDO_CENTRE}"
+        shape = (1, 1, -1) if len(walk.dims_of(linear.output)) > 2 else (-1,)
+        constant = add_constant(graph, f"{name}.1", bias.reshape(shape))
+        add_behind(graph, linear.matmul, constant, name)
+        return
     index = walk.constant_index(linear.add)
     # On tokens as `shape_biases` has it. A layer on rows, (batch, N), has to stay one.
     is_on_tokens = len(walk.dims_of(linear.output)) > 2

@@ -27,6 +27,9 @@ no `split_fp32_nodes`."""
 KEPT_NODES = ("take_kept", "kept_product", "add_kept")
 """Of a layer, behind its name in the INT8 graph: what its kept channels go through."""
 
+UNDO_CENTRE = "undo_centre"
+"""Likewise, what adds a bias to a layer without one where TensorRT's centre needs it."""
+
 RangeMethod = Literal["minmax", "percentile"]
 StepName = Literal["shift", "range", "bias"]
 STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
@@ -270,13 +273,13 @@ class CalibrationTable:
 
     @property
     def int8_fp32_nodes(self) -> Mapping[str, str]:
-        """Nodes that FP16 would overflow in the INT8 graph, those of kept channels among them."""
+        """Nodes that FP16 would overflow in the INT8 graph, those that it alone has among them."""
         nodes = self.fp32_nodes if self.rotation is None else self.rotated_fp32_nodes
         beside = {
             f"{name}/{part}": nodes[name]
             for name, site in self.sites.items()
-            if site.kept_channels and name in nodes
-            for part in KEPT_NODES
+            if (site.kept_channels or site.activation_zero) and name in nodes
+            for part in (*KEPT_NODES, UNDO_CENTRE)
         }
         return {**nodes, **beside, **self.split_fp32_nodes}
 

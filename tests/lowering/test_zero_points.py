@@ -13,7 +13,7 @@ from seeded import SITES, Seeded, random_images, run_onnx, sqnr_db
 
 from edge_vit.calibration.layer import give_zero_point, plan_minmax
 from edge_vit.calibration.layer_rows import LayerRows
-from edge_vit.errors import ArtifactError, SpecError
+from edge_vit.errors import SpecError
 from edge_vit.lowering import ort_x64
 from edge_vit.lowering.fp16 import write_half
 from edge_vit.lowering.fp16_ranges import HalfEmulator
@@ -76,10 +76,12 @@ def test_zero_stays_a_level_whatever_the_range(low, high, weight):
     assert np.abs(rows.output_error(plan)).max() == 0
 
 
-@pytest.mark.parametrize("facts", [{"has_bias": False}, {"is_shiftable": True}])
-def test_none_is_given_where_none_helps_or_nothing_undoes_it(gelu_rows, weight, facts):
+@pytest.mark.parametrize(
+    ("facts", "is_given"), [({"has_bias": False}, True), ({"is_shiftable": True}, False)]
+)
+def test_none_is_given_where_channels_can_be_shifted(gelu_rows, weight, facts, is_given):
     layer = layer_of(gelu_rows, weight, **(NO_SHIFT | facts))
-    assert give_zero_point(layer, plan_minmax(layer)).input_zero == 0
+    assert bool(give_zero_point(layer, plan_minmax(layer)).input_zero) == is_given
 
 
 def test_none_is_given_where_float16_would_lose_more_to_the_centre():
@@ -155,14 +157,24 @@ def test_a_zero_point_out_of_int8_is_refused():
         SiteScales("int8", "", 1.0, (1.0,), 1.0, 1.0, activation_zero=128)
 
 
-def test_a_table_with_one_where_no_bias_can_undo_it_is_refused(vit, table):
-    sites = dict(table.sites)
+@pytest.mark.parametrize("channels", [(), (3, 17)])
+def test_a_layer_without_a_bias_gets_one_where_it_undoes_the_centre(vit, table, channels):
     model, name = type(vit.model)(), "block0/fc2"
     model.CopyFrom(vit.model)
     (product,) = [n for n in model.graph.node if n.name == name]
     (add,) = [n for n in model.graph.node if product.output[0] in n.input]
     product.output[0] = add.output[0]
     model.graph.node.remove(add)
-    assert sites[name].activation_zero
-    with pytest.raises(ArtifactError, match="does not fit the graph: block0/fc2"):
-        write_qdq(model, table)
+    site = dataclasses.replace(table.sites[name], kept_channels=channels)
+    assert site.activation_zero
+    table = dataclasses.replace(table, sites={**table.sites, name: site})
+    portable, symmetric = (write_qdq(model, table, is_symmetric=each) for each in (False, True))
+    names = [{node.name for node in graph.graph.node} for graph in (portable, symmetric)]
+    assert [f"{name}/undo_centre" in each for each in names] == [False, True]
+    exact, with_zeros = run_onnx(model, IMAGES), run_onnx(portable, IMAGES)
+    assert sqnr_db(with_zeros, run_onnx(symmetric, IMAGES)) > sqnr_db(exact, with_zeros) + 6
+    outputs, overflowed = HalfEmulator(write_half(symmetric)).run({"images": IMAGES})
+    assert not overflowed
+    assert sqnr_db(exact, next(iter(outputs.values()))) > sqnr_db(exact, with_zeros) - 2
+    if rtx.HAS_RTX:
+        assert rtx.build(write_half(symmetric)).int8_layers(SITES) == set(SITES)
