@@ -84,6 +84,15 @@ def test_export_replaces_a_bundle_with_force_only(edgevit, refused, made, bundle
     assert made == ["edgevit:vit_digits"]
     assert Bundle.open(bundle.path).precisions == ("fp32", "fp16", "int8")
     assert "kept, as the graph is the same: calibration.json, onnx/fp16.onnx" in result.stderr
+    assert "forecast" not in result.stdout
+
+
+def test_export_prints_the_forecast_as_calibrate_does(edgevit, made, bundle, calibration):
+    options = "--int8", "--calib", calibration, "--force"
+    result = edgevit("export", "edgevit:vit_digits", "-o", bundle.path, *options)
+    assert result.exit_code == 0, result.output
+    text = Bundle.open(bundle.path).read_table().forecast_text
+    assert f"forecast of the SQNR of INT8: {text}\n" in result.stdout
 
 
 @pytest.mark.parametrize("count", [5, 8])
