@@ -155,7 +155,7 @@ def parallel(change=lambda block: None) -> Seeded:
 
 
 def test_layers_that_share_a_norm_share_its_factors():
-    seeded = parallel(lambda block: block.norm1.bias.mul_(20))  # so that shifting pays
+    seeded = parallel(lambda block: block.norm1.bias.mul_(40))  # so that shifting pays
     table = seeded.calibrate(random_images(32, size=small_vits.SIZE), RECIPES["balanced"])
     qkv, fc1 = table.sites["block0/qkv"], table.sites["block0/fc1"]
     assert qkv.divisors == fc1.divisors != ()
