@@ -8,8 +8,9 @@ first. Scales stay as they are, so that nothing changes at run time.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ class Compensator:
     # (K, K) float32, upper triangular in that order: what of row i's error row j takes
     shares: npt.NDArray[np.float32]
     reference: npt.NDArray[np.float32]  # (K,), by which the channels were divided
+    _made: dict[bytes, npt.NDArray[np.int8]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -78,10 +80,18 @@ class Compensator:
         return cls(order, shares, np.asarray(reference, np.float32))
 
     def round(self, weight: Array, scales: Array, divisors: Array) -> npt.NDArray[np.int8]:
-        """Return the levels of `weight`, int8 (K, N), -127 to 127.
+        """Return the levels of `weight`, int8 (K, N), -127 to 127; kept for when it comes again.
 
         `scales`: (N,), of the levels. `divisors`: (K,), by which the input's channels are divided.
         """
+        given = hashlib.blake2b(digest_size=16)
+        for array in (weight, scales, divisors):
+            given.update(np.ascontiguousarray(array))
+        if (key := given.digest()) not in self._made:
+            self._made[key] = self._round(weight, scales, divisors)
+        return self._made[key]
+
+    def _round(self, weight: Array, scales: Array, divisors: Array) -> npt.NDArray[np.int8]:
         factor = (self.reference / divisors).astype(np.float32)[self.order, None]
         # Kept in the reference's units, in which `shares` says what a later row takes over.
         left = np.asarray(weight, np.float32)[self.order] * factor

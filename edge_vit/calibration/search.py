@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edge_vit.calibration.block_walk import walk_blocks
 from edge_vit.calibration.held_out import ChannelRange
 from edge_vit.calibration.inputs import InputSample, sample_inputs
-from edge_vit.calibration.layer import Layer, Plan
+from edge_vit.calibration.layer import Layer, Plan, compensate
 from edge_vit.calibration.layer_rows import LayerRows
 from edge_vit.calibration.layer_search import Search
 from edge_vit.calibration.observer import Observation
@@ -236,7 +236,7 @@ class _BlockSearch:
         for layer in family.layers(self._rounding):
             choice = Choice(recipe.fold_strength)
             nearest[layer.name] = make_plan(layer, choice, recipe)
-            rounded[layer.name] = make_plan(layer, choice, recipe, compensated=True)
+            rounded[layer.name] = compensate(layer, nearest[layer.name])
             family.settle(layer, nearest[layer.name])
         for sample in self._samples.values():
             sample.gram.matrix = np.empty((0, 0))
