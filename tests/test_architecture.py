@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "edge_vit"
 DESIGN = PACKAGE.parent / "docs" / "design.md"
 LINE_LIMIT = 400
 MEDIAN_LIMIT = 170
-PACKAGE_LIMIT = 51_500  # docs/adr/0037-size-follows-what-is-promised.md
+PACKAGE_LIMIT = 51_600  # docs/adr/0037-size-follows-what-is-promised.md
 
 _ARRAYS = {"numpy", "PIL"}
 _TENSORRT = {"tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx"}
