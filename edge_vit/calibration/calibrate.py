@@ -17,7 +17,7 @@ from edge_vit.calibration.rotation_trial import choose_rotation
 from edge_vit.calibration.search import FEWEST_HELD_OUT
 from edge_vit.data.images import ImageSource
 from edge_vit.errors import SpecError
-from edge_vit.graph.exact import keep_large_apart, map_weights, return_memory, size_of
+from edge_vit.graph.exact import map_weights, return_memory, set_malloc_thresholds, size_of
 from edge_vit.lowering.rotation import scale_hidden
 from edge_vit.progress import SILENT, Progress
 from edge_vit.spec import ModelSpec
@@ -62,7 +62,7 @@ def calibrate_model(
     digest = digest_of(fp32) if isinstance(fp32, bytes) else digest
     if not digest:
         raise SpecError("a graph that was read needs the digest of its file. Give digest=...")
-    keep_large_apart()
+    set_malloc_thresholds()
     mapped = map_weights(fp32)
     del fp32  # where the caller has let go of it too, its memory is free as soon as it is read
     # The threads of numpy's products would spin on for a while, in the way of ONNX Runtime's.

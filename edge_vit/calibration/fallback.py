@@ -53,10 +53,13 @@ def choose_fallback(
     return tuple(chosen)
 
 
-def enough(sqnr: float, least: float, worst: float) -> float:
-    """Return from which SQNR on no layer goes to FP16 for its worth, in dB, where `sqnr` is left.
+def sqnr_enough(sqnr: float, least: float, worst: float) -> float:
+    """Return the SQNR, in dB, that leaves nothing for a layer in FP16 to be worth its time.
 
-    `least`: what other images may show. `worst`: of one image.
+    Args:
+        sqnr: of the plan, over all images.
+        least: of the plan, what other images may show.
+        worst: of the plan, the image that is off most.
     """
     return sqnr + max(ENOUGH - least, ENOUGH_WORST - worst)
 

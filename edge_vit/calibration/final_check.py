@@ -1,4 +1,4 @@
-"""Runs the finished plan and every simpler one on images that shaped none, and keeps the best.
+"""Runs the finished plan and every simpler one on images that shaped none, and chooses one.
 
 Each step gained something by itself; whether all together do is seen here: end to end, all layers
 quantized at once, image by image.
@@ -55,8 +55,11 @@ def choose_plan(
     found, most = list[Contender](), math.inf
     with progress.step(f"comparing {len(distinct)} plans", len(distinct)) as advance:
         for name, plan in distinct.items():
-            found.append(Contender(name, measure(plan, most)))
-            most = min(_MIN_GAIN * found[0].error.mean, most, found[-1].error.mean)
+            found.append(latest := Contender(name, measure(plan, most)))
+            if latest is found[0]:
+                most = _MIN_GAIN * latest.error.mean
+            elif _is_better(latest.error, found[0].error):
+                most = min(most, latest.error.mean)
             advance(1)
     finished, *simpler = found
     better = [contender for contender in simpler if _is_better(contender.error, finished.error)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from edge_vit.calibration.diversity import say_diversity
-from edge_vit.calibration.fallback import choose_fallback, choose_worthy, enough, rank_fallback
+from edge_vit.calibration.fallback import choose_fallback, choose_worthy, rank_fallback, sqnr_enough
 from edge_vit.calibration.final_check import choose_plan, measure_table
 from edge_vit.calibration.layer import layer_scales
 from edge_vit.calibration.observer import Observation, observe, observe_again
@@ -209,14 +209,8 @@ class _Judge:
         errors = {n: e * error.mean / total if total else 0.0 for n, e in self.errors.items()}
         curve = rank_fallback(errors, work, recipe.max_fallback)
         in_half, samples = self._keep_worthy(chosen, curve, error, progress)
+        in_half, samples = self._fall_back(chosen, curve, in_half, samples, progress)
         table = self.table(chosen, in_half)
-        for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
-            if round(self._least(*samples), 1) >= recipe.min_sqnr:
-                break
-            more = choose_fallback(curve, self._least(best.error), wanted, recipe.max_fallback)
-            if len(more) > len(in_half):
-                in_half, table = more, self.table(chosen, more)
-                samples = self._with_shaping(table, self.run(table), progress)
         sqnr, low, high = forecast(samples)
         every, measured = functools.reduce(OutputError.beside, samples), samples[0].sqnr
         others, worst = {c.name: round(c.error.sqnr, 2) for c in ranked[1:]}, sqnr_of(every.worst)
@@ -246,6 +240,30 @@ class _Judge:
         split = choose_split_nodes(self.model, table.sites, reach)
         table = replace(table.with_levels(table.levels), fallback=curve, split_fp32_nodes=split)
         return replace(table, forecast=found if self.seen.shaping else None)
+
+    def _fall_back(
+        self,
+        plans: Plans,
+        curve: tuple[FallbackPoint, ...],
+        in_half: tuple[str, ...],
+        samples: tuple[OutputError, ...],
+        progress: Progress,
+    ) -> tuple[tuple[str, ...], tuple[OutputError, ...]]:
+        """Return layers in FP16 by which the plan comes to `min_sqnr`, and the errors with them.
+
+        `in_half`: layers that stay in FP16 in any case. `samples`: what it comes to with them.
+        """
+        recipe = self.draft.recipe
+        for wanted in (recipe.min_sqnr, recipe.min_sqnr + 1, recipe.min_sqnr + 3):
+            if round(least := self._least(*samples), 1) >= recipe.min_sqnr:
+                break
+            # The curve begins at what the images held out show, which others may not.
+            here = curve[len(in_half) - 1].sqnr if in_half else samples[0].sqnr
+            more = choose_fallback(curve, here, wanted + here - least, recipe.max_fallback)
+            if len(more) > len(in_half):
+                in_half, table = more, self.table(plans, more)
+                samples = self._with_shaping(table, self.run(table), progress)
+        return in_half, samples
 
     def _least(self, *samples: OutputError) -> float:
         """Return the least SQNR that other images may show, in dB, for layers to go to FP16 by.
@@ -283,7 +301,7 @@ class _Judge:
         if not recipe.min_worth:
             return (), samples
         every = functools.reduce(OutputError.beside, samples)
-        most = enough(error.sqnr, self._least(error), sqnr_of(error.worst))
+        most = sqnr_enough(error.sqnr, self._least(error), sqnr_of(error.worst))
         chosen = choose_worthy(curve, error.sqnr, recipe.min_worth, recipe.max_fallback, most)
         while chosen:
             table, share = self.table(plans, chosen), share_of[chosen[-1]]

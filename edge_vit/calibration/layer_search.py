@@ -153,7 +153,7 @@ class Search:
         return make_plan(self._layer, choice, self._recipe, compensated=self._recipe.is_compensated)
 
     def _ask(self, plan: Plan, most: float = math.inf) -> OutputError:
-        """Return what `plan` costs the output; above `most` on the images that show it alone."""
+        """Return what `plan` costs the output: see `OutputError.until` for `most`."""
         error = self._judge.output_error(plan)
         return self._probe.error_of(self._layer.name, error, most=most)
 

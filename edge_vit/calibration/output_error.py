@@ -24,7 +24,8 @@ BROKEN = 1e6
 _MOST_VALUES = 1 << 20
 
 _FLATTERY = 1.2
-"""In dB, how much more than others the images show that shaped the plan, or chose it."""
+"""In dB: images that shaped the plan, or by which it was chosen, have so much more SQNR than others
+(docs/adr/0029-a-plan-never-loses.md)."""
 
 _STANDARD_ERRORS = 2.5
 """How many of them above the mean error of the worse half a forecast's interval begins, so that it
@@ -53,15 +54,16 @@ class OutputError:
     def until(
         cls, exact: Sequence[Outputs], got: Iterable[Outputs], spec: ModelSpec | None, most: float
     ) -> OutputError:
-        """Return the same of the first images, which leave a mean over all above `most`, or of all.
+        """Return the same of the first images, whose mean and that over all are above `most`.
 
-        No more than those are taken from `got`.
+        Or of all images; no more than those are taken from `got`.
         """
         total = cls.of(exact, exact, spec).signal.sum(axis=0)
         found = list[tuple[list[float], list[float]]]()
         for pair in zip(exact, got, strict=False):
             found.append(_energies(*pair, spec))
-            if _relative(np.sum([noise for noise, _ in found], axis=0), total) > most:
+            noise, signal = np.sum(found, axis=0)  # an output may be all zero in the first images
+            if min(_relative(noise, total), _relative(noise, signal)) > most:
                 break
         return cls(*map(np.array, zip(*found, strict=True)))
 

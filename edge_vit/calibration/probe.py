@@ -54,7 +54,7 @@ class BlockProbe:
     def _session(self) -> ort.InferenceSession:
         return open_exact_session(self._cut.model, self._threads)
 
-    def rest(self) -> None:
+    def release_session(self) -> None:
         """Let go of the session, and so of its memory, until it is needed again."""
         self.__dict__.pop("_session", None)
 

@@ -86,7 +86,7 @@ class Compensator:
         """
         given = hashlib.blake2b(digest_size=16)
         for array in (weight, scales, divisors):
-            given.update(np.ascontiguousarray(array))
+            given.update(np.asarray(array).tobytes())
         if (key := given.digest()) not in self._made:
             self._made[key] = self._round(weight, scales, divisors)
         return self._made[key]

@@ -91,7 +91,7 @@ def search_plans(
         for block, states in walk_blocks(model, spec, images, threads):
             probe = BlockProbe(model, block, [next(states) for _ in exact], exact, threads, spec)
             weights = first_token_weights(_examples(block, seen, recipe), probe)
-            probe.rest()
+            probe.release_session()
             samples = sample_inputs(block, states, len(shaping), weights)
             here = _BlockSearch(block, seen, recipe, samples, weights, probe, kept)
             for name, plans in here.plans().items():
@@ -99,7 +99,7 @@ def search_plans(
             errors |= here.errors
             nearest += here.nearest
             for site in block.sites:
-                site.linear.leave_weight()
+                site.linear.release_weight()
             del here, samples, weights, probe  # or the next block's would be in memory beside them
             return_memory(size_of(model))
             advance(1)

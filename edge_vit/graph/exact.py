@@ -111,10 +111,11 @@ def return_memory(num_bytes: int) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_large_apart() -> None:
-    """Give what takes 8 MiB or more pages of its own in this process, which go as it is freed.
+def set_malloc_thresholds() -> None:
+    """Give arrays of 8 MiB or more pages of their own, which go back as they are freed.
 
-    glibc takes large arrays from the heap once one was freed, where they leave holes.
+    glibc would take them from the heap once one was freed, where they leave holes. The setting
+    holds for the whole process from here on.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None)

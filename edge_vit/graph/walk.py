@@ -47,7 +47,7 @@ class Linear:
         """(K, N)."""
         return array_of(self.matmul.inputs[1])
 
-    def leave_weight(self) -> None:
+    def release_weight(self) -> None:
         """Let the system take back the memory of the weight, where it is mapped from a file."""
         raw = getattr(data_input(self.matmul, 1).const_value, "raw", None)
         if isinstance(raw, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):

@@ -213,7 +213,7 @@ class Forecast:
 
     num_images: int  # that were held out
     # Of the model's output in dB, as other images may show it: what was measured on these and as
-    # many that had, less what so few leave open.
+    # many that had a part in the plan, less what these flatter it by.
     sqnr: float
     worst: float  # of the image that is off most, in dB
     plan: str  # which of the plans that were compared this is

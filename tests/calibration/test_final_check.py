@@ -72,10 +72,48 @@ def test_one_image_that_gains_decides_where_it_gains_far_alone(worst, chosen):
     assert ranked[0].name == chosen
 
 
+@pytest.mark.parametrize(
+    "order", [("without range", "without bias"), ("without bias", "without range")]
+)
+def test_a_plan_that_is_not_taken_cuts_no_other_short(order):
+    """That without range has less energy, but not on average; that without bias has both."""
+    plans = {"without range": [0.055] * 7 + [0.27], "without bias": [0.049] * 7 + [0.285]}
+    _, ranked = run_plans({"all steps": [0.05] * 7 + [0.3]} | {name: plans[name] for name in order})
+    assert ranked[0].name == "without bias"
+
+
+def test_an_output_that_is_zero_at_first_ends_no_run():
+    exact = [{"a": np.ones(2), "b": np.full(2, float(index))} for index in range(2)]
+    got = [{"a": np.ones(2) + 1e-3, "b": np.full(2, value)} for value in (0.9, 1.0)]
+    error = OutputError.until(exact, iter(got), None, 0.1)
+    assert error.mean > 0.1
+    assert len(error.by_image) == 2
+
+
+@pytest.mark.parametrize("worst", ["held out", "shaping"])
+def test_layers_go_to_fp16_until_the_worse_half_has_enough(worst):
+    recipe = Recipe("own", search_tokens=100, min_sqnr=32, max_fallback=1.0)
+    judge = Judged(None, None, None, (), draft_of(recipe), {}, (), 1)
+    curve = rank_fallback(dict.fromkeys("abcd", 2.5e-4), dict.fromkeys("abcd", 1), 1.0)
+    halves = (1e-3, 1e-4) if worst == "held out" else (1e-4, 1e-3)
+    Judged.found = {
+        tuple("abcd"[:count]): tuple((1 - count / 4) * half + 1e-9 for half in halves)
+        for count in range(5)
+    }
+    samples = judge._with_shaping((), judge.run(()), SILENT)
+    chosen, samples = judge._fall_back({}, curve, (), samples, SILENT)
+    assert 2 <= len(chosen) <= 4
+    assert min(sample.sqnr for sample in samples) >= 32
+
+
 def test_a_gain_over_images_counts_each_alike():
     signal = np.ones((4, 1))
     old, new = (np.array([[0.1], [0.1], [0.1], [worst]]) for worst in (10.0, 1.0))
     assert OutputError(new, signal).gain_over(OutputError(old, signal)) == pytest.approx(2.5)
+
+
+def draft_of(recipe: Recipe) -> CalibrationTable:
+    return CalibrationTable(recipe, "", {}, tuple(map(str, range(64))))
 
 
 class Judged(_Judge):
@@ -107,8 +145,7 @@ class Judged(_Judge):
 )
 def test_layers_go_to_fp16_by_more_images_than_chose_the_plan(held, shaping, kept):
     recipe = Recipe("own", search_tokens=100, min_worth=0.2, max_fallback=0.1)
-    draft = CalibrationTable(recipe, "", {}, tuple(map(str, range(64))))
-    judge = Judged(None, None, None, (), draft, {}, (), 1)
+    judge = Judged(None, None, None, (), draft_of(recipe), {}, (), 1)
     curve = rank_fallback({"a": 4e-4, "b": 4e-4, "c": 2e-4}, {"a": 5, "b": 5, "c": 90}, 0.1)
     Judged.found = {(): (1e-3, 1e-3), ("a", "b"): (held * 1e-3, shaping * 1e-3)}
     Judged.found["a",] = Judged.found[()]
