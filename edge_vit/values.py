@@ -25,6 +25,9 @@ WRITTEN_IF_SET: Mapping[str, Any] = {"is_written_if_set": True}
 """Metadata of a dataclass field that an object has only where it differs from the default."""
 
 _MAX_SHOWN = 60
+_PLAIN = (type(None), bool, int, float, str)
+_UNIONS = (typing.Union, types.UnionType)
+_UNRESOLVED = (NameError, AttributeError, TypeError)  # of types imported for a type checker alone
 
 
 def to_json(value: Any) -> Any:
@@ -77,10 +80,11 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
 def settle(value: Any) -> None:
     """Give the fields of a frozen dataclass, as a caller wrote them, the types that they declare.
 
-    Lists and arrays become tuples, texts paths; what cannot be is refused with `SpecError`.
+    Lists and arrays become tuples, texts paths; what cannot be is refused with `SpecError`. Fields
+    of types that JSON has no form for, such as sets, stay as they are.
     """
     for name, hint in _hints_of(value.__class__).items():
-        object.__setattr__(value, name, _decode(hint, _plain(getattr(value, name)), name))
+        object.__setattr__(value, name, _decode(hint, getattr(value, name), name))
 
 
 def checked(function: F) -> F:
@@ -92,26 +96,29 @@ def checked(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        bound = signature.bind(*args, **options)
+        bound = None
+        with contextlib.suppress(TypeError):
+            bound = signature.bind(*args, **options)
+        if bound is None:
+            return function(*args, **options)  # Python's own message names the function
         for name, value in bound.arguments.items():
             if name not in hints:
                 hints[name] = _settings_of(function, signature.parameters[name].annotation)
             if hints[name]:
-                bound.arguments[name] = _decode_setting(hints[name], _plain(value), name)
+                bound.arguments[name] = _decode_setting(hints[name], value, name)
         return function(*bound.args, **bound.kwargs)
 
     return typing.cast(F, call)
 
 
-def _settings_of(function: Any, annotation: str) -> tuple[Any, ...]:
+def _settings_of(function: Any, annotation: Any) -> tuple[Any, ...]:
     """Return the types that `annotation` names; none where not all are those of settings."""
-    with contextlib.suppress(NameError):  # imported for a type checker alone
-        hint = eval(annotation, function.__globals__)
-        is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        kinds = typing.get_args(hint) if is_union else (hint,)
-        plain = (type(None), bool, int, float, str)
+    with contextlib.suppress(*_UNRESOLVED):
+        is_text = isinstance(annotation, str)
+        hint = eval(annotation, function.__globals__) if is_text else annotation
+        kinds = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
         words = [kind for kind in kinds if typing.get_origin(kind) is typing.Literal]
-        if all(kind in plain or kind in words or is_dataclass(kind) for kind in kinds):
+        if all(kind in _PLAIN or kind in words or is_dataclass(kind) for kind in kinds):
             return kinds
     return ()
 
@@ -123,13 +130,9 @@ def _decode_setting(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
             fields = ", ".join(f.name for f in dataclasses.fields(kind) if f.init)
             wanted = f"{kind.__name__}({fields}) or a dict of these"
             _check(isinstance(value, (Mapping, kind, *others)), name, value, wanted)
-    return _decode_union(kinds, dict(value) if isinstance(value, Mapping) else value, name)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.tolist() if hasattr(value, "tolist") else value
+            if isinstance(value, Mapping):
+                return _decode_dataclass(kind, value, name)
+    return _decode_union(kinds, value, name)
 
 
 def _decode(hint: Any, data: Any, where: str) -> Any:
@@ -138,19 +141,23 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
     if hint is Path and isinstance(data, str):
         return Path(data)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
+    if origin in _UNIONS:
         return _decode_union(args, data, where)
+    if (origin or hint) in (*_PLAIN, tuple, typing.Literal) and hasattr(data, "tolist"):
+        data = data.tolist()  # of NumPy's
     if origin is typing.Literal:
         hint = "" if data in args else did_you_mean(str(data)[:_MAX_SHOWN], args)
         _check(data in args, where, data, f"one of {', '.join(map(str, args))}{hint}")
         return data
     if origin is tuple:
         return _decode_tuple(args, data, where)
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         _check(isinstance(data, Mapping), where, data, "an object")
         return {key: _decode(args[1], item, f"{where}.{key}") for key, item in data.items()}
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(hint, data, where)
+    if origin is not None or not isinstance(hint, type):
+        return data
     kinds = (int, float) if hint is float else hint
     is_one = isinstance(data, kinds) and (hint is bool or not isinstance(data, bool))
     _check(is_one, where, data, "a number" if hint is float else hint.__name__)
@@ -169,7 +176,7 @@ def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:
 
 def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     wanted = "a list" if args[1:] == (Ellipsis,) else f"{len(args)} values"
-    _check(isinstance(data, list), where, data, wanted)
+    _check(isinstance(data, list | tuple), where, data, wanted)
     if len(args) == 2 and args[1] is Ellipsis:
         if args[0] is str and all(type(item) is str for item in data):
             return tuple(data)
@@ -184,10 +191,10 @@ def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ..
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     if isinstance(data, cls):
         return data
-    _check(isinstance(data, dict), where, data, "an object")
+    _check(isinstance(data, Mapping), where, data, "an object")
     hints = _hints_of(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    unknown = sorted(set(data) - set(fields))
+    unknown = sorted(map(str, set(data) - set(fields)))
     if unknown:
         raise SpecError(
             f"{where}: unknown field {unknown[0][:_MAX_SHOWN]!r}, known are {', '.join(fields)}. "
@@ -205,11 +212,15 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
 @functools.cache
 def _hints_of(cls: type) -> dict[str, Any]:
     """Return the types of a dataclass's fields; finding them out takes longer than all the rest."""
-    return typing.get_type_hints(cls)
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        with contextlib.suppress(*_UNRESOLVED):
+            hints.update(typing.get_type_hints(base))
+    return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}
 
 
 def _check(holds: bool, where: str, data: Any, wanted: str) -> None:
     if not holds:
-        shown = repr(data)
+        shown = repr(data).replace("\n", "")
         shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
         raise SpecError(f"{where}: got {shown}, expected {wanted}")

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ import edge_vit
 from edge_vit import values
 from edge_vit.data.bad_images import MaxBad
 from edge_vit.errors import SpecError
+from edge_vit.export.sources import SourceRequest
 from edge_vit.measure.latency import Plan
 from edge_vit.measure.limits import Limits
+from edge_vit.runtime.options import SessionOptions
 from edge_vit.runtime.trt.identity import EngineOptions
 from edge_vit.spec import ModelSpec, PreprocessSpec, TensorSpec, image_input, task_output
 from edge_vit.spec.table import Recipe
@@ -195,7 +198,9 @@ def test_a_field_written_if_set_is_left_out_at_its_default():
     [
         ("calibrate", {"max_bad": 0.1}, r"max_bad: got 0\.1, expected MaxBad\(share, count\) or a"),
         ("calibrate", {"num_images": "8"}, r"num_images: got '8', expected int"),
-        ("calibrate", {"recipe": {"a": 1}}, r"recipe: got \{'a': 1\}, expected str"),
+        ("calibrate", {"recipe": {"a": 1}}, r"recipe: unknown field 'a', known are name, .*"),
+        ("calibrate", {"recipe": {"min_sqnr": "x"}}, r"recipe\.min_sqnr: got 'x', expected a num"),
+        ("calibrate", {"recipe": 3}, r"recipe: got 3, expected Recipe\(name, .* or a dict"),
         (
             "verify",
             {"limits": 0.1},
@@ -203,6 +208,12 @@ def test_a_field_written_if_set_is_left_out_at_its_default():
         ),
         ("verify", {"limits": {"max": 1}}, r"limits: unknown field 'max', known are max_drop, .*"),
         ("verify", {"limits": {"max_drop": "x"}}, r"limits\.max_drop: got 'x', expected a number"),
+        ("verify", {"limits": {1: 2}}, r"limits: unknown field '1', known are max_drop, .*"),
+        (
+            "verify",
+            {"limits": np.eye(2)},
+            r"limits: got array\(\[\[1\., 0\.\], .*",
+        ),
         ("benchmark", {"plan": 3}, r"plan: got 3, expected Plan\(scenario, .*"),
         ("open_session", {"options": "cpu"}, r"options: got 'cpu', expected SessionOptions\(.*"),
         ("open_session", {"precision": ["int8"]}, r"precision: got \['int8'\], expected str"),
@@ -222,8 +233,96 @@ def test_a_dict_and_numbers_of_numpy_stand_for_settings():
 
     assert function() == (None, 1, 0.5)
     assert function({"max_drop": 2}, count=np.int64(3), share=1) == (Limits(max_drop=2.0), 3, 1.0)
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        function(counts=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"batches": (1, 2, 4), "targets": ("sm_86",)}, EngineOptions((1, 2, 4), None, ("sm_86",))),
+        ({"batches": np.array([1, 2, 4])}, EngineOptions((1, 2, 4))),
+        (types.MappingProxyType({"max_drop": np.float32(1)}), Limits(max_drop=1.0)),
+        ({"threads": np.int64(2)}, SessionOptions(threads=2)),
+        (
+            {"name": "own", "steps": ("bias",), "search_tokens": np.int64(8)},
+            Recipe("own", steps=("bias",), search_tokens=8),
+        ),
+    ],
+)
+def test_a_dict_may_hold_whatever_the_value_itself_takes(given, value):
+    def function(settings):
+        return settings
+
+    function.__annotations__["settings"] = type(value)
+    assert values.checked(function)(given) == value
+
+
+def test_what_is_given_for_other_types_stays_as_it_is():
+    sizes = np.ones(2)
+    args = {"size": (1, 2), "sizes": sizes}
+    request = SourceRequest("timm:vit", model_args=args)
+    assert request.model_args["size"] == (1, 2)
+    assert request.model_args["sizes"] is sizes
+
+
+def test_arguments_that_do_not_fit_are_refused_by_python_with_the_functions_name():
+    with pytest.raises(TypeError, match=r"^calibrate\(\) missing 1 required .* 'images'$"):
+        edge_vit.calibrate("no.edgevit")
+    with pytest.raises(TypeError, match=r"^verify\(\) got an unexpected .* 'limit'"):
+        edge_vit.verify("no.edgevit", "images", limit=3)
+
+
+def test_arguments_are_checked_where_others_have_no_type_that_is_known():
+    def function(first, second, third, fourth, count):
+        return first, second, third, fourth, count
+
+    names = {"second": "math.Missing", "third": "Missing", "fourth": set[int], "count": "int"}
+    function.__annotations__ = names
+    call = values.checked(function)
+    assert call(1, [2], (3,), {4}, np.int64(5)) == (1, [2], (3,), {4}, 5)
+    with pytest.raises(SpecError, match=r"^count: got 'x', expected int$"):
+        call(1, 2, 3, 4, "x")
+
+
+def test_types_themselves_are_annotations_as_their_names_are():
+    def function(count, limits):
+        return count, limits
+
+    function.__annotations__ = {"count": int, "limits": Limits | None}
+    call = values.checked(function)
+    assert call(np.int64(2), {"max_drop": 1}) == (2, Limits(max_drop=1.0))
+    with pytest.raises(SpecError, match=r"^count: got 'x', expected int$"):
+        call("x", None)
+
+
+@dataclass(frozen=True)
+class OwnPlan(Plan):
+    sizes: list[int] = field(default_factory=list)
+    names: set[str] | None = None
+    scale: np.ndarray | None = None
+    call: Callable[[], int] | None = None
+    kinds: ClassVar[tuple[int, ...]] = ()
+
+
+def test_fields_of_a_subclass_that_json_has_no_form_for_stay_as_they_are():
+    sizes, names, scale = [1], {"a"}, np.ones(2)
+    plan = OwnPlan(warmup=np.int64(3), sizes=sizes, names=names, scale=scale, call=dict)
+    assert plan.sizes is sizes
+    assert plan.names is names
+    assert plan.scale is scale
+    assert plan.call is dict
+    assert type(plan.warmup) is int
+    with pytest.raises(SpecError, match=r"^warmup: got '3', expected int$"):
+        OwnPlan(warmup="3", sizes=sizes)
+
+
+def test_the_fields_of_a_base_are_checked_where_those_of_a_subclass_name_what_is_missing():
+    @dataclass(frozen=True)
+    class Named(Limits):
+        note: Missing = ""  # noqa: F821
+
+    assert Named(note=[1]).note == [1]
+    with pytest.raises(SpecError, match=r"^max_drop: got 'x', expected a number$"):
+        Named(max_drop="x")
 
 
 @pytest.mark.parametrize(
