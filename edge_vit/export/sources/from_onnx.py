@@ -52,9 +52,6 @@ _PASSED = frozenset(
 
 _log = logging.getLogger(__name__)
 
-_MOST_STD, _LEAST_BYTE = 2.0, 16.0
-"""Mean and std of values from 0 to 1 are no larger, and one of those of bytes is."""
-
 
 def open_onnx(request: SourceRequest) -> OnnxSource:
     """Return the graph in the file that `request` names, in float32, cut to its task's outputs."""
@@ -155,25 +152,24 @@ def _take_own_normalisation(
 ) -> tuple[SourceRequest, tuple[str, ...]]:
     """Return the request of a file that normalises its images itself, and a remark on that.
 
-    Mean and std are such that it is done once; the user's, where there are others, are refused.
+    It is done once then. Another mean or std is refused, or, in doubt of the file's, applied too.
     """
     if not graph.input or _describe(graph.input[0]).dtype != "float32":
         return request, ()
     mean, std = onnx_file.own_normalisation(graph)
-    largest = max(*mean, *std)
-    is_of_bytes = largest > _LEAST_BYTE
-    is_of_pixels = is_of_bytes or (any(mean) and largest <= _MOST_STD)
-    if min(mean) < 0 or min(std) <= 0 or not is_of_pixels:
+    most, is_certain = onnx_file.largest_value(mean, std)
+    if not most:
         return request, ()
-    unit = 1 / 255 if is_of_bytes else 1.0
-    wanted = PreprocessSpec((1, 1), mean=(0.0, 0.0, 0.0), std=(unit, unit, unit))
-    own = f"by mean {_listed(mean)} and std {_listed(std)} of values from 0 to {1 / unit:g}"
+    wanted = PreprocessSpec((1, 1), mean=(0.0, 0.0, 0.0), std=(1 / most, 1 / most, 1 / most))
+    own = f"by mean {_listed(mean)} and std {_listed(std)} of values from 0 to {most:g}"
     for name in ("mean", "std"):
         given = getattr(request, name)
         if given is not None and not np.allclose(given, getattr(wanted, name), 1e-3, 1e-6):
+            got = f"{name}: got {_listed(given)}, but {request.address} normalises its images "
+            if not is_certain:
+                return request, (f"{got}itself as it seems, {own}: both are applied",)
             raise SpecError(
-                f"{name}: got {_listed(given)}, but {request.address} normalises its images "
-                f"itself, {own}: both would be applied. Leave --mean and --std out, or take "
+                f"{got}itself, {own}: both would be applied. Leave --mean and --std out, or take "
                 f"--mean {_listed(wanted.mean)} --std {_listed(wanted.std)}"
             )
     request = dataclasses.replace(request, mean=wanted.mean, std=wanted.std)

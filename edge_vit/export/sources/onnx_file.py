@@ -22,9 +22,15 @@ from edge_vit.graph import large
 from edge_vit.graph.exact import locations_of
 from edge_vit.graph.large import Spill
 from edge_vit.graph.weightless import without_weights
+from edge_vit.spec import IMAGENET_MEAN, IMAGENET_STD
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+_CLIP = ((0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758))
+_CERTAIN: tuple[npt.ArrayLike, ...] = ((IMAGENET_MEAN, IMAGENET_STD), 0.5, _CLIP)
+_OF_BYTES: tuple[npt.ArrayLike, ...] = (((0,), (1,)), (IMAGENET_MEAN, (1 / 255,) * 3))
+"""Mean and std that images are normalised with, as parts of the largest value."""
 
 _RUNTIMES = ("com.microsoft", "ai.onnx.", "com.ms.")
 """Beginnings of the domains whose operators ONNX Runtime runs; what is of no use is named later."""
@@ -209,10 +215,7 @@ def _array_of(tensor: TensorProto) -> npt.NDArray[Any]:
 
 
 def own_normalisation(graph: GraphProto) -> tuple[list[float], list[float]]:
-    """Return mean and std by channel that a graph itself normalises its first input with.
-
-    They are of values as it takes them, 0 and 1 where it does not.
-    """
+    """Return mean and std that constants behind a graph's first input come to, 0 and 1 without."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -222,19 +225,37 @@ def own_normalisation(graph: GraphProto) -> tuple[list[float], list[float]]:
         node = readers[0]
         others = [tensors.get(name) for name in node.input if name != value]
         if node.op_type in ("Sub", "Div", "Mul", "Add") and others and others[0] is not None:
-            number = _array_of(others[0]).reshape(-1).astype(np.float64)
-            is_first = node.input[0] == value
-            if number.size not in (1, 3) or not (is_first or node.op_type in ("Mul", "Add")):
+            is_first = node.input[0] == value or node.op_type in ("Mul", "Add")
+            if not is_first or math.prod(others[0].dims) not in (1, 3):
                 break
-            if node.op_type in ("Mul", "Div"):
+            number = _array_of(others[0]).reshape(-1).astype(np.float64)
+            if node.op_type in ("Add", "Sub"):
+                offset = offset + (number if node.op_type == "Add" else -number)
+            elif number.all() and np.isfinite(number).all():
                 number = number if node.op_type == "Mul" else 1 / number
                 factor, offset = factor * number, offset * number
             else:
-                offset = offset + (number if node.op_type == "Add" else -number)
+                break
         elif node.op_type not in ("Cast", "Identity", "Transpose"):
             break
         value = node.output[0]
     return (-offset / factor + 0.0).tolist(), (1 / factor).tolist()
+
+
+def largest_value(mean: list[float], std: list[float]) -> tuple[float, bool]:
+    """Return the largest value of images normalised so, 1 or 255, and whether that is certain.
+
+    Certain are, to 2 %, the pairs above. Else, as parts of it, each mean is 0.1 to 0.9, each std
+    0.15 to 0.51 and, of bytes, one of them 0.5 or ImageNet's, to 3 %. It is 0 for anything else.
+    """
+    for most, certain in ((1.0, _CERTAIN), (255.0, _CERTAIN + _OF_BYTES)):
+        parts = np.array([mean, std]) / most
+        if any(np.allclose(parts, pair, 0.02, 1e-6) for pair in certain):
+            return most, True
+        is_near = most == 1 or any(np.isclose(parts, pair, 0.03).any() for pair in _CERTAIN[:2])
+        if is_near and (abs(parts.T - (0.5, 0.33)) <= (0.4, 0.18)).all():
+            return most, False
+    return 0.0, False
 
 
 def _load_external_data(path: Path, model: ModelProto) -> None:
