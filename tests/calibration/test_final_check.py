@@ -11,7 +11,7 @@ from layers import layer_of
 
 from edge_vit.calibration.fallback import rank_fallback
 from edge_vit.calibration.final_check import choose_plan
-from edge_vit.calibration.graph_run import _Judge
+from edge_vit.calibration.judge import Judge
 from edge_vit.calibration.layer import plan_minmax
 from edge_vit.calibration.output_error import OutputError
 from edge_vit.progress import SILENT
@@ -116,7 +116,7 @@ def draft_of(recipe: Recipe) -> CalibrationTable:
     return CalibrationTable(recipe, "", {}, tuple(map(str, range(64))))
 
 
-class Judged(_Judge):
+class Judged(Judge):
     """A judge of errors that are known: of the images held out, and of those that shaped."""
 
     found: ClassVar[dict[tuple[str, ...], tuple[float, float]]] = {}

@@ -13,7 +13,7 @@ from seeded import ALL_INT8, Remembered, Seeded, make_seeded, random_images, run
 from torch import nn
 from traced import trace_small
 
-from edge_vit.calibration import graph_run
+from edge_vit.calibration import judge
 from edge_vit.export.canonical import make_canonical
 from edge_vit.graph.exact import feed_image, open_exact_session
 from edge_vit.graph.expose import expose
@@ -206,7 +206,7 @@ def test_massive_activations_that_leave_too_little_are_reported():
 
 def test_massive_activations_stay_in_floating_point_channel_by_channel(monkeypatch):
     bound = functools.partial(choose_split_nodes, limit=0.0)
-    monkeypatch.setattr(graph_run, "choose_split_nodes", bound)
+    monkeypatch.setattr(judge, "choose_split_nodes", bound)
     vit, said = with_massive_tokens(3000.0), Remembered()
     table = vit.calibrate(SEEN, RECIPES["balanced"], said)
     kept = {name: site.kept_channels for name, site in table.sites.items() if site.kept_channels}

@@ -143,7 +143,7 @@ def test_photographs_that_nobody_calibrated_on_are_no_reason_to_doubt_the_foreca
 @pytest.mark.parametrize("noise", [0.1, math.inf])
 def test_a_collapse_on_calibration_images_is_said(vit, monkeypatch, noise):
     error, said = OutputError(np.full((8, 1), noise), np.ones((8, 1))), Remembered()
-    monkeypatch.setattr("edge_vit.calibration.graph_run.measure_table", lambda *_, **__: error)
+    monkeypatch.setattr("edge_vit.calibration.judge.measure_table", lambda *_, **__: error)
     table = vit.calibrate(random_images(32), RECIPES["balanced"], said)
     assert table.sqnr == pytest.approx(max(error.sqnr - 1.2, -60.0))
     (note,) = [note for note in said.notes if "16 calibration images" in note]
