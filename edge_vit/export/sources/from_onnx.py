@@ -160,19 +160,19 @@ def _take_own_normalisation(
     most, is_certain = onnx_file.largest_value(mean, std)
     if not most:
         return request, ()
-    wanted = PreprocessSpec((1, 1), mean=(0.0, 0.0, 0.0), std=(1 / most, 1 / most, 1 / most))
+    wanted = {"mean": (0.0, 0.0, 0.0), "std": (1 / most, 1 / most, 1 / most)}
     own = f"by mean {_listed(mean)} and std {_listed(std)} of values from 0 to {most:g}"
-    for name in ("mean", "std"):
+    for name, value in wanted.items():
         given = getattr(request, name)
-        if given is not None and not np.allclose(given, getattr(wanted, name), 1e-3, 1e-6):
+        if given is not None and not np.allclose(given, value, 1e-3, 1e-6):
             got = f"{name}: got {_listed(given)}, but {request.address} normalises its images "
             if not is_certain:
                 return request, (f"{got}itself as it seems, {own}: both are applied",)
             raise SpecError(
                 f"{got}itself, {own}: both would be applied. Leave --mean and --std out, or take "
-                f"--mean {_listed(wanted.mean)} --std {_listed(wanted.std)}"
+                f"--mean {_listed(wanted['mean'])} --std {_listed(wanted['std'])}"
             )
-    request = dataclasses.replace(request, mean=wanted.mean, std=wanted.std)
+    request = dataclasses.replace(request, mean=wanted["mean"], std=wanted["std"])
     return request, (f"it normalises its images itself, {own}",)
 
 
